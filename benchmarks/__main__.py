@@ -1,0 +1,138 @@
+"""``python -m benchmarks``: the command line, and the order in which things happen.
+
+Exit code: 0 if all arms were right (targets may be missed: they are the machine's matter too),
+1 if an arm lost, doubled, reordered or tore something, or a server failed, 2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks import harness, machine, report, servers
+from benchmarks.crew import CrewError
+from benchmarks.harness import Result
+from benchmarks.scenarios import ENTRIES, Bench, Entry
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = "\n".join(f"  {entry.name:<18} {entry.title}" for entry in ENTRIES.values())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure pgmem beside the bare drivers and beside Redis.",
+        epilog=f"scenarios:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these scenarios")
+    parser.add_argument("--rounds", type=_rounds, metavar="N", help="count so many rounds")
+    parser.add_argument("--quick", action="store_true", help="shorter rounds, fewer of them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to a file")
+    parser.add_argument("--postgres-url", metavar="URL", help="use this server, not one of our own")
+    parser.add_argument("--redis-url", metavar="URL", help="use this server, not one of our own")
+    return parser
+
+
+def _rounds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"give 1 to 10000 rounds, got {text!r}")
+    return int(text)
+
+
+def _chosen(parser: argparse.ArgumentParser, only: Sequence[str] | None) -> list[Entry]:
+    unknown = [name for name in only or () if name not in ENTRIES]
+    if unknown:
+        parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(ENTRIES)}")
+    return [entry for entry in ENTRIES.values() if not only or entry.name in only]
+
+
+class _Clock:
+    """Progress with time left, on stderr, in guessed seconds of all chosen scenarios."""
+
+    def __init__(self, entries: Sequence[Entry], quick: bool) -> None:
+        self._quick = quick
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        total = sum(entry.seconds[quick] for entry in entries)
+        self._task = self._progress.add_task("starting", total=total)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        with self._progress:
+            yield
+
+    def name(self, text: str) -> None:
+        self._progress.update(self._task, description=text)
+
+    def step(self, entry: Entry, steps: int) -> None:
+        self._progress.advance(self._task, entry.seconds[self._quick] / steps)
+
+
+def _run(bench: Bench, entries: Sequence[Entry], clock: _Clock, console: Console) -> list[Result]:
+    results = []
+    for entry in entries:
+        clock.name(f"{entry.name}: setting up")
+        with entry.setup(bench) as scenarios:
+            steps = sum(scenario.steps for scenario in scenarios)
+            for scenario in scenarios:
+
+                def on_step(arm: str, name: str = scenario.name, entry: Entry = entry) -> None:
+                    clock.name(f"{name}: {arm}")
+                    clock.step(entry, steps)  # noqa: B023  # used before the next round of the loop
+
+                result = harness.run(scenario, on_step)
+                report.print_result(console, result)
+                results.append(result)
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks; gives the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    entries = _chosen(parser, options.only)
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.absolute().parent}")
+    # A stop by SIGTERM must stop the servers too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    clock = _Clock(entries, options.quick)
+    facts = {"machine": machine.describe()}
+    try:
+        with contextlib.ExitStack() as stack:
+            postgres = stack.enter_context(servers.postgres(options.postgres_url))
+            fsync = machine.fsync_microseconds()
+            facts["machine"]["fsync of 8 kB"] = f"{fsync:.0f} µs"
+            facts["postgres"] = {"version": postgres.version(), **postgres.settings()}
+            redis = None
+            if any(entry.redis for entry in entries):
+                redis = stack.enter_context(servers.redis(options.redis_url))
+                facts["redis"] = redis.describe()
+            for title, lines in facts.items():
+                report.print_facts(console, title, lines)
+            bench = Bench(postgres, redis, options.quick, options.rounds)
+            with clock.running():
+                results = _run(bench, entries, clock, console)
+    except (servers.ServerError, CrewError) as error:
+        print(f"python -m benchmarks: {error}", file=sys.stderr)
+        return 1
+    report.print_summary(console, results)
+    if options.json is not None:
+        report.write_json(options.json, facts, results)
+    return 1 if any(faults for result in results for faults in result.faults.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

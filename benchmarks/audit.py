@@ -1,0 +1,72 @@
+"""What an arm did wrong, counted from what the store holds, never assumed.
+
+Speed of a wrong answer is no result: one fault marks an arm as wrong, whatever its figures are.
+This module compares lists; it reads from no store.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How many results were wrong, by kind.
+
+    Attributes:
+        lost: acknowledged, and not there.
+        duplicated: there more often than it was written.
+        reordered: there behind something that was written after it.
+        torn: half of it there, half not.
+        starved: work that did not get its turn.
+    """
+
+    lost: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+    torn: int = 0
+    starved: int = 0
+
+    def __add__(self, other: Faults) -> Faults:
+        return Faults(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, f.name) for f in fields(self))
+
+    def __str__(self) -> str:
+        found = [f"{getattr(self, f.name)} {f.name}" for f in fields(self) if getattr(self, f.name)]
+        return ", ".join(found) or "none"
+
+
+NO_FAULTS = Faults()
+
+
+def compare(acknowledged: Sequence[int], found: Sequence[int]) -> Faults:
+    """What became of events that one writer wrote one after another.
+
+    Args:
+        acknowledged: their numbers, in the order they were acknowledged.
+        found: the numbers in the store, in its order.
+    """
+    wanted, there = Counter(acknowledged), Counter(found)
+    order = {number: place for place, number in enumerate(acknowledged)}
+    places = [order[number] for number in dict.fromkeys(found) if number in order]
+    return Faults(
+        lost=(wanted - there).total(),
+        duplicated=(there - wanted).total(),
+        reordered=sum(later < earlier for earlier, later in pairwise(places)),
+    )
+
+
+def compare_counts(acknowledged: int, found: int, distinct: int) -> Faults:
+    """The same from counts, where many writers wrote too much to list.
+
+    Args:
+        acknowledged: how many were acknowledged.
+        found: how many are there.
+        distinct: how many different ones are there.
+    """
+    return Faults(lost=max(0, acknowledged - distinct), duplicated=found - min(found, distinct))

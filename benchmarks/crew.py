@@ -1,0 +1,144 @@
+"""Worker processes that are started once and told what to run when.
+
+A crew's members wait at a pipe. `Crew.run` gives all of them the same order, waits until each is
+ready, gives the start time, and collects their answers: starting processes is in no figure. A
+member's work is a class that is made in the member's own process (a connection does not survive a
+fork).
+
+Measures nothing itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
+
+START_DELAY = 0.05
+ANSWER_TIMEOUT = 300.0
+
+
+class Work(Protocol):
+    """What a member does."""
+
+    def go(self, order: str, start: float, argument: float) -> Any:
+        """Carry out an order from `start` (of `time.monotonic`) on; the answer is sent back."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class WorkFactory(Protocol):
+    """Makes a member's work, in its process: a class or a function that pickle finds by name."""
+
+    def __call__(self, number: int, url: str) -> Work:
+        """The work of one member."""
+
+
+class CrewError(Exception):
+    """A member failed, ended or did not answer."""
+
+
+def until(start: float) -> None:
+    """Wait for a moment of `time.monotonic`."""
+    delay = start - time.monotonic()
+    if delay > 0:
+        time.sleep(delay)
+
+
+def _member(make: WorkFactory, number: int, url: str, pipe: Connection) -> None:
+    try:
+        work = make(number, url)
+        # What was imported is no garbage: looking through it again and again, in 32 processes at
+        # once, would be most of what a short round measures.
+        gc.collect()
+        gc.freeze()
+        pipe.send((True, None))
+        while (order := pipe.recv()) is not None:
+            gc.collect()
+            pipe.send((True, None))
+            pipe.send((True, work.go(order, *pipe.recv())))
+        work.close()
+    except EOFError:
+        return  # The parent is gone.
+    except BaseException:
+        with contextlib.suppress(OSError):
+            pipe.send((False, traceback.format_exc()))
+
+
+class Crew:
+    """Processes that do the same work at the same time; see `crew`."""
+
+    def __init__(self, members: Sequence[tuple[BaseProcess, Connection]]) -> None:
+        self._members = members
+
+    def run(self, order: str, argument: float = 0.0) -> list[Any]:
+        """Have all members carry out an order; gives their answers.
+
+        Raises:
+            CrewError: one of them failed.
+        """
+        for _, pipe in self._members:
+            pipe.send(order)
+        self.answers()
+        start = time.monotonic() + START_DELAY
+        for _, pipe in self._members:
+            pipe.send((start, argument))
+        return self.answers()
+
+    def answers(self) -> list[Any]:
+        """Collect one answer from each."""
+        answers = []
+        for process, pipe in self._members:
+            try:
+                if not pipe.poll(ANSWER_TIMEOUT):
+                    raise CrewError(f"{process.name} did not answer in {ANSWER_TIMEOUT:g} s")
+                good, answer = pipe.recv()
+            except EOFError:
+                raise CrewError(f"{process.name} ended without an answer") from None
+            if not good:
+                raise CrewError(f"{process.name} failed:\n{answer}")
+            answers.append(answer)
+        return answers
+
+
+@contextlib.contextmanager
+def crew(make: WorkFactory, size: int, url: str) -> Iterator[Crew]:
+    """A crew of `size` processes; ended after the block, whatever ends it."""
+    # Not fork: the parent has threads (the progress display, a pool). The fork server imports
+    # pgmem once, which for 32 processes is most of the work.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.scenarios"])
+    members = []
+    try:
+        for number in range(size):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_member,
+                args=(make, number, url, theirs),
+                name=f"member {number}",
+                daemon=True,
+            )
+            process.start()
+            theirs.close()
+            members.append((process, ours))
+        found = Crew(members)
+        found.answers()
+        yield found
+        for _, pipe in members:
+            with contextlib.suppress(OSError):
+                pipe.send(None)
+        for process, _ in members:
+            process.join(10)
+    finally:
+        for process, pipe in members:
+            pipe.close()
+            if process.is_alive():
+                process.terminate()
+                process.join(5)

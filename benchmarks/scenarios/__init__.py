@@ -1,0 +1,19 @@
+"""The scenarios: one module for each group, and their list.
+
+A group is a context manager that sets its tables, connections and processes up, gives one or
+several `Scenario`s, and clears away. To add one: write it, and put its `Entry` into the module's
+`ENTRIES`; a new module goes into the list below.
+"""
+
+from __future__ import annotations
+
+from benchmarks.scenarios import batches, hot, single, statement, writers
+from benchmarks.scenarios._base import Bench, Entry
+
+__all__ = ["ENTRIES", "Bench", "Entry"]
+
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry
+    for module in (single, batches, writers, statement, hot)
+    for entry in module.ENTRIES
+}

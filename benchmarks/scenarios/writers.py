@@ -1,0 +1,127 @@
+"""Thirty-two writer processes at once: does the bell cost group commit?
+
+Each process appends single events for some seconds, with a Memory of its own or with a bare
+connection that never rings. What is compared is the sum over all processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+
+from benchmarks.audit import Faults, compare_counts
+from benchmarks.crew import Crew, crew, until
+from benchmarks.harness import Arm, Comparison, Sample, Scenario
+from benchmarks.scenarios._base import (
+    AGENT,
+    PLAIN_INSERT,
+    STREAM,
+    TYPE,
+    Bare,
+    Bench,
+    Entry,
+    append_statement,
+    bare,
+    params,
+    payload,
+)
+from pgmem import Event, Memory
+
+PROCESSES = 32
+
+
+class Writer:
+    """One process: a Memory, a bare connection, and who it is."""
+
+    def __init__(self, number: int, url: str) -> None:
+        self._memory = Memory(url, pool=1).open()
+        self._bare = bare(url)
+        self._ringing = append_statement(self._bare, "try")
+        self._next = number * 1_000_000_000
+
+    def go(self, order: str, start: float, argument: float) -> int:
+        """Append for `argument` seconds; tells how many events were acknowledged."""
+        append = {"pgmem": self.pgmem, "bare": self.plain, "bell": self.ringing}[order]
+        end = start + argument
+        done = 0
+        until(start)
+        while time.monotonic() < end:
+            append(self._next)
+            self._next += 1
+            done += 1
+        return done
+
+    def pgmem(self, number: int) -> None:
+        """Append through pgmem."""
+        self._memory.events.append(
+            STREAM, Event(type=TYPE, payload=payload(number), agent_id=AGENT)
+        )
+
+    def plain(self, number: int) -> None:
+        """Append without the bell."""
+        self._bare.execute(PLAIN_INSERT, params(number)).fetchone()
+
+    def ringing(self, number: int) -> None:
+        """Append with pgmem's own statement, without pgmem."""
+        self._bare.execute(self._ringing, params(number)).fetchone()
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._memory.close()
+        self._bare.close()
+
+
+@contextlib.contextmanager
+def append_32(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """32 processes with a Memory each beside 32 bare ones without a bell."""
+    seconds = 1.0 if bench.quick else 3.0
+    with (
+        bench.postgres.database() as url,
+        bare(url) as connection,
+        crew(Writer, PROCESSES, url) as writers,
+    ):
+
+        def arm(name: str, order: str, note: str) -> Arm:
+            return Arm(name, lambda: _together(writers, connection, order, seconds), note)
+
+        yield [
+            Scenario(
+                "append_32",
+                f"append single events by {PROCESSES} processes, strict ({seconds:g} s a round)",
+                "events/s",
+                [
+                    arm("pgmem", "pgmem", "memory.events.append, pool=1"),
+                    arm("bare, no bell", "bare", "INSERT … RETURNING position"),
+                    arm("bare", "bell", "pgmem's statement on a bare connection"),
+                ],
+                [
+                    Comparison("pgmem", "bare, no bell", at_least=0.8),
+                    Comparison("bare", "bare, no bell"),
+                    Comparison("pgmem", "bare"),
+                ],
+                rounds=bench.counted(7, 3),
+            )
+        ]
+
+
+def _together(writers: Crew, connection: Bare, order: str, seconds: float) -> Sample:
+    head = _number(connection, "SELECT coalesce(max(position), 0) FROM pgmem.events")
+    acknowledged = sum(writers.run(order, seconds))
+    found = connection.execute(
+        "SELECT count(*), count(DISTINCT payload->>'n') FROM pgmem.events WHERE position > %s",
+        (head,),
+    ).fetchone()
+    assert found is not None
+    faults: Faults = compare_counts(acknowledged, found[0], found[1])
+    return Sample(acknowledged / seconds, faults)
+
+
+def _number(connection: Bare, query: str) -> int:
+    row = connection.execute(query.encode()).fetchone()
+    return int(row[0]) if row else 0
+
+
+ENTRIES = (
+    Entry("append_32", "append by 32 processes beside 32 without a bell", append_32, (95, 25)),
+)

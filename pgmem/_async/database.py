@@ -1,0 +1,290 @@
+"""The way to the server: the pool, the handshake, and one statement on one connection.
+
+Knows nothing of events or state. Nothing that it sets outlives a transaction, so that a pooler may
+stand between.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import ConnStatus
+from psycopg.rows import TupleRow, tuple_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from pgmem import sql
+from pgmem.errors import (
+    NotOpen,
+    OutcomeUnknown,
+    SchemaError,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+    Unavailable,
+)
+from pgmem.ops import Op, Row
+from pgmem.ops.faults import translate
+from pgmem.schema import SCHEMA_REVISION
+from pgmem.url import redacted
+
+log = logging.getLogger("pgmem")
+
+MINIMUM_SERVER = 150000
+
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "application_name": "pgmem",
+}
+
+_QUEUE_FULL_PAUSE = 5.0
+
+
+class AsyncLink(psycopg.AsyncConnection[TupleRow]):
+    """A connection that remembers a commit that no standby confirmed.
+
+    When the wait for a synchronous standby is cancelled, the server reports success and a mere
+    warning: the commit may be lost with this server.
+    """
+
+    unconfirmed = False
+
+    def notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        """Take in a notice of the server's."""
+        if diagnostic.sqlstate == "01000" and "replicated" in (diagnostic.message_detail or ""):
+            self.unconfirmed = True
+
+
+async def _configure(link: psycopg.AsyncConnection[Any]) -> None:
+    link.add_notice_handler(cast("AsyncLink", link).notice)
+
+
+def is_stale(link: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether the server has closed an idle connection, asked without a round trip.
+
+    An idle connection has nothing to read. If it does, that is a notice, or the end. Finding out
+    before a statement is sent means that it can safely go out on another connection.
+    """
+    poller = select.poll()
+    poller.register(link.pgconn.socket, select.POLLIN)
+    try:
+        for _ in range(10):
+            if not poller.poll(0):
+                return False
+            link.pgconn.consume_input()
+    except (psycopg.Error, OSError):
+        return True
+    return link.pgconn.status != ConnStatus.OK
+
+
+async def fetch(
+    connection: psycopg.AsyncConnection[Any], query: bytes, params: dict[str, Any]
+) -> Sequence[Row]:
+    """Run one statement and fetch its rows, whatever row factory the connection has."""
+    cursor = connection.cursor(row_factory=tuple_row)
+    await cursor.execute(query, params)
+    return await cursor.fetchall()
+
+
+class AsyncDatabase:
+    """One process's connections to one schema."""
+
+    def __init__(
+        self, conninfo: str, *, schema: str, relaxed: bool, sizes: tuple[int, int], timeout: float
+    ) -> None:
+        self.conninfo = conninfo
+        self.schema = schema
+        self.relaxed = relaxed
+        self.timeout = timeout
+        self._channel = ""
+        self._bell_pause = 0.0
+        self._pid = 0
+        self._sizes = sizes
+        self._options: dict[str, Any] = {
+            **_KEEPALIVE,
+            "connect_timeout": max(2, int(timeout)),
+            **conninfo_to_dict(conninfo),
+        }
+        self._pool: AsyncConnectionPool[AsyncLink] | None = None
+
+    @property
+    def where(self) -> str:
+        """The server and database, for messages: without the password."""
+        return redacted(self.conninfo)
+
+    async def open(self) -> None:
+        """Connect, check that schema and library fit, and fill the pool.
+
+        Raises:
+            Unavailable: the server could not be reached in time.
+            SchemaError: the schema is missing, older or newer.
+        """
+        if self._pool is not None:
+            raise NotOpen("open() was called twice: one Memory is opened once")
+        await self._handshake()
+        minimum, maximum = self._sizes
+        pool = AsyncConnectionPool(
+            "",
+            connection_class=AsyncLink,
+            kwargs={**self._options, "autocommit": True, "prepare_threshold": 1},
+            min_size=minimum,
+            max_size=maximum,
+            timeout=self.timeout,
+            configure=_configure,
+            open=False,
+            name="pgmem",
+        )
+        try:
+            await pool.open(wait=True, timeout=self.timeout)
+        except PoolTimeout:
+            raise Unavailable(
+                f"opened one connection to {self.where}, but not {minimum} within "
+                f"{self.timeout:g} s: lower pool=, or raise the server's max_connections"
+            ) from None
+        self._pool = pool
+        self._pid = os.getpid()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        pool, self._pool = self._pool, None
+        if pool is not None and self._pid == os.getpid():
+            await pool.close()
+
+    async def _handshake(self) -> None:
+        try:
+            link = await psycopg.AsyncConnection.connect(**self._options, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise self._unreachable(error) from None
+        async with link:
+            await self._check_schema(link)
+            self._channel = await self._find_channel(link)
+
+    def _unreachable(self, error: psycopg.OperationalError) -> Unavailable:
+        # The message may repeat the URL's parameters, but never the password: libpq leaves it out.
+        reason = " ".join(str(error).split()) or "no answer in time"
+        return Unavailable(
+            f"cannot connect to {self.where} (waited up to {self._options['connect_timeout']} s): "
+            f"{reason}. Check that the server runs and that the URL is right"
+        )
+
+    async def _check_schema(self, link: psycopg.AsyncConnection[Any]) -> None:
+        query = sql.statement("schema_revision", sql.Dialect(self.schema))
+        advice = f"`pgmem migrate up --schema {self.schema}`"
+        try:
+            rows = await fetch(link, query, {})
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            rows = []
+        except psycopg.Error as error:
+            raise translate(error, f"read the schema revision at {self.where}") from None
+        if not rows:
+            raise SchemaMissing(
+                f"{self.where} has no pgmem tables in the schema {self.schema!r}: run {advice}, "
+                f"or give the schema= that they are in"
+            )
+        revision, server = rows[0]
+        if server < MINIMUM_SERVER:
+            raise SchemaError(f"{self.where} runs PostgreSQL {server // 10000}: 15 is the oldest")
+        if revision < SCHEMA_REVISION:
+            raise SchemaTooOld(
+                f"the schema {self.schema!r} at {self.where} has revision {revision}, this "
+                f"library needs {SCHEMA_REVISION}: run {advice}"
+            )
+        if revision > SCHEMA_REVISION:
+            raise SchemaTooNew(
+                f"the schema {self.schema!r} at {self.where} has revision {revision}, this "
+                f"library knows {SCHEMA_REVISION}: upgrade pgmem-agents"
+            )
+
+    async def _find_channel(self, link: psycopg.AsyncConnection[Any]) -> str:
+        query = sql.statement("schema_channel", sql.Dialect(self.schema))
+        try:
+            rows = await fetch(link, query, {})
+        except psycopg.errors.InsufficientPrivilege:
+            return ""  # A role that may only read is not told where to ring.
+        return str(rows[0][0])
+
+    async def acquire(self, action: str) -> AsyncLink:
+        """A live connection; give it back with `give_back`.
+
+        Raises:
+            NotOpen: not opened, closed, or in a forked child.
+            Unavailable: none is free, or the server cannot be reached, in time.
+        """
+        deadline = time.monotonic() + self.timeout
+        while True:
+            pool = self._require_pool(action)
+            try:
+                link = await pool.getconn(max(0.05, deadline - time.monotonic()))
+            except (PoolTimeout, TooManyRequests):
+                raise Unavailable(
+                    f"{action}: no connection to {self.where} within {self.timeout:g} s: the "
+                    f"server is down or the pool of {self._sizes[1]} too small"
+                ) from None
+            except PoolClosed:
+                raise NotOpen(f"{action}: this memory was closed") from None
+            if not is_stale(link):
+                return link
+            await link.close()
+            await pool.putconn(link)
+
+    def _require_pool(self, action: str) -> AsyncConnectionPool[AsyncLink]:
+        if self._pool is None:
+            raise NotOpen(f"{action}: open the memory first (`with Memory(…) as memory:`)")
+        if self._pid != os.getpid():
+            raise NotOpen(
+                f"{action}: this memory was opened in process {self._pid} and this is "
+                f"{os.getpid()}: connections do not survive a fork, open a memory in each process"
+            )
+        return self._pool
+
+    async def give_back(self, link: AsyncLink) -> None:
+        """Return a connection to the pool."""
+        if self._pool is None:
+            await link.close()
+        else:
+            await self._pool.putconn(link)
+
+    def statement(self, op: Op[Any], bell: sql.Bell, *, relaxed: bool) -> bytes:
+        """The text of an op's statement."""
+        if not self._channel or (bell != "silent" and time.monotonic() < self._bell_pause):
+            bell = "silent"
+        dialect = sql.Dialect(self.schema, self._channel, bell, relaxed)
+        return sql.statement(op.statement, dialect, op.marks)
+
+    def bell_answered(self, rows: Sequence[Row]) -> None:
+        """Leave the bell alone for a while if the notification queue is filling up."""
+        if rows and rows[0] and rows[0][-1] == "full":
+            self.rest_bell()
+
+    def rest_bell(self) -> None:
+        """Do not ring for a while: readers find new events by their safety poll."""
+        if time.monotonic() >= self._bell_pause:
+            log.warning(
+                "the notification queue of %s is filling up: some session LISTENs and never "
+                "reads (see pg_stat_activity). Events are written, readers see them later",
+                self.where,
+            )
+        self._bell_pause = time.monotonic() + _QUEUE_FULL_PAUSE
+
+    def check_confirmed(self, link: AsyncLink, action: str) -> None:
+        """Raise if the last commit was not confirmed by the standby that it must wait for.
+
+        Raises:
+            OutcomeUnknown: the commit is on this server, and perhaps nowhere else.
+        """
+        if link.unconfirmed:
+            link.unconfirmed = False
+            raise OutcomeUnknown(
+                f"{action}: committed on this server, but the wait for its synchronous standby "
+                f"was cancelled: a failover may lose it. Read back after the failover"
+            )

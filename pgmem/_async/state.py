@@ -1,0 +1,355 @@
+"""`memory.state`: the latest value under a key, with its version.
+
+Holds the retries of `update`. What to run is `pgmem.ops.state`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from pgmem._async.runners import AsyncPoolRunner, AsyncRunner
+from pgmem._compat import asleep, maybe_await
+from pgmem.errors import CallbackFailed, PgmemError, VersionConflict
+from pgmem.models import Event, RecordedEvent, StateEntry
+from pgmem.ops import Op
+from pgmem.ops import state as ops
+from pgmem.ops.events import Codec
+from pgmem.ops.values import Seconds, check_count, check_seconds
+
+OPTIMISTIC_TRIES = 3
+"""Lost races after which an update queues for the key's row lock."""
+
+
+def _ttl(ttl: Seconds | None) -> float | None:
+    return None if ttl is None else check_seconds(ttl, "ttl")
+
+
+class AsyncState:
+    """The latest state: entries with a key, a value and a version.
+
+    Each write appends its event in the same statement: by default to the stream `state:<key>`,
+    with the value as payload. `event=` replaces that event, `stream=` where it goes;
+    `record=False` writes none, so that the change is in no history.
+
+    Reached as `memory.state`, `tx.state` or `bound.state`.
+    """
+
+    def __init__(self, runner: AsyncRunner, codec: Codec) -> None:
+        self._runner = runner
+        self._codec = codec
+
+    async def get(
+        self,
+        key: str,
+        *,
+        model: type[BaseModel] | None = None,
+        refresh_on_read: Seconds | None = None,
+    ) -> StateEntry | None:
+        """The entry under a key, or None if there is none (or it has expired).
+
+        Args:
+            key: 1 to 512 bytes.
+            model: a pydantic model to validate the value with.
+            refresh_on_read: let the entry live so long from now, in seconds or as a timedelta.
+
+        Raises:
+            InvalidInput: a key or option that is not allowed.
+            InvalidValue: the stored value does not fit the model.
+        """
+        refresh = None
+        if refresh_on_read is not None:
+            refresh = check_seconds(refresh_on_read, "refresh_on_read")
+        return await self._runner.run(ops.get(key, model=model, refresh=refresh))
+
+    async def get_many(
+        self, keys: Sequence[str], *, model: type[BaseModel] | None = None
+    ) -> dict[str, StateEntry]:
+        """The entries under several keys, in one statement; missing keys are missing.
+
+        Args:
+            keys: up to 10,000 keys.
+            model: as for `get`.
+        """
+        return await self._runner.run(ops.get_many(keys, model=model))
+
+    async def list(
+        self,
+        prefix: str = "",
+        *,
+        after: str = "",
+        limit: int = 100,
+        model: type[BaseModel] | None = None,
+    ) -> list[StateEntry]:
+        """The entries whose key begins with a prefix, in the order of the keys' bytes.
+
+        Args:
+            prefix: "" for all.
+            after: only keys above this one: the last key of the page before.
+            limit: at most so many, 1 to 100,000.
+            model: as for `get`.
+        """
+        return await self._runner.run(
+            ops.list_entries(prefix, after=after, limit=limit, model=model)
+        )
+
+    async def history(
+        self,
+        key: str,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        model: type[BaseModel] | None = None,
+    ) -> Sequence[RecordedEvent]:
+        """The recorded changes of an entry, oldest first; `event.change` tells the value.
+
+        Args:
+            key: the entry's key.
+            after: only versions above this one.
+            limit: at most so many, 1 to 100,000.
+            model: a pydantic model to validate the payloads with.
+        """
+        return await self._runner.run(
+            ops.history(key, self._codec, after=after, limit=limit, model=model)
+        )
+
+    async def put(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Seconds | None = None,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> StateEntry:
+        """Write an entry, whatever was there.
+
+        Args:
+            key: 1 to 512 bytes.
+            value: any JSON value, or a pydantic model.
+            ttl: how long the entry lives, in seconds or as a timedelta; None for ever, also if
+                it had an end before.
+            event: the event to append with it, instead of the default one.
+            stream: where the event goes, instead of `state:<key>`.
+            record: False appends no event.
+
+        Raises:
+            InvalidInput: a key, value or option that is not allowed; nothing was sent.
+            OutcomeUnknown: the connection was lost under way.
+        """
+        recording = ops.Recording(event, stream, record)
+        return await self._runner.run(
+            ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        )
+
+    async def create(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Seconds | None = None,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> StateEntry:
+        """Write an entry where none is.
+
+        Args:
+            key, value, ttl, event, stream, record: as for `put`.
+
+        Raises:
+            VersionConflict: there is one; it is in the error's `current`.
+        """
+        recording = ops.Recording(event, stream, record)
+        return await self._runner.run(
+            ops.create(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        )
+
+    async def compare_and_set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        expected_version: int,
+        ttl: Seconds | None = None,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> StateEntry:
+        """Write an entry if its version is the expected one.
+
+        Args:
+            key, value, event, stream, record: as for `put`.
+            expected_version: the version that the value was made from; 0 expects no entry.
+            ttl: as for `put`, but None keeps the entry's end as it is.
+
+        Raises:
+            VersionConflict: the version is another one; the entry is in the error's `current`.
+        """
+        recording = ops.Recording(event, stream, record)
+        return await self._runner.run(
+            ops.compare_and_set(
+                key,
+                value,
+                self._codec,
+                expected_version=expected_version,
+                ttl=_ttl(ttl),
+                recording=recording,
+            )
+        )
+
+    async def update(
+        self,
+        key: str,
+        fn: Callable[[Any], Any | Awaitable[Any]],
+        *,
+        max_retries: int = 10,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+        model: type[BaseModel] | None = None,
+    ) -> StateEntry:
+        """Change an entry by a function of its value.
+
+        Tries compare-and-set first. After a few lost races it queues for the key's row lock, so
+        that nobody starves on a hot key; `fn` then runs while the lock is held.
+
+        Args:
+            key: 1 to 512 bytes.
+            fn: takes the value (None if there is no entry) and gives the new one. It may be
+                called several times: it must have no effects of its own.
+            max_retries: tries after the first one, 0 or more.
+            event, stream, record: as for `put`.
+            model: a pydantic model: `fn` gets an instance of it.
+
+        Returns:
+            The new entry.
+
+        Raises:
+            CallbackFailed: `fn` raised (its exception is the `__cause__`); nothing was written.
+            VersionConflict: lost every try.
+            OutcomeUnknown: the connection was lost under way.
+        """
+        check_count(max_retries, "max_retries", minimum=0)
+        recording = ops.Recording(event, stream, record)
+        update = _Update(key, fn, self._codec, recording, model)
+        if not isinstance(self._runner, AsyncPoolRunner):
+            return await update.in_turn(self._runner)
+        entry = await self._runner.run(ops.get(key, model=model))
+        optimistic = min(OPTIMISTIC_TRIES, max_retries + 1)
+        for attempt in range(optimistic):
+            try:
+                return await update.write(self._runner, entry)
+            except VersionConflict as conflict:
+                if attempt == max_retries:
+                    raise
+                entry = (
+                    await self._runner.run(ops.get(key, model=model))
+                    if model
+                    else (conflict.current)
+                )
+            if attempt + 1 < optimistic:
+                await asleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
+        for attempt in range(max_retries + 1 - optimistic):
+            action = f"update state {key!r}"
+            async with self._runner.transaction(action, read_committed=True) as runner:
+                try:
+                    return await update.write(runner, await runner.run(update.lock()))
+                except VersionConflict:
+                    # No row to queue for: somebody created the entry meanwhile.
+                    if attempt == max_retries - optimistic:
+                        raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def delete(
+        self,
+        key: str,
+        *,
+        expected_version: int | None = None,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> bool:
+        """Delete an entry; tells whether there was one.
+
+        Args:
+            key: 1 to 512 bytes.
+            expected_version: delete only this version.
+            event, stream, record: as for `put`.
+
+        Raises:
+            VersionConflict: the version is another one, or there is no entry.
+        """
+        recording = ops.Recording(event, stream, record)
+        return await self._runner.run(
+            ops.delete(key, self._codec, expected_version=expected_version, recording=recording)
+        )
+
+    async def touch(self, key: str, *, ttl: Seconds | None, record: bool = True) -> bool:
+        """Set how long an entry lives from now; tells whether there is one.
+
+        Its value and version stay as they are.
+
+        Args:
+            key: 1 to 512 bytes.
+            ttl: seconds or a timedelta; None for ever.
+            record: False appends no event.
+        """
+        return await self._runner.run(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))
+
+
+class _Update:
+    """One call of `update`: what stays the same over its tries."""
+
+    def __init__(
+        self,
+        key: str,
+        fn: Callable[[Any], Any | Awaitable[Any]],
+        codec: Codec,
+        recording: ops.Recording,
+        model: type[BaseModel] | None,
+    ) -> None:
+        self._key = ops.check_key(key)
+        self._fn = fn
+        self._codec = codec
+        self._recording = recording
+        self._model = model
+
+    def lock(self) -> Op[StateEntry | None]:
+        return ops.get_locked(self._key, model=self._model)
+
+    async def write(self, runner: AsyncRunner, entry: StateEntry | None) -> StateEntry:
+        """Make the new value from an entry and write it if the entry is still the same."""
+        try:
+            value = await maybe_await(self._fn(entry.value if entry else None))
+        except PgmemError:
+            raise
+        except Exception as error:
+            raise CallbackFailed(
+                f"update of state {self._key!r}: the function raised {type(error).__name__}; "
+                f"nothing was written"
+            ) from error
+        return await runner.run(
+            ops.compare_and_set(
+                self._key,
+                value,
+                self._codec,
+                expected_version=entry.version if entry else 0,
+                ttl=None,
+                recording=self._recording,
+            )
+        )
+
+    async def in_turn(self, runner: AsyncRunner) -> StateEntry:
+        """Queue for the row lock in the caller's transaction, then write."""
+        while True:
+            entry = await runner.run(self.lock())
+            try:
+                return await self.write(runner, entry)
+            except VersionConflict:
+                if entry is not None:
+                    raise

@@ -1,0 +1,193 @@
+# Generated from pgmem/_async/memory.py by tools/generate_sync.py. Do not edit.
+"""`Memory`: the shared memory, and its face inside a transaction.
+
+Puts the verb groups together; decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import psycopg
+
+from pgmem._sync.database import Database
+from pgmem._sync.dedupe import Dedupe, TransactionDedupe
+from pgmem._sync.events import Events
+from pgmem._sync.runners import BoundRunner, PoolRunner
+from pgmem._sync.snapshots import Snapshots
+from pgmem._sync.state import State
+from pgmem.errors import InvalidOption
+from pgmem.models import Event
+from pgmem.ops.events import Codec
+from pgmem.ops.frontier import Frontier
+from pgmem.ops.values import (
+    DEFAULT_MAX_BYTES,
+    Seconds,
+    check_count,
+    check_name,
+    check_seconds,
+    event_registry,
+)
+from pgmem.schema import check_schema_name
+from pgmem.url import connection_string
+
+Durability = Literal["strict", "relaxed"]
+
+DEFAULT_POOL = (1, 10)
+
+
+def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
+    """The least and the most connections of a pool."""
+    if pool is None:
+        return DEFAULT_POOL
+    if isinstance(pool, int):
+        pool = (min(1, pool), pool)
+    if not (isinstance(pool, tuple) and len(pool) == 2):
+        raise InvalidOption(f"pool= takes the most connections, or (least, most), got {pool!r}")
+    least = check_count(pool[0], "pool's least", minimum=0)
+    return least, check_count(pool[1], "pool's most", minimum=max(1, least))
+
+
+class Memory:
+    """A memory that several agents share, in a schema of a PostgreSQL database.
+
+    Use it as a context manager, one for each process:
+
+    >>> from pgmem import Memory, Event
+    >>> with Memory(url) as memory:
+    ...     receipt = memory.events.append("payments", Event(type="received"))
+    ...     entry = memory.state.put("account:1", {"balance": 0})
+    >>> entry.version
+    1
+
+    Args:
+        url: a libpq URI or DSN, or a SQLAlchemy URL; None takes PGMEM_DATABASE_URL, then
+            DATABASE_URL, then libpq's PG* variables.
+        schema: the schema with pgmem's tables.
+        durability: "strict" leaves synchronous_commit as the server has it; "relaxed" turns it
+            off for pgmem's own transactions: much faster, and a crash of the server may lose the
+            last fraction of a second (never more, never in another order).
+        pool: the most connections, or the least and the most; None for 1 to 10.
+        agent_id: who writes, for events that do not say.
+        events: subclasses of `Event`: what is read of their types comes back as their instances.
+        max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
+        timeout: how long to wait for a connection, in seconds or as a timedelta.
+
+    Raises:
+        InvalidInput: an argument that is not allowed.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        schema: str = "pgmem",
+        durability: Durability = "strict",
+        pool: int | tuple[int, int] | None = None,
+        agent_id: str | None = None,
+        events: Sequence[type[Event]] = (),
+        max_payload_bytes: int = DEFAULT_MAX_BYTES,
+        timeout: Seconds = 10.0,
+    ) -> None:
+        if durability not in ("strict", "relaxed"):
+            raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
+        self._database = Database(
+            connection_string(url),
+            schema=check_schema_name(schema),
+            relaxed=durability == "relaxed",
+            sizes=_sizes(pool),
+            timeout=check_seconds(timeout, "timeout"),
+        )
+        self._codec = Codec(
+            check_count(max_payload_bytes, "max_payload_bytes", minimum=1, maximum=2**28 - 1),
+            None if agent_id is None else check_name(agent_id, "agent_id"),
+            event_registry(tuple(events)),
+        )
+        self._frontier = Frontier()
+        self._runner = PoolRunner(self._database)
+        self.events = Events(self._runner, self._codec, self._frontier)
+        self.state = State(self._runner, self._codec)
+        self.dedupe = Dedupe(self._runner, self._codec)
+        self.snapshots = Snapshots(self._runner, self._codec, self.events)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
+
+    def open(self) -> Self:
+        """Connect and check the schema; the context manager does it.
+
+        Raises:
+            Unavailable: the server could not be reached within `timeout`.
+            SchemaMissing, SchemaTooOld, SchemaTooNew: schema and library do not fit.
+        """
+        self._database.open()
+        return self
+
+    def close(self) -> None:
+        """Close every connection; the context manager does it."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction: all that is done in the block commits at its end, or nothing does.
+
+        >>> with memory.transaction() as tx:
+        ...     tx.state.put("order:1", {"paid": True})
+        ...     tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")
+
+        Raises:
+            TransactionConflict: the server undid it: run the whole block again.
+            OutcomeUnknown: the connection was lost during the commit.
+        """
+        with self._runner.transaction("transaction") as runner:
+            yield Transaction(runner, self._codec, runner.connection())
+
+    def using(self, connection: Any) -> BoundMemory:
+        """The same face inside the caller's own transaction: the caller ends it.
+
+        Args:
+            connection: a psycopg Connection, or a SQLAlchemy Connection or Session
+                on the psycopg driver, in the database of this memory.
+
+        Raises (at the first call on what it returns):
+            InvalidOption: it is none of these, or it commits each statement by itself.
+        """
+        return BoundMemory(BoundRunner(self._database, connection), self._codec)
+
+
+class BoundMemory:
+    """The memory's face inside a transaction that somebody else ends."""
+
+    def __init__(self, runner: BoundRunner, codec: Codec) -> None:
+        self.events = Events(runner, codec, Frontier())
+        self.state = State(runner, codec)
+        self.dedupe = TransactionDedupe(runner, codec)
+        self.snapshots = Snapshots(runner, codec, self.events)
+
+
+class Transaction(BoundMemory):
+    """The memory's face inside `memory.transaction()`.
+
+    Attributes:
+        connection: the psycopg connection, for the caller's own rows.
+    """
+
+    def __init__(
+        self, runner: BoundRunner, codec: Codec, connection: psycopg.Connection[Any]
+    ) -> None:
+        super().__init__(runner, codec)
+        self.connection = connection

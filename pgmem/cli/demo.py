@@ -1,0 +1,163 @@
+"""`pgmem demo`: three agents, a stream of payments, faults and a kill -9, in one command.
+
+Only the command line: what runs is `pgmem.demo`, which is imported when the command is used.
+With --json only the JSON document goes to stdout, and the progress to stderr.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pgmem.cli.options import AsJson, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pgmem.demo.run import Mode, Role
+    from pgmem.demo.scenario import Scenario
+    from pgmem.demo.summary import Summary
+
+
+def demo(
+    *,
+    payments: Annotated[
+        int, typer.Option("--payments", metavar="N", min=1, max=100_000, help="How many payments.")
+    ] = 2000,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", metavar="N", help="Same seed, same payments and faults."),
+    ] = 1,
+    rate: Annotated[
+        float,
+        typer.Option("--rate", metavar="N", min=1, max=10_000, help="Payments a second."),
+    ] = 100.0,
+    kill: Annotated[
+        Literal["processor", "validator", "notifier", "nobody"],
+        typer.Option("--kill", help="The agent that gets a kill -9 half way."),
+    ] = "processor",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="Run in this database, in schemas of the demo's own that are left there. "
+            "Without it, in a private PostgreSQL that is gone afterwards.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Run the same agents without a shared memory, too."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch three agents process payments through a shared memory, while things go wrong.
+
+    Exit code 1 if a payment was applied twice, a balance is off, or anything else that must not
+    happen did.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from pgmem.demo.scenario import plan  # noqa: PLC0415
+
+    scenario = plan(payments, seed=seed, rate=rate)
+    victim: Role | None = None if kill == "nobody" else kill
+    console = Console(stderr=as_json, soft_wrap=False)
+    modes: list[Mode] = ["isolated", "shared"] if compare else ["shared"]
+    with ExitStack() as stack:
+        database, whereabouts = _database(stack, url)
+        summaries = _run_all(console, database, scenario, victim, modes)
+        _report(
+            console,
+            summaries=summaries,
+            scenario=scenario,
+            victim=victim,
+            whereabouts=whereabouts,
+            as_json=as_json,
+        )
+    if summaries["shared"].wrong():
+        raise typer.Exit(1)
+
+
+def _database(stack: ExitStack, url: str | None) -> tuple[str, str]:
+    """The database to use, and what to say of where the data is."""
+    from pgmem import EmbeddedPostgres  # noqa: PLC0415
+    from pgmem.demo.run import BANK_SCHEMA, SCHEMA  # noqa: PLC0415
+
+    if url is None:
+        server = stack.enter_context(EmbeddedPostgres())
+        return server.url, "The data was in a private PostgreSQL, which is gone now with all of it."
+    return url, (
+        f"The data is left in the database, in the schemas {SCHEMA} and {BANK_SCHEMA}; nothing "
+        f"else was touched. To remove it: DROP SCHEMA {SCHEMA}, {BANK_SCHEMA} CASCADE"
+    )
+
+
+def _run_all(
+    console: Console, url: str, scenario: Scenario, victim: Role | None, modes: list[Mode]
+) -> dict[Mode, Summary]:
+    from pgmem.demo import show  # noqa: PLC0415
+    from pgmem.demo.conduct import conduct  # noqa: PLC0415
+    from pgmem.demo.run import Run  # noqa: PLC0415
+
+    show.print_faults(console, scenario, victim)
+    summaries: dict[Mode, Summary] = {}
+    for mode in modes:
+        run = Run.new(mode)
+        words = "through a shared memory" if mode == "shared" else "by messages only"
+        show.say(console, f"Run {run.id}: {words}")
+        with show.watcher(console, scenario) as watcher:
+            summaries[mode] = conduct(url, run, scenario, victim=victim, watcher=watcher)
+        console.print()
+    return summaries
+
+
+def _report(
+    console: Console,
+    *,
+    summaries: dict[Mode, Summary],
+    scenario: Scenario,
+    victim: Role | None,
+    whereabouts: str,
+    as_json: bool,
+) -> None:
+    from pgmem.demo import show  # noqa: PLC0415
+
+    if as_json:
+        print_json(_document(summaries, scenario, victim))
+        return
+    if "isolated" in summaries:
+        show.print_comparison(console, summaries["shared"], summaries["isolated"])
+        show.say(console, show.ABOUT_ISOLATED)
+    else:
+        show.print_summary(console, summaries["shared"])
+    wrong = ", ".join(summaries["shared"].wrong())
+    if wrong:
+        show.say(console, f"NOT as it must be: {wrong}", "bold red")
+    else:
+        show.say(console, "All that must be zero is zero.", "bold green")
+    show.say(console, whereabouts)
+
+
+def _document(
+    summaries: dict[Mode, Summary], scenario: Scenario, victim: Role | None
+) -> dict[str, Any]:
+    from pgmem.demo.scenario import FAULT_RATES  # noqa: PLC0415
+    from pgmem.demo.summary import PUBLISHED  # noqa: PLC0415
+
+    document: dict[str, Any] = {
+        "seed": scenario.seed,
+        "payments": scenario.payments,
+        "rate": scenario.rate,
+        "fault_rates": dict(FAULT_RATES),
+        "faults_sent": scenario.faults(),
+        "killed": victim,
+        "ok": not summaries["shared"].wrong(),
+        **{mode: summary.to_json() for mode, summary in summaries.items()},
+    }
+    if "isolated" in summaries:
+        document["published"] = PUBLISHED
+    return document

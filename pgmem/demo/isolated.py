@@ -1,0 +1,164 @@
+"""The same agents without a shared memory: messages only, each with its own copy of the state.
+
+What a careful team builds before it has one. The messages travel on the same log, which serves as
+a broker here (at least once, a position that is acknowledged now and then), and the rules are the
+same. What is missing, and nothing else:
+
+- no idempotency keys: the broker takes what it is given, also twice;
+- what was seen already, each worker remembers by itself. The processor's workers tell each other
+  what they booked, by message, and do not book what they have heard of;
+- balances: each worker has its own copy, taken from the books when it starts and kept up by those
+  messages; it writes what it believes into the books, without a version to compare;
+- books and broker are two systems: ledger and balances in one transaction, the message after it;
+- who is killed has forgotten all that. It starts again with a new copy from the books.
+
+Nothing here sleeps, waits or fails on purpose.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pgmem import Event, Memory, RecordedEvent
+from pgmem.demo import bank
+from pgmem.demo.agents import decide, send, settled
+from pgmem.demo.follow import Handler
+from pgmem.demo.run import WORKERS, Role, Run
+from pgmem.demo.scenario import PAYMENT_LIMIT, Payment, objection
+from pgmem.errors import TransactionConflict
+
+
+def _copy_of_the_books(memory: Memory, run: Run) -> dict[str, Any]:
+    prefix = run.account("")
+    entries = memory.state.list(prefix, limit=10_000)
+    return {entry.key.removeprefix(prefix): entry.value for entry in entries}
+
+
+def _duplicate(payload: dict[str, Any]) -> Event:
+    ids = {"payment_id": payload["id"], "request_id": payload["request_id"]}
+    return Event(type="payment.duplicate", payload=ids)
+
+
+class Validator:
+    """Decides by its own copy of the accounts."""
+
+    def __init__(self, memory: Memory, run: Run) -> None:
+        self._memory = memory
+        self._run = run
+        self._accounts = _copy_of_the_books(memory, run)
+        self._seen: set[str] = set()
+
+    def __call__(self, event: RecordedEvent) -> None:
+        """Take one received payment."""
+        request_id = event.payload["request_id"]
+        if request_id in self._seen:
+            self._memory.events.append(self._run.operations, _duplicate(event.payload))
+            return
+        self._seen.add(request_id)
+        payment = Payment.from_json(event.payload)
+        reason = objection(payment, self._accounts, PAYMENT_LIMIT)
+        self._memory.events.append(*decide(self._run, event.payload, payment, reason))
+
+
+class Processor:
+    """Moves money between the accounts of its own copy, and writes them into the books."""
+
+    def __init__(self, memory: Memory, run: Run, name: str) -> None:
+        self.name = name
+        self._memory = memory
+        self._run = run
+        self._lock = threading.Lock()
+        self._seen: set[str] = set()
+        self._balances: dict[str, int] = {
+            account: value["balance"] for account, value in _copy_of_the_books(memory, run).items()
+        }
+
+    def __call__(self, event: RecordedEvent) -> None:
+        """Take one validated payment."""
+        payment, request_id = Payment.from_json(event.payload), event.payload["request_id"]
+        with self._lock:
+            seen = payment.id in self._seen
+            self._seen.add(payment.id)
+            before = self._balances[payment.sender], self._balances[payment.receiver]
+            funds = before[0] >= payment.amount
+            if funds and not seen:
+                self._move(payment.sender, payment.receiver, payment.amount)
+        if seen:
+            self._memory.events.append(self._run.operations, _duplicate(event.payload))
+            return
+        if funds:
+            self._write(payment, before)
+        self._memory.events.append(
+            self._run.outcomes, settled(payment, request_id, funds, 1, self.name)
+        )
+
+    def hear(self, payload: dict[str, Any]) -> None:
+        """Another worker has booked a payment."""
+        with self._lock:
+            self._seen.add(payload["payment_id"])
+            self._move(payload["sender"], payload["receiver"], payload["amount"])
+
+    def _move(self, sender: str, receiver: str, amount: int) -> None:
+        self._balances[sender] -= amount
+        self._balances[receiver] += amount
+
+    def _write(self, payment: Payment, before: tuple[int, int]) -> None:
+        after = {
+            payment.sender: before[0] - payment.amount,
+            payment.receiver: before[1] + payment.amount,
+        }
+        while True:
+            try:
+                with self._memory.transaction() as tx:
+                    bank.book(tx.connection, self._run, payment, before, self.name)
+                    for account in sorted(after):
+                        tx.state.put(self._run.account(account), bank.account_value(after[account]))
+            except TransactionConflict:
+                continue  # The server undid all of it.
+            return
+
+
+class Notifier:
+    """Tells the payer what it hears first."""
+
+    def __init__(self, memory: Memory, run: Run) -> None:
+        self._memory = memory
+        self._run = run
+        self._seen: set[str] = set()
+
+    def __call__(self, event: RecordedEvent) -> None:
+        """Take one outcome."""
+        if event.payload["payment_id"] in self._seen:
+            return
+        self._seen.add(event.payload["payment_id"])
+        self._memory.events.append(
+            self._run.notified, Event(type="payment.notified", payload=send(event))
+        )
+
+
+def _pass_on(memory: Memory, run: Run, workers: list[Processor], after: int) -> None:
+    """Tell each worker what the others booked, as the messages come in."""
+    while True:
+        for event in memory.events.read(run.outcomes, after=after, timeout=1.0):
+            after = event.position
+            if event.type == "payment.processed":
+                for worker in workers:
+                    if worker.name != event.payload["worker"]:
+                        worker.hear(event.payload)
+
+
+def handlers(memory: Memory, run: Run, role: Role, name: str) -> list[Handler]:
+    """The workers of one agent."""
+    if role == "validator":
+        return [Validator(memory, run)]
+    if role == "notifier":
+        return [Notifier(memory, run)]
+    newest = memory.events.read(run.outcomes, reverse=True, limit=1)
+    workers = [Processor(memory, run, f"{name}/{n + 1}") for n in range(WORKERS[role])]
+    threading.Thread(
+        target=_pass_on,
+        args=[memory, run, workers, newest[0].position if newest else 0],
+        daemon=True,
+    ).start()
+    return list(workers)

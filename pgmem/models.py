@@ -1,0 +1,290 @@
+"""What users give to pgmem and get back from it.
+
+`Event` is a pydantic model, because users subclass it and its fields are checked where the
+mistake is made. What comes back is made of named tuples: a read of 10,000 events makes 10,000
+of them, and a named tuple costs a third of a model.
+
+This module knows nothing of SQL or connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+import orjson
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+
+from pgmem.errors import InvalidValue
+
+S = TypeVar("S")
+
+
+class Event(BaseModel):
+    """A fact to append to the log.
+
+    Use it as it is, or subclass it to give the payload a shape. A subclass carries its type
+    name (the class name, or `type=` in the class statement), and its own fields are the payload:
+
+    >>> event = Event(type="validated", payload={"amount": 1_500_000}, agent_id="validator")
+    >>> class PaymentValidated(Event, type="payment.validated"):
+    ...     amount: int
+    >>> PaymentValidated(amount=1_500_000).type
+    'payment.validated'
+
+    A subclass may redeclare `payload` as a pydantic model instead of adding fields.
+
+    Args:
+        type: what happened, 1 to 512 bytes. Set by the class in a subclass.
+        payload: any JSON value, or a pydantic model.
+        agent_id: who says so, 1 to 512 bytes; None takes the memory's own `agent_id`.
+        metadata: a JSON object that travels with the event (trace ids, causes …).
+
+    Raises:
+        InvalidValue: a field is missing, unknown or of the wrong type.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_type: ClassVar[str | None] = None
+
+    type: str
+    payload: Any = None
+    agent_id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    def __init_subclass__(cls, *, type: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.event_type = type or cls.__name__
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.payload_fields() and cls.model_fields["payload"].annotation is not Any:
+            raise InvalidValue(
+                f"event class {cls.__name__} both redeclares payload and adds the fields "
+                f"{sorted(cls.payload_fields())}: do one of the two"
+            )
+
+    if not TYPE_CHECKING:  # The type checker reads the fields, not this signature.
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise InvalidValue(f"{type(self).__name__}: {_describe(error)}") from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_type(cls, fields: Any) -> Any:
+        if cls.event_type is None or not isinstance(fields, dict):
+            return fields
+        if fields.get("type", cls.event_type) != cls.event_type:
+            raise ValueError(f"events of this class have the type {cls.event_type!r}: leave it out")
+        return {**fields, "type": cls.event_type}
+
+    @classmethod
+    def payload_fields(cls) -> frozenset[str]:
+        """The names of the fields that a subclass added: together they are its payload."""
+        return frozenset(cls.model_fields) - _BASE_FIELDS
+
+    @classmethod
+    def from_stored(
+        cls, payload: Any, agent_id: str | None, metadata: dict[str, Any] | None
+    ) -> Event:
+        """Build the event again from what the log holds.
+
+        Raises:
+            InvalidValue: the stored payload does not fit the class.
+        """
+        fields = payload if cls.payload_fields() else {"payload": payload}
+        if not isinstance(fields, dict):
+            raise InvalidValue(f"{cls.__name__}: the stored payload is no JSON object")
+        return cls(**{**fields, "agent_id": agent_id, "metadata": metadata})
+
+
+_BASE_FIELDS = frozenset(Event.model_fields)
+
+
+def _describe(error: ValidationError) -> str:
+    """What is wrong, without the input: payloads must not reach logs."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'input'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    )
+
+
+class Appended(NamedTuple):
+    """The receipt for one event.
+
+    Attributes:
+        position: the event's number in the whole log.
+        version: its number in the stream, if `expected_version` was given; else None.
+        duplicate: True if the idempotency key had been used before, for the same content: the
+            receipt is then the first one's.
+    """
+
+    position: int
+    version: int | None = None
+    duplicate: bool = False
+
+
+class StateChange(NamedTuple):
+    """What an event did to a state entry.
+
+    Attributes:
+        key: the entry's key.
+        version: the entry's version after the change; None for a touch, which keeps it.
+        deleted: True if the entry was deleted.
+        value: the new value; None if deleted or touched.
+        expires_at: when the entry expires; None if never.
+    """
+
+    key: str
+    version: int | None
+    deleted: bool
+    value: Any
+    expires_at: datetime | None
+
+
+class RecordedEvent(NamedTuple):
+    """An event as the log holds it.
+
+    Attributes:
+        position: its number in the whole log; grows, may have gaps.
+        stream: the stream it was appended to.
+        version: its number in a versioned stream, or the version of the state entry; else None.
+        type: what happened.
+        payload: the JSON value; an instance of `model=`, or of the registered event class.
+        agent_id: who said so, if somebody did.
+        metadata: the JSON object that travels with it, or None.
+        recorded_at: when the server stored it (the server's clock).
+    """
+
+    position: int
+    stream: str
+    version: int | None
+    type: str
+    payload: Any
+    agent_id: str | None
+    metadata: dict[str, Any] | None
+    recorded_at: datetime
+    state_key: str | None = None
+    state_version: int | None = None
+    state_deleted: bool | None = None
+    state_value_json: str | None = None
+    state_expires_at: datetime | None = None
+
+    @property
+    def change(self) -> StateChange | None:
+        """What the event did to a state entry, or None if it touched none."""
+        if self.state_key is None:
+            return None
+        deleted = bool(self.state_deleted)
+        value: Any = None
+        if self.state_version is not None and not deleted:
+            value = self.payload
+            if self.state_value_json is not None:
+                value = orjson.loads(self.state_value_json)
+        return StateChange(
+            self.state_key, self.state_version, deleted, value, self.state_expires_at
+        )
+
+
+class StateEntry(NamedTuple):
+    """The latest state under a key.
+
+    Attributes:
+        key: its name.
+        value: the JSON value, or an instance of `model=`.
+        version: number of changes; +1 with each, also across delete and create.
+        updated_at: when it was last written (the server's clock).
+        expires_at: when it will expire; None if never.
+        position: the position of the event that was written with it; None when read, and with
+            `record=False`.
+    """
+
+    key: str
+    value: Any
+    version: int
+    updated_at: datetime
+    expires_at: datetime | None = None
+    position: int | None = None
+
+
+class Outcome(NamedTuple):
+    """How a piece of work under an idempotency key ended.
+
+    Attributes:
+        status: "processed" if this call did the work, "skipped" if it had been done before.
+        result: what the work returned, this time or the first time.
+    """
+
+    status: Literal["processed", "skipped"]
+    result: Any
+
+
+class Claim(NamedTuple):
+    """The answer to `dedupe.claim`.
+
+    Attributes:
+        key: the idempotency key.
+        acquired: True if the caller now holds the claim; False if the work is already done.
+        token: the fencing token: grows with every claim, refused once a newer one exists.
+        lease_until: when the claim may be taken over (the server's clock); None if done.
+        result: the stored result, if the work is already done.
+    """
+
+    key: str
+    acquired: bool
+    token: int
+    lease_until: datetime | None = None
+    result: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fold(Generic[S]):
+    """How events add up to a value.
+
+    Attributes:
+        name: names its snapshots.
+        initial: makes the value before any event.
+        apply: takes the value and the next event, gives the next value; it may change the value
+            that it was given and return it.
+        version: raise it with every change of `initial`, `apply` or the filter: snapshots of
+            another version are never read.
+        stream: fold only this stream; None for the whole log.
+        type: fold only events of this type.
+    """
+
+    name: str
+    initial: Callable[[], S]
+    apply: Callable[[S, RecordedEvent], S]
+    version: int = 1
+    stream: str | None = None
+    type: str | None = None
+
+
+class Folded(NamedTuple, Generic[S]):
+    """A fold's value and the position that it holds for: every event up to it is in."""
+
+    value: S
+    position: int
+
+
+class StateSnapshot(NamedTuple):
+    """A copy of the whole state at one position of the log."""
+
+    id: int
+    name: str | None
+    position: int
+    entries: int
+    taken_at: datetime

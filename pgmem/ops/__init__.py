@@ -1,0 +1,50 @@
+"""What to run and how to read its rows: no connection, no clock, no waiting.
+
+Each module has one verb group. Its functions check the input, and return an `Op`: a statement's
+name, its parameters, and a function that turns the rows into what the user gets. Whoever runs an
+`Op` (see `pgmem._async`) decides on which connection, and what to do when that connection breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+
+Row = tuple[Any, ...]
+
+
+class Again(Enum):
+    """What a second run of the same statement does, if nobody knows whether the first took effect.
+
+    Only this decides whether pgmem repeats a statement by itself after a lost connection.
+    """
+
+    READS = "reads again"
+    HARMLESS = "changes nothing more and gives the same answer"
+    GUARDED = "changes nothing more, but may answer with a conflict that is our own first run"
+    HARMFUL = "may take effect twice"
+
+
+@dataclass(frozen=True, slots=True)
+class Op(Generic[T_co]):
+    """One statement to run.
+
+    Attributes:
+        statement: the name of its file in `pgmem.sql`.
+        params: its parameters.
+        parse: turns its rows into the result, or raises a typed error.
+        action: what the caller asked for, in words, for messages; holds no payload.
+        again: what a second run does.
+        marks: pieces of the statement chosen from fixed texts.
+    """
+
+    statement: str
+    params: dict[str, Any]
+    parse: Callable[[Sequence[Row]], T_co]
+    action: str
+    again: Again = Again.READS
+    marks: tuple[tuple[str, str], ...] = field(default=())

@@ -1,0 +1,361 @@
+"""Events: append and read.
+
+Says what to run for each verb; `pgmem._async.events` runs it. When a position is final is
+`pgmem.ops.frontier`'s matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from pgmem.errors import IdempotencyMismatch, InvalidName, InvalidOption, VersionConflict
+from pgmem.models import Appended, Event, RecordedEvent
+from pgmem.ops import Again, Op, Row
+from pgmem.ops.values import (
+    DEFAULT_MAX_BYTES,
+    MAX_POSITION,
+    check_count,
+    check_name,
+    decode,
+    decoder,
+    encode,
+    encode_object,
+    typed_event,
+)
+from pgmem.schema import STATE_STREAM_PREFIX, STREAM_BYTES
+
+MAX_BATCH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How this memory writes and reads values.
+
+    Attributes:
+        max_bytes: limit of one payload, value or metadata, in bytes of JSON text.
+        agent_id: who writes, where an event does not say.
+        registry: event classes by type name.
+    """
+
+    max_bytes: int = DEFAULT_MAX_BYTES
+    agent_id: str | None = None
+    registry: Mapping[str, type[Event]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedEvent:
+    """An event, checked and encoded."""
+
+    type: str
+    payload: str
+    agent_id: str | None
+    metadata: str | None
+
+
+class LostRace(Exception):  # no error: the caller runs the statement again
+    """Another transaction decided while the statement ran, and it could not see how."""
+
+
+def check_stream(stream: str) -> str:
+    """Check the name of a stream that users append to.
+
+    Raises:
+        InvalidName: as `check_name`, or the name is reserved.
+    """
+    check_name(stream, "stream")
+    if stream.startswith(STATE_STREAM_PREFIX):
+        raise InvalidName(
+            f"stream {stream[:60]!r} begins with {STATE_STREAM_PREFIX!r}, which is reserved for "
+            f"the events of state writes: use memory.state"
+        )
+    return stream
+
+
+def encode_event(event: Event, codec: Codec) -> EncodedEvent:
+    """Check and encode an event.
+
+    Raises:
+        InvalidName, InvalidValue, ValueTooLarge: what is wrong with it.
+    """
+    if not isinstance(event, Event):
+        raise InvalidOption(f"expected a pgmem.Event, got {type(event).__name__}")
+    fields = event.payload_fields()
+    payload = event.model_dump(mode="json", include=set(fields)) if fields else event.payload
+    agent_id = codec.agent_id if event.agent_id is None else check_name(event.agent_id, "agent_id")
+    return EncodedEvent(
+        check_name(event.type, "event type"),
+        encode(payload, "payload", limit=codec.max_bytes),
+        agent_id,
+        encode_object(event.metadata, "metadata", limit=codec.max_bytes),
+    )
+
+
+def _batch(events: Sequence[EncodedEvent]) -> str:
+    """Several events as one JSON text for the server to unpack."""
+    return orjson.dumps(
+        [
+            {
+                "type": event.type,
+                "payload": orjson.Fragment(event.payload),
+                "agent_id": event.agent_id,
+                "metadata": None if event.metadata is None else orjson.Fragment(event.metadata),
+            }
+            for event in events
+        ]
+    ).decode()
+
+
+def _fingerprint(stream: str, events: Sequence[EncodedEvent]) -> bytes:
+    """What must be the same when an idempotency key is used again.
+
+    Stream, types and payloads, whatever the order of their keys. Not who asks, and not the
+    metadata: a retry may come from another agent and carry another trace id.
+    """
+    content = [stream, [[event.type, orjson.loads(event.payload)] for event in events]]
+    data = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def append(stream: str, event: Event, codec: Codec) -> Op[Appended]:
+    """Append one event."""
+    encoded = encode_event(event, codec)
+    return Op(
+        "event_append",
+        {
+            "stream": check_stream(stream),
+            "type": encoded.type,
+            "payload": encoded.payload,
+            "agent_id": encoded.agent_id,
+            "metadata": encoded.metadata,
+        },
+        lambda rows: Appended(rows[0][0]),
+        f"append to {stream!r}",
+        Again.HARMFUL,
+    )
+
+
+def append_many(
+    stream: str,
+    events: Sequence[Event],
+    codec: Codec,
+    *,
+    expected_version: int | None = None,
+    idempotency_key: str | None = None,
+    ttl: float | None = None,
+) -> Op[list[Appended]]:
+    """Append events, all or none, in one statement.
+
+    Raises:
+        LostRace (from `parse`): run it again.
+    """
+    check_stream(stream)
+    if not events:
+        raise InvalidOption("append needs at least one event, got an empty sequence")
+    check_count(len(events), "number of events in one append", minimum=1, maximum=MAX_BATCH)
+    encoded = [encode_event(event, codec) for event in events]
+    if expected_version is not None:
+        check_count(expected_version, "expected_version", minimum=0)
+    if idempotency_key is not None:
+        return _append_once(stream, encoded, expected_version, idempotency_key, ttl)
+    params = {"stream": stream, "events": _batch(encoded), "expected_version": expected_version}
+    if expected_version is not None:
+        return Op(
+            "event_append_versioned",
+            params,
+            _parse_versioned(stream, expected_version),
+            f"append to {stream!r} expecting version {expected_version}",
+            Again.GUARDED,
+        )
+    return Op(
+        "event_append_many",
+        params,
+        lambda rows: [Appended(position) for position in rows[0][0]],
+        f"append {len(events)} events to {stream!r}",
+        Again.HARMFUL,
+    )
+
+
+def _version_conflict(stream: str, expected: int, actual: int) -> VersionConflict:
+    return VersionConflict(
+        f"append to {stream!r} expected version {expected}, found {actual}: nothing was "
+        f"appended; read the stream's newer events and decide again",
+        expected=expected,
+        actual=actual,
+    )
+
+
+def _receipts(
+    positions: Sequence[int], expected_version: int | None, *, duplicate: bool = False
+) -> list[Appended]:
+    if expected_version is None:
+        return [Appended(position, None, duplicate) for position in positions]
+    return [
+        Appended(position, expected_version + n, duplicate)
+        for n, position in enumerate(positions, start=1)
+    ]
+
+
+def _parse_versioned(stream: str, expected: int) -> Callable[[Sequence[Row]], list[Appended]]:
+    def parse(rows: Sequence[Row]) -> list[Appended]:
+        positions, version = rows[0][:2]
+        if positions is not None:
+            return _receipts(positions, expected)
+        if version == expected:
+            raise LostRace
+        raise _version_conflict(stream, expected, version)
+
+    return parse
+
+
+def _append_once(
+    stream: str,
+    events: Sequence[EncodedEvent],
+    expected_version: int | None,
+    key: str,
+    ttl: float | None,
+) -> Op[list[Appended]]:
+    fingerprint = _fingerprint(stream, events)
+
+    def parse(rows: Sequence[Row]) -> list[Appended]:
+        positions, version, found, stored = rows[0][:4]
+        if positions is not None:
+            return _receipts(positions, expected_version)
+        if found is not None:
+            if found != fingerprint:
+                raise IdempotencyMismatch(
+                    f"append to {stream!r}: the idempotency key {key!r} was used before for "
+                    f"another stream, type or payload: nothing was appended; one key names one "
+                    f"piece of work, use a new key for a new one"
+                )
+            return _receipts(decode(stored), expected_version, duplicate=True)
+        if expected_version is not None and version != expected_version:
+            raise _version_conflict(stream, expected_version, version)
+        raise LostRace
+
+    return Op(
+        "event_append_once",
+        {
+            "stream": stream,
+            "events": _batch(events),
+            "expected_version": expected_version,
+            "key": check_name(key, "idempotency_key"),
+            "fingerprint": fingerprint,
+            "ttl": ttl,
+        },
+        parse,
+        f"append to {stream!r} under the idempotency key {key!r}",
+        Again.HARMLESS,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events to read: all that are None do not filter.
+
+    Attributes:
+        stream, type, agent_id: exact names.
+        after: positions above it.
+        until: positions up to and including it.
+    """
+
+    stream: str | None = None
+    type: str | None = None
+    agent_id: str | None = None
+    after: int = 0
+    until: int = MAX_POSITION
+
+    def __post_init__(self) -> None:
+        if self.stream is not None:
+            check_name(self.stream, "stream", most=STREAM_BYTES)
+        for name in ("type", "agent_id"):
+            if getattr(self, name) is not None:
+                check_name(getattr(self, name), name)
+        check_count(self.after, "after", minimum=0)
+        check_count(self.until, "until", minimum=0)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether some events are left out, so that a gap in the positions means nothing."""
+        return not (self.stream is None and self.type is None and self.agent_id is None)
+
+    def marks(self) -> tuple[tuple[str, str], ...]:
+        """The statement's filter: each text is fixed, the names travel as parameters."""
+        filters = [
+            f"AND {column} = %({column})s"
+            for column in ("stream", "type", "agent_id")
+            if getattr(self, column) is not None
+        ]
+        return (("filter", " ".join(filters)),)
+
+    def params(self) -> dict[str, Any]:
+        """The statement's parameters."""
+        return {
+            "stream": self.stream,
+            "type": self.type,
+            "agent_id": self.agent_id,
+            "after": self.after,
+            "until": self.until,
+        }
+
+
+def read(
+    selection: Selection,
+    codec: Codec,
+    *,
+    limit: int,
+    reverse: bool = False,
+    model: type[BaseModel] | None = None,
+) -> Op[list[RecordedEvent]]:
+    """Read the visible events of a selection."""
+    direction = "DESC" if reverse else "ASC"
+    return Op(
+        "event_read",
+        {**selection.params(), "limit": check_count(limit, "limit", minimum=1, maximum=100_000)},
+        parse_events(codec, model),
+        "read events",
+        marks=(*selection.marks(), ("direction", direction)),
+    )
+
+
+def parse_events(
+    codec: Codec, model: type[BaseModel] | None
+) -> Callable[[Sequence[Row]], list[RecordedEvent]]:
+    """A function from rows to events."""
+    payload_of = decoder(model, "payload")
+    registry = {} if model is not None else codec.registry
+    make = RecordedEvent._make
+
+    def parse(rows: Sequence[Row]) -> list[RecordedEvent]:
+        events = [
+            make((*row[:4], payload_of(row[4]), row[5], decode(row[6]), *row[7:])) for row in rows
+        ]
+        return [typed_event(event, registry) for event in events] if registry else events
+
+    return parse
+
+
+def count(selection: Selection) -> Op[int]:
+    """Count the visible events of a selection."""
+    return Op(
+        "event_count",
+        selection.params(),
+        lambda rows: int(rows[0][0]),
+        "count events",
+        marks=selection.marks(),
+    )
+
+
+def stream_version(stream: str) -> Op[int]:
+    """The version of a versioned stream."""
+    return Op(
+        "event_stream_version",
+        {"stream": check_name(stream, "stream", most=STREAM_BYTES)},
+        lambda rows: int(rows[0][0]),
+        f"read the version of stream {stream!r}",
+    )

@@ -1,0 +1,265 @@
+"""Checks of what users give: names, JSON values, durations, numbers.
+
+Everything is checked before anything is sent. A value passes only if it comes back exactly: it is
+encoded, decoded again and compared, which finds NaN, tuples, datetimes, UUIDs and all else that
+JSON would silently turn into something different.
+
+This module does not know what the names and values are for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from pgmem.errors import InvalidName, InvalidOption, InvalidValue, ValueTooLarge
+from pgmem.models import Event, RecordedEvent
+from pgmem.schema import NAME_BYTES
+
+MAX_POSITION = 2**63 - 1
+DEFAULT_MAX_BYTES = 1024 * 1024
+
+Seconds = float | timedelta
+M = TypeVar("M", bound=BaseModel)
+
+# In JSON text, NUL is always written as this escape; an even number of backslashes before it
+# means that they are escaped themselves and the text merely looks like one.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
+    """Check a stream, key, type, agent or other name.
+
+    Raises:
+        InvalidName: it is no text, empty, longer than `most` bytes in UTF-8, or holds a character
+            that PostgreSQL cannot store.
+    """
+    if not isinstance(name, str):
+        raise InvalidName(f"{what} must be a str, got {type(name).__name__}")
+    if not name:
+        raise InvalidName(f"{what} is empty: give it 1 to {most} bytes")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidName(
+            f"{what} {name!a} holds a lone surrogate, which is no character: decode it properly"
+        ) from None
+    if size > most:
+        raise InvalidName(f"{what} {name[:40]!r}… has {size} bytes in UTF-8, {most} are allowed")
+    if "\0" in name:
+        raise InvalidName(f"{what} {name!r} holds a NUL character, which PostgreSQL cannot store")
+    return name
+
+
+def check_prefix(prefix: str, what: str) -> str:
+    """Check the beginning of a name; it may be empty.
+
+    Raises:
+        InvalidName: as `check_name`.
+    """
+    return prefix if prefix == "" else check_name(prefix, what)
+
+
+def after_prefix(prefix: str) -> str | None:
+    """The smallest text above every text that begins with `prefix`, or None if there is none.
+
+    Texts compare by their UTF-8 bytes, which is the order of their code points.
+    """
+    for end in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[end])
+        if code < 0x10FFFF:
+            following = 0xE000 if code + 1 == 0xD800 else code + 1
+            return prefix[:end] + chr(following)
+    return None
+
+
+def check_count(number: int, what: str, *, minimum: int, maximum: int = MAX_POSITION) -> int:
+    """Check a whole number.
+
+    Raises:
+        InvalidOption: it is no int, or outside the bounds.
+    """
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InvalidOption(f"{what} must be an int, got {type(number).__name__}")
+    if not minimum <= number <= maximum:
+        raise InvalidOption(f"{what} must be {minimum} to {maximum}, got {number}")
+    return number
+
+
+def check_seconds(duration: Seconds, what: str, *, zero: bool = False) -> float:
+    """Check a duration and give it in seconds.
+
+    Raises:
+        InvalidOption: it is no number of seconds or timedelta, not finite, not above zero (or
+            below it, where `zero` is allowed), or over a hundred years.
+    """
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    if not isinstance(duration, int | float) or isinstance(duration, bool):
+        raise InvalidOption(f"{what} must be seconds or a timedelta, got {type(duration).__name__}")
+    if not math.isfinite(duration) or duration < 0 or (duration == 0 and not zero):
+        raise InvalidOption(f"{what} must be {'0 or more' if zero else 'above 0'}, got {duration}")
+    if duration > 100 * 366 * 86_400:
+        raise InvalidOption(f"{what} must be at most a hundred years, got {duration} s")
+    return float(duration)
+
+
+def encode(value: Any, what: str, *, limit: int) -> str:
+    """Encode a JSON value, or a pydantic model, as the text that is stored.
+
+    Raises:
+        InvalidValue: it would not come back exactly as it is.
+        ValueTooLarge: its text has more than `limit` bytes.
+    """
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    try:
+        data = orjson.dumps(value)
+        exact = orjson.loads(data) == value
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidValue(f"{what}: {_culprit(value) or error}") from None
+    if not exact:
+        raise InvalidValue(f"{what}: {_culprit(value) or 'it would not come back as it is'}")
+    if len(data) > limit:
+        raise ValueTooLarge(
+            f"{what} has {len(data)} bytes as JSON, {limit} are allowed (max_payload_bytes): "
+            f"store it elsewhere and keep a reference, or raise the limit",
+            size=len(data),
+            limit=limit,
+        )
+    text = data.decode()
+    if "\\u0000" in text and _NUL.search(text):
+        raise InvalidValue(f"{what}: {_culprit(value) or 'it holds a NUL character'}")
+    return text
+
+
+def encode_object(value: Mapping[str, Any] | None, what: str, *, limit: int) -> str | None:
+    """Encode a JSON object, or None.
+
+    Raises:
+        InvalidValue: it is no mapping, or as `encode`.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise InvalidValue(f"{what} must be a dict, got {type(value).__name__}")
+    return encode(value, what, limit=limit)
+
+
+def decode(text: str | None) -> Any:
+    """The value of a stored JSON text; None for SQL NULL."""
+    return None if text is None else orjson.loads(text)
+
+
+def decoder(model: type[M] | None, what: str) -> Callable[[str | None], Any]:
+    """A function from stored text to the value that the user gets.
+
+    Raises (the function):
+        InvalidValue: the stored value does not fit the model.
+    """
+    if model is None:
+        return decode
+
+    def decode_model(text: str | None) -> Any:
+        try:
+            return model.model_validate_json(text or "null")
+        except ValidationError as error:
+            # The stored value must not reach a log through the message or the cause.
+            raise InvalidValue(
+                f"{what} does not fit {model.__name__}: "
+                f"{error.error_count()} fields differ, first at "
+                f"{'.'.join(str(p) for p in error.errors(include_input=False)[0]['loc']) or 'top'}"
+            ) from None
+
+    return decode_model
+
+
+def _culprit(value: Any, path: str = "$", depth: int = 0) -> str | None:
+    """Where a value cannot be stored and why, without showing it."""
+    culprit = None
+    match value:
+        case _ if depth > 200:
+            culprit = f"it is nested too deeply at {path[:60]}…: more than 200 levels"
+        case None | bool():
+            pass
+        case str():
+            culprit = _text_culprit(value, path)
+        case int() | float():
+            culprit = _number_culprit(value, path)
+        case dict():
+            culprit = _dict_culprit(value, path, depth)
+        case list():
+            found = (_culprit(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value))
+            culprit = next((culprit for culprit in found if culprit), None)
+        case _:
+            hint = "give a list" if isinstance(value, tuple) else "convert it first"
+            kind = type(value).__name__
+            culprit = f"a {kind} at {path} does not come back from JSON as one: {hint}"
+    return culprit
+
+
+def _number_culprit(number: float, path: str) -> str | None:
+    if isinstance(number, float):
+        return None if math.isfinite(number) else f"{number} at {path} is no JSON number"
+    if -(2**63) <= number < 2**64:
+        return None
+    return f"the integer at {path} needs more than 64 bits: give it as a str"
+
+
+def _text_culprit(text: str, path: str) -> str | None:
+    if "\0" in text:
+        return f"the text at {path} holds a NUL character, which PostgreSQL cannot store"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"the text at {path} holds a lone surrogate, which is no character"
+    return None
+
+
+def _dict_culprit(value: dict[Any, Any], path: str, depth: int) -> str | None:
+    for key, item in value.items():
+        if not isinstance(key, str):
+            return f"the key {key!r} at {path} is a {type(key).__name__}: JSON keys are str"
+        culprit = _text_culprit(key, f"{path} (a key)") or _culprit(
+            item, f"{path}.{key}"[:200], depth + 1
+        )
+        if culprit:
+            return culprit
+    return None
+
+
+def event_registry(classes: tuple[type[Event], ...]) -> dict[str, type[Event]]:
+    """Event classes by their type name.
+
+    Raises:
+        InvalidOption: one is no subclass of Event, or two have the same type name.
+    """
+    registry: dict[str, type[Event]] = {}
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, Event)) or cls.event_type is None:
+            raise InvalidOption(f"events= takes subclasses of pgmem.Event, got {cls!r}")
+        if cls.event_type in registry:
+            raise InvalidOption(
+                f"two event classes have the type {cls.event_type!r}: "
+                f"{registry[cls.event_type].__name__} and {cls.__name__}"
+            )
+        registry[cls.event_type] = cls
+    return registry
+
+
+def typed_event(event: RecordedEvent, registry: Mapping[str, type[Event]]) -> RecordedEvent:
+    """The event with its payload as an instance of the class registered for its type, if any.
+
+    Raises:
+        InvalidValue: the stored payload does not fit the class.
+    """
+    cls = registry.get(event.type)
+    if cls is None:
+        return event
+    return event._replace(payload=cls.from_stored(event.payload, event.agent_id, event.metadata))

@@ -1,0 +1,123 @@
+"""The statements, one verb a file, and their loader.
+
+A `.sql` file is a statement with these marks, which the loader fills in once per memory:
+
+    {schema}   the schema's name, quoted
+    {events}   the events table's quoted name as a string literal, for regclass
+    {sequence} the sequence that positions come from, likewise
+    {tokens}   the sequence that fencing tokens come from, likewise
+    {bell}     rings the doorbell; see `BELLS`
+    {commit}   sets synchronous_commit for this transaction where durability is relaxed
+    {include x}  the text of the file x.sql: a piece that several statements share
+    {filter} {direction}  pieces that the ops choose from a fixed list (`marks`)
+
+Parameters are psycopg's named ones, `%(key)s`. Nothing of a user is ever formatted into a
+statement: the schema's name is checked against an allow-list and quoted, the channel and the lock
+are literals made here.
+
+This module reads files; it runs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib import resources
+from typing import Literal, NamedTuple
+
+from psycopg import sql
+
+Bell = Literal["try", "ring", "silent"]
+
+BELLS: dict[Bell, str] = {
+    # Our own short transactions: whoever finds the bell taken stays silent and is still seen,
+    # because it drew its position before the ringer's notification is sent.
+    "try": """CASE
+        WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
+        WHEN NOT pg_catalog.pg_try_advisory_xact_lock({bell_lock}) THEN 'taken'
+        WHEN pg_catalog.pg_notify({channel}, '') IS NULL THEN NULL
+        ELSE 'rung' END""",
+    # Transactions of unknown length must not hold the bell: they ring without the lock.
+    "ring": """CASE
+        WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
+        WHEN pg_catalog.pg_notify({channel}, '') IS NULL THEN NULL
+        ELSE 'rung' END""",
+    "silent": "'silent'::text",
+}
+
+_COMMITS = {
+    True: "pg_catalog.set_config('synchronous_commit', 'off', true)",
+    False: "NULL::text",
+}
+
+
+_INCLUDE = re.compile(r"\{include (\w+)\}")
+_COMMENT = re.compile(r"^\s*--.*\n", flags=re.MULTILINE)
+
+
+class Dialect(NamedTuple):
+    """What the marks of a statement are filled with.
+
+    Attributes:
+        schema: the schema's name.
+        channel: the doorbell's channel, or "" for a role that may not ring.
+        bell: how to ring.
+        relaxed: whether synchronous_commit is turned off for the statement's transaction.
+    """
+
+    schema: str
+    channel: str = ""
+    bell: Bell = "silent"
+    relaxed: bool = False
+
+
+def bell_lock(channel: str) -> int:
+    """The advisory lock that guards ringing `channel`: 64 bits of its SHA-256, signed."""
+    return int.from_bytes(hashlib.sha256(channel.encode()).digest()[:8], "big", signed=True)
+
+
+@cache
+def source(name: str) -> str:
+    """The text of a statement's file, marks and all."""
+    return resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The names of all statements."""
+    files = resources.files(__package__).iterdir()
+    return tuple(sorted(f.name.removesuffix(".sql") for f in files if f.name.endswith(".sql")))
+
+
+@cache
+def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """The statement `name` as it is sent to the server.
+
+    Args:
+        name: the file's name without its ending.
+        dialect: what the marks are filled with.
+        marks: further pieces, as pairs of a mark's name and its text. Never a user's text.
+
+    Raises:
+        FileNotFoundError: there is no such statement.
+    """
+    text = _INCLUDE.sub(lambda found: source(found[1]), source(name))
+    text = _COMMENT.sub("", text)
+    pieces = {"bell": BELLS[dialect.bell], "commit": _COMMITS[dialect.relaxed], **dict(marks)}
+    for mark, piece in pieces.items():
+        text = text.replace(f"{{{mark}}}", piece)
+    schema = sql.Identifier(dialect.schema)
+    quoted = schema.as_string(None)
+    return (
+        sql.SQL(text)
+        .format(
+            schema=schema,
+            events=sql.Literal(f"{quoted}.events"),
+            sequence=sql.Literal(f"{quoted}.events_position_seq"),
+            tokens=sql.Literal(f"{quoted}.dedupe_token_seq"),
+            channel=sql.Literal(dialect.channel),
+            bell_lock=sql.Literal(bell_lock(dialect.channel)),
+        )
+        .as_bytes(None)
+    )

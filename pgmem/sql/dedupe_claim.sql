@@ -1,0 +1,20 @@
+-- Claim a piece of work: the key is new, its claim has run out, its result has expired, or the
+-- claim is this very call's own (sent again after a lost connection).
+WITH mark AS (
+    INSERT INTO {schema}.dedupe AS held (kind, key, owner, lease_until)
+    VALUES ('work', %(key)s, %(owner)s, clock_timestamp() + make_interval(secs => %(lease)s))
+    ON CONFLICT (kind, key) DO UPDATE
+        SET token = nextval({tokens}), owner = excluded.owner,
+            lease_until = excluded.lease_until, completed_at = NULL, result = NULL,
+            created_at = clock_timestamp(), expires_at = NULL
+        WHERE (held.completed_at IS NULL AND held.lease_until <= clock_timestamp())
+           OR (held.completed_at IS NULL AND held.owner = excluded.owner)
+           OR held.expires_at <= clock_timestamp()
+    RETURNING token, lease_until
+)
+SELECT mark.token, mark.lease_until, current.completed_at IS NOT NULL, current.token,
+       current.lease_until, current.result::text, {commit}
+FROM (VALUES (true)) AS always
+LEFT JOIN mark ON true
+LEFT JOIN {schema}.dedupe AS current
+    ON mark.token IS NULL AND current.kind = 'work' AND current.key = %(key)s

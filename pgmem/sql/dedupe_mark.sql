@@ -1,0 +1,20 @@
+-- Mark work as done inside the transaction that does it. A second caller waits here until the
+-- first one's transaction has ended.
+WITH mark AS (
+    INSERT INTO {schema}.dedupe AS held (kind, key, completed_at, expires_at)
+    VALUES ('work', %(key)s, clock_timestamp(),
+            clock_timestamp() + make_interval(secs => %(ttl)s))
+    ON CONFLICT (kind, key) DO UPDATE
+        SET token = nextval({tokens}), owner = NULL, lease_until = NULL, result = NULL,
+            completed_at = excluded.completed_at, created_at = clock_timestamp(),
+            expires_at = excluded.expires_at
+        WHERE (held.completed_at IS NULL AND held.lease_until <= clock_timestamp())
+           OR held.expires_at <= clock_timestamp()
+    RETURNING token
+)
+SELECT mark.token, NULL::timestamptz, current.completed_at IS NOT NULL, current.token,
+       current.lease_until, current.result::text, {commit}
+FROM (VALUES (true)) AS always
+LEFT JOIN mark ON true
+LEFT JOIN {schema}.dedupe AS current
+    ON mark.token IS NULL AND current.kind = 'work' AND current.key = %(key)s

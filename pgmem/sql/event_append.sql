@@ -1,0 +1,7 @@
+-- Append one event.
+WITH event AS (
+    INSERT INTO {schema}.events (stream, type, payload, agent_id, metadata)
+    VALUES (%(stream)s, %(type)s, %(payload)s, %(agent_id)s, %(metadata)s)
+    RETURNING position
+)
+SELECT position, {commit}, {bell} FROM event

@@ -1,0 +1,21 @@
+-- Who may still hold a position that is not visible yet, and how far positions have been drawn.
+-- A writer takes its lock on the table before it draws a position and keeps it until it has
+-- committed or rolled back. The head is read before the locks (the CTE is materialized and the
+-- locks are scanned after it): a position up to the head whose writer is not in the list is final.
+-- A standby does not see the primary's locks: there, nobody can say who is still writing.
+WITH head AS MATERIALIZED (
+    SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS position
+    FROM {schema}.events_position_seq
+)
+SELECT head.position,
+       ARRAY(
+           SELECT DISTINCT virtualtransaction FROM pg_catalog.pg_locks
+           WHERE head.position IS NOT NULL
+             AND locktype = 'relation' AND relation = {events}::regclass
+             AND database = (
+                 SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()
+             )
+             AND mode = 'RowExclusiveLock' AND granted
+             AND pid IS DISTINCT FROM pg_backend_pid()
+       ) || CASE WHEN pg_is_in_recovery() THEN ARRAY['standby'] ELSE '{{}}'::text[] END
+FROM head

@@ -1,0 +1,12 @@
+-- Write an entry where no live one is.
+WITH entry AS (
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at)
+    VALUES (%(key)s, %(value)s, 1, clock_timestamp() + make_interval(secs => %(ttl)s))
+    ON CONFLICT (key) DO UPDATE
+        SET value = excluded.value, version = held.version + 1,
+            updated_at = clock_timestamp(), expires_at = excluded.expires_at
+        WHERE held.value IS NULL OR held.expires_at <= clock_timestamp()
+    RETURNING key, value, version, updated_at, expires_at
+),
+{include state_change}
+{include state_outcome}

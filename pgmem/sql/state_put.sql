@@ -1,0 +1,14 @@
+-- Write an entry, whatever was there. The version goes on from where it was, also over a deleted
+-- or expired entry.
+WITH entry AS (
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at)
+    VALUES (%(key)s, %(value)s, 1, clock_timestamp() + make_interval(secs => %(ttl)s))
+    ON CONFLICT (key) DO UPDATE
+        SET value = excluded.value, version = held.version + 1,
+            updated_at = clock_timestamp(), expires_at = excluded.expires_at
+    RETURNING key, value, version, updated_at, expires_at
+),
+{include state_change}
+SELECT version, updated_at, expires_at, position, {commit},
+       CASE WHEN position IS NOT NULL THEN {bell} END
+FROM done

@@ -1,0 +1,80 @@
+"""One server for the run, a database for each test, and the memory in both of its forms."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+import pytest
+
+from pgmem import Memory
+from tests.support.both import Both
+from tests.support.server import SERVER_VARIABLE, TEMPLATE, Server, fresh_database
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--pg",
+        default=os.environ.get("PGMEM_TEST_PG"),
+        help="the server to test on: a version (15 to 18), a folder with its binaries, or a URL; "
+        "PGMEM_TEST_PG does the same; default: the embedded one",
+    )
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    config.pgmem_server = Server(config.option.pg)
+    config.pgmem_server.start()
+
+
+def pytest_unconfigure(config):
+    server = getattr(config, "pgmem_server", None)
+    if server is not None:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def pg_server_url():
+    """The URL of the run's server: a superuser in the database `postgres`."""
+    return os.environ[SERVER_VARIABLE]
+
+
+@pytest.fixture
+def make_database(pg_server_url):
+    """Makes empty databases; `template=True` makes migrated ones. Gives their URLs."""
+    with ExitStack() as stack:
+        yield lambda *, template=False: stack.enter_context(
+            fresh_database(pg_server_url, TEMPLATE if template else None)
+        )
+
+
+@pytest.fixture
+def database_url(pg_server_url):
+    """The URL of a migrated database that only this test uses."""
+    with fresh_database(pg_server_url, TEMPLATE) as url:
+        yield url
+
+
+@pytest.fixture
+def memory(database_url):
+    """A `Memory` on a database of its own."""
+    with Memory(database_url, agent_id="tester") as memory:
+        yield memory
+
+
+@pytest.fixture(params=["async", "sync"])
+async def both(request, database_url):
+    """A memory to be awaited: the asynchronous one, then the synchronous one behind the same face.
+
+    What a test says of one form, it says of the other.
+    """
+    opened = Both(request.param, database_url)
+    async with opened.memory(agent_id="tester") as memory:
+        yield memory
+
+
+@pytest.fixture(params=["async", "sync"])
+def form(request, database_url):
+    """Opens memories in one of the two forms, for tests that need more than one."""
+    return Both(request.param, database_url)

@@ -1,0 +1,235 @@
+"""Dedupe: claims, results, takeover, and work inside a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+
+from pgmem import Memory, Outcome
+from pgmem.errors import (
+    CallbackFailed,
+    ClaimHeld,
+    InvalidOption,
+    InvalidValue,
+    LeaseLost,
+    VersionConflict,
+)
+
+
+def sql(url, query):
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(query)
+        return cursor.fetchall() if cursor.description else []
+
+
+def end_leases(url):
+    sql(url, "UPDATE pgmem.dedupe SET lease_until = clock_timestamp() - interval '1 s'")
+
+
+def end_results(url):
+    sql(url, "UPDATE pgmem.dedupe SET expires_at = clock_timestamp() - interval '1 s'")
+
+
+async def test_work_is_done_once_and_its_result_kept(both):
+    calls = []
+
+    def work():
+        calls.append(1)
+        return {"reference": "r-1"}
+
+    assert await both.dedupe.run_once("k", work) == Outcome("processed", {"reference": "r-1"})
+    assert await both.dedupe.run_once("k", work) == Outcome("skipped", {"reference": "r-1"})
+    assert len(calls) == 1
+
+
+async def test_work_that_raises_can_be_done_again(both):
+    def fail():
+        raise ConnectionError("the bank is down")
+
+    with pytest.raises(CallbackFailed, match="ConnectionError") as error:
+        await both.dedupe.run_once("k", fail)
+    assert isinstance(error.value.__cause__, ConnectionError)
+    assert "bank" not in str(error.value)
+    assert (await both.dedupe.run_once("k", lambda: 1)).status == "processed"
+
+
+async def test_pgmems_own_errors_come_through_as_they_are(both):
+    def conflict():
+        raise VersionConflict("x", expected=1, actual=2)
+
+    with pytest.raises(VersionConflict):
+        await both.dedupe.run_once("k", conflict)
+    assert (await both.dedupe.run_once("k", lambda: 1)).status == "processed"
+
+
+async def test_result_is_forgotten_after_its_time(both, database_url):
+    await both.dedupe.run_once("k", lambda: 1, ttl=3600)
+    assert (await both.dedupe.run_once("k", lambda: 2)).status == "skipped"
+    end_results(database_url)
+    assert await both.dedupe.run_once("k", lambda: 2) == Outcome("processed", 2)
+    assert await both.dedupe.run_once("k", lambda: 3) == Outcome("skipped", 2)
+
+
+async def test_result_without_end_has_none(both, database_url):
+    await both.dedupe.run_once("k", lambda: 1, ttl=None)
+    end = sql(database_url, "SELECT expires_at FROM pgmem.dedupe")
+    assert end == [(None,)]
+
+
+async def test_second_claim_is_refused_while_the_lease_runs(both):
+    claim = await both.dedupe.claim("k", lease=60)
+    assert claim.acquired
+    with pytest.raises(ClaimHeld) as held:
+        await both.dedupe.claim("k")
+    assert held.value.lease_until == claim.lease_until
+    with pytest.raises(ClaimHeld):
+        await both.dedupe.run_once("k", lambda: 1, timeout=0.05)
+
+
+async def test_takeover_fences_the_old_holder_out(both, database_url):
+    old = await both.dedupe.claim("k")
+    end_leases(database_url)
+    new = await both.dedupe.claim("k")
+    assert new.acquired
+    assert new.token > old.token
+    for verb in (both.dedupe.complete(old, "late"), both.dedupe.release(old)):
+        with pytest.raises(LeaseLost, match=str(new.token)):
+            await verb
+    await both.dedupe.complete(new, "right")
+    with pytest.raises(LeaseLost, match="completed"):
+        await both.dedupe.complete(old, "late")
+    assert (await both.dedupe.claim("k")).result == "right"
+
+
+async def test_late_completion_is_accepted_if_nobody_took_over(both, database_url):
+    claim = await both.dedupe.claim("k")
+    end_leases(database_url)
+    await both.dedupe.complete(claim, 1)
+    assert (await both.dedupe.claim("k")).result == 1
+
+
+async def test_completing_twice_keeps_the_first_result(both):
+    claim = await both.dedupe.claim("k")
+    await both.dedupe.complete(claim, 1)
+    await both.dedupe.complete(claim, 2)
+    assert (await both.dedupe.claim("k")).result == 1
+
+
+async def test_released_claim_is_free_and_its_token_never_returns(both):
+    first = await both.dedupe.claim("k")
+    await both.dedupe.release(first)
+    second = await both.dedupe.claim("k")
+    assert second.acquired
+    assert second.token > first.token
+    with pytest.raises(LeaseLost):
+        await both.dedupe.complete(first)
+
+
+async def test_only_what_was_acquired_can_be_completed(both):
+    await both.dedupe.run_once("k", lambda: 1)
+    done = await both.dedupe.claim("k")
+    assert (done.acquired, done.result) == (False, 1)
+    with pytest.raises(InvalidOption, match="not acquired"):
+        await both.dedupe.complete(done, 2)
+    with pytest.raises(InvalidOption, match="Claim"):
+        await both.dedupe.release("k")
+
+
+async def test_waiting_caller_gets_the_result_of_the_one_at_work(both, database_url):
+    def work_slowly():
+        with Memory(database_url) as other:
+            return other.dedupe.run_once("k", lambda: time.sleep(0.3) or "done")
+
+    at_work = asyncio.get_running_loop().run_in_executor(None, work_slowly)
+    await asyncio.sleep(0.15)
+    assert await both.dedupe.run_once("k", lambda: "again") == Outcome("skipped", "done")
+    assert await at_work == Outcome("processed", "done")
+
+
+async def test_waiting_caller_takes_over_when_the_lease_runs_out(both):
+    dead = await both.dedupe.claim("k", lease=0.3)
+    assert await both.dedupe.run_once("k", lambda: "mine") == Outcome("processed", "mine")
+    with pytest.raises(LeaseLost):
+        await both.dedupe.complete(dead, "late")
+
+
+async def test_result_that_cannot_be_stored_does_not_bring_the_work_back(both):
+    with pytest.raises(InvalidValue, match="result"):
+        await both.dedupe.run_once("k", object)
+    assert await both.dedupe.run_once("k", lambda: 1) == Outcome("skipped", None)
+
+
+async def test_in_a_transaction_mark_and_effects_commit_together(both):
+    async with both.transaction() as tx:
+        outcome = await tx.dedupe.run_once("k", lambda: {"r": 1})
+        await tx.state.put("effect", 1)
+        assert outcome == Outcome("processed", {"r": 1})
+        assert await tx.dedupe.run_once("k", lambda: 2) == Outcome("skipped", {"r": 1})
+    async with both.transaction() as tx:
+        assert await tx.dedupe.run_once("k", lambda: 2) == Outcome("skipped", {"r": 1})
+    assert await both.dedupe.run_once("k", lambda: 2) == Outcome("skipped", {"r": 1})
+
+
+async def test_a_transaction_that_fails_leaves_no_mark(both):
+    with pytest.raises(RuntimeError):
+        async with both.transaction() as tx:
+            await tx.dedupe.run_once("k", lambda: 1)
+            raise RuntimeError
+    async with both.transaction() as tx:
+        assert (await tx.dedupe.run_once("k", lambda: 2)).status == "processed"
+
+
+async def test_work_that_raises_in_a_transaction_undoes_only_itself(both):
+    async with both.transaction() as tx:
+        await tx.state.put("before", 1)
+
+        def fail():
+            raise ValueError
+
+        with pytest.raises(CallbackFailed):
+            await tx.dedupe.run_once("k", fail)
+        with pytest.raises(InvalidValue):
+            await tx.dedupe.run_once("k", object)
+        await tx.state.put("after", 1)
+        assert (await tx.dedupe.run_once("k", lambda: 5)).status == "processed"
+    assert len(await both.state.list()) == 2
+
+
+async def test_transaction_refuses_work_that_is_claimed_elsewhere(both, database_url):
+    await both.dedupe.claim("k")
+    async with both.transaction() as tx:
+        with pytest.raises(ClaimHeld):
+            await tx.dedupe.run_once("k", lambda: 1)
+        await tx.state.put("other", 1)
+    end_leases(database_url)
+    async with both.transaction() as tx:
+        assert (await tx.dedupe.run_once("k", lambda: 1)).status == "processed"
+
+
+async def test_second_transaction_waits_and_gets_the_first_ones_result(both, database_url):
+    def run(result):
+        with Memory(database_url) as memory, memory.transaction() as tx:
+            return tx.dedupe.run_once("k", lambda: time.sleep(0.3) or result)
+
+    loop = asyncio.get_running_loop()
+    first = loop.run_in_executor(None, run, "first")
+    await asyncio.sleep(0.1)
+    second = loop.run_in_executor(None, run, "second")
+    assert await first == Outcome("processed", "first")
+    assert await second == Outcome("skipped", "first")
+
+
+async def test_async_work_is_awaited_and_refused_in_the_sync_form(form):
+    async def work():
+        return 1
+
+    async with form.memory() as memory:
+        if form.name == "async":
+            assert await memory.dedupe.run_once("k", work) == Outcome("processed", 1)
+        else:
+            with pytest.raises(InvalidOption, match="AsyncMemory"):
+                await memory.dedupe.run_once("k", work)
+            assert (await memory.dedupe.run_once("k", lambda: 1)).status == "processed"

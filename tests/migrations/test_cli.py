@@ -1,0 +1,179 @@
+"""`pgmem migrate …` as somebody types it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from pgmem.cli.app import main, one_line
+
+
+@pytest.fixture
+def pgmem(capfd, monkeypatch):
+    """Runs the command in this process; gives exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "40")  # long lines are not to be wrapped
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        out, err = capfd.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+def test_from_nothing_to_checked_and_back(pgmem, make_database):
+    url = make_database()
+    at = ("--url", url, "--schema", "mine")
+    assert pgmem("migrate", "current", *at) == (0, "(none)\n", "")
+    assert pgmem("migrate", "up", *at) == (0, "schema mine: (none) → 0001\n", "")
+    assert pgmem("migrate", "up", *at) == (0, "schema mine is at 0001: nothing to do\n", "")
+    assert pgmem("migrate", "current", *at) == (0, "0001\n", "")
+    assert pgmem("migrate", "check", *at)[0] == 0
+    assert pgmem("migrate", "down", "base", "--yes", *at) == (0, "schema mine: 0001 → (none)\n", "")
+    code, out, err = pgmem("migrate", "check", *at)
+    assert (code, out) == (1, "")
+    assert (
+        err == "pgmem: the schema 'mine' has no pgmem tables: "
+        "run `pgmem migrate up --schema mine`\n"
+    )
+
+
+def test_json(pgmem, make_database):
+    url = make_database()
+    at = ("--url", url, "--json")
+    assert json.loads(pgmem("migrate", "up", *at)[1]) == {
+        "schema": "pgmem",
+        "before": None,
+        "after": "0001",
+    }
+    assert json.loads(pgmem("migrate", "current", *at)[1]) == {
+        "schema": "pgmem",
+        "revision": "0001",
+        "needed": "0001",
+    }
+    assert json.loads(pgmem("migrate", "check", *at)[1]) == {
+        "schema": "pgmem",
+        "revision": "0001",
+        "ok": True,
+        "problems": [],
+    }
+    with psycopg.connect(url) as server:
+        server.execute("DROP INDEX pgmem.events_type_position_idx")
+    code, out, _ = pgmem("migrate", "check", *at)
+    assert code == 1
+    assert json.loads(out)["problems"] == ["index events.events_type_position_idx is missing"]
+    assert pgmem("migrate", "check", "--url", url)[:2] == (
+        1,
+        "index events.events_type_position_idx is missing\n",
+    )
+
+
+def test_down_asks_first(database_url):
+    command = [
+        sys.executable,
+        "-c",
+        "from pgmem.cli.app import main; main()",
+        "migrate",
+        "down",
+        "base",
+        "--url",
+        database_url,
+    ]
+    done = subprocess.run(command, input="n\n", capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "with its data?" in done.stderr
+    assert "Traceback" not in done.stderr
+    with psycopg.connect(database_url) as server:
+        server.execute("SELECT 1 FROM pgmem.events")
+
+
+def test_sql_is_printed_alone_and_runs(pgmem, make_database):
+    code, script, err = pgmem("migrate", "sql", "--schema", "mine")
+    assert (code, err) == (0, "")
+    url = make_database()
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(script)
+    assert pgmem("migrate", "check", "--url", url, "--schema", "mine")[0] == 0
+    assert "CREATE SCHEMA" not in pgmem("migrate", "sql", "--no-create-schema")[1]
+
+
+def test_grant(pgmem, database_url):
+    assert pgmem("migrate", "grant", "--sql", "--reader", "bob")[1].startswith(
+        'GRANT USAGE ON SCHEMA "pgmem" TO "bob";'
+    )
+    code, _, err = pgmem("migrate", "grant", "--url", database_url, "--reader", "no such role")
+    assert code == 1
+    assert "does not exist" in err
+    with psycopg.connect(database_url) as server:
+        (role,) = server.execute("SELECT current_user").fetchone()
+    assert pgmem("migrate", "grant", "--url", database_url, "--writer", role)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["up", "--schema", "Not-One"], "the schema name 'Not-One' cannot be used"),
+        (["up", "nine"], "there is no revision 'nine'"),
+        (
+            ["up", "--no-create-schema", "--schema", "missing"],
+            'CREATE SCHEMA "missing" AUTHORIZATION',
+        ),
+        (["current", "--url", "postgresql+asyncpg://u:s3cr3t@h/d"], "the driver 'asyncpg'"),
+        (
+            ["current", "--url", "postgresql://u:s3cr3t@/d?host=/no/where&connect_timeout=2"],
+            "no connection to host=/no/where port=5432 dbname=d user=u",
+        ),
+        (["grant"], "nothing to grant"),
+    ],
+)
+def test_an_error_is_one_line_without_a_password(
+    pgmem, make_database, monkeypatch, arguments, said
+):
+    monkeypatch.delenv("PGPORT", raising=False)
+    monkeypatch.setenv("PGMEM_DATABASE_URL", make_database())
+    code, out, err = pgmem("migrate", *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("pgmem: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert "s3cr3t" not in err
+    assert "Traceback" not in err
+
+
+def test_a_wrong_command_line_is_exit_code_two(pgmem):
+    for arguments in (["nothing"], ["migrate", "up", "--nothing"], ["migrate", "down"]):
+        code, _, err = pgmem(*arguments)
+        assert code == 2
+        assert "Traceback" not in err
+
+
+def test_every_migrate_command_takes_a_url(pgmem):
+    for command in ("up", "down", "current", "check", "grant"):
+        assert "--url" in pgmem("migrate", command, "--help")[1]
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    assert one_line(ValueError("a\n\tb \x1b[31mc")) == r"a b \x1b[31mc"
+    assert one_line(ValueError("")) == "ValueError"
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    code = "from pgmem.cli.app import main; main()"
+    command = f'{sys.executable} -c "{code}" migrate sql | true'
+    done = subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert done.stderr == ""
+
+
+def test_the_command_starts_without_what_is_slow():
+    code = "import sys, pgmem.cli.app; sys.exit(bool({'alembic'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

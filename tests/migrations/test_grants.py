@@ -1,0 +1,161 @@
+"""Least privilege, with roles that have nothing else."""
+
+import uuid
+
+import psycopg
+import pytest
+from psycopg import errors as pg
+
+from pgmem import migrate
+from pgmem.errors import DatabaseFault, InvalidName, InvalidOption
+
+
+@pytest.fixture
+def roles(database_url):
+    suffix = uuid.uuid4().hex[:8]
+    names = {kind: f'Pg"mem % {kind} {suffix}' for kind in ("reader", "writer")}
+    with psycopg.connect(database_url, autocommit=True) as server:
+        for name in names.values():
+            server.execute(psycopg.sql.SQL("CREATE ROLE {}").format(psycopg.sql.Identifier(name)))
+        migrate.grant(database_url, **names)
+        yield names
+        for name in names.values():
+            role = psycopg.sql.Identifier(name)
+            server.execute(psycopg.sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
+
+
+@pytest.fixture
+def acting(database_url, roles):
+    opened = []
+
+    def act(kind):
+        connection = psycopg.connect(database_url, autocommit=True)
+        opened.append(connection)
+        connection.execute(
+            psycopg.sql.SQL("SET ROLE {}").format(psycopg.sql.Identifier(roles[kind]))
+        )
+        return connection
+
+    yield act
+    for connection in opened:
+        connection.close()
+
+
+READS = [
+    "SELECT * FROM pgmem.events",
+    "SELECT * FROM pgmem.state",
+    "SELECT * FROM pgmem.fold_snapshots",
+    "SELECT * FROM pgmem.state_snapshots",
+    "SELECT * FROM pgmem.state_snapshot_entries",
+    "SELECT version_num FROM pgmem.pgmem_version",
+    "SELECT last_value FROM pgmem.events_position_seq",
+    "SELECT created_at FROM pgmem.meta",
+]
+WRITES = [
+    "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '1')",
+    "INSERT INTO pgmem.state (key, value, version) VALUES ('k', '1', 1)",
+    "SELECT * FROM pgmem.state WHERE key = 'k' FOR UPDATE",
+    "UPDATE pgmem.state SET version = version + 1",
+    "INSERT INTO pgmem.dedupe (kind, key) VALUES ('work', 'k')",
+    "UPDATE pgmem.dedupe SET completed_at = clock_timestamp()",
+    "SELECT nextval('pgmem.dedupe_token_seq')",
+    "DELETE FROM pgmem.dedupe",
+    "INSERT INTO pgmem.fold_snapshots (name, fold_version, position, value) "
+    "VALUES ('f', 1, 1, '1')",
+    "DELETE FROM pgmem.fold_snapshots",
+    "INSERT INTO pgmem.state_snapshots (position, entries) VALUES (1, 1)",
+    "INSERT INTO pgmem.state_snapshot_entries (snapshot_id, key, value, version) "
+    "SELECT id, 'k', '1', 1 FROM pgmem.state_snapshots",
+    "DELETE FROM pgmem.state_snapshots",  # its entries too, through the foreign key
+]
+NOBODYS = [
+    "UPDATE pgmem.events SET type = 'x'",
+    "DELETE FROM pgmem.events",
+    "TRUNCATE pgmem.events",
+    "DELETE FROM pgmem.state",
+    "TRUNCATE pgmem.state",
+    "TRUNCATE pgmem.dedupe",
+    "UPDATE pgmem.meta SET channel = 'x'",
+    "DELETE FROM pgmem.meta",
+    "UPDATE pgmem.pgmem_version SET version_num = 'x'",
+    "SELECT setval('pgmem.events_position_seq', 1)",
+    "SELECT setval('pgmem.dedupe_token_seq', 1)",
+    "CREATE TABLE pgmem.mine (a int)",
+    "ALTER TABLE pgmem.events DISABLE TRIGGER ALL",
+    "DROP TRIGGER events_refuse_change ON pgmem.events",
+    "CREATE INDEX ON pgmem.events (recorded_at)",
+]
+
+
+def test_a_reader_reads_and_can_do_nothing_else(acting):
+    reader = acting("reader")
+    for statement in READS:
+        reader.execute(statement)
+    for statement in [*WRITES, *NOBODYS]:
+        with pytest.raises(pg.InsufficientPrivilege):
+            reader.execute(statement)
+
+
+def test_a_reader_never_sees_the_channel_or_the_idempotency_keys(acting):
+    reader = acting("reader")
+    for statement in (
+        "SELECT channel FROM pgmem.meta",
+        "SELECT * FROM pgmem.meta",
+        "SELECT meta FROM pgmem.meta",
+        "TABLE pgmem.meta",
+        "COPY pgmem.meta TO STDOUT",
+        "SELECT 1 FROM pgmem.meta WHERE channel LIKE 'p%'",
+        "SELECT * FROM pgmem.dedupe",
+    ):
+        with pytest.raises(pg.InsufficientPrivilege):
+            reader.execute(statement)
+    leaks = reader.execute(
+        "SELECT count(*) FROM pg_stats WHERE schemaname = 'pgmem' AND attname = 'channel'"
+    )
+    assert leaks.fetchone() == (0,)
+
+
+def test_a_writer_writes_and_cannot_touch_what_is_written(acting):
+    writer = acting("writer")
+    for statement in [*WRITES, *READS, "SELECT channel FROM pgmem.meta"]:
+        writer.execute(statement)
+    for statement in NOBODYS:
+        with pytest.raises(pg.InsufficientPrivilege):
+            writer.execute(statement)
+    assert writer.execute("SELECT count(*) FROM pgmem.state_snapshot_entries").fetchone() == (0,)
+
+
+def test_granting_again_changes_nothing(database_url, roles):
+    query = "SELECT relname, relacl::text FROM pg_class WHERE relacl IS NOT NULL ORDER BY 1"
+    with psycopg.connect(database_url, autocommit=True) as server:
+        before = server.execute(query).fetchall()
+        migrate.grant(database_url, **roles)
+        assert server.execute(query).fetchall() == before
+
+
+def test_the_sql_alone():
+    script = migrate.grant_sql("mine", reader='a"; DROP TABLE x; --')
+    assert '"a""; DROP TABLE x; --"' in script
+    assert script.splitlines()[0] == 'GRANT USAGE ON SCHEMA "mine" TO "a""; DROP TABLE x; --";'
+    assert "INSERT" not in script
+
+
+@pytest.mark.parametrize(
+    "role", ["", "x" * 64, "é" * 32, "a\0b", "a\nb", "public", "PUBLIC", "\ud800"]
+)
+def test_a_role_that_cannot_be(role):
+    with pytest.raises(InvalidName):
+        migrate.grant_sql(reader=role)
+    with pytest.raises(InvalidName):
+        migrate.grant_sql(writer=role)
+
+
+def test_nobody_to_grant_to():
+    with pytest.raises(InvalidOption):
+        migrate.grant_sql()
+
+
+def test_a_role_that_does_not_exist_grants_nothing_to_the_other(database_url, roles):
+    with pytest.raises(DatabaseFault, match="does not exist") as caught:
+        migrate.grant(database_url, reader=roles["reader"], writer="no_such_role_here")
+    assert caught.value.sqlstate == "42704"

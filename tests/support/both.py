@@ -1,0 +1,84 @@
+"""The synchronous memory behind an awaitable face, so that one test speaks of both forms."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import asynccontextmanager
+
+import psycopg
+
+from pgmem import AsyncMemory, Memory
+
+_GROUPS = ("events", "state", "dedupe", "snapshots")
+
+
+class Both:
+    """Opens memories in one form on one database.
+
+    Attributes:
+        name: "async" or "sync".
+    """
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.url = url
+
+    @asynccontextmanager
+    async def memory(self, url: str | None = None, **options):
+        """A memory, to be awaited whatever the form."""
+        if self.name == "async":
+            async with AsyncMemory(url or self.url, **options) as memory:
+                yield memory
+        else:
+            with Memory(url or self.url, **options) as memory:
+                yield Awaited(memory)
+
+
+class Awaited:
+    """Gives each result of a synchronous object as something to be awaited."""
+
+    def __init__(self, wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str):
+        found = getattr(self.wrapped, name)
+        if name in _GROUPS:
+            return Awaited(found)
+        if name == "connection":
+            return found
+        if name == "transaction":
+            return lambda: _entered(found())
+        if name == "using":
+            return lambda source: Awaited(found(source))
+        if name == "entries":
+            return lambda *args: _iterated(found(*args))
+
+        async def call(*args, **kwargs):
+            return found(*args, **kwargs)
+
+        return call
+
+
+@asynccontextmanager
+async def _entered(block):
+    with block as entered:
+        yield Awaited(entered)
+
+
+async def _iterated(items):
+    for item in items:
+        yield item
+
+
+async def execute(connection, query, params=None):
+    """Run a statement on a psycopg connection of either form; gives all rows, if there are any."""
+    cursor = connection.execute(query, params)
+    if inspect.isawaitable(cursor):
+        cursor = await cursor
+        return await cursor.fetchall() if cursor.description else []
+    return cursor.fetchall() if cursor.description else []
+
+
+def is_async(connection) -> bool:
+    """Whether a psycopg connection is the asynchronous form."""
+    return isinstance(connection, psycopg.AsyncConnection)
