@@ -69,4 +69,6 @@ def compare_counts(acknowledged: int, found: int, distinct: int) -> Faults:
         found: how many are there.
         distinct: how many different ones are there.
     """
-    return Faults(lost=max(0, acknowledged - distinct), duplicated=found - min(found, distinct))
+    return Faults(
+        lost=max(0, acknowledged - distinct), duplicated=found - min(acknowledged, distinct)
+    )

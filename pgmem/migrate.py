@@ -42,7 +42,7 @@ from pgmem.errors import (
     SchemaTooOld,
     Unavailable,
 )
-from pgmem.schema import DEFAULT_SCHEMA, SCHEMA_REVISION, VERSION_TABLE, check_schema_name
+from pgmem.names import DEFAULT_SCHEMA, SCHEMA_REVISION, VERSION_TABLE, check_schema_name
 from pgmem.url import connection_string, redacted
 
 CONNECT_SECONDS: Final = 10

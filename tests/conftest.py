@@ -9,6 +9,7 @@ import pytest
 
 from pgmem import Memory
 from tests.support.both import Both
+from tests.support.options import FULL_VARIABLE
 from tests.support.server import SERVER_VARIABLE, TEMPLATE, Server, fresh_database
 
 
@@ -20,8 +21,16 @@ def pytest_addoption(parser):
         "PGMEM_TEST_PG does the same; default: the embedded one",
     )
 
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="run the proofs of concurrency at their full size (minutes instead of seconds)",
+    )
+
 
 def pytest_configure(config):
+    if config.option.full:
+        os.environ[FULL_VARIABLE] = "1"
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     config.pgmem_server = Server(config.option.pg)

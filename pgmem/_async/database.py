@@ -29,9 +29,9 @@ from pgmem.errors import (
     SchemaTooOld,
     Unavailable,
 )
+from pgmem.names import SCHEMA_REVISION
 from pgmem.ops import Op, Row
 from pgmem.ops.faults import translate
-from pgmem.schema import SCHEMA_REVISION
 from pgmem.url import redacted
 
 log = logging.getLogger("pgmem")
@@ -61,7 +61,8 @@ class AsyncLink(psycopg.AsyncConnection[TupleRow]):
 
     def notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         """Take in a notice of the server's."""
-        if diagnostic.sqlstate == "01000" and "replicated" in (diagnostic.message_detail or ""):
+        # By the function that raised it: the text depends on the server's language.
+        if diagnostic.source_function == "SyncRepWaitForLSN":
             self.unconfirmed = True
 
 

@@ -207,21 +207,29 @@ class AsyncTransactionDedupe:
             InvalidValue: `fn`'s result cannot be stored; all that it did is undone.
             TransactionConflict: run the whole transaction again.
         """
-        keep = _ttl(ttl)
-        async with self._runner.savepoint():
-            mark = await self._runner.run(ops.mark(key, ttl=keep))
-            if not mark.acquired:
-                return Outcome("skipped", mark.result)
-            try:
-                result = await maybe_await(fn())
-            except PgmemError:
-                raise
-            except Exception as error:
-                raise _failed(key, error, "what it did is undone, nothing is marked") from error
-            if result is not None:
-                await self._runner.run(
-                    ops.store_result(
-                        key, token=mark.token, result=result, max_bytes=self._codec.max_bytes
-                    )
+        mark = await self._runner.run(ops.mark(key, ttl=_ttl(ttl)))
+        if not mark.acquired:
+            return Outcome("skipped", mark.result)
+        try:
+            async with self._runner.savepoint():
+                return Outcome("processed", await self._work(key, fn, mark))
+        except BaseException:
+            # The savepoint comes after the mark, so that a skipped call costs one round trip.
+            if await self._runner.usable():
+                await self._runner.run(ops.unmark(key, token=mark.token))
+            raise
+
+    async def _work(self, key: str, fn: Work, mark: Claim) -> Any:
+        try:
+            result = await maybe_await(fn())
+        except PgmemError:
+            raise
+        except Exception as error:
+            raise _failed(key, error, "what it did is undone, nothing is marked") from error
+        if result is not None:
+            await self._runner.run(
+                ops.store_result(
+                    key, token=mark.token, result=result, max_bytes=self._codec.max_bytes
                 )
-            return Outcome("processed", result)
+            )
+        return result

@@ -20,6 +20,7 @@ from pgmem._async.snapshots import AsyncSnapshots
 from pgmem._async.state import AsyncState
 from pgmem.errors import InvalidOption
 from pgmem.models import Event
+from pgmem.names import check_schema_name
 from pgmem.ops.events import Codec
 from pgmem.ops.frontier import Frontier
 from pgmem.ops.values import (
@@ -30,7 +31,6 @@ from pgmem.ops.values import (
     check_seconds,
     event_registry,
 )
-from pgmem.schema import check_schema_name
 from pgmem.url import connection_string
 
 Durability = Literal["strict", "relaxed"]

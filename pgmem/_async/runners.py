@@ -307,6 +307,11 @@ class AsyncBoundRunner:
             )
         return link
 
+    async def usable(self) -> bool:
+        """Whether the transaction can still commit."""
+        link = await adriver_connection(self._source)
+        return link.info.transaction_status == TransactionStatus.INTRANS
+
     async def run(self, op: Op[T]) -> T:
         """Run one op in the transaction.
 

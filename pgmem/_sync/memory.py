@@ -21,6 +21,7 @@ from pgmem._sync.snapshots import Snapshots
 from pgmem._sync.state import State
 from pgmem.errors import InvalidOption
 from pgmem.models import Event
+from pgmem.names import check_schema_name
 from pgmem.ops.events import Codec
 from pgmem.ops.frontier import Frontier
 from pgmem.ops.values import (
@@ -31,7 +32,6 @@ from pgmem.ops.values import (
     check_seconds,
     event_registry,
 )
-from pgmem.schema import check_schema_name
 from pgmem.url import connection_string
 
 Durability = Literal["strict", "relaxed"]

@@ -306,6 +306,11 @@ class BoundRunner:
             )
         return link
 
+    def usable(self) -> bool:
+        """Whether the transaction can still commit."""
+        link = driver_connection(self._source)
+        return link.info.transaction_status == TransactionStatus.INTRANS
+
     def run(self, op: Op[T]) -> T:
         """Run one op in the transaction.
 

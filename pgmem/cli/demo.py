@@ -131,6 +131,7 @@ def _report(
         return
     if "isolated" in summaries:
         show.print_comparison(console, summaries["shared"], summaries["isolated"])
+        show.say(console, show.ABOUT_MANUAL)
         show.say(console, show.ABOUT_ISOLATED)
     else:
         show.print_summary(console, summaries["shared"])

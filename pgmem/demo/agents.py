@@ -180,7 +180,7 @@ def send(event: RecordedEvent) -> dict[str, str]:
 def handlers(memory: Memory, run: Run, role: Role, name: str) -> list[Handler]:
     """The workers of one agent."""
     if role == "validator":
-        return [Validator(memory, run)]
+        return [Validator(memory, run)] * WORKERS[role]
     if role == "notifier":
-        return [Notifier(memory, run)]
+        return [Notifier(memory, run)] * WORKERS[role]
     return [Processor(memory, run, f"{name}/{n + 1}") for n in range(WORKERS[role])]

@@ -86,8 +86,9 @@ class Follower:
         finally:
             for _ in threads:
                 self._hand_out(None)
+        if self._failure is None:
             for thread in threads:
-                thread.join(timeout=5)
+                thread.join()
         if self._failure is not None:
             raise self._failure
         self._keep()

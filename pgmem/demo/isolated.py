@@ -5,10 +5,10 @@ a broker here (at least once, a position that is acknowledged now and then), and
 same. What is missing, and nothing else:
 
 - no idempotency keys: the broker takes what it is given, also twice;
-- what was seen already, each worker remembers by itself. The processor's workers tell each other
-  what they booked, by message, and do not book what they have heard of;
-- balances: each worker has its own copy, taken from the books when it starts and kept up by those
-  messages; it writes what it believes into the books, without a version to compare;
+- what was seen already, each agent remembers by itself, and each worker of the processor. Those
+  tell each other what they booked, by message, and do not book what they have heard of;
+- balances: each worker of the processor has its own copy, taken from the books when it
+  starts and kept up by those messages; it writes what it believes, without a version to compare;
 - books and broker are two systems: ledger and balances in one transaction, the message after it;
 - who is killed has forgotten all that. It starts again with a new copy from the books.
 
@@ -40,6 +40,21 @@ def _duplicate(payload: dict[str, Any]) -> Event:
     return Event(type="payment.duplicate", payload=ids)
 
 
+class Seen:
+    """What an agent remembers to have seen; several threads may ask."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._lock = threading.Lock()
+
+    def first(self, name: str) -> bool:
+        """Remember a name; tells whether it is new."""
+        with self._lock:
+            new = name not in self._ids
+            self._ids.add(name)
+            return new
+
+
 class Validator:
     """Decides by its own copy of the accounts."""
 
@@ -47,15 +62,13 @@ class Validator:
         self._memory = memory
         self._run = run
         self._accounts = _copy_of_the_books(memory, run)
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def __call__(self, event: RecordedEvent) -> None:
         """Take one received payment."""
-        request_id = event.payload["request_id"]
-        if request_id in self._seen:
+        if not self._seen.first(event.payload["request_id"]):
             self._memory.events.append(self._run.operations, _duplicate(event.payload))
             return
-        self._seen.add(request_id)
         payment = Payment.from_json(event.payload)
         reason = objection(payment, self._accounts, PAYMENT_LIMIT)
         self._memory.events.append(*decide(self._run, event.payload, payment, reason))
@@ -125,13 +138,12 @@ class Notifier:
     def __init__(self, memory: Memory, run: Run) -> None:
         self._memory = memory
         self._run = run
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def __call__(self, event: RecordedEvent) -> None:
         """Take one outcome."""
-        if event.payload["payment_id"] in self._seen:
+        if not self._seen.first(event.payload["payment_id"]):
             return
-        self._seen.add(event.payload["payment_id"])
         self._memory.events.append(
             self._run.notified, Event(type="payment.notified", payload=send(event))
         )
@@ -151,9 +163,9 @@ def _pass_on(memory: Memory, run: Run, workers: list[Processor], after: int) -> 
 def handlers(memory: Memory, run: Run, role: Role, name: str) -> list[Handler]:
     """The workers of one agent."""
     if role == "validator":
-        return [Validator(memory, run)]
+        return [Validator(memory, run)] * WORKERS[role]
     if role == "notifier":
-        return [Notifier(memory, run)]
+        return [Notifier(memory, run)] * WORKERS[role]
     newest = memory.events.read(run.outcomes, reverse=True, limit=1)
     workers = [Processor(memory, run, f"{name}/{n + 1}") for n in range(WORKERS[role])]
     threading.Thread(

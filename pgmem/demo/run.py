@@ -18,7 +18,7 @@ SCHEMA: Final = "pgmem_demo"
 """pgmem's tables of the demo. The SQL files name it too."""
 BANK_SCHEMA: Final = "pgmem_demo_bank"
 """The demo's own tables: the user's rows, in the words of pgmem's documentation."""
-WORKERS: Final[dict[Role, int]] = {"validator": 1, "processor": 4, "notifier": 1}
+WORKERS: Final[dict[Role, int]] = {"validator": 2, "processor": 4, "notifier": 3}
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,9 @@ class Supervisor:
             stdout=subprocess.DEVNULL,
             stderr=complaints,
             env={**os.environ, "PGMEM_DATABASE_URL": conninfo},  # not in argv: `ps` shows that
-            start_new_session=True,  # Ctrl-C is the supervisor's business
+            # A group of its own: Ctrl-C is the supervisor's business. Not a session of its own: if
+            # the supervisor dies while it has the agent frozen, the kernel ends the frozen one.
+            process_group=0,
         )
         self._agents[role] = Agent(role, incarnation, process, complaints)
 
@@ -142,13 +144,13 @@ class Supervisor:
     def kill(self, role: Role) -> str:
         """`kill -9` an agent in the middle of its work and start another; tells what was done."""
         agent = self._agents[role]
-        opened = self._catch_at_work(agent)
+        opened = self._catch_at_work(agent) if role == "processor" else 0
         agent.process.kill()
         agent.process.wait()
         self._note("agent.killed", agent, open_transactions=opened)
         self._replace(agent)
-        caught = f"with {opened} transaction{'s' * (opened != 1)} open" if opened else "between two"
-        return f"kill -9 of the {role} (pid {agent.process.pid}), {caught}; started again"
+        caught = f" with {opened} transaction{'s' * (opened != 1)} open" if opened else ""
+        return f"kill -9 of the {role} (pid {agent.process.pid}){caught}; started again"
 
     def _replace(self, agent: Agent) -> None:
         agent.complaints.close()

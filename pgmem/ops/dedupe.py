@@ -100,6 +100,17 @@ def store_result(key: str, *, token: int, result: Any, max_bytes: int) -> Op[Non
     )
 
 
+def unmark(key: str, *, token: int) -> Op[None]:
+    """Take back a mark, in the transaction that made it."""
+    return Op(
+        "dedupe_unmark",
+        {"key": key, "token": token},
+        lambda rows: None,
+        f"unmark {key!r}",
+        Again.HARMFUL,
+    )
+
+
 def complete(key: str, *, token: int, result: Any, ttl: float | None, max_bytes: int) -> Op[None]:
     """Store the result of claimed work.
 

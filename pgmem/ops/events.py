@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from pgmem.errors import IdempotencyMismatch, InvalidName, InvalidOption, VersionConflict
 from pgmem.models import Appended, Event, RecordedEvent
+from pgmem.names import STATE_STREAM_PREFIX, STREAM_BYTES
 from pgmem.ops import Again, Op, Row
 from pgmem.ops.values import (
     DEFAULT_MAX_BYTES,
@@ -28,7 +29,6 @@ from pgmem.ops.values import (
     encode_object,
     typed_event,
 )
-from pgmem.schema import STATE_STREAM_PREFIX, STREAM_BYTES
 
 MAX_BATCH = 10_000
 

@@ -21,7 +21,7 @@ from pgmem.errors import (
     TransactionConflict,
     Unavailable,
 )
-from pgmem.schema import APPEND_ONLY_SQLSTATE
+from pgmem.names import APPEND_ONLY_SQLSTATE
 
 VERSION_CONSTRAINT = "events_stream_version_key"
 

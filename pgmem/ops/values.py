@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from pgmem.errors import InvalidName, InvalidOption, InvalidValue, ValueTooLarge
 from pgmem.models import Event, RecordedEvent
-from pgmem.schema import NAME_BYTES
+from pgmem.names import NAME_BYTES
 
 MAX_POSITION = 2**63 - 1
 DEFAULT_MAX_BYTES = 1024 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from pgmem import Memory
+from tests.support.options import size
 from tests.support.processes import Worker, ready
 
 UPDATER = """
@@ -46,23 +46,24 @@ with Memory(url, pool=1) as memory:
 
 
 def test_sixteen_processes_lose_no_update_and_none_starves(memory, database_url):
-    """16 processes, 200 increments each: 3,200, and the slowest within 3 medians."""
-    workers = [Worker(UPDATER, database_url, 200) for _ in range(16)]
+    """16 processes, 200 increments each with --full; the slowest within 3 medians."""
+    each = size(200, 40)
+    workers = [Worker(UPDATER, database_url, each) for _ in range(16)]
     ready(workers)
     results = [worker.finish(120)[1] for worker in workers]
     times = sorted(seconds for seconds, _ in results)
     print(f"finished after {times[0]:.2f} to {times[-1]:.2f} s")
     entry = memory.state.get("hot")
-    assert (entry.value, entry.version) == (3200, 3200)
+    assert (entry.value, entry.version) == (16 * each, 16 * each)
     assert sorted(version for _, versions in results for version in versions) == list(
-        range(1, 3201)
+        range(1, 16 * each + 1)
     )
     assert times[-1] <= 3 * statistics.median(times)
 
 
 def test_compare_and_set_histories_are_linearizable(memory, database_url):
     """Versions are unique and contiguous, reads are of written pairs, real time is respected."""
-    workers = [Worker(CHECKER, database_url, f"w{n}", n, 150) for n in range(8)]
+    workers = [Worker(CHECKER, database_url, f"w{n}", n, size(150, 60)) for n in range(8)]
     ready(workers)
     history = [line for worker in workers for line in worker.finish()[1:]]
     for key in ("k0", "k1", "k2"):

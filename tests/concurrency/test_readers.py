@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from pgmem import Event, Memory
+from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
 # Commits late, rolls back, uses savepoints, appends alone, in batches and in transactions.
@@ -72,7 +73,7 @@ def test_no_event_is_skipped_repeated_or_out_of_order(database_url):
     stop = threading.Event()
     readers = [Pager(database_url, stop) for _ in range(3)]
     readers += [Pager(database_url, stop, stream="s1") for _ in range(3)]
-    workers = [Worker(WRITER, database_url, base + n, 120) for n in range(12)]
+    workers = [Worker(WRITER, database_url, base + n, size(120, 40)) for n in range(12)]
     ready(workers)
     for reader in readers:
         reader.start()
@@ -96,7 +97,7 @@ def test_no_event_is_skipped_repeated_or_out_of_order(database_url):
 
 def test_two_racers_with_one_idempotency_key_append_once(database_url):
     event = Event(type="t", payload={"n": 1})
-    for n in range(30):
+    for n in range(size(30, 10)):
         barrier = threading.Barrier(6)
         receipts = []
 
@@ -122,7 +123,7 @@ def test_racers_for_one_version_get_it_once(database_url, batch):
 
     def race(name):
         with Memory(database_url, pool=1) as memory:
-            for _ in range(40):
+            for _ in range(size(40, 20)):
                 version = memory.events.version("s")
                 events = [Event(type="t", payload=name)] * batch
                 try:

@@ -8,6 +8,7 @@ import time
 import psycopg
 import pytest
 
+from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
 # Effects in this database: mark and effect in one transaction.
@@ -69,7 +70,7 @@ def run(script, url, keys):
 
 @pytest.mark.parametrize("script", [TRANSACTIONAL, CLAIMING], ids=["transaction", "claim"])
 def test_each_effect_once_and_each_caller_the_one_result(database_url, script):
-    keys = 2000
+    keys = size(2000, 300)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE effects (key int, by int)")
         said = run(script, database_url, keys)

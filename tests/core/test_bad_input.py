@@ -26,7 +26,7 @@ from pgmem.errors import (
     Unavailable,
     ValueTooLarge,
 )
-from pgmem.schema import VERSION_TABLE
+from pgmem.names import VERSION_TABLE
 
 deep = current = []
 for _ in range(300):

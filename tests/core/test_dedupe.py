@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 
 import psycopg
 import pytest
@@ -139,12 +139,20 @@ async def test_only_what_was_acquired_can_be_completed(both):
 
 
 async def test_waiting_caller_gets_the_result_of_the_one_at_work(both, database_url):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        may_end.wait(30)
+        return "done"
+
     def work_slowly():
         with Memory(database_url) as other:
-            return other.dedupe.run_once("k", lambda: time.sleep(0.3) or "done")
+            return other.dedupe.run_once("k", work)
 
     at_work = asyncio.get_running_loop().run_in_executor(None, work_slowly)
-    await asyncio.sleep(0.15)
+    await asyncio.to_thread(begun.wait, 30)
+    threading.Timer(0.2, may_end.set).start()
     assert await both.dedupe.run_once("k", lambda: "again") == Outcome("skipped", "done")
     assert await at_work == Outcome("processed", "done")
 
@@ -210,14 +218,22 @@ async def test_transaction_refuses_work_that_is_claimed_elsewhere(both, database
 
 
 async def test_second_transaction_waits_and_gets_the_first_ones_result(both, database_url):
-    def run(result):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        may_end.wait(30)
+        return "first"
+
+    def run(fn):
         with Memory(database_url) as memory, memory.transaction() as tx:
-            return tx.dedupe.run_once("k", lambda: time.sleep(0.3) or result)
+            return tx.dedupe.run_once("k", fn)
 
     loop = asyncio.get_running_loop()
-    first = loop.run_in_executor(None, run, "first")
-    await asyncio.sleep(0.1)
-    second = loop.run_in_executor(None, run, "second")
+    first = loop.run_in_executor(None, run, work)
+    await asyncio.to_thread(begun.wait, 30)
+    second = loop.run_in_executor(None, run, lambda: "second")
+    threading.Timer(0.2, may_end.set).start()
     assert await first == Outcome("processed", "first")
     assert await second == Outcome("skipped", "first")
 

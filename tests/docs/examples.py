@@ -82,9 +82,7 @@ def docstrings() -> dict[str, doctest.DocTest]:
 def _module_names() -> list[str]:
     found = pkgutil.walk_packages(pgmem.__path__, "pgmem.")
     return [
-        module.name
-        for module in found
-        if not re.search(r"\.migrations\b|\.__main__$", module.name)
+        module.name for module in found if not re.search(r"\.migrations\b|\.__main__$", module.name)
     ]
 
 

@@ -47,7 +47,13 @@ def test_every_python_block_of_a_page_is_seen():
         assert len(seen) == text.count("```python"), page.name
 
 
-EXAMPLE = "# A page\n\n```python\n>>> await memory.state.put('k', 1)\nStateEntry(key='k', {}, ...)\n```\n"
+EXAMPLE = """# A page
+
+```python
+>>> await memory.state.put("k", 1)
+StateEntry(key='k', {}, ...)
+```
+"""
 
 
 def _run(page, url):

@@ -23,7 +23,7 @@ from pgmem.errors import (
     SchemaTooOld,
     Unavailable,
 )
-from pgmem.schema import SCHEMA_REVISION
+from pgmem.names import SCHEMA_REVISION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql
 
 from pgmem.errors import InvalidName
-from pgmem.schema import check_schema_name, include_object, tables
+from pgmem.names import check_schema_name
+from pgmem.schema import include_object, tables
 
 
 @pytest.mark.parametrize("name", ["pgmem", "pgmem2", "_", "a", "select", "user", "a" * 63, "t_1"])

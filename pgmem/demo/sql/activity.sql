@@ -3,7 +3,8 @@ WITH sending AS (
     SELECT * FROM pgmem_demo_bank.sendings WHERE run_id = %(run)s
 ),
 event AS (
-    SELECT type, stream, payload ->> 'payment_id' AS payment_id, payload ->> 'outcome' AS outcome
+    SELECT type, stream, payload ->> 'payment_id' AS payment_id,
+           payload ->> 'request_id' AS request_id
     FROM pgmem_demo.events
     WHERE stream IN (%(incoming)s, %(validated)s, %(outcomes)s, %(notified)s, %(operations)s)
 ),
@@ -26,7 +27,9 @@ SELECT (SELECT count(DISTINCT payment_id) FROM sending) AS payments,
        -- Sent, and no event of it: refused by the idempotency key.
        (SELECT count(*) FROM sending)
            - (SELECT count(*) FROM event WHERE stream = %(incoming)s) AS duplicates_at_append,
-       (SELECT count(*) FROM event WHERE type = 'payment.duplicate') AS duplicates_at_work,
+       -- By request: one that was refused and then delivered again is refused again.
+       (SELECT count(DISTINCT request_id) FROM event WHERE type = 'payment.duplicate')
+           AS duplicates_at_work,
        (SELECT count(*) FROM event WHERE type = 'payment.redelivered') AS redelivered,
        (SELECT count(DISTINCT payment_id) FROM event WHERE type = 'payment.rejected')
            AS invalid_refused,

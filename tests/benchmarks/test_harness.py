@@ -1,0 +1,158 @@
+"""The harness measures what is there: a planted delay is found, a planted loss is marked."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from benchmarks import harness
+from benchmarks.audit import Faults, compare, compare_counts
+from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
+
+
+def spin(microseconds):
+    """Be busy so long: a sleep would be rounded by the scheduler."""
+    end = time.perf_counter_ns() + microseconds * 1_000
+    while time.perf_counter_ns() < end:
+        pass
+
+
+def timed(name, microseconds, calls=20):
+    def run():
+        return Sample(harness.latency(lambda _: spin(microseconds), range(calls)))
+
+    return Arm(name, run)
+
+
+def fixed(name, values):
+    left = iter(values)
+    return Arm(name, lambda: Sample(next(left)))
+
+
+def scenario(*arms, **options):
+    return Scenario("test", "a test", "µs", arms, **{"rounds": 10, "warmup": 1, **options})
+
+
+def test_a_planted_delay_of_100_microseconds_is_found():
+    asked = [Comparison("slow", "quick", at_most=1.25)]
+    result = harness.run(scenario(timed("quick", 200), timed("slow", 300), comparisons=asked))
+    difference = result.median("slow") - result.median("quick")
+    assert 80 < difference < 130
+    (verdict,) = result.verdicts()
+    assert verdict.ratio.low > 1.3
+    assert verdict.met is False
+
+
+def test_equal_arms_are_found_equal():
+    asked = [Comparison("one", "other", at_most=1.25)]
+    result = harness.run(scenario(timed("one", 200), timed("other", 200), comparisons=asked))
+    (verdict,) = result.verdicts()
+    assert verdict.ratio.median == pytest.approx(1, abs=0.1)
+    assert verdict.met
+
+
+def test_an_arm_that_loses_an_event_is_wrong_however_fast_it_is():
+    def lossy():
+        written = list(range(1_000))
+        return Sample(1.0, compare(written, [n for n in written if n != 500]))
+
+    asked = [Comparison("lossy", "right", at_most=1.0)]
+    arms = Arm("lossy", lossy), fixed("right", [10.0] * 11)
+    result = harness.run(scenario(*arms, comparisons=asked))
+    assert result.faults["lossy"] == Faults(lost=11)
+    assert not result.faults["right"]
+    assert result.verdicts()[0].met is False
+
+
+def test_faults_of_the_warmup_count_and_its_times_do_not():
+    warm = iter([Sample(1_000.0, Faults(torn=1)), *[Sample(1.0)] * 10])
+    result = harness.run(scenario(Arm("arm", lambda: next(warm))))
+    assert result.values("arm") == [1.0] * 10
+    assert result.faults["arm"] == Faults(torn=1)
+
+
+def test_arms_run_in_turn_and_the_order_alternates():
+    ran = []
+    arms = [Arm(name, lambda: Sample(1.0)) for name in "AB"]
+    harness.run(scenario(*arms, rounds=3, warmup=1), ran.append)
+    assert "".join(ran) in ("ABBAABBA", "BAABBAAB")
+
+
+def test_ratios_are_made_within_the_rounds():
+    # The machine gets ten times slower half way; the ratio stays what it is.
+    slowing = [1.0] * 6 + [10.0] * 5
+    arms = fixed("base", slowing), fixed("arm", [2 * value for value in slowing])
+    result = harness.run(scenario(*arms))
+    assert result.ratio("arm", "base") == harness.Interval(2.0, 2.0, 2.0)
+
+
+def test_the_bootstrap_is_deterministic():
+    rng = random.Random(7)
+    values = [rng.gauss(1, 0.2) for _ in range(25)]
+    assert harness.bootstrap(values, seed=3) == harness.bootstrap(values, seed=3)
+    assert harness.bootstrap(values, seed=3) != harness.bootstrap(values, seed=4)
+
+
+def test_the_bootstrap_covers_a_known_ratio():
+    rng = random.Random(11)
+    covered = 0
+    for _ in range(100):
+        bases = [rng.lognormvariate(0, 0.3) for _ in range(25)]
+        values = [1.5 * base * rng.lognormvariate(0, 0.1) for base in bases]
+        interval = harness.bootstrap(harness.ratios(values, bases))
+        covered += interval.low <= 1.5 <= interval.high
+    assert 85 <= covered <= 100
+
+
+def test_the_bootstrap_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="nothing"):
+        harness.bootstrap([])
+
+
+@pytest.mark.parametrize(
+    ("value", "base", "met"),
+    [(150_000, 140_000, True), (90_000, 40_000, True), (90_000, 80_000, False)],
+)
+def test_a_target_may_be_met_by_the_figure_or_by_the_ratio(value, base, met):
+    asked = [Comparison("arm", "base", at_least=2.0, or_value=150_000)]
+    arms = fixed("arm", [value] * 11), fixed("base", [base] * 11)
+    assert harness.run(scenario(*arms, comparisons=asked)).verdicts()[0].met is met
+
+
+def test_a_limit_holds_for_a_further_figure():
+    arm = Arm("arm", lambda: Sample(1.0, figures={"slowest / median": 2.0}))
+    for limit, met in ((3.0, True), (1.9, False)):
+        asked = [Limit("arm", "slowest / median", limit)]
+        assert harness.run(scenario(arm, limits=asked)).verdicts()[0].met is met
+
+
+def test_a_scenario_that_compares_what_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="other"):
+        scenario(fixed("arm", []), comparisons=[Comparison("arm", "other")])
+    with pytest.raises(ValueError, match="round"):
+        scenario(fixed("arm", []), rounds=0)
+
+
+@pytest.mark.parametrize(
+    ("found", "faults"),
+    [
+        ([1, 2, 3, 4], Faults()),
+        ([1, 2, 4], Faults(lost=1)),
+        ([1, 2, 2, 3, 4], Faults(duplicated=1)),
+        ([1, 3, 2, 4], Faults(reordered=1)),
+        ([1, 2, 3, 4, 9], Faults(duplicated=1)),
+        ([], Faults(lost=4)),
+    ],
+)
+def test_what_became_of_the_events(found, faults):
+    assert compare([1, 2, 3, 4], found) == faults
+
+
+def test_what_became_of_the_events_by_counts():
+    assert compare_counts(10, 10, 10) == Faults()
+    assert compare_counts(10, 9, 9) == Faults(lost=1)
+    assert compare_counts(10, 11, 10) == Faults(duplicated=1)
+    assert compare_counts(10, 11, 11) == Faults(duplicated=1)
+    assert str(Faults(lost=1, torn=2)) == "1 lost, 2 torn"

@@ -1,0 +1,254 @@
+"""Connections that break: what is repeated, what is not, and what the caller is told."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+
+import psycopg
+import pytest
+
+from pgmem import Event, Memory
+from pgmem.errors import NotOpen, OutcomeUnknown, PermissionDenied, Unavailable, VersionConflict
+
+
+class Relay:
+    """A relay in front of the server's socket that can cut a connection at a chosen moment.
+
+    `cut_after` is asked with each chunk that the client sends; once it says so, the chunk is
+    still delivered, the server's answer is thrown away and the connection closed: the client
+    cannot know whether its statement took effect.
+    """
+
+    def __init__(self, url: str, folder) -> None:
+        info = psycopg.conninfo.conninfo_to_dict(url)
+        self._target = f"{info['host']}/.s.PGSQL.{info.get('port', 5432)}"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"{folder}/.s.PGSQL.5432")
+        self._listener.listen()
+        self.url = psycopg.conninfo.make_conninfo(url, host=str(folder), port=5432)
+        self.cut_after = lambda chunk: False
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_once_after(self, text: bytes) -> None:
+        """Cut the connection that next carries `text`, once."""
+
+        def matches(chunk: bytes) -> bool:
+            if text in chunk:
+                self.cut_after = lambda chunk: False
+                return True
+            return False
+
+        self.cut_after = matches
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+            threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
+
+    def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server:
+            while True:
+                readable, _, _ = select.select([client, server], [], [])
+                for source in readable:
+                    try:
+                        chunk = source.recv(65536)
+                    except OSError:
+                        return
+                    if not chunk:
+                        return
+                    if source is server:
+                        client.sendall(chunk)
+                        continue
+                    cut = self.cut_after(chunk)
+                    server.sendall(chunk)
+                    if cut:
+                        server.recv(65536)  # Answered: the statement has taken effect.
+                        self.cuts += 1
+                        return
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def relay(database_url, tmp_path):
+    relay = Relay(database_url, tmp_path)
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def cut(relay):
+    """A memory behind the relay, warmed up, whose next statement with MARK loses its answer."""
+    with Memory(relay.url, pool=1) as memory:
+        memory.state.put("k", 1)
+        relay.cut_once_after(b"MARK")
+        yield memory
+    assert relay.cuts == 1, "the connection was not cut: the test shows nothing"
+
+
+MARKED = Event(type="t", payload="MARK")
+
+
+def test_append_whose_answer_is_lost_is_not_repeated(cut, memory):
+    with pytest.raises(OutcomeUnknown, match="may or may not"):
+        cut.events.append("s", MARKED)
+    assert memory.events.count("s") == 1
+    cut.events.append("s", MARKED)
+    assert memory.events.count("s") == 2
+
+
+def test_batch_whose_answer_is_lost_is_not_repeated(cut, memory):
+    with pytest.raises(OutcomeUnknown):
+        cut.events.append("s", [MARKED] * 3)
+    assert memory.events.count("s") == 3
+
+
+def test_put_whose_answer_is_lost_is_not_repeated(cut, memory):
+    with pytest.raises(OutcomeUnknown):
+        cut.state.put("k", "MARK")
+    assert memory.state.get("k").version == 2
+
+
+def test_append_with_an_idempotency_key_is_repeated_and_happens_once(cut, memory):
+    receipt = cut.events.append("s", MARKED, idempotency_key="k")
+    assert receipt.duplicate
+    (event,) = memory.events.read("s")
+    assert event.position == receipt.position
+
+
+def test_compare_and_set_that_took_effect_unseen_is_no_conflict(cut, memory):
+    """The repeat meets our own first run: telling VersionConflict would be a lie."""
+    with pytest.raises(OutcomeUnknown) as error:
+        cut.state.compare_and_set("k", "MARK", expected_version=1)
+    assert isinstance(error.value.__cause__, VersionConflict)
+    assert memory.state.get("k").version == 2
+
+
+def test_create_that_took_effect_unseen_is_no_conflict(cut, memory):
+    with pytest.raises(OutcomeUnknown):
+        cut.state.create("new", "MARK")
+    assert memory.state.get("new").version == 1
+
+
+def test_versioned_append_that_took_effect_unseen_is_no_conflict(cut, memory):
+    with pytest.raises(OutcomeUnknown):
+        cut.events.append("v", MARKED, expected_version=0)
+    assert memory.events.version("v") == 1
+
+
+def test_update_does_not_apply_its_function_twice(cut, memory):
+    with pytest.raises(OutcomeUnknown):
+        cut.state.update("k", lambda value: f"MARK {value}")
+    assert memory.state.get("k").value == "MARK 1"
+
+
+def test_claim_and_completion_are_repeated(cut, relay, memory):
+    claim = cut.dedupe.claim("MARK")
+    assert claim.acquired
+    relay.cut_once_after(b"MARK")
+    cut.dedupe.complete(claim, 5)
+    assert memory.dedupe.claim("MARK").result == 5
+    relay.cuts -= 1
+
+
+def test_reads_are_repeated(cut):
+    assert cut.state.get("MARK") is None
+
+
+def test_transaction_whose_commit_answer_is_lost(relay, memory):
+    with Memory(relay.url, pool=1) as behind:
+        behind.state.put("k", 1)
+        with pytest.raises(OutcomeUnknown, match="during the commit"), behind.transaction() as tx:
+            tx.state.put("k", 2)
+            relay.cut_once_after(b"COMMIT")
+    assert relay.cuts == 1
+    assert memory.state.get("k").value == 2
+
+
+async def test_connections_closed_while_idle_are_replaced_unnoticed(form):
+    """Nothing was sent on them, so even a plain append goes through on a new one."""
+    async with form.memory(pool=(3, 3)) as memory:
+        await memory.state.put("k", 1)
+        with psycopg.connect(form.url, autocommit=True) as admin:
+            for _ in range(3):
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                await memory.events.append("s", Event(type="t"))
+        assert await memory.events.count("s") == 3
+
+
+async def test_no_free_connection_is_told_in_bounded_time(form):
+    async with form.memory(pool=1, timeout=0.3) as memory:
+        async with memory.transaction():
+            with pytest.raises(Unavailable, match="pool of 1"):
+                await memory.state.get("k")
+        assert await memory.state.get("k") is None
+
+
+def test_a_forked_child_must_open_its_own(memory):
+    memory.state.put("k", 1)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            memory.state.get("k")
+            said = b"no error"
+        except NotOpen as error:
+            said = str(error).encode()
+        os.write(write, said)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"fork" in os.read(read, 1000)
+    assert memory.state.get("k").value == 1
+
+
+async def test_the_database_refuses_to_change_or_remove_an_event(both, database_url):
+    await both.events.append("s", Event(type="t"))
+    with psycopg.connect(database_url, autocommit=True) as superuser:
+        for statement in (
+            "UPDATE pgmem.events SET type = 'x'",
+            "DELETE FROM pgmem.events",
+            "TRUNCATE pgmem.events",
+            "TRUNCATE pgmem.events, pgmem.state CASCADE",
+        ):
+            with pytest.raises(psycopg.Error, match="append-only"):
+                superuser.execute(statement)
+    assert await both.events.count() == 1
+
+
+async def test_role_without_privileges_is_told_so(form):
+    name = psycopg.conninfo.conninfo_to_dict(form.url)["dbname"]
+    role = f"reader_{name}"
+    with psycopg.connect(form.url, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            from pgmem import migrate
+
+            migrate.grant(form.url, reader=role)
+            url = psycopg.conninfo.make_conninfo(form.url, user=role)
+            async with form.memory() as writer, form.memory(url) as reader:
+                await writer.state.put("k", 1)
+                assert (await reader.state.get("k")).value == 1
+                assert len(await reader.events.read()) == 1
+                for refused in (
+                    reader.state.put("k", 2),
+                    reader.events.append("s", Event(type="t")),
+                    reader.dedupe.claim("k"),
+                ):
+                    with pytest.raises(PermissionDenied, match="grant"):
+                        await refused
+        finally:
+            admin.execute(f"DROP OWNED BY {role}")
+            admin.execute(f"DROP ROLE {role}")
