@@ -19,7 +19,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     ValidationError,
-    model_validator,
 )
 
 from pgmem.errors import InvalidValue
@@ -47,6 +46,10 @@ class Event(BaseModel):
         agent_id: who says so, 1 to 512 bytes; None takes the memory's own `agent_id`.
         metadata: a JSON object that travels with the event (trace ids, causes …).
 
+    Attributes:
+        event_type: the type name that the class carries; None in `Event` itself.
+        payload_fields: the names of the fields that a subclass added: they are its payload.
+
     Raises:
         InvalidValue: a field is missing, unknown or of the wrong type.
     """
@@ -54,6 +57,7 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     event_type: ClassVar[str | None] = None
+    payload_fields: ClassVar[frozenset[str]] = frozenset()
 
     type: str
     payload: Any = None
@@ -67,33 +71,28 @@ class Event(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if cls.payload_fields() and cls.model_fields["payload"].annotation is not Any:
+        cls.payload_fields = frozenset(cls.model_fields) - frozenset(Event.model_fields)
+        if cls.payload_fields and cls.model_fields["payload"].annotation is not Any:
             raise InvalidValue(
                 f"event class {cls.__name__} both redeclares payload and adds the fields "
-                f"{sorted(cls.payload_fields())}: do one of the two"
+                f"{sorted(cls.payload_fields)}: do one of the two"
             )
 
     if not TYPE_CHECKING:  # The type checker reads the fields, not this signature.
 
         def __init__(self, **fields: Any) -> None:
+            if self.event_type is not None and fields.setdefault("type", self.event_type) != (
+                self.event_type
+            ):
+                raise InvalidValue(
+                    f"{type(self).__name__} events have the type {self.event_type!r}: leave type= "
+                    f"out"
+                )
             try:
-                super().__init__(**fields)
+                # What BaseModel's own does; calling that one costs a third more.
+                self.__pydantic_validator__.validate_python(fields, self_instance=self)
             except ValidationError as error:
                 raise InvalidValue(f"{type(self).__name__}: {_describe(error)}") from None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _set_type(cls, fields: Any) -> Any:
-        if cls.event_type is None or not isinstance(fields, dict):
-            return fields
-        if fields.get("type", cls.event_type) != cls.event_type:
-            raise ValueError(f"events of this class have the type {cls.event_type!r}: leave it out")
-        return {**fields, "type": cls.event_type}
-
-    @classmethod
-    def payload_fields(cls) -> frozenset[str]:
-        """The names of the fields that a subclass added: together they are its payload."""
-        return frozenset(cls.model_fields) - _BASE_FIELDS
 
     @classmethod
     def from_stored(
@@ -104,13 +103,10 @@ class Event(BaseModel):
         Raises:
             InvalidValue: the stored payload does not fit the class.
         """
-        fields = payload if cls.payload_fields() else {"payload": payload}
+        fields = payload if cls.payload_fields else {"payload": payload}
         if not isinstance(fields, dict):
             raise InvalidValue(f"{cls.__name__}: the stored payload is no JSON object")
         return cls(**{**fields, "agent_id": agent_id, "metadata": metadata})
-
-
-_BASE_FIELDS = frozenset(Event.model_fields)
 
 
 def _describe(error: ValidationError) -> str:

@@ -45,54 +45,71 @@ _KEEPALIVE = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
-    "application_name": "pgmem",
+    "fallback_application_name": "pgmem",
 }
 
 _QUEUE_FULL_PAUSE = 5.0
 
+KEPT_ROWS = 200
+
 
 class Link(psycopg.Connection[TupleRow]):
-    """A connection that remembers a commit that no standby confirmed.
+    """A connection of ours, with what makes a short statement cheap and a broken one known.
 
-    When the wait for a synchronous standby is cancelled, the server reports success and a mere
-    warning: the commit may be lost with this server.
+    Attributes:
+        unconfirmed: the last commit was not confirmed by the standby that it must wait for. When
+            that wait is cancelled, the server reports success and a mere warning: the commit may
+            be lost with this server.
     """
 
     unconfirmed = False
 
-    def notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        """Take in a notice of the server's."""
+    def prepare_for_use(self) -> None:
+        """Set up what every statement would otherwise make anew."""
+        self.add_notice_handler(self._notice)
+        self._kept = self.cursor(row_factory=tuple_row)
+        self._poll = select.poll()
+        self._poll.register(self.pgconn.socket, select.POLLIN)
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         # By the function that raised it: the text depends on the server's language.
         if diagnostic.source_function == "SyncRepWaitForLSN":
             self.unconfirmed = True
 
+    def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
+        """Run one statement and fetch its rows."""
+        cursor = self._kept
+        cursor.execute(query, params)
+        rows = cursor.fetchall()
+        if len(rows) > KEPT_ROWS:
+            # A cursor holds on to its last result: do not keep a large one in memory.
+            self._kept = self.cursor(row_factory=tuple_row)
+        return rows
+
+    def is_stale(self) -> bool:
+        """Whether the server has closed the connection while it was idle; costs no round trip.
+
+        An idle connection has nothing to read. If it does, that is a notice, or the end. Finding
+        out before a statement is sent means that it can safely go out on another connection.
+        """
+        try:
+            for _ in range(10):
+                if not self._poll.poll(0):
+                    return False
+                self.pgconn.consume_input()
+        except (psycopg.Error, OSError):
+            return True
+        return self.pgconn.status != ConnStatus.OK
+
 
 def _configure(link: psycopg.Connection[Any]) -> None:
-    link.add_notice_handler(cast("Link", link).notice)
-
-
-def is_stale(link: psycopg.Connection[Any]) -> bool:
-    """Whether the server has closed an idle connection, asked without a round trip.
-
-    An idle connection has nothing to read. If it does, that is a notice, or the end. Finding out
-    before a statement is sent means that it can safely go out on another connection.
-    """
-    poller = select.poll()
-    poller.register(link.pgconn.socket, select.POLLIN)
-    try:
-        for _ in range(10):
-            if not poller.poll(0):
-                return False
-            link.pgconn.consume_input()
-    except (psycopg.Error, OSError):
-        return True
-    return link.pgconn.status != ConnStatus.OK
+    cast("Link", link).prepare_for_use()
 
 
 def fetch(
     connection: psycopg.Connection[Any], query: bytes, params: dict[str, Any]
 ) -> Sequence[Row]:
-    """Run one statement and fetch its rows, whatever row factory the connection has."""
+    """Run one statement on any connection and fetch its rows, whatever row factory it has."""
     cursor = connection.cursor(row_factory=tuple_row)
     cursor.execute(query, params)
     return cursor.fetchall()
@@ -110,6 +127,7 @@ class Database:
         self.timeout = timeout
         self._channel = ""
         self._bell_pause = 0.0
+        self._statements: dict[tuple[Any, ...], bytes] = {}
         self._pid = 0
         self._sizes = sizes
         self._options: dict[str, Any] = {
@@ -170,6 +188,7 @@ class Database:
         with link:
             self._check_schema(link)
             self._channel = self._find_channel(link)
+            self._statements.clear()
 
     def _unreachable(self, error: psycopg.OperationalError) -> Unavailable:
         # The message may repeat the URL's parameters, but never the password: libpq leaves it out.
@@ -234,7 +253,7 @@ class Database:
                 ) from None
             except PoolClosed:
                 raise NotOpen(f"{action}: this memory was closed") from None
-            if not is_stale(link):
+            if not link.is_stale():
                 return link
             link.close()
             pool.putconn(link)
@@ -258,10 +277,14 @@ class Database:
 
     def statement(self, op: Op[Any], bell: sql.Bell, *, relaxed: bool) -> bytes:
         """The text of an op's statement."""
-        if not self._channel or (bell != "silent" and time.monotonic() < self._bell_pause):
+        if not self._channel or (self._bell_pause and time.monotonic() < self._bell_pause):
             bell = "silent"
-        dialect = sql.Dialect(self.schema, self._channel, bell, relaxed)
-        return sql.statement(op.statement, dialect, op.marks)
+        known = (op.statement, bell, relaxed, op.marks)
+        found = self._statements.get(known)
+        if found is None:
+            dialect = sql.Dialect(self.schema, self._channel, bell, relaxed)
+            found = self._statements[known] = sql.statement(op.statement, dialect, op.marks)
+        return found
 
     def bell_answered(self, rows: Sequence[Row]) -> None:
         """Leave the bell alone for a while if the notification queue is filling up."""

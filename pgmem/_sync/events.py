@@ -195,21 +195,25 @@ class Events:
         deadline = time.monotonic() + wait
         pause = POLL_FIRST
         while True:
-            page = self.read_page(selection, limit=limit, model=model)
+            page = self._read_final(selection, limit=limit, model=model)
             remaining = deadline - time.monotonic()
             if page.events or remaining <= 0:
                 return page.events
             sleep(min(pause, remaining))
             pause = min(pause * 1.5, POLL_LAST)
 
-    def read_page(
-        self,
-        selection: ops.Selection,
-        *,
-        limit: int,
-        model: type[BaseModel] | None = None,
-    ) -> Page:
+    def read_page(self, selection: ops.Selection, *, limit: int) -> Page:
         """Read final events, and tell up to where the answer is complete."""
+        page = self._read_final(selection, limit=limit, model=None)
+        if page.events:
+            return page
+        # Nothing of the selection: complete up to whatever is final.
+        self._settle(None)
+        return self._read_final(selection, limit=limit, model=None)
+
+    def _read_final(
+        self, selection: ops.Selection, *, limit: int, model: type[BaseModel] | None
+    ) -> Page:
         op = ops.read(selection, self._codec, limit=limit, model=model)
         known = self._frontier.position
         events = self._runner.run(op)
@@ -217,8 +221,8 @@ class Events:
             # Nothing is missing between the caller's position and the last one.
             self._frontier.raise_to(events[-1].position if selection.after <= known else 0)
             return Page(events, events[-1].position)
-        if not events or events[-1].position > known:
-            self._settle(events[-1].position if events else None)
+        if events and events[-1].position > known:
+            self._settle(events[-1].position)
             # What is final now may have become visible only after the first read.
             known = self._frontier.position
             events = self._runner.run(op)
@@ -254,7 +258,8 @@ class Events:
             sleep(pause)
             pause = min(pause * 2, POLL_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        self._frontier.follow(self._runner.run(read_positions(self._frontier.position)))
+        positions = self._runner.run(read_positions(self._frontier.position))
+        self._frontier.follow(positions)
 
     def count(
         self,

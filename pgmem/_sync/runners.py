@@ -22,7 +22,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -41,6 +41,7 @@ from pgmem.errors import (
 from pgmem.ops import Again, Op
 from pgmem.ops.events import LostRace
 from pgmem.ops.faults import is_disconnect, is_full_queue, is_repeatable, is_version_race, translate
+from pgmem.sql import Bell
 
 T = TypeVar("T")
 
@@ -69,6 +70,13 @@ def is_lost(link: psycopg.Connection[Any], error: psycopg.Error) -> bool:
     return link.closed or is_disconnect(error)
 
 
+class Lost(Exception):
+    """The connection went away while a statement was under way."""
+
+
+FAILURES = (LostRace, Lost, psycopg.Error)
+
+
 class PoolRunner:
     """Runs each op in a short transaction of its own."""
 
@@ -85,14 +93,39 @@ class PoolRunner:
             OutcomeUnknown: the connection was lost and a second run could do harm.
             Unavailable: no connection in time.
         """
-        attempt = _Attempt(self._database, op)
+        try:
+            return self._once(op, "try")
+        except FAILURES as failure:
+            retry = Retry(self._database, op)
+            pause = retry.after(failure)
         while True:
+            sleep(pause)
             try:
-                return attempt.go()
-            except LostRace:
-                sleep(attempt.after_race())
-            except psycopg.Error as error:
-                sleep(attempt.after(error))
+                return self._once(op, retry.bell)
+            except FAILURES as failure:
+                pause = retry.after(failure)
+            except (Conflict, Unavailable) as error:
+                if retry.hides(error):
+                    raise retry.outcome_unknown() from error
+                raise
+
+    def _once(self, op: Op[T], bell: Bell) -> T:
+        database = self._database
+        link = database.acquire(op.action)
+        try:
+            rows = link.run(database.statement(op, bell, relaxed=database.relaxed), op.params)
+            if link.unconfirmed:
+                database.check_confirmed(link, op.action)
+        except psycopg.Error as error:
+            if is_lost(link, error):
+                link.close()
+                raise Lost from error
+            raise
+        finally:
+            database.give_back(link)
+        if op.again is not Again.READS:
+            database.bell_answered(rows)
+        return op.parse(rows)
 
     @contextmanager
     def transaction(self, action: str, *, read_committed: bool = False) -> Iterator[BoundRunner]:
@@ -168,95 +201,71 @@ class PoolRunner:
         self._database.check_confirmed(link, action)
 
 
-class _Attempt(Generic[T]):
-    """The runs of one op, and what to do after each way that one can fail."""
+class Retry:
+    """What to do after each way that an op can fail.
 
-    def __init__(self, database: Database, op: Op[T]) -> None:
+    Attributes:
+        bell: how the next run rings.
+    """
+
+    def __init__(self, database: Database, op: Op[Any]) -> None:
         self._database = database
         self._op = op
-        self._silent = False
+        self._deadline = time.monotonic() + database.timeout
         self._unknown = False
         self._repeats = 0
-        self._races = 0
-        self._lost = False
-        self._deadline = 0.0
+        self.bell: Bell = "try"
 
-    def go(self) -> T:
-        """Run the statement once."""
-        database, op = self._database, self._op
-        query = database.statement(
-            op, "silent" if self._silent else "try", relaxed=database.relaxed
-        )
-        link = self._acquire()
-        try:
-            rows = fetch(link, query, op.params)
-            if link.unconfirmed:
-                database.check_confirmed(link, op.action)
-        except psycopg.Error as error:
-            self._lost = is_lost(link, error)
-            if self._lost:
-                link.close()
-            raise
-        finally:
-            database.give_back(link)
-        database.bell_answered(rows)
-        try:
-            return op.parse(rows)
-        except Conflict as conflict:
-            if self._unknown and op.again is Again.GUARDED:
-                raise self._outcome_unknown() from conflict
-            raise
+    def after(self, failure: Exception) -> float:
+        """Give the seconds to wait before the next run, or raise what the caller gets.
 
-    def _acquire(self) -> Link:
-        try:
-            return self._database.acquire(self._op.action)
-        except Unavailable as error:
-            if self._unknown and self._op.again is not Again.READS:
-                raise self._outcome_unknown() from error
-            raise
-
-    def after_race(self) -> float:
-        """Another transaction won while the statement ran: how long to wait before the next."""
-        self._races += 1
-        if self._races > MAX_RACES:
-            raise TransactionConflict(
-                f"{self._op.action}: lost {MAX_RACES} races in a row. Try again later"
-            )
-        return 0.0 if self._races == 1 else _pause(min(self._races, 4))
-
-    def after(self, error: psycopg.Error) -> float:
-        """The server, or the connection, failed: raise, or say how long to wait."""
-        if self._lost:
-            return self._after_loss()
-        if is_full_queue(error) and not self._silent:
-            self._database.rest_bell()
-            self._silent = True
-            return 0.0
-        if is_version_race(error):
-            return self.after_race()
-        if is_repeatable(error) and self._repeats < MAX_REPEATS:
-            self._repeats += 1
-            return _pause(self._repeats)
-        raise translate(error, self._op.action) from None
-
-    def _after_loss(self) -> float:
-        now = time.monotonic()
-        if not self._deadline:
-            self._deadline = now + self._database.timeout
-        if self._op.again is Again.HARMFUL:
-            raise self._outcome_unknown() from None
-        self._unknown = True
+        Raises:
+            OutcomeUnknown, Unavailable, TransactionConflict: there is no next run.
+            PgmemError: what the server said.
+        """
         self._repeats += 1
-        if now > self._deadline:
-            if self._op.again is Again.READS:
-                raise Unavailable(
-                    f"{self._op.action}: the connection to {self._database.where} was lost "
-                    f"{self._repeats} times within {self._database.timeout:g} s. Try again later"
-                ) from None
-            raise self._outcome_unknown() from None
-        return 0.0 if self._repeats == 1 else _pause(self._repeats)
+        pause = 0.0 if self._repeats == 1 else _pause(self._repeats)
+        if isinstance(failure, Lost):
+            self._after_loss()
+            return pause
+        if isinstance(failure, LostRace) or is_version_race(failure):
+            self._give_up_after(MAX_RACES)
+            return pause
+        if is_full_queue(failure) and self.bell != "silent":
+            self._database.rest_bell()
+            self.bell = "silent"
+            return 0.0
+        if is_repeatable(failure) and self._repeats < MAX_REPEATS:
+            return pause
+        raise translate(failure, self._op.action) from None
 
-    def _outcome_unknown(self) -> OutcomeUnknown:
+    def hides(self, error: Conflict | Unavailable) -> bool:
+        """Whether the truth may be that an earlier run, whose answer was lost, took effect."""
+        again = self._op.again
+        if not self._unknown or again is Again.READS:
+            return False
+        return isinstance(error, Unavailable) or again is Again.GUARDED
+
+    def _give_up_after(self, most: int) -> None:
+        if self._repeats > most:
+            raise TransactionConflict(
+                f"{self._op.action}: lost {most} races in a row. Try again later"
+            ) from None
+
+    def _after_loss(self) -> None:
+        if self._op.again is Again.HARMFUL:
+            raise self.outcome_unknown() from None
+        self._unknown = True
+        if time.monotonic() > self._deadline:
+            if self._op.again is not Again.READS:
+                raise self.outcome_unknown() from None
+            raise Unavailable(
+                f"{self._op.action}: the connection to {self._database.where} was lost "
+                f"{self._repeats} times within {self._database.timeout:g} s. Try again later"
+            ) from None
+
+    def outcome_unknown(self) -> OutcomeUnknown:
+        """The error that tells the caller so."""
         return OutcomeUnknown(
             f"{self._op.action}: the connection to {self._database.where} was lost while it was "
             f"under way: it may or may not have happened. Read back before writing again; an "

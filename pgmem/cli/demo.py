@@ -33,7 +33,7 @@ def demo(
     rate: Annotated[
         float,
         typer.Option("--rate", metavar="N", min=1, max=10_000, help="Payments a second."),
-    ] = 100.0,
+    ] = 80.0,
     kill: Annotated[
         Literal["processor", "validator", "notifier", "nobody"],
         typer.Option("--kill", help="The agent that gets a kill -9 half way."),

@@ -9,15 +9,17 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
+import psycopg
+
 from pgmem import Memory, migrate
 from pgmem.demo import bank
 from pgmem.demo.gateway import SENDERS, Gateway
 from pgmem.demo.run import ROLES, SCHEMA, Role, Run
 from pgmem.demo.scenario import Scenario
 from pgmem.demo.summary import Summary, summarize
-from pgmem.demo.supervisor import Supervisor
+from pgmem.demo.supervisor import DemoFailed, Supervisor
 
-LOOK_EVERY: Final = 0.15
+LOOK_EVERY: Final = 0.25
 EXTRA_SECONDS: Final = 60.0
 """What a run may take beyond three times the time of its sendings."""
 
@@ -45,10 +47,21 @@ def conduct(
         watcher: is told how it goes.
 
     Raises:
-        DemoFailed: the agents would not run.
+        DemoFailed: the agents would not run, or the database stopped answering.
         PgmemError: the database cannot be used.
     """
     migrate.upgrade(url, schema=SCHEMA)
+    try:
+        return _conduct(url, run, scenario, victim, watcher)
+    except psycopg.Error as error:
+        # From the demo's own statements: pgmem's own errors are typed.
+        reason = error.diag.message_primary or type(error).__name__
+        raise DemoFailed(f"the database refused a statement of the demo's own: {reason}") from error
+
+
+def _conduct(
+    url: str, run: Run, scenario: Scenario, victim: Role | None, watcher: Watcher
+) -> Summary:
     with Memory(url, schema=SCHEMA, agent_id="supervisor", pool=(1, SENDERS + 2)) as memory:
         bank.prepare(memory, run, scenario)
         with Supervisor(memory, url, run) as supervisor, Gateway(memory, run, scenario) as gateway:
@@ -81,7 +94,7 @@ def _looks(memory: Memory, run: Run, gateway: Gateway, deadline: float) -> Itera
         if (sent_all and not _backlog(figures)) or figures["late"]:
             return
         # Looking costs more the longer the log: leave the most of the time to the agents.
-        time.sleep(max(LOOK_EVERY, 5 * (time.monotonic() - began)))
+        time.sleep(max(LOOK_EVERY, 10 * (time.monotonic() - began)))
 
 
 def _backlog(figures: Mapping[str, Any]) -> str:

@@ -103,6 +103,8 @@ def plan(payments: int, *, seed: int, rate: float) -> Scenario:
         raise InvalidOption(f"payments must be 1 to {MOST_PAYMENTS:,}, got {payments:,}")
     if not 1 <= rate <= 10_000:
         raise InvalidOption(f"rate must be 1 to 10,000 payments a second, got {rate:g}")
+    if not 0 <= seed < 2**63:
+        raise InvalidOption(f"seed must be 0 to {2**63 - 1}, got {seed}")
     chance = random.Random(seed)  # noqa: S311  # a scenario, no secret
     opening = {
         f"acc-{n:02}": chance.randrange(2_000_000, 30_000_000, 1_000)

@@ -8,11 +8,10 @@ name, its parameters, and a function that turns the rows into what the user gets
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 Row = tuple[Any, ...]
 
@@ -29,9 +28,8 @@ class Again(Enum):
     HARMFUL = "may take effect twice"
 
 
-@dataclass(frozen=True, slots=True)
-class Op(Generic[T_co]):
-    """One statement to run.
+class Op(NamedTuple, Generic[T]):
+    """One statement to run. A named tuple, because one is made for every call.
 
     Attributes:
         statement: the name of its file in `pgmem.sql`.
@@ -44,7 +42,7 @@ class Op(Generic[T_co]):
 
     statement: str
     params: dict[str, Any]
-    parse: Callable[[Sequence[Row]], T_co]
+    parse: Callable[[Sequence[Row]], T]
     action: str
     again: Again = Again.READS
-    marks: tuple[tuple[str, str], ...] = field(default=())
+    marks: tuple[tuple[str, str], ...] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import BaseModel
@@ -48,8 +48,7 @@ class Codec:
     registry: Mapping[str, type[Event]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedEvent:
+class EncodedEvent(NamedTuple):
     """An event, checked and encoded."""
 
     type: str
@@ -85,8 +84,9 @@ def encode_event(event: Event, codec: Codec) -> EncodedEvent:
     """
     if not isinstance(event, Event):
         raise InvalidOption(f"expected a pgmem.Event, got {type(event).__name__}")
-    fields = event.payload_fields()
-    payload = event.model_dump(mode="json", include=set(fields)) if fields else event.payload
+    payload = event.payload
+    if event.payload_fields:
+        payload = event.model_dump(mode="json", include=set(event.payload_fields))
     agent_id = codec.agent_id if event.agent_id is None else check_name(event.agent_id, "agent_id")
     return EncodedEvent(
         check_name(event.type, "event type"),
@@ -96,19 +96,18 @@ def encode_event(event: Event, codec: Codec) -> EncodedEvent:
     )
 
 
-def _batch(events: Sequence[EncodedEvent]) -> str:
-    """Several events as one JSON text for the server to unpack."""
-    return orjson.dumps(
-        [
-            {
-                "type": event.type,
-                "payload": orjson.Fragment(event.payload),
-                "agent_id": event.agent_id,
-                "metadata": None if event.metadata is None else orjson.Fragment(event.metadata),
-            }
-            for event in events
-        ]
-    ).decode()
+def _batch(events: Sequence[EncodedEvent]) -> dict[str, Any]:
+    """Several events as parameters: a binary array for each column, for the server to unnest.
+
+    A column that is empty throughout travels as NULL.
+    """
+    types, payloads, agents, metadata = (list(column) for column in zip(*events, strict=True))
+    return {
+        "types": types,
+        "payloads": payloads,
+        "agents": agents if any(agents) else None,
+        "metadata": metadata if any(metadata) else None,
+    }
 
 
 def _fingerprint(stream: str, events: Sequence[EncodedEvent]) -> bytes:
@@ -163,7 +162,7 @@ def append_many(
         check_count(expected_version, "expected_version", minimum=0)
     if idempotency_key is not None:
         return _append_once(stream, encoded, expected_version, idempotency_key, ttl)
-    params = {"stream": stream, "events": _batch(encoded), "expected_version": expected_version}
+    params = {"stream": stream, "expected_version": expected_version, **_batch(encoded)}
     if expected_version is not None:
         return Op(
             "event_append_versioned",
@@ -242,11 +241,11 @@ def _append_once(
         "event_append_once",
         {
             "stream": stream,
-            "events": _batch(events),
             "expected_version": expected_version,
             "key": check_name(key, "idempotency_key"),
             "fingerprint": fingerprint,
             "ttl": ttl,
+            **_batch(events),
         },
         parse,
         f"append to {stream!r} under the idempotency key {key!r}",

@@ -97,17 +97,17 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
 )
 
 
-def is_repeatable(error: psycopg.Error) -> bool:
+def is_repeatable(error: Exception) -> bool:
     """Whether the server undid the statement to keep others consistent: run it again."""
     return isinstance(error, _RETRY_WHOLE)
 
 
-def is_full_queue(error: psycopg.Error) -> bool:
+def is_full_queue(error: Exception) -> bool:
     """Whether a commit failed because nobody empties the notification queue."""
     return isinstance(error, pg.ProgramLimitExceeded) and "NOTIFY" in str(error)
 
 
-def is_version_race(error: psycopg.Error) -> bool:
+def is_version_race(error: Exception) -> bool:
     """Whether another writer appended the same version of a stream first."""
     return (
         isinstance(error, pg.UniqueViolation) and error.diag.constraint_name == VERSION_CONSTRAINT
@@ -119,12 +119,14 @@ def is_disconnect(error: psycopg.Error) -> bool:
     return isinstance(error, _DISCONNECTS)
 
 
-def translate(error: psycopg.Error, action: str) -> PgmemError:
+def translate(error: Exception, action: str) -> PgmemError:
     """The typed error for what the server, or the connection, answered.
 
     A connection that broke while a write was under way is not decided here: only the caller knows
     whether the statement may be repeated.
     """
+    if not isinstance(error, psycopg.Error):
+        raise TypeError(f"{error!r} is no database error") from error
     constraint = error.diag.constraint_name
     if isinstance(error, pg.CheckViolation) and constraint in _NAME_CONSTRAINTS:
         return InvalidName(

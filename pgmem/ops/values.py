@@ -40,6 +40,8 @@ def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
         InvalidName: it is no text, empty, longer than `most` bytes in UTF-8, or holds a character
             that PostgreSQL cannot store.
     """
+    if type(name) is str and 0 < len(name) <= most and name.isascii() and "\0" not in name:
+        return name  # Nearly every name: a character is a byte.
     if not isinstance(name, str):
         raise InvalidName(f"{what} must be a str, got {type(name).__name__}")
     if not name:
@@ -117,7 +119,7 @@ def encode(value: Any, what: str, *, limit: int) -> str:
         InvalidValue: it would not come back exactly as it is.
         ValueTooLarge: its text has more than `limit` bytes.
     """
-    if isinstance(value, BaseModel):
+    if type(value) is not dict and isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     try:
         data = orjson.dumps(value)

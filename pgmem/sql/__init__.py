@@ -90,6 +90,10 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".sql") for f in files if f.name.endswith(".sql")))
 
 
+def _uncommented(name: str) -> str:
+    return _COMMENT.sub("", source(name)).rstrip()
+
+
 @cache
 def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = ()) -> bytes:
     """The statement `name` as it is sent to the server.
@@ -102,8 +106,7 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
     Raises:
         FileNotFoundError: there is no such statement.
     """
-    text = _INCLUDE.sub(lambda found: source(found[1]), source(name))
-    text = _COMMENT.sub("", text)
+    text = _INCLUDE.sub(lambda found: _uncommented(found[1]), _uncommented(name))
     pieces = {"bell": BELLS[dialect.bell], "commit": _COMMITS[dialect.relaxed], **dict(marks)}
     for mark, piece in pieces.items():
         text = text.replace(f"{{{mark}}}", piece)

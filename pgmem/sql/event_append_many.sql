@@ -1,11 +1,8 @@
--- Append several events: they travel as one JSON text, which the server unpacks.
--- A JSON null in the text arrives as an SQL NULL, hence the coalesce.
+-- Append several events, in their order.
 WITH event AS (
     INSERT INTO {schema}.events (stream, type, payload, agent_id, metadata)
-    SELECT %(stream)s, batch.type, coalesce(batch.payload, 'null'), batch.agent_id, batch.metadata
-    FROM ROWS FROM (
-        json_to_recordset(%(events)s) AS (type text, payload json, agent_id text, metadata json)
-    ) WITH ORDINALITY AS batch (type, payload, agent_id, metadata, n)
+    SELECT %(stream)s, batch.type, batch.payload::json, batch.agent_id, batch.metadata::json
+    FROM {include event_batch}
     ORDER BY batch.n
     RETURNING position
 ),

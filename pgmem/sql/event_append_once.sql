@@ -13,9 +13,7 @@ head AS (
       AND stream = %(stream)s AND stream_version IS NOT NULL AND state_key IS NULL
 ),
 batch AS MATERIALIZED (
-    SELECT * FROM ROWS FROM (
-        json_to_recordset(%(events)s) AS (type text, payload json, agent_id text, metadata json)
-    ) WITH ORDINALITY AS batch (type, payload, agent_id, metadata, n)
+    SELECT type, payload::json, agent_id, metadata::json, n FROM {include event_batch}
 ),
 mark AS (
     INSERT INTO {schema}.dedupe AS mark
@@ -37,7 +35,7 @@ event AS (
     INSERT INTO {schema}.events
         (position, stream, stream_version, type, payload, agent_id, metadata)
     SELECT drawn.position::bigint, %(stream)s, %(expected_version)s::bigint + batch.n, batch.type,
-           coalesce(batch.payload, 'null'), batch.agent_id, batch.metadata
+           batch.payload, batch.agent_id, batch.metadata
     FROM mark
     CROSS JOIN json_array_elements_text(mark.result) WITH ORDINALITY AS drawn (position, n)
     JOIN batch ON batch.n = drawn.n

@@ -6,13 +6,11 @@ WITH head AS (
     WHERE stream = %(stream)s AND stream_version IS NOT NULL AND state_key IS NULL
 ),
 batch AS MATERIALIZED (
-    SELECT * FROM ROWS FROM (
-        json_to_recordset(%(events)s) AS (type text, payload json, agent_id text, metadata json)
-    ) WITH ORDINALITY AS batch (type, payload, agent_id, metadata, n)
+    SELECT type, payload::json, agent_id, metadata::json, n FROM {include event_batch}
 ),
 first AS (
     INSERT INTO {schema}.events (stream, stream_version, type, payload, agent_id, metadata)
-    SELECT %(stream)s, head.version + 1, batch.type, coalesce(batch.payload, 'null'),
+    SELECT %(stream)s, head.version + 1, batch.type, batch.payload,
            batch.agent_id, batch.metadata
     FROM head, batch
     WHERE batch.n = 1 AND head.version = %(expected_version)s
@@ -23,7 +21,7 @@ first AS (
 rest AS (
     INSERT INTO {schema}.events (stream, stream_version, type, payload, agent_id, metadata)
     SELECT %(stream)s, first.stream_version + batch.n - 1, batch.type,
-           coalesce(batch.payload, 'null'), batch.agent_id, batch.metadata
+           batch.payload, batch.agent_id, batch.metadata
     FROM first, batch
     WHERE batch.n > 1
     ORDER BY batch.n

@@ -8,15 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgmem.cli.app import main
 from pgmem.demo.summary import MUST_BE_ZERO
 from tests.embedded.conftest import is_alive
 
-COMMAND = [sys.executable, "-c", "from pgmem.cli.app import main; main()", "demo"]
+# A suite that runs in the background of a script has SIGINT ignored, and its processes inherit it.
+PROGRAM = """
+import signal
+from pgmem.cli.app import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+COMMAND = [sys.executable, "-c", PROGRAM, "demo"]
 
 
 def demo(*options, timeout=120):
@@ -134,3 +143,17 @@ def test_bad_input_is_one_clear_message(options, code, message, capsys):
     assert ended.value.code == code
     assert message in said.err
     assert "secret" not in said.out + said.err
+
+
+def test_a_role_that_may_create_nothing_gets_one_clear_line(make_database, capsys):
+    url = make_database()
+    role = "demo_visitor_" + uuid.uuid4().hex[:8]
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main(["demo", "--payments", "1", "--url", make_conninfo(url, user=role)])
+            assert ended.value.code == 1
+            assert "lacks a privilege" in capsys.readouterr().err
+        finally:
+            connection.execute(f"DROP ROLE {role}")

@@ -79,6 +79,12 @@ def test_numbers_out_of_range_are_a_typed_error(payments, rate):
         plan(payments, seed=1, rate=rate)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_the_database_cannot_hold_is_a_typed_error(seed):
+    with pytest.raises(InvalidOption):
+        plan(10, seed=seed, rate=100)
+
+
 @pytest.mark.parametrize("payments", [1, 2, 3, 19, 20, 33])
 def test_few_payments_make_a_scenario_too(payments):
     scenario = plan(payments, seed=1, rate=100)

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
-from pgmem._sync.runners import _Attempt
+from pgmem._sync.runners import Retry
 from pgmem.errors import OutcomeUnknown, PgmemError, Unavailable
 from pgmem.ops import events as ops
 from pgmem.ops.faults import is_full_queue
@@ -166,9 +166,10 @@ def test_commit_that_a_full_queue_refused_is_sent_again_without_the_bell(pg_serv
     assert is_full_queue(refused.value)
     with Memory(server.url) as memory:
         op = ops.append("s", Event(type="t"), ops.Codec())
-        attempt = _Attempt(memory._database, op)
-        assert attempt.after(refused.value) == 0
-        assert attempt.go().position == 1
+        retry = Retry(memory._database, op)
+        assert retry.after(refused.value) == 0
+        assert retry.bell == "silent"
+        assert memory._runner._once(op, retry.bell).position == 1
         assert memory.events.count("s") == 1
 
 
