@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import ExitStack
 
@@ -10,7 +11,7 @@ import pytest
 from pgmem import Memory
 from tests.support.both import Both
 from tests.support.options import FULL_VARIABLE
-from tests.support.server import SERVER_VARIABLE, TEMPLATE, Server, fresh_database
+from tests.support.server import SERVER_VARIABLE, TEMPLATE, Recycled, Server, fresh_database
 
 
 def pytest_addoption(parser):
@@ -37,6 +38,12 @@ def pytest_configure(config):
     config.pgmem_server.start()
 
 
+def pytest_collection_finish():
+    # What has been imported and collected stays: no garbage collection needs to look at it again.
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure(config):
     server = getattr(config, "pgmem_server", None)
     if server is not None:
@@ -58,10 +65,18 @@ def make_database(pg_server_url):
         )
 
 
+@pytest.fixture(scope="session")
+def recycled(pg_server_url):
+    """The migrated database of this worker."""
+    database = Recycled(pg_server_url)
+    yield database
+    database.drop()
+
+
 @pytest.fixture
-def database_url(pg_server_url):
-    """The URL of a migrated database that only this test uses."""
-    with fresh_database(pg_server_url, TEMPLATE) as url:
+def database_url(recycled):
+    """The URL of a migrated database that only this test uses: new, or as good as new."""
+    with recycled.lend() as url:
         yield url
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
-from pgmem._async.runners import AsyncBoundRunner, AsyncRunner
+from pgmem._async.runners import MAX_RACES, AsyncBoundRunner, AsyncRunner, hidden_winner
 from pgmem._compat import asleep
 from pgmem.errors import InvalidOption
 from pgmem.models import Appended, Event, RecordedEvent
@@ -137,12 +137,13 @@ class AsyncEvents:
         self, runner: AsyncBoundRunner, op: Op[list[Appended]]
     ) -> list[Appended]:
         """Keep a version conflict from aborting the caller's transaction."""
-        while True:
+        for _ in range(MAX_RACES):
             try:
                 async with runner.savepoint():
                     return await runner.run(op)
             except ops.LostRace:
                 continue
+        raise hidden_winner(op.action)
 
     async def read(
         self,

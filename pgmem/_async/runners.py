@@ -26,7 +26,8 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from pgmem._async.database import AsyncDatabase, AsyncLink, fetch, log
+from pgmem._async.database import AsyncDatabase, fetch, log
+from pgmem._async.links import AsyncLink
 from pgmem._compat import adriver_connection, asleep
 from pgmem.errors import (
     Conflict,
@@ -67,6 +68,14 @@ def _pause(attempt: int) -> float:
 def is_lost(link: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:
     """Whether the connection is gone, and with it the answer."""
     return link.closed or is_disconnect(error)
+
+
+def hidden_winner(action: str) -> TransactionConflict:
+    """The error for losing to a transaction that this one, by its isolation level, cannot see."""
+    return TransactionConflict(
+        f"{action}: another transaction changed it after this one began and this one, by its "
+        f"isolation level, cannot see it. Run the whole transaction again"
+    )
 
 
 class Lost(Exception):
@@ -338,10 +347,7 @@ class AsyncBoundRunner:
                 continue
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None
-        raise TransactionConflict(
-            f"{op.action}: another transaction changed it after this one began and this one, by "
-            f"its isolation level, cannot see it. Run the whole transaction again"
-        )
+        raise hidden_winner(op.action)
 
     def _fault(
         self, link: psycopg.AsyncConnection[Any], op: Op[Any], error: psycopg.Error

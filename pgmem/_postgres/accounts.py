@@ -31,16 +31,17 @@ class Account:
     switch: bool
 
     def run(
-        self, command: Sequence[str | Path], *, cwd: Path | str = "/"
+        self, command: Sequence[str | Path], *, inherits: Sequence[int] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Run a short command to its end as this account; output is captured.
 
-        The folder is entered before the account is taken, so that `cwd` may lie where only
-        root can go.
+        It starts in the root folder, which every account can enter, with the descriptors that
+        it `inherits`.
         """
         return subprocess.run(  # noqa: S603 - the commands are ours, and no shell reads them
             [str(part) for part in command],
-            cwd=cwd,
+            cwd="/",
+            pass_fds=inherits,
             env=server_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

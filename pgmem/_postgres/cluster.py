@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pgmem._postgres.accounts import Account
 from pgmem._postgres.binaries import Binaries
-from pgmem._postgres.watchdog import remove
+from pgmem._postgres.watchdog import name_by_descriptor, remove
 from pgmem.errors import EmbeddedPostgresError
 
 LOCK_FILE = "pgmem.lock"
@@ -27,7 +27,6 @@ LOG_FILE = "pgmem-server.log"
 SUPERUSER = "postgres"
 _DRAFT = ".pgmem-new-"
 _DONE = ".pgmem-done"
-_CWD = Path("/proc/self/cwd")
 
 
 def make_folder(path: Path) -> None:
@@ -94,9 +93,11 @@ def own_folder(path: Path, account: Account) -> None:
 
 def run_initdb(path: Path, binaries: Binaries, account: Account, *, durable: bool) -> None:
     """Make a cluster in an empty folder that belongs to the account."""
+    by_path = reached_by_path(path, account)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     command: list[str | Path] = [
         binaries.initdb,
-        *("-D", name_for_server(path, account)),
+        *("-D", path if by_path else name_by_descriptor(folder)),
         *("--username", SUPERUSER),
         *("--encoding", "UTF8"),
         *("--locale", "C"),
@@ -106,7 +107,10 @@ def run_initdb(path: Path, binaries: Binaries, account: Account, *, durable: boo
     ]
     if not durable:
         command.append("--no-sync")
-    done = account.run(command, cwd=path)
+    try:
+        done = account.run(command, inherits=[folder])
+    finally:
+        os.close(folder)
     if done.returncode != 0:
         raise EmbeddedPostgresError(
             f"tried to make a cluster in {path} as {account.name} with {binaries.initdb}, found"
@@ -114,17 +118,17 @@ def run_initdb(path: Path, binaries: Binaries, account: Account, *, durable: boo
         )
 
 
-def name_for_server(path: Path, account: Account) -> Path:
-    """The data folder's name for a server that is started inside it.
+def reached_by_path(path: Path, account: Account) -> bool:
+    """Whether the server's account can reach the data folder by its path.
 
-    Usually the path. Where root's server account cannot go (under a 0700 home), the name of the
-    working folder: root enters it before it gives up its rights, the server inherits it, and
-    /proc/self/cwd leads there without passing the folders above.
+    Where it cannot (root's data under a 0700 home), the folder is opened before root gives up its
+    rights, and the programs are told its name by descriptor. The working folder would not do:
+    the programs of 15 leave it and go back by its path.
     """
     if account.can_enter(path):
-        return path
-    if _CWD.exists():
-        return _CWD
+        return True
+    if Path(name_by_descriptor(0)).parent.exists():
+        return False
     raise EmbeddedPostgresError(
         f"tried to serve {path} as {account.name}, found that {account.name} cannot enter it"
         f" because of the mode of {_closed_folder(path, account)}. Give a data folder elsewhere, or"

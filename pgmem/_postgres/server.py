@@ -23,7 +23,7 @@ from typing import Any
 from pgmem._postgres import options
 from pgmem._postgres.accounts import Account, server_environment
 from pgmem._postgres.binaries import Binaries
-from pgmem._postgres.cluster import LOG_FILE, name_for_server
+from pgmem._postgres.cluster import LOG_FILE, reached_by_path
 from pgmem._postgres.locks import Lock
 from pgmem._postgres.watchdog import remove
 from pgmem.errors import EmbeddedPostgresError
@@ -33,9 +33,14 @@ _LONGEST_PARENT = 70  # of 103 bytes for a socket's path on macOS, 107 on Linux
 _POLL = 0.005
 _PATIENCE = 20.0
 _READY = ("ready", "standby")
+_BACKENDS_REMAIN = "pre-existing shared memory block"  # in the server's log; LC_ALL is C
 # Who can reach the socket owns the data folder or is root, and could read the files anyway: the
 # socket's folder is 0700 and the server's account's. A password would guard nothing more.
 _ACCESS_RULE = "local all all trust\nlocal replication all trust\n"
+
+
+class BackendsRemain(EmbeddedPostgresError):
+    """Backends of a server that was killed still run on the folder. They end by themselves."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +96,25 @@ class Watchdog:
                 uid=account.uid if account.switch else None,
                 gid=account.gid if account.switch else None,
             )
-            self.runtime = Path(str(self._hear_about("runtime")))
+            answer = self._hear_about("runtime")
+            self.runtime, self._pid = Path(answer["runtime"]), int(answer["watchdog"])
         except BaseException:
             self.close()
             raise
 
-    def launch(self, command: list[str], data: Path) -> int:
+    def launch(self, program: Path, arguments: list[str], data: Path, *, by_path: bool) -> int:
         """Have the server started; its pid. From here on the data folder's lock keeps it alive."""
         (self.runtime / "pg_hba.conf").write_text(_ACCESS_RULE)
         (self.runtime / "pg_hba.conf").chmod(0o644)  # root's file, the server's account reads it
         self._tell(
-            command=command,
+            program=str(program),
+            arguments=arguments,
             environment=server_environment() | _stale_pid(data),
             data=str(data),
+            by_path=by_path,
             log=str(data / LOG_FILE),
         )
-        return int(str(self._hear_about("pid")))
+        return int(self._hear_about("pid")["pid"])
 
     def hear(self, timeout: float) -> dict[str, Any]:
         """The next message; `{}` if none came in time."""
@@ -121,6 +129,11 @@ class Watchdog:
             )
         return dict(message)
 
+    def end(self) -> None:
+        """Have it end at once: after a start that failed it waits for the folder's other users."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
+
     def close(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None  # noqa: S101
@@ -128,14 +141,14 @@ class Watchdog:
                 pipe.close()
         self._process.wait()  # it left its child behind and ended at once
 
-    def _hear_about(self, key: str) -> object:
+    def _hear_about(self, key: str) -> dict[str, Any]:
         message = self.hear(_PATIENCE)
         if key not in message:
             raise EmbeddedPostgresError(
                 f"tried to start the watchdog of the server, found no answer in {_PATIENCE:.0f} s."
                 " The machine is overloaded, or a program stops new ones: try again."
             )
-        return message[key]
+        return message
 
     def _tell(self, **message: object) -> None:
         assert self._process.stdin is not None  # noqa: S101
@@ -168,18 +181,20 @@ def start(
     deadline: float,
 ) -> None:
     """Start a server on the folder and wait until it takes connections."""
-    command = [
-        str(binaries.postgres),
-        *("-D", str(name_for_server(data, account))),
-        *options.arguments(settings, watchdog.runtime),
-    ]
-    pid = watchdog.launch(command, data)
+    pid = watchdog.launch(
+        binaries.postgres,
+        options.arguments(settings, watchdog.runtime),
+        data,
+        by_path=reached_by_path(data, account),
+    )
     while True:
         message = watchdog.hear(_POLL)
         if "exit" in message:
-            raise EmbeddedPostgresError(
+            words = _last_words(data)
+            kind = BackendsRemain if _BACKENDS_REMAIN in words else EmbeddedPostgresError
+            raise kind(
                 f"tried to start {binaries.postgres} on {data} as {account.name}, found that it"
-                f" ended with status {message['exit']}. {_last_words(data)}"
+                f" ended with status {message['exit']}. {words}"
             )
         found = find_running(data)
         if found is not None and found.pid == pid and found.status in _READY:

@@ -8,7 +8,8 @@ Two locks on the data folder, both dropped by the kernel when their holder dies:
 ::
 
     join:   mutex ▶ share the folder (waits while a watchdog is stopping its server) ▶
-              no server ───────────────────────▶ watchdog, cluster if missing, server
+              no server ───────────────────────▶ watchdog, cluster if missing, server;
+                                                 again while a killed one's backends still run
               ours, watched, settings in force ▶ use it
               ours, its watchdog was killed ───▶ if nobody uses it: stop it, then start as above
               somebody else's ─────────────────▶ error
@@ -38,6 +39,7 @@ from pgmem._postgres.watchdog import remove
 from pgmem.errors import EmbeddedPostgresError
 
 _BUSY_TIMEOUT = 5.0
+_RETRY_PAUSE = 0.1
 _STOP_TIMEOUT = 50.0  # the watchdog's own bounds add up to 45 s
 
 
@@ -133,17 +135,27 @@ def _start_shared(
     binaries = find_binaries(account)
     if (data / "PG_VERSION").exists():
         cluster.refuse_other_version(data, binaries)
-    with contextlib.closing(server.Watchdog(account)) as watchdog:
-        cluster.ensure_cluster(data, binaries, account)
-        server.start(
-            watchdog,
-            data,
-            binaries=binaries,
-            account=account,
-            settings=settings,
-            deadline=deadline,
-        )
-        return watchdog.runtime
+    while True:
+        with contextlib.closing(server.Watchdog(account)) as watchdog:
+            cluster.ensure_cluster(data, binaries, account)
+            try:
+                server.start(
+                    watchdog,
+                    data,
+                    binaries=binaries,
+                    account=account,
+                    settings=settings,
+                    deadline=deadline,
+                )
+            except server.BackendsRemain:
+                watchdog.end()
+                if time.monotonic() > deadline:
+                    raise
+                # So that the one earlier log that is kept stays that of the killed server.
+                (data / cluster.LOG_FILE).unlink(missing_ok=True)
+            else:
+                return watchdog.runtime
+        time.sleep(_RETRY_PAUSE)
 
 
 def _usable(data: Path, account: Account, users: Lock, deadline: float) -> server.Running | None:

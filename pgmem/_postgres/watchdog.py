@@ -59,7 +59,7 @@ def guard(place: dict[str, Any]) -> None:
         fcntl.flock(alive, fcntl.LOCK_EX)
         if place["uid"] is not None:
             os.fchown(alive, place["uid"], place["gid"])
-        say(runtime=runtime)
+        say(runtime=runtime, watchdog=os.getpid())
         order = sys.stdin.readline()
         if order:
             serve(json.loads(order), place)
@@ -72,9 +72,12 @@ def serve(order: dict[str, Any], place: dict[str, Any]) -> None:
     users = os.open(order["data"], os.O_RDONLY | os.O_DIRECTORY)
     log = new_log(order["log"], place)
     os.dup2(log, 2)  # our own last words too
+    folder = os.open(order["data"], os.O_RDONLY | os.O_DIRECTORY)  # not `users`: that has the lock
+    name = order["data"] if order["by_path"] else name_by_descriptor(folder)
     server = subprocess.Popen(  # noqa: S603
-        order["command"],
-        cwd=order["data"],  # entered as root: the data may lie where only root can go
+        [order["program"], "-D", name, *order["arguments"]],
+        cwd="/",
+        pass_fds=[folder],
         env=order["environment"],
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -99,6 +102,14 @@ def serve(order: dict[str, Any], place: dict[str, Any]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         stop(server)
+
+
+def name_by_descriptor(folder: int) -> str:
+    """A name of an open folder that leads there without passing the folders above (Linux).
+
+    Whoever opened it and gave up its rights, and whoever inherits it, gets in by this name.
+    """
+    return f"/proc/self/fd/{folder}"
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:

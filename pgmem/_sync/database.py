@@ -1,5 +1,5 @@
 # Generated from pgmem/_async/database.py by tools/generate_sync.py. Do not edit.
-"""The way to the server: the pool, the handshake, and one statement on one connection.
+"""The way to the server: the handshake, the text of the statements, the state of the bell.
 
 Knows nothing of events or state. Nothing that it sets outlives a transaction, so that a pooler may
 stand between.
@@ -8,19 +8,16 @@ stand between.
 from __future__ import annotations
 
 import logging
-import os
-import select
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ConnStatus
-from psycopg.rows import TupleRow, tuple_row
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg.rows import tuple_row
 
 from pgmem import sql
+from pgmem._sync.links import Link, Links
 from pgmem.errors import (
     NotOpen,
     OutcomeUnknown,
@@ -50,61 +47,6 @@ _KEEPALIVE = {
 
 _QUEUE_FULL_PAUSE = 5.0
 
-KEPT_ROWS = 200
-
-
-class Link(psycopg.Connection[TupleRow]):
-    """A connection of ours, with what makes a short statement cheap and a broken one known.
-
-    Attributes:
-        unconfirmed: the last commit was not confirmed by the standby that it must wait for. When
-            that wait is cancelled, the server reports success and a mere warning: the commit may
-            be lost with this server.
-    """
-
-    unconfirmed = False
-
-    def prepare_for_use(self) -> None:
-        """Set up what every statement would otherwise make anew."""
-        self.add_notice_handler(self._notice)
-        self._kept = self.cursor(row_factory=tuple_row)
-        self._poll = select.poll()
-        self._poll.register(self.pgconn.socket, select.POLLIN)
-
-    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        # By the function that raised it: the text depends on the server's language.
-        if diagnostic.source_function == "SyncRepWaitForLSN":
-            self.unconfirmed = True
-
-    def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
-        """Run one statement and fetch its rows."""
-        cursor = self._kept
-        cursor.execute(query, params)
-        rows = cursor.fetchall()
-        if len(rows) > KEPT_ROWS:
-            # A cursor holds on to its last result: do not keep a large one in memory.
-            self._kept = self.cursor(row_factory=tuple_row)
-        return rows
-
-    def is_stale(self) -> bool:
-        """Whether the server has closed the connection while it was idle; costs no round trip.
-
-        An idle connection has nothing to read. If it does, that is a notice, or the end. Finding
-        out before a statement is sent means that it can safely go out on another connection.
-        """
-        try:
-            for _ in range(10):
-                if not self._poll.poll(0):
-                    return False
-                self.pgconn.consume_input()
-        except (psycopg.Error, OSError):
-            return True
-        return self.pgconn.status != ConnStatus.OK
-
-
-def _configure(link: psycopg.Connection[Any]) -> None:
-    cast("Link", link).prepare_for_use()
-
 
 def fetch(
     connection: psycopg.Connection[Any], query: bytes, params: dict[str, Any]
@@ -128,14 +70,14 @@ class Database:
         self._channel = ""
         self._bell_pause = 0.0
         self._statements: dict[tuple[Any, ...], bytes] = {}
-        self._pid = 0
-        self._sizes = sizes
         self._options: dict[str, Any] = {
             **_KEEPALIVE,
             "connect_timeout": max(2, int(timeout)),
             **conninfo_to_dict(conninfo),
         }
-        self._pool: ConnectionPool[Link] | None = None
+        self._links = Links(self._options, where=self.where, sizes=sizes, timeout=timeout)
+        self.acquire = self._links.acquire
+        self.give_back = self._links.give_back
 
     @property
     def where(self) -> str:
@@ -149,36 +91,14 @@ class Database:
             Unavailable: the server could not be reached in time.
             SchemaError: the schema is missing, older or newer.
         """
-        if self._pool is not None:
+        if self._links.opened:
             raise NotOpen("open() was called twice: one Memory is opened once")
         self._handshake()
-        minimum, maximum = self._sizes
-        pool = ConnectionPool(
-            "",
-            connection_class=Link,
-            kwargs={**self._options, "autocommit": True, "prepare_threshold": 1},
-            min_size=minimum,
-            max_size=maximum,
-            timeout=self.timeout,
-            configure=_configure,
-            open=False,
-            name="pgmem",
-        )
-        try:
-            pool.open(wait=True, timeout=self.timeout)
-        except PoolTimeout:
-            raise Unavailable(
-                f"opened one connection to {self.where}, but not {minimum} within "
-                f"{self.timeout:g} s: lower pool=, or raise the server's max_connections"
-            ) from None
-        self._pool = pool
-        self._pid = os.getpid()
+        self._links.open()
 
     def close(self) -> None:
         """Close every connection."""
-        pool, self._pool = self._pool, None
-        if pool is not None and self._pid == os.getpid():
-            pool.close()
+        self._links.close()
 
     def _handshake(self) -> None:
         try:
@@ -233,47 +153,6 @@ class Database:
         except psycopg.errors.InsufficientPrivilege:
             return ""  # A role that may only read is not told where to ring.
         return str(rows[0][0])
-
-    def acquire(self, action: str) -> Link:
-        """A live connection; give it back with `give_back`.
-
-        Raises:
-            NotOpen: not opened, closed, or in a forked child.
-            Unavailable: none is free, or the server cannot be reached, in time.
-        """
-        deadline = time.monotonic() + self.timeout
-        while True:
-            pool = self._require_pool(action)
-            try:
-                link = pool.getconn(max(0.05, deadline - time.monotonic()))
-            except (PoolTimeout, TooManyRequests):
-                raise Unavailable(
-                    f"{action}: no connection to {self.where} within {self.timeout:g} s: the "
-                    f"server is down or the pool of {self._sizes[1]} too small"
-                ) from None
-            except PoolClosed:
-                raise NotOpen(f"{action}: this memory was closed") from None
-            if not link.is_stale():
-                return link
-            link.close()
-            pool.putconn(link)
-
-    def _require_pool(self, action: str) -> ConnectionPool[Link]:
-        if self._pool is None:
-            raise NotOpen(f"{action}: open the memory first (`with Memory(…) as memory:`)")
-        if self._pid != os.getpid():
-            raise NotOpen(
-                f"{action}: this memory was opened in process {self._pid} and this is "
-                f"{os.getpid()}: connections do not survive a fork, open a memory in each process"
-            )
-        return self._pool
-
-    def give_back(self, link: Link) -> None:
-        """Return a connection to the pool."""
-        if self._pool is None:
-            link.close()
-        else:
-            self._pool.putconn(link)
 
     def statement(self, op: Op[Any], bell: sql.Bell, *, relaxed: bool) -> bytes:
         """The text of an op's statement."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar, overload
 from pydantic import BaseModel
 
 from pgmem._compat import sleep
-from pgmem._sync.runners import BoundRunner, Runner
+from pgmem._sync.runners import MAX_RACES, BoundRunner, Runner, hidden_winner
 from pgmem.errors import InvalidOption
 from pgmem.models import Appended, Event, RecordedEvent
 from pgmem.ops import Op
@@ -136,12 +136,13 @@ class Events:
 
     def _append_in_transaction(self, runner: BoundRunner, op: Op[list[Appended]]) -> list[Appended]:
         """Keep a version conflict from aborting the caller's transaction."""
-        while True:
+        for _ in range(MAX_RACES):
             try:
                 with runner.savepoint():
                     return runner.run(op)
             except ops.LostRace:
                 continue
+        raise hidden_winner(op.action)
 
     def read(
         self,

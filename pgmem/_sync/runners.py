@@ -28,7 +28,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgmem._compat import driver_connection, sleep
-from pgmem._sync.database import Database, Link, fetch, log
+from pgmem._sync.database import Database, fetch, log
+from pgmem._sync.links import Link
 from pgmem.errors import (
     Conflict,
     InvalidOption,
@@ -68,6 +69,14 @@ def _pause(attempt: int) -> float:
 def is_lost(link: psycopg.Connection[Any], error: psycopg.Error) -> bool:
     """Whether the connection is gone, and with it the answer."""
     return link.closed or is_disconnect(error)
+
+
+def hidden_winner(action: str) -> TransactionConflict:
+    """The error for losing to a transaction that this one, by its isolation level, cannot see."""
+    return TransactionConflict(
+        f"{action}: another transaction changed it after this one began and this one, by its "
+        f"isolation level, cannot see it. Run the whole transaction again"
+    )
 
 
 class Lost(Exception):
@@ -337,10 +346,7 @@ class BoundRunner:
                 continue
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None
-        raise TransactionConflict(
-            f"{op.action}: another transaction changed it after this one began and this one, by "
-            f"its isolation level, cannot see it. Run the whole transaction again"
-        )
+        raise hidden_winner(op.action)
 
     def _fault(
         self, link: psycopg.Connection[Any], op: Op[Any], error: psycopg.Error

@@ -1,28 +1,22 @@
 # Generated from pgmem/_async/state.py by tools/generate_sync.py. Do not edit.
 """`memory.state`: the latest value under a key, with its version.
 
-Holds the retries of `update`. What to run is `pgmem.ops.state`.
+What to run is `pgmem.ops.state`; the tries of an `update` are `pgmem._sync.update`.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from pgmem._compat import passthrough, sleep
 from pgmem._sync.runners import PoolRunner, Runner
-from pgmem.errors import CallbackFailed, PgmemError, VersionConflict
+from pgmem._sync.update import Update
 from pgmem.models import Event, RecordedEvent, StateEntry
-from pgmem.ops import Op
 from pgmem.ops import state as ops
 from pgmem.ops.events import Codec
 from pgmem.ops.values import Seconds, check_count, check_seconds
-
-OPTIMISTIC_TRIES = 3
-"""Lost races after which an update queues for the key's row lock."""
 
 
 def _ttl(ttl: Seconds | None) -> float | None:
@@ -235,30 +229,10 @@ class State:
         """
         check_count(max_retries, "max_retries", minimum=0)
         recording = ops.Recording(event, stream, record)
-        update = _Update(key, fn, self._codec, recording, model)
-        if not isinstance(self._runner, PoolRunner):
-            return update.in_turn(self._runner)
-        entry = self._runner.run(ops.get(key, model=model))
-        optimistic = min(OPTIMISTIC_TRIES, max_retries + 1)
-        for attempt in range(optimistic):
-            try:
-                return update.write(self._runner, entry)
-            except VersionConflict as conflict:
-                if attempt == max_retries:
-                    raise
-                entry = self._runner.run(ops.get(key, model=model)) if model else (conflict.current)
-            if attempt + 1 < optimistic:
-                sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
-        for attempt in range(max_retries + 1 - optimistic):
-            action = f"update state {key!r}"
-            with self._runner.transaction(action, read_committed=True) as runner:
-                try:
-                    return update.write(runner, runner.run(update.lock()))
-                except VersionConflict:
-                    # No row to queue for: somebody created the entry meanwhile.
-                    if attempt == max_retries - optimistic:
-                        raise
-        raise AssertionError("unreachable: the last try returns or raises")
+        update = Update(key, fn, self._codec, recording, model)
+        if isinstance(self._runner, PoolRunner):
+            return update.run(self._runner, tries=max_retries + 1)
+        return update.run_locked(self._runner)
 
     def delete(
         self,
@@ -295,56 +269,3 @@ class State:
             record: False appends no event.
         """
         return self._runner.run(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))
-
-
-class _Update:
-    """One call of `update`: what stays the same over its tries."""
-
-    def __init__(
-        self,
-        key: str,
-        fn: Callable[[Any], Any],
-        codec: Codec,
-        recording: ops.Recording,
-        model: type[BaseModel] | None,
-    ) -> None:
-        self._key = ops.check_key(key)
-        self._fn = fn
-        self._codec = codec
-        self._recording = recording
-        self._model = model
-
-    def lock(self) -> Op[StateEntry | None]:
-        return ops.get_locked(self._key, model=self._model)
-
-    def write(self, runner: Runner, entry: StateEntry | None) -> StateEntry:
-        """Make the new value from an entry and write it if the entry is still the same."""
-        try:
-            value = passthrough(self._fn(entry.value if entry else None))
-        except PgmemError:
-            raise
-        except Exception as error:
-            raise CallbackFailed(
-                f"update of state {self._key!r}: the function raised {type(error).__name__}; "
-                f"nothing was written"
-            ) from error
-        return runner.run(
-            ops.compare_and_set(
-                self._key,
-                value,
-                self._codec,
-                expected_version=entry.version if entry else 0,
-                ttl=None,
-                recording=self._recording,
-            )
-        )
-
-    def in_turn(self, runner: Runner) -> StateEntry:
-        """Queue for the row lock in the caller's transaction, then write."""
-        while True:
-            entry = runner.run(self.lock())
-            try:
-                return self.write(runner, entry)
-            except VersionConflict:
-                if entry is not None:
-                    raise

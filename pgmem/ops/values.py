@@ -141,14 +141,12 @@ def encode(value: Any, what: str, *, limit: int) -> str:
     return text
 
 
-def encode_object(value: Mapping[str, Any] | None, what: str, *, limit: int) -> str | None:
-    """Encode a JSON object, or None.
+def encode_object(value: Mapping[str, Any], what: str, *, limit: int) -> str:
+    """Encode a JSON object.
 
     Raises:
         InvalidValue: it is no mapping, or as `encode`.
     """
-    if value is None:
-        return None
     if not isinstance(value, dict):
         raise InvalidValue(f"{what} must be a dict, got {type(value).__name__}")
     return encode(value, what, limit=limit)

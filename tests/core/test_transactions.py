@@ -203,6 +203,18 @@ async def test_stricter_isolation_of_the_caller_gives_a_conflict(both, database_
             bound.state.compare_and_set("key", 3, expected_version=1)
 
 
+async def test_hidden_winner_of_a_version_is_a_conflict_and_no_endless_loop(both, database_url):
+    with psycopg.connect(database_url) as connection, Memory(database_url) as memory:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        bound = memory.using(connection)
+        assert bound.events.version("v") == 0
+        await both.events.append("v", Event(type="t"), expected_version=0)
+        with pytest.raises(TransactionConflict, match="whole transaction"):
+            bound.events.append("v", Event(type="t"), expected_version=0, idempotency_key="k")
+        with pytest.raises(TransactionConflict, match="whole transaction"):
+            bound.events.append("v", Event(type="t"), expected_version=0)
+
+
 async def test_serializable_by_default_still_works(both, database_url):
     """A server whose default is stricter must not make single statements fail."""
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
@@ -366,6 +378,7 @@ async def test_relaxed_statements_commit_asynchronously(database_url):
             found = tx.connection.execute("SHOW synchronous_commit").fetchone()
         assert found == ("off",)
         # Nothing of it outlives the transaction: a pooler may hand the connection to others.
-        pool = memory._database._pool
-        with pool.connection() as connection:
-            assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        link = memory._database.acquire("look at a connection")
+        shown = link.execute("SHOW synchronous_commit").fetchone()
+        memory._database.give_back(link)
+        assert shown == ("on",)

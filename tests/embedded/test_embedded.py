@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy
 
-from pgmem._postgres import cluster
+from pgmem._postgres import cluster, server
 from pgmem.embedded import EmbeddedPostgres
 from pgmem.errors import EmbeddedPostgresError, InvalidOption
 
@@ -237,6 +240,69 @@ def test_a_killed_server_starts_again_on_the_same_folder(tmp_path: Path) -> None
             assert query(second.url, "SELECT a FROM t") == 7
             server = server_pid(folder)
     assert eventually(lambda: not is_alive(server))
+
+
+NO_FSYNC = {"fsync": False}  # after a crash the server syncs every file of the folder: seconds
+# A backend in this notices neither the end of its client nor that of its server.
+BUSY = """DO $$
+    DECLARE until timestamptz := clock_timestamp() + interval '2 s';
+    BEGIN WHILE clock_timestamp() < until LOOP END LOOP; END
+$$"""
+COUNT_BUSY = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DO %'"
+
+
+def test_a_server_killed_with_open_connections_starts_again(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with EmbeddedPostgres(folder, NO_FSYNC) as first, contextlib.ExitStack() as connections:
+        query(first.url, "CREATE TABLE t AS SELECT 7 AS a")
+        for _ in range(8):
+            connections.enter_context(contextlib.closing(psycopg.connect(first.url)))
+        kill_and_wait(server_pid(folder))
+        with EmbeddedPostgres(folder, NO_FSYNC) as second:
+            assert query(second.url, "SELECT a FROM t") == 7
+
+
+def test_backends_that_outlive_a_killed_server_are_waited_for(tmp_path: Path) -> None:
+    def work() -> None:
+        with contextlib.suppress(psycopg.OperationalError):
+            query(first.url, BUSY)
+
+    folder = tmp_path / "data"
+    with EmbeddedPostgres(folder, NO_FSYNC) as first:
+        query(first.url, "CREATE TABLE t AS SELECT 7 AS a")
+        kept = folder / f"{cluster.LOG_FILE}.1"
+        worker = threading.Thread(target=work)
+        worker.start()
+        assert eventually(lambda: query(first.url, COUNT_BUSY) == 1)
+        kill_and_wait(server_pid(folder))
+        begun = time.monotonic()
+        with EmbeddedPostgres(folder, NO_FSYNC) as second:
+            assert time.monotonic() - begun > 0.5
+            assert query(second.url, "SELECT a FROM t") == 7
+            assert "shared memory block" not in kept.read_text()  # it is the killed server's
+    worker.join()
+
+
+def test_backends_that_never_end_are_waited_for_in_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    watchdogs: list[server.Watchdog] = []
+
+    def fail(watchdog: server.Watchdog, *_: object, **__: object) -> None:
+        watchdogs.append(watchdog)
+        raise server.BackendsRemain("tried, found old ones")
+
+    with EmbeddedPostgres(folder, NO_FSYNC) as first:
+        kill_and_wait(server_pid(folder))
+        with monkeypatch.context() as patch:
+            patch.setattr(server, "start", fail)
+            with pytest.raises(EmbeddedPostgresError, match="old ones"):
+                EmbeddedPostgres(folder, start_timeout=1.5).start()
+        assert len(watchdogs) > 1
+        # They end although another user still shares the folder.
+        assert eventually(lambda: not any(each.runtime.exists() for each in watchdogs))
+        assert first.data_dir == folder
 
 
 def test_a_server_whose_watchdog_was_killed_is_stopped_by_its_last_user(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """One PostgreSQL server for a test run, and databases made from a migrated template.
 
 The controller of the run starts the server and makes the template; the workers find both in the
-environment.
+environment. To make a database costs more than most tests do, so each worker empties its own and
+gives it to the next test, if that can be told from a new one in nothing that matters.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +68,11 @@ def binaries(wanted: str) -> Path:
         return Path(wanted)
     tool = Path(__file__).parents[2] / "tools" / "postgres_binaries.py"
     found = subprocess.run(
-        [sys.executable, tool, wanted], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, tool, wanted],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=900,  # It may have to download them.
     )
     return Path(found.stdout.strip())
 
@@ -97,3 +103,108 @@ def fresh_database(server: str, template: str | None = None):
         yield create_database(server, name, template)
     finally:
         drop_database(server, name)
+
+
+# Where a change to a schema, table, function, trigger, right or setting of a database shows.
+_CATALOGS = (
+    "pg_attrdef", "pg_attribute", "pg_class", "pg_constraint", "pg_default_acl",
+    "pg_event_trigger", "pg_extension", "pg_index", "pg_namespace", "pg_policy", "pg_proc",
+    "pg_publication", "pg_rewrite", "pg_sequence", "pg_statistic", "pg_trigger", "pg_type",
+    "pg_largeobject_metadata", "pgmem.meta", "pgmem.pgmem_version",
+    "pg_database WHERE datname = current_database()",
+    "pg_db_role_setting WHERE setdatabase ="
+    " (SELECT oid FROM pg_database WHERE datname = current_database())",
+)  # fmt: skip
+
+_COUNTED = " UNION ALL ".join(
+    f"SELECT count(*), count(*) FILTER (WHERE age(xmin) < age(%(since)s::xid)) FROM {rows}"
+    for rows in _CATALOGS
+)
+
+# How many rows define the database, and how many of them a later transaction wrote.
+_DEFINITION = f"SELECT sum(rows)::int, sum(newer)::int FROM ({_COUNTED}) AS counted (rows, newer)"
+
+_IN_USE = """
+SELECT (SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()
+           AND backend_type = 'client backend')
+     + (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())"""
+
+# Files without a page, sequences that have not begun, statistics at zero.
+_EMPTY = """
+DO $$
+DECLARE
+    used text;
+BEGIN
+    SET LOCAL session_replication_role = replica;  -- or the log would refuse to be truncated
+    SELECT string_agg(oid::regclass::text, ', ') INTO used FROM pg_class
+     WHERE relnamespace = 'pgmem'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0
+       AND oid NOT IN ('pgmem.meta'::regclass, 'pgmem.pgmem_version'::regclass);
+    IF used IS NOT NULL THEN
+        EXECUTE 'TRUNCATE ' || used || ' CASCADE';
+    END IF;
+    PERFORM setval(seqrelid, seqstart, false) FROM pg_sequence;
+    PERFORM pg_stat_reset();
+END $$"""
+
+
+class Recycled:
+    """A migrated database that one test after the other has for itself.
+
+    After each test it is emptied. It is dropped, and the next test gets a new one, if the test
+    changed anything but the rows of pgmem's tables (a schema, a table, a right, a setting, the
+    version), or left a session or a prepared transaction.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._name = ""
+        self._known: tuple[str, int] | None = None  # a transaction, and the rows there were then
+
+    @contextmanager
+    def lend(self):
+        """The database's URL, for as long as the block lasts."""
+        if self._known is None:
+            self._name = f"test_{uuid.uuid4().hex[:12]}"
+            url = create_database(self._server, self._name, TEMPLATE)
+            with psycopg.connect(url, autocommit=True) as connection:
+                self._known = self._take_stock(connection)
+        else:
+            url = make_conninfo(self._server, dbname=self._name)
+        try:
+            yield url
+        finally:
+            if not self._renewed(url):
+                self.drop()
+
+    def drop(self) -> None:
+        """Drop the database, if there is one."""
+        if self._known is not None:
+            self._known = None
+            drop_database(self._server, self._name)
+
+    def _take_stock(self, connection) -> tuple[str, int]:
+        (since,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+        since = str(int(since) % 2**32)
+        rows, newer = connection.execute(_DEFINITION, {"since": since}).fetchone()
+        assert newer == 0
+        return since, rows
+
+    def _renewed(self, url: str) -> bool:
+        """Whether it is as new again."""
+        try:
+            with psycopg.connect(url, autocommit=True) as connection:
+                deadline = time.monotonic() + 2
+                # A closed session takes a moment to end.
+                while connection.execute(_IN_USE).fetchone() != (0,):
+                    if time.monotonic() > deadline:
+                        return False
+                    time.sleep(0.002)
+                since, rows = self._known
+                if connection.execute(_DEFINITION, {"since": since}).fetchone() != (rows, 0):
+                    return False
+                connection.execute(_EMPTY)
+                self._known = self._take_stock(connection)
+        except psycopg.Error:
+            return False
+        return True
