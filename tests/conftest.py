@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from contextlib import ExitStack
 
 import pytest
 
 from pgmem import Memory
 from tests.support.both import Both
-from tests.support.options import FULL_VARIABLE
+from tests.support.options import FULL_VARIABLE, full
 from tests.support.server import SERVER_VARIABLE, TEMPLATE, Recycled, Server, fresh_database
+
+TEST_SECONDS = 240
 
 
 def pytest_addoption(parser):
@@ -42,6 +45,23 @@ def pytest_collection_finish():
     # What has been imported and collected stays: no garbage collection needs to look at it again.
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """No test waits for ever, whatever it waits for: a process, a line, a lock, a server."""
+    limit = TEST_SECONDS * (10 if full() else 1)
+
+    def stop(*_):
+        raise TimeoutError(f"the test was not over after {limit} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(limit)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pytest_unconfigure(config):

@@ -72,7 +72,9 @@ def serve(order: dict[str, Any], place: dict[str, Any]) -> None:
     users = os.open(order["data"], os.O_RDONLY | os.O_DIRECTORY)
     log = new_log(order["log"], place)
     os.dup2(log, 2)  # our own last words too
-    folder = os.open(order["data"], os.O_RDONLY | os.O_DIRECTORY)  # not `users`: that has the lock
+    # Opened before the server's account is taken: the data may lie where only root can go. A second
+    # time, because the server must not inherit the lock.
+    folder = os.open(order["data"], os.O_RDONLY | os.O_DIRECTORY)
     name = order["data"] if order["by_path"] else name_by_descriptor(folder)
     server = subprocess.Popen(  # noqa: S603
         [order["program"], "-D", name, *order["arguments"]],
@@ -94,8 +96,8 @@ def serve(order: dict[str, Any], place: dict[str, Any]) -> None:
             say(exit=server.returncode)
 
     try:
+        say(pid=server.pid)  # before anything about its end
         signal.signal(signal.SIGCHLD, reap)
-        say(pid=server.pid)
         reap()
         fcntl.flock(users, fcntl.LOCK_EX)
     finally:

@@ -119,7 +119,7 @@ def test_two_racers_with_one_idempotency_key_append_once(database_url):
 def test_racers_for_one_version_get_it_once(database_url, batch):
     from pgmem.errors import VersionConflict
 
-    won = []
+    won, lost = [], []
 
     def race(name):
         with Memory(database_url, pool=1) as memory:
@@ -130,7 +130,7 @@ def test_racers_for_one_version_get_it_once(database_url, batch):
                     receipts = memory.events.append("s", events, expected_version=version)
                     won.append([receipt.version for receipt in receipts])
                 except VersionConflict as conflict:
-                    assert conflict.actual > conflict.expected == version
+                    lost.append((version, conflict))
 
     threads = [threading.Thread(target=race, args=(name,)) for name in range(6)]
     for thread in threads:
@@ -141,3 +141,5 @@ def test_racers_for_one_version_get_it_once(database_url, batch):
         range(1, batch * len(won) + 1)
     )
     assert all(versions == list(range(versions[0], versions[0] + batch)) for versions in won)
+    assert len(won) + len(lost) == len(threads) * size(40, 20)
+    assert all(conflict.actual > conflict.expected == version for version, conflict in lost)

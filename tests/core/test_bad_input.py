@@ -112,9 +112,9 @@ class TestValues:
                 memory.state.put("k", value)
             assert secret not in str(error.value)
             assert "$." in str(error.value)
-        assert "$.cards[0].bad" in str(
-            pytest.raises(InvalidValue, memory.state.put, "k", {"cards": [{"bad": math.nan}]}).value
-        )
+        with pytest.raises(InvalidValue) as error:
+            memory.state.put("k", {"cards": [{"bad": math.nan}]})
+        assert "$.cards[0].bad" in str(error.value)
 
     async def test_limit_counts_bytes_of_json(self, form):
         async with form.memory(max_payload_bytes=10) as memory:
@@ -200,7 +200,7 @@ class TestNames:
 class TestOptions:
     @pytest.mark.parametrize("number", [-1, True, 1.5, "1", 2**63])
     async def test_numbers(self, both, number):
-        for call in (
+        calls = [
             lambda: both.events.append("s", Event(type="t"), expected_version=number),
             lambda: both.state.compare_and_set("k", 1, expected_version=number),
             lambda: both.state.delete("k", expected_version=number),
@@ -208,15 +208,17 @@ class TestOptions:
             lambda: both.events.read(until=number),
             lambda: both.events.read(limit=number),
             lambda: both.state.list(limit=number),
-            lambda: both.state.update("k", lambda value: 1, max_retries=number),
             lambda: both.snapshots.save("n", 1, position=number),
             lambda: both.snapshots.load("n", fold_version=number),
             lambda: both.snapshots.restore(number),
-        ):
+        ]
+        if number != 2**63:  # Any number of retries is allowed.
+            calls.append(lambda: both.state.update("k", lambda value: 1, max_retries=number))
+        for call in calls:
             with pytest.raises(InvalidOption):
-                if number == 2**63 and call.__code__.co_consts[-1] == ("max_retries",):
-                    raise InvalidOption("any number of retries is allowed")
                 await call()
+        assert await both.events.count() == 0
+        assert await both.state.list() == []
 
     @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "5", True, 1e12])
     async def test_durations(self, both, seconds):
@@ -249,11 +251,11 @@ class TestOptions:
         for fields in ({}, {"type": 5}, {"type": "t", "metadata": []}, {"type": "t", "x": 1}):
             with pytest.raises(InvalidValue):
                 Event(**fields)
-        with pytest.raises(InvalidValue, match="type='mine'|have the type"):
 
-            class Mine(Event, type="mine"):
-                n: int
+        class Mine(Event, type="mine"):
+            n: int
 
+        with pytest.raises(InvalidValue, match=r"type='mine'|have the type"):
             Mine(n=1, type="other")
         with pytest.raises(InvalidValue, match="do one of the two"):
 

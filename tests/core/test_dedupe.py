@@ -8,7 +8,7 @@ import threading
 import psycopg
 import pytest
 
-from pgmem import Memory, Outcome
+from pgmem import AsyncMemory, Memory, Outcome
 from pgmem.errors import (
     CallbackFailed,
     ClaimHeld,
@@ -182,10 +182,13 @@ async def test_in_a_transaction_mark_and_effects_commit_together(both):
 
 
 async def test_a_transaction_that_fails_leaves_no_mark(both):
-    with pytest.raises(RuntimeError):
+    async def fail():
         async with both.transaction() as tx:
             await tx.dedupe.run_once("k", lambda: 1)
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
     async with both.transaction() as tx:
         assert (await tx.dedupe.run_once("k", lambda: 2)).status == "processed"
 
@@ -204,6 +207,33 @@ async def test_work_that_raises_in_a_transaction_undoes_only_itself(both):
         await tx.state.put("after", 1)
         assert (await tx.dedupe.run_once("k", lambda: 5)).status == "processed"
     assert len(await both.state.list()) == 2
+
+
+def test_effects_of_work_that_raises_are_undone_with_its_mark(memory):
+    with memory.transaction() as tx:
+
+        def fail_half_way():
+            tx.state.put("half", 1)
+            raise ValueError
+
+        with pytest.raises(CallbackFailed):
+            tx.dedupe.run_once("k", fail_half_way)
+        tx.state.put("other", 1)
+    assert [entry.key for entry in memory.state.list()] == ["other"]
+
+
+async def test_effects_of_async_work_that_raises_are_undone_with_its_mark(database_url):
+    async with AsyncMemory(database_url) as memory:
+        async with memory.transaction() as tx:
+
+            async def fail_half_way():
+                await tx.state.put("half", 1)
+                raise ValueError
+
+            with pytest.raises(CallbackFailed):
+                await tx.dedupe.run_once("k", fail_half_way)
+            await tx.state.put("other", 1)
+        assert [entry.key for entry in await memory.state.list()] == ["other"]
 
 
 async def test_transaction_refuses_work_that_is_claimed_elsewhere(both, database_url):

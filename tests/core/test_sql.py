@@ -12,6 +12,7 @@ from pgmem import sql
 from pgmem.ops import Op, dedupe, events, snapshots, state
 from pgmem.ops.frontier import read_positions
 from pgmem.ops.state import Recording
+from tests.support.server import TEMPLATE, fresh_database
 
 CODEC = events.Codec()
 PIECES = {"state_change", "state_outcome", "event_batch"}
@@ -54,10 +55,13 @@ def test_what_writes_can_be_relaxed_and_what_appends_rings(name):
     assert ("{bell}" in shared) == ("INTO {schema}.events" in shared)
 
 
-@pytest.fixture
-def loaded(database_url):
-    """20,000 events and entries, analyzed: enough for a wrong plan to show."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+@pytest.fixture(scope="module")
+def loaded(pg_server_url):
+    """20,000 events and entries, analyzed: enough for a wrong plan to show. Only looked at."""
+    with (
+        fresh_database(pg_server_url, TEMPLATE) as url,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
         connection.execute(
             "INSERT INTO pgmem.events (stream, stream_version, type, agent_id, payload, "
             "state_key, state_version) SELECT 's' || n % 500, NULL, 't' || n % 300, "

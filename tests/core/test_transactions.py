@@ -75,13 +75,16 @@ async def test_all_of_it_commits_together(both, database_url):
 @pytest.mark.usefixtures("orders")
 @pytest.mark.parametrize("failure", ["in the block", "in the user's statement"])
 async def test_nothing_of_it_stays_after_a_failure(both, database_url, failure):
-    with pytest.raises((RuntimeError, psycopg.errors.UniqueViolation)):
+    async def fail():
         async with both.transaction() as tx:
             await everything(tx)
             await execute(tx.connection, "INSERT INTO orders VALUES (1)")
             if failure == "in the block":
                 raise RuntimeError
             await execute(tx.connection, "INSERT INTO orders VALUES (1)")
+
+    with pytest.raises((RuntimeError, psycopg.errors.UniqueViolation)):
+        await fail()
     assert await left_behind(both, database_url) == (0, 0, 0)
     assert rows(database_url) == []
 
@@ -134,24 +137,34 @@ async def test_lost_version_race_leaves_the_transaction_usable(both, database_ur
 
 async def test_a_swallowed_failure_is_not_a_commit(both, database_url):
     """COMMIT of a failed transaction rolls back without a word: pgmem must not."""
-    with pytest.raises(TransactionConflict, match="caught"):
+
+    async def swallow_last():
         async with both.transaction() as tx:
             await tx.state.put("key", 1)
             with pytest.raises(psycopg.errors.UndefinedTable):
                 await execute(tx.connection, "SELECT * FROM nothing")
+
+    async def swallow_first():
+        async with both.transaction() as tx:
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                await execute(tx.connection, "SELECT * FROM nothing")
+            await tx.state.put("key", 1)
+
+    with pytest.raises(TransactionConflict, match="caught"):
+        await swallow_last()
     assert await both.state.get("key") is None
     with pytest.raises(TransactionConflict, match="earlier statement"):
-        async with both.transaction() as tx:
-            with pytest.raises(psycopg.errors.UndefinedTable):
-                await execute(tx.connection, "SELECT * FROM nothing")
-            await tx.state.put("key", 1)
+        await swallow_first()
 
 
 async def test_block_that_was_ended_inside_is_an_error(both):
-    with pytest.raises(InvalidOption, match="leave commit"):
+    async def end():
         async with both.transaction() as tx:
             await tx.state.put("key", 1)
             await execute(tx.connection, "COMMIT")
+
+    with pytest.raises(InvalidOption, match="leave commit"):
+        await end()
 
 
 async def test_a_finished_transaction_is_refused(both):
@@ -162,32 +175,42 @@ async def test_a_finished_transaction_is_refused(both):
 
 
 async def test_lost_connection_in_a_transaction_loses_all_of_it(both):
-    with pytest.raises(Unavailable, match="nothing of it was committed"):
+    async def lose():
         async with both.transaction() as tx:
             await tx.state.put("key", 1)
             pid = tx.connection.info.backend_pid
             async with both.transaction() as other:
                 await execute(other.connection, "SELECT pg_terminate_backend(%s, 5000)", [pid])
             await tx.state.put("key", 2)
+
+    with pytest.raises(Unavailable, match="nothing of it was committed"):
+        await lose()
     assert await both.state.get("key") is None
 
 
 async def test_lost_connection_at_commit_is_an_unknown_outcome(both):
-    with pytest.raises(OutcomeUnknown, match="during the commit"):
+    async def lose():
         async with both.transaction() as tx:
             await tx.state.put("key", 1)
             pid = tx.connection.info.backend_pid
             async with both.transaction() as other:
                 await execute(other.connection, "SELECT pg_terminate_backend(%s, 5000)", [pid])
 
+    with pytest.raises(OutcomeUnknown, match="during the commit"):
+        await lose()
+
 
 async def test_deferred_constraint_of_the_user_fails_as_the_users_own(both, database_url):
     with psycopg.connect(database_url) as connection:
         connection.execute("CREATE TABLE own (id int UNIQUE DEFERRABLE INITIALLY DEFERRED); ")
-    with pytest.raises(psycopg.errors.UniqueViolation):
+
+    async def violate():
         async with both.transaction() as tx:
             await tx.state.put("key", 1)
             await execute(tx.connection, "INSERT INTO own VALUES (1), (1)")
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await violate()
     assert await both.state.get("key") is None
 
 

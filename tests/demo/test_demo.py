@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from pgmem.cli.app import main
 from pgmem.demo.summary import MUST_BE_ZERO
 from tests.embedded.conftest import is_alive
+from tests.support.server import fresh_database
 
 # A suite that runs in the background of a script has SIGINT ignored, and its processes inherit it.
 PROGRAM = """
@@ -43,13 +44,22 @@ def agents_of(url):
         ).fetchone()[0]
 
 
-def test_a_run_keeps_every_promise_while_every_fault_happens(make_database):
-    url = make_database()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE events (mine int)")  # somebody's own, of that name
-    done = demo("--payments", "150", "--seed", "11", "--rate", "120", "--json", "--url", url)
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def compared(pg_server_url):
+    """One comparison that all tests look at: the isolated run, then the shared one. And where."""
+    with fresh_database(pg_server_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE events (mine int)")  # somebody's own, of that name
+        done = demo(
+            *("--payments", "150", "--seed", "11", "--rate", "120", "--compare", "--json"),
+            *("--url", url),
+        )
+        assert done.returncode == 0, done.stderr
+        yield json.loads(done.stdout), url
+
+
+def test_a_run_keeps_every_promise_while_every_fault_happens(compared):
+    document, _ = compared
     shared, figures = document["shared"], document["shared"]["figures"]
     assert document["ok"]
     assert {name: figures[name] for name in MUST_BE_ZERO} == dict.fromkeys(MUST_BE_ZERO, 0)
@@ -63,23 +73,22 @@ def test_a_run_keeps_every_promise_while_every_fault_happens(make_database):
     assert figures["recovery_seconds"] > 0
     assert 0 < figures["latency_p50_ms"] <= figures["latency_p99_ms"]
     assert shared["run"].endswith("-shared")
+
+
+def test_a_run_leaves_no_agent_and_touches_no_table_of_others(compared):
+    _, url = compared
     assert agents_of(url) == 0
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM events").fetchone()[0] == 0
 
 
-def test_without_shared_memory_the_same_run_goes_wrong(make_database):
-    done = demo(
-        *("--payments", "120", "--rate", "120", "--compare", "--json"),
-        *("--url", make_database()),
-    )
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+def test_without_shared_memory_the_same_run_goes_wrong(compared):
+    document, _ = compared
     isolated, shared = document["isolated"]["figures"], document["shared"]["figures"]
     assert shared["manual_work"] == shared["errors"] == shared["balances_off"] == 0
     assert isolated["manual_work"] > 0
     assert isolated["duplicates_at_append"] == 0
-    assert isolated["payments"] == shared["payments"] == 120
+    assert isolated["payments"] == shared["payments"] == 150
     assert isolated["requests_sent"] == shared["requests_sent"]
     assert document["published"]["with_memory"]["manual_percent"] == 1.2
 
@@ -95,7 +104,7 @@ def test_a_single_payment_is_a_run_too_and_a_pipe_gets_no_control_codes(make_dat
 
 def agent_pids(supervisor):
     command = ["ps", "-o", "pid=", "--ppid", str(supervisor)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return [int(pid) for pid in found.stdout.split()]
 
 
@@ -115,7 +124,7 @@ def test_no_agent_outlives_the_supervisor(make_database, how):
         wait_for(lambda: not any(is_alive(pid) for pid in agents))
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
 
 
 def wait_for(condition, seconds=40):

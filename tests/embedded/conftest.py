@@ -69,11 +69,11 @@ class User:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
     def end(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -112,7 +112,9 @@ def server_pid(data: Path) -> int:
 
 def watchdog_pid(server: int) -> int:
     command = ["ps", "-o", "ppid=", "-p", str(server)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return int(
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    )
 
 
 def is_alive(pid: int) -> bool:

@@ -203,4 +203,4 @@ def test_an_ordinary_user_is_told_about_data_that_is_not_his(
     if folder.stat().st_uid == NOBODY:
         pytest.skip("without a user `postgres`, root's data belongs to nobody too")
     refused = user(folder, stderr=subprocess.PIPE, **ordinary)
-    assert "EmbeddedPostgresError: tried to use" in refused.process.communicate()[1]
+    assert "EmbeddedPostgresError: tried to use" in refused.process.communicate(timeout=60)[1]

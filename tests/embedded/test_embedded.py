@@ -228,7 +228,7 @@ def test_a_stale_pid_file_with_a_living_pid_is_no_server(tmp_path: Path) -> None
         assert stranger.poll() is None
     finally:
         stranger.kill()
-        stranger.wait()
+        stranger.wait(60)
 
 
 def test_a_killed_server_starts_again_on_the_same_folder(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_a_server_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         assert stranger.poll() is None
     finally:
         stranger.kill()
-        stranger.wait()
+        stranger.wait(60)
 
 
 def test_ctrl_c_does_not_reach_the_server() -> None:
@@ -342,6 +342,8 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import psycopg
 from pgmem.embedded import EmbeddedPostgres
+# Inherited as ignored where the suite runs in the background of a script.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with EmbeddedPostgres() as server:
     try:
         os.killpg(0, signal.SIGINT)
@@ -356,6 +358,7 @@ with EmbeddedPostgres() as server:
         text=True,
         start_new_session=True,
         check=False,
+        timeout=120,
     )
     assert (done.stdout, done.returncode) == ("alive\n", 0), done.stderr
 

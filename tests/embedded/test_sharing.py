@@ -153,7 +153,7 @@ def test_a_forked_child_that_ends_does_not_stop_the_server() -> None:
     server = server_pid(Path(process.stdout.readline().strip()))
     assert process.stdout.readline() == "0\n"  # its stop() did nothing, and no error
     assert not eventually(lambda: not is_alive(server), 0.3)
-    process.communicate("\n")
+    process.communicate("\n", timeout=60)
     assert eventually(lambda: not is_alive(server))
 
 
@@ -168,13 +168,13 @@ def test_a_forked_child_does_not_keep_the_server_alive() -> None:
     server = server_pid(Path(process.stdout.readline().strip()))
     child = int(process.stdout.readline())
     process.kill()
-    process.wait()
+    process.wait(60)
     try:
         assert eventually(lambda: not is_alive(server))
         assert is_alive(child)
     finally:
         kill_and_wait(child)
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def test_a_program_that_outlives_its_starter_does_not_keep_the_server_alive() -> None:

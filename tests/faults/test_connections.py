@@ -166,11 +166,15 @@ def test_reads_are_repeated(cut):
 
 
 def test_transaction_whose_commit_answer_is_lost(relay, memory):
-    with Memory(relay.url, pool=1) as behind:
-        behind.state.put("k", 1)
-        with pytest.raises(OutcomeUnknown, match="during the commit"), behind.transaction() as tx:
+    def commit(behind):
+        with behind.transaction() as tx:
             tx.state.put("k", 2)
             relay.cut_once_after(b"COMMIT")
+
+    with Memory(relay.url, pool=1) as behind:
+        behind.state.put("k", 1)
+        with pytest.raises(OutcomeUnknown, match="during the commit"):
+            commit(behind)
     assert relay.cuts == 1
     assert memory.state.get("k").value == 2
 

@@ -148,7 +148,7 @@ def test_full_notification_queue_makes_no_write_fail(pg_server_url, request, cap
     server = request.getfixturevalue("stuffed_server")
     fill(server.url, 0.6)
     with caplog.at_level(logging.WARNING, "pgmem"), Memory(server.url, pool=2) as memory:
-        for n in range(20):
+        for _ in range(20):
             memory.events.append("s", Event(type="t"))
             memory.state.update("k", lambda value: (value or 0) + 1)
             with memory.transaction() as tx:

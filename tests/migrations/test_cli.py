@@ -83,7 +83,9 @@ def test_down_asks_first(database_url):
         "--url",
         database_url,
     ]
-    done = subprocess.run(command, input="n\n", capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, input="n\n", capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 1
     assert "with its data?" in done.stderr
     assert "Traceback" not in done.stderr
@@ -170,10 +172,11 @@ def test_a_reader_that_goes_away_is_no_traceback():
         text=True,
         check=False,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        timeout=120,
     )
     assert done.stderr == ""
 
 
 def test_the_command_starts_without_what_is_slow():
     code = "import sys, pgmem.cli.app; sys.exit(bool({'alembic'} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

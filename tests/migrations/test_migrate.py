@@ -336,6 +336,7 @@ def alembic(*arguments, url=None, **environment):
         text=True,
         check=False,
         env={**kept, **environment},
+        timeout=120,
     )
 
 

@@ -71,4 +71,4 @@ def test_a_join_names_the_schema():
 
 def test_the_tables_do_without_alembic():
     code = "import pgmem.schema, sys; sys.exit('alembic' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

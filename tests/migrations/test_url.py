@@ -133,6 +133,7 @@ for url in sys.stdin.read().splitlines():
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
     )
     assert done.stderr.count("InvalidOption: ") == len(urls)
     assert "s3cr3t" not in done.stderr

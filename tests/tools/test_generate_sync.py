@@ -394,7 +394,9 @@ class Project:
 
     def ruff(self, *command: str) -> None:
         arguments = [sys.executable, "-m", "ruff", *command, "--no-cache", "pgmem"]
-        done = subprocess.run(arguments, cwd=self.root, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            arguments, cwd=self.root, capture_output=True, text=True, check=False, timeout=120
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -427,6 +429,7 @@ def test_lines_that_got_shorter_are_joined_again(project: Project) -> None:
         [sys.executable, "-m", "ruff", "format", "-q", "--no-cache", "pgmem/_async"],
         cwd=project.root,
         check=True,
+        timeout=120,
     )
     assert "await self.run_the_statement_and_wait(\n" in (project.source / "events.py").read_text()
     assert project.run() == 0
@@ -654,8 +657,10 @@ def test_the_projects_own_settings_are_used(project: Project) -> None:
 def test_it_runs_as_a_script(project: Project) -> None:
     command = [sys.executable, str(TOOLS / "generate_sync.py"), "--check"]
     places = ["--source", str(project.source), "--target", str(project.target)]
-    assert subprocess.run([*command, *places], check=False).returncode == 0
+    assert subprocess.run([*command, *places], check=False, timeout=120).returncode == 0
     add_function(project)
-    done = subprocess.run([*command, *places], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, *places], check=False, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 1
     assert "-def added()" in done.stdout
