@@ -28,7 +28,8 @@ def pytest_addoption(parser):
     parser.addoption(
         "--full",
         action="store_true",
-        help="run the proofs of concurrency at their full size (minutes instead of seconds)",
+        help="run everything, and the proofs of concurrency at their full size (minutes instead "
+        "of one): CI does",
     )
 
 
@@ -39,6 +40,14 @@ def pytest_configure(config):
         return
     config.pgmem_server = Server(config.option.pg)
     config.pgmem_server.start()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out, without --full, what is marked thorough: rare faults, slow to bring about."""
+    left_out = [item for item in items if item.get_closest_marker("thorough") and not full()]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_collection_finish():

@@ -93,6 +93,7 @@ def test_without_shared_memory_the_same_run_goes_wrong(compared):
     assert document["published"]["with_memory"]["manual_percent"] == 1.2
 
 
+@pytest.mark.thorough
 def test_a_single_payment_is_a_run_too_and_a_pipe_gets_no_control_codes(make_database):
     done = demo("--payments", "1", "--kill", "nobody", "--url", make_database())
     assert done.returncode == 0, done.stderr
@@ -108,6 +109,7 @@ def agent_pids(supervisor):
     return [int(pid) for pid in found.stdout.split()]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_agent_outlives_the_supervisor(make_database, how):
     url = make_database()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pgmem import Event, Memory, migrate
 from pgmem.demo import bank
@@ -15,28 +16,37 @@ from tests.support.server import fresh_database
 
 
 @pytest.fixture(scope="module")
-def demo_url(pg_server_url):
-    """A database with the demo's schemas; its runs do not touch each other."""
+def finished_once(pg_server_url):
+    """A database with a run of 30 payments, worked off in this process, event by event."""
+    run, scenario = Run.new("shared"), plan(30, seed=4, rate=10_000)
     with fresh_database(pg_server_url) as url:
         migrate.upgrade(url, schema=SCHEMA)
-        yield url
+        with Memory(url, schema=SCHEMA) as memory:
+            bank.prepare(memory, run, scenario)
+            with Gateway(memory, run, scenario) as gateway:
+                gateway._send_all()
+            for stream, handler in handlers(memory, run):
+                for event in memory.events.read(stream, limit=1000):
+                    handler(event)
+        yield url, run
+
+
+def handlers(memory, run):
+    return (
+        (run.incoming, Validator(memory, run)),
+        (run.validated, Processor(memory, run, "processor.1/1")),
+        (run.outcomes, Notifier(memory, run)),
+    )
 
 
 @pytest.fixture
-def finished(demo_url):
-    """A run of 30 payments worked off in this process, event by event."""
-    run, scenario = Run.new("shared"), plan(30, seed=4, rate=10_000)
-    with Memory(demo_url, schema=SCHEMA) as memory:
-        bank.prepare(memory, run, scenario)
-        with Gateway(memory, run, scenario) as gateway:
-            gateway._send_all()
-        for stream, handler in (
-            (run.incoming, Validator(memory, run)),
-            (run.validated, Processor(memory, run, "processor.1/1")),
-            (run.outcomes, Notifier(memory, run)),
-        ):
-            for event in memory.events.read(stream, limit=1000):
-                handler(event)
+def finished(pg_server_url, finished_once):
+    """A copy of that database, to plant something in."""
+    url, run = finished_once
+    with (
+        fresh_database(pg_server_url, conninfo_to_dict(url)["dbname"]) as copy,
+        Memory(copy, schema=SCHEMA) as memory,
+    ):
         yield memory, run
 
 

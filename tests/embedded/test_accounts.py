@@ -97,6 +97,7 @@ def test_a_copy_that_is_not_root_s_is_never_run(
     assert not binaries._is_ours(open_folder / "link")
 
 
+@pytest.mark.thorough
 @needs_root
 def test_an_empty_folder_of_root_s_becomes_the_server_s(open_folder: Path) -> None:
     folder = open_folder / "data"
@@ -114,6 +115,7 @@ def test_a_cluster_that_belongs_to_root_is_refused(open_folder: Path) -> None:
         EmbeddedPostgres(open_folder).start()
 
 
+@pytest.mark.thorough
 @needs_root
 def test_a_link_in_the_data_folder_does_not_lead_root_astray(open_folder: Path) -> None:
     folder, victim = open_folder / "data", open_folder / "victim"
@@ -172,6 +174,7 @@ def test_an_ordinary_user_gets_a_server(
     assert eventually(lambda: not temporary.data.parent.exists())
 
 
+@pytest.mark.thorough
 @needs_root
 def test_root_and_the_owner_share_one_server(
     user: Callable[..., User], open_folder: Path, ordinary: dict[str, object]
@@ -193,6 +196,7 @@ def test_root_and_the_owner_share_one_server(
     owner.stop()
 
 
+@pytest.mark.thorough
 @needs_root
 def test_an_ordinary_user_is_told_about_data_that_is_not_his(
     user: Callable[..., User], open_folder: Path, ordinary: dict[str, object]

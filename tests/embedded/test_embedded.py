@@ -85,6 +85,7 @@ def test_the_kept_data_is_there_on_reopening(tmp_path: Path) -> None:
         assert query(postgres.url, "SELECT a FROM t") == 42
 
 
+@pytest.mark.thorough
 def test_an_instance_starts_again_after_stop(tmp_path: Path) -> None:
     postgres = EmbeddedPostgres(tmp_path / "data")
     postgres.start()
@@ -99,7 +100,13 @@ def test_an_instance_starts_again_after_stop(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["with a space", "Dữ liệu – ü'\"$x", "long/" + "/".join(["n" * 60] * 5), "-D"]
+    "name",
+    [
+        "with a space",
+        pytest.param("Dữ liệu – ü'\"$x", marks=pytest.mark.thorough),
+        pytest.param("long/" + "/".join(["n" * 60] * 5), marks=pytest.mark.thorough),
+        pytest.param("-D", marks=pytest.mark.thorough),
+    ],
 )
 def test_any_path_will_do(tmp_path: Path, name: str) -> None:
     with EmbeddedPostgres(tmp_path / name) as postgres:
@@ -194,6 +201,7 @@ def test_no_folder_above_gets_another_mode_or_owner(tmp_path: Path) -> None:
     assert before == after
 
 
+@pytest.mark.thorough
 def test_a_creation_that_died_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +220,7 @@ def test_a_creation_that_died_is_done_again(
     assert not [entry.name for entry in folder.iterdir() if entry.name.startswith(".pgmem")]
 
 
+@pytest.mark.thorough
 def test_a_stale_pid_file_with_a_living_pid_is_no_server(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with EmbeddedPostgres(folder) as postgres:
@@ -262,6 +271,7 @@ def test_a_server_killed_with_open_connections_starts_again(tmp_path: Path) -> N
             assert query(second.url, "SELECT a FROM t") == 7
 
 
+@pytest.mark.thorough
 def test_backends_that_outlive_a_killed_server_are_waited_for(tmp_path: Path) -> None:
     def work() -> None:
         with contextlib.suppress(psycopg.OperationalError):
@@ -283,6 +293,7 @@ def test_backends_that_outlive_a_killed_server_are_waited_for(tmp_path: Path) ->
     worker.join()
 
 
+@pytest.mark.thorough
 def test_backends_that_never_end_are_waited_for_in_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +316,7 @@ def test_backends_that_never_end_are_waited_for_in_bounds(
         assert first.data_dir == folder
 
 
+@pytest.mark.thorough
 def test_a_server_whose_watchdog_was_killed_is_stopped_by_its_last_user(tmp_path: Path) -> None:
     for folder in (tmp_path / "data", None):
         with EmbeddedPostgres(folder) as postgres:
@@ -315,6 +327,7 @@ def test_a_server_whose_watchdog_was_killed_is_stopped_by_its_last_user(tmp_path
         assert data.exists() == (folder is not None)
 
 
+@pytest.mark.thorough
 def test_a_server_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with EmbeddedPostgres(folder):
@@ -363,6 +376,7 @@ with EmbeddedPostgres() as server:
     assert (done.stdout, done.returncode) == ("alive\n", 0), done.stderr
 
 
+@pytest.mark.thorough
 def test_an_open_connection_does_not_hold_up_the_stop() -> None:
     postgres = EmbeddedPostgres().start()
     server = server_pid(postgres.data_dir)
@@ -384,6 +398,7 @@ def test_programs_that_are_none_are_named(tmp_path: Path, monkeypatch: pytest.Mo
         EmbeddedPostgres().start()
 
 
+@pytest.mark.thorough
 def test_the_server_ends_with_sigterm_to_the_watchdog() -> None:
     postgres = EmbeddedPostgres().start()
     data, server = postgres.data_dir, server_pid(postgres.data_dir)

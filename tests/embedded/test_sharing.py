@@ -45,6 +45,7 @@ def test_instances_in_one_process_share_one_server(tmp_path: Path) -> None:
         assert query(one.url, "SELECT 1") == 1
 
 
+@pytest.mark.thorough
 def test_threads_that_come_and_go_always_find_a_server(tmp_path: Path) -> None:
     def visit(_: int) -> object:
         with EmbeddedPostgres(tmp_path / "data") as postgres:
@@ -55,6 +56,7 @@ def test_threads_that_come_and_go_always_find_a_server(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "postmaster.pid").exists()
 
 
+@pytest.mark.thorough
 def test_a_user_with_other_settings_is_refused(user: StartUser, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     user(folder, {"work_mem": "7MB"}).opened()
@@ -88,6 +90,7 @@ def test_kill_9_of_one_of_two_users_leaves_the_other_its_server(
         assert query(postgres.url, "SELECT 1") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.5])
 def test_kill_9_while_starting_leaves_nothing(
     user: StartUser, tmp_path: Path, delay: float, monkeypatch: pytest.MonkeyPatch
@@ -108,6 +111,7 @@ def test_kill_9_while_starting_leaves_nothing(
         runtime.rmdir()
 
 
+@pytest.mark.thorough
 def test_a_server_left_by_user_and_watchdog_is_taken_over(user: StartUser, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     first = user(folder).opened()
@@ -142,6 +146,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.thorough
 def test_a_forked_child_that_ends_does_not_stop_the_server() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", FORKING_PROGRAM, CHECKOUT, "leaves"],
@@ -177,6 +182,7 @@ def test_a_forked_child_does_not_keep_the_server_alive() -> None:
         process.communicate(timeout=60)
 
 
+@pytest.mark.thorough
 def test_a_program_that_outlives_its_starter_does_not_keep_the_server_alive() -> None:
     postgres = EmbeddedPostgres().start()
     server = server_pid(postgres.data_dir)

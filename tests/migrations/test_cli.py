@@ -163,6 +163,7 @@ def test_control_characters_do_not_reach_the_terminal():
     assert one_line(ValueError("")) == "ValueError"
 
 
+@pytest.mark.thorough
 def test_a_reader_that_goes_away_is_no_traceback():
     code = "from pgmem.cli.app import main; main()"
     command = f'{sys.executable} -c "{code}" migrate sql | true'

@@ -136,6 +136,7 @@ def test_autogenerate_leaves_pgmems_tables_alone(tmp_path, database_url, options
     assert "op.drop" not in script
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", ["public,pgmem", "pgmem,public", "pgmem"])
 @pytest.mark.parametrize("include_schemas", [True, False])
 def test_a_search_path_that_mixes_them_up_harms_no_table_of_pgmems(

@@ -69,6 +69,7 @@ def test_a_join_names_the_schema():
     assert "JOIN mine.state ON mine.state.key" in str(query.compile(dialect=postgresql.dialect()))
 
 
+@pytest.mark.thorough
 def test_the_tables_do_without_alembic():
     code = "import pgmem.schema, sys; sys.exit('alembic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

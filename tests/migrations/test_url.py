@@ -117,6 +117,7 @@ def test_an_unusable_url_is_refused_without_being_quoted(url):
     assert error.__suppress_context__ or error.__context__ is None
 
 
+@pytest.mark.thorough
 def test_no_traceback_shows_the_password():
     urls = [u for u in UNUSABLE if "s3cr3t" in u]
     code = """
