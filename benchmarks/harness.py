@@ -86,6 +86,14 @@ class Comparison:
             parts.append(f"or ≥ {self.or_value:,.0f}")
         return " ".join(parts)
 
+    def is_met(self, ratio: float, own: float) -> bool:
+        """Whether a ratio, or the arm's own figure, meets the target."""
+        if self.or_value is not None and own >= self.or_value:
+            return True
+        return (self.at_most is None or ratio <= self.at_most) and (
+            self.at_least is None or ratio >= self.at_least
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -162,13 +170,15 @@ class Verdict:
         question: what was compared.
         target: in words; "" for information only.
         ratio: the answer.
-        met: whether the target is met; None without a target.
+        met: whether the median meets the target; None without a target.
+        sure: whether both ends of the interval say the same.
     """
 
     question: str
     target: str
     ratio: Interval
     met: bool | None
+    sure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,19 +218,25 @@ class Result:
 
     def _compared(self, comparison: Comparison) -> Verdict:
         ratio = self.ratio(comparison.arm, comparison.base)
-        met: bool | None = None
-        if comparison.target:
-            met = comparison.at_most is None or ratio.median <= comparison.at_most
-            met = met and (comparison.at_least is None or ratio.median >= comparison.at_least)
-            if comparison.or_value is not None:
-                met = met or self.median(comparison.arm) >= comparison.or_value
-            met = met and not self.faults[comparison.arm]
-        return Verdict(f"{comparison.arm} / {comparison.base}", comparison.target, ratio, met)
+        question = f"{comparison.arm} / {comparison.base}"
+        if not comparison.target:
+            return Verdict(question, "", ratio, None)
+        if self.faults[comparison.arm]:
+            return Verdict(question, comparison.target, ratio, met=False)
+        own = self.median(comparison.arm)
+        met, low, high = (
+            comparison.is_met(value, own) for value in (ratio.median, ratio.low, ratio.high)
+        )
+        return Verdict(question, comparison.target, ratio, met, sure=met == low == high)
 
     def _limited(self, limit: Limit) -> Verdict:
         figure = self.figures(limit.arm)[limit.figure]
-        met = figure.median <= limit.at_most and not self.faults[limit.arm]
-        return Verdict(limit.arm, limit.target, figure, met)
+        if self.faults[limit.arm]:
+            return Verdict(limit.arm, limit.target, figure, met=False)
+        met, low, high = (
+            value <= limit.at_most for value in (figure.median, figure.low, figure.high)
+        )
+        return Verdict(limit.arm, limit.target, figure, met, sure=met == low == high)
 
 
 def ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:

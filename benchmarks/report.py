@@ -71,7 +71,10 @@ def print_result(console: Console, result: Result) -> None:
 def _met(verdict: Verdict) -> Text:
     if verdict.met is None:
         return Text("for information", style="dim")
-    return Text("met", style="green") if verdict.met else Text("MISSED", style="bold red")
+    doubt = "" if verdict.sure else ", but the interval crosses the target"
+    if verdict.met:
+        return Text(f"met{doubt}", style="green" if verdict.sure else "yellow")
+    return Text(f"MISSED{doubt}", style="bold red")
 
 
 def print_summary(console: Console, results: Sequence[Result]) -> None:

@@ -138,13 +138,18 @@ class AsyncLinks:
             open=False,
             name="pgmem",
         )
+        filled = False
         try:
             await pool.open(wait=True, timeout=self._timeout)
+            filled = True
         except PoolTimeout:
             raise Unavailable(
                 f"opened one connection to {self._where}, but not {least} within "
                 f"{self._timeout:g} s: lower pool=, or raise the server's max_connections"
             ) from None
+        finally:
+            if not filled:
+                await pool.close()
         self._pool = pool
         self._pid = os.getpid()
 
@@ -173,7 +178,13 @@ class AsyncLinks:
                 link = await self._wait(pool, action, deadline)
             if not link.is_stale():
                 return link
+            await self._discard(pool, link)
+
+    @staticmethod
+    async def _discard(pool: AsyncConnectionPool[AsyncLink], link: AsyncLink) -> None:
+        try:
             await link.close()
+        finally:
             await pool.putconn(link)
 
     def _take(self) -> AsyncLink | None:

@@ -170,15 +170,19 @@ class AsyncPoolRunner:
             begin += b"; SET LOCAL synchronous_commit = off"
         for _ in range(MAX_REPEATS):
             link = await self._database.acquire(action)
+            begun = False
             try:
                 await link.execute(begin, prepare=False)
+                begun = True
             except psycopg.Error as error:
-                lost = is_lost(link, error)
-                await link.close()
-                await self._database.give_back(link)
-                if not lost:
+                if not is_lost(link, error):
                     raise translate(error, action) from None
-            else:
+            finally:
+                # Also when we are cancelled: a connection that is not given back is lost for all.
+                if not begun:
+                    await link.close()
+                    await self._database.give_back(link)
+            if begun:
                 return link
         raise Unavailable(f"{action}: the server ended {MAX_REPEATS} connections in a row")
 

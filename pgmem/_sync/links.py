@@ -139,13 +139,18 @@ class Links:
             open=False,
             name="pgmem",
         )
+        filled = False
         try:
             pool.open(wait=True, timeout=self._timeout)
+            filled = True
         except PoolTimeout:
             raise Unavailable(
                 f"opened one connection to {self._where}, but not {least} within "
                 f"{self._timeout:g} s: lower pool=, or raise the server's max_connections"
             ) from None
+        finally:
+            if not filled:
+                pool.close()
         self._pool = pool
         self._pid = os.getpid()
 
@@ -174,7 +179,13 @@ class Links:
                 link = self._wait(pool, action, deadline)
             if not link.is_stale():
                 return link
+            self._discard(pool, link)
+
+    @staticmethod
+    def _discard(pool: ConnectionPool[Link], link: Link) -> None:
+        try:
             link.close()
+        finally:
             pool.putconn(link)
 
     def _take(self) -> Link | None:

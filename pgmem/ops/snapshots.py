@@ -132,6 +132,6 @@ def restore(snapshot_id: int, codec: Codec) -> Op[tuple[int, int]]:
         },
         lambda rows: (rows[0][0], rows[0][1]),
         f"restore the snapshot {snapshot_id}",
-        # What is already as it should be is not written again.
-        Again.HARMLESS,
+        # A second run would change nothing more, but would tell other numbers.
+        Again.HARMFUL,
     )

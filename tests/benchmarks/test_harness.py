@@ -156,3 +156,18 @@ def test_what_became_of_the_events_by_counts():
     assert compare_counts(10, 11, 10) == Faults(duplicated=1)
     assert compare_counts(10, 11, 11) == Faults(duplicated=1)
     assert str(Faults(lost=1, torn=2)) == "1 lost, 2 torn"
+
+
+@pytest.mark.parametrize(
+    ("values", "met", "sure"),
+    [
+        ([1.0, 1.01, 1.02], True, True),
+        ([1.0, 1.02, 1.3], True, False),
+        ([1.3, 1.4, 1.5], False, True),
+    ],
+)
+def test_a_verdict_tells_when_the_interval_crosses_the_target(values, met, sure):
+    asked = [Comparison("arm", "base", at_most=1.1)]
+    arms = fixed("arm", values), fixed("base", [1.0] * 3)
+    result = harness.run(scenario(*arms, comparisons=asked, rounds=3, warmup=0))
+    assert (result.verdicts()[0].met, result.verdicts()[0].sure) == (met, sure)

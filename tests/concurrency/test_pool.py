@@ -69,6 +69,24 @@ async def test_tasks_share_one_connection_and_cancellation_leaks_none(database_u
             pass
 
 
+async def test_cancelled_at_any_moment_no_connection_is_lost(database_url):
+    """One connection, and a cancellation after each step of the event loop."""
+    async with AsyncMemory(database_url, pool=1, timeout=5) as memory:
+
+        async def work():
+            async with memory.transaction() as tx:
+                await tx.state.put("k", 1)
+            await memory.state.get("k")
+
+        for steps in range(60):
+            task = asyncio.ensure_future(work())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert await memory.state.put("after", steps)
+
+
 def test_closing_while_others_work_closes_every_connection(database_url):
     memory = Memory(database_url, pool=4)
     memory.open()

@@ -10,7 +10,7 @@ import threading
 import psycopg
 import pytest
 
-from pgmem import Event, Memory
+from pgmem import Event, Memory, migrate
 from pgmem.errors import NotOpen, OutcomeUnknown, PermissionDenied, Unavailable, VersionConflict
 
 
@@ -201,6 +201,22 @@ async def test_no_free_connection_is_told_in_bounded_time(form):
         assert await memory.state.get("k") is None
 
 
+def test_pool_that_cannot_be_filled_is_told_and_leaves_nothing(database_url):
+    threads = threading.active_count()
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        role = f"limited_{database_url.split('dbname=')[1].split()[0]}"
+        admin.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")
+        try:
+            migrate.grant(database_url, reader=role)
+            url = psycopg.conninfo.make_conninfo(database_url, user=role)
+            with pytest.raises(Unavailable, match="lower pool="):
+                Memory(url, pool=(3, 3), timeout=2).open()
+        finally:
+            admin.execute(f"DROP OWNED BY {role}")
+            admin.execute(f"DROP ROLE {role}")
+    assert threading.active_count() == threads
+
+
 def test_a_forked_child_must_open_its_own(memory):
     memory.state.put("k", 1)
     read, write = os.pipe()
@@ -238,8 +254,6 @@ async def test_role_without_privileges_is_told_so(form):
     with psycopg.connect(form.url, autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {role} LOGIN")
         try:
-            from pgmem import migrate
-
             migrate.grant(form.url, reader=role)
             url = psycopg.conninfo.make_conninfo(form.url, user=role)
             async with form.memory() as writer, form.memory(url) as reader:
