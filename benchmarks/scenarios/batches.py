@@ -1,4 +1,4 @@
-"""Many events in one call: pgmem's JSON batch beside a pipeline of XADDs.
+"""Many events in one call: pgmem's batch beside a pipeline of XADDs.
 
 Equal promises: pgmem strict, Redis with `appendfsync always`. Both clients send 1,000 events in
 one go and wait for all of the answers. An arm's time starts with the program's own objects.
@@ -7,6 +7,7 @@ one go and wait for all of the answers. An arm's time starts with the program's 
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,11 +15,28 @@ import orjson
 
 from benchmarks.audit import Faults, compare
 from benchmarks.harness import Arm, Comparison, Sample, Scenario
-from benchmarks.scenarios._base import AGENT, STREAM, TYPE, Bench, Entry, log_of, payload
+from benchmarks.scenarios._base import AGENT, STREAM, TYPE, Bench, Entry, Log, log_of, payload
 from pgmem import Event, Memory
 
 BATCH = 1_000
 KEY = "pgmem-benchmark"
+
+
+def _batches(
+    log: Log,
+    calls: int,
+    append: Callable[[Sequence[int]], None],
+    audit: Callable[[int, Sequence[int]], Faults],
+) -> Sample:
+    """Append some batches: events a second, and what is wrong with what was stored."""
+    head = log.head()
+    batches = [log.take(BATCH) for _ in range(calls)]
+    start = time.perf_counter()
+    for batch in batches:
+        append(batch)
+    took = time.perf_counter() - start
+    numbers = [n for batch in batches for n in batch]
+    return Sample(len(numbers) / took, audit(head, numbers))
 
 
 @contextlib.contextmanager
@@ -48,32 +66,11 @@ def append_1000(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     )
                 pipe.execute()
 
-        def audit_log(head: int, numbers: Sequence[int]) -> Faults:
-            return log.audit(head, numbers)
-
         def audit_redis(_: int, numbers: Sequence[int]) -> Faults:
             rows = client.xrange(KEY)
             found = [orjson.loads(fields[b"payload"])["n"] for _, fields in rows]
             client.delete(KEY)
             return compare(numbers, found)
-
-        def arm(
-            name: str,
-            append: Callable[[Sequence[int]], None],
-            audit: Callable[[int, Sequence[int]], Faults],
-            note: str,
-        ) -> Arm:
-            def once() -> Sample:
-                head = log.head()
-                batches = [log.take(BATCH) for _ in range(calls)]
-                start = time.perf_counter()
-                for batch in batches:
-                    append(batch)
-                took = time.perf_counter() - start
-                numbers = [n for batch in batches for n in batch]
-                return Sample(len(numbers) / took, audit(head, numbers))
-
-            return Arm(name, once, note)
 
         yield [
             Scenario(
@@ -81,8 +78,16 @@ def append_1000(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 f"append {BATCH:,} events of 200 B in one call, 1 client ({calls} calls a round)",
                 "events/s",
                 [
-                    arm("pgmem", pgmem, audit_log, "memory.events.append(stream, [1,000 events])"),
-                    arm("redis", pipeline, audit_redis, "pipeline of 1,000 XADD"),
+                    Arm(
+                        "pgmem",
+                        functools.partial(_batches, log, calls, pgmem, log.audit),
+                        "memory.events.append(stream, [1,000 events])",
+                    ),
+                    Arm(
+                        "redis",
+                        functools.partial(_batches, log, calls, pipeline, audit_redis),
+                        "pipeline of 1,000 XADD",
+                    ),
                 ],
                 [Comparison("pgmem", "redis", at_least=2.0, or_value=150_000)],
                 rounds=bench.counted(20, 5),
