@@ -59,6 +59,7 @@ _READER: Final = (
         (
             "events",
             "state",
+            "trimmed",
             "fold_snapshots",
             "state_snapshots",
             "state_snapshot_entries",
@@ -72,12 +73,16 @@ _READER: Final = (
 _WRITER: Final = (
     ("SELECT, INSERT", "TABLE", ("events",)),
     ("SELECT, INSERT, UPDATE", "TABLE", ("state",)),
-    ("SELECT, INSERT, UPDATE, DELETE", "TABLE", ("dedupe",)),
+    ("SELECT, INSERT, UPDATE, DELETE", "TABLE", ("dedupe", "consumers")),
     ("SELECT, INSERT, DELETE", "TABLE", ("fold_snapshots", "state_snapshots")),
     # Deleted by the foreign key, which acts with the owner's rights.
     ("SELECT, INSERT", "TABLE", ("state_snapshot_entries",)),
-    ("USAGE, SELECT", "SEQUENCE", ("events_position_seq", "dedupe_token_seq")),
-    ("SELECT", "TABLE", ("meta", VERSION_TABLE)),
+    (
+        "USAGE, SELECT",
+        "SEQUENCE",
+        ("events_position_seq", "dedupe_token_seq", "consumers_token_seq"),
+    ),
+    ("SELECT", "TABLE", ("meta", "trimmed", VERSION_TABLE)),
 )
 """Privileges, kind of object, objects."""
 

@@ -28,6 +28,7 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     Sequence,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -56,6 +57,8 @@ class Tables:
     events: Table
     state: Table
     dedupe: Table
+    consumers: Table
+    trimmed: Table
     fold_snapshots: Table
     state_snapshots: Table
     state_snapshot_entries: Table
@@ -86,6 +89,8 @@ def build(schema: str) -> Tables:
         events=_events(metadata),
         state=_state(metadata),
         dedupe=_dedupe(metadata),
+        consumers=_consumers(metadata),
+        trimmed=_trimmed(metadata),
         fold_snapshots=_fold_snapshots(metadata),
         state_snapshots=_state_snapshots(metadata),
         state_snapshot_entries=_state_snapshot_entries(metadata),
@@ -263,9 +268,13 @@ def _state(metadata: MetaData) -> Table:
         Column("version", BigInteger, nullable=False),
         Column("updated_at", _moment(), nullable=False, server_default=_now()),
         Column("expires_at", _moment()),
+        # 2: the last change is in the log, so a copy elsewhere learns of the next one. 1: the
+        # last change is in the log, and later ones may not be. 0: the last one is not in the log.
+        Column("recording", SmallInteger, nullable=False, server_default=text("1")),
         PrimaryKeyConstraint("key", name="state_pkey"),
         _length("state", "key"),
         CheckConstraint("version > 0", name="state_version_positive"),
+        CheckConstraint("recording BETWEEN 0 AND 2", name="state_recording_known"),
     )
     # No further index and room on every page: updates stay HOT, the table stays small.
     _after(
@@ -299,6 +308,45 @@ def _dedupe(metadata: MetaData) -> Table:
     )
     _after(table, f'ALTER TABLE "{metadata.schema}".dedupe SET (fillfactor = 90)')
     return table
+
+
+def _consumers(metadata: MetaData) -> Table:
+    token = Sequence("consumers_token_seq", metadata=metadata, schema=metadata.schema)
+    table = Table(
+        "consumers",
+        metadata,
+        Column("name", _text(), nullable=False),
+        Column("selection", _json(), nullable=False),
+        Column("position", BigInteger, nullable=False),
+        Column("token", BigInteger, nullable=False, server_default=token.next_value()),
+        Column("owner", _text()),
+        Column("lease_until", _moment()),
+        # The history that the position was made in: the server and its timeline.
+        Column("system_identifier", BigInteger, nullable=False),
+        Column("timeline", Integer, nullable=False),
+        Column("created_at", _moment(), nullable=False, server_default=_now()),
+        Column("updated_at", _moment(), nullable=False, server_default=_now()),
+        PrimaryKeyConstraint("name", name="consumers_pkey"),
+        _length("consumers", "name"),
+        CheckConstraint("position >= 0", name="consumers_position_positive"),
+    )
+    # Few rows that change all the time: half of each page is room for HOT updates.
+    _after(table, f'ALTER TABLE "{metadata.schema}".consumers SET (fillfactor = 50)')
+    return table
+
+
+def _trimmed(metadata: MetaData) -> Table:
+    # Up to which position retention has removed events: of one stream, or ('') of the whole log.
+    return Table(
+        "trimmed",
+        metadata,
+        Column("stream", _text(), nullable=False),
+        Column("position", BigInteger, nullable=False, autoincrement=False),
+        Column("trimmed_at", _moment(), nullable=False, server_default=_now()),
+        PrimaryKeyConstraint("stream", name="trimmed_pkey"),
+        CheckConstraint(f"octet_length(stream) <= {STREAM_BYTES}", name="trimmed_stream_length"),
+        CheckConstraint("position > 0", name="trimmed_position_positive"),
+    )
 
 
 def _fold_snapshots(metadata: MetaData) -> Table:
