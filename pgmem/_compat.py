@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import select
 import sys
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -23,6 +26,185 @@ Lock = threading.Lock
 
 asleep = asyncio.sleep
 sleep = time.sleep
+
+
+class AWakeup:
+    """Wakes the one task that waits, from any thread; a call while nobody waits is kept."""
+
+    def __init__(self) -> None:
+        self._called = False
+        self._waiter: asyncio.Future[bool] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+
+    def set(self) -> None:
+        """Wake who waits, or the next one who does."""
+        if self._loop is None or threading.get_ident() == self._thread:
+            self._set()
+        else:
+            with suppress(RuntimeError):  # The loop is closed: nobody waits.
+                self._loop.call_soon_threadsafe(self._set)
+
+    def _set(self) -> None:
+        if self._waiter is None:
+            self._called = True
+        elif not self._waiter.done():
+            self._waiter.set_result(True)
+
+    async def wait(self, timeout: float | None) -> bool:
+        """Wait for a call, at most `timeout` seconds (None: for ever); tells whether one came."""
+        self._loop = loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        if self._called:
+            self._called = False
+            return True
+        if timeout is not None and timeout <= 0:
+            return False
+        waiter = self._waiter = loop.create_future()
+        timer = None if timeout is None else loop.call_later(timeout, _expire, waiter)
+        try:
+            return bool(await waiter)
+        except asyncio.CancelledError:
+            # A call that came together with the cancellation is kept for the next one.
+            self._called = bool(waiter.done() and not waiter.cancelled() and waiter.result())
+            raise
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+
+def _expire(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)
+
+
+class Wakeup:
+    """Wakes the one thread that waits, from any thread; a call while nobody waits is kept."""
+
+    def __init__(self) -> None:
+        self._called = threading.Lock()  # taken: nobody has called
+        self._called.acquire()
+
+    def set(self) -> None:
+        """Wake who waits, or the next one who does."""
+        with suppress(RuntimeError):  # Called already.
+            self._called.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for a call, at most `timeout` seconds (None: for ever); tells whether one came."""
+        return self._called.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+
+
+class AReadable:
+    """Waits until a socket has something to read, or somebody calls."""
+
+    def __init__(self) -> None:
+        self._wakeup = AWakeup()
+
+    def set(self) -> None:
+        """Wake who waits, from any thread."""
+        self._wakeup.set()
+
+    async def wait(self, socket: int, timeout: float) -> None:
+        """Wait at most `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(socket, self._wakeup.set)
+        try:
+            await self._wakeup.wait(timeout)
+        finally:
+            loop.remove_reader(socket)
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+
+
+class Readable:
+    """Waits until a socket has something to read, or somebody calls."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._lock = threading.Lock()  # `set` must not write to a number that is a new file's
+        self._poll = select.poll()
+        self._poll.register(self._read, select.POLLIN)
+        self._socket = -1
+
+    def set(self) -> None:
+        """Wake who waits, from any thread."""
+        with self._lock:
+            if self._write >= 0:
+                with suppress(BlockingIOError):  # Full: it is awake.
+                    os.write(self._write, b"!")
+
+    def wait(self, socket: int, timeout: float) -> None:
+        """Wait at most `timeout` seconds."""
+        if socket != self._socket:
+            if self._socket >= 0:
+                with suppress(KeyError):
+                    self._poll.unregister(self._socket)
+            self._poll.register(socket, select.POLLIN)
+            self._socket = socket
+        for ready, _ in self._poll.poll(max(0.0, timeout * 1000)):
+            if ready == self._read:
+                os.read(self._read, 1024)
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        with self._lock:
+            read, write = self._read, self._write
+            self._read = self._write = -1
+        if write >= 0:
+            os.close(read)
+            os.close(write)
+
+
+class AWorker:
+    """A task in the background, which ends when its function returns."""
+
+    def __init__(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        self._task = asyncio.get_running_loop().create_task(run(), name=name)
+
+    @property
+    def here(self) -> bool:
+        """Whether the caller is the worker itself."""
+        return asyncio.current_task() is self._task
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs, in a loop that still runs."""
+        return not self._task.done() and not self._task.get_loop().is_closed()
+
+    async def join(self, patience: float) -> None:
+        """Wait until it ends; after `patience` seconds, cancel it."""
+        if self._task.get_loop() is asyncio.get_running_loop():
+            done, _ = await asyncio.wait([self._task], timeout=patience)
+            if not done:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+
+
+class Worker:
+    """A thread in the background, which ends when its function returns."""
+
+    def __init__(self, run: Callable[[], None], name: str) -> None:
+        self._thread = threading.Thread(target=run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def here(self) -> bool:
+        """Whether the caller is the worker itself."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._thread.is_alive()
+
+    def join(self, patience: float) -> None:
+        """Wait until it ends, at most `patience` seconds."""
+        self._thread.join(patience)
 
 
 async def maybe_await(value: Any) -> Any:
