@@ -16,6 +16,8 @@
     │   └── TransactionConflict            serialization failure, deadlock: run it all again
     ├── CallbackFailed                     a function given to update() or run_once() raised
     ├── SnapshotNotFound
+    ├── HistoryRewritten                   positions belong to another history of the log
+    ├── PositionTrimmed                    retention has removed what the reader has not read
     ├── OutcomeUnknown                     the connection broke while a write was under way
     ├── Unavailable                        no server, no free connection, in the time allowed
     ├── NotOpen                            used before open(), after close(), or in a forked child
@@ -125,6 +127,38 @@ class CallbackFailed(PgmemError):
 
 class SnapshotNotFound(PgmemError):
     """The snapshot that was asked for does not exist."""
+
+
+class HistoryRewritten(PgmemError):
+    """A position belongs to another history of the log: a failover, or a restored backup.
+
+    Attributes:
+        position: the position that the reader had reached, if it had one.
+        expected: the `History` that it belongs to.
+        found: the `History` that the log has now.
+    """
+
+    def __init__(
+        self, message: str, *, position: int | None, expected: Any, found: Any
+    ) -> None:
+        super().__init__(message)
+        self.position = position
+        self.expected = expected
+        self.found = found
+
+
+class PositionTrimmed(PgmemError):
+    """Retention has removed events that the reader has not read.
+
+    Attributes:
+        position: the reader's position: what came after it is asked for.
+        trimmed_to: events up to this position were removed.
+    """
+
+    def __init__(self, message: str, *, position: int, trimmed_to: int) -> None:
+        super().__init__(message)
+        self.position = position
+        self.trimmed_to = trimmed_to
 
 
 class OutcomeUnknown(PgmemError):

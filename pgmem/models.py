@@ -141,6 +141,8 @@ class StateChange(NamedTuple):
         deleted: True if the entry was deleted.
         value: the new value; None if deleted or touched.
         expires_at: when the entry expires; None if never.
+        position: the event's position.
+        agent_id: who changed it, if somebody said so.
     """
 
     key: str
@@ -148,6 +150,8 @@ class StateChange(NamedTuple):
     deleted: bool
     value: Any
     expires_at: datetime | None
+    position: int = 0
+    agent_id: str | None = None
 
 
 class RecordedEvent(NamedTuple):
@@ -190,7 +194,13 @@ class RecordedEvent(NamedTuple):
             if self.state_value_json is not None:
                 value = orjson.loads(self.state_value_json)
         return StateChange(
-            self.state_key, self.state_version, deleted, value, self.state_expires_at
+            self.state_key,
+            self.state_version,
+            deleted,
+            value,
+            self.state_expires_at,
+            self.position,
+            self.agent_id,
         )
 
 
@@ -273,6 +283,18 @@ class Folded(NamedTuple, Generic[S]):
 
     value: S
     position: int
+
+
+class History(NamedTuple):
+    """Which history a position belongs to.
+
+    Attributes:
+        system_identifier: of the server's cluster.
+        timeline: of the cluster's log; it changes when a replica is promoted. None on a standby.
+    """
+
+    system_identifier: int
+    timeline: int | None
 
 
 class StateSnapshot(NamedTuple):

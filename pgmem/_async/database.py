@@ -26,9 +26,11 @@ from pgmem.errors import (
     SchemaTooOld,
     Unavailable,
 )
+from pgmem.models import History
 from pgmem.names import SCHEMA_REVISION
-from pgmem.ops import Op, Row
+from pgmem.ops import Again, Op, Row
 from pgmem.ops.faults import translate
+from pgmem.ops.page import read_history, rewritten_error
 from pgmem.url import redacted
 
 log = logging.getLogger("pgmem")
@@ -57,12 +59,25 @@ async def fetch(
 
 
 class AsyncDatabase:
-    """One process's connections to one schema."""
+    """One process's connections to one schema.
+
+    Attributes:
+        history: the history of the log that this memory was opened on.
+    """
 
     def __init__(
-        self, conninfo: str, *, schema: str, relaxed: bool, sizes: tuple[int, int], timeout: float
+        self,
+        conninfo: str,
+        *,
+        schema: str,
+        relaxed: bool,
+        sizes: tuple[int, int],
+        timeout: float,
+        pooled: bool = False,
     ) -> None:
         self.conninfo = conninfo
+        self.history = History(0, None)
+        self._found: History | None = None
         self.schema = schema
         self.relaxed = relaxed
         self.timeout = timeout
@@ -74,7 +89,15 @@ class AsyncDatabase:
             "connect_timeout": max(2, int(timeout)),
             **conninfo_to_dict(conninfo),
         }
-        self._links = AsyncLinks(self._options, where=self.where, sizes=sizes, timeout=timeout)
+        self._links = AsyncLinks(
+            self._options,
+            where=self.where,
+            sizes=sizes,
+            timeout=timeout,
+            # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
+            prepare=not pooled,
+            on_connect=self._meet,
+        )
         self.acquire = self._links.acquire
         self.give_back = self._links.give_back
 
@@ -107,7 +130,51 @@ class AsyncDatabase:
         async with link:
             await self._check_schema(link)
             self._channel = await self._find_channel(link)
+            self.history = await self._read_history(link)
             self._statements.clear()
+
+    async def _read_history(self, link: psycopg.AsyncConnection[Any]) -> History:
+        op = read_history()
+        try:
+            return op.parse(await fetch(link, self.statement(op, "silent", relaxed=False), {}))
+        except psycopg.Error as error:
+            raise translate(error, op.action) from None
+
+    async def _meet(self, link: psycopg.AsyncConnection[Any]) -> None:
+        self.meet(await self._read_history(link))
+
+    def meet(self, history: History) -> None:
+        """Take in which history a connection has found.
+
+        A standby has no timeline of its own: its history goes on when it is promoted.
+        """
+        known = self.history
+        if history.system_identifier == known.system_identifier:
+            if history.timeline is None or history.timeline == known.timeline:
+                return
+            if known.timeline is None:
+                self.history = history
+                return
+        self._found = history
+
+    def check_history(self, position: int | None = None) -> None:
+        """Refuse to go on from a position of another history.
+
+        Raises:
+            HistoryRewritten: the log is not the one that this memory was opened on.
+        """
+        if self._found is not None:
+            raise rewritten_error(self.history, self._found, position)
+
+    def check_timeline(self, timeline: int | None, position: int | None = None) -> None:
+        """Take in which timeline a page of the log came from, and refuse another one.
+
+        Raises:
+            HistoryRewritten: as `check_history`.
+        """
+        if timeline != self.history.timeline:
+            self.meet(History(self.history.system_identifier, timeline))
+        self.check_history(position)
 
     def _unreachable(self, error: psycopg.OperationalError) -> Unavailable:
         # The message may repeat the URL's parameters, but never the password: libpq leaves it out.
@@ -163,6 +230,15 @@ class AsyncDatabase:
             dialect = sql.Dialect(self.schema, self._channel, bell, relaxed)
             found = self._statements[known] = sql.statement(op.statement, dialect, op.marks)
         return found
+
+    def params(self, op: Op[Any]) -> dict[str, Any]:
+        """The parameters of an op's statement."""
+        return op.params if op.again is Again.READS else {**op.params, "channel": self._channel}
+
+    @property
+    def hears(self) -> bool:
+        """Whether this role knows the doorbell."""
+        return self._channel != ""
 
     def bell_answered(self, rows: Sequence[Row]) -> None:
         """Leave the bell alone for a while if the notification queue is filling up."""

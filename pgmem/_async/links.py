@@ -18,8 +18,8 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
@@ -88,10 +88,6 @@ class AsyncLink(psycopg.AsyncConnection[TupleRow]):
         return self.pgconn.status != ConnStatus.OK
 
 
-async def _configure(link: psycopg.AsyncConnection[Any]) -> None:
-    cast("AsyncLink", link).prepare_for_use()
-
-
 class AsyncLinks:
     """The pool, and the few connections at hand in front of it.
 
@@ -100,12 +96,26 @@ class AsyncLinks:
         where: the server, for messages.
         sizes: the least and the most connections.
         timeout: seconds to wait for one.
+        prepare: whether statements are prepared.
+        on_connect: is called with each new connection.
     """
 
     def __init__(
-        self, options: dict[str, Any], *, where: str, sizes: tuple[int, int], timeout: float
+        self,
+        options: dict[str, Any],
+        *,
+        where: str,
+        sizes: tuple[int, int],
+        timeout: float,
+        prepare: bool,
+        on_connect: Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]],
     ) -> None:
-        self._options = options
+        self._options = {
+            **options,
+            "autocommit": True,
+            "prepare_threshold": 1 if prepare else None,
+        }
+        self._on_connect = on_connect
         self._where = where
         self._sizes = sizes
         self._timeout = timeout
@@ -130,11 +140,11 @@ class AsyncLinks:
         pool = AsyncConnectionPool(
             "",
             connection_class=AsyncLink,
-            kwargs={**self._options, "autocommit": True, "prepare_threshold": 1},
+            kwargs=self._options,
             min_size=least,
             max_size=most,
             timeout=self._timeout,
-            configure=_configure,
+            configure=self._configure,
             open=False,
             name="pgmem",
         )
@@ -152,6 +162,10 @@ class AsyncLinks:
                 await pool.close()
         self._pool = pool
         self._pid = os.getpid()
+
+    async def _configure(self, link: AsyncLink) -> None:
+        link.prepare_for_use()
+        await self._on_connect(link)
 
     async def close(self) -> None:
         """Close every connection; those that are in use, when they are given back."""

@@ -121,7 +121,8 @@ class AsyncPoolRunner:
         database = self._database
         link = await database.acquire(op.action)
         try:
-            rows = await link.run(database.statement(op, bell, relaxed=database.relaxed), op.params)
+            query = database.statement(op, bell, relaxed=database.relaxed)
+            rows = await link.run(query, database.params(op))
             if link.unconfirmed:
                 database.check_confirmed(link, op.action)
         except psycopg.Error as error:
@@ -344,7 +345,7 @@ class AsyncBoundRunner:
         query = self._database.statement(op, "ring", relaxed=False)
         for _ in range(MAX_RACES):
             try:
-                rows = await fetch(link, query, op.params)
+                rows = await fetch(link, query, self._database.params(op))
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace:

@@ -7,13 +7,15 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {sequence} the sequence that positions come from, likewise
     {tokens}   the sequence that fencing tokens come from, likewise
     {bell}     rings the doorbell; see `BELLS`
+    {letter}   what rides on it: nothing, or (the mark `INLINE`) the CTE `event` as text
     {commit}   sets synchronous_commit for this transaction where durability is relaxed
     {include x}  the text of the file x.sql: a piece that several statements share
     {filter} {direction}  pieces that the ops choose from a fixed list (`marks`)
 
-Parameters are psycopg's named ones, `%(key)s`. Nothing of a user is ever formatted into a
-statement: the schema's name is checked against an allow-list and quoted, the channel and the lock
-are literals made here.
+Parameters are psycopg's named ones, `%(key)s`; where there is a bell, `%(channel)s` is one: the
+channel's name is a secret, and other roles can see a statement's text. Nothing of a user is ever
+formatted into a statement: the schema's name is checked against an allow-list and quoted, the lock
+is a literal made here.
 
 This module reads files; it runs nothing.
 """
@@ -36,15 +38,18 @@ BELLS: dict[Bell, str] = {
     "try": """CASE
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
         WHEN NOT pg_catalog.pg_try_advisory_xact_lock({bell_lock}) THEN 'taken'
-        WHEN pg_catalog.pg_notify({channel}, '') IS NULL THEN NULL
+        WHEN pg_catalog.pg_notify(%(channel)s, {letter}) IS NULL THEN NULL
         ELSE 'rung' END""",
     # Transactions of unknown length must not hold the bell: they ring without the lock.
     "ring": """CASE
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
-        WHEN pg_catalog.pg_notify({channel}, '') IS NULL THEN NULL
+        WHEN pg_catalog.pg_notify(%(channel)s, '') IS NULL THEN NULL
         ELSE 'rung' END""",
     "silent": "'silent'::text",
 }
+
+INLINE = ("letter", "inline")
+"""The mark for sending the event itself with the bell."""
 
 _COMMITS = {
     True: "pg_catalog.set_config('synchronous_commit', 'off', true)",
@@ -107,7 +112,13 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
         FileNotFoundError: there is no such statement.
     """
     text = _INCLUDE.sub(lambda found: _uncommented(found[1]), _uncommented(name))
-    pieces = {"bell": BELLS[dialect.bell], "commit": _COMMITS[dialect.relaxed], **dict(marks)}
+    letter = _uncommented("event_letter") if INLINE in marks else "''"
+    pieces = {
+        "bell": BELLS[dialect.bell],
+        "commit": _COMMITS[dialect.relaxed],
+        **dict(marks),
+        "letter": letter,
+    }
     for mark, piece in pieces.items():
         text = text.replace(f"{{{mark}}}", piece)
     schema = sql.Identifier(dialect.schema)
@@ -119,7 +130,6 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
             events=sql.Literal(f"{quoted}.events"),
             sequence=sql.Literal(f"{quoted}.events_position_seq"),
             tokens=sql.Literal(f"{quoted}.dedupe_token_seq"),
-            channel=sql.Literal(dialect.channel),
             bell_lock=sql.Literal(bell_lock(dialect.channel)),
         )
         .as_bytes(None)

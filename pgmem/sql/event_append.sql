@@ -2,6 +2,6 @@
 WITH event AS (
     INSERT INTO {schema}.events (stream, type, payload, agent_id, metadata)
     VALUES (%(stream)s, %(type)s, %(payload)s, %(agent_id)s, %(metadata)s)
-    RETURNING position
+    RETURNING *
 )
 SELECT position, {commit}, {bell} FROM event

@@ -1,0 +1,182 @@
+"""Pages of the log, read forwards, and letters: what a reader needs beside the events themselves.
+
+In front of each page stands a row that tells where the log stands: how far positions have been
+drawn, which timeline it is on, and what retention has removed. It comes from the same snapshot as
+the events, so nothing can fall between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
+from typing import NamedTuple
+
+import orjson
+
+from pgmem.errors import HistoryRewritten, PositionTrimmed
+from pgmem.models import History
+from pgmem.ops import Op, Row
+from pgmem.ops.selection import Selection
+from pgmem.ops.values import check_count
+
+ALWAYS = "-infinity"
+"""Tell of whatever was trimmed, whenever that was."""
+NEVER = "infinity"
+"""The reader begins at whatever there is: tell of nothing that was trimmed."""
+
+_LETTER_FORM = 1
+_LETTER_COLUMNS = 13
+
+PAGE_BYTES = 4 * 1024 * 1024
+PAGE_FIRST, PAGE_MOST = 200, 2_000
+
+
+class PageHead(NamedTuple):
+    """Where the log stands.
+
+    Attributes:
+        head: the highest position drawn.
+        timeline: of the log; None on a standby.
+        trimmed: retention removed selected events behind `after`, up to this position; or None.
+        now: the server's time.
+    """
+
+    head: int
+    timeline: int | None
+    trimmed: int | None
+    now: datetime
+
+
+class Page(NamedTuple):
+    """A part of the log: the events as rows, in order."""
+
+    head: PageHead
+    rows: list[Row]
+
+
+def _parse(rows: Sequence[Row]) -> Page:
+    front = next(row for row in rows if row[0] == 0)
+    timeline = None if front[3] is None else int(front[3], 16)
+    head = PageHead(front[2], timeline, front[9], front[7])
+    return Page(head, list(rows[1:]) if rows[0] is front else [r for r in rows if r is not front])
+
+
+def read_page(selection: Selection, *, limit: int, since: datetime | str) -> Op[Page]:
+    """Read a page.
+
+    Args:
+        selection: which events, and between which positions.
+        limit: at most so many events.
+        since: the reader knows what was trimmed up to this moment.
+    """
+    return Op(
+        "event_page",
+        {
+            **selection.params(),
+            "since": since,
+            "limit": check_count(limit, "limit", minimum=1, maximum=100_000),
+        },
+        _parse,
+        "read events",
+        marks=selection.marks(),
+    )
+
+
+def read_tail(
+    after: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: int
+) -> Op[Page]:
+    """Read what is new: in the gaps seen before, and behind all that was seen.
+
+    Args:
+        after: all that was seen is up to here.
+        gaps: the lowest and the highest position of each.
+        limit: at most so many events behind `after`.
+        late: at most so many events in the gaps: the first ones.
+    """
+    return Op(
+        "event_tail",
+        {
+            "after": after,
+            "since": ALWAYS,
+            "low": [low for low, _ in gaps],
+            "high": [high for _, high in gaps],
+            "limit": limit,
+            "late": late,
+        },
+        _parse,
+        "follow the log",
+        marks=(("trimmed", ""),),
+    )
+
+
+def read_history() -> Op[History]:
+    """Read which history the log has now."""
+    return Op(
+        "history_read",
+        {},
+        lambda rows: History(*rows[0]),
+        "see which history the log has",
+    )
+
+
+def trimmed_error(after: int, trimmed: int) -> PositionTrimmed:
+    """The error of a reader that stands below what retention removed."""
+    return PositionTrimmed(
+        f"events after position {after} were asked for, and retention has removed events up to "
+        f"position {trimmed}: those between are missing. Rebuild what you derive from them (from "
+        f"a snapshot, or from the state), and go on with after={trimmed}",
+        position=after,
+        trimmed_to=trimmed,
+    )
+
+
+def rewritten_error(known: History, found: History, position: int | None = None) -> HistoryRewritten:
+    """The error of a reader whose positions belong to another history of the log."""
+    return HistoryRewritten(
+        f"the log has another history than the one that this reader followed"
+        f"{'' if position is None else f' up to position {position}'}: server "
+        f"{known.system_identifier}, timeline {known.timeline} before; server "
+        f"{found.system_identifier}, timeline {found.timeline} now (a failover, or a restored "
+        f"backup). Events that were read may be gone, and their positions stand for others. "
+        f"Compare what you have done since, then open a new Memory and choose where to go on",
+        position=position,
+        expected=known,
+        found=found,
+    )
+
+
+def open_letter(text: str, zone: tzinfo) -> Row | None:
+    """The event that came with the doorbell, as a row; None if it is no letter that we know."""
+    if not text:
+        return None
+    try:
+        content = orjson.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, list) or len(content) != _LETTER_COLUMNS + 1:
+        return None
+    if content[0] != _LETTER_FORM:
+        return None
+    row = content[1:]
+    for moment in (7, 12):
+        if row[moment] is not None:
+            row[moment] = datetime.fromisoformat(row[moment]).astimezone(zone)
+    return tuple(row)
+
+
+def row_bytes(row: Row) -> int:
+    """About how much memory a row takes."""
+    return 500 + len(row[4]) + len(row[6] or "") + len(row[10] or "")
+
+
+class PageSize:
+    """How many events to ask for: as many as fit a few megabytes, judged by those just read."""
+
+    def __init__(self) -> None:
+        self.limit = PAGE_FIRST
+
+    def learn(self, rows: Sequence[Row]) -> None:
+        """Take in a page."""
+        if rows:
+            fitting = PAGE_BYTES * len(rows) // sum(map(row_bytes, rows))
+            self.limit = max(1, min(PAGE_MOST, 2 * self.limit, fitting))

@@ -1,0 +1,152 @@
+"""The end of the log: which of the events seen there are final, and what is still to be read.
+
+::
+
+    positions   … 40 41 42  .  44 45  .  .  48        "." not visible: being written, or rolled back
+                      ^     └gap┘     └gap┘  ^
+               position = 42                 seen = 48; 44, 45 and 48 are pending
+
+    a look   reads what is in the gaps now, and what is behind `seen`. Without a gap, all of it is
+             final at once, and `position` = `seen`: the head of the log, nothing is in flight.
+    a gap    is filled by a later look: its writer has committed; or is void: its writers are gone
+             (`pgmem.ops.frontier.Watch`), and a look that began after that did not find it.
+
+Each position is read once, however long a gap stays open. (Method: DESIGN.md, section 5.)
+
+No I/O and no clock here: the caller brings what it read, and decides when to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pgmem.ops import Row
+from pgmem.ops.frontier import Watch, Writers
+from pgmem.ops.page import Page, row_bytes
+
+MAX_PENDING_BYTES = 32 * 1024 * 1024
+"""No more is read behind a gap than so much; what follows is read when the gap is resolved."""
+
+
+class Taken(NamedTuple):
+    """What a look brought.
+
+    Attributes:
+        seen: events that were not seen before, final or not.
+        final: events that have become final, in order; all in front of them were given before.
+    """
+
+    seen: Sequence[Row]
+    final: Sequence[Row]
+
+
+class Tail:
+    """Follows the end of the log from a position on, below which everything is known.
+
+    Attributes:
+        position: everything up to it is final, and was given out.
+        seen: everything up to it was looked at; what was not there is in `gaps`.
+        gaps: ranges of positions that were not visible, in order.
+    """
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.seen = position
+        self.gaps: list[tuple[int, int]] = []
+        self._pending: list[Row] = []
+        self._pending_bytes = 0
+        self._watch = Watch()
+        self._void_to = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is pending that nothing more should be read behind the gaps."""
+        return self._pending_bytes > MAX_PENDING_BYTES
+
+    def accept(self, row: Row) -> bool:
+        """Take in an event that arrived by itself; tells whether it is the next one.
+
+        It was committed before it was sent, and nothing is missing in front of it: it is final.
+        """
+        if row[0] != self.seen + 1 or self.gaps:
+            return False
+        self.position = self.seen = row[0]
+        return True
+
+    def observe(self, writers: Writers) -> None:
+        """Take in who writes. What the next look does not find of what is resolved now is void."""
+        self._void_to = max(self._void_to, self._watch.observe(writers))
+
+    def take(self, page: Page, *, limit: int, late_limit: int) -> Taken:
+        """Take in what a look has found.
+
+        Args:
+            page: the events in the gaps, and behind `seen`.
+            limit: how many were asked for behind `seen`.
+            late_limit: how many were asked for in the gaps.
+        """
+        late = [row for row in page.rows if row[0] <= self.seen]
+        new = [row for row in page.rows if row[0] > self.seen]
+        last = new[-1][0] if new else self.seen
+        covered = last if len(new) >= limit else max(page.head.head, last)
+        # Where there was more in the gaps than was asked for, the rest is not known.
+        asked_to = late[-1][0] if len(late) >= late_limit else self.seen
+        void_to = min(self._void_to, asked_to)
+        self.gaps = [
+            *_above(void_to, _without(self.gaps, late)),
+            *_above(self._void_to, _between(self.seen, new, covered)),
+        ]
+        self.seen = covered
+        return self._settle(late, new)
+
+    def _settle(self, late: list[Row], new: list[Row]) -> Taken:
+        """Give out what no gap is in front of."""
+        seen = [*late, *new]
+        pending = [*self._pending, *seen]
+        if late:
+            pending.sort(key=_position)
+        if not self.gaps:
+            self._watch, self._void_to = Watch(), 0
+            self.position, self._pending, self._pending_bytes = self.seen, [], 0
+            return Taken(seen, pending)
+        first_gap = self.gaps[0][0]
+        final = [row for row in pending if row[0] < first_gap]
+        self.position = first_gap - 1
+        self._pending = pending[len(final) :]
+        self._pending_bytes = sum(map(row_bytes, self._pending))
+        return Taken(seen, final)
+
+
+def _position(row: Row) -> int:
+    return int(row[0])
+
+
+def _above(void_to: int, gaps: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    """What is left of the gaps when all up to `void_to` is known never to come."""
+    return ((max(low, void_to + 1), high) for low, high in gaps if high > void_to)
+
+
+def _between(seen: int, rows: Iterable[Row], covered: int) -> Iterable[tuple[int, int]]:
+    """The ranges that are missing between `seen` and `covered`."""
+    for row in rows:
+        if row[0] > seen + 1:
+            yield seen + 1, row[0] - 1
+        seen = row[0]
+    if covered > seen:
+        yield seen + 1, covered
+
+
+def _without(gaps: Iterable[tuple[int, int]], rows: Sequence[Row]) -> Iterable[tuple[int, int]]:
+    """What is left of the gaps when some events in them have appeared, in the gaps' order."""
+    found = sorted(row[0] for row in rows)
+    at = 0
+    for low, high in gaps:
+        start = low
+        while at < len(found) and found[at] <= high:
+            if found[at] > start:
+                yield start, found[at] - 1
+            start = found[at] + 1
+            at += 1
+        if start <= high:
+            yield start, high
