@@ -234,9 +234,11 @@ def grant_sql(
 ) -> str:
     """The SQL that gives roles no more than reading, or reading and writing, needs.
 
-    A reader sees events, state and snapshots, and neither the idempotency keys nor the
-    doorbell's channel. A writer cannot change or remove an event. Grants add up: nothing that a
-    role was given before is taken back.
+    A reader sees events, state, snapshots and up to where events were trimmed, and neither the
+    idempotency keys, the stored consumers nor the doorbell's channel. A writer cannot change or
+    remove an event. Grants add up: nothing that a role was given before is taken back.
+
+    A migration that makes tables gives nobody rights on them: grant again after it.
 
     Args:
         schema: the schema.

@@ -167,6 +167,11 @@ def _now() -> TextClause:
     return text("clock_timestamp()")  # now() would be the start of a caller's long transaction
 
 
+def _since(revision: str) -> dict[str, str]:
+    """For a column that an earlier revision of its table did not have."""
+    return {"since": revision}
+
+
 def _length(table: str, column: str, most: int = NAME_BYTES) -> CheckConstraint:
     return CheckConstraint(
         f"octet_length({column}) BETWEEN 1 AND {most}", name=f"{table}_{column}_length"
@@ -270,7 +275,9 @@ def _state(metadata: MetaData) -> Table:
         Column("expires_at", _moment()),
         # 2: the last change is in the log, so a copy elsewhere learns of the next one. 1: the
         # last change is in the log, and later ones may not be. 0: the last one is not in the log.
-        Column("recording", SmallInteger, nullable=False, server_default=text("1")),
+        Column(
+            "recording", SmallInteger, nullable=False, server_default=text("1"), info=_since("0002")
+        ),
         PrimaryKeyConstraint("key", name="state_pkey"),
         _length("state", "key"),
         CheckConstraint("version > 0", name="state_version_positive"),
@@ -341,7 +348,7 @@ def _trimmed(metadata: MetaData) -> Table:
         "trimmed",
         metadata,
         Column("stream", _text(), nullable=False),
-        Column("position", BigInteger, nullable=False, autoincrement=False),
+        Column("position", BigInteger, nullable=False),
         Column("trimmed_at", _moment(), nullable=False, server_default=_now()),
         PrimaryKeyConstraint("stream", name="trimmed_pkey"),
         CheckConstraint(f"octet_length(stream) <= {STREAM_BYTES}", name="trimmed_stream_length"),
@@ -417,6 +424,7 @@ def _meta(metadata: MetaData) -> Table:
 
 
 TABLE_COLUMNS: Final = {
-    table.name: frozenset(table.columns.keys()) for table in tables().metadata.tables.values()
+    table.name: frozenset(c.name for c in table.columns if "since" not in c.info)
+    for table in tables().metadata.tables.values()
 }
-"""The columns of each table, by its name."""
+"""The columns that each table has at any revision: one not migrated yet is pgmem's, too."""

@@ -29,11 +29,11 @@ def test_from_nothing_to_checked_and_back(pgmem, make_database):
     url = make_database()
     at = ("--url", url, "--schema", "mine")
     assert pgmem("migrate", "current", *at) == (0, "(none)\n", "")
-    assert pgmem("migrate", "up", *at) == (0, "schema mine: (none) → 0001\n", "")
-    assert pgmem("migrate", "up", *at) == (0, "schema mine is at 0001: nothing to do\n", "")
-    assert pgmem("migrate", "current", *at) == (0, "0001\n", "")
+    assert pgmem("migrate", "up", *at) == (0, "schema mine: (none) → 0002\n", "")
+    assert pgmem("migrate", "up", *at) == (0, "schema mine is at 0002: nothing to do\n", "")
+    assert pgmem("migrate", "current", *at) == (0, "0002\n", "")
     assert pgmem("migrate", "check", *at)[0] == 0
-    assert pgmem("migrate", "down", "base", "--yes", *at) == (0, "schema mine: 0001 → (none)\n", "")
+    assert pgmem("migrate", "down", "base", "--yes", *at) == (0, "schema mine: 0002 → (none)\n", "")
     code, out, err = pgmem("migrate", "check", *at)
     assert (code, out) == (1, "")
     assert (
@@ -48,16 +48,16 @@ def test_json(pgmem, make_database):
     assert json.loads(pgmem("migrate", "up", *at)[1]) == {
         "schema": "pgmem",
         "before": None,
-        "after": "0001",
+        "after": "0002",
     }
     assert json.loads(pgmem("migrate", "current", *at)[1]) == {
         "schema": "pgmem",
-        "revision": "0001",
-        "needed": "0001",
+        "revision": "0002",
+        "needed": "0002",
     }
     assert json.loads(pgmem("migrate", "check", *at)[1]) == {
         "schema": "pgmem",
-        "revision": "0001",
+        "revision": "0002",
         "ok": True,
         "problems": [],
     }
@@ -113,6 +113,26 @@ def test_grant(pgmem, database_url):
     with psycopg.connect(database_url) as server:
         (role,) = server.execute("SELECT current_user").fetchone()
     assert pgmem("migrate", "grant", "--url", database_url, "--writer", role)[0] == 0
+
+
+def test_a_step_from_the_first_revision_and_back_to_it(pgmem, make_database):
+    at = ("--url", make_database())
+    assert pgmem("migrate", "up", "0001", *at)[1] == "schema pgmem: (none) → 0001\n"
+    assert json.loads(pgmem("migrate", "current", "--json", *at)[1]) == {
+        "schema": "pgmem",
+        "revision": "0001",
+        "needed": "0002",
+    }
+    for command in (["check"], ["grant", "--reader", "r"]):
+        code, out, err = pgmem("migrate", *command, *at)
+        assert (code, out) == (1, "")
+        assert "is at revision 0001, and this library needs 0002: run `pgmem migrate up" in err
+    assert pgmem("migrate", "up", *at)[1] == "schema pgmem: 0001 → 0002\n"
+    assert pgmem("migrate", "down", "0001", "--yes", *at)[1] == "schema pgmem: 0002 → 0001\n"
+    script = pgmem("migrate", "sql", "--from", "0001")[1]
+    with psycopg.connect(at[1], autocommit=True) as server:
+        server.execute(script)
+    assert pgmem("migrate", "check", *at)[0] == 0
 
 
 @pytest.mark.parametrize(

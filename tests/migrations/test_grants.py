@@ -41,9 +41,11 @@ def acting(database_url, roles):
         connection.close()
 
 
+CONSUMER = "(name, selection, position, system_identifier, timeline) VALUES ('c', '{}', 1, 1, 1)"
 READS = [
     "SELECT * FROM pgmem.events",
     "SELECT * FROM pgmem.state",
+    "SELECT * FROM pgmem.trimmed",
     "SELECT * FROM pgmem.fold_snapshots",
     "SELECT * FROM pgmem.state_snapshots",
     "SELECT * FROM pgmem.state_snapshot_entries",
@@ -54,12 +56,19 @@ READS = [
 WRITES = [
     "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '1')",
     "INSERT INTO pgmem.state (key, value, version) VALUES ('k', '1', 1)",
+    "UPDATE pgmem.state SET recording = 2",
     "SELECT * FROM pgmem.state WHERE key = 'k' FOR UPDATE",
     "UPDATE pgmem.state SET version = version + 1",
     "INSERT INTO pgmem.dedupe (kind, key) VALUES ('work', 'k')",
     "UPDATE pgmem.dedupe SET completed_at = clock_timestamp()",
     "SELECT nextval('pgmem.dedupe_token_seq')",
     "DELETE FROM pgmem.dedupe",
+    f"INSERT INTO pgmem.consumers {CONSUMER}",
+    f"INSERT INTO pgmem.consumers {CONSUMER} ON CONFLICT (name) DO UPDATE SET position = 2",
+    "SELECT * FROM pgmem.consumers WHERE name = 'c' FOR UPDATE",
+    "UPDATE pgmem.consumers SET token = nextval('pgmem.consumers_token_seq')",
+    "SELECT last_value FROM pgmem.consumers_token_seq",
+    "DELETE FROM pgmem.consumers",
     "INSERT INTO pgmem.fold_snapshots (name, fold_version, position, value) "
     "VALUES ('f', 1, 1, '1')",
     "DELETE FROM pgmem.fold_snapshots",
@@ -75,11 +84,17 @@ NOBODYS = [
     "DELETE FROM pgmem.state",
     "TRUNCATE pgmem.state",
     "TRUNCATE pgmem.dedupe",
+    "TRUNCATE pgmem.consumers",
+    "INSERT INTO pgmem.trimmed (stream, position) VALUES ('s', 1)",
+    "UPDATE pgmem.trimmed SET position = 1",
+    "DELETE FROM pgmem.trimmed",
+    "TRUNCATE pgmem.trimmed",
     "UPDATE pgmem.meta SET channel = 'x'",
     "DELETE FROM pgmem.meta",
     "UPDATE pgmem.pgmem_version SET version_num = 'x'",
     "SELECT setval('pgmem.events_position_seq', 1)",
     "SELECT setval('pgmem.dedupe_token_seq', 1)",
+    "SELECT setval('pgmem.consumers_token_seq', 1)",
     "CREATE TABLE pgmem.mine (a int)",
     "ALTER TABLE pgmem.events DISABLE TRIGGER ALL",
     "DROP TRIGGER events_refuse_change ON pgmem.events",
@@ -115,6 +130,18 @@ def test_a_reader_never_sees_the_channel_or_the_idempotency_keys(acting):
     assert leaks.fetchone() == (0,)
 
 
+def test_a_reader_never_sees_who_else_follows_the_log(acting):
+    reader = acting("reader")
+    for statement in (
+        "SELECT * FROM pgmem.consumers",
+        "SELECT name FROM pgmem.consumers",
+        "SELECT last_value FROM pgmem.consumers_token_seq",
+        "SELECT nextval('pgmem.consumers_token_seq')",
+    ):
+        with pytest.raises(pg.InsufficientPrivilege):
+            reader.execute(statement)
+
+
 def test_a_writer_writes_and_cannot_touch_what_is_written(acting):
     writer = acting("writer")
     for statement in [*WRITES, *READS, "SELECT channel FROM pgmem.meta"]:
@@ -131,6 +158,27 @@ def test_granting_again_changes_nothing(database_url, roles):
         before = server.execute(query).fetchall()
         migrate.grant(database_url, **roles)
         assert server.execute(query).fetchall() == before
+
+
+def test_rights_from_before_a_step_are_kept_and_do_not_grow_by_themselves(
+    database_url, acting, roles
+):
+    writer, reader = acting("writer"), acting("reader")
+    migrate.downgrade(database_url, revision="0001")
+    migrate.upgrade(database_url)
+    for statement in (
+        "INSERT INTO pgmem.state (key, value, version) VALUES ('k', '1', 1)",
+        "UPDATE pgmem.state SET recording = 2",  # a right on the table is one on its new columns
+    ):
+        writer.execute(statement)
+    assert reader.execute("SELECT recording FROM pgmem.state").fetchall() == [(2,)]
+    for role, table in ((writer, "consumers"), (writer, "trimmed"), (reader, "trimmed")):
+        with pytest.raises(pg.InsufficientPrivilege):
+            role.execute(f"SELECT * FROM pgmem.{table}")
+    migrate.grant(database_url, **roles)
+    for statement in [*READS, f"INSERT INTO pgmem.consumers {CONSUMER}"]:
+        writer.execute(statement)
+    reader.execute("SELECT * FROM pgmem.trimmed")
 
 
 def test_the_sql_alone():

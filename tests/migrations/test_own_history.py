@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Text
 
 from pgmem import migrate
+from pgmem.names import SCHEMA_REVISION
 from pgmem.schema import include_object, tables
 
 ENV = """
@@ -90,7 +91,7 @@ def test_neither_history_touches_the_other(tmp_path, make_database, pgmem_first)
     theirs = run(url, "SELECT version_num FROM public.alembic_version")
     if not pgmem_first:
         migrate.upgrade(url)
-    assert run(url, "SELECT version_num FROM pgmem.pgmem_version") == [("0001",)]
+    assert run(url, "SELECT version_num FROM pgmem.pgmem_version") == [(SCHEMA_REVISION,)]
     assert migrate.check(url) == []
     migrate.downgrade(url, revision="base")
     assert run(url, "SELECT version_num FROM public.alembic_version") == theirs
@@ -105,6 +106,12 @@ CASES = [
     ({"include_schemas": False}, "public,pgmem", "invoices"),
     ({"include_schemas": True}, "public,pgmem", "invoices"),
 ]
+
+
+PGMEMS = (
+    "dedupe", "consumers", "trimmed", "fold_snapshots", "state_snapshots", "'state'", "meta",
+    "payload", "'events'",
+)  # fmt: skip
 
 
 def with_path(url, path):
@@ -149,7 +156,23 @@ def test_a_search_path_that_mixes_them_up_harms_no_table_of_pgmems(
         include_object=include_object(),
     )
     script = project.make()
-    for name in ("dedupe", "fold_snapshots", "state_snapshots", "meta", "payload", "'events'"):
+    for name in PGMEMS:
+        assert name not in script
+
+
+@pytest.mark.parametrize("path", ["public,pgmem", None])
+def test_tables_that_are_still_to_be_migrated_are_left_alone_too(tmp_path, make_database, path):
+    url = make_database()
+    migrate.upgrade(url, revision="0001")
+    project = Project(
+        tmp_path / "team",
+        with_path(url, path),
+        second="invoices",
+        include_schemas=True,
+        include_object=include_object(),
+    )
+    script = project.make()
+    for name in PGMEMS:
         assert name not in script
 
 

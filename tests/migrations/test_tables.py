@@ -5,6 +5,11 @@ import pytest
 from psycopg import errors as pg
 
 EVENT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '1')"
+CONSUMER = (
+    "INSERT INTO pgmem.consumers (name, selection, position, system_identifier, timeline) "
+    "VALUES ({}, '{{}}', {}, 1, 1)"
+)
+TRIMMED = "INSERT INTO pgmem.trimmed (stream, position) VALUES ({}, {})"
 
 
 @pytest.fixture
@@ -68,6 +73,24 @@ def test_names_have_a_length_in_bytes(server):
             "fold_snapshots_name_length",
         ),
         (
+            "INSERT INTO pgmem.state (key, version, recording) VALUES ('k', 1, -1)",
+            "state_recording_known",
+        ),
+        (
+            "INSERT INTO pgmem.state (key, version, recording) VALUES ('k', 1, 3)",
+            "state_recording_known",
+        ),
+        (CONSUMER.format("''", 0), "consumers_name_length"),
+        (CONSUMER.format("repeat('x', 513)", 0), "consumers_name_length"),
+        (CONSUMER.format("repeat('é', 256) || 'x'", 0), "consumers_name_length"),
+        (CONSUMER.format("'c'", -1), "consumers_position_positive"),
+        (CONSUMER.format("'c'", 0) + ", ('c', '{}', 1, 1, 1)", "consumers_pkey"),
+        (TRIMMED.format("repeat('x', 519)", 1), "trimmed_stream_length"),
+        (TRIMMED.format("repeat('é', 259) || 'x'", 1), "trimmed_stream_length"),
+        (TRIMMED.format("'s'", 0), "trimmed_position_positive"),
+        (TRIMMED.format("'s'", -1), "trimmed_position_positive"),
+        (TRIMMED.format("''", 1) + ", ('', 2)", "trimmed_pkey"),
+        (
             "INSERT INTO pgmem.events (stream, type, payload, state_version) "
             "VALUES ('s','t','1',1)",
             "events_state_version_has_key",
@@ -88,6 +111,40 @@ def test_what_the_tables_refuse_and_by_which_constraint(server, statement, const
     with pytest.raises(pg.IntegrityError) as caught:
         server.execute(statement)
     assert caught.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(
+            f"INSERT INTO pgmem.state (key, version, recording) VALUES ('k', 1, {recording})"
+            for recording in (0, 1, 2)
+        ),
+        CONSUMER.format("repeat('é', 256)", 0),
+        CONSUMER.format("'c'", 2**63 - 1),
+        TRIMMED.format("''", 1),  # of the whole log
+        TRIMMED.format("repeat('é', 259)", 2**63 - 1),
+    ],
+)
+def test_what_the_tables_just_take(server, statement):
+    server.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "column", ["name", "selection", "position", "token", "system_identifier", "timeline"]
+)
+def test_a_consumer_has_everything_but_an_owner(server, column):
+    server.execute(CONSUMER.format("'c'", 0))
+    with pytest.raises(pg.NotNullViolation) as caught:
+        server.execute(f"UPDATE pgmem.consumers SET {column} = NULL")
+    assert caught.value.diag.column_name == column
+
+
+def test_an_entry_written_without_a_word_on_it_is_not_to_be_cached(server):
+    server.execute("INSERT INTO pgmem.state (key, value, version) VALUES ('k', '1', 1)")
+    assert server.execute("SELECT recording FROM pgmem.state").fetchone() == (1,)
+    with pytest.raises(pg.NotNullViolation):
+        server.execute("UPDATE pgmem.state SET recording = NULL")
 
 
 def test_versions_are_unique_in_their_stream_and_key(server):
@@ -118,11 +175,17 @@ def test_json_comes_back_as_the_text_that_it_was(server):
     assert server.execute("SELECT value::text FROM pgmem.state").fetchone() == (text,)
 
 
-def test_a_fencing_token_is_never_given_twice(server):
-    claim = "INSERT INTO pgmem.dedupe (kind, key) VALUES ('work', 'k') RETURNING token"
-    first = server.execute(claim).fetchone()
-    server.execute("DELETE FROM pgmem.dedupe")
-    assert server.execute(claim).fetchone() > first
+@pytest.mark.parametrize(
+    ("table", "claim"),
+    [
+        ("dedupe", "INSERT INTO pgmem.dedupe (kind, key) VALUES ('work', 'k')"),
+        ("consumers", CONSUMER.format("'c'", 0)),
+    ],
+)
+def test_a_fencing_token_is_never_given_twice(server, table, claim):
+    first = server.execute(f"{claim} RETURNING token").fetchone()
+    server.execute(f"DELETE FROM pgmem.{table}")
+    assert server.execute(f"{claim} RETURNING token").fetchone() > first
 
 
 def test_a_snapshot_takes_its_entries_with_it(server):
@@ -135,16 +198,31 @@ def test_a_snapshot_takes_its_entries_with_it(server):
     assert server.execute("SELECT count(*) FROM pgmem.state_snapshot_entries").fetchone() == (0,)
 
 
-def test_changing_an_entry_is_a_hot_update(server):
-    server.execute(
-        "INSERT INTO pgmem.state (key, value, version) "
-        "SELECT 'k' || i, '1', 1 FROM generate_series(1, 300) AS i"
-    )
-    server.execute("UPDATE pgmem.state SET version = version + 1, value = '2' WHERE key < 'k12'")
+@pytest.mark.parametrize(
+    ("table", "rows", "change"),
+    [
+        (
+            "state",
+            "(key, value, version) SELECT 'k' || i, '1', 1",
+            "version = version + 1, value = '2', recording = 2 WHERE key < 'k12'",
+        ),
+        (
+            "consumers",
+            "(name, selection, position, system_identifier, timeline) "
+            "SELECT 'c' || i, '{}', 0, 1, 1",
+            "position = position + 1, token = 7, owner = 'me', lease_until = now(), "
+            "updated_at = now() WHERE name < 'c12'",
+        ),
+    ],
+)
+def test_a_change_is_a_hot_update(server, table, rows, change):
+    server.execute(f"INSERT INTO pgmem.{table} {rows} FROM generate_series(1, 300) AS i")
+    server.execute(f"UPDATE pgmem.{table} SET {change}")
     server.execute("SELECT pg_stat_force_next_flush()")
     row = server.execute(
         "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables "
-        "WHERE schemaname = 'pgmem' AND relname = 'state'"
+        "WHERE schemaname = 'pgmem' AND relname = %s",
+        (table,),
     ).fetchone()
     assert row is not None
     assert row[0] == row[1] > 0
