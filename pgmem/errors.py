@@ -138,9 +138,7 @@ class HistoryRewritten(PgmemError):
         found: the `History` that the log has now.
     """
 
-    def __init__(
-        self, message: str, *, position: int | None, expected: Any, found: Any
-    ) -> None:
+    def __init__(self, message: str, *, position: int | None, expected: Any, found: Any) -> None:
         super().__init__(message)
         self.position = position
         self.expected = expected

@@ -106,10 +106,15 @@ def bare(url: str) -> Bare:
 
 
 def append_statement(connection: Bare, bell: sql.Bell) -> bytes:
-    """The text of pgmem's append, with the bell ("try") or without ("silent")."""
+    """The text of pgmem's append of a small event, with the bell ("try") or without ("silent").
+
+    The channel, which pgmem sends as a parameter, is written into it.
+    """
     row = connection.execute(sql.statement("schema_channel", sql.Dialect("pgmem"))).fetchone()
     assert row is not None
-    return sql.statement("event_append", sql.Dialect("pgmem", str(row[0]), bell))
+    dialect = sql.Dialect("pgmem", str(row[0]), bell)
+    text = sql.statement("event_append", dialect, (sql.INLINE,))
+    return text.replace(b"%(channel)s", f"'{row[0]}'".encode())
 
 
 # Without the bell, and without the CTE that pgmem needs for it: the least that an append can be.

@@ -73,9 +73,11 @@ class AsyncDatabase:
         relaxed: bool,
         sizes: tuple[int, int],
         timeout: float,
-        pooled: bool = False,
+        listen_conninfo: str | None = None,
     ) -> None:
         self.conninfo = conninfo
+        # Who gives a way to listen beside the pooler has a pooler.
+        self.pooled = listen_conninfo is not None
         self.history = History(0, None)
         self._found: History | None = None
         self.schema = schema
@@ -89,16 +91,21 @@ class AsyncDatabase:
             "connect_timeout": max(2, int(timeout)),
             **conninfo_to_dict(conninfo),
         }
+        self.listen_options = {
+            **self._options,
+            **conninfo_to_dict(listen_conninfo or conninfo),
+        }
         self._links = AsyncLinks(
             self._options,
             where=self.where,
             sizes=sizes,
             timeout=timeout,
             # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
-            prepare=not pooled,
+            prepare=not self.pooled,
             on_connect=self._meet,
         )
         self.acquire = self._links.acquire
+        self.require_open = self._links.require_open
         self.give_back = self._links.give_back
 
     @property

@@ -1,36 +1,30 @@
-"""`memory.events`: append to the log and read from it.
+"""`memory.events`: append to the log, read from it, follow it.
 
-Holds the waiting: for a lost race, for the writers that keep positions from being final, for the
-first event of a blocking read. What to run is `pgmem.ops.events`, when a position is final is
-`pgmem.ops.frontier`.
+What to run is `pgmem.ops.events`; what is final, `pgmem._async.reader` finds out.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
+from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import MAX_RACES, AsyncBoundRunner, AsyncRunner, hidden_winner
-from pgmem._compat import asleep
+from pgmem._async.subscription import AsyncSubscription, Start
 from pgmem.errors import InvalidOption
 from pgmem.models import Appended, Event, RecordedEvent
 from pgmem.ops import Op
 from pgmem.ops import events as ops
-from pgmem.ops.frontier import Frontier, Watch, read_positions, read_writers
-from pgmem.ops.values import MAX_POSITION, Seconds, check_seconds
+from pgmem.ops.page import ALWAYS, NEVER
+from pgmem.ops.selection import Selection
+from pgmem.ops.values import MAX_POSITION, Seconds, check_count, check_seconds
 
 M = TypeVar("M", bound=BaseModel)
 
 DEFAULT_KEY_TTL: Seconds = 7 * 86_400.0
 """How long an idempotency key holds: 7 days."""
-
-SETTLE_WAIT = 0.25
-"""How long a forward read waits for writers that keep what it found from being final."""
-
-POLL_FIRST, POLL_LAST = 0.001, 0.02
 
 
 class Page(NamedTuple):
@@ -51,10 +45,12 @@ class AsyncEvents:
     Reached as `memory.events`, `tx.events` or `bound.events`.
     """
 
-    def __init__(self, runner: AsyncRunner, codec: ops.Codec, frontier: Frontier) -> None:
+    def __init__(
+        self, runner: AsyncRunner, codec: ops.Codec, reader: AsyncFinalReader | None = None
+    ) -> None:
         self._runner = runner
         self._codec = codec
-        self._frontier = frontier
+        self._reader = reader
 
     @overload
     async def append(
@@ -182,86 +178,113 @@ class AsyncEvents:
             InvalidInput: a name or option that is not allowed.
             InvalidValue: a stored payload does not fit the model.
         """
-        selection = ops.Selection(
+        selection = Selection(
             stream, type, agent_id, after, MAX_POSITION if until is None else until
         )
-        if timeout is not None and (reverse or self._runner.bound):
+        if timeout is not None and (reverse or self._reader is None):
             raise InvalidOption(
                 "timeout= waits for new events: not with reverse=True, and not in a transaction"
             )
-        if reverse or self._runner.bound:
+        if reverse or self._reader is None:
             return await self._runner.run(
                 ops.read(selection, self._codec, limit=limit, reverse=reverse, model=model)
             )
+        check_count(limit, "limit", minimum=1, maximum=100_000)
         wait = 0.0 if timeout is None else check_seconds(timeout, "timeout", zero=True)
-        deadline = time.monotonic() + wait
-        pause = POLL_FIRST
-        while True:
-            page = await self._read_final(selection, limit=limit, model=model)
-            remaining = deadline - time.monotonic()
-            if page.events or remaining <= 0:
-                return page.events
-            await asleep(min(pause, remaining))
-            pause = min(pause * 1.5, POLL_LAST)
+        if wait:
+            found = await self._first_events(self._reader, selection, limit, wait, model)
+            if found:
+                return found
+        page = await self._reader.read_now(selection, limit=limit, since=ALWAYS if after else NEVER)
+        return ops.parse_events(self._codec, model)(page.rows)
 
-    async def read_page(self, selection: ops.Selection, *, limit: int) -> Page:
-        """Read final events, and tell up to where the answer is complete."""
-        page = await self._read_final(selection, limit=limit, model=None)
-        if page.events:
-            return page
-        # Nothing of the selection: complete up to whatever is final.
-        await self._settle(None)
-        return await self._read_final(selection, limit=limit, model=None)
+    async def _first_events(
+        self,
+        reader: AsyncFinalReader,
+        selection: Selection,
+        limit: int,
+        timeout: float,
+        model: type[BaseModel] | None,
+    ) -> list[RecordedEvent]:
+        """Wait for the first event, as a subscription does."""
+        waiting = AsyncSubscription(
+            reader, selection, selection.after, ops.event_maker(self._codec, model)
+        )
+        try:
+            found = await waiting.receive(min(limit, 10_000), timeout=timeout)
+        finally:
+            await waiting.close()
+        return [event for event in found if event.position <= selection.until]
 
-    async def _read_final(
-        self, selection: ops.Selection, *, limit: int, model: type[BaseModel] | None
-    ) -> Page:
-        op = ops.read(selection, self._codec, limit=limit, model=model)
-        known = self._frontier.position
-        events = await self._runner.run(op)
-        if events and not selection.filtered and self._follows(selection.after, events):
-            # Nothing is missing between the caller's position and the last one.
-            self._frontier.raise_to(events[-1].position if selection.after <= known else 0)
-            return Page(events, events[-1].position)
-        if events and events[-1].position > known:
-            await self._settle(events[-1].position)
-            # What is final now may have become visible only after the first read.
-            known = self._frontier.position
-            events = await self._runner.run(op)
-        full = len(events) == limit
-        events = [event for event in events if event.position <= known]
-        if full and events:
-            return Page(events, events[-1].position)
-        return Page(events, max(selection.after, min(known, selection.until)))
+    async def read_page(self, selection: Selection, *, limit: int) -> Page:
+        """Read final events, and tell up to where the answer is complete.
 
-    @staticmethod
-    def _follows(after: int, events: Sequence[RecordedEvent]) -> bool:
-        return events[-1].position - after == len(events)
+        Raises:
+            PositionTrimmed: retention has removed events behind `selection.after`.
+        """
+        reader = self._require_reader("fold")
+        page = await reader.read_now(selection, limit=limit, since=ALWAYS)
+        if not page.rows:
+            # Nothing of the selection: complete up to whatever is final.
+            await reader.settle()
+            page = await reader.read_now(selection, limit=limit, since=ALWAYS)
+        return Page(ops.parse_events(self._codec, None)(page.rows), page.complete_to)
 
     async def settle(self) -> int:
         """Wait, at most a quarter of a second, until what is drawn now is final; tells how far."""
-        await self._settle(None)
-        return self._frontier.position
+        return await self._require_reader("settle").settle()
 
-    async def _settle(self, target: int | None) -> None:
-        """Raise the frontier to `target`, or to the head of now if that is None."""
-        deadline = time.monotonic() + SETTLE_WAIT
-        watch = Watch()
-        pause = POLL_FIRST
-        while True:
-            writers = await self._runner.run(read_writers())
-            if target is None:
-                target = writers.head
-            self._frontier.raise_to(watch.observe(writers))
-            if self._frontier.position >= target:
-                return
-            if time.monotonic() > deadline:
-                break
-            await asleep(pause)
-            pause = min(pause * 2, POLL_LAST)
-        # Somebody writes for long. What follows without a gap is final all the same.
-        positions = await self._runner.run(read_positions(self._frontier.position))
-        self._frontier.follow(positions)
+    def _require_reader(self, what: str) -> AsyncFinalReader:
+        if self._reader is None:
+            raise InvalidOption(
+                f"{what} follows the log, and a transaction sees it as it was: not in a "
+                f"transaction, use the memory itself"
+            )
+        return self._reader
+
+    def subscribe(
+        self,
+        stream: str | Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        type: str | None = None,
+        agent_id: str | None = None,
+        after: Start = 0,
+        model: type[BaseModel] | None = None,
+    ) -> AsyncSubscription[RecordedEvent]:
+        """Follow the log: first what is there, then what comes, for as long as it lives.
+
+        Every event of the selection is handed out once, in the order of the log, whatever order
+        its writers commit in; none is skipped. Lost connections, restarts of the server and lost
+        notifications only delay events.
+
+        >>> async with memory.events.subscribe("payments", after=0) as events:
+        ...     async for event in events:
+        ...         print(event.position, event.type)
+        ...         break
+        1 received
+
+        Args:
+            stream: only this stream, or only these; None for all.
+            prefix: only streams whose name begins so.
+            type: only events of this type.
+            agent_id: only events of this agent.
+            after: only positions above this one; 0 begins with the oldest event that is kept,
+                "now" with the next one to be written.
+            model: a pydantic model to validate the payloads with.
+
+        Returns:
+            A context manager and iterator.
+
+        Raises:
+            InvalidInput: a name or option that is not allowed.
+        """
+        return AsyncSubscription(
+            self._require_reader("subscribe"),
+            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+            after,
+            ops.event_maker(self._codec, model),
+        )
 
     async def count(
         self,
@@ -277,7 +300,7 @@ class AsyncEvents:
         Args:
             stream, type, agent_id, after, until: as for `read`.
         """
-        selection = ops.Selection(
+        selection = Selection(
             stream, type, agent_id, after, MAX_POSITION if until is None else until
         )
         return await self._runner.run(ops.count(selection))

@@ -32,15 +32,30 @@ class AsyncFollower:
         position: it has taken everything that it wants up to here.
         waiting: nothing is there for it, and it waits for `wakeup`.
         failed: why it cannot go on.
+        stopped: it is to end.
     """
 
     def __init__(self, test: Callable[[Row], bool] | None, position: int) -> None:
         self.test = test
         self.position = position
         self.place = -1  # index of the next event in the feed, counted from its beginning
+        self.floor = 0  # events up to here are not for it: it began above the feed's end
         self.waiting = False
         self.wakeup = AWakeup()
         self.failed: Exception | None = None
+        self.stopped = False
+
+    def wanted(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The events that are for it."""
+        if rows and rows[0][0] <= self.floor:
+            rows = [row for row in rows if row[0] > self.floor]
+        return rows if self.test is None else list(filter(self.test, rows))
+
+    def wants_any(self, rows: Sequence[Row]) -> bool:
+        """Whether one of the events is for it."""
+        if self.test is None:
+            return bool(rows) and rows[-1][0] > self.floor
+        return bool(self.wanted(rows)) if self.floor else any(map(self.test, rows))
 
 
 class AsyncFeed:
@@ -94,6 +109,13 @@ class AsyncFeed:
         for follower in followers:
             follower.wakeup.set()
 
+    def stop(self) -> None:
+        """End every follower."""
+        with self._lock:
+            for follower in self._followers:
+                follower.stopped = True
+        self.wake()
+
     def fail(self, error: Exception) -> None:
         """Nothing more will come: every follower gets the error."""
         with self._lock:
@@ -115,15 +137,13 @@ class AsyncFeed:
             for follower in self._followers:
                 if not follower.waiting or follower.place != known:
                     continue
-                test = follower.test
-                if test is None or any(map(test, rows)):
-                    if rows:
-                        follower.waiting = False
-                        woken.append(follower)
+                if follower.wants_any(rows):
+                    follower.waiting = False
+                    woken.append(follower)
                 else:
                     # Nothing for it: take it along, so that it does not fall behind asleep.
                     follower.place = known + len(rows)
-                    follower.position = end
+                    follower.position = max(follower.position, end)
         for follower in woken:
             follower.wakeup.set()
 
@@ -146,13 +166,13 @@ class AsyncFeed:
             offset = follower.place - self._first
             rows = self._rows
             taken: list[Row] = []
-            test = follower.test
             while offset < len(rows) and len(taken) < most:
                 chunk = rows[offset : offset + most - len(taken)]
                 offset += len(chunk)
-                taken += chunk if test is None else filter(test, chunk)
+                taken += follower.wanted(chunk)
             follower.place = self._first + offset
-            follower.position = self.end if offset == len(rows) else rows[offset - 1][0]
+            reached = self.end if offset == len(rows) else rows[offset - 1][0]
+            follower.position = max(follower.position, reached)
             follower.waiting = not taken
             return taken
 
@@ -160,8 +180,9 @@ class AsyncFeed:
         """Find a follower's place; tells whether it is in the window."""
         if follower.place >= self._first:
             return True
-        if not self._start <= follower.position <= self.end:
+        if follower.position < self._start:
             return False
+        follower.floor = follower.position if follower.position > self.end else 0
         low, high = 0, len(self._rows)
         while low < high:
             middle = (low + high) // 2

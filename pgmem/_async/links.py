@@ -226,6 +226,14 @@ class AsyncLinks:
             with self._lock:
                 self._waiting -= 1
 
+    def require_open(self, action: str) -> None:
+        """Refuse what cannot be done without connections.
+
+        Raises:
+            NotOpen: not opened, closed, or in a forked child.
+        """
+        self._require_pool(action)
+
     def _require_pool(self, action: str) -> AsyncConnectionPool[AsyncLink]:
         if self._pool is None:
             raise NotOpen(f"{action}: open the memory first (`with Memory(…) as memory:`)")

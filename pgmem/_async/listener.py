@@ -99,9 +99,7 @@ class AsyncListener:
         """
         database = self._database
         options = {**database.listen_options, **_KEEPALIVE}
-        link = await AsyncListeningLink.connect(
-            **options, autocommit=True, prepare_threshold=None if database.pooled else 1
-        )
+        link = await AsyncListeningLink.connect(**options, autocommit=True, prepare_threshold=1)
         self._link = link
         link.prepare_for_use()
         link.add_notify_handler(self._hear)

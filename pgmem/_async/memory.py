@@ -15,9 +15,12 @@ import psycopg
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
+from pgmem._async.feed import AsyncFeed
+from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
 from pgmem._async.snapshots import AsyncSnapshots
 from pgmem._async.state import AsyncState
+from pgmem._async.tailer import AsyncTailer
 from pgmem.errors import InvalidOption
 from pgmem.models import Event
 from pgmem.names import check_schema_name
@@ -74,6 +77,10 @@ class AsyncMemory:
         events: subclasses of `Event`: what is read of their types comes back as their instances.
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
         timeout: how long to wait for a connection, in seconds or as a timedelta.
+        listen_url: a direct way to the server where `url` goes through a pooler in transaction
+            mode (PgBouncer), which delivers no notifications; statements are then not prepared.
+        safety_poll: how often subscriptions look for events without having heard the doorbell,
+            in seconds or as a timedelta: how late an event may be when a notification is lost.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -90,6 +97,8 @@ class AsyncMemory:
         events: Sequence[type[Event]] = (),
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
         timeout: Seconds = 10.0,
+        listen_url: str | None = None,
+        safety_poll: Seconds = 1.0,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -99,15 +108,20 @@ class AsyncMemory:
             relaxed=durability == "relaxed",
             sizes=_sizes(pool),
             timeout=check_seconds(timeout, "timeout"),
+            listen_conninfo=None if listen_url is None else connection_string(listen_url),
         )
         self._codec = Codec(
             check_count(max_payload_bytes, "max_payload_bytes", minimum=1, maximum=2**28 - 1),
             None if agent_id is None else check_name(agent_id, "agent_id"),
             event_registry(tuple(events)),
         )
-        self._frontier = Frontier()
         self._runner = AsyncPoolRunner(self._database)
-        self.events = AsyncEvents(self._runner, self._codec, self._frontier)
+        feed, frontier = AsyncFeed(), Frontier()
+        self._tailer = AsyncTailer(
+            self._database, feed, frontier, safety_poll=check_seconds(safety_poll, "safety_poll")
+        )
+        reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
+        self.events = AsyncEvents(self._runner, self._codec, reader)
         self.state = AsyncState(self._runner, self._codec)
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events)
@@ -126,7 +140,8 @@ class AsyncMemory:
         return self
 
     async def close(self) -> None:
-        """Close every connection; the context manager does it."""
+        """End the subscriptions and close every connection; the context manager does it."""
+        await self._tailer.close()
         await self._database.close()
 
     async def __aenter__(self) -> Self:
@@ -172,7 +187,7 @@ class AsyncBoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
     def __init__(self, runner: AsyncBoundRunner, codec: Codec) -> None:
-        self.events = AsyncEvents(runner, codec, Frontier())
+        self.events = AsyncEvents(runner, codec)
         self.state = AsyncState(runner, codec)
         self.dedupe = AsyncTransactionDedupe(runner, codec)
         self.snapshots = AsyncSnapshots(runner, codec, self.events)

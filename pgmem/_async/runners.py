@@ -41,6 +41,7 @@ from pgmem.errors import (
 from pgmem.ops import Again, Op
 from pgmem.ops.events import LostRace
 from pgmem.ops.faults import is_disconnect, is_full_queue, is_repeatable, is_version_race, translate
+from pgmem.ops.page import Page, trimmed_error
 from pgmem.sql import Bell
 
 T = TypeVar("T")
@@ -116,6 +117,24 @@ class AsyncPoolRunner:
                 if retry.hides(error):
                     raise retry.outcome_unknown() from error
                 raise
+
+    async def run_page(self, op: Op[Page], position: int) -> Page:
+        """Read a page of the log.
+
+        Args:
+            op: what to read.
+            position: where the reader stands.
+
+        Raises:
+            HistoryRewritten: the log is not the one that the position belongs to.
+            PositionTrimmed: retention has removed events that the reader has not read.
+        """
+        self._database.check_history(position)
+        page = await self.run(op)
+        self._database.check_timeline(page.head.timeline, position)
+        if page.head.trimmed is not None:
+            raise trimmed_error(position, page.head.trimmed)
+        return page
 
     async def _once(self, op: Op[T], bell: Bell) -> T:
         database = self._database

@@ -15,7 +15,8 @@ from pgmem._async.runners import AsyncRunner
 from pgmem.errors import CallbackFailed, InvalidOption, PgmemError
 from pgmem.models import Fold, Folded, StateEntry, StateSnapshot
 from pgmem.ops import snapshots as ops
-from pgmem.ops.events import Codec, Selection
+from pgmem.ops.events import Codec
+from pgmem.ops.selection import Selection
 from pgmem.ops.values import MAX_POSITION, check_count
 
 S = TypeVar("S")

@@ -27,9 +27,11 @@ from pgmem.errors import (
     SchemaTooOld,
     Unavailable,
 )
+from pgmem.models import History
 from pgmem.names import SCHEMA_REVISION
-from pgmem.ops import Op, Row
+from pgmem.ops import Again, Op, Row
 from pgmem.ops.faults import translate
+from pgmem.ops.page import read_history, rewritten_error
 from pgmem.url import redacted
 
 log = logging.getLogger("pgmem")
@@ -58,12 +60,27 @@ def fetch(
 
 
 class Database:
-    """One process's connections to one schema."""
+    """One process's connections to one schema.
+
+    Attributes:
+        history: the history of the log that this memory was opened on.
+    """
 
     def __init__(
-        self, conninfo: str, *, schema: str, relaxed: bool, sizes: tuple[int, int], timeout: float
+        self,
+        conninfo: str,
+        *,
+        schema: str,
+        relaxed: bool,
+        sizes: tuple[int, int],
+        timeout: float,
+        listen_conninfo: str | None = None,
     ) -> None:
         self.conninfo = conninfo
+        # Who gives a way to listen beside the pooler has a pooler.
+        self.pooled = listen_conninfo is not None
+        self.history = History(0, None)
+        self._found: History | None = None
         self.schema = schema
         self.relaxed = relaxed
         self.timeout = timeout
@@ -75,8 +92,21 @@ class Database:
             "connect_timeout": max(2, int(timeout)),
             **conninfo_to_dict(conninfo),
         }
-        self._links = Links(self._options, where=self.where, sizes=sizes, timeout=timeout)
+        self.listen_options = {
+            **self._options,
+            **conninfo_to_dict(listen_conninfo or conninfo),
+        }
+        self._links = Links(
+            self._options,
+            where=self.where,
+            sizes=sizes,
+            timeout=timeout,
+            # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
+            prepare=not self.pooled,
+            on_connect=self._meet,
+        )
         self.acquire = self._links.acquire
+        self.require_open = self._links.require_open
         self.give_back = self._links.give_back
 
     @property
@@ -108,7 +138,51 @@ class Database:
         with link:
             self._check_schema(link)
             self._channel = self._find_channel(link)
+            self.history = self._read_history(link)
             self._statements.clear()
+
+    def _read_history(self, link: psycopg.Connection[Any]) -> History:
+        op = read_history()
+        try:
+            return op.parse(fetch(link, self.statement(op, "silent", relaxed=False), {}))
+        except psycopg.Error as error:
+            raise translate(error, op.action) from None
+
+    def _meet(self, link: psycopg.Connection[Any]) -> None:
+        self.meet(self._read_history(link))
+
+    def meet(self, history: History) -> None:
+        """Take in which history a connection has found.
+
+        A standby has no timeline of its own: its history goes on when it is promoted.
+        """
+        known = self.history
+        if history.system_identifier == known.system_identifier:
+            if history.timeline is None or history.timeline == known.timeline:
+                return
+            if known.timeline is None:
+                self.history = history
+                return
+        self._found = history
+
+    def check_history(self, position: int | None = None) -> None:
+        """Refuse to go on from a position of another history.
+
+        Raises:
+            HistoryRewritten: the log is not the one that this memory was opened on.
+        """
+        if self._found is not None:
+            raise rewritten_error(self.history, self._found, position)
+
+    def check_timeline(self, timeline: int | None, position: int | None = None) -> None:
+        """Take in which timeline a page of the log came from, and refuse another one.
+
+        Raises:
+            HistoryRewritten: as `check_history`.
+        """
+        if timeline != self.history.timeline:
+            self.meet(History(self.history.system_identifier, timeline))
+        self.check_history(position)
 
     def _unreachable(self, error: psycopg.OperationalError) -> Unavailable:
         # The message may repeat the URL's parameters, but never the password: libpq leaves it out.
@@ -164,6 +238,15 @@ class Database:
             dialect = sql.Dialect(self.schema, self._channel, bell, relaxed)
             found = self._statements[known] = sql.statement(op.statement, dialect, op.marks)
         return found
+
+    def params(self, op: Op[Any]) -> dict[str, Any]:
+        """The parameters of an op's statement."""
+        return op.params if op.again is Again.READS else {**op.params, "channel": self._channel}
+
+    @property
+    def hears(self) -> bool:
+        """Whether this role knows the doorbell."""
+        return self._channel != ""
 
     def bell_answered(self, rows: Sequence[Row]) -> None:
         """Leave the bell alone for a while if the notification queue is filling up."""

@@ -19,8 +19,8 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
@@ -89,10 +89,6 @@ class Link(psycopg.Connection[TupleRow]):
         return self.pgconn.status != ConnStatus.OK
 
 
-def _configure(link: psycopg.Connection[Any]) -> None:
-    cast("Link", link).prepare_for_use()
-
-
 class Links:
     """The pool, and the few connections at hand in front of it.
 
@@ -101,12 +97,26 @@ class Links:
         where: the server, for messages.
         sizes: the least and the most connections.
         timeout: seconds to wait for one.
+        prepare: whether statements are prepared.
+        on_connect: is called with each new connection.
     """
 
     def __init__(
-        self, options: dict[str, Any], *, where: str, sizes: tuple[int, int], timeout: float
+        self,
+        options: dict[str, Any],
+        *,
+        where: str,
+        sizes: tuple[int, int],
+        timeout: float,
+        prepare: bool,
+        on_connect: Callable[[psycopg.Connection[Any]], None],
     ) -> None:
-        self._options = options
+        self._options = {
+            **options,
+            "autocommit": True,
+            "prepare_threshold": 1 if prepare else None,
+        }
+        self._on_connect = on_connect
         self._where = where
         self._sizes = sizes
         self._timeout = timeout
@@ -131,11 +141,11 @@ class Links:
         pool = ConnectionPool(
             "",
             connection_class=Link,
-            kwargs={**self._options, "autocommit": True, "prepare_threshold": 1},
+            kwargs=self._options,
             min_size=least,
             max_size=most,
             timeout=self._timeout,
-            configure=_configure,
+            configure=self._configure,
             open=False,
             name="pgmem",
         )
@@ -153,6 +163,10 @@ class Links:
                 pool.close()
         self._pool = pool
         self._pid = os.getpid()
+
+    def _configure(self, link: Link) -> None:
+        link.prepare_for_use()
+        self._on_connect(link)
 
     def close(self) -> None:
         """Close every connection; those that are in use, when they are given back."""
@@ -210,6 +224,14 @@ class Links:
         finally:
             with self._lock:
                 self._waiting -= 1
+
+    def require_open(self, action: str) -> None:
+        """Refuse what cannot be done without connections.
+
+        Raises:
+            NotOpen: not opened, closed, or in a forked child.
+        """
+        self._require_pool(action)
 
     def _require_pool(self, action: str) -> ConnectionPool[Link]:
         if self._pool is None:

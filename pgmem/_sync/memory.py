@@ -16,9 +16,12 @@ import psycopg
 from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
+from pgmem._sync.feed import Feed
+from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import BoundRunner, PoolRunner
 from pgmem._sync.snapshots import Snapshots
 from pgmem._sync.state import State
+from pgmem._sync.tailer import Tailer
 from pgmem.errors import InvalidOption
 from pgmem.models import Event
 from pgmem.names import check_schema_name
@@ -75,6 +78,10 @@ class Memory:
         events: subclasses of `Event`: what is read of their types comes back as their instances.
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
         timeout: how long to wait for a connection, in seconds or as a timedelta.
+        listen_url: a direct way to the server where `url` goes through a pooler in transaction
+            mode (PgBouncer), which delivers no notifications; statements are then not prepared.
+        safety_poll: how often subscriptions look for events without having heard the doorbell,
+            in seconds or as a timedelta: how late an event may be when a notification is lost.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -91,6 +98,8 @@ class Memory:
         events: Sequence[type[Event]] = (),
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
         timeout: Seconds = 10.0,
+        listen_url: str | None = None,
+        safety_poll: Seconds = 1.0,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -100,15 +109,20 @@ class Memory:
             relaxed=durability == "relaxed",
             sizes=_sizes(pool),
             timeout=check_seconds(timeout, "timeout"),
+            listen_conninfo=None if listen_url is None else connection_string(listen_url),
         )
         self._codec = Codec(
             check_count(max_payload_bytes, "max_payload_bytes", minimum=1, maximum=2**28 - 1),
             None if agent_id is None else check_name(agent_id, "agent_id"),
             event_registry(tuple(events)),
         )
-        self._frontier = Frontier()
         self._runner = PoolRunner(self._database)
-        self.events = Events(self._runner, self._codec, self._frontier)
+        feed, frontier = Feed(), Frontier()
+        self._tailer = Tailer(
+            self._database, feed, frontier, safety_poll=check_seconds(safety_poll, "safety_poll")
+        )
+        reader = FinalReader(self._runner, frontier, feed, self._tailer)
+        self.events = Events(self._runner, self._codec, reader)
         self.state = State(self._runner, self._codec)
         self.dedupe = Dedupe(self._runner, self._codec)
         self.snapshots = Snapshots(self._runner, self._codec, self.events)
@@ -127,7 +141,8 @@ class Memory:
         return self
 
     def close(self) -> None:
-        """Close every connection; the context manager does it."""
+        """End the subscriptions and close every connection; the context manager does it."""
+        self._tailer.close()
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -173,7 +188,7 @@ class BoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
     def __init__(self, runner: BoundRunner, codec: Codec) -> None:
-        self.events = Events(runner, codec, Frontier())
+        self.events = Events(runner, codec)
         self.state = State(runner, codec)
         self.dedupe = TransactionDedupe(runner, codec)
         self.snapshots = Snapshots(runner, codec, self.events)

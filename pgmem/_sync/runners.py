@@ -42,6 +42,7 @@ from pgmem.errors import (
 from pgmem.ops import Again, Op
 from pgmem.ops.events import LostRace
 from pgmem.ops.faults import is_disconnect, is_full_queue, is_repeatable, is_version_race, translate
+from pgmem.ops.page import Page, trimmed_error
 from pgmem.sql import Bell
 
 T = TypeVar("T")
@@ -118,11 +119,30 @@ class PoolRunner:
                     raise retry.outcome_unknown() from error
                 raise
 
+    def run_page(self, op: Op[Page], position: int) -> Page:
+        """Read a page of the log.
+
+        Args:
+            op: what to read.
+            position: where the reader stands.
+
+        Raises:
+            HistoryRewritten: the log is not the one that the position belongs to.
+            PositionTrimmed: retention has removed events that the reader has not read.
+        """
+        self._database.check_history(position)
+        page = self.run(op)
+        self._database.check_timeline(page.head.timeline, position)
+        if page.head.trimmed is not None:
+            raise trimmed_error(position, page.head.trimmed)
+        return page
+
     def _once(self, op: Op[T], bell: Bell) -> T:
         database = self._database
         link = database.acquire(op.action)
         try:
-            rows = link.run(database.statement(op, bell, relaxed=database.relaxed), op.params)
+            query = database.statement(op, bell, relaxed=database.relaxed)
+            rows = link.run(query, database.params(op))
             if link.unconfirmed:
                 database.check_confirmed(link, op.action)
         except psycopg.Error as error:
@@ -343,7 +363,7 @@ class BoundRunner:
         query = self._database.statement(op, "ring", relaxed=False)
         for _ in range(MAX_RACES):
             try:
-                rows = fetch(link, query, op.params)
+                rows = fetch(link, query, self._database.params(op))
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace:

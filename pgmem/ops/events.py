@@ -289,21 +289,26 @@ def read(
     )
 
 
-def parse_events(
-    codec: Codec, model: type[BaseModel] | None
-) -> Callable[[Sequence[Row]], list[RecordedEvent]]:
-    """A function from rows to events."""
+def event_maker(codec: Codec, model: type[BaseModel] | None) -> Callable[[Row], RecordedEvent]:
+    """A function from a row to an event."""
     payload_of = decoder(model, "payload")
     registry = {} if model is not None else codec.registry
     make = RecordedEvent._make
 
-    def parse(rows: Sequence[Row]) -> list[RecordedEvent]:
-        events = [
-            make((*row[:4], payload_of(row[4]), row[5], decode(row[6]), *row[7:])) for row in rows
-        ]
-        return [typed_event(event, registry) for event in events] if registry else events
+    def plain(row: Row) -> RecordedEvent:
+        return make((*row[:4], payload_of(row[4]), row[5], decode(row[6]), *row[7:]))
 
-    return parse
+    if not registry:
+        return plain
+    return lambda row: typed_event(plain(row), registry)
+
+
+def parse_events(
+    codec: Codec, model: type[BaseModel] | None
+) -> Callable[[Sequence[Row]], list[RecordedEvent]]:
+    """A function from rows to events."""
+    event_of = event_maker(codec, model)
+    return lambda rows: [event_of(row) for row in rows]
 
 
 def count(selection: Selection) -> Op[int]:

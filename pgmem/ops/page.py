@@ -82,9 +82,7 @@ def read_page(selection: Selection, *, limit: int, since: datetime | str) -> Op[
     )
 
 
-def read_tail(
-    after: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: int
-) -> Op[Page]:
+def read_tail(after: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: int) -> Op[Page]:
     """Read what is new: in the gaps seen before, and behind all that was seen.
 
     Args:
@@ -130,7 +128,9 @@ def trimmed_error(after: int, trimmed: int) -> PositionTrimmed:
     )
 
 
-def rewritten_error(known: History, found: History, position: int | None = None) -> HistoryRewritten:
+def rewritten_error(
+    known: History, found: History, position: int | None = None
+) -> HistoryRewritten:
     """The error of a reader whose positions belong to another history of the log."""
     return HistoryRewritten(
         f"the log has another history than the one that this reader followed"

@@ -1,0 +1,210 @@
+"""Subscriptions: catch up, then follow; survive what a connection does not.
+
+::
+
+    behind ── reads pages from the database ──► joined ── takes from the feed ──┐
+       ▲                                           ▲                            │
+       └──── too slow: the feed has moved on ──────┴─────── waits ◄─────────────┘
+
+    with a consumer:   standing by ──► holding the lease ──► (lost: LeaseLost)
+
+Everything up to `position` has been handed out, once and in order. What a subscription reads by
+itself ends where the tailer says that the log is final, so both ways give the same events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from types import TracebackType
+from typing import Generic, Literal, Self, TypeVar
+
+from pgmem._async.feed import AsyncFollower
+from pgmem._async.reader import AsyncFinalReader
+from pgmem.errors import InvalidOption, Unavailable
+from pgmem.ops import Row
+from pgmem.ops.page import ALWAYS, PageSize
+from pgmem.ops.selection import Selection
+from pgmem.ops.values import Seconds, check_count, check_seconds
+
+T = TypeVar("T")
+
+Start = int | Literal["now"]
+
+BATCH = 500
+RETRY = 0.1
+
+
+class AsyncSubscription(Generic[T]):
+    """Hands out the events of a selection, one after the other, for as long as it lives.
+
+    Made by `memory.events.subscribe` and `memory.state.watch`. Use it as a context manager, from
+    one task at a time; only `stop` may be called from elsewhere.
+    """
+
+    def __init__(
+        self,
+        reader: AsyncFinalReader,
+        selection: Selection,
+        start: Start,
+        decode: Callable[[Row], T],
+    ) -> None:
+        if start != "now":
+            check_count(start, "after", minimum=0)
+        self._reader = reader
+        self._selection = selection
+        self._start = start
+        self._decode = decode
+        self._since: datetime | str = ALWAYS
+        self._follower = AsyncFollower(selection.test(), 0)
+        self._begun = False
+        self._closed = False
+        self._ready: deque[Row] = deque()
+        self._size = PageSize()
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """Everything of the selection up to this position has been handed out."""
+        return self._position
+
+    async def __aenter__(self) -> Self:
+        await self._begin()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if not self._ready:
+            await self._fill(BATCH, None)
+            if not self._ready:
+                raise StopAsyncIteration
+        return self._decode(self._take())
+
+    async def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
+        """The next events: those that are there, or else the first that comes.
+
+        Args:
+            limit: at most so many, 1 to 10,000.
+            timeout: wait so long for the first one, in seconds or as a timedelta; None for ever.
+
+        Returns:
+            Events in order; none if the time is over or the subscription was stopped.
+
+        Raises:
+            PositionTrimmed: retention has removed events that were not read yet.
+            HistoryRewritten: the log is another one after a failover or a restore.
+            InvalidValue: the next event's payload does not fit `model`; it counts as handed out.
+        """
+        check_count(limit, "limit", minimum=1, maximum=10_000)
+        wait = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
+        if not self._ready:
+            await self._fill(limit, wait)
+        items: list[T] = []
+        while self._ready and len(items) < limit:
+            try:
+                item = self._decode(self._ready[0])
+            except Exception:
+                if items:
+                    break  # It is the first of the next call.
+                self._take()
+                raise
+            self._take()
+            items.append(item)
+        return items
+
+    def _take(self) -> Row:
+        row = self._ready.popleft()
+        self._position = row[0] if self._ready else self._follower.position
+        return row
+
+    def stop(self) -> None:
+        """End it, from any thread or task: who waits gets no more events."""
+        self._follower.stopped = True
+        self._follower.wakeup.set()
+
+    async def close(self) -> None:
+        """Follow no more."""
+        self._closed = True
+        self.stop()
+        self._reader.feed.leave(self._follower)
+
+    async def _begin(self) -> None:
+        """Start the tailer, and find the position to begin at."""
+        if self._begun:
+            return
+        if self._closed:
+            raise InvalidOption("this subscription was closed: make another one")
+        self._reader.start()
+        self._reader.feed.enter(self._follower)
+        self._follower.position = self._position = await self._first_position()
+        self._begun = True
+
+    async def _first_position(self) -> int:
+        start, feed = self._start, self._reader.feed
+        if start != "now" and start > 0 and feed.live and start <= feed.end:
+            return start
+        head = await self._reader.page_head()
+        if start == "now":
+            return head.head
+        if start == 0:
+            self._since = head.now
+        elif start > head.head:
+            raise InvalidOption(
+                f"after={start} is above the last position of the log, {head.head}: it is no "
+                f"position of this log"
+            )
+        return start
+
+    async def _fill(self, most: int, timeout: float | None) -> None:
+        """Get events ready; none if the time is over, or it was stopped."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._begun:
+            await self._begin()
+        follower = self._follower
+        while not follower.stopped:
+            if follower.failed is not None:
+                raise follower.failed
+            rows = self._reader.feed.take(follower, most)
+            pause = None
+            if rows is None:
+                rows, pause = await self._catch_up(most)
+            if rows:
+                self._ready.extend(rows)
+                return
+            if pause == 0.0:
+                continue
+            if deadline is not None:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                pause = remaining if pause is None else min(pause, remaining)
+            await follower.wakeup.wait(pause)
+        self._position = max(self._position, follower.position)
+
+    async def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
+        """Read by itself; gives events, and how long to wait if there are none."""
+        follower = self._follower
+        limit = min(self._size.limit, max(most, BATCH))
+        try:
+            found = await self._reader.read(
+                self._selection, follower.position, limit=limit, since=self._since
+            )
+        except Unavailable:
+            # The runner has tried for long, and the tailer says what is wrong.
+            return [], RETRY
+        moved = found.complete_to > follower.position
+        follower.position = max(follower.position, found.complete_to)
+        self._size.learn(found.rows)
+        return found.rows, 0.0 if moved else RETRY

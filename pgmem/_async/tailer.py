@@ -1,0 +1,317 @@
+"""The one reader of a memory that follows the end of the log, for all who want to know of it.
+
+::
+
+                  bell                           ┌────────► feed ───► subscriptions, blocking reads
+    server ═══► listener ──► letters ──► Tail ───┤
+       ▲            │                     ▲      └────────► cache (what has changed)
+       └── look ◄───┴── safety poll       │
+            └──── events, gaps, writers ──┘
+
+    starting ──► following ──► connection lost ──► (pause) ──► following
+        │            └──────► another history, the schema is gone …  ──► failed: followers get the
+        └ writers of before are awaited; meanwhile subscriptions            error; the next one to
+          read by themselves                                                come starts it again
+
+A bell, the safety poll and an open gap lead to a look; a look reads all that is new in one
+statement. An event that rides on the bell, and is the next one, is given out at once; the look
+follows. Nothing that arrives from the bell moves the position but such an event.
+
+It never waits for a follower, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+import psycopg
+
+from pgmem._async.database import AsyncDatabase
+from pgmem._async.feed import AsyncFeed
+from pgmem._async.listener import AsyncListener
+from pgmem._compat import AWorker, Lock, asleep
+from pgmem.errors import NotOpen, PgmemError, Unavailable
+from pgmem.ops.faults import translate
+from pgmem.ops.frontier import Frontier, Watch, read_writers
+from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error
+from pgmem.ops.tail import Tail, Taken
+
+log = logging.getLogger("pgmem")
+
+LATE_EVENTS = 2_000
+GAP_FIRST, GAP_LAST, GAP_LONG = 0.001, 0.02, 0.25
+GAP_PATIENCE = 0.005
+"""Seconds that a gap may close by itself before the lock table is asked: most do."""
+GAP_WARNING = 10.0
+LOOK_LATER = 0.002
+"""Seconds that the look behind a letter may wait, while such looks find nothing."""
+BUSY_EVENTS = 8
+BUSY_SHARE = 2.0
+"""Looks that find many events leave the server alone for so many times as long as they took."""
+BUSY_LAST = 0.02
+POLL_FIRST = 0.05
+UNANNOUNCED = 3
+RETRY_FIRST, RETRY_LAST = 0.02, 1.0
+
+
+class AsyncTailer:
+    """Follows the log, and feeds those who follow it.
+
+    Args:
+        database: where the log is.
+        feed: gets the final events.
+        frontier: is told how far the log is final.
+        safety_poll: seconds after which it looks without having heard a bell.
+    """
+
+    def __init__(
+        self, database: AsyncDatabase, feed: AsyncFeed, frontier: Frontier, *, safety_poll: float
+    ) -> None:
+        self._database = database
+        self._feed = feed
+        self._frontier = frontier
+        self._safety_poll = safety_poll
+        self._listener = AsyncListener(database)
+        self._lock = Lock()
+        self._worker: AWorker | None = None
+        self._closing = False
+        self._tail: Tail | None = None
+        self._head = 0
+        self._size = PageSize()
+        self._gap_pause = GAP_FIRST
+        self._gap_since = 0.0
+        self._gap_told = 0
+        self._fruitful = True
+        self._poll_pause = safety_poll
+        self._by_poll = False
+        self._unannounced = 0
+        self._told_polling = False
+        self._lost_at = 0.0
+
+    def start(self) -> None:
+        """Follow, if that is not so already.
+
+        Raises:
+            NotOpen: the memory is closed, or was opened before a fork.
+            HistoryRewritten: the log is another one than the memory was opened on.
+        """
+        self._database.require_open("follow the log")
+        self._database.check_history()
+        with self._lock:
+            if self._closing:
+                raise NotOpen("follow the log: this memory was closed")
+            if self._worker is None or not self._worker.alive:
+                self._tail = None
+                self._worker = AWorker(self._run, "pgmem-tailer")
+
+    async def close(self) -> None:
+        """Stop following; subscriptions end."""
+        with self._lock:
+            self._closing = True
+            worker = self._worker
+        self._feed.stop()
+        if worker is not None:
+            self._listener.wake()
+            await worker.join(2.0)
+        self._listener.close()
+
+    async def _run(self) -> None:
+        failures = 0
+        try:
+            while not self._closing:
+                try:
+                    await self._session()
+                except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+                    # Whatever followed the beginning of a session was a success.
+                    failures = failures + 1 if self._lost_at else 1
+                    self._lose(error)
+                    await self._listener.disconnect()
+                    pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
+                    await asleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+        except PgmemError as error:
+            self._feed.fail(error)
+        except psycopg.Error as error:
+            self._feed.fail(translate(error, "follow the log"))
+        except Exception as error:
+            log.exception("the feed of %s ended by an error", self._database.where)
+            self._feed.fail(error)
+        finally:
+            self._feed.live = False
+            await self._listener.disconnect()
+
+    def _lose(self, error: Exception) -> None:
+        if not self._lost_at:
+            self._lost_at = time.monotonic()
+            if not self._closing:
+                log.warning(
+                    "the feed lost its connection to %s (%s): reconnecting; subscriptions wait",
+                    self._database.where,
+                    " ".join(str(error).split()) or type(error).__name__,
+                )
+
+    async def _session(self) -> None:
+        """Connect and follow, until the connection is lost or the memory is closed."""
+        history = await self._listener.connect()
+        self._database.meet(history)
+        self._database.check_history(self._tail.position if self._tail else None)
+        if history.timeline is None:
+            self._refuse_standby()
+        if not self._database.hears:
+            self._tell_polling("this role may not read the doorbell's channel")
+        if self._lost_at and self._tail is not None:
+            log.warning(
+                "the feed is back at %s after %.1f s: nothing was skipped",
+                self._database.where,
+                time.monotonic() - self._lost_at,
+            )
+            self._lost_at = 0.0
+        while not self._closing:
+            if self._tail is None:
+                await self._begin()
+            elif await self._look(self._tail):
+                await self._rest(self._tail)
+                await self._hear(self._tail)
+
+    def _refuse_standby(self) -> None:
+        if self._tail is not None:
+            raise psycopg.OperationalError("the server is a standby now")
+        raise Unavailable(
+            f"{self._database.where} is a hot standby: nobody rings there, and nobody can tell "
+            f"which positions are final. Subscribe at the primary; memory.events.read works here"
+        )
+
+    async def _begin(self) -> None:
+        """Find a position below which everything is final, and follow from there."""
+        watch = Watch()
+        writers = await self._listener.run(read_writers())
+        self._head = target = writers.head
+        pause = GAP_FIRST
+        while not self._closing:
+            self._frontier.raise_to(watch.observe(writers))
+            # Subscriptions that read by themselves may have found it out before us.
+            if self._frontier.position >= target:
+                self._tail = Tail(self._frontier.position)
+                self._feed.begin(self._tail.position)
+                self._lost_at = 0.0
+                return
+            await self._listener.wait(pause)
+            self._listener.heard = False
+            self._listener.letters.clear()
+            pause = min(pause * 2, GAP_LAST)
+            writers = await self._listener.run(read_writers())
+
+    async def _look(self, tail: Tail) -> bool:
+        """Read what is new; tells whether to rest before the next look."""
+        heard, self._listener.heard = self._listener.heard, False
+        started = time.monotonic()
+        limit = 0 if tail.full else self._size.limit
+        page = await self._listener.run(
+            read_tail(tail.seen, tail.gaps, limit=limit, late=LATE_EVENTS)
+        )
+        self._database.check_timeline(page.head.timeline, tail.position)
+        if page.head.head < self._head:
+            raise rewritten_error(self._database.history, self._database.history, tail.position)
+        self._head = page.head.head
+        if page.head.trimmed is not None:
+            # Retention overtook us. Each follower finds out by itself whether it misses events.
+            self._tail = None
+            return False
+        before = tail.position
+        new = len(page.rows)
+        taken = tail.take(page, limit=limit, late_limit=LATE_EVENTS)
+        self._size.learn(page.rows)
+        self._give(tail, taken)
+        self._fruitful = new > 0
+        self._judge_bell(heard, found=new > 0)
+        if tail.gaps:
+            if tail.position > before or not self._gap_since:
+                self._gap_pause, self._gap_since = GAP_FIRST, started
+        else:
+            self._gap_since = 0.0
+        full = new >= max(1, limit)
+        if new >= BUSY_EVENTS and not full:
+            await asleep(min(BUSY_LAST, BUSY_SHARE * (time.monotonic() - started)))
+        return not full
+
+    def _give(self, tail: Tail, taken: Taken) -> None:
+        if taken.final or tail.position != self._feed.end:
+            self._feed.add(taken.final, tail.position)
+        self._frontier.raise_to(tail.position)
+
+    async def _rest(self, tail: Tail) -> None:
+        """Wait until there is a reason to look again."""
+        if not tail.gaps:
+            await self._listener.wait(self._poll_pause)
+            self._by_poll = not self._listener.heard
+            return
+        waited = time.monotonic() - self._gap_since
+        if waited > GAP_PATIENCE:
+            writers = await self._listener.run(read_writers())
+            tail.observe(writers)
+            self._tell_gap(tail, waited)
+        await self._listener.wait(self._gap_pause)
+        # Who commits rings; only a rollback waits for this pause. It may be long where the
+        # transaction is.
+        self._gap_pause = min(self._gap_pause * 1.5, max(GAP_LAST, min(waited / 10, GAP_LONG)))
+
+    async def _hear(self, tail: Tail) -> None:
+        """Give out the events that came with the bell, if they are the next ones."""
+        deadline = 0.0
+        while self._listener.letters:
+            zone = self._listener.zone
+            rows = []
+            while self._listener.letters:
+                row = open_letter(self._listener.letters.popleft(), zone)
+                if row is not None and tail.accept(row):
+                    rows.append(row)
+            if rows:
+                self._give(tail, Taken(rows, rows))
+            if self._fruitful or not rows:
+                return
+            now = time.monotonic()
+            deadline = deadline or now + LOOK_LATER
+            if now >= deadline:
+                return
+            self._listener.heard = False
+            await self._listener.wait(deadline - now)
+            self._listener.heard = True
+
+    def _judge_bell(self, heard: bool, *, found: bool) -> None:
+        """Look more often while events come without a bell, and say so once."""
+        if heard:
+            self._unannounced = 0
+            self._poll_pause = self._safety_poll
+        elif found and self._by_poll:
+            self._unannounced += 1
+            self._poll_pause = min(self._safety_poll, POLL_FIRST)
+            if self._unannounced == UNANNOUNCED and self._database.hears:
+                self._tell_polling(
+                    "notifications do not arrive: a pooler between (give listen_url=), or a full "
+                    "notification queue"
+                )
+        else:
+            self._poll_pause = min(self._safety_poll, self._poll_pause * 1.5)
+        self._by_poll = False
+
+    def _tell_polling(self, reason: str) -> None:
+        if not self._told_polling:
+            self._told_polling = True
+            log.warning(
+                "following %s by polling only: %s. Nothing is lost, events arrive later",
+                self._database.where,
+                reason,
+            )
+
+    def _tell_gap(self, tail: Tail, waited: float) -> None:
+        gap = tail.gaps[0][0]
+        if waited > GAP_WARNING and self._gap_told != gap:
+            self._gap_told = gap
+            log.warning(
+                "the feed of %s has been waiting for position %d for %.0f s: a transaction that "
+                "appended it is still open, or prepared (see pg_locks on the events table)",
+                self._database.where,
+                gap,
+                waited,
+            )

@@ -1,0 +1,159 @@
+# Generated from pgmem/_async/listener.py by tools/generate_sync.py. Do not edit.
+"""The one connection of a memory that hears the doorbell, and reads what it rings for.
+
+It says when it is lost, also when nobody tells it so: each statement on it has a deadline. It
+reconnects by nobody's will but the tailer's, and knows nothing of events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator
+from datetime import tzinfo
+from typing import Any, TypeVar
+
+import psycopg
+
+from pgmem import sql
+from pgmem._compat import Readable
+from pgmem._sync.database import Database
+from pgmem._sync.links import Link
+from pgmem.models import History
+from pgmem.ops import Op
+from pgmem.ops.page import read_history
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PATIENCE = 5.0
+"""Seconds in which the server must answer: longer, and the connection counts as lost."""
+
+MAX_LETTERS = 1_000
+"""More letters than this are worth no more than a bell."""
+
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 5_000,
+}
+
+_NOT_READY = 0  # psycopg's Ready.NONE: a tenth of a second has passed and nothing came
+
+
+def _within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
+    """Run a generator of psycopg's; no answer in time is a lost connection."""
+    deadline = time.monotonic() + seconds
+    try:
+        wanted = next(generator)
+        while True:
+            ready = yield wanted
+            if ready == _NOT_READY and time.monotonic() > deadline:
+                raise psycopg.OperationalError(f"no answer from the server within {seconds:g} s")
+            wanted = generator.send(ready)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+class ListeningLink(Link):
+    """A connection whose statements have a deadline."""
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a generator of psycopg's, for so long and no longer."""
+        return super().wait(_within(gen, PATIENCE), *args, **kwargs)
+
+
+class Listener:
+    """Listens, waits, and runs statements; one session after the other.
+
+    Attributes:
+        heard: whether the bell rang since it was last set to False.
+        letters: what came with it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._readable = Readable()
+        self._link: ListeningLink | None = None
+        self.heard = False
+        self.letters: deque[str] = deque(maxlen=MAX_LETTERS)
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of the times that statements give."""
+        return self._session().info.timezone
+
+    def _session(self) -> ListeningLink:
+        if self._link is None:
+            raise psycopg.OperationalError("the listener is not connected")
+        return self._link
+
+    def connect(self) -> History:
+        """Connect, and listen if the channel is known; tells which history the log has.
+
+        Raises:
+            psycopg.OperationalError: no connection.
+            psycopg.Error: the server refused.
+        """
+        database = self._database
+        options = {**database.listen_options, **_KEEPALIVE}
+        link = ListeningLink.connect(**options, autocommit=True, prepare_threshold=1)
+        self._link = link
+        link.prepare_for_use()
+        link.add_notify_handler(self._hear)
+        if database.hears:
+            listen = sql.statement("schema_listen", sql.Dialect(database.schema))
+            link.execute(listen, prepare=False)
+        return self.run(read_history())
+
+    def _hear(self, notify: psycopg.Notify) -> None:
+        self.heard = True
+        if notify.payload:
+            self.letters.append(notify.payload)
+
+    def run(self, op: Op[T]) -> T:
+        """Run a statement.
+
+        Raises:
+            psycopg.Error: the server refused, or the connection is lost.
+        """
+        query = self._database.statement(op, "silent", relaxed=False)
+        return op.parse(self._session().run(query, op.params))
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the bell, at most `timeout` seconds; `wake` ends it early.
+
+        Raises:
+            psycopg.Error: the connection is lost.
+        """
+        self._collect()
+        if not self.heard:
+            self._readable.wait(self._session().pgconn.socket, timeout)
+            self._collect()
+
+    def _collect(self) -> None:
+        """Take in what has arrived."""
+        pgconn = self._session().pgconn
+        pgconn.consume_input()
+        while notify := pgconn.notifies():
+            self.heard = True
+            if notify.extra:
+                self.letters.append(notify.extra.decode())
+
+    def wake(self) -> None:
+        """End a wait, from any thread."""
+        self._readable.set()
+
+    def disconnect(self) -> None:
+        """Give the session up."""
+        link, self._link = self._link, None
+        self.letters.clear()
+        if link is not None:
+            link.close()
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self._readable.close()

@@ -1,0 +1,137 @@
+# Generated from pgmem/_async/reader.py by tools/generate_sync.py. Do not edit.
+"""Reads final events: those below which nothing can still appear.
+
+Where the memory's tailer follows the log, it knows how far that is, and nothing has to be asked.
+Elsewhere a read finds out by itself: from positions without a gap, or from who is writing (see
+`pgmem.ops.frontier`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
+
+from pgmem._compat import sleep
+from pgmem._sync.feed import Feed
+from pgmem._sync.runners import PoolRunner
+from pgmem._sync.tailer import Tailer
+from pgmem.ops import Row
+from pgmem.ops.frontier import Frontier, Watch, read_positions, read_writers
+from pgmem.ops.page import NEVER, PageHead, read_page
+from pgmem.ops.selection import Selection
+
+SETTLE_WAIT = 0.25
+"""How long a read waits for writers that keep what it found from being final."""
+
+PAUSE_FIRST, PAUSE_LAST = 0.001, 0.02
+
+
+class FinalRows(NamedTuple):
+    """What a read found.
+
+    Attributes:
+        rows: final events, in order.
+        complete_to: no event of the selection up to this position is missing or still to come.
+    """
+
+    rows: list[Row]
+    complete_to: int
+
+
+class FinalReader:
+    """Reads final events from the database, on the connections of the pool.
+
+    Attributes:
+        feed: the final events that are in memory.
+    """
+
+    def __init__(self, runner: PoolRunner, frontier: Frontier, feed: Feed, tailer: Tailer) -> None:
+        self._runner = runner
+        self._frontier = frontier
+        self._tailer = tailer
+        self.feed = feed
+
+    def start(self) -> None:
+        """See that the tailer follows the log."""
+        self._tailer.start()
+
+    def page_head(self) -> PageHead:
+        """Where the log stands now."""
+        op = read_page(Selection(until=0), limit=1, since=NEVER)
+        return self._runner.run_page(op, 0).head
+
+    def read(
+        self, selection: Selection, position: int, *, limit: int, since: datetime | str
+    ) -> FinalRows:
+        """Read final events behind a position.
+
+        Args:
+            selection: which events; its `after` is not used.
+            position: where the reader stands.
+            limit: at most so many events.
+            since: the reader knows what was trimmed up to this moment.
+
+        Raises:
+            PositionTrimmed, HistoryRewritten: as `PoolRunner.run_page`.
+        """
+        selection = replace(selection, after=position)
+        if not self.feed.live:
+            return self._settled(selection, limit=limit, since=since)
+        until = min(selection.until, self.feed.end)
+        if position >= until:
+            return FinalRows([], position)
+        op = read_page(replace(selection, until=until), limit=limit, since=since)
+        rows = self._runner.run_page(op, position).rows
+        return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
+
+    def read_now(self, selection: Selection, *, limit: int, since: datetime | str) -> FinalRows:
+        """Read what is final by now, whatever the tailer has seen of it."""
+        return self._settled(selection, limit=limit, since=since)
+
+    def _settled(self, selection: Selection, *, limit: int, since: datetime | str) -> FinalRows:
+        op = read_page(selection, limit=limit, since=since)
+        known = self._frontier.position
+        rows = self._runner.run_page(op, selection.after).rows
+        if rows and not selection.filtered and _follows(selection.after, rows):
+            # Nothing is missing between the caller's position and the last one.
+            self._frontier.raise_to(rows[-1][0] if selection.after <= known else 0)
+            return FinalRows(rows, rows[-1][0])
+        if rows and rows[-1][0] > known:
+            self.settle(rows[-1][0])
+            # What is final now may have become visible only after the first read.
+            known = self._frontier.position
+            rows = self._runner.run_page(op, selection.after).rows
+        full = len(rows) == limit
+        rows = [row for row in rows if row[0] <= known]
+        if full and rows:
+            return FinalRows(rows, rows[-1][0])
+        return FinalRows(rows, max(selection.after, min(known, selection.until)))
+
+    def settle(self, target: int | None = None) -> int:
+        """Wait until the positions up to `target`, or drawn by now, are final; at most
+        `SETTLE_WAIT` seconds. Tells how far the log is final."""
+        deadline = time.monotonic() + SETTLE_WAIT
+        watch = Watch()
+        pause = PAUSE_FIRST
+        while True:
+            writers = self._runner.run(read_writers())
+            if target is None:
+                target = writers.head
+            self._frontier.raise_to(watch.observe(writers))
+            if self._frontier.position >= target:
+                return self._frontier.position
+            if time.monotonic() > deadline:
+                break
+            sleep(pause)
+            pause = min(pause * 2, PAUSE_LAST)
+        # Somebody writes for long. What follows without a gap is final all the same.
+        positions = self._runner.run(read_positions(self._frontier.position))
+        self._frontier.follow(positions)
+        return self._frontier.position
+
+
+def _follows(after: int, rows: Sequence[Row]) -> bool:
+    return bool(rows[-1][0] - after == len(rows))
