@@ -21,8 +21,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from benchmarks.audit import NO_FAULTS, Faults
+
+T = TypeVar("T")
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -298,18 +301,18 @@ def run(scenario: Scenario, on_step: Callable[[str], None] = lambda arm: None) -
     return Result(scenario, samples, faults)
 
 
-def latency(call: Callable[[int], object], numbers: Sequence[int]) -> float:
+def latency(call: Callable[[T], object], arguments: Sequence[T]) -> float:
     """The median time of some calls one after another, in microseconds.
 
     Args:
-        call: what to time; takes the number.
-        numbers: one for each call.
+        call: what to time.
+        arguments: one for each call.
     """
     clock = time.perf_counter_ns
     times = []
-    for number in numbers:
+    for argument in arguments:
         start = clock()
-        call(number)
+        call(argument)
         times.append(clock() - start)
     return statistics.median(times) / 1_000
 

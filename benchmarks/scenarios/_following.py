@@ -92,6 +92,17 @@ def appender(lane: Lane) -> Iterator[Append]:
         yield append
 
 
+def pace(append: Append, numbers: range, start: float, interval: float) -> None:
+    """Append an event in each interval from `start` on, late ones at once."""
+    # At a random moment of each, the same ones for every arm: writers neither march in step nor
+    # avoid each other.
+    rng = random.Random(numbers.start // NUMBERS)  # noqa: S311  # no secret
+    for index, number in enumerate(numbers):
+        due = start + (index + rng.random()) * interval
+        until(due)
+        append(stamped(number, due, last=number + 1 == numbers.stop))
+
+
 class Writer:
     """One writer process, with a connection for each lane.
 
@@ -104,7 +115,6 @@ class Writer:
         self._appends = {
             name: self._stack.enter_context(appender(lane)) for name, lane in lanes.items()
         }
-        self._number = number
         self._next = number * NUMBERS
 
     def go(self, order: str, start: float, argument: float) -> range:
@@ -112,20 +122,11 @@ class Writer:
         how, lane, *count = order.split("/")
         append, first = self._appends[lane], self._next
         if how == "pace":
-            self._pace(append, int(count[0]), start, argument)
+            self._next += int(count[0])
+            pace(append, range(first, self._next), start, argument)
         else:
             self._rush(append, start, start + argument)
         return range(first, self._next)
-
-    def _pace(self, append: Append, count: int, start: float, interval: float) -> None:
-        # At a random moment of each interval, the same ones for every arm: writers neither march
-        # in step nor avoid each other.
-        rng = random.Random(self._number)  # noqa: S311  # no secret
-        for index in range(count):
-            due = start + (index + rng.random()) * interval
-            until(due)
-            append(stamped(self._next, due, last=index + 1 == count))
-            self._next += 1
 
     def _rush(self, append: Append, start: float, end: float) -> None:
         until(start)

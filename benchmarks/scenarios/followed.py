@@ -36,7 +36,7 @@ def followed(bench: Bench) -> Iterator[Sequence[Scenario]]:
         yield [
             Scenario(
                 "followed",
-                f"append by {PROCESSES} processes while one follows, strict ({seconds:g} s a round)",
+                f"append by {PROCESSES} processes while one follows ({seconds:g} s a round)",
                 "events/s",
                 [
                     Arm(
