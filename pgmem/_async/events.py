@@ -6,6 +6,7 @@ What to run is `pgmem.ops.events`; what is final, `pgmem._async.reader` finds ou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
@@ -143,8 +144,9 @@ class AsyncEvents:
 
     async def read(
         self,
-        stream: str | None = None,
+        stream: str | Sequence[str] | None = None,
         *,
+        prefix: str | None = None,
         type: str | None = None,
         agent_id: str | None = None,
         after: int = 0,
@@ -163,7 +165,8 @@ class AsyncEvents:
         and a read inside a transaction, return what is visible.
 
         Args:
-            stream: only this stream.
+            stream: only this stream, or only these.
+            prefix: only streams whose name begins so.
             type: only events of this type.
             agent_id: only events of this agent.
             after: only positions above this one.
@@ -178,8 +181,10 @@ class AsyncEvents:
             InvalidInput: a name or option that is not allowed.
             InvalidValue: a stored payload does not fit the model.
         """
-        selection = Selection(
-            stream, type, agent_id, after, MAX_POSITION if until is None else until
+        selection = replace(
+            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+            after=after,
+            until=MAX_POSITION if until is None else until,
         )
         if timeout is not None and (reverse or self._reader is None):
             raise InvalidOption(

@@ -7,6 +7,7 @@ What to run is `pgmem.ops.events`; what is final, `pgmem._sync.reader` finds out
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
@@ -140,8 +141,9 @@ class Events:
 
     def read(
         self,
-        stream: str | None = None,
+        stream: str | Sequence[str] | None = None,
         *,
+        prefix: str | None = None,
         type: str | None = None,
         agent_id: str | None = None,
         after: int = 0,
@@ -160,7 +162,8 @@ class Events:
         and a read inside a transaction, return what is visible.
 
         Args:
-            stream: only this stream.
+            stream: only this stream, or only these.
+            prefix: only streams whose name begins so.
             type: only events of this type.
             agent_id: only events of this agent.
             after: only positions above this one.
@@ -175,8 +178,10 @@ class Events:
             InvalidInput: a name or option that is not allowed.
             InvalidValue: a stored payload does not fit the model.
         """
-        selection = Selection(
-            stream, type, agent_id, after, MAX_POSITION if until is None else until
+        selection = replace(
+            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+            after=after,
+            until=MAX_POSITION if until is None else until,
         )
         if timeout is not None and (reverse or self._reader is None):
             raise InvalidOption(
