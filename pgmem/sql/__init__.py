@@ -7,7 +7,8 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {sequence} the sequence that positions come from, likewise
     {tokens}   the sequence that fencing tokens come from, likewise
     {bell}     rings the doorbell; see `BELLS`
-    {letter}   what rides on it: nothing, or (the mark `INLINE`) the CTE `event` as text
+    {letter}   what rides on it: nothing, or (the mark `INLINE`) the row `event` as text
+    {with_letter}  joins the one event of the CTE `event`, if it rides on the bell
     {commit}   sets synchronous_commit for this transaction where durability is relaxed
     {include x}  the text of the file x.sql: a piece that several statements share
     {filter} {direction}  pieces that the ops choose from a fixed list (`marks`)
@@ -112,12 +113,13 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
         FileNotFoundError: there is no such statement.
     """
     text = _INCLUDE.sub(lambda found: _uncommented(found[1]), _uncommented(name))
-    letter = _uncommented("event_letter") if INLINE in marks else "''"
+    inline = INLINE in marks
     pieces = {
         "bell": BELLS[dialect.bell],
         "commit": _COMMITS[dialect.relaxed],
         **dict(marks),
-        "letter": letter,
+        "letter": _uncommented("event_letter") if inline else "''",
+        "with_letter": "LEFT JOIN event ON true" if inline else "",
     }
     for mark, piece in pieces.items():
         text = text.replace(f"{{{mark}}}", piece)
