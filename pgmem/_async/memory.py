@@ -187,6 +187,7 @@ class AsyncBoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
     def __init__(self, runner: AsyncBoundRunner, codec: Codec) -> None:
+        self._runner = runner
         self.events = AsyncEvents(runner, codec)
         self.state = AsyncState(runner, codec)
         self.dedupe = AsyncTransactionDedupe(runner, codec)
