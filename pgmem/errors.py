@@ -13,9 +13,13 @@
     │   ├── IdempotencyMismatch            the key was used before, for something else
     │   ├── ClaimHeld                      another holder's lease is still running
     │   ├── LeaseLost                      our lease ran out and somebody newer took over
+    │   ├── ConsumerMismatch               the consumer was made to follow something else
     │   └── TransactionConflict            serialization failure, deadlock: run it all again
     ├── CallbackFailed                     a function given to update() or run_once() raised
     ├── SnapshotNotFound
+    ├── ConsumerNotFound
+    ├── PositionTrimmed                    position, trimmed_to: retention removed what is next
+    ├── HistoryRewritten                   position, expected, found: made in another history
     ├── OutcomeUnknown                     the connection broke while a write was under way
     ├── Unavailable                        no server, no free connection, in the time allowed
     ├── NotOpen                            used before open(), after close(), or in a forked child
@@ -115,6 +119,10 @@ class LeaseLost(Conflict):
     """The lease ran out and somebody with a newer fencing token took over, or finished the work."""
 
 
+class ConsumerMismatch(Conflict):
+    """The consumer exists, with another selection of events. Nothing was changed."""
+
+
 class TransactionConflict(Conflict):
     """The server aborted the transaction to keep others consistent: run the whole of it again."""
 
@@ -125,6 +133,45 @@ class CallbackFailed(PgmemError):
 
 class SnapshotNotFound(PgmemError):
     """The snapshot that was asked for does not exist."""
+
+
+class ConsumerNotFound(PgmemError):
+    """The consumer that was asked for does not exist."""
+
+
+class PositionTrimmed(PgmemError):
+    """Retention has removed events that come next after a position: they cannot be delivered.
+
+    Attributes:
+        position: the last position that was read.
+        trimmed_to: the last position that was removed.
+    """
+
+    def __init__(self, message: str, *, position: int, trimmed_to: int) -> None:
+        super().__init__(message)
+        self.position = position
+        self.trimmed_to = trimmed_to
+
+
+class HistoryRewritten(PgmemError):
+    """A position was made in another history of the log than the server has now.
+
+    So it is after a failover or a restore: events may be gone, and their positions used again for
+    others. To go on from the position could skip events silently.
+
+    Attributes:
+        position: the position, which may mean another event now.
+        expected: the history that it was made in: the server's system identifier and timeline.
+        found: the present history, likewise.
+    """
+
+    def __init__(
+        self, message: str, *, position: int, expected: tuple[int, int], found: tuple[int, int]
+    ) -> None:
+        super().__init__(message)
+        self.position = position
+        self.expected = expected
+        self.found = found
 
 
 class OutcomeUnknown(PgmemError):

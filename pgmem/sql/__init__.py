@@ -5,7 +5,8 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {schema}   the schema's name, quoted
     {events}   the events table's quoted name as a string literal, for regclass
     {sequence} the sequence that positions come from, likewise
-    {tokens}   the sequence that fencing tokens come from, likewise
+    {tokens}   the sequence that fencing tokens of claims come from, likewise
+    {consumer_tokens}  the sequence that those of consumers come from, likewise
     {bell}     rings the doorbell; see `BELLS`
     {commit}   sets synchronous_commit for this transaction where durability is relaxed
     {include x}  the text of the file x.sql: a piece that several statements share
@@ -119,6 +120,7 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
             events=sql.Literal(f"{quoted}.events"),
             sequence=sql.Literal(f"{quoted}.events_position_seq"),
             tokens=sql.Literal(f"{quoted}.dedupe_token_seq"),
+            consumer_tokens=sql.Literal(f"{quoted}.consumers_token_seq"),
             channel=sql.Literal(dialect.channel),
             bell_lock=sql.Literal(bell_lock(dialect.channel)),
         )

@@ -15,10 +15,11 @@ from pgmem.ops.state import Recording
 from tests.support.server import TEMPLATE, fresh_database
 
 CODEC = events.Codec()
-PIECES = {"state_change", "state_outcome", "event_batch"}
+PIECES = {"state_change", "state_outcome", "event_batch", "history"}
 TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",
-    "state_snapshot_entries", "pgmem_version", "events_position_seq",
+    "state_snapshot_entries", "pgmem_version", "events_position_seq", "consumers",
+    "trimmed",
 }  # fmt: skip
 
 
