@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import psycopg
 
+from pgmem._async.consumers import AsyncConsumers
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
@@ -125,6 +126,7 @@ class AsyncMemory:
         self.state = AsyncState(self._runner, self._codec)
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events)
+        self.consumers = AsyncConsumers(self._runner)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
+from pgmem._sync.consuming import DEFAULT_LEASE, ConsumerSubscription
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import MAX_RACES, BoundRunner, Runner, hidden_winner
 from pgmem._sync.subscription import Start, Subscription
@@ -244,6 +245,7 @@ class Events:
             )
         return self._reader
 
+    @overload
     def subscribe(
         self,
         stream: str | Sequence[str] | None = None,
@@ -253,7 +255,37 @@ class Events:
         agent_id: str | None = None,
         after: Start = 0,
         model: type[BaseModel] | None = None,
-    ) -> Subscription[RecordedEvent]:
+        consumer: None = None,
+    ) -> Subscription[RecordedEvent]: ...
+
+    @overload
+    def subscribe(
+        self,
+        stream: str | Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        type: str | None = None,
+        agent_id: str | None = None,
+        after: Start = 0,
+        model: type[BaseModel] | None = None,
+        consumer: str,
+        lease: Seconds = DEFAULT_LEASE,
+        auto_commit: bool = True,
+    ) -> ConsumerSubscription[RecordedEvent]: ...
+
+    def subscribe(
+        self,
+        stream: str | Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        type: str | None = None,
+        agent_id: str | None = None,
+        after: Start = 0,
+        model: type[BaseModel] | None = None,
+        consumer: str | None = None,
+        lease: Seconds = DEFAULT_LEASE,
+        auto_commit: bool = True,
+    ) -> Subscription[RecordedEvent] | ConsumerSubscription[RecordedEvent]:
         """Follow the log: first what is there, then what comes, for as long as it lives.
 
         Every event of the selection is handed out once, in the order of the log, whatever order
@@ -274,18 +306,34 @@ class Events:
             after: only positions above this one; 0 begins with the oldest event that is kept,
                 "now" with the next one to be written.
             model: a pydantic model to validate the payloads with.
+            consumer: the name under which the position is stored: the next subscription of this
+                name goes on from there (`after` counts only the first time). One process at a
+                time has it, others stand by.
+            lease: seconds after which another process may take over from one that gives no sign
+                of life; at most a day.
+            auto_commit: store the position of what was handed out when more is asked for. Without
+                it, call `commit`, alone or in the transaction of your effects.
 
         Returns:
-            A context manager and iterator.
+            A context manager and iterator; with `consumer`, one that has `commit`.
 
         Raises:
             InvalidInput: a name or option that is not allowed.
         """
-        return Subscription(
-            self._require_reader("subscribe"),
-            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+        reader = self._require_reader("subscribe")
+        selection = Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        decode = ops.event_maker(self._codec, model)
+        if consumer is None:
+            return Subscription(reader, selection, after, decode)
+        return ConsumerSubscription(
+            reader,
+            selection,
             after,
-            ops.event_maker(self._codec, model),
+            decode,
+            consumer=consumer,
+            lease=lease,
+            auto_commit=auto_commit,
+            agent_id=self._codec.agent_id,
         )
 
     def count(

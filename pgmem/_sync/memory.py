@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 import psycopg
 
+from pgmem._sync.consumers import Consumers
 from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
@@ -126,6 +127,7 @@ class Memory:
         self.state = State(self._runner, self._codec)
         self.dedupe = Dedupe(self._runner, self._codec)
         self.snapshots = Snapshots(self._runner, self._codec, self.events)
+        self.consumers = Consumers(self._runner)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -188,6 +190,7 @@ class BoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
     def __init__(self, runner: BoundRunner, codec: Codec) -> None:
+        self._runner = runner
         self.events = Events(runner, codec)
         self.state = State(runner, codec)
         self.dedupe = TransactionDedupe(runner, codec)
