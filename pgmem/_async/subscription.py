@@ -87,11 +87,15 @@ class AsyncSubscription(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if not self._ready:
+        ready = self._ready
+        if not ready:
             await self._fill(BATCH, None)
-            if not self._ready:
+            if not ready:
                 raise StopAsyncIteration
-        return self._decode(self._take())
+        # What `_take` does; a call more for each event would show.
+        row = ready.popleft()
+        self._position = row[0] if ready else self._follower.position
+        return self._decode(row)
 
     async def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
         """The next events: those that are there, or else the first that comes.

@@ -300,10 +300,14 @@ def event_maker(codec: Codec, model: type[BaseModel] | None) -> Callable[[Row], 
     """A function from a row to an event."""
     payload_of = decoder(model, "payload")
     registry = {} if model is not None else codec.registry
-    make = RecordedEvent._make
+    new = tuple.__new__  # what RecordedEvent._make does, without its check
 
     def plain(row: Row) -> RecordedEvent:
-        return make((*row[:4], payload_of(row[4]), row[5], decode(row[6]), *row[7:]))
+        columns = list(row)
+        columns[4] = payload_of(columns[4])
+        if columns[6] is not None:
+            columns[6] = decode(columns[6])
+        return new(RecordedEvent, columns)
 
     if not registry:
         return plain
