@@ -28,7 +28,8 @@ class State:
 
     Each write appends its event in the same statement: by default to the stream `state:<key>`,
     with the value as payload. `event=` replaces that event, `stream=` where it goes;
-    `record=False` writes none, so that the change is in no history.
+    `record=False` writes none, so that the change is in no history; but the first one after a
+    recorded change has its event, so that whoever follows learns that there is something newer.
 
     Reached as `memory.state`, `tx.state` or `bound.state`.
     """
@@ -54,11 +55,12 @@ class State:
         Raises:
             InvalidInput: a key or option that is not allowed.
             InvalidValue: the stored value does not fit the model.
+            OutcomeUnknown: with `refresh_on_read`, the connection was lost under way.
         """
-        refresh = None
-        if refresh_on_read is not None:
-            refresh = check_seconds(refresh_on_read, "refresh_on_read")
-        return self._runner.run(ops.get(key, model=model, refresh=refresh))
+        if refresh_on_read is None:
+            return self._runner.run(ops.get(key, model=model))
+        ttl = check_seconds(refresh_on_read, "refresh_on_read")
+        return self._runner.run(ops.refresh(key, self._codec, ttl=ttl, model=model))
 
     def get_many(
         self, keys: Sequence[str], *, model: type[BaseModel] | None = None
@@ -128,7 +130,7 @@ class State:
                 it had an end before.
             event: the event to append with it, instead of the default one.
             stream: where the event goes, instead of `state:<key>`.
-            record: False appends no event.
+            record: False appends no event, unless the change before appended one.
 
         Raises:
             InvalidInput: a key, value or option that is not allowed; nothing was sent.
@@ -266,6 +268,6 @@ class State:
         Args:
             key: 1 to 512 bytes.
             ttl: seconds or a timedelta; None for ever.
-            record: False appends no event.
+            record: False appends no event, unless the entry was recorded and had no end.
         """
         return self._runner.run(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))

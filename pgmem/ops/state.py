@@ -40,7 +40,8 @@ class Recording:
     Attributes:
         event: the caller's event; None for the default one, whose payload is the value.
         stream: the stream it goes to; None for the entry's own, `state:<key>`.
-        record: False writes no event at all.
+        record: False writes no event; but one, if the change before has one: who follows must
+            learn that what it has is not the latest.
     """
 
     event: Event | None = None
@@ -93,17 +94,29 @@ def _entry(model: type[BaseModel] | None) -> Any:
     return make
 
 
-def get(
-    key: str, *, model: type[BaseModel] | None = None, refresh: float | None = None
-) -> Op[StateEntry | None]:
-    """Read one entry; with `refresh`, push its expiry out by so many seconds."""
+def get(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
+    """Read one entry."""
     make = _entry(model)
-    params: dict[str, Any] = {"key": check_key(key)}
-    statement = "state_get"
-    if refresh is not None:
-        statement = "state_get_refresh"
-        params["ttl"] = refresh
-    return Op(statement, params, lambda rows: make(rows[0]) if rows else None, f"get state {key!r}")
+    return Op(
+        "state_get",
+        {"key": check_key(key)},
+        lambda rows: make(rows[0]) if rows else None,
+        f"get state {key!r}",
+    )
+
+
+def refresh(
+    key: str, codec: Codec, *, ttl: float, model: type[BaseModel] | None = None
+) -> Op[StateEntry | None]:
+    """Read one entry and push its expiry out to so many seconds from now."""
+    make = _entry(model)
+    return Op(
+        "state_get_refresh",
+        _touch_params(key, codec, ttl=ttl, record=False),
+        lambda rows: make(rows[0]) if rows else None,
+        f"get state {key!r}",
+        Again.HARMLESS,  # As `touch`.
+    )
 
 
 def get_locked(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
@@ -261,18 +274,23 @@ def touch(key: str, codec: Codec, *, ttl: float | None, record: bool) -> Op[bool
     """Set when an entry expires; tells whether there is one."""
     return Op(
         "state_touch",
-        {
-            "key": check_key(key),
-            "ttl": ttl,
-            "type": TOUCHED_TYPE,
-            "agent_id": codec.agent_id,
-            "record": record,
-        },
+        _touch_params(key, codec, ttl=ttl, record=record),
         bool,
         f"touch state {key!r}",
         # A second touch sets the same span from a moment later: what was asked for.
         Again.HARMLESS if not record else Again.HARMFUL,
     )
+
+
+def _touch_params(key: str, codec: Codec, *, ttl: float | None, record: bool) -> dict[str, Any]:
+    """The parameters of the statement piece `state_expire`."""
+    return {
+        "key": check_key(key),
+        "ttl": ttl,
+        "type": TOUCHED_TYPE,
+        "agent_id": codec.agent_id,
+        "record": record,
+    }
 
 
 def _parse_outcome(key: str, value: Any, expected: int, verb: str) -> Any:

@@ -15,7 +15,7 @@ from pgmem.ops.state import Recording
 from tests.support.server import TEMPLATE, fresh_database
 
 CODEC = events.Codec()
-PIECES = {"state_change", "state_outcome", "event_batch"}
+PIECES = {"state_change", "state_expire", "state_outcome", "state_recording", "event_batch"}
 TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",
     "state_snapshot_entries", "pgmem_version", "events_position_seq",
