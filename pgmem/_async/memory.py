@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import psycopg
 
+from pgmem._async.cache import BoundCache, StateCache
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
@@ -74,6 +75,11 @@ class AsyncMemory:
         events: subclasses of `Event`: what is read of their types comes back as their instances.
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
         timeout: how long to wait for a connection, in seconds or as a timedelta.
+        cache: keep copies of so many state entries in this process for `state.get`; None for
+            none. The process sees its own writes at once; those of others, and its own inside
+            `using()`, once the doorbell arrives, at most the safety poll late. While the log
+            cannot be followed, every read asks the server. Entries with an end, and what was
+            written with `record=False`, are never kept.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -90,6 +96,7 @@ class AsyncMemory:
         events: Sequence[type[Event]] = (),
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
         timeout: Seconds = 10.0,
+        cache: int | None = None,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -108,9 +115,11 @@ class AsyncMemory:
         self._frontier = Frontier()
         self._runner = AsyncPoolRunner(self._database)
         self.events = AsyncEvents(self._runner, self._codec, self._frontier)
-        self.state = AsyncState(self._runner, self._codec)
+        # Whoever follows the log tells it what changes; until then it serves nothing.
+        self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
+        self.state = AsyncState(self._runner, self._codec, self._cache)
         self.dedupe = AsyncDedupe(self._runner, self._codec)
-        self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events)
+        self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -127,6 +136,8 @@ class AsyncMemory:
 
     async def close(self) -> None:
         """Close every connection; the context manager does it."""
+        if self._cache is not None:
+            self._cache.fresh_until = 0.0
         await self._database.close()
 
     async def __aenter__(self) -> Self:
@@ -152,11 +163,19 @@ class AsyncMemory:
             TransactionConflict: the server undid it: run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
-        async with self._runner.transaction("transaction") as runner:
-            yield AsyncTransaction(runner, self._codec, await runner.connection())
+        cache = self._bound_cache(settles=True)
+        try:
+            async with self._runner.transaction("transaction") as runner:
+                yield AsyncTransaction(runner, self._codec, cache, await runner.connection())
+        finally:
+            if cache is not None:
+                cache.settle()
 
     def using(self, connection: Any) -> AsyncBoundMemory:
         """The same face inside the caller's own transaction: the caller ends it.
+
+        When that is, nobody tells: what it writes reaches the copies of `cache=` by the feed, as
+        the writes of others do.
 
         Args:
             connection: a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession
@@ -165,17 +184,21 @@ class AsyncMemory:
         Raises (at the first call on what it returns):
             InvalidOption: it is none of these, or it commits each statement by itself.
         """
-        return AsyncBoundMemory(AsyncBoundRunner(self._database, connection), self._codec)
+        runner = AsyncBoundRunner(self._database, connection)
+        return AsyncBoundMemory(runner, self._codec, self._bound_cache(settles=False))
+
+    def _bound_cache(self, *, settles: bool) -> BoundCache | None:
+        return None if self._cache is None else BoundCache(self._cache, settles=settles)
 
 
 class AsyncBoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
-    def __init__(self, runner: AsyncBoundRunner, codec: Codec) -> None:
+    def __init__(self, runner: AsyncBoundRunner, codec: Codec, cache: BoundCache | None) -> None:
         self.events = AsyncEvents(runner, codec, Frontier())
-        self.state = AsyncState(runner, codec)
+        self.state = AsyncState(runner, codec, cache)
         self.dedupe = AsyncTransactionDedupe(runner, codec)
-        self.snapshots = AsyncSnapshots(runner, codec, self.events)
+        self.snapshots = AsyncSnapshots(runner, codec, self.events, cache)
 
 
 class AsyncTransaction(AsyncBoundMemory):
@@ -186,7 +209,11 @@ class AsyncTransaction(AsyncBoundMemory):
     """
 
     def __init__(
-        self, runner: AsyncBoundRunner, codec: Codec, connection: psycopg.AsyncConnection[Any]
+        self,
+        runner: AsyncBoundRunner,
+        codec: Codec,
+        cache: BoundCache | None,
+        connection: psycopg.AsyncConnection[Any],
     ) -> None:
-        super().__init__(runner, codec)
+        super().__init__(runner, codec, cache)
         self.connection = connection

@@ -6,16 +6,20 @@ What to run is `pgmem.ops.state`; the tries of an `update` are `pgmem._async.upd
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from pgmem._async.cache import BoundCache, StateCache
 from pgmem._async.runners import AsyncPoolRunner, AsyncRunner
 from pgmem._async.update import AsyncUpdate
 from pgmem.models import Event, RecordedEvent, StateEntry
+from pgmem.ops import Op
 from pgmem.ops import state as ops
 from pgmem.ops.events import Codec
-from pgmem.ops.values import Seconds, check_count, check_seconds
+from pgmem.ops.values import Seconds, check_count, check_seconds, decode, decoder
+
+T = TypeVar("T")
 
 
 def _ttl(ttl: Seconds | None) -> float | None:
@@ -33,9 +37,13 @@ class AsyncState:
     Reached as `memory.state`, `tx.state` or `bound.state`.
     """
 
-    def __init__(self, runner: AsyncRunner, codec: Codec) -> None:
+    def __init__(
+        self, runner: AsyncRunner, codec: Codec, cache: StateCache | BoundCache | None = None
+    ) -> None:
         self._runner = runner
         self._codec = codec
+        self._cache = cache
+        self._copies = cache if isinstance(cache, StateCache) else None
 
     async def get(
         self,
@@ -45,6 +53,9 @@ class AsyncState:
         refresh_on_read: Seconds | None = None,
     ) -> StateEntry | None:
         """The entry under a key, or None if there is none (or it has expired).
+
+        With `Memory(cache=…)` it may be a copy; not in a transaction, and not with
+        `refresh_on_read`.
 
         Args:
             key: 1 to 512 bytes.
@@ -56,15 +67,53 @@ class AsyncState:
             InvalidValue: the stored value does not fit the model.
             OutcomeUnknown: with `refresh_on_read`, the connection was lost under way.
         """
-        if refresh_on_read is None:
+        if refresh_on_read is not None:
+            ttl = check_seconds(refresh_on_read, "refresh_on_read")
+            return await self._change(ops.refresh(key, self._codec, ttl=ttl, model=model))
+        copies = self._copies
+        if copies is None:
             return await self._runner.run(ops.get(key, model=model))
-        ttl = check_seconds(refresh_on_read, "refresh_on_read")
-        return await self._runner.run(ops.refresh(key, self._codec, ttl=ttl, model=model))
+        copy = copies.lookup(key)
+        if copy is None:
+            return await self._load(copies, key, model)
+        value = decode(copy.text) if model is None else decoder(model, "value")(copy.text)
+        return StateEntry(key, value, copy.version, copy.updated_at)
+
+    async def _load(
+        self, copies: StateCache, key: str, model: type[BaseModel] | None
+    ) -> StateEntry | None:
+        """Read an entry from the server, and keep a copy if that may be."""
+        op = ops.load(key, model=model)
+        with copies.loading(key) as load:
+            found = await self._runner.run(op)
+            if found is None:
+                return None
+            entry, copy = found
+            load.keep(copy)
+        return entry
+
+    async def _change(self, op: Op[T]) -> T:
+        """Run what changes an entry and leaves nothing to keep."""
+        if self._cache is None:
+            return await self._runner.run(op)
+        with self._cache.writing(op.params["key"]):
+            return await self._runner.run(op)
+
+    async def _write(self, op: Op[StateEntry], recording: ops.Recording) -> StateEntry:
+        """Run what gives the new entry."""
+        if self._cache is None:
+            return await self._runner.run(op)
+        with self._cache.writing(op.params["key"]) as write:
+            entry = await self._runner.run(op)
+            write.keep(ops.written(entry, op.params["value"], recording))
+        return entry
 
     async def get_many(
         self, keys: Sequence[str], *, model: type[BaseModel] | None = None
     ) -> dict[str, StateEntry]:
         """The entries under several keys, in one statement; missing keys are missing.
+
+        They are all of one moment, so none is a copy of the cache.
 
         Args:
             keys: up to 10,000 keys.
@@ -138,9 +187,8 @@ class AsyncState:
             OutcomeUnknown: the connection was lost under way.
         """
         recording = ops.Recording(event, stream, record)
-        return await self._runner.run(
-            ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
-        )
+        op = ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        return await self._write(op, recording)
 
     async def create(
         self,
@@ -161,9 +209,8 @@ class AsyncState:
             VersionConflict: there is one; it is in the error's `current`.
         """
         recording = ops.Recording(event, stream, record)
-        return await self._runner.run(
-            ops.create(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
-        )
+        op = ops.create(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        return await self._write(op, recording)
 
     async def compare_and_set(
         self,
@@ -187,16 +234,15 @@ class AsyncState:
             VersionConflict: the version is another one; the entry is in the error's `current`.
         """
         recording = ops.Recording(event, stream, record)
-        return await self._runner.run(
-            ops.compare_and_set(
-                key,
-                value,
-                self._codec,
-                expected_version=expected_version,
-                ttl=_ttl(ttl),
-                recording=recording,
-            )
+        op = ops.compare_and_set(
+            key,
+            value,
+            self._codec,
+            expected_version=expected_version,
+            ttl=_ttl(ttl),
+            recording=recording,
         )
+        return await self._write(op, recording)
 
     async def update(
         self,
@@ -233,6 +279,14 @@ class AsyncState:
         check_count(max_retries, "max_retries", minimum=0)
         recording = ops.Recording(event, stream, record)
         update = AsyncUpdate(key, fn, self._codec, recording, model)
+        if self._cache is None:
+            return await self._update(update, max_retries)
+        with self._cache.writing(key) as write:
+            entry = await self._update(update, max_retries)
+            write.keep(ops.written(entry, update.text, recording))
+        return entry
+
+    async def _update(self, update: AsyncUpdate, max_retries: int) -> StateEntry:
         if isinstance(self._runner, AsyncPoolRunner):
             return await update.run(self._runner, tries=max_retries + 1)
         return await update.run_locked(self._runner)
@@ -257,7 +311,7 @@ class AsyncState:
             VersionConflict: the version is another one, or there is no entry.
         """
         recording = ops.Recording(event, stream, record)
-        return await self._runner.run(
+        return await self._change(
             ops.delete(key, self._codec, expected_version=expected_version, recording=recording)
         )
 
@@ -271,4 +325,4 @@ class AsyncState:
             ttl: seconds or a timedelta; None for ever.
             record: False appends no event, unless the entry was recorded and had no end.
         """
-        return await self._runner.run(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))
+        return await self._change(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))

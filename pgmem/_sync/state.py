@@ -7,16 +7,20 @@ What to run is `pgmem.ops.state`; the tries of an `update` are `pgmem._sync.upda
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from pgmem._sync.cache import BoundCache, StateCache
 from pgmem._sync.runners import PoolRunner, Runner
 from pgmem._sync.update import Update
 from pgmem.models import Event, RecordedEvent, StateEntry
+from pgmem.ops import Op
 from pgmem.ops import state as ops
 from pgmem.ops.events import Codec
-from pgmem.ops.values import Seconds, check_count, check_seconds
+from pgmem.ops.values import Seconds, check_count, check_seconds, decode, decoder
+
+T = TypeVar("T")
 
 
 def _ttl(ttl: Seconds | None) -> float | None:
@@ -34,9 +38,13 @@ class State:
     Reached as `memory.state`, `tx.state` or `bound.state`.
     """
 
-    def __init__(self, runner: Runner, codec: Codec) -> None:
+    def __init__(
+        self, runner: Runner, codec: Codec, cache: StateCache | BoundCache | None = None
+    ) -> None:
         self._runner = runner
         self._codec = codec
+        self._cache = cache
+        self._copies = cache if isinstance(cache, StateCache) else None
 
     def get(
         self,
@@ -46,6 +54,9 @@ class State:
         refresh_on_read: Seconds | None = None,
     ) -> StateEntry | None:
         """The entry under a key, or None if there is none (or it has expired).
+
+        With `Memory(cache=…)` it may be a copy; not in a transaction, and not with
+        `refresh_on_read`.
 
         Args:
             key: 1 to 512 bytes.
@@ -57,15 +68,53 @@ class State:
             InvalidValue: the stored value does not fit the model.
             OutcomeUnknown: with `refresh_on_read`, the connection was lost under way.
         """
-        if refresh_on_read is None:
+        if refresh_on_read is not None:
+            ttl = check_seconds(refresh_on_read, "refresh_on_read")
+            return self._change(ops.refresh(key, self._codec, ttl=ttl, model=model))
+        copies = self._copies
+        if copies is None:
             return self._runner.run(ops.get(key, model=model))
-        ttl = check_seconds(refresh_on_read, "refresh_on_read")
-        return self._runner.run(ops.refresh(key, self._codec, ttl=ttl, model=model))
+        copy = copies.lookup(key)
+        if copy is None:
+            return self._load(copies, key, model)
+        value = decode(copy.text) if model is None else decoder(model, "value")(copy.text)
+        return StateEntry(key, value, copy.version, copy.updated_at)
+
+    def _load(
+        self, copies: StateCache, key: str, model: type[BaseModel] | None
+    ) -> StateEntry | None:
+        """Read an entry from the server, and keep a copy if that may be."""
+        op = ops.load(key, model=model)
+        with copies.loading(key) as load:
+            found = self._runner.run(op)
+            if found is None:
+                return None
+            entry, copy = found
+            load.keep(copy)
+        return entry
+
+    def _change(self, op: Op[T]) -> T:
+        """Run what changes an entry and leaves nothing to keep."""
+        if self._cache is None:
+            return self._runner.run(op)
+        with self._cache.writing(op.params["key"]):
+            return self._runner.run(op)
+
+    def _write(self, op: Op[StateEntry], recording: ops.Recording) -> StateEntry:
+        """Run what gives the new entry."""
+        if self._cache is None:
+            return self._runner.run(op)
+        with self._cache.writing(op.params["key"]) as write:
+            entry = self._runner.run(op)
+            write.keep(ops.written(entry, op.params["value"], recording))
+        return entry
 
     def get_many(
         self, keys: Sequence[str], *, model: type[BaseModel] | None = None
     ) -> dict[str, StateEntry]:
         """The entries under several keys, in one statement; missing keys are missing.
+
+        They are all of one moment, so none is a copy of the cache.
 
         Args:
             keys: up to 10,000 keys.
@@ -137,9 +186,8 @@ class State:
             OutcomeUnknown: the connection was lost under way.
         """
         recording = ops.Recording(event, stream, record)
-        return self._runner.run(
-            ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
-        )
+        op = ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        return self._write(op, recording)
 
     def create(
         self,
@@ -160,9 +208,8 @@ class State:
             VersionConflict: there is one; it is in the error's `current`.
         """
         recording = ops.Recording(event, stream, record)
-        return self._runner.run(
-            ops.create(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
-        )
+        op = ops.create(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        return self._write(op, recording)
 
     def compare_and_set(
         self,
@@ -186,16 +233,15 @@ class State:
             VersionConflict: the version is another one; the entry is in the error's `current`.
         """
         recording = ops.Recording(event, stream, record)
-        return self._runner.run(
-            ops.compare_and_set(
-                key,
-                value,
-                self._codec,
-                expected_version=expected_version,
-                ttl=_ttl(ttl),
-                recording=recording,
-            )
+        op = ops.compare_and_set(
+            key,
+            value,
+            self._codec,
+            expected_version=expected_version,
+            ttl=_ttl(ttl),
+            recording=recording,
         )
+        return self._write(op, recording)
 
     def update(
         self,
@@ -232,6 +278,14 @@ class State:
         check_count(max_retries, "max_retries", minimum=0)
         recording = ops.Recording(event, stream, record)
         update = Update(key, fn, self._codec, recording, model)
+        if self._cache is None:
+            return self._update(update, max_retries)
+        with self._cache.writing(key) as write:
+            entry = self._update(update, max_retries)
+            write.keep(ops.written(entry, update.text, recording))
+        return entry
+
+    def _update(self, update: Update, max_retries: int) -> StateEntry:
         if isinstance(self._runner, PoolRunner):
             return update.run(self._runner, tries=max_retries + 1)
         return update.run_locked(self._runner)
@@ -256,7 +310,7 @@ class State:
             VersionConflict: the version is another one, or there is no entry.
         """
         recording = ops.Recording(event, stream, record)
-        return self._runner.run(
+        return self._change(
             ops.delete(key, self._codec, expected_version=expected_version, recording=recording)
         )
 
@@ -270,4 +324,4 @@ class State:
             ttl: seconds or a timedelta; None for ever.
             record: False appends no event, unless the entry was recorded and had no end.
         """
-        return self._runner.run(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))
+        return self._change(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -29,6 +30,9 @@ PUT_TYPE = "state.put"
 DELETED_TYPE = "state.deleted"
 TOUCHED_TYPE = "state.touched"
 RESTORED_TYPE = "state.restored"
+
+RECORDED = 2
+"""`state.recording`, where the last change is in the log and the next one will be."""
 
 MAX_KEYS = 10_000
 
@@ -75,6 +79,17 @@ class Recording:
         return params
 
 
+class Copy(NamedTuple):
+    """What a cache may keep of an entry without an end whose next change will be in the log.
+
+    The value as text, because a caller may change the value that it gets.
+    """
+
+    version: int
+    text: str
+    updated_at: datetime
+
+
 def check_key(key: str) -> str:
     """Check a state key.
 
@@ -103,6 +118,22 @@ def get(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | No
         lambda rows: make(rows[0]) if rows else None,
         f"get state {key!r}",
     )
+
+
+def load(
+    key: str, *, model: type[BaseModel] | None = None
+) -> Op[tuple[StateEntry, Copy | None] | None]:
+    """Read one entry, and what a cache may keep of it."""
+    make = _entry(model)
+
+    def parse(rows: Sequence[Row]) -> tuple[StateEntry, Copy | None] | None:
+        if not rows:
+            return None
+        _, text, version, updated_at, expires_at, recording = rows[0]
+        lasts = recording == RECORDED and expires_at is None
+        return make(rows[0]), Copy(version, text, updated_at) if lasts else None
+
+    return Op("state_get", {"key": check_key(key)}, parse, f"get state {key!r}")
 
 
 def refresh(
@@ -199,6 +230,13 @@ def put(
         f"put state {key!r}",
         Again.HARMFUL,
     )
+
+
+def written(entry: StateEntry, text: str, recording: Recording) -> Copy | None:
+    """What a cache may keep of an entry that was written just now."""
+    if not recording.record or entry.expires_at is not None:
+        return None
+    return Copy(entry.version, text, entry.updated_at)
 
 
 def create(
