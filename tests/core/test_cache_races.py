@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import threading
+from collections import OrderedDict
+from datetime import UTC, datetime
 from functools import partial
 
 import psycopg
@@ -12,7 +14,9 @@ import pytest
 
 from pgmem import Memory
 from pgmem._compat import maybe_await
+from pgmem._sync.cache import StateCache
 from pgmem.errors import OutcomeUnknown
+from pgmem.ops.state import Copy
 from tests.support.both import execute, is_async
 from tests.support.cached import between, cache_of, change_behind, fresh, inner, value
 
@@ -279,7 +283,27 @@ async def test_what_the_callers_own_transaction_writes_is_seen_by_the_feed(cache
     await maybe_await(connection.close())
 
 
-# all at once
+# threads
+
+
+def test_an_event_waits_until_what_it_voids_is_stored():
+    """Between the check of a load and its copy's arrival no event gets through unseen."""
+    events = []
+
+    class Meanwhile(OrderedDict):
+        def __setitem__(self, key, copy):
+            events.append(threading.Thread(target=cache.observe, args=(key, 2, 2)))
+            events[0].start()
+            events[0].join(0.2)
+            super().__setitem__(key, copy)
+
+    cache = StateCache(1)
+    cache.fresh_until = math.inf
+    cache._copies = Meanwhile()
+    with cache.loading("k") as load:
+        load.keep(Copy(1, '"old"', datetime.now(UTC)))
+    events[0].join()
+    assert cache.lookup("k") is None
 
 
 def test_every_copy_is_right_once_the_events_are_through(database_url):

@@ -183,6 +183,17 @@ async def test_refreshing_reads_are_told_once(both):
     ]
 
 
+async def test_a_refreshing_read_looks_after_the_bell(both, monkeypatch):
+    """It writes: whoever runs it must look whether the notification queue is filling up."""
+    await both.state.put("k", "v")
+    answers = []
+    database = getattr(both, "wrapped", both)._database
+    monkeypatch.setattr(database, "bell_answered", lambda rows: answers.append(rows[0][-1]))
+    await expire(both, "refresh_on_read", 60)
+    await expire(both, "refresh_on_read", 60)
+    assert answers == ["rung", None]
+
+
 async def test_a_refreshing_read_that_is_told_rings(both, database_url):
     """Whoever has a copy hears of it at once; a silent refresh wakes nobody."""
     await both.state.put("k", "v")
