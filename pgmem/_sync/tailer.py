@@ -35,6 +35,7 @@ from pgmem._sync.database import Database
 from pgmem._sync.feed import Feed
 from pgmem._sync.listener import Listener
 from pgmem.errors import NotOpen, PgmemError, Unavailable
+from pgmem.ops.columns import POSITION, STATE_KEY, STATE_VERSION
 from pgmem.ops.faults import translate
 from pgmem.ops.frontier import Frontier, Watch, read_writers
 from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error
@@ -56,9 +57,6 @@ BUSY_LAST = 0.02
 POLL_FIRST = 0.05
 UNANNOUNCED = 3
 RETRY_FIRST, RETRY_LAST = 0.02, 1.0
-
-# Columns of a row, as `event_columns.sql` names them.
-_KEY, _KEY_VERSION = 8, 9
 
 
 class Tailer:
@@ -256,8 +254,8 @@ class Tailer:
         if self._cache is not None:
             # A change is true when it is committed, whether or not its event is final.
             for row in taken.seen:
-                if row[_KEY] is not None:
-                    self._cache.observe(row[_KEY], row[_KEY_VERSION], row[0])
+                if row[STATE_KEY] is not None:
+                    self._cache.observe(row[STATE_KEY], row[STATE_VERSION], row[POSITION])
         if taken.final or tail.position != self._feed.end:
             self._feed.add(taken.final, tail.position)
         self._frontier.raise_to(tail.position)

@@ -16,6 +16,16 @@ from pgmem.errors import InvalidOption, VersionConflict
 from pgmem.models import Event, RecordedEvent, StateChange, StateEntry
 from pgmem.names import STATE_STREAM_PREFIX
 from pgmem.ops import Again, Op, Row
+from pgmem.ops.columns import (
+    AGENT_ID,
+    PAYLOAD,
+    POSITION,
+    STATE_DELETED,
+    STATE_EXPIRES_AT,
+    STATE_KEY,
+    STATE_VALUE,
+    STATE_VERSION,
+)
 from pgmem.ops.events import (
     Codec,
     EncodedEvent,
@@ -107,13 +117,18 @@ def change_maker(model: type[BaseModel] | None) -> Callable[[Row], StateChange]:
     value_of = decoder(model, "value")
 
     def make(row: Row) -> StateChange:
-        position, agent_id, key, version, deleted, text, expires_at = (
-            *(row[column] for column in (0, 5, 8, 9, 10)),
-            row[4] if row[11] is None else row[11],
-            row[12],
-        )
+        text = row[PAYLOAD] if row[STATE_VALUE] is None else row[STATE_VALUE]
+        version, deleted = row[STATE_VERSION], bool(row[STATE_DELETED])
         value = None if deleted or version is None else value_of(text)
-        return StateChange(key, version, bool(deleted), value, expires_at, position, agent_id)
+        return StateChange(
+            row[STATE_KEY],
+            version,
+            deleted,
+            value,
+            row[STATE_EXPIRES_AT],
+            row[POSITION],
+            row[AGENT_ID],
+        )
 
     return make
 
