@@ -295,6 +295,7 @@ class AsyncEvents:
         its writers commit in; none is skipped. Lost connections, restarts of the server and lost
         notifications only delay events.
 
+        >>> receipt = await memory.events.append("payments", Event(type="received"))
         >>> async with memory.events.subscribe("payments", after=0) as events:
         ...     async for event in events:
         ...         print(event.position, event.type)

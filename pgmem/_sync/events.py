@@ -292,6 +292,7 @@ class Events:
         its writers commit in; none is skipped. Lost connections, restarts of the server and lost
         notifications only delay events.
 
+        >>> receipt = memory.events.append("payments", Event(type="received"))
         >>> with memory.events.subscribe("payments", after=0) as events:
         ...     for event in events:
         ...         print(event.position, event.type)
