@@ -20,7 +20,6 @@ One `ConsumerLease` is one time of holding::
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -157,6 +156,7 @@ class ConsumerLease:
         self._held: ops.Held | None = None
         self._released = False
         self._sure_until = 0.0
+        self._warned = False
         self._stop = Wakeup()
         self._worker: Worker | None = None
         self._losing = Lock()
@@ -269,7 +269,7 @@ class ConsumerLease:
         why = "its row is locked"
         try:
             if self._runner.run(ops.renew(self._held, lease=self._lease)):
-                self._sure_until = before + self._lease
+                self._sure_until, self._warned = before + self._lease, False
                 return interval
         except (LeaseLost, HistoryRewritten) as error:
             self._lose(error)
@@ -279,14 +279,14 @@ class ConsumerLease:
         except (PgmemError, psycopg.Error, OSError) as error:
             why = str(error)
         # Ours until somebody takes over, and only the server knows: so never give up.
-        late = time.monotonic() > self._sure_until
-        log.log(
-            logging.WARNING if late else logging.DEBUG,
-            "the lease of the consumer %r was not renewed%s: %s",
-            self._name,
-            " and may have run out" if late else "",
-            why,
-        )
+        if time.monotonic() > self._sure_until and not self._warned:
+            self._warned = True
+            log.warning(
+                "the lease of the consumer %r could not be renewed and has run out; it is ours "
+                "until another one takes over: %s",
+                self._name,
+                why,
+            )
         return min(interval, RETRY)
 
     def _lose(self, error: LeaseLost | HistoryRewritten) -> None:

@@ -292,10 +292,13 @@ def delete(name: str) -> Op[bool]:
 
 def _refuse_lost(verb: str, held: Held, row: Row, position: int) -> None:
     """Raise if what came back shows that the consumer is not ours any more."""
-    _, token, _, owner, lease_until, *present = row[:7]
+    _, token, _, owner, lease_until, *histories = row[:9]
+    stored, present = histories[:2], histories[2:]
     if list(held.history) != present:
         raise _rewritten(verb, held.name, position, held.history, present)
     if token == held.token:
+        if stored != present:
+            raise _rewritten(verb, held.name, position, stored, present)
         return
     if token is None:
         state = "it was deleted, and its position with it"

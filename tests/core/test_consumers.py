@@ -100,7 +100,8 @@ class TestAcquiring:
             await old.commit(2)
         assert isinstance(old.lost, LeaseLost)
         assert old.losses == [old.lost]
-        await old.release()  # must not end the new holder's lease
+        await old.release()  # must not end the new holder's lease, nor must a late one
+        assert await awaited(plain(both)._runner.run(ops.release(old._held)))
         assert await Lease(both).try_acquire() is not None
         await new.commit(1)
         await new.release()
