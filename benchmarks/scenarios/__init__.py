@@ -25,6 +25,17 @@ __all__ = ["ENTRIES", "Bench", "Entry"]
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
-    for module in (single, batches, writers, statement, hot, fanout, followed, many, catchup, cached)
+    for module in (
+        single,
+        batches,
+        writers,
+        statement,
+        hot,
+        fanout,
+        followed,
+        many,
+        catchup,
+        cached,
+    )
     for entry in module.ENTRIES
 }
