@@ -180,13 +180,15 @@ class Tray:
 
     def __init__(self, writers: int) -> None:
         self._writers = writers
-        self._got: list[tuple[float, dict[str, Any]]] = []
+        self._got: list[tuple[int, float, float, float]] = []
         self._places: list[Any] = []
         self.complete = False
 
     def put(self, place: Any, event: dict[str, Any]) -> bool:
         """Note an event that is in the reader's hands now; tells whether it was the last one."""
-        self._got.append((time.monotonic(), event))
+        at = time.monotonic()
+        # Not the event itself: so many objects would keep the garbage collector busy.
+        self._got.append((event["n"], event["sent"], event["due"], at))
         self._places.append(place)
         if event["last"]:
             self._writers -= 1
@@ -195,14 +197,11 @@ class Tray:
 
     def received(self, order: Callable[[Any], Any] = lambda place: place) -> Received:
         """All that was put down; `order` makes places of the log comparable."""
-        events = [event for _, event in self._got]
-        return Received(
-            [event["n"] for event in events],
-            [event["sent"] for event in events],
-            [event["due"] for event in events],
-            [at for at, _ in self._got],
-            sum(later <= earlier for earlier, later in pairwise(map(order, self._places))),
-        )
+        reordered = sum(b <= a for a, b in pairwise(map(order, self._places)))
+        if not self._got:
+            return Received([], [], [], [], reordered)
+        numbers, sent, due, at = map(list, zip(*self._got, strict=True))
+        return Received(numbers, sent, due, at, reordered)
 
 
 def follow(memory: Memory, position: int, tray: Tray) -> int:
