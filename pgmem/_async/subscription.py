@@ -51,6 +51,7 @@ class AsyncSubscription(Generic[T]):
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
+        self._follower = AsyncFollower(selection.test(), 0)
         if start != "now":
             check_count(start, "after", minimum=0)
         self._reader = reader
@@ -58,7 +59,6 @@ class AsyncSubscription(Generic[T]):
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
-        self._follower = AsyncFollower(selection.test(), 0)
         self._begun = False
         self._closed = False
         self._ready: deque[Row] = deque()
@@ -140,6 +140,10 @@ class AsyncSubscription(Generic[T]):
         self.stop()
         self._reader.feed.leave(self._follower)
 
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
+
     async def _begin(self) -> None:
         """Start the tailer, and find the position to begin at."""
         if self._begun:
@@ -148,8 +152,12 @@ class AsyncSubscription(Generic[T]):
             raise InvalidOption("this subscription was closed: make another one")
         self._reader.start()
         self._reader.feed.enter(self._follower)
-        self._follower.position = self._position = await self._first_position()
-        self._begun = True
+        try:
+            self._follower.position = self._position = await self._first_position()
+            self._begun = True
+        finally:
+            if not self._begun:
+                self._reader.feed.leave(self._follower)
 
     async def _first_position(self) -> int:
         start, feed = self._start, self._reader.feed
@@ -185,6 +193,8 @@ class AsyncSubscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
+            if follower.position >= self._selection.until:
+                break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:

@@ -52,6 +52,7 @@ class Subscription(Generic[T]):
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
+        self._follower = Follower(selection.test(), 0)
         if start != "now":
             check_count(start, "after", minimum=0)
         self._reader = reader
@@ -59,7 +60,6 @@ class Subscription(Generic[T]):
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
-        self._follower = Follower(selection.test(), 0)
         self._begun = False
         self._closed = False
         self._ready: deque[Row] = deque()
@@ -141,6 +141,10 @@ class Subscription(Generic[T]):
         self.stop()
         self._reader.feed.leave(self._follower)
 
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
+
     def _begin(self) -> None:
         """Start the tailer, and find the position to begin at."""
         if self._begun:
@@ -149,8 +153,12 @@ class Subscription(Generic[T]):
             raise InvalidOption("this subscription was closed: make another one")
         self._reader.start()
         self._reader.feed.enter(self._follower)
-        self._follower.position = self._position = self._first_position()
-        self._begun = True
+        try:
+            self._follower.position = self._position = self._first_position()
+            self._begun = True
+        finally:
+            if not self._begun:
+                self._reader.feed.leave(self._follower)
 
     def _first_position(self) -> int:
         start, feed = self._start, self._reader.feed
@@ -186,6 +194,8 @@ class Subscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
+            if follower.position >= self._selection.until:
+                break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
