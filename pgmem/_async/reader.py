@@ -44,13 +44,14 @@ class AsyncFinalReader:
     """Reads final events from the database, on the connections of the pool.
 
     Attributes:
+        runner: what it reads with.
         feed: the final events that are in memory.
     """
 
     def __init__(
         self, runner: AsyncPoolRunner, frontier: Frontier, feed: AsyncFeed, tailer: AsyncTailer
     ) -> None:
-        self._runner = runner
+        self.runner = runner
         self._frontier = frontier
         self._tailer = tailer
         self.feed = feed
@@ -62,7 +63,7 @@ class AsyncFinalReader:
     async def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return (await self._runner.run_page(op, 0)).head
+        return (await self.runner.run_page(op, 0)).head
 
     async def read(
         self, selection: Selection, position: int, *, limit: int, since: datetime | str
@@ -85,7 +86,7 @@ class AsyncFinalReader:
         if position >= until:
             return FinalRows([], position)
         op = read_page(replace(selection, until=until), limit=limit, since=since)
-        rows = (await self._runner.run_page(op, position)).rows
+        rows = (await self.runner.run_page(op, position)).rows
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
 
     async def read_now(
@@ -99,7 +100,7 @@ class AsyncFinalReader:
     ) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._frontier.position
-        rows = (await self._runner.run_page(op, selection.after)).rows
+        rows = (await self.runner.run_page(op, selection.after)).rows
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
             self._frontier.raise_to(rows[-1][0] if selection.after <= known else 0)
@@ -108,7 +109,7 @@ class AsyncFinalReader:
             await self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._frontier.position
-            rows = (await self._runner.run_page(op, selection.after)).rows
+            rows = (await self.runner.run_page(op, selection.after)).rows
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
         if full and rows:
@@ -122,7 +123,7 @@ class AsyncFinalReader:
         watch = Watch()
         pause = PAUSE_FIRST
         while True:
-            writers = await self._runner.run(read_writers())
+            writers = await self.runner.run(read_writers())
             if target is None:
                 target = writers.head
             self._frontier.raise_to(watch.observe(writers))
@@ -133,7 +134,7 @@ class AsyncFinalReader:
             await asleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        positions = await self._runner.run(read_positions(self._frontier.position))
+        positions = await self.runner.run(read_positions(self._frontier.position))
         self._frontier.follow(positions)
         return self._frontier.position
 

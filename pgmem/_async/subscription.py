@@ -71,7 +71,12 @@ class AsyncSubscription(Generic[T]):
         return self._position
 
     async def __aenter__(self) -> Self:
-        await self._begin()
+        if not self._begun:
+            try:
+                await self._begin()
+            except BaseException:
+                await self.close()  # Nobody else will.
+                raise
         return self
 
     async def __aexit__(
@@ -86,11 +91,15 @@ class AsyncSubscription(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if not self._ready:
+        ready = self._ready
+        if not ready:
             await self._fill(BATCH, None)
-            if not self._ready:
+            if not ready:
                 raise StopAsyncIteration
-        return self._decode(self._take())
+        # What `_take` does; a call more for each event would show.
+        row = ready.popleft()
+        self._position = row[0] if ready else self._follower.position
+        return self._decode(row)
 
     async def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
         """The next events: those that are there, or else the first that comes.
@@ -144,20 +153,29 @@ class AsyncSubscription(Generic[T]):
         # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
         self._follower.stopped = True
 
-    async def _begin(self) -> None:
-        """Start the tailer, and find the position to begin at."""
-        if self._begun:
-            return
+    async def _enter(self) -> None:
+        """Join those whom the tailer serves."""
         if self._closed:
             raise InvalidOption("this subscription was closed: make another one")
         self._reader.start()
         self._reader.feed.enter(self._follower)
-        try:
-            self._follower.position = self._position = await self._first_position()
-            self._begun = True
-        finally:
-            if not self._begun:
-                self._reader.feed.leave(self._follower)
+
+    async def _begin(self) -> float | None:
+        """Find the position to begin at; gives the seconds to wait if that is not possible yet."""
+        await self._enter()
+        self._stand(await self._first_position())
+        return None
+
+    def _stand(self, position: int) -> None:
+        self._follower.position = self._position = position
+        self._begun = True
+
+    async def _prepare(self) -> None:
+        """More is asked for: a subclass may act on that."""
+
+    async def _idle(self) -> float | None:
+        """Nothing is there: a subclass may use the time; gives how long to wait at most."""
+        return None
 
     async def _first_position(self) -> int:
         start, feed = self._start, self._reader.feed
@@ -178,16 +196,12 @@ class AsyncSubscription(Generic[T]):
     async def _fill(self, most: int, timeout: float | None) -> None:
         """Get events ready; none if the time is over, or it was stopped."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._begun:
-            await self._begin()
         follower = self._follower
+        await self._prepare()
         while not follower.stopped:
             if follower.failed is not None:
                 raise follower.failed
-            rows = self._reader.feed.take(follower, most)
-            pause = None
-            if rows is None:
-                rows, pause = await self._catch_up(most)
+            rows, pause = await self._next_rows(most)
             if rows:
                 self._ready.extend(rows)
                 return
@@ -201,7 +215,19 @@ class AsyncSubscription(Generic[T]):
                     break
                 pause = remaining if pause is None else min(pause, remaining)
             await follower.wakeup.wait(pause)
-        self._position = max(self._position, follower.position)
+        if self._begun:
+            self._position = max(self._position, follower.position)
+
+    async def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
+        """What is there; or nothing, and how long to wait for a wake-up (None: for ever)."""
+        if not self._begun:
+            pause = await self._begin()
+            if pause is not None:
+                return [], pause
+        rows = self._reader.feed.take(self._follower, most)
+        if rows is None:
+            return await self._catch_up(most)
+        return rows, None if rows else await self._idle()
 
     async def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
         """Read by itself; gives events, and how long to wait if there are none."""

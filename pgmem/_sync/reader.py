@@ -45,11 +45,12 @@ class FinalReader:
     """Reads final events from the database, on the connections of the pool.
 
     Attributes:
+        runner: what it reads with.
         feed: the final events that are in memory.
     """
 
     def __init__(self, runner: PoolRunner, frontier: Frontier, feed: Feed, tailer: Tailer) -> None:
-        self._runner = runner
+        self.runner = runner
         self._frontier = frontier
         self._tailer = tailer
         self.feed = feed
@@ -61,7 +62,7 @@ class FinalReader:
     def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return self._runner.run_page(op, 0).head
+        return self.runner.run_page(op, 0).head
 
     def read(
         self, selection: Selection, position: int, *, limit: int, since: datetime | str
@@ -84,7 +85,7 @@ class FinalReader:
         if position >= until:
             return FinalRows([], position)
         op = read_page(replace(selection, until=until), limit=limit, since=since)
-        rows = self._runner.run_page(op, position).rows
+        rows = self.runner.run_page(op, position).rows
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
 
     def read_now(self, selection: Selection, *, limit: int, since: datetime | str) -> FinalRows:
@@ -94,7 +95,7 @@ class FinalReader:
     def _settled(self, selection: Selection, *, limit: int, since: datetime | str) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._frontier.position
-        rows = self._runner.run_page(op, selection.after).rows
+        rows = self.runner.run_page(op, selection.after).rows
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
             self._frontier.raise_to(rows[-1][0] if selection.after <= known else 0)
@@ -103,7 +104,7 @@ class FinalReader:
             self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._frontier.position
-            rows = self._runner.run_page(op, selection.after).rows
+            rows = self.runner.run_page(op, selection.after).rows
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
         if full and rows:
@@ -117,7 +118,7 @@ class FinalReader:
         watch = Watch()
         pause = PAUSE_FIRST
         while True:
-            writers = self._runner.run(read_writers())
+            writers = self.runner.run(read_writers())
             if target is None:
                 target = writers.head
             self._frontier.raise_to(watch.observe(writers))
@@ -128,7 +129,7 @@ class FinalReader:
             sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        positions = self._runner.run(read_positions(self._frontier.position))
+        positions = self.runner.run(read_positions(self._frontier.position))
         self._frontier.follow(positions)
         return self._frontier.position
 

@@ -16,6 +16,17 @@ import orjson
 from pgmem.errors import HistoryRewritten, PositionTrimmed
 from pgmem.models import History
 from pgmem.ops import Op, Row
+from pgmem.ops.columns import (
+    METADATA,
+    PAYLOAD,
+    POSITION,
+    RECORDED_AT,
+    STATE_EXPIRES_AT,
+    STATE_VALUE,
+    STATE_VERSION,
+    TYPE,
+    VERSION,
+)
 from pgmem.ops.selection import Selection
 from pgmem.ops.values import check_count
 
@@ -59,9 +70,9 @@ class Page(NamedTuple):
 
 
 def _parse(rows: Sequence[Row]) -> Page:
-    front = next(row for row in rows if row[0] == 0)
-    timeline = None if front[3] is None else int(front[3], 16)
-    head = PageHead(front[2], timeline, front[9], front[7])
+    front = next(row for row in rows if row[POSITION] == 0)
+    timeline = None if front[TYPE] is None else int(front[TYPE], 16)
+    head = PageHead(front[VERSION], timeline, front[STATE_VERSION], front[RECORDED_AT])
     return Page(head, list(rows[1:]) if rows[0] is front else [r for r in rows if r is not front])
 
 
@@ -164,7 +175,7 @@ def open_letter(text: str, zone: tzinfo) -> Row | None:
     if not all(type(value) in kinds for value, kinds in zip(row, _LETTER_COLUMNS, strict=True)):
         return None
     try:
-        for moment in (7, 12):
+        for moment in (RECORDED_AT, STATE_EXPIRES_AT):
             if row[moment] is not None:
                 row[moment] = datetime.fromisoformat(row[moment]).astimezone(zone)
     except (ValueError, OverflowError):
@@ -174,7 +185,7 @@ def open_letter(text: str, zone: tzinfo) -> Row | None:
 
 def row_bytes(row: Row) -> int:
     """About how much memory a row takes."""
-    return 500 + len(row[4]) + len(row[6] or "") + len(row[11] or "")
+    return 500 + len(row[PAYLOAD]) + len(row[METADATA] or "") + len(row[STATE_VALUE] or "")
 
 
 class PageSize:
@@ -186,5 +197,6 @@ class PageSize:
     def learn(self, rows: Sequence[Row]) -> None:
         """Take in a page."""
         if rows:
-            fitting = PAGE_BYTES * len(rows) // sum(map(row_bytes, rows))
+            some = rows[:: len(rows) // 20 + 1]
+            fitting = PAGE_BYTES * len(some) // sum(map(row_bytes, some))
             self.limit = max(1, min(PAGE_MOST, 2 * self.limit, fitting))

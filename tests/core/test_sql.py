@@ -17,8 +17,8 @@ from tests.support.server import TEMPLATE, fresh_database
 
 CODEC = events.Codec()
 PIECES = {
-    "state_change", "state_outcome", "event_batch", "event_columns", "event_letter",
-    "event_page_head", "history",
+    "state_change", "state_expire", "state_outcome", "state_recording", "event_batch",
+    "event_columns", "event_letter", "event_page_head", "history",
 }  # fmt: skip
 TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",

@@ -10,7 +10,7 @@ import psycopg
 
 from pgmem import AsyncMemory, Memory
 
-_GROUPS = ("events", "state", "dedupe", "snapshots")
+_GROUPS = ("events", "state", "dedupe", "snapshots", "consumers")
 _SUBSCRIBE = ("subscribe", "watch")
 
 
