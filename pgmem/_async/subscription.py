@@ -51,6 +51,7 @@ class AsyncSubscription(Generic[T]):
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
+        self._follower = AsyncFollower(selection.test(), 0)
         if start != "now":
             check_count(start, "after", minimum=0)
         self._reader = reader
@@ -58,7 +59,6 @@ class AsyncSubscription(Generic[T]):
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
-        self._follower = AsyncFollower(selection.test(), 0)
         self._begun = False
         self._closed = False
         self._ready: deque[Row] = deque()
@@ -72,7 +72,11 @@ class AsyncSubscription(Generic[T]):
 
     async def __aenter__(self) -> Self:
         if not self._begun:
-            await self._begin()
+            try:
+                await self._begin()
+            except BaseException:
+                await self.close()  # Nobody else will.
+                raise
         return self
 
     async def __aexit__(
@@ -145,6 +149,10 @@ class AsyncSubscription(Generic[T]):
         self.stop()
         self._reader.feed.leave(self._follower)
 
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
+
     async def _enter(self) -> None:
         """Join those whom the tailer serves."""
         if self._closed:
@@ -199,6 +207,8 @@ class AsyncSubscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
+            if follower.position >= self._selection.until:
+                break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:

@@ -52,6 +52,7 @@ class Subscription(Generic[T]):
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
+        self._follower = Follower(selection.test(), 0)
         if start != "now":
             check_count(start, "after", minimum=0)
         self._reader = reader
@@ -59,7 +60,6 @@ class Subscription(Generic[T]):
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
-        self._follower = Follower(selection.test(), 0)
         self._begun = False
         self._closed = False
         self._ready: deque[Row] = deque()
@@ -73,7 +73,11 @@ class Subscription(Generic[T]):
 
     def __enter__(self) -> Self:
         if not self._begun:
-            self._begin()
+            try:
+                self._begin()
+            except BaseException:
+                self.close()  # Nobody else will.
+                raise
         return self
 
     def __exit__(
@@ -146,6 +150,10 @@ class Subscription(Generic[T]):
         self.stop()
         self._reader.feed.leave(self._follower)
 
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
+
     def _enter(self) -> None:
         """Join those whom the tailer serves."""
         if self._closed:
@@ -200,6 +208,8 @@ class Subscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
+            if follower.position >= self._selection.until:
+                break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
