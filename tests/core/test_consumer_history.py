@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pgmem import Event
 from pgmem.errors import HistoryRewritten
 from pgmem.models import History
 from pgmem.ops import consumers as ops
