@@ -94,8 +94,8 @@ class AsyncSubscription(Generic[T]):
         ready = self._ready
         if not ready:
             await self._fill(BATCH, None)
-            if not ready:
-                raise StopAsyncIteration
+        if not ready or self._follower.stopped:
+            raise StopAsyncIteration
         # What `_take` does; a call more for each event would show.
         row = ready.popleft()
         self._position = row[0] if ready else self._follower.position
@@ -121,7 +121,7 @@ class AsyncSubscription(Generic[T]):
         if not self._ready:
             await self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit:
+        while self._ready and len(items) < limit and not self._follower.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -139,7 +139,7 @@ class AsyncSubscription(Generic[T]):
         return row
 
     def stop(self) -> None:
-        """End it, from any thread or task: who waits gets no more events."""
+        """End it, from any thread or task: no more events are handed out."""
         self._follower.stopped = True
         self._follower.wakeup.set()
 

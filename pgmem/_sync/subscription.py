@@ -95,8 +95,8 @@ class Subscription(Generic[T]):
         ready = self._ready
         if not ready:
             self._fill(BATCH, None)
-            if not ready:
-                raise StopIteration
+        if not ready or self._follower.stopped:
+            raise StopIteration
         # What `_take` does; a call more for each event would show.
         row = ready.popleft()
         self._position = row[0] if ready else self._follower.position
@@ -122,7 +122,7 @@ class Subscription(Generic[T]):
         if not self._ready:
             self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit:
+        while self._ready and len(items) < limit and not self._follower.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -140,7 +140,7 @@ class Subscription(Generic[T]):
         return row
 
     def stop(self) -> None:
-        """End it, from any thread or task: who waits gets no more events."""
+        """End it, from any thread or task: no more events are handed out."""
         self._follower.stopped = True
         self._follower.wakeup.set()
 
