@@ -175,7 +175,8 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._auto_commit and self._begun and self._follower.failed is None:
+            usable = self._begun and not self._closed and self._follower.failed is None
+            if self._auto_commit and usable:
                 await self._commit_quietly(self._position if error is None else self._handled)
         finally:
             await self.close()

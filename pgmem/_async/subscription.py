@@ -51,6 +51,7 @@ class AsyncSubscription(Generic[T]):
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
+        self._follower = AsyncFollower(selection.test(), 0)
         if start != "now":
             check_count(start, "after", minimum=0)
         self._reader = reader
@@ -58,7 +59,6 @@ class AsyncSubscription(Generic[T]):
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
-        self._follower = AsyncFollower(selection.test(), 0)
         self._begun = False
         self._closed = False
         self._ready: deque[Row] = deque()
@@ -72,7 +72,11 @@ class AsyncSubscription(Generic[T]):
 
     async def __aenter__(self) -> Self:
         if not self._begun:
-            await self._begin()
+            try:
+                await self._begin()
+            except BaseException:
+                await self.close()  # Nobody else will.
+                raise
         return self
 
     async def __aexit__(
@@ -90,8 +94,8 @@ class AsyncSubscription(Generic[T]):
         ready = self._ready
         if not ready:
             await self._fill(BATCH, None)
-            if not ready:
-                raise StopAsyncIteration
+        if not ready or self._follower.stopped:
+            raise StopAsyncIteration
         # What `_take` does; a call more for each event would show.
         row = ready.popleft()
         self._position = row[0] if ready else self._follower.position
@@ -117,7 +121,7 @@ class AsyncSubscription(Generic[T]):
         if not self._ready:
             await self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit:
+        while self._ready and len(items) < limit and not self._follower.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -135,7 +139,7 @@ class AsyncSubscription(Generic[T]):
         return row
 
     def stop(self) -> None:
-        """End it, from any thread or task: who waits gets no more events."""
+        """End it, from any thread or task: no more events are handed out."""
         self._follower.stopped = True
         self._follower.wakeup.set()
 
@@ -144,6 +148,10 @@ class AsyncSubscription(Generic[T]):
         self._closed = True
         self.stop()
         self._reader.feed.leave(self._follower)
+
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
 
     async def _enter(self) -> None:
         """Join those whom the tailer serves."""
@@ -199,6 +207,8 @@ class AsyncSubscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
+            if follower.position >= self._selection.until:
+                break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:

@@ -83,10 +83,12 @@ class Consumers:
 
         Args:
             name: its name, 1 to 512 bytes.
-            after: the position to go on from: the events above it come next. None keeps it.
+            after: the position to go on from: the events above it come next. None keeps it,
+                but for a position that the log does not reach any more: then its head.
 
         Raises:
             ConsumerNotFound: there is none of that name.
+            InvalidOption: `after` is above the last position of the log.
             OutcomeUnknown: the connection was lost under way; reset it again.
         """
         self._runner.run(ops.reset(name, after=after))

@@ -176,7 +176,8 @@ class ConsumerSubscription(Subscription[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._auto_commit and self._begun and self._follower.failed is None:
+            usable = self._begun and not self._closed and self._follower.failed is None
+            if self._auto_commit and usable:
                 self._commit_quietly(self._position if error is None else self._handled)
         finally:
             self.close()

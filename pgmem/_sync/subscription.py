@@ -52,6 +52,7 @@ class Subscription(Generic[T]):
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
+        self._follower = Follower(selection.test(), 0)
         if start != "now":
             check_count(start, "after", minimum=0)
         self._reader = reader
@@ -59,7 +60,6 @@ class Subscription(Generic[T]):
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
-        self._follower = Follower(selection.test(), 0)
         self._begun = False
         self._closed = False
         self._ready: deque[Row] = deque()
@@ -73,7 +73,11 @@ class Subscription(Generic[T]):
 
     def __enter__(self) -> Self:
         if not self._begun:
-            self._begin()
+            try:
+                self._begin()
+            except BaseException:
+                self.close()  # Nobody else will.
+                raise
         return self
 
     def __exit__(
@@ -91,8 +95,8 @@ class Subscription(Generic[T]):
         ready = self._ready
         if not ready:
             self._fill(BATCH, None)
-            if not ready:
-                raise StopIteration
+        if not ready or self._follower.stopped:
+            raise StopIteration
         # What `_take` does; a call more for each event would show.
         row = ready.popleft()
         self._position = row[0] if ready else self._follower.position
@@ -118,7 +122,7 @@ class Subscription(Generic[T]):
         if not self._ready:
             self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit:
+        while self._ready and len(items) < limit and not self._follower.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -136,7 +140,7 @@ class Subscription(Generic[T]):
         return row
 
     def stop(self) -> None:
-        """End it, from any thread or task: who waits gets no more events."""
+        """End it, from any thread or task: no more events are handed out."""
         self._follower.stopped = True
         self._follower.wakeup.set()
 
@@ -145,6 +149,10 @@ class Subscription(Generic[T]):
         self._closed = True
         self.stop()
         self._reader.feed.leave(self._follower)
+
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
 
     def _enter(self) -> None:
         """Join those whom the tailer serves."""
@@ -200,6 +208,8 @@ class Subscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
+            if follower.position >= self._selection.until:
+                break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:

@@ -258,12 +258,19 @@ def reset(name: str, *, after: int | None) -> Op[None]:
 
     Raises (from `parse`):
         ConsumerNotFound: there is none of that name.
+        InvalidOption: the log does not reach so far.
     """
 
     def parse(rows: Sequence[Row]) -> None:
-        if not rows:
+        position, head, found = rows[0][:3]
+        if not found:
             raise ConsumerNotFound(
                 f"there is no consumer {name!r}: consumers.list() tells which there are"
+            )
+        if position is None:
+            raise InvalidOption(
+                f"reset the consumer {name!r} to {after}: the last position of the log is {head}; "
+                f"what comes next would be skipped. Give a position up to that one"
             )
 
     if after is not None:

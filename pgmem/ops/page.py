@@ -36,7 +36,14 @@ NEVER = "infinity"
 """The reader begins at whatever there is: tell of nothing that was trimmed."""
 
 _LETTER_FORM = 1
-_LETTER_COLUMNS = 13
+_TEXT: set[type] = {str}
+_TEXT_OR_NULL: set[type] = {str, type(None)}
+_NUMBER: set[type] = {int}
+_NUMBER_OR_NULL: set[type] = {int, type(None)}
+_LETTER_COLUMNS: tuple[set[type], ...] = (
+    _NUMBER, _TEXT, _NUMBER_OR_NULL, _TEXT, _TEXT, _TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT,
+    _TEXT_OR_NULL, _NUMBER_OR_NULL, {bool, type(None)}, _TEXT_OR_NULL, _TEXT_OR_NULL,
+)  # fmt: skip
 
 PAGE_BYTES = 4 * 1024 * 1024
 PAGE_FIRST, PAGE_MOST = 200, 2_000
@@ -158,20 +165,24 @@ def rewritten_error(
 
 def open_letter(text: str, zone: tzinfo) -> Row | None:
     """The event that came with the doorbell, as a row; None if it is no letter that we know."""
-    if not text:
-        return None
     try:
         content = orjson.loads(text)
     except ValueError:
         return None
-    if not isinstance(content, list) or len(content) != _LETTER_COLUMNS + 1:
+    if not isinstance(content, list) or len(content) != len(_LETTER_COLUMNS) + 1:
         return None
     if content[0] != _LETTER_FORM:
         return None
     row = content[1:]
-    for moment in (RECORDED_AT, STATE_EXPIRES_AT):
-        if row[moment] is not None:
-            row[moment] = datetime.fromisoformat(row[moment]).astimezone(zone)
+    # Anybody who knows the channel can ring with anything.
+    if not all(type(value) in kinds for value, kinds in zip(row, _LETTER_COLUMNS, strict=True)):
+        return None
+    try:
+        for moment in (RECORDED_AT, STATE_EXPIRES_AT):
+            if row[moment] is not None:
+                row[moment] = datetime.fromisoformat(row[moment]).astimezone(zone)
+    except (ValueError, OverflowError):
+        return None
     return tuple(row)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pgmem import Event
 from pgmem.errors import HistoryRewritten
 from pgmem.models import History
 from pgmem.ops import consumers as ops
@@ -14,6 +15,8 @@ REWRITES = ["timeline = timeline + 1", "system_identifier = system_identifier - 
 
 @pytest.mark.parametrize("rewrite", REWRITES)
 async def test_a_position_from_another_history_is_refused(both, database_url, rewrite):
+    for _ in range(3):
+        await both.events.append("payments", Event(type="t"))
     first = await Lease(both).acquired()
     present = first.history
     await first.commit(3)
