@@ -176,6 +176,6 @@ ENTRIES = (
         "catchup",
         "catch up with 1,000,000 events beside a bare loop over the same rows",
         catchup,
-        (100, 15),
+        (55, 12),
     ),
 )
