@@ -48,11 +48,13 @@ GAP_PATIENCE = 0.005
 """Seconds that a gap may close by itself before the lock table is asked: most do."""
 GAP_WARNING = 10.0
 LOOK_LATER = 0.002
-"""Seconds that the look behind a letter may wait, while such looks find nothing."""
+LOOK_LATEST = 0.01
+"""Seconds that the look behind a letter may wait, at first and at most, while such looks find
+nothing: then one look serves several letters."""
 BUSY_EVENTS = 8
-BUSY_SHARE = 2.0
-"""Looks that find many events leave the server alone for so many times as long as they took."""
-BUSY_LAST = 0.02
+BUSY_SHARE = 1.0
+"""Looks that find many events leave the server alone for as long as they took."""
+BUSY_LAST = 0.003
 POLL_FIRST = 0.05
 UNANNOUNCED = 3
 RETRY_FIRST, RETRY_LAST = 0.02, 1.0
@@ -94,6 +96,7 @@ class AsyncTailer:
         self._gap_since = 0.0
         self._gap_told = 0
         self._fruitful = True
+        self._look_later = LOOK_LATER
         self._poll_pause = safety_poll
         self._by_poll = False
         self._unannounced = 0
@@ -238,6 +241,7 @@ class AsyncTailer:
         self._size.learn(page.rows)
         self._give(tail, taken)
         self._fruitful = new > 0
+        self._look_later = LOOK_LATER if new else min(LOOK_LATEST, self._look_later * 1.5)
         self._judge_bell(heard, found=new > 0)
         if tail.gaps:
             if tail.position > before or not self._gap_since:
@@ -293,7 +297,7 @@ class AsyncTailer:
             if self._fruitful or not rows:
                 return
             now = time.monotonic()
-            deadline = deadline or now + LOOK_LATER
+            deadline = deadline or now + self._look_later
             if now >= deadline:
                 return
             self._listener.heard = False

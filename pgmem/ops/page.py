@@ -109,6 +109,8 @@ def read_tail(after: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: 
         limit: at most so many events behind `after`.
         late: at most so many events in the gaps: the first ones.
     """
+    if not gaps:
+        return read_page(Selection(after=after), limit=max(1, limit), since=ALWAYS)
     return Op(
         "event_tail",
         {
