@@ -99,7 +99,8 @@ class Listener:
             psycopg.Error: the server refused.
         """
         database = self._database
-        options = {**database.listen_options, **_KEEPALIVE}
+        patience = {"connect_timeout": max(2, int(PATIENCE))}
+        options = {**database.listen_options, **_KEEPALIVE, **patience}
         link = ListeningLink.connect(**options, autocommit=True, prepare_threshold=1)
         self._link = link
         link.prepare_for_use()
