@@ -63,6 +63,7 @@ class AsyncDatabase:
 
     Attributes:
         history: the history of the log that this memory was opened on.
+        sessions: how many connections the pool has made.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class AsyncDatabase:
         self.pooled = listen_conninfo is not None
         self.history = History(0, None)
         self._found: History | None = None
+        self.sessions = 0
         self.schema = schema
         self.relaxed = relaxed
         self.timeout = timeout
@@ -148,6 +150,7 @@ class AsyncDatabase:
             raise translate(error, op.action) from None
 
     async def _meet(self, link: psycopg.AsyncConnection[Any]) -> None:
+        self.sessions += 1
         self.meet(await self._read_history(link))
 
     def meet(self, history: History) -> None:

@@ -78,6 +78,7 @@ class AsyncTailer:
         self._worker: AWorker | None = None
         self._closing = False
         self._tail: Tail | None = None
+        self._begun = False
         self._head = 0
         self._size = PageSize()
         self._gap_pause = GAP_FIRST
@@ -103,7 +104,7 @@ class AsyncTailer:
             if self._closing:
                 raise NotOpen("follow the log: this memory was closed")
             if self._worker is None or not self._worker.alive:
-                self._tail = None
+                self._tail, self._begun = None, False
                 self._worker = AWorker(self._run, "pgmem-tailer")
 
     async def close(self) -> None:
@@ -127,6 +128,7 @@ class AsyncTailer:
                     # Whatever followed the beginning of a session was a success.
                     failures = failures + 1 if self._lost_at else 1
                     self._lose(error)
+                    self._forget()
                     await self._listener.disconnect()
                     pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
                     await asleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
@@ -150,6 +152,15 @@ class AsyncTailer:
                     self._database.where,
                     " ".join(str(error).split()) or type(error).__name__,
                 )
+
+    def _forget(self) -> None:
+        """Go back to what is certain even if the server has crashed."""
+        self._tail = self._tail and self._tail.forgotten()
+        certain = self._tail.position if self._tail else None
+        self._feed.rewind(certain)
+        self._frontier.forget(certain or 0)
+        self._head = certain or 0
+        self._gap_since = 0.0
 
     async def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
@@ -175,7 +186,8 @@ class AsyncTailer:
                 await self._hear(self._tail)
 
     def _refuse_standby(self) -> None:
-        if self._tail is not None:
+        if self._begun:
+            # A failover is under way: whoever follows already waits for its end.
             raise psycopg.OperationalError("the server is a standby now")
         raise Unavailable(
             f"{self._database.where} is a hot standby: nobody rings there, and nobody can tell "
@@ -194,6 +206,7 @@ class AsyncTailer:
             if self._frontier.position >= target:
                 self._tail = Tail(self._frontier.position)
                 self._feed.begin(self._tail.position)
+                self._begun = True
                 self._lost_at = 0.0
                 return
             await self._listener.wait(pause)
@@ -217,6 +230,7 @@ class AsyncTailer:
         if page.head.trimmed is not None:
             # Retention overtook us. Each follower finds out by itself whether it misses events.
             self._tail = None
+            self._feed.live = False
             return False
         before = tail.position
         new = len(page.rows)

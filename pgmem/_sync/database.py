@@ -64,6 +64,7 @@ class Database:
 
     Attributes:
         history: the history of the log that this memory was opened on.
+        sessions: how many connections the pool has made.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Database:
         self.pooled = listen_conninfo is not None
         self.history = History(0, None)
         self._found: History | None = None
+        self.sessions = 0
         self.schema = schema
         self.relaxed = relaxed
         self.timeout = timeout
@@ -149,6 +151,7 @@ class Database:
             raise translate(error, op.action) from None
 
     def _meet(self, link: psycopg.Connection[Any]) -> None:
+        self.sessions += 1
         self.meet(self._read_history(link))
 
     def meet(self, history: History) -> None:

@@ -149,7 +149,8 @@ class Subscription(Generic[T]):
             raise InvalidOption("this subscription was closed: make another one")
         self._reader.start()
         self._reader.feed.enter(self._follower)
-        self._follower.position = self._position = self._first_position()
+        self._position = self._first_position()
+        self._follower.position = self._follower.handed = self._position
         self._begun = True
 
     def _first_position(self) -> int:
@@ -205,6 +206,8 @@ class Subscription(Generic[T]):
         except Unavailable:
             # The runner has tried for long, and the tailer says what is wrong.
             return [], RETRY
+        if found.rows:
+            follower.handed = found.rows[-1][0]
         moved = found.complete_to > follower.position
         follower.position = max(follower.position, found.complete_to)
         self._size.learn(found.rows)

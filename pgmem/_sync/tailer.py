@@ -79,6 +79,7 @@ class Tailer:
         self._worker: Worker | None = None
         self._closing = False
         self._tail: Tail | None = None
+        self._begun = False
         self._head = 0
         self._size = PageSize()
         self._gap_pause = GAP_FIRST
@@ -104,7 +105,7 @@ class Tailer:
             if self._closing:
                 raise NotOpen("follow the log: this memory was closed")
             if self._worker is None or not self._worker.alive:
-                self._tail = None
+                self._tail, self._begun = None, False
                 self._worker = Worker(self._run, "pgmem-tailer")
 
     def close(self) -> None:
@@ -128,6 +129,7 @@ class Tailer:
                     # Whatever followed the beginning of a session was a success.
                     failures = failures + 1 if self._lost_at else 1
                     self._lose(error)
+                    self._forget()
                     self._listener.disconnect()
                     pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
                     sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
@@ -151,6 +153,15 @@ class Tailer:
                     self._database.where,
                     " ".join(str(error).split()) or type(error).__name__,
                 )
+
+    def _forget(self) -> None:
+        """Go back to what is certain even if the server has crashed."""
+        self._tail = self._tail and self._tail.forgotten()
+        certain = self._tail.position if self._tail else None
+        self._feed.rewind(certain)
+        self._frontier.forget(certain or 0)
+        self._head = certain or 0
+        self._gap_since = 0.0
 
     def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
@@ -176,7 +187,8 @@ class Tailer:
                 self._hear(self._tail)
 
     def _refuse_standby(self) -> None:
-        if self._tail is not None:
+        if self._begun:
+            # A failover is under way: whoever follows already waits for its end.
             raise psycopg.OperationalError("the server is a standby now")
         raise Unavailable(
             f"{self._database.where} is a hot standby: nobody rings there, and nobody can tell "
@@ -195,6 +207,7 @@ class Tailer:
             if self._frontier.position >= target:
                 self._tail = Tail(self._frontier.position)
                 self._feed.begin(self._tail.position)
+                self._begun = True
                 self._lost_at = 0.0
                 return
             self._listener.wait(pause)
@@ -216,6 +229,7 @@ class Tailer:
         if page.head.trimmed is not None:
             # Retention overtook us. Each follower finds out by itself whether it misses events.
             self._tail = None
+            self._feed.live = False
             return False
         before = tail.position
         new = len(page.rows)
