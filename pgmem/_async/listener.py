@@ -104,10 +104,11 @@ class AsyncListener:
         self._link = link
         link.prepare_for_use()
         link.add_notify_handler(self._hear)
-        if database.hears:
+        history = await self.run(read_history())
+        if database.hears and history.timeline is not None:  # A standby refuses to LISTEN.
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
             await link.execute(listen, prepare=False)
-        return await self.run(read_history())
+        return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
         self.heard = True

@@ -25,7 +25,7 @@ from pgmem._async.feed import AsyncFollower
 from pgmem._async.reader import AsyncFinalReader
 from pgmem.errors import InvalidOption, Unavailable
 from pgmem.ops import Row
-from pgmem.ops.page import ALWAYS, PageSize
+from pgmem.ops.page import ALWAYS, PageSize, standby_error
 from pgmem.ops.selection import Selection
 from pgmem.ops.values import Seconds, check_count, check_seconds
 
@@ -157,6 +157,8 @@ class AsyncSubscription(Generic[T]):
         if start != "now" and start > 0 and feed.live and start <= feed.end:
             return start
         head = await self._reader.page_head()
+        if head.timeline is None:
+            raise standby_error()
         if start == "now":
             return head.head
         if start == 0:

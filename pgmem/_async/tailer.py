@@ -32,10 +32,10 @@ from pgmem._async.database import AsyncDatabase
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.listener import AsyncListener
 from pgmem._compat import AWorker, Lock, asleep
-from pgmem.errors import NotOpen, PgmemError, Unavailable
+from pgmem.errors import NotOpen, PgmemError
 from pgmem.ops.faults import translate
 from pgmem.ops.frontier import Frontier, Watch, read_writers
-from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error
+from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error, standby_error
 from pgmem.ops.tail import Tail, Taken
 
 log = logging.getLogger("pgmem")
@@ -189,10 +189,7 @@ class AsyncTailer:
         if self._begun:
             # A failover is under way: whoever follows already waits for its end.
             raise psycopg.OperationalError("the server is a standby now")
-        raise Unavailable(
-            f"{self._database.where} is a hot standby: nobody rings there, and nobody can tell "
-            f"which positions are final. Subscribe at the primary; memory.events.read works here"
-        )
+        raise standby_error()
 
     async def _begin(self) -> None:
         """Find a position below which everything is final, and follow from there."""

@@ -105,10 +105,11 @@ class Listener:
         self._link = link
         link.prepare_for_use()
         link.add_notify_handler(self._hear)
-        if database.hears:
+        history = self.run(read_history())
+        if database.hears and history.timeline is not None:  # A standby refuses to LISTEN.
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
             link.execute(listen, prepare=False)
-        return self.run(read_history())
+        return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
         self.heard = True

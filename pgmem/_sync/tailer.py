@@ -33,10 +33,10 @@ from pgmem._compat import Lock, Worker, sleep
 from pgmem._sync.database import Database
 from pgmem._sync.feed import Feed
 from pgmem._sync.listener import Listener
-from pgmem.errors import NotOpen, PgmemError, Unavailable
+from pgmem.errors import NotOpen, PgmemError
 from pgmem.ops.faults import translate
 from pgmem.ops.frontier import Frontier, Watch, read_writers
-from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error
+from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error, standby_error
 from pgmem.ops.tail import Tail, Taken
 
 log = logging.getLogger("pgmem")
@@ -190,10 +190,7 @@ class Tailer:
         if self._begun:
             # A failover is under way: whoever follows already waits for its end.
             raise psycopg.OperationalError("the server is a standby now")
-        raise Unavailable(
-            f"{self._database.where} is a hot standby: nobody rings there, and nobody can tell "
-            f"which positions are final. Subscribe at the primary; memory.events.read works here"
-        )
+        raise standby_error()
 
     def _begin(self) -> None:
         """Find a position below which everything is final, and follow from there."""

@@ -233,4 +233,6 @@ def test_a_standby_can_be_read_and_not_followed(place, standby):
             with pytest.raises(Unavailable, match="standby"):
                 behind.events.subscribe(after=0).receive(timeout=5)
             with pytest.raises(Unavailable, match="standby"):
+                behind.events.subscribe(after="now").receive(timeout=5)
+            with pytest.raises(Unavailable, match="standby"):
                 behind.events.read(after=20, timeout=5)
