@@ -100,7 +100,10 @@ class AsyncListener:
         database = self._database
         patience = {"connect_timeout": max(2, int(PATIENCE))}
         options = {**database.listen_options, **_KEEPALIVE, **patience}
-        link = await AsyncListeningLink.connect(**options, autocommit=True, prepare_threshold=1)
+        prepare = None if database.listens_pooled else 1
+        link = await AsyncListeningLink.connect(
+            **options, autocommit=True, prepare_threshold=prepare
+        )
         self._link = link
         link.prepare_for_use()
         link.add_notify_handler(self._hear)

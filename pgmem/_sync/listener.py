@@ -101,7 +101,8 @@ class Listener:
         database = self._database
         patience = {"connect_timeout": max(2, int(PATIENCE))}
         options = {**database.listen_options, **_KEEPALIVE, **patience}
-        link = ListeningLink.connect(**options, autocommit=True, prepare_threshold=1)
+        prepare = None if database.listens_pooled else 1
+        link = ListeningLink.connect(**options, autocommit=True, prepare_threshold=prepare)
         self._link = link
         link.prepare_for_use()
         link.add_notify_handler(self._hear)
