@@ -6,7 +6,6 @@ events, and its positions may stand for others: who follows is told so.
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import suppress
 
@@ -16,7 +15,7 @@ import pytest
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
 from pgmem.errors import HistoryRewritten, Unavailable
 from tests.support.clusters import caught_up, kill, promote, reopened, standby_of
-from tests.support.following import Follower, positions, wait_until, writing
+from tests.support.following import Follower, positions, writing
 from tests.support.options import size
 from tests.support.relay import Relay
 

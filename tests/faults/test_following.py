@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import signal
-import threading
 import time
 
 import psycopg
@@ -19,11 +18,10 @@ from tests.support.following import (
     Follower,
     listeners,
     percentile,
-    positions,
     wait_until,
     writing,
 )
-from tests.support.options import full, size
+from tests.support.options import size
 from tests.support.relay import Relay
 
 FORMS = pytest.mark.parametrize("name", ["sync", "async"])
@@ -187,9 +185,7 @@ def test_role_that_may_not_know_the_channel_follows_by_polling(name, database_ur
         try:
             migrate.grant(database_url, reader=role)
             with caplog.at_level(logging.WARNING, "pgmem"):
-                follower = Follower(
-                    name, make_conninfo(database_url, user=role), safety_poll=POLL
-                )
+                follower = Follower(name, make_conninfo(database_url, user=role), safety_poll=POLL)
                 with writing(database_url, 2, pause=0.05) as writers:
                     writers.wait_for(20)
                 follower.finish(database_url)

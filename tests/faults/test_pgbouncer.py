@@ -70,7 +70,9 @@ def pooled_url(database_url):
             account = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
             for path in (folder, *folder.iterdir()):
                 os.chown(path, owner.st_uid, owner.st_gid)
-        process = subprocess.Popen([program, folder / "config"], stderr=subprocess.DEVNULL, **account)
+        process = subprocess.Popen(
+            [program, folder / "config"], stderr=subprocess.DEVNULL, **account
+        )
         url = make_conninfo(database_url, host="127.0.0.1", port=listen)
         try:
             wait_until(lambda: reachable(url, process), 10, "PgBouncer")

@@ -73,9 +73,7 @@ def _copy(source: Path, target: Path) -> None:
             pass
         return to
 
-    shutil.copytree(
-        source, target, copy_function=copy, ignore=shutil.ignore_patterns(*_LEFT_OUT)
-    )
+    shutil.copytree(source, target, copy_function=copy, ignore=shutil.ignore_patterns(*_LEFT_OUT))
     for folder, _, _ in os.walk(source):
         found = os.stat(folder)
         path = target / Path(folder).relative_to(source)
