@@ -14,6 +14,7 @@ from pgmem.embedded import EmbeddedPostgres
 from pgmem.models import (
     Appended,
     Claim,
+    ConsumerInfo,
     Event,
     Fold,
     Folded,
@@ -31,6 +32,7 @@ __all__ = [
     "AsyncTransaction",
     "BoundMemory",
     "Claim",
+    "ConsumerInfo",
     "EmbeddedPostgres",
     "Event",
     "Fold",

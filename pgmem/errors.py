@@ -13,9 +13,11 @@
     │   ├── IdempotencyMismatch            the key was used before, for something else
     │   ├── ClaimHeld                      another holder's lease is still running
     │   ├── LeaseLost                      our lease ran out and somebody newer took over
+    │   ├── ConsumerMismatch               the consumer was made to follow something else
     │   └── TransactionConflict            serialization failure, deadlock: run it all again
     ├── CallbackFailed                     a function given to update() or run_once() raised
     ├── SnapshotNotFound
+    ├── ConsumerNotFound
     ├── HistoryRewritten                   positions belong to another history of the log
     ├── PositionTrimmed                    retention has removed what the reader has not read
     ├── OutcomeUnknown                     the connection broke while a write was under way
@@ -117,6 +119,10 @@ class LeaseLost(Conflict):
     """The lease ran out and somebody with a newer fencing token took over, or finished the work."""
 
 
+class ConsumerMismatch(Conflict):
+    """The consumer exists, with another selection of events. Nothing was changed."""
+
+
 class TransactionConflict(Conflict):
     """The server aborted the transaction to keep others consistent: run the whole of it again."""
 
@@ -127,6 +133,10 @@ class CallbackFailed(PgmemError):
 
 class SnapshotNotFound(PgmemError):
     """The snapshot that was asked for does not exist."""
+
+
+class ConsumerNotFound(PgmemError):
+    """The consumer that was asked for does not exist."""
 
 
 class HistoryRewritten(PgmemError):

@@ -305,3 +305,26 @@ class StateSnapshot(NamedTuple):
     position: int
     entries: int
     taken_at: datetime
+
+
+class ConsumerInfo(NamedTuple):
+    """A named position in the log, and who holds it.
+
+    Attributes:
+        name: its name.
+        position: every event up to it is done.
+        lag: how far the head of the log is from it, in positions; 0 if there is nothing more. It
+            counts also what the consumer does not follow, and positions without an event.
+        owner: who holds it, or held it last without giving it back: host, process and agent.
+        lease_until: when others may take over (the server's clock); None if it was given back.
+        created_at: when it was first used.
+        updated_at: when its position was last stored.
+    """
+
+    name: str
+    position: int
+    lag: int
+    owner: str | None
+    lease_until: datetime | None
+    created_at: datetime
+    updated_at: datetime

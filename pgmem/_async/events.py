@@ -6,10 +6,12 @@ What to run is `pgmem.ops.events`; what is final, `pgmem._async.reader` finds ou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
+from pgmem._async.consuming import DEFAULT_LEASE, AsyncConsumerSubscription
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import MAX_RACES, AsyncBoundRunner, AsyncRunner, hidden_winner
 from pgmem._async.subscription import AsyncSubscription, Start
@@ -143,8 +145,9 @@ class AsyncEvents:
 
     async def read(
         self,
-        stream: str | None = None,
+        stream: str | Sequence[str] | None = None,
         *,
+        prefix: str | None = None,
         type: str | None = None,
         agent_id: str | None = None,
         after: int = 0,
@@ -163,7 +166,8 @@ class AsyncEvents:
         and a read inside a transaction, return what is visible.
 
         Args:
-            stream: only this stream.
+            stream: only this stream, or only these.
+            prefix: only streams whose name begins so.
             type: only events of this type.
             agent_id: only events of this agent.
             after: only positions above this one.
@@ -178,8 +182,10 @@ class AsyncEvents:
             InvalidInput: a name or option that is not allowed.
             InvalidValue: a stored payload does not fit the model.
         """
-        selection = Selection(
-            stream, type, agent_id, after, MAX_POSITION if until is None else until
+        selection = replace(
+            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+            after=after,
+            until=MAX_POSITION if until is None else until,
         )
         if timeout is not None and (reverse or self._reader is None):
             raise InvalidOption(
@@ -242,6 +248,7 @@ class AsyncEvents:
             )
         return self._reader
 
+    @overload
     def subscribe(
         self,
         stream: str | Sequence[str] | None = None,
@@ -251,13 +258,44 @@ class AsyncEvents:
         agent_id: str | None = None,
         after: Start = 0,
         model: type[BaseModel] | None = None,
-    ) -> AsyncSubscription[RecordedEvent]:
+        consumer: None = None,
+    ) -> AsyncSubscription[RecordedEvent]: ...
+
+    @overload
+    def subscribe(
+        self,
+        stream: str | Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        type: str | None = None,
+        agent_id: str | None = None,
+        after: Start = 0,
+        model: type[BaseModel] | None = None,
+        consumer: str,
+        lease: Seconds = DEFAULT_LEASE,
+        auto_commit: bool = True,
+    ) -> AsyncConsumerSubscription[RecordedEvent]: ...
+
+    def subscribe(
+        self,
+        stream: str | Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        type: str | None = None,
+        agent_id: str | None = None,
+        after: Start = 0,
+        model: type[BaseModel] | None = None,
+        consumer: str | None = None,
+        lease: Seconds = DEFAULT_LEASE,
+        auto_commit: bool = True,
+    ) -> AsyncSubscription[RecordedEvent] | AsyncConsumerSubscription[RecordedEvent]:
         """Follow the log: first what is there, then what comes, for as long as it lives.
 
         Every event of the selection is handed out once, in the order of the log, whatever order
         its writers commit in; none is skipped. Lost connections, restarts of the server and lost
         notifications only delay events.
 
+        >>> receipt = await memory.events.append("payments", Event(type="received"))
         >>> async with memory.events.subscribe("payments", after=0) as events:
         ...     async for event in events:
         ...         print(event.position, event.type)
@@ -272,18 +310,34 @@ class AsyncEvents:
             after: only positions above this one; 0 begins with the oldest event that is kept,
                 "now" with the next one to be written.
             model: a pydantic model to validate the payloads with.
+            consumer: the name under which the position is stored: the next subscription of this
+                name goes on from there (`after` counts only the first time). One process at a
+                time has it, others stand by.
+            lease: seconds after which another process may take over from one that gives no sign
+                of life; at most a day.
+            auto_commit: store the position of what was handed out when more is asked for. Without
+                it, call `commit`, alone or in the transaction of your effects.
 
         Returns:
-            A context manager and iterator.
+            A context manager and iterator; with `consumer`, one that has `commit`.
 
         Raises:
             InvalidInput: a name or option that is not allowed.
         """
-        return AsyncSubscription(
-            self._require_reader("subscribe"),
-            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+        reader = self._require_reader("subscribe")
+        selection = Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        decode = ops.event_maker(self._codec, model)
+        if consumer is None:
+            return AsyncSubscription(reader, selection, after, decode)
+        return AsyncConsumerSubscription(
+            reader,
+            selection,
             after,
-            ops.event_maker(self._codec, model),
+            decode,
+            consumer=consumer,
+            lease=lease,
+            auto_commit=auto_commit,
+            agent_id=self._codec.agent_id,
         )
 
     async def count(

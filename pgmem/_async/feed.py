@@ -111,6 +111,8 @@ class AsyncFeed:
     def enter(self, follower: AsyncFollower) -> None:
         """Follow from now on."""
         with self._lock:
+            # Some were forgotten and never left.
+            self._followers = {other for other in self._followers if not other.stopped}
             self._followers.add(follower)
 
     def leave(self, follower: AsyncFollower) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Literal, Self
 
 import psycopg
 
+from pgmem._async.cache import BoundCache, StateCache
+from pgmem._async.consumers import AsyncConsumers
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
@@ -81,6 +83,11 @@ class AsyncMemory:
             mode (PgBouncer), which delivers no notifications; statements are then not prepared.
         safety_poll: how often subscriptions look for events without having heard the doorbell,
             in seconds or as a timedelta: how late an event may be when a notification is lost.
+        cache: keep copies of so many state entries in this process for `state.get`; None for
+            none. The process sees its own writes at once; those of others, and its own inside
+            `using()`, once the doorbell arrives, at most the safety poll late. While the log
+            cannot be followed, every read asks the server. Entries with an end, and what was
+            written with `record=False`, are never kept.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -99,6 +106,7 @@ class AsyncMemory:
         timeout: Seconds = 10.0,
         listen_url: str | None = None,
         safety_poll: Seconds = 1.0,
+        cache: int | None = None,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -116,15 +124,22 @@ class AsyncMemory:
             event_registry(tuple(events)),
         )
         self._runner = AsyncPoolRunner(self._database)
+        # Whoever follows the log tells it what changes; until then it serves nothing.
+        self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         feed, frontier = AsyncFeed(), Frontier()
         self._tailer = AsyncTailer(
-            self._database, feed, frontier, safety_poll=check_seconds(safety_poll, "safety_poll")
+            self._database,
+            feed,
+            frontier,
+            self._cache,
+            safety_poll=check_seconds(safety_poll, "safety_poll"),
         )
         reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
         self.events = AsyncEvents(self._runner, self._codec, reader)
-        self.state = AsyncState(self._runner, self._codec)
+        self.state = AsyncState(self._runner, self._codec, self._cache, reader)
         self.dedupe = AsyncDedupe(self._runner, self._codec)
-        self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events)
+        self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
+        self.consumers = AsyncConsumers(self._runner)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -137,10 +152,14 @@ class AsyncMemory:
             SchemaMissing, SchemaTooOld, SchemaTooNew: schema and library do not fit.
         """
         await self._database.open()
+        if self._cache is not None:
+            self._tailer.start()
         return self
 
     async def close(self) -> None:
         """End the subscriptions and close every connection; the context manager does it."""
+        if self._cache is not None:
+            self._cache.fresh_until = 0.0
         await self._tailer.close()
         await self._database.close()
 
@@ -167,11 +186,19 @@ class AsyncMemory:
             TransactionConflict: the server undid it: run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
-        async with self._runner.transaction("transaction") as runner:
-            yield AsyncTransaction(runner, self._codec, await runner.connection())
+        cache = self._bound_cache(settles=True)
+        try:
+            async with self._runner.transaction("transaction") as runner:
+                yield AsyncTransaction(runner, self._codec, cache, await runner.connection())
+        finally:
+            if cache is not None:
+                cache.settle()
 
     def using(self, connection: Any) -> AsyncBoundMemory:
         """The same face inside the caller's own transaction: the caller ends it.
+
+        When that is, nobody tells: what it writes reaches the copies of `cache=` by the feed, as
+        the writes of others do.
 
         Args:
             connection: a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession
@@ -180,17 +207,22 @@ class AsyncMemory:
         Raises (at the first call on what it returns):
             InvalidOption: it is none of these, or it commits each statement by itself.
         """
-        return AsyncBoundMemory(AsyncBoundRunner(self._database, connection), self._codec)
+        runner = AsyncBoundRunner(self._database, connection)
+        return AsyncBoundMemory(runner, self._codec, self._bound_cache(settles=False))
+
+    def _bound_cache(self, *, settles: bool) -> BoundCache | None:
+        return None if self._cache is None else BoundCache(self._cache, settles=settles)
 
 
 class AsyncBoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
-    def __init__(self, runner: AsyncBoundRunner, codec: Codec) -> None:
+    def __init__(self, runner: AsyncBoundRunner, codec: Codec, cache: BoundCache | None) -> None:
+        self._runner = runner
         self.events = AsyncEvents(runner, codec)
-        self.state = AsyncState(runner, codec)
+        self.state = AsyncState(runner, codec, cache)
         self.dedupe = AsyncTransactionDedupe(runner, codec)
-        self.snapshots = AsyncSnapshots(runner, codec, self.events)
+        self.snapshots = AsyncSnapshots(runner, codec, self.events, cache)
 
 
 class AsyncTransaction(AsyncBoundMemory):
@@ -201,7 +233,11 @@ class AsyncTransaction(AsyncBoundMemory):
     """
 
     def __init__(
-        self, runner: AsyncBoundRunner, codec: Codec, connection: psycopg.AsyncConnection[Any]
+        self,
+        runner: AsyncBoundRunner,
+        codec: Codec,
+        cache: BoundCache | None,
+        connection: psycopg.AsyncConnection[Any],
     ) -> None:
-        super().__init__(runner, codec)
+        super().__init__(runner, codec, cache)
         self.connection = connection

@@ -44,13 +44,14 @@ class AsyncFinalReader:
     """Reads final events from the database, on the connections of the pool.
 
     Attributes:
+        runner: what it reads with.
         feed: the final events that are in memory.
     """
 
     def __init__(
         self, runner: AsyncPoolRunner, frontier: Frontier, feed: AsyncFeed, tailer: AsyncTailer
     ) -> None:
-        self._runner = runner
+        self.runner = runner
         self._frontier = frontier
         self._tailer = tailer
         self._sessions = 0
@@ -63,7 +64,7 @@ class AsyncFinalReader:
     async def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return (await self._runner.run_page(op, 0)).head
+        return (await self.runner.run_page(op, 0)).head
 
     async def read(
         self, selection: Selection, position: int, *, limit: int, since: datetime | str
@@ -87,7 +88,7 @@ class AsyncFinalReader:
             return FinalRows([], position)
         rewinds = self.feed.rewinds
         op = read_page(replace(selection, until=until), limit=limit, since=since)
-        rows = (await self._runner.run_page(op, position)).rows
+        rows = (await self.runner.run_page(op, position)).rows
         if self.feed.rewinds != rewinds:
             return FinalRows([], position)  # The end was taken back meanwhile: read again.
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
@@ -103,7 +104,7 @@ class AsyncFinalReader:
     ) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._known()
-        rows = (await self._runner.run_page(op, selection.after)).rows
+        rows = (await self.runner.run_page(op, selection.after)).rows
         known = min(known, self._known())
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
@@ -113,7 +114,7 @@ class AsyncFinalReader:
             await self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._known()
-            rows = (await self._runner.run_page(op, selection.after)).rows
+            rows = (await self.runner.run_page(op, selection.after)).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
@@ -123,7 +124,7 @@ class AsyncFinalReader:
 
     def _known(self) -> int:
         """How far the log is final, as far as that is still certain."""
-        sessions = self._runner.sessions
+        sessions = self.runner.sessions
         if sessions != self._sessions:
             # A new connection may lead to a server that has crashed.
             self._sessions = sessions
@@ -137,9 +138,9 @@ class AsyncFinalReader:
         watch = Watch()
         pause = PAUSE_FIRST
         while True:
-            sessions = self._runner.sessions
-            writers = await self._runner.run(read_writers())
-            if sessions != self._runner.sessions:
+            sessions = self.runner.sessions
+            writers = await self.runner.run(read_writers())
+            if sessions != self.runner.sessions:
                 watch = Watch()  # Whom it waits for may be gone by a crash, and come again.
                 self._known()
             if target is None:
@@ -152,7 +153,7 @@ class AsyncFinalReader:
             await asleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        positions = await self._runner.run(read_positions(self._frontier.position))
+        positions = await self.runner.run(read_positions(self._frontier.position))
         self._frontier.follow(positions)
         return self._frontier.position
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from pgmem._async.cache import BoundCache, StateCache
 from pgmem._async.events import AsyncEvents
 from pgmem._async.runners import AsyncRunner
 from pgmem.errors import CallbackFailed, InvalidOption, PgmemError
@@ -27,10 +28,17 @@ FOLD_PAGE = 5_000
 class AsyncSnapshots:
     """Kept values of folds, and copies of the whole state. Reached as `memory.snapshots`."""
 
-    def __init__(self, runner: AsyncRunner, codec: Codec, events: AsyncEvents) -> None:
+    def __init__(
+        self,
+        runner: AsyncRunner,
+        codec: Codec,
+        events: AsyncEvents,
+        cache: StateCache | BoundCache | None = None,
+    ) -> None:
         self._runner = runner
         self._codec = codec
         self._events = events
+        self._cache = cache
 
     async def fold(
         self, fold: Fold[S], *, save_every: int = 1_000, model: type[BaseModel] | None = None
@@ -158,7 +166,11 @@ class AsyncSnapshots:
             SnapshotNotFound: there is none of that id.
         """
         await self._runner.run(ops.get(snapshot_id))
-        return await self._runner.run(ops.restore(snapshot_id, self._codec))
+        try:
+            return await self._runner.run(ops.restore(snapshot_id, self._codec))
+        finally:
+            if self._cache is not None:
+                self._cache.flush()
 
     def _refuse_bound(self, verb: str) -> None:
         if self._runner.bound:

@@ -6,16 +6,24 @@ What to run is `pgmem.ops.state`; the tries of an `update` are `pgmem._async.upd
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from pgmem._async.cache import BoundCache, StateCache
+from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncPoolRunner, AsyncRunner
+from pgmem._async.subscription import AsyncSubscription, Start
 from pgmem._async.update import AsyncUpdate
-from pgmem.models import Event, RecordedEvent, StateEntry
+from pgmem.errors import InvalidOption
+from pgmem.models import Event, RecordedEvent, StateChange, StateEntry
+from pgmem.ops import Op
 from pgmem.ops import state as ops
 from pgmem.ops.events import Codec
-from pgmem.ops.values import Seconds, check_count, check_seconds
+from pgmem.ops.selection import Selection
+from pgmem.ops.values import Seconds, check_count, check_seconds, decode, decoder
+
+T = TypeVar("T")
 
 
 def _ttl(ttl: Seconds | None) -> float | None:
@@ -27,14 +35,24 @@ class AsyncState:
 
     Each write appends its event in the same statement: by default to the stream `state:<key>`,
     with the value as payload. `event=` replaces that event, `stream=` where it goes;
-    `record=False` writes none, so that the change is in no history.
+    `record=False` writes none, so that the change is in no history; but the first one after a
+    recorded change has its event, so that whoever follows learns that there is something newer.
 
     Reached as `memory.state`, `tx.state` or `bound.state`.
     """
 
-    def __init__(self, runner: AsyncRunner, codec: Codec) -> None:
+    def __init__(
+        self,
+        runner: AsyncRunner,
+        codec: Codec,
+        cache: StateCache | BoundCache | None = None,
+        reader: AsyncFinalReader | None = None,
+    ) -> None:
         self._runner = runner
+        self._reader = reader
         self._codec = codec
+        self._cache = cache
+        self._copies = cache if isinstance(cache, StateCache) else None
 
     async def get(
         self,
@@ -45,6 +63,9 @@ class AsyncState:
     ) -> StateEntry | None:
         """The entry under a key, or None if there is none (or it has expired).
 
+        With `Memory(cache=…)` it may be a copy; not in a transaction, and not with
+        `refresh_on_read`.
+
         Args:
             key: 1 to 512 bytes.
             model: a pydantic model to validate the value with.
@@ -53,16 +74,55 @@ class AsyncState:
         Raises:
             InvalidInput: a key or option that is not allowed.
             InvalidValue: the stored value does not fit the model.
+            OutcomeUnknown: with `refresh_on_read`, the connection was lost under way.
         """
-        refresh = None
         if refresh_on_read is not None:
-            refresh = check_seconds(refresh_on_read, "refresh_on_read")
-        return await self._runner.run(ops.get(key, model=model, refresh=refresh))
+            ttl = check_seconds(refresh_on_read, "refresh_on_read")
+            return await self._change(ops.refresh(key, self._codec, ttl=ttl, model=model))
+        copies = self._copies
+        if copies is None:
+            return await self._runner.run(ops.get(key, model=model))
+        copy = copies.lookup(key)
+        if copy is None:
+            return await self._load(copies, key, model)
+        value = decode(copy.text) if model is None else decoder(model, "value")(copy.text)
+        return StateEntry(key, value, copy.version, copy.updated_at)
+
+    async def _load(
+        self, copies: StateCache, key: str, model: type[BaseModel] | None
+    ) -> StateEntry | None:
+        """Read an entry from the server, and keep a copy if that may be."""
+        op = ops.load(key, model=model)
+        with copies.loading(key) as load:
+            found = await self._runner.run(op)
+            if found is None:
+                return None
+            entry, copy = found
+            load.keep(copy)
+        return entry
+
+    async def _change(self, op: Op[T]) -> T:
+        """Run what changes an entry and leaves nothing to keep."""
+        if self._cache is None:
+            return await self._runner.run(op)
+        with self._cache.writing(op.params["key"]):
+            return await self._runner.run(op)
+
+    async def _write(self, op: Op[StateEntry], recording: ops.Recording) -> StateEntry:
+        """Run what gives the new entry."""
+        if self._cache is None:
+            return await self._runner.run(op)
+        with self._cache.writing(op.params["key"]) as write:
+            entry = await self._runner.run(op)
+            write.keep(ops.written(entry, op.params["value"], recording))
+        return entry
 
     async def get_many(
         self, keys: Sequence[str], *, model: type[BaseModel] | None = None
     ) -> dict[str, StateEntry]:
         """The entries under several keys, in one statement; missing keys are missing.
+
+        They are all of one moment, so none is a copy of the cache.
 
         Args:
             keys: up to 10,000 keys.
@@ -129,16 +189,15 @@ class AsyncState:
                 it had an end before.
             event: the event to append with it, instead of the default one.
             stream: where the event goes, instead of `state:<key>`.
-            record: False appends no event.
+            record: False appends no event, unless the change before appended one.
 
         Raises:
             InvalidInput: a key, value or option that is not allowed; nothing was sent.
             OutcomeUnknown: the connection was lost under way.
         """
         recording = ops.Recording(event, stream, record)
-        return await self._runner.run(
-            ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
-        )
+        op = ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        return await self._write(op, recording)
 
     async def create(
         self,
@@ -159,9 +218,8 @@ class AsyncState:
             VersionConflict: there is one; it is in the error's `current`.
         """
         recording = ops.Recording(event, stream, record)
-        return await self._runner.run(
-            ops.create(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
-        )
+        op = ops.create(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        return await self._write(op, recording)
 
     async def compare_and_set(
         self,
@@ -185,16 +243,15 @@ class AsyncState:
             VersionConflict: the version is another one; the entry is in the error's `current`.
         """
         recording = ops.Recording(event, stream, record)
-        return await self._runner.run(
-            ops.compare_and_set(
-                key,
-                value,
-                self._codec,
-                expected_version=expected_version,
-                ttl=_ttl(ttl),
-                recording=recording,
-            )
+        op = ops.compare_and_set(
+            key,
+            value,
+            self._codec,
+            expected_version=expected_version,
+            ttl=_ttl(ttl),
+            recording=recording,
         )
+        return await self._write(op, recording)
 
     async def update(
         self,
@@ -231,6 +288,14 @@ class AsyncState:
         check_count(max_retries, "max_retries", minimum=0)
         recording = ops.Recording(event, stream, record)
         update = AsyncUpdate(key, fn, self._codec, recording, model)
+        if self._cache is None:
+            return await self._update(update, max_retries)
+        with self._cache.writing(key) as write:
+            entry = await self._update(update, max_retries)
+            write.keep(ops.written(entry, update.text, recording))
+        return entry
+
+    async def _update(self, update: AsyncUpdate, max_retries: int) -> StateEntry:
         if isinstance(self._runner, AsyncPoolRunner):
             return await update.run(self._runner, tries=max_retries + 1)
         return await update.run_locked(self._runner)
@@ -255,7 +320,7 @@ class AsyncState:
             VersionConflict: the version is another one, or there is no entry.
         """
         recording = ops.Recording(event, stream, record)
-        return await self._runner.run(
+        return await self._change(
             ops.delete(key, self._codec, expected_version=expected_version, recording=recording)
         )
 
@@ -267,6 +332,45 @@ class AsyncState:
         Args:
             key: 1 to 512 bytes.
             ttl: seconds or a timedelta; None for ever.
-            record: False appends no event.
+            record: False appends no event, unless the entry was recorded and had no end.
         """
-        return await self._runner.run(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))
+        return await self._change(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))
+
+    def watch(
+        self, prefix: str = "", *, after: Start = "now", model: type[BaseModel] | None = None
+    ) -> AsyncSubscription[StateChange]:
+        """Follow the recorded changes of entries: a subscription (see `events.subscribe`).
+
+        >>> async with memory.state.watch("account:") as changes:
+        ...     entry = await memory.state.put("account:1", {"balance": 5})
+        ...     for change in await changes.receive(timeout=5):
+        ...         print(change.key, change.version, change.value)
+        account:1 1 {'balance': 5}
+
+        Each change comes once, those of one key in the order of their versions. Where an event was
+        given with the write, the change holds the value all the same. To begin with what is there
+        now: enter the watch first, then `list` the entries, and pass over changes whose version is
+        not above the entry's.
+
+        Args:
+            prefix: only entries whose key begins so; "" for all.
+            after: as for `events.subscribe`; "now" for the changes from now on.
+            model: a pydantic model to validate the values with.
+
+        Returns:
+            A context manager and iterator of `StateChange`.
+
+        Raises:
+            InvalidInput: a prefix or option that is not allowed.
+        """
+        if self._reader is None:
+            raise InvalidOption(
+                "watch follows the log, and a transaction sees it as it was: not in a "
+                "transaction, use the memory itself"
+            )
+        return AsyncSubscription(
+            self._reader,
+            Selection(key_prefix=prefix),
+            after,
+            ops.change_maker(model),
+        )

@@ -51,6 +51,7 @@ class AsyncSubscription(Generic[T]):
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
+        self._follower = AsyncFollower(selection.test(), 0)
         if start != "now":
             check_count(start, "after", minimum=0)
         self._reader = reader
@@ -58,7 +59,6 @@ class AsyncSubscription(Generic[T]):
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
-        self._follower = AsyncFollower(selection.test(), 0)
         self._begun = False
         self._closed = False
         self._ready: deque[Row] = deque()
@@ -68,10 +68,18 @@ class AsyncSubscription(Generic[T]):
     @property
     def position(self) -> int:
         """Everything of the selection up to this position has been handed out."""
-        return self._position
+        if self._ready:
+            return self._position
+        # It goes back if the server crashed: what was void behind the last event may be no more.
+        return min(self._position, self._follower.position)
 
     async def __aenter__(self) -> Self:
-        await self._begin()
+        if not self._begun:
+            try:
+                await self._begin()
+            except BaseException:
+                await self.close()  # Nobody else will.
+                raise
         return self
 
     async def __aexit__(
@@ -86,11 +94,15 @@ class AsyncSubscription(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if not self._ready:
+        ready = self._ready
+        if not ready:
             await self._fill(BATCH, None)
-            if not self._ready:
-                raise StopAsyncIteration
-        return self._decode(self._take())
+        if not ready or self._follower.stopped:
+            raise StopAsyncIteration
+        # What `_take` does; a call more for each event would show.
+        row = ready.popleft()
+        self._position = row[0] if ready else self._follower.position
+        return self._decode(row)
 
     async def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
         """The next events: those that are there, or else the first that comes.
@@ -112,7 +124,7 @@ class AsyncSubscription(Generic[T]):
         if not self._ready:
             await self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit:
+        while self._ready and len(items) < limit and not self._follower.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -130,7 +142,7 @@ class AsyncSubscription(Generic[T]):
         return row
 
     def stop(self) -> None:
-        """End it, from any thread or task: who waits gets no more events."""
+        """End it, from any thread or task: no more events are handed out."""
         self._follower.stopped = True
         self._follower.wakeup.set()
 
@@ -140,17 +152,34 @@ class AsyncSubscription(Generic[T]):
         self.stop()
         self._reader.feed.leave(self._follower)
 
-    async def _begin(self) -> None:
-        """Start the tailer, and find the position to begin at."""
-        if self._begun:
-            return
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
+
+    async def _enter(self) -> None:
+        """Join those whom the tailer serves."""
         if self._closed:
             raise InvalidOption("this subscription was closed: make another one")
         self._reader.start()
         self._reader.feed.enter(self._follower)
-        self._position = await self._first_position()
-        self._follower.position = self._follower.handed = self._position
+
+    async def _begin(self) -> float | None:
+        """Find the position to begin at; gives the seconds to wait if that is not possible yet."""
+        await self._enter()
+        self._stand(await self._first_position())
+        return None
+
+    def _stand(self, position: int) -> None:
+        self._position = position
+        self._follower.position = self._follower.handed = position
         self._begun = True
+
+    async def _prepare(self) -> None:
+        """More is asked for: a subclass may act on that."""
+
+    async def _idle(self) -> float | None:
+        """Nothing is there: a subclass may use the time; gives how long to wait at most."""
+        return None
 
     async def _first_position(self) -> int:
         start, feed = self._start, self._reader.feed
@@ -173,28 +202,39 @@ class AsyncSubscription(Generic[T]):
     async def _fill(self, most: int, timeout: float | None) -> None:
         """Get events ready; none if the time is over, or it was stopped."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._begun:
-            await self._begin()
         follower = self._follower
+        await self._prepare()
         while not follower.stopped:
             if follower.failed is not None:
                 raise follower.failed
-            rows = self._reader.feed.take(follower, most)
-            pause = None
-            if rows is None:
-                rows, pause = await self._catch_up(most)
+            rows, pause = await self._next_rows(most)
             if rows:
+                self._position = min(self._position, rows[0][0] - 1)
                 self._ready.extend(rows)
                 return
             if pause == 0.0:
                 continue
+            if follower.position >= self._selection.until:
+                break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     break
                 pause = remaining if pause is None else min(pause, remaining)
             await follower.wakeup.wait(pause)
-        self._position = max(self._position, follower.position)
+        if self._begun:
+            self._position = follower.position
+
+    async def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
+        """What is there; or nothing, and how long to wait for a wake-up (None: for ever)."""
+        if not self._begun:
+            pause = await self._begin()
+            if pause is not None:
+                return [], pause
+        rows = self._reader.feed.take(self._follower, most)
+        if rows is None:
+            return await self._catch_up(most)
+        return rows, None if rows else await self._idle()
 
     async def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
         """Read by itself; gives events, and how long to wait if there are none."""

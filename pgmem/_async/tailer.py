@@ -28,11 +28,13 @@ import time
 
 import psycopg
 
+from pgmem._async.cache import StateCache
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.listener import AsyncListener
 from pgmem._compat import AWorker, Lock, asleep
 from pgmem.errors import NotOpen, PgmemError
+from pgmem.ops.columns import POSITION, STATE_KEY, STATE_VERSION
 from pgmem.ops.faults import translate
 from pgmem.ops.frontier import Frontier, Watch, read_writers
 from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error, standby_error
@@ -63,15 +65,23 @@ class AsyncTailer:
         database: where the log is.
         feed: gets the final events.
         frontier: is told how far the log is final.
+        cache: is told which entries have changed.
         safety_poll: seconds after which it looks without having heard a bell.
     """
 
     def __init__(
-        self, database: AsyncDatabase, feed: AsyncFeed, frontier: Frontier, *, safety_poll: float
+        self,
+        database: AsyncDatabase,
+        feed: AsyncFeed,
+        frontier: Frontier,
+        cache: StateCache | None,
+        *,
+        safety_poll: float,
     ) -> None:
         self._database = database
         self._feed = feed
         self._frontier = frontier
+        self._cache = cache
         self._safety_poll = safety_poll
         self._listener = AsyncListener(database)
         self._lock = Lock()
@@ -141,6 +151,8 @@ class AsyncTailer:
             self._feed.fail(error)
         finally:
             self._feed.live = False
+            if self._cache is not None:
+                self._cache.fresh_until = 0.0
             await self._listener.disconnect()
 
     def _lose(self, error: Exception) -> None:
@@ -165,6 +177,8 @@ class AsyncTailer:
     async def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
         history = await self._listener.connect()
+        if self._cache is not None:
+            self._cache.flush()
         self._database.meet(history)
         self._database.check_history(self._tail.position if self._tail else None)
         if history.timeline is None:
@@ -193,6 +207,10 @@ class AsyncTailer:
 
     async def _begin(self) -> None:
         """Find a position below which everything is final, and follow from there."""
+        if self._cache is not None:
+            # What changes below that position is not observed.
+            self._cache.fresh_until = 0.0
+            self._cache.flush()
         watch = Watch()
         writers = await self._listener.run(read_writers())
         self._head = target = writers.head
@@ -242,11 +260,18 @@ class AsyncTailer:
         else:
             self._gap_since = 0.0
         full = new >= max(1, limit)
+        if self._cache is not None and not full and limit:
+            self._cache.fresh_until = started + self._safety_poll
         if new >= BUSY_EVENTS and not full:
             await asleep(min(BUSY_LAST, BUSY_SHARE * (time.monotonic() - started)))
         return not full
 
     def _give(self, tail: Tail, taken: Taken) -> None:
+        if self._cache is not None:
+            # A change is true when it is committed, whether or not its event is final.
+            for row in taken.seen:
+                if row[STATE_KEY] is not None:
+                    self._cache.observe(row[STATE_KEY], row[STATE_VERSION], row[POSITION])
         if taken.final or tail.position != self._feed.end:
             self._feed.add(taken.final, tail.position)
         self._frontier.raise_to(tail.position)
@@ -254,7 +279,8 @@ class AsyncTailer:
     async def _rest(self, tail: Tail) -> None:
         """Wait until there is a reason to look again."""
         if not tail.gaps:
-            await self._listener.wait(self._poll_pause)
+            # A little early, so that the cache stays fresh over the look.
+            await self._listener.wait(self._poll_pause * 0.9)
             self._by_poll = not self._listener.heard
             return
         waited = time.monotonic() - self._gap_since

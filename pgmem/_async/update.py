@@ -31,7 +31,13 @@ OPTIMISTIC_TRIES = 3
 
 
 class AsyncUpdate:
-    """What stays the same over the tries of one call."""
+    """What stays the same over the tries of one call.
+
+    Attributes:
+        text: the value of the last try as JSON text.
+    """
+
+    text = ""
 
     def __init__(
         self,
@@ -70,6 +76,9 @@ class AsyncUpdate:
         if lost is not None:
             await asleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
         if lost is None or self._model is not None:
+            # Never from the cache: a stale copy would mostly lose the race, which costs what it
+            # saved; and a function that raises because of what it sees ("not enough money") would
+            # do so on an old value, with no compare-and-set to notice.
             entry = await runner.run(ops.get(self._key, model=self._model))
         else:
             entry = lost.current  # The conflict brought it along.
@@ -105,13 +114,13 @@ class AsyncUpdate:
                 f"update of state {self._key!r}: the function raised {type(error).__name__}; "
                 f"nothing was written"
             ) from error
-        return await runner.run(
-            ops.compare_and_set(
-                self._key,
-                value,
-                self._codec,
-                expected_version=entry.version if entry else 0,
-                ttl=None,
-                recording=self._recording,
-            )
+        op = ops.compare_and_set(
+            self._key,
+            value,
+            self._codec,
+            expected_version=entry.version if entry else 0,
+            ttl=None,
+            recording=self._recording,
         )
+        self.text = op.params["value"]
+        return await runner.run(op)

@@ -7,10 +7,12 @@ What to run is `pgmem.ops.events`; what is final, `pgmem._sync.reader` finds out
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
+from pgmem._sync.consuming import DEFAULT_LEASE, ConsumerSubscription
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import MAX_RACES, BoundRunner, Runner, hidden_winner
 from pgmem._sync.subscription import Start, Subscription
@@ -140,8 +142,9 @@ class Events:
 
     def read(
         self,
-        stream: str | None = None,
+        stream: str | Sequence[str] | None = None,
         *,
+        prefix: str | None = None,
         type: str | None = None,
         agent_id: str | None = None,
         after: int = 0,
@@ -160,7 +163,8 @@ class Events:
         and a read inside a transaction, return what is visible.
 
         Args:
-            stream: only this stream.
+            stream: only this stream, or only these.
+            prefix: only streams whose name begins so.
             type: only events of this type.
             agent_id: only events of this agent.
             after: only positions above this one.
@@ -175,8 +179,10 @@ class Events:
             InvalidInput: a name or option that is not allowed.
             InvalidValue: a stored payload does not fit the model.
         """
-        selection = Selection(
-            stream, type, agent_id, after, MAX_POSITION if until is None else until
+        selection = replace(
+            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+            after=after,
+            until=MAX_POSITION if until is None else until,
         )
         if timeout is not None and (reverse or self._reader is None):
             raise InvalidOption(
@@ -239,6 +245,7 @@ class Events:
             )
         return self._reader
 
+    @overload
     def subscribe(
         self,
         stream: str | Sequence[str] | None = None,
@@ -248,13 +255,44 @@ class Events:
         agent_id: str | None = None,
         after: Start = 0,
         model: type[BaseModel] | None = None,
-    ) -> Subscription[RecordedEvent]:
+        consumer: None = None,
+    ) -> Subscription[RecordedEvent]: ...
+
+    @overload
+    def subscribe(
+        self,
+        stream: str | Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        type: str | None = None,
+        agent_id: str | None = None,
+        after: Start = 0,
+        model: type[BaseModel] | None = None,
+        consumer: str,
+        lease: Seconds = DEFAULT_LEASE,
+        auto_commit: bool = True,
+    ) -> ConsumerSubscription[RecordedEvent]: ...
+
+    def subscribe(
+        self,
+        stream: str | Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        type: str | None = None,
+        agent_id: str | None = None,
+        after: Start = 0,
+        model: type[BaseModel] | None = None,
+        consumer: str | None = None,
+        lease: Seconds = DEFAULT_LEASE,
+        auto_commit: bool = True,
+    ) -> Subscription[RecordedEvent] | ConsumerSubscription[RecordedEvent]:
         """Follow the log: first what is there, then what comes, for as long as it lives.
 
         Every event of the selection is handed out once, in the order of the log, whatever order
         its writers commit in; none is skipped. Lost connections, restarts of the server and lost
         notifications only delay events.
 
+        >>> receipt = memory.events.append("payments", Event(type="received"))
         >>> with memory.events.subscribe("payments", after=0) as events:
         ...     for event in events:
         ...         print(event.position, event.type)
@@ -269,18 +307,34 @@ class Events:
             after: only positions above this one; 0 begins with the oldest event that is kept,
                 "now" with the next one to be written.
             model: a pydantic model to validate the payloads with.
+            consumer: the name under which the position is stored: the next subscription of this
+                name goes on from there (`after` counts only the first time). One process at a
+                time has it, others stand by.
+            lease: seconds after which another process may take over from one that gives no sign
+                of life; at most a day.
+            auto_commit: store the position of what was handed out when more is asked for. Without
+                it, call `commit`, alone or in the transaction of your effects.
 
         Returns:
-            A context manager and iterator.
+            A context manager and iterator; with `consumer`, one that has `commit`.
 
         Raises:
             InvalidInput: a name or option that is not allowed.
         """
-        return Subscription(
-            self._require_reader("subscribe"),
-            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+        reader = self._require_reader("subscribe")
+        selection = Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        decode = ops.event_maker(self._codec, model)
+        if consumer is None:
+            return Subscription(reader, selection, after, decode)
+        return ConsumerSubscription(
+            reader,
+            selection,
             after,
-            ops.event_maker(self._codec, model),
+            decode,
+            consumer=consumer,
+            lease=lease,
+            auto_commit=auto_commit,
+            agent_id=self._codec.agent_id,
         )
 
     def count(

@@ -112,6 +112,8 @@ class Feed:
     def enter(self, follower: Follower) -> None:
         """Follow from now on."""
         with self._lock:
+            # Some were forgotten and never left.
+            self._followers = {other for other in self._followers if not other.stopped}
             self._followers.add(follower)
 
     def leave(self, follower: Follower) -> None:

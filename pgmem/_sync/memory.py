@@ -13,6 +13,8 @@ from typing import Any, Literal, Self
 
 import psycopg
 
+from pgmem._sync.cache import BoundCache, StateCache
+from pgmem._sync.consumers import Consumers
 from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
@@ -82,6 +84,11 @@ class Memory:
             mode (PgBouncer), which delivers no notifications; statements are then not prepared.
         safety_poll: how often subscriptions look for events without having heard the doorbell,
             in seconds or as a timedelta: how late an event may be when a notification is lost.
+        cache: keep copies of so many state entries in this process for `state.get`; None for
+            none. The process sees its own writes at once; those of others, and its own inside
+            `using()`, once the doorbell arrives, at most the safety poll late. While the log
+            cannot be followed, every read asks the server. Entries with an end, and what was
+            written with `record=False`, are never kept.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -100,6 +107,7 @@ class Memory:
         timeout: Seconds = 10.0,
         listen_url: str | None = None,
         safety_poll: Seconds = 1.0,
+        cache: int | None = None,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -117,15 +125,22 @@ class Memory:
             event_registry(tuple(events)),
         )
         self._runner = PoolRunner(self._database)
+        # Whoever follows the log tells it what changes; until then it serves nothing.
+        self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         feed, frontier = Feed(), Frontier()
         self._tailer = Tailer(
-            self._database, feed, frontier, safety_poll=check_seconds(safety_poll, "safety_poll")
+            self._database,
+            feed,
+            frontier,
+            self._cache,
+            safety_poll=check_seconds(safety_poll, "safety_poll"),
         )
         reader = FinalReader(self._runner, frontier, feed, self._tailer)
         self.events = Events(self._runner, self._codec, reader)
-        self.state = State(self._runner, self._codec)
+        self.state = State(self._runner, self._codec, self._cache, reader)
         self.dedupe = Dedupe(self._runner, self._codec)
-        self.snapshots = Snapshots(self._runner, self._codec, self.events)
+        self.snapshots = Snapshots(self._runner, self._codec, self.events, self._cache)
+        self.consumers = Consumers(self._runner)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -138,10 +153,14 @@ class Memory:
             SchemaMissing, SchemaTooOld, SchemaTooNew: schema and library do not fit.
         """
         self._database.open()
+        if self._cache is not None:
+            self._tailer.start()
         return self
 
     def close(self) -> None:
         """End the subscriptions and close every connection; the context manager does it."""
+        if self._cache is not None:
+            self._cache.fresh_until = 0.0
         self._tailer.close()
         self._database.close()
 
@@ -168,11 +187,19 @@ class Memory:
             TransactionConflict: the server undid it: run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
-        with self._runner.transaction("transaction") as runner:
-            yield Transaction(runner, self._codec, runner.connection())
+        cache = self._bound_cache(settles=True)
+        try:
+            with self._runner.transaction("transaction") as runner:
+                yield Transaction(runner, self._codec, cache, runner.connection())
+        finally:
+            if cache is not None:
+                cache.settle()
 
     def using(self, connection: Any) -> BoundMemory:
         """The same face inside the caller's own transaction: the caller ends it.
+
+        When that is, nobody tells: what it writes reaches the copies of `cache=` by the feed, as
+        the writes of others do.
 
         Args:
             connection: a psycopg Connection, or a SQLAlchemy Connection or Session
@@ -181,17 +208,22 @@ class Memory:
         Raises (at the first call on what it returns):
             InvalidOption: it is none of these, or it commits each statement by itself.
         """
-        return BoundMemory(BoundRunner(self._database, connection), self._codec)
+        runner = BoundRunner(self._database, connection)
+        return BoundMemory(runner, self._codec, self._bound_cache(settles=False))
+
+    def _bound_cache(self, *, settles: bool) -> BoundCache | None:
+        return None if self._cache is None else BoundCache(self._cache, settles=settles)
 
 
 class BoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
-    def __init__(self, runner: BoundRunner, codec: Codec) -> None:
+    def __init__(self, runner: BoundRunner, codec: Codec, cache: BoundCache | None) -> None:
+        self._runner = runner
         self.events = Events(runner, codec)
-        self.state = State(runner, codec)
+        self.state = State(runner, codec, cache)
         self.dedupe = TransactionDedupe(runner, codec)
-        self.snapshots = Snapshots(runner, codec, self.events)
+        self.snapshots = Snapshots(runner, codec, self.events, cache)
 
 
 class Transaction(BoundMemory):
@@ -202,7 +234,11 @@ class Transaction(BoundMemory):
     """
 
     def __init__(
-        self, runner: BoundRunner, codec: Codec, connection: psycopg.Connection[Any]
+        self,
+        runner: BoundRunner,
+        codec: Codec,
+        cache: BoundCache | None,
+        connection: psycopg.Connection[Any],
     ) -> None:
-        super().__init__(runner, codec)
+        super().__init__(runner, codec, cache)
         self.connection = connection

@@ -45,11 +45,12 @@ class FinalReader:
     """Reads final events from the database, on the connections of the pool.
 
     Attributes:
+        runner: what it reads with.
         feed: the final events that are in memory.
     """
 
     def __init__(self, runner: PoolRunner, frontier: Frontier, feed: Feed, tailer: Tailer) -> None:
-        self._runner = runner
+        self.runner = runner
         self._frontier = frontier
         self._tailer = tailer
         self._sessions = 0
@@ -62,7 +63,7 @@ class FinalReader:
     def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return self._runner.run_page(op, 0).head
+        return self.runner.run_page(op, 0).head
 
     def read(
         self, selection: Selection, position: int, *, limit: int, since: datetime | str
@@ -86,7 +87,7 @@ class FinalReader:
             return FinalRows([], position)
         rewinds = self.feed.rewinds
         op = read_page(replace(selection, until=until), limit=limit, since=since)
-        rows = self._runner.run_page(op, position).rows
+        rows = self.runner.run_page(op, position).rows
         if self.feed.rewinds != rewinds:
             return FinalRows([], position)  # The end was taken back meanwhile: read again.
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
@@ -98,7 +99,7 @@ class FinalReader:
     def _settled(self, selection: Selection, *, limit: int, since: datetime | str) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._known()
-        rows = self._runner.run_page(op, selection.after).rows
+        rows = self.runner.run_page(op, selection.after).rows
         known = min(known, self._known())
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
@@ -108,7 +109,7 @@ class FinalReader:
             self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._known()
-            rows = self._runner.run_page(op, selection.after).rows
+            rows = self.runner.run_page(op, selection.after).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
@@ -118,7 +119,7 @@ class FinalReader:
 
     def _known(self) -> int:
         """How far the log is final, as far as that is still certain."""
-        sessions = self._runner.sessions
+        sessions = self.runner.sessions
         if sessions != self._sessions:
             # A new connection may lead to a server that has crashed.
             self._sessions = sessions
@@ -132,9 +133,9 @@ class FinalReader:
         watch = Watch()
         pause = PAUSE_FIRST
         while True:
-            sessions = self._runner.sessions
-            writers = self._runner.run(read_writers())
-            if sessions != self._runner.sessions:
+            sessions = self.runner.sessions
+            writers = self.runner.run(read_writers())
+            if sessions != self.runner.sessions:
                 watch = Watch()  # Whom it waits for may be gone by a crash, and come again.
                 self._known()
             if target is None:
@@ -147,7 +148,7 @@ class FinalReader:
             sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        positions = self._runner.run(read_positions(self._frontier.position))
+        positions = self.runner.run(read_positions(self._frontier.position))
         self._frontier.follow(positions)
         return self._frontier.position
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from pgmem._sync.cache import BoundCache, StateCache
 from pgmem._sync.events import Events
 from pgmem._sync.runners import Runner
 from pgmem.errors import CallbackFailed, InvalidOption, PgmemError
@@ -28,10 +29,17 @@ FOLD_PAGE = 5_000
 class Snapshots:
     """Kept values of folds, and copies of the whole state. Reached as `memory.snapshots`."""
 
-    def __init__(self, runner: Runner, codec: Codec, events: Events) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        codec: Codec,
+        events: Events,
+        cache: StateCache | BoundCache | None = None,
+    ) -> None:
         self._runner = runner
         self._codec = codec
         self._events = events
+        self._cache = cache
 
     def fold(
         self, fold: Fold[S], *, save_every: int = 1_000, model: type[BaseModel] | None = None
@@ -159,7 +167,11 @@ class Snapshots:
             SnapshotNotFound: there is none of that id.
         """
         self._runner.run(ops.get(snapshot_id))
-        return self._runner.run(ops.restore(snapshot_id, self._codec))
+        try:
+            return self._runner.run(ops.restore(snapshot_id, self._codec))
+        finally:
+            if self._cache is not None:
+                self._cache.flush()
 
     def _refuse_bound(self, verb: str) -> None:
         if self._runner.bound:

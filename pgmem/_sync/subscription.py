@@ -52,6 +52,7 @@ class Subscription(Generic[T]):
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
+        self._follower = Follower(selection.test(), 0)
         if start != "now":
             check_count(start, "after", minimum=0)
         self._reader = reader
@@ -59,7 +60,6 @@ class Subscription(Generic[T]):
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
-        self._follower = Follower(selection.test(), 0)
         self._begun = False
         self._closed = False
         self._ready: deque[Row] = deque()
@@ -69,10 +69,18 @@ class Subscription(Generic[T]):
     @property
     def position(self) -> int:
         """Everything of the selection up to this position has been handed out."""
-        return self._position
+        if self._ready:
+            return self._position
+        # It goes back if the server crashed: what was void behind the last event may be no more.
+        return min(self._position, self._follower.position)
 
     def __enter__(self) -> Self:
-        self._begin()
+        if not self._begun:
+            try:
+                self._begin()
+            except BaseException:
+                self.close()  # Nobody else will.
+                raise
         return self
 
     def __exit__(
@@ -87,11 +95,15 @@ class Subscription(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        if not self._ready:
+        ready = self._ready
+        if not ready:
             self._fill(BATCH, None)
-            if not self._ready:
-                raise StopIteration
-        return self._decode(self._take())
+        if not ready or self._follower.stopped:
+            raise StopIteration
+        # What `_take` does; a call more for each event would show.
+        row = ready.popleft()
+        self._position = row[0] if ready else self._follower.position
+        return self._decode(row)
 
     def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
         """The next events: those that are there, or else the first that comes.
@@ -113,7 +125,7 @@ class Subscription(Generic[T]):
         if not self._ready:
             self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit:
+        while self._ready and len(items) < limit and not self._follower.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -131,7 +143,7 @@ class Subscription(Generic[T]):
         return row
 
     def stop(self) -> None:
-        """End it, from any thread or task: who waits gets no more events."""
+        """End it, from any thread or task: no more events are handed out."""
         self._follower.stopped = True
         self._follower.wakeup.set()
 
@@ -141,17 +153,34 @@ class Subscription(Generic[T]):
         self.stop()
         self._reader.feed.leave(self._follower)
 
-    def _begin(self) -> None:
-        """Start the tailer, and find the position to begin at."""
-        if self._begun:
-            return
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
+
+    def _enter(self) -> None:
+        """Join those whom the tailer serves."""
         if self._closed:
             raise InvalidOption("this subscription was closed: make another one")
         self._reader.start()
         self._reader.feed.enter(self._follower)
-        self._position = self._first_position()
-        self._follower.position = self._follower.handed = self._position
+
+    def _begin(self) -> float | None:
+        """Find the position to begin at; gives the seconds to wait if that is not possible yet."""
+        self._enter()
+        self._stand(self._first_position())
+        return None
+
+    def _stand(self, position: int) -> None:
+        self._position = position
+        self._follower.position = self._follower.handed = position
         self._begun = True
+
+    def _prepare(self) -> None:
+        """More is asked for: a subclass may act on that."""
+
+    def _idle(self) -> float | None:
+        """Nothing is there: a subclass may use the time; gives how long to wait at most."""
+        return None
 
     def _first_position(self) -> int:
         start, feed = self._start, self._reader.feed
@@ -174,28 +203,39 @@ class Subscription(Generic[T]):
     def _fill(self, most: int, timeout: float | None) -> None:
         """Get events ready; none if the time is over, or it was stopped."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._begun:
-            self._begin()
         follower = self._follower
+        self._prepare()
         while not follower.stopped:
             if follower.failed is not None:
                 raise follower.failed
-            rows = self._reader.feed.take(follower, most)
-            pause = None
-            if rows is None:
-                rows, pause = self._catch_up(most)
+            rows, pause = self._next_rows(most)
             if rows:
+                self._position = min(self._position, rows[0][0] - 1)
                 self._ready.extend(rows)
                 return
             if pause == 0.0:
                 continue
+            if follower.position >= self._selection.until:
+                break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     break
                 pause = remaining if pause is None else min(pause, remaining)
             follower.wakeup.wait(pause)
-        self._position = max(self._position, follower.position)
+        if self._begun:
+            self._position = follower.position
+
+    def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
+        """What is there; or nothing, and how long to wait for a wake-up (None: for ever)."""
+        if not self._begun:
+            pause = self._begin()
+            if pause is not None:
+                return [], pause
+        rows = self._reader.feed.take(self._follower, most)
+        if rows is None:
+            return self._catch_up(most)
+        return rows, None if rows else self._idle()
 
     def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
         """Read by itself; gives events, and how long to wait if there are none."""

@@ -30,10 +30,12 @@ import time
 import psycopg
 
 from pgmem._compat import Lock, Worker, sleep
+from pgmem._sync.cache import StateCache
 from pgmem._sync.database import Database
 from pgmem._sync.feed import Feed
 from pgmem._sync.listener import Listener
 from pgmem.errors import NotOpen, PgmemError
+from pgmem.ops.columns import POSITION, STATE_KEY, STATE_VERSION
 from pgmem.ops.faults import translate
 from pgmem.ops.frontier import Frontier, Watch, read_writers
 from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error, standby_error
@@ -64,15 +66,23 @@ class Tailer:
         database: where the log is.
         feed: gets the final events.
         frontier: is told how far the log is final.
+        cache: is told which entries have changed.
         safety_poll: seconds after which it looks without having heard a bell.
     """
 
     def __init__(
-        self, database: Database, feed: Feed, frontier: Frontier, *, safety_poll: float
+        self,
+        database: Database,
+        feed: Feed,
+        frontier: Frontier,
+        cache: StateCache | None,
+        *,
+        safety_poll: float,
     ) -> None:
         self._database = database
         self._feed = feed
         self._frontier = frontier
+        self._cache = cache
         self._safety_poll = safety_poll
         self._listener = Listener(database)
         self._lock = Lock()
@@ -142,6 +152,8 @@ class Tailer:
             self._feed.fail(error)
         finally:
             self._feed.live = False
+            if self._cache is not None:
+                self._cache.fresh_until = 0.0
             self._listener.disconnect()
 
     def _lose(self, error: Exception) -> None:
@@ -166,6 +178,8 @@ class Tailer:
     def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
         history = self._listener.connect()
+        if self._cache is not None:
+            self._cache.flush()
         self._database.meet(history)
         self._database.check_history(self._tail.position if self._tail else None)
         if history.timeline is None:
@@ -194,6 +208,10 @@ class Tailer:
 
     def _begin(self) -> None:
         """Find a position below which everything is final, and follow from there."""
+        if self._cache is not None:
+            # What changes below that position is not observed.
+            self._cache.fresh_until = 0.0
+            self._cache.flush()
         watch = Watch()
         writers = self._listener.run(read_writers())
         self._head = target = writers.head
@@ -241,11 +259,18 @@ class Tailer:
         else:
             self._gap_since = 0.0
         full = new >= max(1, limit)
+        if self._cache is not None and not full and limit:
+            self._cache.fresh_until = started + self._safety_poll
         if new >= BUSY_EVENTS and not full:
             sleep(min(BUSY_LAST, BUSY_SHARE * (time.monotonic() - started)))
         return not full
 
     def _give(self, tail: Tail, taken: Taken) -> None:
+        if self._cache is not None:
+            # A change is true when it is committed, whether or not its event is final.
+            for row in taken.seen:
+                if row[STATE_KEY] is not None:
+                    self._cache.observe(row[STATE_KEY], row[STATE_VERSION], row[POSITION])
         if taken.final or tail.position != self._feed.end:
             self._feed.add(taken.final, tail.position)
         self._frontier.raise_to(tail.position)
@@ -253,7 +278,8 @@ class Tailer:
     def _rest(self, tail: Tail) -> None:
         """Wait until there is a reason to look again."""
         if not tail.gaps:
-            self._listener.wait(self._poll_pause)
+            # A little early, so that the cache stays fresh over the look.
+            self._listener.wait(self._poll_pause * 0.9)
             self._by_poll = not self._listener.heard
             return
         waited = time.monotonic() - self._gap_since

@@ -32,7 +32,13 @@ OPTIMISTIC_TRIES = 3
 
 
 class Update:
-    """What stays the same over the tries of one call."""
+    """What stays the same over the tries of one call.
+
+    Attributes:
+        text: the value of the last try as JSON text.
+    """
+
+    text = ""
 
     def __init__(
         self,
@@ -71,6 +77,9 @@ class Update:
         if lost is not None:
             sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
         if lost is None or self._model is not None:
+            # Never from the cache: a stale copy would mostly lose the race, which costs what it
+            # saved; and a function that raises because of what it sees ("not enough money") would
+            # do so on an old value, with no compare-and-set to notice.
             entry = runner.run(ops.get(self._key, model=self._model))
         else:
             entry = lost.current  # The conflict brought it along.
@@ -106,13 +115,13 @@ class Update:
                 f"update of state {self._key!r}: the function raised {type(error).__name__}; "
                 f"nothing was written"
             ) from error
-        return runner.run(
-            ops.compare_and_set(
-                self._key,
-                value,
-                self._codec,
-                expected_version=entry.version if entry else 0,
-                ttl=None,
-                recording=self._recording,
-            )
+        op = ops.compare_and_set(
+            self._key,
+            value,
+            self._codec,
+            expected_version=entry.version if entry else 0,
+            ttl=None,
+            recording=self._recording,
         )
+        self.text = op.params["value"]
+        return runner.run(op)

@@ -46,6 +46,7 @@ _NAME_CONSTRAINTS = {
     "events_state_key_length": "the key",
     "state_key_length": "the key",
     "dedupe_key_length": "the idempotency key",
+    "consumers_name_length": "the consumer's name",
 }
 
 

@@ -16,6 +16,17 @@ import orjson
 from pgmem.errors import HistoryRewritten, PositionTrimmed, Unavailable
 from pgmem.models import History
 from pgmem.ops import Op, Row
+from pgmem.ops.columns import (
+    METADATA,
+    PAYLOAD,
+    POSITION,
+    RECORDED_AT,
+    STATE_EXPIRES_AT,
+    STATE_VALUE,
+    STATE_VERSION,
+    TYPE,
+    VERSION,
+)
 from pgmem.ops.selection import Selection
 from pgmem.ops.values import check_count
 
@@ -25,7 +36,14 @@ NEVER = "infinity"
 """The reader begins at whatever there is: tell of nothing that was trimmed."""
 
 _LETTER_FORM = 1
-_LETTER_COLUMNS = 13
+_TEXT: set[type] = {str}
+_TEXT_OR_NULL: set[type] = {str, type(None)}
+_NUMBER: set[type] = {int}
+_NUMBER_OR_NULL: set[type] = {int, type(None)}
+_LETTER_COLUMNS: tuple[set[type], ...] = (
+    _NUMBER, _TEXT, _NUMBER_OR_NULL, _TEXT, _TEXT, _TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT,
+    _TEXT_OR_NULL, _NUMBER_OR_NULL, {bool, type(None)}, _TEXT_OR_NULL, _TEXT_OR_NULL,
+)  # fmt: skip
 
 PAGE_BYTES = 4 * 1024 * 1024
 PAGE_FIRST, PAGE_MOST = 200, 2_000
@@ -55,9 +73,9 @@ class Page(NamedTuple):
 
 
 def _parse(rows: Sequence[Row]) -> Page:
-    front = next(row for row in rows if row[0] == 0)
-    timeline = None if front[3] is None else int(front[3], 16)
-    head = PageHead(front[2], timeline, front[9], front[7])
+    front = next(row for row in rows if row[POSITION] == 0)
+    timeline = None if front[TYPE] is None else int(front[TYPE], 16)
+    head = PageHead(front[VERSION], timeline, front[STATE_VERSION], front[RECORDED_AT])
     return Page(head, list(rows[1:]) if rows[0] is front else [r for r in rows if r is not front])
 
 
@@ -155,26 +173,30 @@ def standby_error() -> Unavailable:
 
 def open_letter(text: str, zone: tzinfo) -> Row | None:
     """The event that came with the doorbell, as a row; None if it is no letter that we know."""
-    if not text:
-        return None
     try:
         content = orjson.loads(text)
     except ValueError:
         return None
-    if not isinstance(content, list) or len(content) != _LETTER_COLUMNS + 1:
+    if not isinstance(content, list) or len(content) != len(_LETTER_COLUMNS) + 1:
         return None
     if content[0] != _LETTER_FORM:
         return None
     row = content[1:]
-    for moment in (7, 12):
-        if row[moment] is not None:
-            row[moment] = datetime.fromisoformat(row[moment]).astimezone(zone)
+    # Anybody who knows the channel can ring with anything.
+    if not all(type(value) in kinds for value, kinds in zip(row, _LETTER_COLUMNS, strict=True)):
+        return None
+    try:
+        for moment in (RECORDED_AT, STATE_EXPIRES_AT):
+            if row[moment] is not None:
+                row[moment] = datetime.fromisoformat(row[moment]).astimezone(zone)
+    except (ValueError, OverflowError):
+        return None
     return tuple(row)
 
 
 def row_bytes(row: Row) -> int:
     """About how much memory a row takes."""
-    return 500 + len(row[4]) + len(row[6] or "") + len(row[10] or "")
+    return 500 + len(row[PAYLOAD]) + len(row[METADATA] or "") + len(row[STATE_VALUE] or "")
 
 
 class PageSize:
@@ -186,5 +208,6 @@ class PageSize:
     def learn(self, rows: Sequence[Row]) -> None:
         """Take in a page."""
         if rows:
-            fitting = PAGE_BYTES * len(rows) // sum(map(row_bytes, rows))
+            some = rows[:: len(rows) // 20 + 1]
+            fitting = PAGE_BYTES * len(some) // sum(map(row_bytes, some))
             self.limit = max(1, min(PAGE_MOST, 2 * self.limit, fitting))

@@ -12,6 +12,7 @@ from typing import Any
 from pgmem.errors import InvalidOption
 from pgmem.names import STREAM_BYTES
 from pgmem.ops import Row
+from pgmem.ops.columns import AGENT_ID, STATE_KEY, STREAM, TYPE
 from pgmem.ops.values import MAX_POSITION, after_prefix, check_count, check_name, check_prefix
 
 MAX_STREAMS = 1_000
@@ -28,9 +29,6 @@ _FILTERS = {
 }
 # What retention removed of a stream is missed by all who may have wanted events of it.
 _TRIMMED = {name: _FILTERS[name] for name in ("stream", "streams", "prefix")}
-
-# The columns of a row, as `event_columns.sql` names them.
-_STREAM, _TYPE, _AGENT, _KEY = 1, 3, 5, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +140,21 @@ class Selection:
         """A function that tells whether a row is selected; None if all are."""
         tests: list[Callable[[Row], bool]] = []
         for column, wanted in (
-            (_STREAM, self.stream),
-            (_TYPE, self.type),
-            (_AGENT, self.agent_id),
+            (STREAM, self.stream),
+            (TYPE, self.type),
+            (AGENT_ID, self.agent_id),
         ):
             if wanted is not None:
                 tests.append(_equals(column, wanted))
         if self.streams is not None:
             among = frozenset(self.streams)
-            tests.append(lambda row: row[_STREAM] in among)
+            tests.append(lambda row: row[STREAM] in among)
         if self.prefix:
             beginning = self.prefix
-            tests.append(lambda row: row[_STREAM].startswith(beginning))
+            tests.append(lambda row: row[STREAM].startswith(beginning))
         if self.key_prefix is not None:
             key = self.key_prefix
-            tests.append(lambda row: row[_KEY] is not None and row[_KEY].startswith(key))
+            tests.append(lambda row: row[STATE_KEY] is not None and row[STATE_KEY].startswith(key))
         if not tests:
             return None
         if len(tests) == 1:

@@ -5,16 +5,36 @@ Says what to run for each verb; `pgmem._async.state` runs it and retries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
 from pgmem.errors import InvalidOption, VersionConflict
-from pgmem.models import Event, RecordedEvent, StateEntry
+from pgmem.models import Event, RecordedEvent, StateChange, StateEntry
+from pgmem.names import STATE_STREAM_PREFIX
 from pgmem.ops import Again, Op, Row
-from pgmem.ops.events import Codec, LostRace, check_stream, encode_event, parse_events
+from pgmem.ops.columns import (
+    AGENT_ID,
+    PAYLOAD,
+    POSITION,
+    STATE_DELETED,
+    STATE_EXPIRES_AT,
+    STATE_KEY,
+    STATE_VALUE,
+    STATE_VERSION,
+)
+from pgmem.ops.events import (
+    Codec,
+    EncodedEvent,
+    LostRace,
+    check_stream,
+    encode_event,
+    fits_letter,
+    parse_events,
+)
 from pgmem.ops.values import (
     after_prefix,
     check_count,
@@ -24,11 +44,17 @@ from pgmem.ops.values import (
     decoder,
     encode,
 )
+from pgmem.sql import INLINE
+
+T = TypeVar("T")
 
 PUT_TYPE = "state.put"
 DELETED_TYPE = "state.deleted"
 TOUCHED_TYPE = "state.touched"
 RESTORED_TYPE = "state.restored"
+
+RECORDED = 2
+"""`state.recording`, where the last change is in the log and the next one will be."""
 
 MAX_KEYS = 10_000
 
@@ -40,7 +66,8 @@ class Recording:
     Attributes:
         event: the caller's event; None for the default one, whose payload is the value.
         stream: the stream it goes to; None for the entry's own, `state:<key>`.
-        record: False writes no event at all.
+        record: False writes no event; but one, if the change before has one: who follows must
+            learn that what it has is not the latest.
     """
 
     event: Event | None = None
@@ -74,6 +101,38 @@ class Recording:
         return params
 
 
+class Copy(NamedTuple):
+    """What a cache may keep of an entry without an end whose next change will be in the log.
+
+    The value as text, because a caller may change the value that it gets.
+    """
+
+    version: int
+    text: str
+    updated_at: datetime
+
+
+def change_maker(model: type[BaseModel] | None) -> Callable[[Row], StateChange]:
+    """A function from the row of a state write's event to the change."""
+    value_of = decoder(model, "value")
+
+    def make(row: Row) -> StateChange:
+        text = row[PAYLOAD] if row[STATE_VALUE] is None else row[STATE_VALUE]
+        version, deleted = row[STATE_VERSION], bool(row[STATE_DELETED])
+        value = None if deleted or version is None else value_of(text)
+        return StateChange(
+            row[STATE_KEY],
+            version,
+            deleted,
+            value,
+            row[STATE_EXPIRES_AT],
+            row[POSITION],
+            row[AGENT_ID],
+        )
+
+    return make
+
+
 def check_key(key: str) -> str:
     """Check a state key.
 
@@ -93,17 +152,45 @@ def _entry(model: type[BaseModel] | None) -> Any:
     return make
 
 
-def get(
-    key: str, *, model: type[BaseModel] | None = None, refresh: float | None = None
-) -> Op[StateEntry | None]:
-    """Read one entry; with `refresh`, push its expiry out by so many seconds."""
+def get(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
+    """Read one entry."""
     make = _entry(model)
-    params: dict[str, Any] = {"key": check_key(key)}
-    statement = "state_get"
-    if refresh is not None:
-        statement = "state_get_refresh"
-        params["ttl"] = refresh
-    return Op(statement, params, lambda rows: make(rows[0]) if rows else None, f"get state {key!r}")
+    return Op(
+        "state_get",
+        {"key": check_key(key)},
+        lambda rows: make(rows[0]) if rows else None,
+        f"get state {key!r}",
+    )
+
+
+def load(
+    key: str, *, model: type[BaseModel] | None = None
+) -> Op[tuple[StateEntry, Copy | None] | None]:
+    """Read one entry, and what a cache may keep of it."""
+    make = _entry(model)
+
+    def parse(rows: Sequence[Row]) -> tuple[StateEntry, Copy | None] | None:
+        if not rows:
+            return None
+        _, text, version, updated_at, expires_at, recording = rows[0]
+        lasts = recording == RECORDED and expires_at is None
+        return make(rows[0]), Copy(version, text, updated_at) if lasts else None
+
+    return Op("state_get", {"key": check_key(key)}, parse, f"get state {key!r}")
+
+
+def refresh(
+    key: str, codec: Codec, *, ttl: float, model: type[BaseModel] | None = None
+) -> Op[StateEntry | None]:
+    """Read one entry and push its expiry out to so many seconds from now."""
+    make = _entry(model)
+    return Op(
+        "state_get_refresh",
+        _touch_params(key, codec, ttl=ttl, record=False),
+        lambda rows: make(rows[0]) if rows else None,
+        f"get state {key!r}",
+        Again.HARMLESS,  # As `touch`.
+    )
 
 
 def get_locked(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
@@ -168,6 +255,22 @@ def history(
     )
 
 
+def _write(
+    statement: str,
+    params: dict[str, Any],
+    parse: Callable[[Sequence[Row]], T],
+    action: str,
+    again: Again,
+) -> Op[T]:
+    """A write of one entry; its event rides on the bell if it is small enough."""
+    value = params.get("value") or ""
+    payload = params["payload"]
+    event = EncodedEvent(params["type"], payload or value, params["agent_id"], params["metadata"])
+    names = f"{params['stream'] or STATE_STREAM_PREFIX + params['key']}{params['key']}"
+    small = fits_letter(names, event, value if payload else "")
+    return Op(statement, params, parse, action, again, (INLINE,) if small else ())
+
+
 def put(
     key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
 ) -> Op[StateEntry]:
@@ -178,7 +281,7 @@ def put(
         version, updated_at, expires_at, position = rows[0][:4]
         return StateEntry(key, value, version, updated_at, expires_at, position)
 
-    return Op(
+    return _write(
         "state_put",
         {"key": check_key(key), "value": text, "ttl": ttl}
         | recording.params(codec, PUT_TYPE, text),
@@ -188,12 +291,19 @@ def put(
     )
 
 
+def written(entry: StateEntry, text: str, recording: Recording) -> Copy | None:
+    """What a cache may keep of an entry that was written just now."""
+    if not recording.record or entry.expires_at is not None:
+        return None
+    return Copy(entry.version, text, entry.updated_at)
+
+
 def create(
     key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
 ) -> Op[StateEntry]:
     """Write an entry where none is."""
     text = encode(value, "value", limit=codec.max_bytes)
-    return Op(
+    return _write(
         "state_create",
         {"key": check_key(key), "value": text, "ttl": ttl}
         | recording.params(codec, PUT_TYPE, text),
@@ -217,7 +327,7 @@ def compare_and_set(
     if expected_version == 0:
         return create(key, value, codec, ttl=ttl, recording=recording)
     text = encode(value, "value", limit=codec.max_bytes)
-    return Op(
+    return _write(
         "state_compare_and_set",
         {
             "key": check_key(key),
@@ -247,7 +357,7 @@ def delete(
             parse_outcome(rows)
         return deleted
 
-    return Op(
+    return _write(
         "state_delete",
         {"key": check_key(key), "expected_version": expected_version}
         | recording.params(codec, DELETED_TYPE, None),
@@ -261,18 +371,23 @@ def touch(key: str, codec: Codec, *, ttl: float | None, record: bool) -> Op[bool
     """Set when an entry expires; tells whether there is one."""
     return Op(
         "state_touch",
-        {
-            "key": check_key(key),
-            "ttl": ttl,
-            "type": TOUCHED_TYPE,
-            "agent_id": codec.agent_id,
-            "record": record,
-        },
+        _touch_params(key, codec, ttl=ttl, record=record),
         bool,
         f"touch state {key!r}",
         # A second touch sets the same span from a moment later: what was asked for.
         Again.HARMLESS if not record else Again.HARMFUL,
     )
+
+
+def _touch_params(key: str, codec: Codec, *, ttl: float | None, record: bool) -> dict[str, Any]:
+    """The parameters of the statement piece `state_expire`."""
+    return {
+        "key": check_key(key),
+        "ttl": ttl,
+        "type": TOUCHED_TYPE,
+        "agent_id": codec.agent_id,
+        "record": record,
+    }
 
 
 def _parse_outcome(key: str, value: Any, expected: int, verb: str) -> Any:

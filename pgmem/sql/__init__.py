@@ -5,9 +5,11 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {schema}   the schema's name, quoted
     {events}   the events table's quoted name as a string literal, for regclass
     {sequence} the sequence that positions come from, likewise
-    {tokens}   the sequence that fencing tokens come from, likewise
+    {tokens}   the sequence that fencing tokens of claims come from, likewise
+    {consumer_tokens}  the sequence that those of consumers come from, likewise
     {bell}     rings the doorbell; see `BELLS`
-    {letter}   what rides on it: nothing, or (the mark `INLINE`) the CTE `event` as text
+    {letter}   what rides on it: nothing, or (the mark `INLINE`) the row `event` as text
+    {with_letter}  joins the one event of the CTE `event`, if it rides on the bell
     {commit}   sets synchronous_commit for this transaction where durability is relaxed
     {include x}  the text of the file x.sql: a piece that several statements share
     {filter} {direction}  pieces that the ops choose from a fixed list (`marks`)
@@ -112,12 +114,13 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
         FileNotFoundError: there is no such statement.
     """
     text = _INCLUDE.sub(lambda found: _uncommented(found[1]), _uncommented(name))
-    letter = _uncommented("event_letter") if INLINE in marks else "''"
+    inline = INLINE in marks
     pieces = {
         "bell": BELLS[dialect.bell],
         "commit": _COMMITS[dialect.relaxed],
         **dict(marks),
-        "letter": letter,
+        "letter": _uncommented("event_letter") if inline else "''",
+        "with_letter": "LEFT JOIN event ON true" if inline else "",
     }
     for mark, piece in pieces.items():
         text = text.replace(f"{{{mark}}}", piece)
@@ -130,6 +133,7 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
             events=sql.Literal(f"{quoted}.events"),
             sequence=sql.Literal(f"{quoted}.events_position_seq"),
             tokens=sql.Literal(f"{quoted}.dedupe_token_seq"),
+            consumer_tokens=sql.Literal(f"{quoted}.consumers_token_seq"),
             bell_lock=sql.Literal(bell_lock(dialect.channel)),
         )
         .as_bytes(None)

@@ -40,9 +40,9 @@ event AS (
     CROSS JOIN json_array_elements_text(mark.result) WITH ORDINALITY AS drawn (position, n)
     JOIN batch ON batch.n = drawn.n
     ORDER BY batch.n
-    RETURNING position
+    RETURNING *
 ),
 done AS (SELECT array_agg(position ORDER BY position) AS positions FROM event)
 SELECT done.positions, head.version, existing.fingerprint, existing.result::text,
-       {commit}, CASE WHEN positions IS NOT NULL THEN {bell} END
-FROM done CROSS JOIN head LEFT JOIN existing ON true
+       {commit}, CASE WHEN done.positions IS NOT NULL THEN {bell} END
+FROM done CROSS JOIN head LEFT JOIN existing ON true {with_letter}

@@ -8,7 +8,7 @@ WITH head AS (
 batch AS MATERIALIZED (
     SELECT type, payload::json, agent_id, metadata::json, n FROM {include event_batch}
 ),
-first AS (
+event AS (
     INSERT INTO {schema}.events (stream, stream_version, type, payload, agent_id, metadata)
     SELECT %(stream)s, head.version + 1, batch.type, batch.payload,
            batch.agent_id, batch.metadata
@@ -16,20 +16,21 @@ first AS (
     WHERE batch.n = 1 AND head.version = %(expected_version)s
     ON CONFLICT (stream, stream_version) WHERE stream_version IS NOT NULL AND state_key IS NULL
     DO NOTHING
-    RETURNING position, stream_version
+    RETURNING *
 ),
 rest AS (
     INSERT INTO {schema}.events (stream, stream_version, type, payload, agent_id, metadata)
-    SELECT %(stream)s, first.stream_version + batch.n - 1, batch.type,
+    SELECT %(stream)s, event.stream_version + batch.n - 1, batch.type,
            batch.payload, batch.agent_id, batch.metadata
-    FROM first, batch
+    FROM event, batch
     WHERE batch.n > 1
     ORDER BY batch.n
     RETURNING position
 ),
 done AS (
     SELECT array_agg(position ORDER BY position) AS positions
-    FROM (SELECT position FROM first UNION ALL SELECT position FROM rest) AS appended
+    FROM (SELECT position FROM event UNION ALL SELECT position FROM rest) AS appended
 )
-SELECT positions, head.version, {commit}, CASE WHEN positions IS NOT NULL THEN {bell} END
-FROM done, head
+SELECT done.positions, head.version, {commit},
+       CASE WHEN done.positions IS NOT NULL THEN {bell} END
+FROM done CROSS JOIN head {with_letter}

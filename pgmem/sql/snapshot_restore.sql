@@ -7,11 +7,11 @@ WITH wanted AS MATERIALIZED (
       AND (expires_at IS NULL OR expires_at > clock_timestamp())
 ),
 put AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at)
-    SELECT key, value, version + 1, expires_at FROM wanted ORDER BY key
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at, recording)
+    SELECT key, value, version + 1, expires_at, 2 FROM wanted ORDER BY key
     ON CONFLICT (key) DO UPDATE
         SET value = excluded.value, version = held.version + 1,
-            updated_at = clock_timestamp(), expires_at = excluded.expires_at
+            updated_at = clock_timestamp(), expires_at = excluded.expires_at, recording = 2
         WHERE held.value IS NULL OR held.value::text <> excluded.value::text
            OR held.expires_at IS DISTINCT FROM excluded.expires_at
     RETURNING key, value, version, expires_at
@@ -23,7 +23,7 @@ unwanted AS MATERIALIZED (
 ),
 removed AS (
     UPDATE {schema}.state SET value = NULL, version = version + 1,
-           updated_at = clock_timestamp(), expires_at = NULL
+           updated_at = clock_timestamp(), expires_at = NULL, recording = 2
     WHERE key IN (SELECT key FROM unwanted)
     RETURNING key, value, version, expires_at
 ),

@@ -1,12 +1,14 @@
 -- Write an entry where no live one is.
 WITH entry AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at)
-    VALUES (%(key)s, %(value)s, 1, clock_timestamp() + make_interval(secs => %(ttl)s))
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at, recording)
+    VALUES (%(key)s, %(value)s, 1, clock_timestamp() + make_interval(secs => %(ttl)s),
+            CASE WHEN %(record)s THEN 2 ELSE 0 END)
     ON CONFLICT (key) DO UPDATE
         SET value = excluded.value, version = held.version + 1,
-            updated_at = clock_timestamp(), expires_at = excluded.expires_at
+            updated_at = clock_timestamp(), expires_at = excluded.expires_at,
+            recording = {include state_recording}
         WHERE held.value IS NULL OR held.expires_at <= clock_timestamp()
-    RETURNING key, value, version, updated_at, expires_at
+    RETURNING key, value, version, updated_at, expires_at, recording
 ),
 {include state_change}
 {include state_outcome}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from contextlib import asynccontextmanager
 
@@ -9,7 +10,8 @@ import psycopg
 
 from pgmem import AsyncMemory, Memory
 
-_GROUPS = ("events", "state", "dedupe", "snapshots")
+_GROUPS = ("events", "state", "dedupe", "snapshots", "consumers")
+_SUBSCRIBE = ("subscribe", "watch")
 
 
 class Both:
@@ -52,11 +54,44 @@ class Awaited:
             return lambda source: Awaited(found(source))
         if name == "entries":
             return lambda *args: _iterated(found(*args))
+        if name in _SUBSCRIBE:
+            return lambda *args, **kwargs: AwaitedSubscription(found(*args, **kwargs))
 
         async def call(*args, **kwargs):
+            if kwargs.get("timeout") is not None or name == "close":
+                return await asyncio.to_thread(found, *args, **kwargs)  # It waits.
             return found(*args, **kwargs)
 
         return call
+
+
+class AwaitedSubscription:
+    """A synchronous subscription, to be awaited: whatever may wait runs in a thread."""
+
+    def __init__(self, wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str):
+        found = getattr(self.wrapped, name)
+        if not callable(found) or name == "stop":
+            return found
+        return lambda *args, **kwargs: asyncio.to_thread(found, *args, **kwargs)
+
+    async def __aenter__(self):
+        await asyncio.to_thread(self.wrapped.__enter__)
+        return self
+
+    async def __aexit__(self, *error):
+        await asyncio.to_thread(self.wrapped.__exit__, *error)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        event = await asyncio.to_thread(next, self.wrapped, None)
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
 
 @asynccontextmanager

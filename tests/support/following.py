@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from contextlib import contextmanager
@@ -119,7 +120,7 @@ def positions(url: str, after: int = 0) -> list[int]:
 def differences(got: list[int], logged: list[int]) -> str:
     missed = sorted(set(logged) - set(got))
     twice = len(got) - len(set(got))
-    disorder = sum(1 for a, b in zip(got, got[1:], strict=False) if b <= a)
+    disorder = sum(1 for a, b in itertools.pairwise(got) if b <= a)
     return f"missed {missed[:20]} of {len(logged)}, twice {twice}, out of order {disorder}"
 
 

@@ -1,0 +1,143 @@
+"""`pgmem tail`: print the end of the log, and then each event as it comes.
+
+Only the command line and the look of a line; what follows the log is `memory.events.subscribe`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pgmem.cli.options import AsJson, Schema, Url, out
+from pgmem.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from pgmem import Memory, RecordedEvent
+
+BATCH = 500
+
+
+def tail(
+    streams: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="STREAM", help="Only these streams.", show_default=False),
+    ] = None,
+    *,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", metavar="TEXT", help="Only streams whose name begins so."),
+    ] = None,
+    type_: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="NAME", help="Only events of this agent.")
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="POSITION",
+            help="Begin after this position: 0 with the oldest event, 'now' with the next one.",
+        ),
+    ] = None,
+    lines: Annotated[
+        int,
+        typer.Option(
+            "--lines",
+            "-n",
+            metavar="N",
+            min=0,
+            max=10_000,
+            help="Without --after: begin with the last N events.",
+        ),
+    ] = 10,
+    url: Url = None,
+    schema: Schema = "pgmem",
+    as_json: AsJson = False,
+) -> None:
+    """Follow the log: every event once, in order, until Ctrl-C.
+
+    With --json each event is one JSON object on a line of its own.
+    """
+    from pgmem import Memory  # noqa: PLC0415
+
+    selection: dict[str, Any] = {"prefix": prefix, "type": type_, "agent_id": agent}
+    with Memory(url, schema=schema, pool=(1, 2)) as memory:
+        chosen = streams or None
+        start = _position(after) if after is not None else _last(memory, chosen, selection, lines)
+        console = out()
+        with memory.events.subscribe(chosen, after=start, **selection) as events:
+            while found := events.receive(BATCH):
+                for event in found:
+                    if as_json:
+                        sys.stdout.write(_json(event) + "\n")
+                    else:
+                        console.print(_line(event), soft_wrap=True)
+                sys.stdout.flush()
+
+
+def _position(after: str) -> int | Literal["now"]:
+    if after == "now":
+        return "now"
+    if not after.isdecimal():
+        raise InvalidOption(f"--after takes a position (0 or more) or 'now', got {after[:40]!r}")
+    return int(after)
+
+
+def _last(
+    memory: Memory, streams: list[str] | None, selection: dict[str, Any], lines: int
+) -> int | Literal["now"]:
+    """The position in front of the last lines."""
+    if lines == 0:
+        return "now"
+    newest = memory.events.read(streams, limit=lines, reverse=True, **selection)
+    return newest[-1].position - 1 if len(newest) == lines else 0
+
+
+def _json(event: RecordedEvent) -> str:
+    data = {
+        "position": event.position,
+        "stream": event.stream,
+        "version": event.version,
+        "type": event.type,
+        "agent_id": event.agent_id,
+        "recorded_at": event.recorded_at.isoformat(),
+        "payload": event.payload,
+        "metadata": event.metadata,
+    }
+    if (change := event.change) is not None:
+        data["change"] = {
+            "key": change.key,
+            "version": change.version,
+            "deleted": change.deleted,
+            "value": change.value,
+            "expires_at": change.expires_at and change.expires_at.isoformat(),
+        }
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _line(event: RecordedEvent) -> Text:
+    from rich.text import Text  # noqa: PLC0415
+
+    parts = [
+        (f"{event.position:>8}", "bold"),
+        (f"  {event.recorded_at.astimezone():%H:%M:%S.%f}"[:-3], "dim"),
+        (f"  {event.stream}", "cyan"),
+        (f"  {event.type}", "green"),
+    ]
+    if event.agent_id is not None:
+        parts.append((f"  {event.agent_id}", "magenta"))
+    if event.payload is not None:
+        parts.append((f"  {json.dumps(event.payload, ensure_ascii=False)}", ""))
+    return Text.assemble(*((_printable(text), style) for text, style in parts))
+
+
+def _printable(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

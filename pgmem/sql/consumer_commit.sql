@@ -1,0 +1,24 @@
+-- Store how far a consumer has come, never backwards, and keep it for another lease. The token
+-- decides, not the clock: a lease that ran out is still ours until somebody takes over.
+WITH present AS MATERIALIZED (
+{include history}
+),
+moved AS (
+    UPDATE {schema}.consumers
+    SET position = %(position)s, updated_at = clock_timestamp(),
+        lease_until = CASE WHEN lease_until IS NOT NULL
+                      THEN clock_timestamp() + make_interval(secs => %(lease)s) END
+    WHERE name = %(name)s AND token = %(token)s AND position <= %(position)s
+      AND system_identifier = %(system_identifier)s AND timeline = %(timeline)s
+      AND EXISTS (
+          SELECT FROM present
+          WHERE system_identifier = %(system_identifier)s AND timeline = %(timeline)s
+      )
+    RETURNING token
+)
+SELECT moved.token, current.token, current.position, current.owner, current.lease_until,
+       current.system_identifier, current.timeline,
+       present.system_identifier, present.timeline, {commit}
+FROM present
+LEFT JOIN moved ON true
+LEFT JOIN {schema}.consumers AS current ON current.name = %(name)s

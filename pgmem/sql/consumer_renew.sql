@@ -1,0 +1,28 @@
+-- Keep a consumer. It never waits for the row: the holder's own transaction may have it locked,
+-- with a position in it that is yet to be committed. A lease that was released stays so, also if
+-- this statement comes late.
+WITH present AS MATERIALIZED (
+{include history}
+),
+ours AS MATERIALIZED (
+    SELECT name FROM {schema}.consumers
+    WHERE name = %(name)s AND token = %(token)s AND lease_until IS NOT NULL
+      AND system_identifier = %(system_identifier)s AND timeline = %(timeline)s
+      AND EXISTS (
+          SELECT FROM present
+          WHERE system_identifier = %(system_identifier)s AND timeline = %(timeline)s
+      )
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+renewed AS (
+    UPDATE {schema}.consumers
+    SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+    WHERE name = (SELECT name FROM ours)
+    RETURNING token
+)
+SELECT renewed.token, current.token, current.position, current.owner, current.lease_until,
+       current.system_identifier, current.timeline,
+       present.system_identifier, present.timeline, {commit}
+FROM present
+LEFT JOIN renewed ON true
+LEFT JOIN {schema}.consumers AS current ON current.name = %(name)s

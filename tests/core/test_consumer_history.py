@@ -1,0 +1,83 @@
+"""Invariant 12: a position of another cluster or timeline is refused, never silently continued."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgmem import Event
+from pgmem.errors import HistoryRewritten
+from pgmem.models import History
+from pgmem.ops import consumers as ops
+from tests.support.consumers import Lease, awaited, plain, sql, until
+
+REWRITES = ["timeline = timeline + 1", "system_identifier = system_identifier - 1"]
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
+async def test_a_position_from_another_history_is_refused(both, database_url, rewrite):
+    for _ in range(3):
+        await both.events.append("payments", Event(type="t"))
+    first = await Lease(both).acquired()
+    present = first.history
+    await first.commit(3)
+    await first.release()
+    sql(database_url, f"UPDATE pgmem.consumers SET {rewrite}")
+    for _ in range(2):
+        with pytest.raises(HistoryRewritten, match=r"reset\('billing'\)") as refused:
+            await Lease(both).try_acquire()
+    assert refused.value.position == 3
+    assert refused.value.found == present
+    assert refused.value.expected != present
+    assert isinstance(refused.value.expected, History)
+    assert (await both.consumers.get("billing")).lease_until is None
+    await both.consumers.reset("billing")
+    again = await Lease(both).acquired()
+    assert (again.position, again.history) == (3, present)
+    await again.release()
+
+
+async def test_history_is_the_servers(both, database_url):
+    lease = await Lease(both).acquired()
+    found = sql(
+        database_url,
+        "SELECT s.system_identifier, c.timeline_id "
+        "FROM pg_control_system() s, pg_control_checkpoint() c",
+    )
+    assert tuple(lease.history) == found[0]
+    await lease.release()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_living_holder_is_refused_too(both, database_url, stored):
+    """As after a failover: the connection is new, the server's history is another.
+
+    With `stored`, the server has the row as the holder made it; without, only the holder is old.
+    """
+    lease = await Lease(both, lease=0.3).acquired()
+    present = lease.history
+    other = present._replace(timeline=present.timeline + 1)
+    if stored:
+        sql(database_url, "UPDATE pgmem.consumers SET timeline = timeline + 1")
+    lease.raw._held = lease._held._replace(history=other)
+    await until(lambda: lease.losses)
+    assert isinstance(lease.lost, HistoryRewritten)
+    with pytest.raises(HistoryRewritten) as refused:
+        await lease.commit(8)
+    assert (refused.value.position, refused.value.expected, refused.value.found) == (
+        8,
+        other,
+        present,
+    )
+    assert (await both.consumers.get("billing")).position == 0
+    assert len(lease.losses) == 1
+
+
+async def test_a_row_of_another_history_does_not_match_an_equal_token(both, database_url):
+    """After a failover that lost the tail, a token may be given out twice."""
+    lease = await Lease(both).acquired()
+    await lease.stop_renewing()
+    sql(database_url, "UPDATE pgmem.consumers SET timeline = timeline + 1")
+    for op in (ops.renew(lease._held, lease=1.0), ops.commit(lease._held, 1, lease=1.0)):
+        with pytest.raises(HistoryRewritten):
+            await awaited(plain(both)._runner.run(op))
+    assert not await awaited(plain(both)._runner.run(ops.release(lease._held)))

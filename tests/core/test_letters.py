@@ -1,0 +1,182 @@
+"""Pages and letters: what they hold, what is refused, how much is asked for."""
+
+from __future__ import annotations
+
+import random
+
+import orjson
+import psycopg
+import pytest
+
+from pgmem import Event, Memory
+from pgmem.ops.events import LETTER_BYTES, Codec, encode_event, fits_letter
+from pgmem.ops.page import PAGE_FIRST, PAGE_MOST, PageSize, open_letter, row_bytes
+from pgmem.ops.selection import Selection
+from pgmem.sql import source as statement_source
+from tests.support.rows import MOMENT, row
+
+ZONE = MOMENT.tzinfo
+LETTER = [1, 5, "s", None, "t", "null", None, None, MOMENT.isoformat(), *[None] * 5]
+
+
+def letter(**changes):
+    content = list(LETTER)
+    for at, value in changes.items():
+        content[int(at.removeprefix("_"))] = value
+    return orjson.dumps(content).decode()
+
+
+def test_a_letter_is_the_row_of_its_event():
+    assert open_letter(letter(), ZONE) == row(5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "bell", "{}", "[]", "null", "1", '"x"', "[1]", "[1,", letter()[:-3], letter(_0=2)],
+)
+def test_what_is_no_letter_is_a_mere_bell(text):
+    assert open_letter(text, ZONE) is None
+
+
+@pytest.mark.parametrize("value", [{}, [], "no", 7.5, 7, True, None, -1, "2026-13-01"])
+def test_a_spoofed_letter_is_a_row_like_any_other_or_a_mere_bell(value):
+    """Whoever knows the channel may ring with anything: the tailer must survive it."""
+    for column in range(1, 14):
+        opened = open_letter(letter(**{f"_{column}": value}), ZONE)
+        if opened is not None:
+            assert type(opened[0]) is int
+            assert all(type(opened[at]) is str for at in (1, 3, 4))
+            assert opened[7].tzinfo is ZONE
+            assert row_bytes(opened) > 0
+
+
+def test_pages_grow_and_shrink_with_the_size_of_what_was_read():
+    size = PageSize()
+    assert size.limit == PAGE_FIRST
+    size.learn([])
+    assert size.limit == PAGE_FIRST
+    for _ in range(10):
+        size.learn([row(1)] * size.limit)
+    assert size.limit == PAGE_MOST
+    size.learn([row(1, payload="x" * 10**6)] * 10)
+    assert 1 <= size.limit <= 5
+    size.learn([row(1, payload="x" * 10**8)])
+    assert size.limit == 1
+    size.learn([row(1)])
+    assert size.limit == 2
+
+
+# Each character with the longest form that JSON, or JSON within JSON, gives it.
+WORST = ["\x01", '"', "\\", "\x7f", "é", "\u2028", "漢", "😀", "a", "\n"]
+
+
+@pytest.mark.parametrize("character", WORST)
+@pytest.mark.parametrize("where", ["payload", "metadata", "names"])
+def test_the_largest_event_that_travels_with_the_bell_is_accepted(memory, where, character):
+    def event(length):
+        text = character * length
+        if where == "payload":
+            return "s", Event(type="t", payload=text, agent_id="a")
+        if where == "metadata":
+            return "s", Event(type="t", payload=0, metadata={"m": text}, agent_id="a")
+        name = character * min(length, 512 // len(character.encode()))
+        return name, Event(type=name, payload="x" * (length - len(name)), agent_id=name)
+
+    def fits(length):
+        stream, made = event(length)
+        return fits_letter(stream, encode_event(made, Codec()))
+
+    low, high = 0, 10_000
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    for length in (low, low + 1):
+        stream, made = event(length)
+        memory.events.append(stream, made)
+    assert memory.events.count() == 2
+
+
+def test_a_letter_is_never_longer_than_the_server_takes(database_url):
+    """At random: the text that would ride on the bell, for events that may just travel so."""
+    rng = random.Random(3)
+    longest = 0
+    with Memory(database_url) as memory, psycopg.connect(database_url, autocommit=True) as link:
+        for _ in range(200):
+            alphabet = rng.sample(WORST, rng.randrange(1, 4))
+            names = ["".join(rng.choices(alphabet, k=rng.randrange(1, 60))) for _ in range(3)]
+            text = "".join(rng.choices(alphabet, k=rng.randrange(LETTER_BYTES)))
+            made = Event(type=names[1], payload=text, agent_id=names[2])
+            if not fits_letter(names[0], encode_event(made, Codec())):
+                continue
+            position = memory.events.append(names[0], made).position
+            query = statement_source("event_letter").split("\n", 2)[2]
+            (sent,) = link.execute(
+                f"SELECT {query} FROM pgmem.events AS event WHERE position = {position}"
+            ).fetchone()
+            longest = max(longest, len(sent.encode()))
+            assert open_letter(sent, ZONE)[4] == orjson.dumps(text).decode()
+    assert 3_000 < longest < 8_000
+
+
+NAMES = ["a", "ab", "abc", "b", "é", "éa", "\U0010ffff", "\U0010ffffa", "\ud7ff", "\ue000", "z"]
+
+
+def selections(rng):
+    yield Selection()
+    yield Selection(prefix="")
+    yield Selection(key_prefix="")
+    for name in NAMES:
+        yield Selection(stream=name)
+        yield Selection(prefix=name)
+        yield Selection(key_prefix=name)
+        yield Selection(type=name)
+        yield Selection(agent_id=name)
+        yield Selection(stream=f"state:{name}")
+    for _ in range(60):
+        chosen = {}
+        if rng.random() < 0.5:
+            chosen["type"] = rng.choice(NAMES)
+        if rng.random() < 0.5:
+            chosen["agent_id"] = rng.choice(NAMES)
+        kind = rng.randrange(4)
+        if kind == 1:
+            chosen["streams"] = tuple(rng.sample(NAMES, rng.randrange(1, 5)))
+        elif kind:
+            chosen[["stream", "prefix", "key_prefix"][kind - 2]] = rng.choice(NAMES)
+        yield Selection(**chosen)
+
+
+def test_a_selection_is_the_same_for_the_statement_and_for_the_test_of_a_row(memory):
+    rng = random.Random(5)
+    for _ in range(200):
+        event = Event(type=rng.choice(NAMES), agent_id=rng.choice([None, *NAMES]))
+        memory.events.append(rng.choice(NAMES), event)
+    for name in NAMES:
+        memory.state.put(name, 1)
+        memory.state.put(name, 2, event=Event(type=name), stream=rng.choice(NAMES))
+    from pgmem.ops.page import NEVER, read_page
+
+    def read(selection):
+        page = memory._runner.run(read_page(selection, limit=1000, since=NEVER))
+        return page.rows
+
+    everything = read(Selection())
+    assert len(everything) == 200 + 2 * len(NAMES)
+    some = 0
+    for selection in selections(rng):
+        test = selection.test() or (lambda row: True)
+        found = read(selection)
+        assert found == [row for row in everything if test(row)], selection
+        some += 0 < len(found) < len(everything)
+    assert some > 60
+
+
+def test_the_size_of_a_row_counts_every_text_whatever_else_it_holds():
+    small = row_bytes(row(1))
+    for column in (4, 6, 11):
+        large = list(row(1))
+        large[column] = "x" * 10_000
+        assert row_bytes(tuple(large)) >= small + 9_000
+    deleted = list(row(1))
+    deleted[10] = True
+    assert row_bytes(tuple(deleted)) == small

@@ -1,0 +1,233 @@
+"""`state.recording`: who has a copy of an entry learns from the log when it is void.
+
+2: the last change is in the log, and the next will be. 1: the last is, the next may not be.
+0: the last is not. A copy may be kept of a 2 only.
+"""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+PUT, TOUCHED, DELETED = "state.put", "state.touched", "state.deleted"
+
+
+@pytest.fixture
+def row(database_url):
+    """Tells `recording` of the entry "k", and sets it."""
+
+    def look(to=None):
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            if to is not None:
+                connection.execute("UPDATE pgmem.state SET recording = %s", [to])
+            found = connection.execute("SELECT recording FROM pgmem.state WHERE key = 'k'")
+            return found.fetchone()[0]
+
+    return look
+
+
+async def events(memory):
+    """Type, version and payload of all events about the entry "k"."""
+    return [(e.type, e.change.version, e.payload) for e in await memory.events.read("state:k")]
+
+
+async def write(memory, verb, record):
+    """Change the entry "k" by one of the verbs."""
+    version = (await memory.state.get("k")).version
+    match verb:
+        case "put":
+            return await memory.state.put("k", "new", record=record)
+        case "compare_and_set":
+            return await memory.state.compare_and_set(
+                "k", "new", expected_version=version, record=record
+            )
+        case "update":
+            return await memory.state.update("k", lambda _: "new", record=record)
+        case "transaction":
+            async with memory.transaction() as tx:
+                return await tx.state.update("k", lambda _: "new", record=record)
+        case "delete":
+            return await memory.state.delete("k", record=record)
+
+
+@pytest.mark.parametrize("verb", ["put", "create", "compare_and_set", "update"])
+@pytest.mark.parametrize("record", [True, False])
+async def test_a_new_entry_is_recorded_or_not(both, row, verb, record):
+    match verb:
+        case "put":
+            await both.state.put("k", 1, record=record)
+        case "create":
+            await both.state.create("k", 1, record=record)
+        case "compare_and_set":
+            await both.state.compare_and_set("k", 1, expected_version=0, record=record)
+        case "update":
+            await both.state.update("k", lambda _: 1, record=record)
+    assert row() == (2 if record else 0)
+    assert await events(both) == ([(PUT, 1, 1)] if record else [])
+
+
+@pytest.mark.parametrize("verb", ["put", "compare_and_set", "update", "transaction", "delete"])
+@pytest.mark.parametrize(
+    ("before", "record", "after"),
+    [(2, True, 2), (1, True, 2), (0, True, 2), (2, False, 1), (1, False, 0), (0, False, 0)],
+)
+async def test_each_change_of_an_entry(both, row, verb, before, record, after):
+    await both.state.put("k", "old")
+    row(to=before)
+    written = await write(both, verb, record)
+    assert row() == after
+    change = (DELETED, 2, None) if verb == "delete" else (PUT, 2, "new")
+    assert await events(both) == [(PUT, 1, "old")] + [change] * (after > 0)
+    if verb != "delete":
+        assert (written.position is not None) == (after > 0)
+
+
+async def test_it_holds_across_delete_and_create(both, row):
+    await both.state.put("k", 1)
+    assert await both.state.delete("k", record=False)
+    assert row() == 1
+    await both.state.create("k", 3, record=False)
+    assert row() == 0
+    await both.state.delete("k", record=False)
+    await both.state.put("k", 5, record=False)
+    assert row() == 0
+    await both.state.delete("k")
+    await both.state.create("k", 7, record=False)
+    assert row() == 1
+    await both.state.put("k", 8, record=False)
+    assert await events(both) == [(PUT, 1, 1), (DELETED, 2, None), (DELETED, 6, None), (PUT, 7, 7)]
+    assert [e.change.version for e in await both.state.history("k")] == [1, 2, 6, 7]
+
+
+async def test_only_the_first_unrecorded_write_is_told(both, row):
+    await both.state.put("k", 1)
+    for n in range(2, 6):
+        await both.state.put("k", n, record=False)
+    assert row() == 0
+    await both.state.put("k", 6)
+    assert row() == 2
+    assert await events(both) == [(PUT, 1, 1), (PUT, 2, 2), (PUT, 6, 6)]
+
+
+async def test_a_write_that_loses_changes_nothing(both, row):
+    await both.state.put("k", 1)
+    assert not await both.state.delete("other", record=False)
+    for lose in (
+        both.state.create("k", 2, record=False),
+        both.state.compare_and_set("k", 2, expected_version=9, record=False),
+        both.state.delete("k", expected_version=9, record=False),
+    ):
+        with pytest.raises(Exception, match="expected"):
+            await lose
+    assert row() == 2
+    assert await events(both) == [(PUT, 1, 1)]
+
+
+async def expire(memory, verb, ttl):
+    """Set the end of the entry "k" without recording it."""
+    if verb == "touch":
+        assert await memory.state.touch("k", ttl=ttl, record=False)
+    else:
+        assert (await memory.state.get("k", refresh_on_read=ttl)).value == "v"
+
+
+EXPIRY = [
+    # had an end, gets one, before, after; an event tells of a 2 that becomes 1
+    (False, True, 2, 1),
+    (False, True, 1, 0),
+    (False, True, 0, 0),
+    (True, True, 2, 2),
+    (True, True, 1, 0),
+    (True, False, 2, 2),
+    (False, False, 2, 2),
+    (False, False, 1, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "had", "gets", "before", "after"),
+    [("touch", *case) for case in EXPIRY]
+    + [("refresh_on_read", *case) for case in EXPIRY if case[1]],  # It always sets an end.
+)
+async def test_an_unrecorded_end(both, row, verb, had, gets, before, after):
+    await both.state.put("k", "v", ttl=60 if had else None)
+    row(to=before)
+    await expire(both, verb, 600 if gets else None)
+    assert row() == after
+    found = await both.state.get("k")
+    assert (found.version, found.expires_at is not None) == (1, gets)
+    told = await both.events.read("state:k", after=1)
+    assert [(e.type, e.change.expires_at) for e in told] == (
+        [(TOUCHED, found.expires_at)] if (before, after) == (2, 1) else []
+    )
+    assert {e.agent_id for e in told} <= {"tester"}
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_a_recorded_touch_is_told_and_keeps_it(both, row, before):
+    await both.state.put("k", "v")
+    row(to=before)
+    assert await both.state.touch("k", ttl=60)
+    assert await both.state.touch("k", ttl=None)
+    assert row() == before
+    assert [kind for kind, *_ in await events(both)] == [PUT, TOUCHED, TOUCHED]
+
+
+async def test_refreshing_reads_are_told_once(both):
+    await both.state.put("k", "v")
+    for _ in range(3):
+        await expire(both, "refresh_on_read", 60)
+    assert await events(both) == [
+        (PUT, 1, "v"),
+        (TOUCHED, None, (await both.events.read(type=TOUCHED))[0].payload),
+    ]
+
+
+async def test_a_refreshing_read_looks_after_the_bell(both, monkeypatch):
+    """It writes: whoever runs it must look whether the notification queue is filling up."""
+    await both.state.put("k", "v")
+    answers = []
+    database = getattr(both, "wrapped", both)._database
+    monkeypatch.setattr(database, "bell_answered", lambda rows: answers.append(rows[0][-1]))
+    await expire(both, "refresh_on_read", 60)
+    await expire(both, "refresh_on_read", 60)
+    assert answers == ["rung", None]
+
+
+async def test_a_refreshing_read_that_is_told_rings(both, database_url):
+    """Whoever has a copy hears of it at once; a silent refresh wakes nobody."""
+    await both.state.put("k", "v")
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        channel = listener.execute("SELECT channel FROM pgmem.meta").fetchone()[0]
+        listener.execute(f'LISTEN "{channel}"')
+        await expire(both, "refresh_on_read", 60)
+        assert len(list(listener.notifies(timeout=2, stop_after=1))) == 1
+        await expire(both, "refresh_on_read", 60)
+        assert list(listener.notifies(timeout=0.2)) == []
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_what_a_snapshot_restores_is_recorded(both, row, before):
+    await both.state.put("k", "kept")
+    taken = await both.snapshots.take()
+    for change in (both.state.put("k", "other"), both.state.delete("k")):
+        await change
+        row(to=before)
+        await both.snapshots.restore(taken.id)
+        assert row() == 2
+    await both.state.delete("k")
+    empty = await both.snapshots.take()
+    await both.state.put("k", "later")
+    row(to=before)
+    await both.snapshots.restore(empty.id)
+    assert row() == 2
+    assert (await events(both))[-1] == (DELETED, 8, None)
+
+
+async def test_a_snapshot_restores_into_nothing(both, row, database_url):
+    await both.state.put("k", "kept")
+    taken = await both.snapshots.take()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM pgmem.state")
+    await both.snapshots.restore(taken.id)
+    assert row() == 2

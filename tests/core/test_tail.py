@@ -1,0 +1,175 @@
+"""What the tailer knows of the end of the log, without a database."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from pgmem.ops import tail as module
+from pgmem.ops.frontier import Writers
+from pgmem.ops.tail import Tail
+from tests.support.rows import page, positions, row
+
+
+def writers(head: int, *holders: str) -> Writers:
+    return Writers(head, frozenset(holders))
+
+
+def take(tail, head, *found, limit=100, late_limit=100):
+    return positions(tail.take(page(head, *found), limit=limit, late_limit=late_limit).final)
+
+
+def test_without_a_gap_all_is_final():
+    tail = Tail(0)
+    assert take(tail, 3, 1, 2, 3) == [1, 2, 3]
+    assert (tail.position, tail.seen, tail.gaps) == (3, 3, [])
+
+
+def test_what_is_behind_a_gap_waits_until_the_gap_is_filled():
+    tail = Tail(0)
+    assert take(tail, 5, 1, 3, 5) == [1]
+    assert (tail.position, tail.seen, tail.gaps) == (1, 5, [(2, 2), (4, 4)])
+    assert take(tail, 5, 4) == []
+    assert take(tail, 6, 2, 6) == [2, 3, 4, 5, 6]
+    assert tail.gaps == []
+
+
+def test_a_head_without_its_event_is_a_gap():
+    tail = Tail(7)
+    assert take(tail, 9, 8) == [8]
+    assert tail.gaps == [(9, 9)]
+
+
+def test_a_gap_is_void_only_for_a_look_behind_the_end_of_its_writers():
+    tail = Tail(0)
+    assert take(tail, 2, 2) == []
+    tail.observe(writers(2, "3/1"))
+    assert take(tail, 2) == []
+    tail.observe(writers(2))
+    assert (tail.position, tail.gaps) == (0, [(1, 1)])  # it may have committed meanwhile
+    assert take(tail, 2) == [2]
+    assert tail.position == 2
+
+
+def test_a_full_page_says_nothing_of_what_is_behind_it():
+    tail = Tail(0)
+    assert take(tail, 9, 1, 2, limit=2) == [1, 2]
+    assert (tail.seen, tail.gaps) == (2, [])
+
+
+def test_a_full_page_of_late_events_voids_nothing_behind_it():
+    tail = Tail(0)
+    take(tail, 9, 1, 9)
+    tail.observe(writers(9))
+    assert take(tail, 9, 2, 4, late_limit=2) == [2, 4]
+    assert tail.gaps == [(5, 8)]
+    assert take(tail, 9, 6, late_limit=2) == [6, 9]
+
+
+def test_a_letter_is_taken_only_right_behind_all_that_was_seen():
+    tail = Tail(4)
+    assert not tail.accept(row(4))
+    assert not tail.accept(row(6))
+    assert tail.accept(row(5))
+    assert not tail.accept(row(5))
+    take(tail, 7, 7)
+    assert not tail.accept(row(8))
+
+
+def test_no_more_is_read_behind_a_gap_once_much_is_pending(monkeypatch):
+    monkeypatch.setattr(module, "MAX_PENDING_BYTES", 3_000)
+    tail = Tail(0)
+    take(tail, 5, 2, 3, 4, 5)
+    assert not tail.full
+    take(tail, 9, 6, 7, 8, 9)
+    assert tail.full
+    assert take(tail, 20, 1, limit=0) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert not tail.full
+    assert tail.seen == 9
+
+
+class World:
+    """A log with writers who do what they like, one random step at a time."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.head = 0
+        self.names = iter(range(10**6))
+        self.open = {}
+        self.committed = set()
+        self.letters = []
+
+    def steps(self, most):
+        for _ in range(self.rng.randrange(most + 1)):
+            self.step()
+
+    def step(self):
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.25 or not self.open:
+            self.open[f"3/{next(self.names)}"] = []
+            return
+        name = rng.choice(list(self.open))
+        prepared = name.startswith("-1/")
+        if kind < 0.6 and not prepared:
+            # Now and then the sequence jumps, as it does after a crash.
+            self.head += 1 if rng.random() < 0.97 else rng.randrange(1, 10**6)
+            self.open[name].append(self.head)
+        elif kind < 0.64 and not prepared:
+            self.open[name] = self.open[name][: rng.randrange(3)]  # to a savepoint
+        elif kind < 0.68 and not prepared:
+            self.open[f"-1/{next(self.names)}"] = self.open.pop(name)
+        elif kind < 0.9:
+            drawn = self.open.pop(name)
+            self.committed.update(drawn)
+            if len(drawn) == 1 and rng.random() < 0.7:
+                self.letters.append(drawn[0])
+        else:
+            self.open.pop(name)
+
+    def writers(self):
+        head = self.head
+        self.steps(2)
+        return writers(head, *self.open)
+
+    def page(self, tail, limit, late_limit):
+        """The head is read a little after the snapshot is taken."""
+        visible = sorted(self.committed)
+        self.steps(2)
+        late = [at for at in visible if any(low <= at <= high for low, high in tail.gaps)]
+        new = [at for at in visible if at > tail.seen]
+        return page(self.head, *late[:late_limit], *new[:limit])
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
+    rng = random.Random(seed)
+    world, tail, given = World(rng), Tail(0), []
+
+    def look(limit, late_limit):
+        found = world.page(tail, limit, late_limit)
+        given.extend(positions(tail.take(found, limit=limit, late_limit=late_limit).final))
+
+    for _ in range(150):
+        world.steps(3)
+        kind = rng.random()
+        if kind < 0.3:
+            look(rng.choice((0, 1, 2, 5, 100)), rng.choice((1, 2, 100)))
+        elif kind < 0.5:
+            tail.observe(world.writers())
+        elif kind < 0.7 and world.letters:
+            # Letters come in the order of the commits; some are lost.
+            letter = world.letters.pop(0)
+            if rng.random() < 0.8 and tail.accept(row(letter)):
+                given.append(letter)
+        assert given == sorted(at for at in world.committed if at <= tail.position)
+        assert not [at for drawn in world.open.values() for at in drawn if at <= tail.position]
+    while world.open:
+        world.step()
+    world.steps = lambda most: None
+    for _ in range(2):
+        tail.observe(world.writers())
+    look(10**6, 10**6)
+    assert given == sorted(world.committed)
+    assert (tail.position, tail.gaps) == (world.head, [])

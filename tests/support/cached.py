@@ -1,0 +1,66 @@
+"""A memory with a read cache that is driven by hand: nobody follows the log, races are made."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from contextlib import asynccontextmanager
+
+import psycopg
+
+
+def inner(memory):
+    """The memory itself, of either form."""
+    return getattr(memory, "wrapped", memory)
+
+
+def cache_of(memory):
+    return inner(memory)._cache
+
+
+@asynccontextmanager
+async def fresh(form, most=100):
+    """A memory that does not follow the log, and whose copies are always fresh enough."""
+    async with form.memory(cache=most) as memory:
+        stopped = inner(memory)._tailer.close()
+        if inspect.isawaitable(stopped):
+            await stopped
+        cache_of(memory).fresh_until = math.inf
+        yield memory
+
+
+def change_behind(url, key="k", value='"behind"'):
+    """Change the row of a key without an event: only who asks the server sees it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE pgmem.state SET value = %s, version = version + 1 WHERE key = %s",
+            [value, key],
+        )
+
+
+def between(memory, hook):
+    """Let something happen once: when the next statement has run and nobody knows its answer."""
+    runner = inner(memory)._runner
+    run = runner.run
+
+    async def run_async(op):
+        runner.run = run
+        result = await run(op)
+        happened = hook(inner(memory))
+        if inspect.isawaitable(happened):
+            await happened
+        return result
+
+    def run_sync(op):
+        runner.run = run
+        result = run(op)
+        hook(inner(memory))
+        return result
+
+    runner.run = run_async if inspect.iscoroutinefunction(run) else run_sync
+
+
+async def value(memory, key="k"):
+    """The value that a read gives; None if there is no entry."""
+    found = await memory.state.get(key)
+    return found and found.value

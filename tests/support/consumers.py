@@ -1,0 +1,111 @@
+"""Leases on consumers in both forms: the part below a subscription, which has no public name."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+
+import psycopg
+
+from pgmem._async.consumers import AsyncConsumerLease
+from pgmem._sync.consumers import ConsumerLease
+from tests.support.both import Awaited
+
+SELECTION = {"stream": "payments"}
+
+
+def sql(url, query):
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(query)
+        return cursor.fetchall() if cursor.description else []
+
+
+def end_leases(url):
+    sql(url, "UPDATE pgmem.consumers SET lease_until = clock_timestamp() - interval '1 s'")
+
+
+def last_token(url):
+    return sql(url, "SELECT last_value FROM pgmem.consumers_token_seq")[0][0]
+
+
+async def until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await asyncio.sleep(0.01)
+    return found
+
+
+def waits_for_a_row(url):
+    """Whether a statement in this database waits for a lock."""
+    return sql(
+        url,
+        "SELECT 1 FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+
+
+async def awaited(value):
+    """What a call of either form gave."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def sync_lease(memory, name, *, lease=30.0, selection=SELECTION):
+    """A lease of the synchronous form, as it is."""
+    return ConsumerLease(
+        memory._runner, name, selection, start=0, lease=lease, owner="o", on_lost=lambda error: None
+    )
+
+
+def plain(thing):
+    """What is behind the awaitable face."""
+    return thing.wrapped if isinstance(thing, Awaited) else thing
+
+
+class Lease:
+    """A lease to be awaited in either form; its attributes are plain.
+
+    Attributes:
+        losses: what `on_lost` was told.
+    """
+
+    def __init__(self, memory, name="billing", *, lease=30.0, start=0, selection=None, owner="me"):
+        self.losses = []
+        make = ConsumerLease if isinstance(memory, Awaited) else AsyncConsumerLease
+        self.raw = make(
+            plain(memory)._runner,
+            name,
+            SELECTION if selection is None else selection,
+            start=start,
+            lease=lease,
+            owner=owner,
+            on_lost=self.losses.append,
+        )
+        self._face = Awaited(self.raw) if isinstance(memory, Awaited) else self.raw
+
+    def __getattr__(self, name):
+        return getattr(self.raw, name)
+
+    async def try_acquire(self):
+        return await self._face.try_acquire()
+
+    async def acquired(self):
+        """The lease, which must be free."""
+        assert await self.try_acquire() is None
+        return self
+
+    async def commit(self, position, tx=None):
+        bound = None if tx is None else plain(tx).events._runner
+        await self._face.commit(position, bound)
+
+    async def release(self):
+        await self._face.release()
+
+    async def stop_renewing(self):
+        """Let the lease run out, as that of a process that stands still."""
+        self.raw._stop.set()
+        if isinstance(self._face, Awaited):
+            self.raw._worker.join(5)
+        else:
+            await self.raw._worker.join(5)

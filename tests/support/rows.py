@@ -1,0 +1,25 @@
+"""Events as rows and pages, made without a database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pgmem.ops.page import Page, PageHead
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+
+
+def row(position, stream="s", type="t", payload="null", agent_id=None, key=None):
+    """An event, as the statements give it."""
+    return (
+        position, stream, None, type, payload, agent_id, None, MOMENT, key, None, None, None, None
+    )  # fmt: skip
+
+
+def page(head, *positions):
+    """A page with the events of these positions, read when the head was so far."""
+    return Page(PageHead(head, 1, None, MOMENT), [row(position) for position in positions])
+
+
+def positions(rows):
+    return [found[0] for found in rows]
