@@ -16,13 +16,11 @@ from pgmem import EmbeddedPostgres, Event, Memory, migrate
 from pgmem.errors import HistoryRewritten, Unavailable
 from tests.support.clusters import caught_up, kill, promote, reopened, standby_of
 from tests.support.following import Follower, positions, writing
-from tests.support.options import size
+from tests.support.options import FORMS, SLOW_FORMS, size
 from tests.support.relay import Relay
 
 SETTINGS = {"fsync": "off"}  # The machine itself does not crash.
 INSERT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
-
-FORMS = pytest.mark.parametrize("name", ["sync", "async"])
 
 
 @pytest.fixture
@@ -76,8 +74,10 @@ class Place:
             server.stop()
 
 
-@pytest.mark.parametrize("crash", [False, True], ids=["stopped", "killed"])
-@FORMS
+@pytest.mark.parametrize(
+    "crash", [pytest.param(False, marks=pytest.mark.thorough), True], ids=["stopped", "killed"]
+)
+@SLOW_FORMS
 def test_restarted_server_costs_no_event(name, crash, place):
     follower = Follower(name, place.url)
     with writing(place.url, 4, pause=0.003, timeout=20) as writers:
@@ -91,8 +91,10 @@ def test_restarted_server_costs_no_event(name, crash, place):
     assert set(writers.acknowledged) <= set(follower.positions)
 
 
-@pytest.mark.parametrize("void", [False, True], ids=["open", "rolled back"])
-@FORMS
+@pytest.mark.parametrize(
+    "void", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["open", "rolled back"]
+)
+@SLOW_FORMS
 def test_positions_that_a_crash_gives_out_again_are_not_skipped(name, void, place):
     """The log of the sequence is only written through by a commit: what an open transaction drew
     may be drawn again after a crash, and the reader has seen those positions drawn, or void."""
@@ -150,7 +152,7 @@ def lose_the_tail(place, stream, standby) -> None:
             memory.events.append("s", Event(type="lost", payload=n))
 
 
-@FORMS
+@SLOW_FORMS
 def test_standby_that_took_over_is_another_history(name, place, standby, caplog):
     """It lacks the last events, and gives their positions to others."""
     standby, stream = standby
@@ -186,8 +188,7 @@ def test_standby_that_took_over_is_another_history(name, place, standby, caplog)
             with pytest.raises(HistoryRewritten):
                 behind.events.subscribe(after=last).receive(timeout=5)
         with pytest.raises(HistoryRewritten):
-            while True:
-                waiting.receive(timeout=5)
+            list(waiting)
         waiting.close()
         # What does not rest on a position goes on.
         assert memory.state.get("k").value == 1
@@ -202,6 +203,7 @@ def test_standby_that_took_over_is_another_history(name, place, standby, caplog)
 
 
 @FORMS
+@pytest.mark.thorough
 def test_another_cluster_at_the_same_address_is_another_history(name, place, tmp_path):
     """It may even have the same positions and the same timeline."""
     with Memory(place.url, timeout=3) as memory, EmbeddedPostgres() as other:

@@ -21,10 +21,8 @@ from tests.support.following import (
     wait_until,
     writing,
 )
-from tests.support.options import size
+from tests.support.options import FORMS, SLOW_FORMS, size
 from tests.support.relay import Relay
-
-FORMS = pytest.mark.parametrize("name", ["sync", "async"])
 
 
 def kill_listeners(admin) -> float:
@@ -64,7 +62,7 @@ def patience(monkeypatch):
     return seconds
 
 
-@FORMS
+@SLOW_FORMS
 def test_half_open_connection_is_given_up_and_nothing_is_lost(name, database_url, patience):
     """No RST, no FIN: what is sent just vanishes. New connections get through."""
     with Relay(database_url) as relay, writing(database_url, 2, pause=0.02) as writers:
@@ -82,6 +80,7 @@ def test_half_open_connection_is_given_up_and_nothing_is_lost(name, database_url
 
 
 @FORMS
+@pytest.mark.thorough
 def test_network_that_is_gone_for_a_while_is_waited_for(name, database_url, patience):
     """New connections are made, and get no answer either. The listener tries again in time,
     however long others may wait for a connection."""
@@ -100,7 +99,7 @@ def test_network_that_is_gone_for_a_while_is_waited_for(name, database_url, pati
     assert delay <= max(patience, 2) + 2.5
 
 
-@FORMS
+@SLOW_FORMS
 def test_frozen_backend_of_the_listener_is_given_up(name, database_url, patience):
     """It is stopped while idle, so that it holds no lock of the server's."""
     follower = Follower(name, database_url)
@@ -136,7 +135,7 @@ POLL = 0.4
 """The safety poll of these tests: shorter than usual, so that they take less."""
 
 
-@FORMS
+@SLOW_FORMS
 def test_without_any_bell_events_come_by_polling(name, database_url, caplog):
     """Plain INSERTs, at random times: each waits for the poll, none is lost; said once."""
     follower = Follower(name, database_url, safety_poll=POLL)

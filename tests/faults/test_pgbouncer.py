@@ -19,8 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pgmem import Event, Memory
 from pgmem.errors import VersionConflict
 from tests.support.following import Follower, percentile, wait_until, writing
-
-FORMS = pytest.mark.parametrize("name", ["sync", "async"])
+from tests.support.options import SLOW_FORMS
 
 CONFIG = """
 [databases]
@@ -122,7 +121,7 @@ def use_everything(memory) -> None:
     assert memory.events.count("s") == 8 * 5
 
 
-@FORMS
+@SLOW_FORMS
 def test_everything_works_through_it_with_a_way_to_listen_beside_it(
     name, pooled_url, database_url, caplog
 ):
@@ -145,7 +144,7 @@ def test_everything_works_through_it_with_a_way_to_listen_beside_it(
     assert "polling" not in caplog.text
 
 
-@FORMS
+@SLOW_FORMS
 def test_without_a_way_to_listen_events_arrive_by_polling(name, pooled_url, database_url, caplog):
     with caplog.at_level(logging.WARNING, "pgmem"):
         follower = Follower(name, pooled_url, safety_poll=0.3)
