@@ -34,11 +34,11 @@ from pgmem._sync.cache import StateCache
 from pgmem._sync.database import Database
 from pgmem._sync.feed import Feed
 from pgmem._sync.listener import Listener
-from pgmem.errors import NotOpen, PgmemError, Unavailable
+from pgmem.errors import NotOpen, PgmemError
 from pgmem.ops.columns import POSITION, STATE_KEY, STATE_VERSION
 from pgmem.ops.faults import translate
 from pgmem.ops.frontier import Frontier, Watch, read_writers
-from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error
+from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error, standby_error
 from pgmem.ops.tail import Tail, Taken
 
 log = logging.getLogger("pgmem")
@@ -91,6 +91,7 @@ class Tailer:
         self._worker: Worker | None = None
         self._closing = False
         self._tail: Tail | None = None
+        self._begun = False
         self._head = 0
         self._size = PageSize()
         self._gap_pause = GAP_FIRST
@@ -117,7 +118,7 @@ class Tailer:
             if self._closing:
                 raise NotOpen("follow the log: this memory was closed")
             if self._worker is None or not self._worker.alive:
-                self._tail = None
+                self._tail, self._begun = None, False
                 self._worker = Worker(self._run, "pgmem-tailer")
 
     def close(self) -> None:
@@ -141,6 +142,7 @@ class Tailer:
                     # Whatever followed the beginning of a session was a success.
                     failures = failures + 1 if self._lost_at else 1
                     self._lose(error)
+                    self._forget()
                     self._listener.disconnect()
                     pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
                     sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
@@ -166,6 +168,15 @@ class Tailer:
                     self._database.where,
                     " ".join(str(error).split()) or type(error).__name__,
                 )
+
+    def _forget(self) -> None:
+        """Go back to what is certain even if the server has crashed."""
+        self._tail = self._tail and self._tail.forgotten()
+        certain = self._tail.position if self._tail else None
+        self._feed.rewind(certain)
+        self._frontier.forget(certain or 0)
+        self._head = certain or 0
+        self._gap_since = 0.0
 
     def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
@@ -193,15 +204,17 @@ class Tailer:
                 self._hear(self._tail)
 
     def _refuse_standby(self) -> None:
-        if self._tail is not None:
+        if self._begun:
+            # A failover is under way: whoever follows already waits for its end.
             raise psycopg.OperationalError("the server is a standby now")
-        raise Unavailable(
-            f"{self._database.where} is a hot standby: nobody rings there, and nobody can tell "
-            f"which positions are final. Subscribe at the primary; memory.events.read works here"
-        )
+        raise standby_error()
 
     def _begin(self) -> None:
         """Find a position below which everything is final, and follow from there."""
+        if self._cache is not None:
+            # What changes below that position is not observed.
+            self._cache.fresh_until = 0.0
+            self._cache.flush()
         watch = Watch()
         writers = self._listener.run(read_writers())
         self._head = target = writers.head
@@ -212,6 +225,7 @@ class Tailer:
             if self._frontier.position >= target:
                 self._tail = Tail(self._frontier.position)
                 self._feed.begin(self._tail.position)
+                self._begun = True
                 self._lost_at = 0.0
                 return
             self._listener.wait(pause)
@@ -233,6 +247,7 @@ class Tailer:
         if page.head.trimmed is not None:
             # Retention overtook us. Each follower finds out by itself whether it misses events.
             self._tail = None
+            self._feed.live = False
             return False
         before = tail.position
         new = len(page.rows)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
-from pgmem.errors import HistoryRewritten, PositionTrimmed
+from pgmem.errors import HistoryRewritten, PositionTrimmed, Unavailable
 from pgmem.models import History
 from pgmem.ops import Op, Row
 from pgmem.ops.columns import (
@@ -162,6 +162,14 @@ def rewritten_error(
         position=position,
         expected=known,
         found=found,
+    )
+
+
+def standby_error() -> Unavailable:
+    """The error of who would follow the log where that cannot be done."""
+    return Unavailable(
+        "follow the log: this server is a hot standby: nobody rings there, and nobody can tell "
+        "which positions are final. Subscribe at the primary; memory.events.read works here"
     )
 
 
