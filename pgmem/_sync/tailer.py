@@ -26,6 +26,8 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import deque
+from datetime import datetime
 
 import psycopg
 
@@ -35,10 +37,19 @@ from pgmem._sync.database import Database
 from pgmem._sync.feed import Feed
 from pgmem._sync.listener import Listener
 from pgmem.errors import NotOpen, PgmemError
-from pgmem.ops.columns import POSITION, STATE_KEY, STATE_VERSION
+from pgmem.ops.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
 from pgmem.ops.faults import translate
 from pgmem.ops.frontier import Frontier, Watch, read_writers
-from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error, standby_error
+from pgmem.ops.page import (
+    PageSize,
+    lost_error,
+    open_letter,
+    read_newest,
+    read_recorded,
+    read_tail,
+    rewritten_error,
+    standby_error,
+)
 from pgmem.ops.tail import Tail, Taken
 
 log = logging.getLogger("pgmem")
@@ -52,6 +63,7 @@ LOOK_LATER = 0.002
 LOOK_LATEST = 0.01
 """Seconds that the look behind a letter may wait, at first and at most, while such looks find
 nothing: then one look serves several letters."""
+VERIFIED_EVENTS = 5_000
 BUSY_EVENTS = 8
 BUSY_SHARE = 1.0
 """Looks that find many events leave the server alone for as long as they took."""
@@ -104,6 +116,7 @@ class Tailer:
         self._unannounced = 0
         self._told_polling = False
         self._lost_at = 0.0
+        self._given: deque[tuple[int, datetime]] = deque(maxlen=VERIFIED_EVENTS)
 
     def start(self) -> None:
         """Follow, if that is not so already.
@@ -119,6 +132,7 @@ class Tailer:
                 raise NotOpen("follow the log: this memory was closed")
             if self._worker is None or not self._worker.alive:
                 self._tail, self._begun = None, False
+                self._given.clear()
                 self._worker = Worker(self._run, "pgmem-tailer")
 
     def close(self) -> None:
@@ -189,6 +203,7 @@ class Tailer:
             self._refuse_standby()
         if not self._database.hears:
             self._tell_polling("this role may not read the doorbell's channel")
+        self._verify()
         if self._lost_at and self._tail is not None:
             log.warning(
                 "the feed is back at %s after %.1f s: nothing was skipped",
@@ -202,6 +217,11 @@ class Tailer:
             elif self._look(self._tail):
                 self._rest(self._tail)
                 self._hear(self._tail)
+
+    def _verify(self) -> None:
+        """Look whether what was given out is still there: a crash may have lost its end."""
+        if self._given and not self._listener.run(read_recorded(self._given)):
+            raise lost_error(self._database.history, self._given[-1][0])
 
     def _refuse_standby(self) -> None:
         if self._begun:
@@ -224,6 +244,9 @@ class Tailer:
             # Subscriptions that read by themselves may have found it out before us.
             if self._frontier.position >= target:
                 self._tail = Tail(self._frontier.position)
+                # Followers may have read these by themselves.
+                newest = self._listener.run(read_newest(self._tail.position))
+                self._given.extend(newest)
                 self._feed.begin(self._tail.position)
                 self._begun = True
                 self._lost_at = 0.0
@@ -275,6 +298,7 @@ class Tailer:
             for row in taken.seen:
                 if row[STATE_KEY] is not None:
                     self._cache.observe(row[STATE_KEY], row[STATE_VERSION], row[POSITION])
+        self._given.extend((row[POSITION], row[RECORDED_AT]) for row in taken.final)
         if taken.final or tail.position != self._feed.end:
             self._feed.add(taken.final, tail.position)
         self._frontier.raise_to(tail.position)
