@@ -23,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psycopg
@@ -154,10 +155,13 @@ def subscriber(url, form, selection, after, path):
     with open(path, "ab") as file:
 
         def keep(events):
+            """Tell whether it is the end."""
             for event in events:
                 file.write(_RECORD.pack(event.position, event.payload))
+                if event.payload == END:
+                    return True
             file.flush()
-            return any(event.payload == END for event in events)
+            return False
 
         if form == "sync":
             with Memory(url) as memory:
@@ -177,12 +181,14 @@ def _follow(memory, selection, after, keep):
 
 
 async def _afollow(url, selection, after, keep):
-    async with AsyncMemory(url) as memory:
-        async with memory.events.subscribe(after=after, **selection) as events:
-            say({"start": events.position})
-            async for event in events:
-                if keep([event]):
-                    return
+    async with (
+        AsyncMemory(url) as memory,
+        memory.events.subscribe(after=after, **selection) as events,
+    ):
+        say({"start": events.position})
+        async for event in events:
+            if keep([event]):
+                return
 
 
 WRITER = """
@@ -253,7 +259,7 @@ class Subscriber:
             "missed": len(set(wanted) - set(found)),
             "not in the log": len(set(found) - set(wanted)),
             "twice": len(found) - len(set(positions)),
-            "out of order": sum(a >= b for a, b in zip(positions, positions[1:], strict=False)),
+            "out of order": sum(a >= b for a, b in pairwise(positions)),
             "never committed": sum(payload == NEVER for _, payload in found),
         }
         assert any(wrong.values()) == (found != wanted)
