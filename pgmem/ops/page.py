@@ -36,10 +36,11 @@ NEVER = "infinity"
 """The reader begins at whatever there is: tell of nothing that was trimmed."""
 
 _LETTER_FORM = 1
-_TEXT, _NUMBER, _TEXT_OR_NULL, _NUMBER_OR_NULL = {str}, {int}, {str, type(None)}, {int, type(None)}
-_LETTER_COLUMNS = (
+_NONE = type(None)
+_TEXT, _NUMBER, _TEXT_OR_NULL, _NUMBER_OR_NULL = {str}, {int}, {str, _NONE}, {int, _NONE}
+_LETTER_COLUMNS: tuple[set[type], ...] = (
     _NUMBER, _TEXT, _NUMBER_OR_NULL, _TEXT, _TEXT, _TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT,
-    _TEXT_OR_NULL, _NUMBER_OR_NULL, {bool, type(None)}, _TEXT_OR_NULL, _TEXT_OR_NULL,
+    _TEXT_OR_NULL, _NUMBER_OR_NULL, {bool, _NONE}, _TEXT_OR_NULL, _TEXT_OR_NULL,
 )  # fmt: skip
 
 PAGE_BYTES = 4 * 1024 * 1024

@@ -284,6 +284,18 @@ async def test_whatever_writes_an_event_wakes_a_subscriber(form, both, write):
         assert [*first, *rest] == log
 
 
+@pytest.mark.parametrize("text", ["", "x", "[]", "[1,1]", "[1" + ",null" * 13 + "]", "😀" * 1999])
+async def test_whatever_else_is_rung_wakes_nobody_and_harms_nobody(both, database_url, text):
+    async with both.events.subscribe() as events:
+        waiting = await entered(events)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("SELECT pg_notify(channel, %s) FROM pgmem.meta", [text])
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await both.events.append("s", event(1))
+        assert [e.payload for e in await asyncio.wait_for(waiting, SOON)] == [1]
+
+
 async def test_a_repeated_append_hands_nothing_out_again(both):
     async with both.events.subscribe() as events:
         await both.events.append("s", event(1), idempotency_key="k")
