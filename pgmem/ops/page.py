@@ -36,7 +36,7 @@ NEVER = "infinity"
 """The reader begins at whatever there is: tell of nothing that was trimmed."""
 
 _LETTER_FORM = 1
-_NONE = type(None)
+_NONE: type = type(None)
 _TEXT, _NUMBER, _TEXT_OR_NULL, _NUMBER_OR_NULL = {str}, {int}, {str, _NONE}, {int, _NONE}
 _LETTER_COLUMNS: tuple[set[type], ...] = (
     _NUMBER, _TEXT, _NUMBER_OR_NULL, _TEXT, _TEXT, _TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT,
