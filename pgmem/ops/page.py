@@ -37,10 +37,9 @@ NEVER = "infinity"
 
 _LETTER_FORM = 1
 _NONE: type = type(None)
-_TEXT, _NUMBER, _TEXT_OR_NULL, _NUMBER_OR_NULL = {str}, {int}, {str, _NONE}, {int, _NONE}
-_LETTER_COLUMNS: tuple[set[type], ...] = (
-    _NUMBER, _TEXT, _NUMBER_OR_NULL, _TEXT, _TEXT, _TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT,
-    _TEXT_OR_NULL, _NUMBER_OR_NULL, {bool, _NONE}, _TEXT_OR_NULL, _TEXT_OR_NULL,
+_LETTER_COLUMNS: tuple[tuple[type, ...], ...] = (
+    (int,), (str,), (int, _NONE), (str,), (str,), (str, _NONE), (str, _NONE), (str,),
+    (str, _NONE), (int, _NONE), (bool, _NONE), (str, _NONE), (str, _NONE),
 )  # fmt: skip
 
 PAGE_BYTES = 4 * 1024 * 1024
