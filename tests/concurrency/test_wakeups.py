@@ -10,7 +10,7 @@ import asyncio
 import time
 
 from tests.support.options import size
-from tests.support.processes import Worker, seed
+from tests.support.processes import Worker, ready, seed
 
 WRITERS = 6
 POLL = 5.0
@@ -51,10 +51,7 @@ with psycopg.connect(url) as connection:
 async def test_delivery_does_not_wait_for_the_safety_poll(form):
     rounds, base = size(1000, 100), seed()
     writers = [Worker(WRITER, form.url, base + n) for n in range(WRITERS)]
-    while not all(writer.lines for writer in writers):
-        await asyncio.sleep(0.01)
-    for writer in writers:
-        writer.say()
+    await asyncio.to_thread(ready, writers)
     delays, silent = [], 0
     async with (
         form.memory(safety_poll=POLL) as memory,
