@@ -39,7 +39,12 @@ class AWakeup:
 
     def set(self) -> None:
         """Wake who waits, or the next one who does."""
-        if self._loop is None or threading.get_ident() == self._thread:
+        if self._loop is None:
+            self._called = True
+            if self._loop is None:
+                return
+            # Somebody has begun to wait meanwhile, and may have looked before the call.
+        if threading.get_ident() == self._thread:
             self._set()
         else:
             with suppress(RuntimeError):  # The loop is closed: nobody waits.
@@ -53,8 +58,9 @@ class AWakeup:
 
     async def wait(self, timeout: float | None) -> bool:
         """Wait for a call, at most `timeout` seconds (None: for ever); tells whether one came."""
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._loop = loop
         if self._called:
             self._called = False
             return True

@@ -23,7 +23,7 @@ from typing import Generic, Literal, Self, TypeVar
 
 from pgmem._async.feed import AsyncFollower
 from pgmem._async.reader import AsyncFinalReader
-from pgmem.errors import InvalidOption, Unavailable
+from pgmem.errors import InvalidOption, NotOpen, Unavailable
 from pgmem.ops import Row
 from pgmem.ops.page import ALWAYS, PageSize, standby_error
 from pgmem.ops.selection import Selection
@@ -241,12 +241,18 @@ class AsyncSubscription(Generic[T]):
         follower = self._follower
         limit = min(self._size.limit, max(most, BATCH))
         try:
+            if not self._reader.feed.live:
+                self._reader.start()  # It may have been ending when this one began.
             found = await self._reader.read(
                 self._selection, follower.position, limit=limit, since=self._since
             )
         except Unavailable:
             # The runner has tried for long, and the tailer says what is wrong.
             return [], RETRY
+        except NotOpen:
+            if not follower.stopped:
+                raise
+            return [], 0.0
         if found.rows:
             follower.handed = found.rows[-1][0]
         moved = found.complete_to > follower.position

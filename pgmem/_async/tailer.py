@@ -137,9 +137,9 @@ class AsyncTailer:
     async def close(self) -> None:
         """Stop following; subscriptions end."""
         with self._lock:
+            self._feed.stop()  # First: who finds it closing knows that it is to end.
             self._closing = True
             worker = self._worker
-        self._feed.stop()
         if worker is not None:
             self._listener.wake()
             await worker.join(2.0)

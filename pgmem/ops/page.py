@@ -36,13 +36,10 @@ NEVER = "infinity"
 """The reader begins at whatever there is: tell of nothing that was trimmed."""
 
 _LETTER_FORM = 1
-_TEXT: set[type] = {str}
-_TEXT_OR_NULL: set[type] = {str, type(None)}
-_NUMBER: set[type] = {int}
-_NUMBER_OR_NULL: set[type] = {int, type(None)}
-_LETTER_COLUMNS: tuple[set[type], ...] = (
-    _NUMBER, _TEXT, _NUMBER_OR_NULL, _TEXT, _TEXT, _TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT,
-    _TEXT_OR_NULL, _NUMBER_OR_NULL, {bool, type(None)}, _TEXT_OR_NULL, _TEXT_OR_NULL,
+_NONE: type = type(None)
+_LETTER_COLUMNS: tuple[tuple[type, ...], ...] = (
+    (int,), (str,), (int, _NONE), (str,), (str,), (str, _NONE), (str, _NONE), (str,),
+    (str, _NONE), (int, _NONE), (bool, _NONE), (str, _NONE), (str, _NONE),
 )  # fmt: skip
 
 NEWEST = 1_000

@@ -18,6 +18,7 @@ No I/O and no clock here: the caller brings what it read, and decides when to lo
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from pgmem.ops.page import Page, row_bytes
 
 MAX_PENDING_BYTES = 32 * 1024 * 1024
 """No more is read behind a gap than so much; what follows is read when the gap is resolved."""
+_FEW = 20
 
 
 class Taken(NamedTuple):
@@ -114,29 +116,33 @@ class Tail:
     def _settle(self, late: list[Row], new: list[Row]) -> Taken:
         """Give out what no gap is in front of."""
         seen = [*late, *new]
-        pending = [*self._pending, *seen]
-        if late:
-            pending.sort(key=_position)
+        pending = self._pending
+        # A gap may stay open for long: what is pending is not gone through at each look. Rows
+        # compare by their positions, and `new` is behind all of them.
+        if len(late) > _FEW:
+            pending += late
+            pending.sort()
+        else:
+            for row in late:
+                insort(pending, row)
+        pending += new
+        self._pending_bytes += sum(map(row_bytes, seen))
         if not self.gaps:
             self._watch, self._void_to = Watch(), 0
             self.position, self._pending, self._pending_bytes = self.seen, [], 0
             self._note_last(pending)
             return Taken(seen, pending)
         first_gap = self.gaps[0][0]
-        final = [row for row in pending if row[0] < first_gap]
         self.position = first_gap - 1
-        self._pending = pending[len(final) :]
-        self._pending_bytes = sum(map(row_bytes, self._pending))
+        final = pending[: bisect_left(pending, (first_gap,))]
+        del pending[: len(final)]
+        self._pending_bytes -= sum(map(row_bytes, final))
         self._note_last(final)
         return Taken(seen, final)
 
     def _note_last(self, final: Sequence[Row]) -> None:
         if final:
             self.last_event = final[-1][0]
-
-
-def _position(row: Row) -> int:
-    return int(row[0])
 
 
 def _above(void_to: int, gaps: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:

@@ -173,3 +173,33 @@ def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
     look(10**6, 10**6)
     assert given == sorted(world.committed)
     assert (tail.position, tail.gaps) == (world.head, [])
+
+
+def test_a_look_behind_an_open_gap_costs_no_more_for_all_that_is_pending():
+    """Counted in rows that are measured: each once when it comes, and once when it goes."""
+    tail, rows = Tail(0), 2_000
+    take(tail, 2, 2)
+    for position in range(3, rows, 3):
+        take(tail, position + 2, position, position + 2)
+        take(tail, position + 2, position + 1)
+    assert len(tail._pending) >= rows - 2
+    with CountedRows() as counted:
+        take(tail, rows + 1, rows + 1)
+    assert counted.count <= 2
+
+
+class CountedRows:
+    """How many rows are measured meanwhile."""
+
+    def __enter__(self):
+        self.count = 0
+        self._real = module.row_bytes
+        module.row_bytes = self._measure
+        return self
+
+    def _measure(self, row):
+        self.count += 1
+        return self._real(row)
+
+    def __exit__(self, *error):
+        module.row_bytes = self._real

@@ -71,6 +71,10 @@ class Worker:
         """Send an empty line to its standard input: scripts wait for one to start together."""
         os.write(self._commands.fileno(), b"\n")
 
+    def close_input(self) -> None:
+        """End its standard input."""
+        self._commands.close()
+
     def kill(self) -> None:
         """`kill -9`."""
         os.kill(self.process.pid, signal.SIGKILL)

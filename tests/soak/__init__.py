@@ -1,0 +1,1 @@
+"""Proofs that run for long, by hand: `python -m tests.soak --commits 1000000`."""
