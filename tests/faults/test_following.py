@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
+import threading
 import time
 
 import psycopg
@@ -18,6 +23,7 @@ from tests.support.following import (
     Follower,
     listeners,
     percentile,
+    positions,
     wait_until,
     writing,
 )
@@ -195,3 +201,92 @@ def test_role_that_may_not_know_the_channel_follows_by_polling(name, database_ur
         finally:
             admin.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def run(*words) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.fixture
+def cable(database_url):
+    """A way to the server over a network of its own: `cut` drops every packet, `mend` ends that.
+
+    The relay's port is reached through a pair of virtual interfaces, from a namespace in which
+    the follower's process runs.
+    """
+    tools = ("ip", "nft")
+    if os.getuid() != 0 or not all(shutil.which(tool) for tool in tools):
+        pytest.skip("network namespaces need root, ip and nft (apt-get install iproute2 nftables)")
+    name = f"pgmem{os.getpid() % 10000}"
+    try:
+        run("ip", "netns", "add", name)
+    except subprocess.CalledProcessError:
+        pytest.skip("this machine does not allow network namespaces, not even to root")
+    ours, theirs = "10.213.77.1", "10.213.77.2"
+    try:
+        run("ip", "link", "add", f"{name}a", "type", "veth", "peer", f"{name}b", "netns", name)
+        run("ip", "addr", "add", f"{ours}/30", "dev", f"{name}a")
+        run("ip", "link", "set", f"{name}a", "up")
+        run("ip", "-n", name, "addr", "add", f"{theirs}/30", "dev", f"{name}b")
+        run("ip", "-n", name, "link", "set", f"{name}b", "up")
+        with Relay(database_url, host=ours) as relay:
+            yield name, relay.url
+    finally:
+        run("ip", "netns", "delete", name)
+
+
+FOLLOW = """
+import json, sys, time
+from pgmem import Memory
+with Memory(sys.argv[1], timeout=2) as memory, memory.events.subscribe() as events:
+    while True:
+        for event in events.receive(500):
+            print(json.dumps([event.position, event.payload, time.monotonic()]), flush=True)
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("verb", ["drop", "reject with tcp reset"])
+def test_packets_that_are_dropped_by_the_network_itself(verb, cable, database_url):
+    """A real network: what is sent is never acknowledged, for a while."""
+    namespace, url = cable
+    nft = ("ip", "netns", "exec", namespace, "nft")
+    command = ["ip", "netns", "exec", namespace, sys.executable, "-c", FOLLOW, url]
+    with (
+        writing(database_url, 2, pause=0.02) as writers,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower,
+    ):
+        got = Lines(follower.stdout)
+        try:
+            wait_until(lambda: len(got.lines) > 20, what="the first events")
+            run(*nft, "add", "table", "inet", "cut")
+            hook = "{ type filter hook output priority 0; }"
+            run(*nft, "add", "chain", "inet", "cut", "out", hook)
+            run(*nft, "add", "rule", "inet", "cut", "out", "meta", "l4proto", "tcp", *verb.split())
+            writers.wait_for(50)
+            time.sleep(7)
+            run(*nft, "delete", "table", "inet", "cut")
+            moment = time.monotonic()
+            wait_until(lambda: any(sent > moment for _, sent, _ in list(got.lines)), 20)
+            back = next(at for _, sent, at in got.lines if sent > moment) - moment
+            writers.stop()
+            logged = positions(database_url)
+            wait_until(lambda: len(got.lines) >= len(logged), what="all events")
+        finally:
+            follower.kill()
+    print(f"network back: {back:.1f} s")
+    assert [position for position, _, _ in got.lines] == logged
+    assert back < 8
+
+
+class Lines:
+    """Collects what a process prints."""
+
+    def __init__(self, stream) -> None:
+        self.lines: list = []
+        self._stream = stream
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._stream:
+            self.lines.append(json.loads(line))
