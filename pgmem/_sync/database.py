@@ -89,6 +89,7 @@ class Database:
         self.timeout = timeout
         self._channel = ""
         self._bell_pause = 0.0
+        self._told_full = False
         self._statements: dict[tuple[Any, ...], bytes] = {}
         self._options: dict[str, Any] = {
             **_KEEPALIVE,
@@ -259,12 +260,16 @@ class Database:
 
     def bell_answered(self, rows: Sequence[Row]) -> None:
         """Leave the bell alone for a while if the notification queue is filling up."""
-        if rows and rows[0] and rows[0][-1] == "full":
-            self.rest_bell()
+        if rows and rows[0]:
+            if rows[0][-1] == "full":
+                self.rest_bell()
+            elif self._told_full and rows[0][-1] == "rung":
+                self._told_full = False
 
     def rest_bell(self) -> None:
         """Do not ring for a while: readers find new events by their safety poll."""
-        if time.monotonic() >= self._bell_pause:
+        if not self._told_full:
+            self._told_full = True
             log.warning(
                 "the notification queue of %s is filling up: some session LISTENs and never "
                 "reads (see pg_stat_activity). Events are written, readers see them later",

@@ -134,6 +134,32 @@ def drawn_again(name, place, *, void) -> bool:
     return again == drawn
 
 
+@SLOW_FORMS
+def test_events_lost_by_a_crash_under_relaxed_durability_are_told(name, place):
+    """A crash loses the last acknowledged events, and their positions are given out again: who
+    has read them is told, and never goes on in silence as if his position were the same."""
+    for _ in range(10):
+        follower = Follower(name, place.url)
+        with writing(place.url, 3, pause=0.001, durability="relaxed") as writers:
+            writers.wait_for(50)
+            place.crash()
+        seen = {(position, payload) for position, payload, _ in follower.got}
+        server = reopened(place.folder / "first", settings=SETTINGS)
+        with psycopg.connect(server.url) as connection:
+            for _ in range(len(seen)):  # Others may write before the reader is back.
+                connection.execute(INSERT)
+            rows = connection.execute("SELECT position, payload FROM pgmem.events").fetchall()
+        place.lead_to(server)
+        if seen <= set(rows):
+            follower.finish(place.server.url)  # Nothing that was seen is lost.
+            continue
+        error = follower.wait_for_error(10)
+        follower.stop()
+        assert isinstance(error, HistoryRewritten)
+        return
+    pytest.fail("no crash lost an event that was seen: nothing is shown")
+
+
 @pytest.fixture
 def standby(place):
     """A hot standby of the place's server, and the relay that it streams through."""

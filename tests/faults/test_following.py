@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,6 +24,7 @@ from tests.support.following import (
     Follower,
     listeners,
     percentile,
+    positions,
     wait_until,
     writing,
 )
@@ -195,3 +202,86 @@ def test_role_that_may_not_know_the_channel_follows_by_polling(name, database_ur
         finally:
             admin.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+ISOLATED = """
+import json, subprocess, sys, time
+from pgmem import Memory
+from tests.support.relay import Relay
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+with Relay(sys.argv[1]) as relay, Memory(relay.url, timeout=2) as memory:
+    with memory.events.subscribe() as events:
+        while True:
+            for event in events.receive(500):
+                print(json.dumps([event.position, event.payload, time.monotonic()]), flush=True)
+"""
+"""In a network of its own, with a relay to the server's socket: all else passes its interface."""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("verb", ["drop", "reject with tcp reset"])
+def test_packets_that_the_network_itself_drops_or_rejects(verb, database_url):
+    """A real network stack: what is sent is never acknowledged, or refused, for a while."""
+    needs_networks_of_its_own()
+    if not conninfo_to_dict(database_url)["host"].startswith("/"):
+        pytest.skip("the server that was named is not reached by a socket")
+    command = ["unshare", "-n", sys.executable, "-c", ISOLATED, database_url]
+    root = Path(__file__).parents[2]
+    with (
+        writing(database_url, 2, pause=0.02) as writers,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as follower,
+    ):
+        got = Lines(follower.stdout)
+        nft = ("nsenter", "-t", str(follower.pid), "-n", "nft")
+        try:
+            wait_until(lambda: len(got.lines) > 20, what="the first events")
+            run(*nft, "add", "table", "inet", "cut")
+            run(*nft, "add", "chain", "inet", "cut", "out", HOOK)
+            run(*nft, "add", "rule", "inet", "cut", "out", "meta", "l4proto", "tcp", *verb.split())
+            time.sleep(0.1)
+            before = len(got.lines)
+            writers.wait_for(50)
+            time.sleep(7)
+            assert len(got.lines) == before, "packets get through"
+            run(*nft, "delete", "table", "inet", "cut")
+            moment = time.monotonic()
+            wait_until(lambda: any(sent > moment for _, sent, _ in list(got.lines)), 20)
+            back = next(at for _, sent, at in got.lines if sent > moment) - moment
+            writers.stop()
+            logged = positions(database_url)
+            wait_until(lambda: len(got.lines) >= len(logged), what="all events")
+        finally:
+            follower.kill()
+    print(f"network back: {back:.1f} s")
+    assert [position for position, _, _ in got.lines] == logged
+    assert back < 8
+
+
+HOOK = "{ type filter hook output priority 0; }"
+
+
+def run(*words) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
+def needs_networks_of_its_own() -> None:
+    tools = ("ip", "nft", "unshare", "nsenter")
+    if os.getuid() != 0 or not all(shutil.which(tool) for tool in tools):
+        pytest.skip("needs root, ip and nft (Debian: apt-get install iproute2 nftables)")
+    if subprocess.run(
+        ["unshare", "-n", "nft", "add", "table", "t"], capture_output=True
+    ).returncode:
+        pytest.skip("this machine allows no network namespaces or no nft in them")
+
+
+class Lines:
+    """Collects what a process prints."""
+
+    def __init__(self, stream) -> None:
+        self.lines: list = []
+        self._stream = stream
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._stream:
+            self.lines.append(json.loads(line))

@@ -16,15 +16,15 @@ class Relay:
         url: how to reach the server through it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, host: str = "127.0.0.1") -> None:
         self.lead_to(url)
         self._lock = threading.Lock()
         self._pairs: list[_Pair] = []
         self._refusing = False
         self._silent = False
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server((host, 0))
         port = self._server.getsockname()[1]
-        self.url = make_conninfo(url, host="127.0.0.1", port=port)
+        self.url = make_conninfo(url, host=host, port=port)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lead_to(self, url: str) -> None:
