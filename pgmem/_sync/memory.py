@@ -81,7 +81,8 @@ class Memory:
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
         timeout: how long to wait for a connection, in seconds or as a timedelta.
         listen_url: a direct way to the server where `url` goes through a pooler in transaction
-            mode (PgBouncer), which delivers no notifications; statements are then not prepared.
+            mode (PgBouncer), which delivers no notifications. Statements are not prepared through a
+            pooler, with or without this.
         safety_poll: how often subscriptions look for events without having heard the doorbell,
             in seconds or as a timedelta: how late an event may be when a notification is lost.
         cache: keep copies of so many state entries in this process for `state.get`; None for
