@@ -18,8 +18,8 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
@@ -30,10 +30,34 @@ from pgmem._compat import Lock
 from pgmem.errors import NotOpen, Unavailable
 from pgmem.ops import Row
 
+R = TypeVar("R")
+
 KEPT_ROWS = 200
 AT_HAND = 4
 DUE_AFTER = 300.0
 """Seconds after which a connection passes through the pool, which replaces those of old age."""
+
+
+_NOT_READY = 0  # psycopg's Ready.NONE: a tenth of a second has passed and nothing came
+
+
+class NoAnswer(psycopg.OperationalError):
+    """The server did not answer within the link's patience: the connection counts as lost."""
+
+
+def _within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
+    """Run a generator of psycopg's, and wait so long for its end and no longer."""
+    deadline = time.monotonic() + seconds
+    try:
+        wanted = next(generator)
+        while True:
+            ready = yield wanted
+            if ready == _NOT_READY and time.monotonic() > deadline:
+                raise NoAnswer(f"no answer from the server within {seconds:g} s")
+            wanted = generator.send(ready)
+    except StopIteration as end:
+        result: R = end.value
+        return result
 
 
 class AsyncLink(psycopg.AsyncConnection[TupleRow]):
@@ -44,10 +68,19 @@ class AsyncLink(psycopg.AsyncConnection[TupleRow]):
             that wait is cancelled, the server reports success and a mere warning: the commit may
             be lost with this server.
         due: when (by the monotonic clock) the connection next passes through the pool.
+        patience: seconds in which the server must answer; None for ever. Only for statements that
+            may be given up and run again.
     """
 
     unconfirmed = False
     due = 0.0
+    patience: float | None = None
+
+    async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a generator of psycopg's, as long as there is patience."""
+        if self.patience is not None:
+            gen = _within(gen, self.patience)
+        return await super().wait(gen, *args, **kwargs)
 
     def prepare_for_use(self) -> None:
         """Set up what every statement would otherwise make anew."""

@@ -25,6 +25,13 @@ from pgmem.ops.selection import Selection
 SETTLE_WAIT = 0.25
 """How long a read waits for writers that keep what it found from being final."""
 
+PATIENCE = 20.0
+"""Seconds that a page may take while catching up: a connection may die without a word, and a
+subscription must not wait on it for ever."""
+WINDOW = 500_000
+"""Positions that a page looks through for events of a selection: no page takes long, however rare
+they are."""
+
 PAUSE_FIRST, PAUSE_LAST = 0.001, 0.02
 
 
@@ -84,11 +91,13 @@ class AsyncFinalReader:
         if not self.feed.live:
             return await self._settled(selection, limit=limit, since=since)
         until = min(selection.until, self.feed.end)
+        if selection.filtered:
+            until = min(until, position + WINDOW)
         if position >= until:
             return FinalRows([], position)
         rewinds = self.feed.rewinds
         op = read_page(replace(selection, until=until), limit=limit, since=since)
-        rows = (await self.runner.run_page(op, position)).rows
+        rows = (await self.runner.run_page(op, position, patience=PATIENCE)).rows
         if self.feed.rewinds != rewinds:
             return FinalRows([], position)  # The end was taken back meanwhile: read again.
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)

@@ -27,7 +27,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgmem._async.database import AsyncDatabase, fetch, log
-from pgmem._async.links import AsyncLink
+from pgmem._async.links import AsyncLink, NoAnswer
 from pgmem._compat import adriver_connection, asleep
 from pgmem.errors import (
     Conflict,
@@ -68,7 +68,7 @@ def _pause(attempt: int) -> float:
 
 def is_lost(link: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:
     """Whether the connection is gone, and with it the answer."""
-    return link.closed or is_disconnect(error)
+    return link.closed or is_disconnect(error) or isinstance(error, NoAnswer)
 
 
 def hidden_winner(action: str) -> TransactionConflict:
@@ -99,8 +99,12 @@ class AsyncPoolRunner:
         """How many connections were made: a new one may lead to a server that has crashed."""
         return self._database.sessions
 
-    async def run(self, op: Op[T]) -> T:
+    async def run(self, op: Op[T], *, patience: float | None = None) -> T:
         """Run one op, again where that is safe.
+
+        Args:
+            op: what to run.
+            patience: seconds in which the server must answer; only for what reads.
 
         Raises:
             PgmemError: what the op's `parse` or the server says.
@@ -108,14 +112,14 @@ class AsyncPoolRunner:
             Unavailable: no connection in time.
         """
         try:
-            return await self._once(op, "try")
+            return await self._once(op, "try", patience)
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
         while True:
             await asleep(pause)
             try:
-                return await self._once(op, retry.bell)
+                return await self._once(op, retry.bell, patience)
             except FAILURES as failure:
                 pause = retry.after(failure)
             except (Conflict, Unavailable) as error:
@@ -123,27 +127,29 @@ class AsyncPoolRunner:
                     raise retry.outcome_unknown() from error
                 raise
 
-    async def run_page(self, op: Op[Page], position: int) -> Page:
+    async def run_page(self, op: Op[Page], position: int, *, patience: float | None = None) -> Page:
         """Read a page of the log.
 
         Args:
             op: what to read.
             position: where the reader stands.
+            patience: as for `run`.
 
         Raises:
             HistoryRewritten: the log is not the one that the position belongs to.
             PositionTrimmed: retention has removed events that the reader has not read.
         """
         self._database.check_history(position)
-        page = await self.run(op)
+        page = await self.run(op, patience=patience)
         self._database.check_timeline(page.head.timeline, position)
         if page.head.trimmed is not None:
             raise trimmed_error(position, page.head.trimmed)
         return page
 
-    async def _once(self, op: Op[T], bell: Bell) -> T:
+    async def _once(self, op: Op[T], bell: Bell, patience: float | None) -> T:
         database = self._database
         link = await database.acquire(op.action)
+        link.patience = patience
         try:
             query = database.statement(op, bell, relaxed=database.relaxed)
             rows = await link.run(query, database.params(op))
@@ -155,6 +161,7 @@ class AsyncPoolRunner:
                 raise Lost from error
             raise
         finally:
+            link.patience = None
             await database.give_back(link)
         if op.again is not Again.READS:
             database.bell_answered(rows)

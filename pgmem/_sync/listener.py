@@ -7,11 +7,9 @@ reconnects by nobody's will but the tailer's, and knows nothing of events.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Generator
 from datetime import tzinfo
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
@@ -24,7 +22,6 @@ from pgmem.ops import Op
 from pgmem.ops.page import read_history
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 PATIENCE = 5.0
 """Seconds in which the server must answer: longer, and the connection counts as lost."""
@@ -40,31 +37,6 @@ _KEEPALIVE = {
     "tcp_user_timeout": 5_000,
 }
 
-_NOT_READY = 0  # psycopg's Ready.NONE: a tenth of a second has passed and nothing came
-
-
-def _within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
-    """Run a generator of psycopg's; no answer in time is a lost connection."""
-    deadline = time.monotonic() + seconds
-    try:
-        wanted = next(generator)
-        while True:
-            ready = yield wanted
-            if ready == _NOT_READY and time.monotonic() > deadline:
-                raise psycopg.OperationalError(f"no answer from the server within {seconds:g} s")
-            wanted = generator.send(ready)
-    except StopIteration as end:
-        result: R = end.value
-        return result
-
-
-class ListeningLink(Link):
-    """A connection whose statements have a deadline."""
-
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a generator of psycopg's, for so long and no longer."""
-        return super().wait(_within(gen, PATIENCE), *args, **kwargs)
-
 
 class Listener:
     """Listens, waits, and runs statements; one session after the other.
@@ -77,7 +49,7 @@ class Listener:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._readable = Readable()
-        self._link: ListeningLink | None = None
+        self._link: Link | None = None
         self.heard = False
         self.letters: deque[str] = deque(maxlen=MAX_LETTERS)
 
@@ -86,7 +58,7 @@ class Listener:
         """The time zone of the times that statements give."""
         return self._session().info.timezone
 
-    def _session(self) -> ListeningLink:
+    def _session(self) -> Link:
         if self._link is None:
             raise psycopg.OperationalError("the listener is not connected")
         return self._link
@@ -102,8 +74,9 @@ class Listener:
         patience = {"connect_timeout": max(2, int(PATIENCE))}
         options = {**database.listen_options, **_KEEPALIVE, **patience}
         prepare = None if database.listens_pooled else 1
-        link = ListeningLink.connect(**options, autocommit=True, prepare_threshold=prepare)
+        link = Link.connect(**options, autocommit=True, prepare_threshold=prepare)
         self._link = link
+        link.patience = PATIENCE
         link.prepare_for_use()
         link.add_notify_handler(self._hear)
         history = self.run(read_history())

@@ -29,7 +29,7 @@ from psycopg.pq import TransactionStatus
 
 from pgmem._compat import driver_connection, sleep
 from pgmem._sync.database import Database, fetch, log
-from pgmem._sync.links import Link
+from pgmem._sync.links import Link, NoAnswer
 from pgmem.errors import (
     Conflict,
     InvalidOption,
@@ -69,7 +69,7 @@ def _pause(attempt: int) -> float:
 
 def is_lost(link: psycopg.Connection[Any], error: psycopg.Error) -> bool:
     """Whether the connection is gone, and with it the answer."""
-    return link.closed or is_disconnect(error)
+    return link.closed or is_disconnect(error) or isinstance(error, NoAnswer)
 
 
 def hidden_winner(action: str) -> TransactionConflict:
@@ -100,8 +100,12 @@ class PoolRunner:
         """How many connections were made: a new one may lead to a server that has crashed."""
         return self._database.sessions
 
-    def run(self, op: Op[T]) -> T:
+    def run(self, op: Op[T], *, patience: float | None = None) -> T:
         """Run one op, again where that is safe.
+
+        Args:
+            op: what to run.
+            patience: seconds in which the server must answer; only for what reads.
 
         Raises:
             PgmemError: what the op's `parse` or the server says.
@@ -109,14 +113,14 @@ class PoolRunner:
             Unavailable: no connection in time.
         """
         try:
-            return self._once(op, "try")
+            return self._once(op, "try", patience)
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
         while True:
             sleep(pause)
             try:
-                return self._once(op, retry.bell)
+                return self._once(op, retry.bell, patience)
             except FAILURES as failure:
                 pause = retry.after(failure)
             except (Conflict, Unavailable) as error:
@@ -124,27 +128,29 @@ class PoolRunner:
                     raise retry.outcome_unknown() from error
                 raise
 
-    def run_page(self, op: Op[Page], position: int) -> Page:
+    def run_page(self, op: Op[Page], position: int, *, patience: float | None = None) -> Page:
         """Read a page of the log.
 
         Args:
             op: what to read.
             position: where the reader stands.
+            patience: as for `run`.
 
         Raises:
             HistoryRewritten: the log is not the one that the position belongs to.
             PositionTrimmed: retention has removed events that the reader has not read.
         """
         self._database.check_history(position)
-        page = self.run(op)
+        page = self.run(op, patience=patience)
         self._database.check_timeline(page.head.timeline, position)
         if page.head.trimmed is not None:
             raise trimmed_error(position, page.head.trimmed)
         return page
 
-    def _once(self, op: Op[T], bell: Bell) -> T:
+    def _once(self, op: Op[T], bell: Bell, patience: float | None) -> T:
         database = self._database
         link = database.acquire(op.action)
+        link.patience = patience
         try:
             query = database.statement(op, bell, relaxed=database.relaxed)
             rows = link.run(query, database.params(op))
@@ -156,6 +162,7 @@ class PoolRunner:
                 raise Lost from error
             raise
         finally:
+            link.patience = None
             database.give_back(link)
         if op.again is not Again.READS:
             database.bell_answered(rows)
