@@ -61,6 +61,26 @@ def compare(acknowledged: Sequence[int], found: Sequence[int]) -> Faults:
     )
 
 
+def compare_each(acknowledged: Sequence[Sequence[int]], found: Sequence[int]) -> Faults:
+    """What became of the events of several writers, each one's in its own order.
+
+    Args:
+        acknowledged: each writer's numbers, all of them different, in the order they were
+            acknowledged.
+        found: the numbers in the store, or as they were delivered.
+    """
+    owner = {number: who for who, numbers in enumerate(acknowledged) for number in numbers}
+    shares: list[list[int]] = [[] for _ in acknowledged]
+    foreign = 0
+    for number in found:
+        if number in owner:
+            shares[owner[number]].append(number)
+        else:
+            foreign += 1
+    faults = map(compare, acknowledged, shares)
+    return sum(faults, Faults(duplicated=foreign))
+
+
 def compare_counts(acknowledged: int, found: int, distinct: int) -> Faults:
     """The same from counts, where many writers wrote too much to list.
 

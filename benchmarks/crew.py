@@ -84,13 +84,12 @@ class Crew:
         Raises:
             CrewError: one of them failed.
         """
+        return together((self, order, argument))[0]
+
+    def send(self, what: object) -> None:
+        """Send the same to all members."""
         for _, pipe in self._members:
-            pipe.send(order)
-        self.answers()
-        start = time.monotonic() + START_DELAY
-        for _, pipe in self._members:
-            pipe.send((start, argument))
-        return self.answers()
+            pipe.send(what)
 
     def answers(self) -> list[Any]:
         """Collect one answer from each."""
@@ -108,9 +107,31 @@ class Crew:
         return answers
 
 
+def together(*orders: tuple[Crew, str, float]) -> list[list[Any]]:
+    """Have several crews carry out an order each, from one moment on; gives each one's answers.
+
+    Raises:
+        CrewError: a member failed.
+    """
+    for crew_, order, _ in orders:
+        crew_.send(order)
+    for crew_, _, _ in orders:
+        crew_.answers()
+    start = time.monotonic() + START_DELAY
+    for crew_, _, argument in orders:
+        crew_.send((start, argument))
+    return [crew_.answers() for crew_, _, _ in orders]
+
+
 @contextlib.contextmanager
-def crew(make: WorkFactory, size: int, url: str) -> Iterator[Crew]:
-    """A crew of `size` processes; ended after the block, whatever ends it."""
+def crew(make: WorkFactory, size: int, url: str = "") -> Iterator[Crew]:
+    """A crew of `size` processes; ended after the block, whatever ends it.
+
+    Args:
+        make: makes a member's work, from its number and `url`.
+        size: how many members.
+        url: given to each of them.
+    """
     # Not fork: the parent has threads (the progress display, a pool). The fork server imports
     # pgmem once, which for 32 processes is most of the work.
     context = multiprocessing.get_context("forkserver")

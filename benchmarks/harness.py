@@ -15,13 +15,17 @@ This module knows neither Postgres nor Redis.
 from __future__ import annotations
 
 import gc
+import math
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from benchmarks.audit import NO_FAULTS, Faults
+
+T = TypeVar("T")
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -66,6 +70,7 @@ class Comparison:
         at_most: the target of the ratio.
         at_least: the target of the ratio.
         or_value: the target is met too if the arm's own figure reaches this.
+        figure: compares this one of the further figures; None the arms' own.
     """
 
     arm: str
@@ -73,6 +78,12 @@ class Comparison:
     at_most: float | None = None
     at_least: float | None = None
     or_value: float | None = None
+    figure: str | None = None
+
+    @property
+    def question(self) -> str:
+        """What is compared, in words."""
+        return f"{self.arm} / {self.base}" + (f", {self.figure}" if self.figure else "")
 
     @property
     def target(self) -> str:
@@ -103,16 +114,18 @@ class Limit:
         arm: whose.
         figure: its name in `Sample.figures`.
         at_most: what its median over the rounds may be.
+        always: no round may be above `at_most`; the worst one is given, not the median.
     """
 
     arm: str
     figure: str
     at_most: float
+    always: bool = False
 
     @property
     def target(self) -> str:
         """The target in words."""
-        return f"{self.figure} ≤ {self.at_most:g}"
+        return f"{self.figure} ≤ {self.at_most:g}" + (" in every round" if self.always else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +202,15 @@ class Result:
     samples: Mapping[str, Sequence[Sample]]
     faults: Mapping[str, Faults]
 
-    def values(self, arm: str) -> list[float]:
-        """An arm's figures, one for each round."""
-        return [sample.value for sample in self.samples[arm]]
+    def values(self, arm: str, figure: str | None = None) -> list[float]:
+        """An arm's figures, one for each round: its own, or one of the further ones."""
+        if figure is None:
+            return [sample.value for sample in self.samples[arm]]
+        return [sample.figures[figure] for sample in self.samples[arm]]
 
-    def median(self, arm: str) -> float:
+    def median(self, arm: str, figure: str | None = None) -> float:
         """An arm's figure: the median over the rounds."""
-        return statistics.median(self.values(arm))
+        return statistics.median(self.values(arm, figure))
 
     def figures(self, arm: str) -> dict[str, Interval]:
         """An arm's further figures."""
@@ -205,9 +220,9 @@ class Result:
             for name in names
         }
 
-    def ratio(self, arm: str, base: str) -> Interval:
+    def ratio(self, arm: str, base: str, figure: str | None = None) -> Interval:
         """The ratio of two arms, made within each round."""
-        return bootstrap(ratios(self.values(arm), self.values(base)))
+        return bootstrap(ratios(self.values(arm, figure), self.values(base, figure)))
 
     def verdicts(self) -> list[Verdict]:
         """The scenario's questions, answered."""
@@ -217,13 +232,13 @@ class Result:
         ]
 
     def _compared(self, comparison: Comparison) -> Verdict:
-        ratio = self.ratio(comparison.arm, comparison.base)
-        question = f"{comparison.arm} / {comparison.base}"
+        ratio = self.ratio(comparison.arm, comparison.base, comparison.figure)
+        question = comparison.question
         if not comparison.target:
             return Verdict(question, "", ratio, None)
         if self.faults[comparison.arm]:
             return Verdict(question, comparison.target, ratio, met=False)
-        own = self.median(comparison.arm)
+        own = self.median(comparison.arm, comparison.figure)
         met, low, high = (
             comparison.is_met(value, own) for value in (ratio.median, ratio.low, ratio.high)
         )
@@ -231,6 +246,9 @@ class Result:
 
     def _limited(self, limit: Limit) -> Verdict:
         figure = self.figures(limit.arm)[limit.figure]
+        if limit.always:
+            worst = max(self.values(limit.arm, limit.figure))
+            figure = Interval(worst, worst, worst)
         if self.faults[limit.arm]:
             return Verdict(limit.arm, limit.target, figure, met=False)
         met, low, high = (
@@ -283,17 +301,28 @@ def run(scenario: Scenario, on_step: Callable[[str], None] = lambda arm: None) -
     return Result(scenario, samples, faults)
 
 
-def latency(call: Callable[[int], object], numbers: Sequence[int]) -> float:
+def latency(call: Callable[[T], object], arguments: Sequence[T]) -> float:
     """The median time of some calls one after another, in microseconds.
 
     Args:
-        call: what to time; takes the number.
-        numbers: one for each call.
+        call: what to time.
+        arguments: one for each call.
     """
     clock = time.perf_counter_ns
     times = []
-    for number in numbers:
+    for argument in arguments:
         start = clock()
-        call(number)
+        call(argument)
         times.append(clock() - start)
     return statistics.median(times) / 1_000
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of some figures that so large a share of them does not exceed.
+
+    Raises:
+        ValueError: there are no figures.
+    """
+    if not values:
+        raise ValueError("a percentile of nothing")
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

@@ -29,6 +29,11 @@ def interval(found: Interval) -> str:
     return f"{found.median:.3f}  ({found.low:.3f} – {found.high:.3f})"
 
 
+def spread(found: Interval) -> str:
+    """A figure and between what it lies."""
+    return f"{figure(found.median)}  ({figure(found.low)} – {figure(found.high)})"
+
+
 def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
     """Print names and values, one a line."""
     console.print(Text(title, style="bold"))
@@ -64,7 +69,7 @@ def print_result(console: Console, result: Result) -> None:
     console.print(asked)
     for arm in scenario.arms:
         for name, found in result.figures(arm.name).items():
-            console.print(Text(f"  {arm.name}: {name} {interval(found)}"))
+            console.print(Text(f"  {arm.name}: {name} {spread(found)}"))
     console.print()
 
 

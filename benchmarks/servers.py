@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,27 @@ class Redis:
             "hiredis": "on" if importlib.util.find_spec("hiredis") else "off",
             **settings,
         }
+
+    @contextlib.contextmanager
+    def syncing(self) -> Iterator[Callable[[str], None]]:
+        """Gives a function that sets `appendfsync`; what was found is set again after the block.
+
+        Raises:
+            ServerError: the server does not let it be set.
+        """
+        import redis  # noqa: PLC0415
+
+        name = "appendfsync"
+        with contextlib.closing(self.client()) as client:
+            try:
+                found = client.config_get(name)[name]
+                client.config_set(name, found)
+            except (redis.RedisError, KeyError) as error:
+                raise ServerError(f"Redis does not let {name} be set: {error}") from None
+            try:
+                yield lambda policy: client.config_set(name, policy)
+            finally:
+                client.config_set(name, found)
 
 
 def redis_binary() -> Path:

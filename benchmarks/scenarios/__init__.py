@@ -7,13 +7,35 @@ several `Scenario`s, and clears away. To add one: write it, and put its `Entry` 
 
 from __future__ import annotations
 
-from benchmarks.scenarios import batches, hot, single, statement, writers
+from benchmarks.scenarios import (
+    batches,
+    cached,
+    catchup,
+    fanout,
+    followed,
+    hot,
+    many,
+    single,
+    statement,
+    writers,
+)
 from benchmarks.scenarios._base import Bench, Entry
 
 __all__ = ["ENTRIES", "Bench", "Entry"]
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
-    for module in (single, batches, writers, statement, hot)
+    for module in (
+        single,
+        batches,
+        writers,
+        statement,
+        hot,
+        fanout,
+        followed,
+        many,
+        catchup,
+        cached,
+    )
     for entry in module.ENTRIES
 }

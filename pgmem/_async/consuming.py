@@ -112,7 +112,7 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
 
     async def _prepare(self) -> None:
         """Whoever asks for more has handled what was handed out before."""
-        self._handled = self._position
+        self._handled = self.position
         if self._auto_commit and self._begun:
             await self._commit_quietly(self._handled)
 
@@ -164,9 +164,9 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
                 f"after the first event was handed out"
             )
         if transaction is None:
-            await self._store(self._position)
+            await self._store(self.position)
         else:
-            await self._lease.commit(self._position, transaction._runner)
+            await self._lease.commit(self.position, transaction._runner)
 
     async def __aexit__(
         self,
@@ -175,8 +175,9 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._auto_commit and self._begun and self._follower.failed is None:
-                await self._commit_quietly(self._position if error is None else self._handled)
+            usable = self._begun and not self._closed and self._follower.failed is None
+            if self._auto_commit and usable:
+                await self._commit_quietly(self.position if error is None else self._handled)
         finally:
             await self.close()
 

@@ -63,6 +63,8 @@ class AsyncDatabase:
 
     Attributes:
         history: the history of the log that this memory was opened on.
+        pooled: whether a pooler stands between.
+        sessions: how many connections the pool has made.
     """
 
     def __init__(
@@ -76,10 +78,11 @@ class AsyncDatabase:
         listen_conninfo: str | None = None,
     ) -> None:
         self.conninfo = conninfo
-        # Who gives a way to listen beside the pooler has a pooler.
-        self.pooled = listen_conninfo is not None
+        # Who gives a way to listen beside the pooler has a pooler; others are probed for one.
+        self.pooled = self._listens_beside = listen_conninfo is not None
         self.history = History(0, None)
         self._found: History | None = None
+        self.sessions = 0
         self.schema = schema
         self.relaxed = relaxed
         self.timeout = timeout
@@ -100,8 +103,6 @@ class AsyncDatabase:
             where=self.where,
             sizes=sizes,
             timeout=timeout,
-            # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
-            prepare=not self.pooled,
             on_connect=self._meet,
         )
         self.acquire = self._links.acquire
@@ -123,7 +124,8 @@ class AsyncDatabase:
         if self._links.opened:
             raise NotOpen("open() was called twice: one Memory is opened once")
         await self._handshake()
-        await self._links.open()
+        # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
+        await self._links.open(prepare=not self.pooled)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -148,6 +150,7 @@ class AsyncDatabase:
             raise translate(error, op.action) from None
 
     async def _meet(self, link: psycopg.AsyncConnection[Any]) -> None:
+        self.sessions += 1
         self.meet(await self._read_history(link))
 
     def meet(self, history: History) -> None:
@@ -205,7 +208,8 @@ class AsyncDatabase:
                 f"{self.where} has no pgmem tables in the schema {self.schema!r}: run {advice}, "
                 f"or give the schema= that they are in"
             )
-        revision, server = rows[0]
+        revision, server, session = rows[0]
+        self.pooled = self._listens_beside or session != link.info.backend_pid
         if server < MINIMUM_SERVER:
             raise SchemaError(f"{self.where} runs PostgreSQL {server // 10000}: 15 is the oldest")
         if revision < SCHEMA_REVISION:
@@ -241,6 +245,11 @@ class AsyncDatabase:
     def params(self, op: Op[Any]) -> dict[str, Any]:
         """The parameters of an op's statement."""
         return op.params if op.again is Again.READS else {**op.params, "channel": self._channel}
+
+    @property
+    def listens_pooled(self) -> bool:
+        """Whether the listener's connection goes through a pooler."""
+        return self.pooled and not self._listens_beside
 
     @property
     def hears(self) -> bool:

@@ -96,7 +96,6 @@ class AsyncLinks:
         where: the server, for messages.
         sizes: the least and the most connections.
         timeout: seconds to wait for one.
-        prepare: whether statements are prepared.
         on_connect: is called with each new connection.
     """
 
@@ -107,14 +106,9 @@ class AsyncLinks:
         where: str,
         sizes: tuple[int, int],
         timeout: float,
-        prepare: bool,
         on_connect: Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]],
     ) -> None:
-        self._options = {
-            **options,
-            "autocommit": True,
-            "prepare_threshold": 1 if prepare else None,
-        }
+        self._options = options
         self._on_connect = on_connect
         self._where = where
         self._sizes = sizes
@@ -130,8 +124,11 @@ class AsyncLinks:
         """Whether `open` was called, and `close` not yet."""
         return self._pool is not None
 
-    async def open(self) -> None:
+    async def open(self, *, prepare: bool) -> None:
         """Make the least number of connections.
+
+        Args:
+            prepare: whether statements are prepared on them.
 
         Raises:
             Unavailable: not so many in time.
@@ -140,7 +137,11 @@ class AsyncLinks:
         pool = AsyncConnectionPool(
             "",
             connection_class=AsyncLink,
-            kwargs=self._options,
+            kwargs={
+                **self._options,
+                "autocommit": True,
+                "prepare_threshold": 1 if prepare else None,
+            },
             min_size=least,
             max_size=most,
             timeout=self._timeout,

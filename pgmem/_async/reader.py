@@ -54,6 +54,7 @@ class AsyncFinalReader:
         self.runner = runner
         self._frontier = frontier
         self._tailer = tailer
+        self._sessions = 0
         self.feed = feed
 
     def start(self) -> None:
@@ -85,8 +86,11 @@ class AsyncFinalReader:
         until = min(selection.until, self.feed.end)
         if position >= until:
             return FinalRows([], position)
+        rewinds = self.feed.rewinds
         op = read_page(replace(selection, until=until), limit=limit, since=since)
         rows = (await self.runner.run_page(op, position)).rows
+        if self.feed.rewinds != rewinds:
+            return FinalRows([], position)  # The end was taken back meanwhile: read again.
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
 
     async def read_now(
@@ -99,8 +103,9 @@ class AsyncFinalReader:
         self, selection: Selection, *, limit: int, since: datetime | str
     ) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
-        known = self._frontier.position
+        known = self._known()
         rows = (await self.runner.run_page(op, selection.after)).rows
+        known = min(known, self._known())
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
             self._frontier.raise_to(rows[-1][0] if selection.after <= known else 0)
@@ -108,13 +113,23 @@ class AsyncFinalReader:
         if rows and rows[-1][0] > known:
             await self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
-            known = self._frontier.position
+            known = self._known()
             rows = (await self.runner.run_page(op, selection.after)).rows
+            known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
         if full and rows:
             return FinalRows(rows, rows[-1][0])
         return FinalRows(rows, max(selection.after, min(known, selection.until)))
+
+    def _known(self) -> int:
+        """How far the log is final, as far as that is still certain."""
+        sessions = self.runner.sessions
+        if sessions != self._sessions:
+            # A new connection may lead to a server that has crashed.
+            self._sessions = sessions
+            self._frontier.forget()
+        return self._frontier.position
 
     async def settle(self, target: int | None = None) -> int:
         """Wait until the positions up to `target`, or drawn by now, are final; at most
@@ -123,7 +138,11 @@ class AsyncFinalReader:
         watch = Watch()
         pause = PAUSE_FIRST
         while True:
+            sessions = self.runner.sessions
             writers = await self.runner.run(read_writers())
+            if sessions != self.runner.sessions:
+                watch = Watch()  # Whom it waits for may be gone by a crash, and come again.
+                self._known()
             if target is None:
                 target = writers.head
             self._frontier.raise_to(watch.observe(writers))

@@ -94,6 +94,11 @@ class AsyncPoolRunner:
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
 
+    @property
+    def sessions(self) -> int:
+        """How many connections were made: a new one may lead to a server that has crashed."""
+        return self._database.sessions
+
     async def run(self, op: Op[T]) -> T:
         """Run one op, again where that is safe.
 

@@ -25,7 +25,7 @@ from pgmem._async.feed import AsyncFollower
 from pgmem._async.reader import AsyncFinalReader
 from pgmem.errors import InvalidOption, NotOpen, Unavailable
 from pgmem.ops import Row
-from pgmem.ops.page import ALWAYS, PageSize
+from pgmem.ops.page import ALWAYS, PageSize, standby_error
 from pgmem.ops.selection import Selection
 from pgmem.ops.values import Seconds, check_count, check_seconds
 
@@ -68,7 +68,10 @@ class AsyncSubscription(Generic[T]):
     @property
     def position(self) -> int:
         """Everything of the selection up to this position has been handed out."""
-        return self._position
+        if self._ready:
+            return self._position
+        # It goes back if the server crashed: what was void behind the last event may be no more.
+        return min(self._position, self._follower.position)
 
     async def __aenter__(self) -> Self:
         if not self._begun:
@@ -94,8 +97,8 @@ class AsyncSubscription(Generic[T]):
         ready = self._ready
         if not ready:
             await self._fill(BATCH, None)
-            if not ready:
-                raise StopAsyncIteration
+        if not ready or self._follower.stopped:
+            raise StopAsyncIteration
         # What `_take` does; a call more for each event would show.
         row = ready.popleft()
         self._position = row[0] if ready else self._follower.position
@@ -121,7 +124,7 @@ class AsyncSubscription(Generic[T]):
         if not self._ready:
             await self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit:
+        while self._ready and len(items) < limit and not self._follower.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -139,7 +142,7 @@ class AsyncSubscription(Generic[T]):
         return row
 
     def stop(self) -> None:
-        """End it, from any thread or task: who waits gets no more events."""
+        """End it, from any thread or task: no more events are handed out."""
         self._follower.stopped = True
         self._follower.wakeup.set()
 
@@ -167,7 +170,8 @@ class AsyncSubscription(Generic[T]):
         return None
 
     def _stand(self, position: int) -> None:
-        self._follower.position = self._position = position
+        self._position = position
+        self._follower.position = self._follower.handed = position
         self._begun = True
 
     async def _prepare(self) -> None:
@@ -182,6 +186,8 @@ class AsyncSubscription(Generic[T]):
         if start != "now" and start > 0 and feed.live and start <= feed.end:
             return start
         head = await self._reader.page_head()
+        if head.timeline is None:
+            raise standby_error()
         if start == "now":
             return head.head
         if start == 0:
@@ -203,6 +209,7 @@ class AsyncSubscription(Generic[T]):
                 raise follower.failed
             rows, pause = await self._next_rows(most)
             if rows:
+                self._position = min(self._position, rows[0][0] - 1)
                 self._ready.extend(rows)
                 return
             if pause == 0.0:
@@ -216,7 +223,7 @@ class AsyncSubscription(Generic[T]):
                 pause = remaining if pause is None else min(pause, remaining)
             await follower.wakeup.wait(pause)
         if self._begun:
-            self._position = max(self._position, follower.position)
+            self._position = follower.position
 
     async def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
         """What is there; or nothing, and how long to wait for a wake-up (None: for ever)."""
@@ -246,6 +253,8 @@ class AsyncSubscription(Generic[T]):
             if not follower.stopped:
                 raise
             return [], 0.0
+        if found.rows:
+            follower.handed = found.rows[-1][0]
         moved = found.complete_to > follower.position
         follower.position = max(follower.position, found.complete_to)
         self._size.learn(found.rows)

@@ -25,6 +25,8 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import deque
+from datetime import datetime
 
 import psycopg
 
@@ -33,11 +35,20 @@ from pgmem._async.database import AsyncDatabase
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.listener import AsyncListener
 from pgmem._compat import AWorker, Lock, asleep
-from pgmem.errors import NotOpen, PgmemError, Unavailable
-from pgmem.ops.columns import POSITION, STATE_KEY, STATE_VERSION
+from pgmem.errors import NotOpen, PgmemError
+from pgmem.ops.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
 from pgmem.ops.faults import translate
 from pgmem.ops.frontier import Frontier, Watch, read_writers
-from pgmem.ops.page import PageSize, open_letter, read_tail, rewritten_error
+from pgmem.ops.page import (
+    PageSize,
+    lost_error,
+    open_letter,
+    read_newest,
+    read_recorded,
+    read_tail,
+    rewritten_error,
+    standby_error,
+)
 from pgmem.ops.tail import Tail, Taken
 
 log = logging.getLogger("pgmem")
@@ -48,11 +59,14 @@ GAP_PATIENCE = 0.005
 """Seconds that a gap may close by itself before the lock table is asked: most do."""
 GAP_WARNING = 10.0
 LOOK_LATER = 0.002
-"""Seconds that the look behind a letter may wait, while such looks find nothing."""
+LOOK_LATEST = 0.01
+"""Seconds that the look behind a letter may wait, at first and at most, while such looks find
+nothing: then one look serves several letters."""
+VERIFIED_EVENTS = 5_000
 BUSY_EVENTS = 8
-BUSY_SHARE = 2.0
-"""Looks that find many events leave the server alone for so many times as long as they took."""
-BUSY_LAST = 0.02
+BUSY_SHARE = 1.0
+"""Looks that find many events leave the server alone for as long as they took."""
+BUSY_LAST = 0.003
 POLL_FIRST = 0.05
 UNANNOUNCED = 3
 RETRY_FIRST, RETRY_LAST = 0.02, 1.0
@@ -88,17 +102,20 @@ class AsyncTailer:
         self._worker: AWorker | None = None
         self._closing = False
         self._tail: Tail | None = None
+        self._begun = False
         self._head = 0
         self._size = PageSize()
         self._gap_pause = GAP_FIRST
         self._gap_since = 0.0
         self._gap_told = 0
         self._fruitful = True
+        self._look_later = LOOK_LATER
         self._poll_pause = safety_poll
         self._by_poll = False
         self._unannounced = 0
         self._told_polling = False
         self._lost_at = 0.0
+        self._given: deque[tuple[int, datetime]] = deque(maxlen=VERIFIED_EVENTS)
 
     def start(self) -> None:
         """Follow, if that is not so already.
@@ -113,7 +130,8 @@ class AsyncTailer:
             if self._closing:
                 raise NotOpen("follow the log: this memory was closed")
             if self._worker is None or not self._worker.alive:
-                self._tail = None
+                self._tail, self._begun = None, False
+                self._given.clear()
                 self._worker = AWorker(self._run, "pgmem-tailer")
 
     async def close(self) -> None:
@@ -137,6 +155,7 @@ class AsyncTailer:
                     # Whatever followed the beginning of a session was a success.
                     failures = failures + 1 if self._lost_at else 1
                     self._lose(error)
+                    self._forget()
                     await self._listener.disconnect()
                     pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
                     await asleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
@@ -163,6 +182,15 @@ class AsyncTailer:
                     " ".join(str(error).split()) or type(error).__name__,
                 )
 
+    def _forget(self) -> None:
+        """Go back to what is certain even if the server has crashed."""
+        self._tail = self._tail and self._tail.forgotten()
+        certain = self._tail.position if self._tail else None
+        self._feed.rewind(certain)
+        self._frontier.forget(certain or 0)
+        self._head = certain or 0
+        self._gap_since = 0.0
+
     async def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
         history = await self._listener.connect()
@@ -174,6 +202,7 @@ class AsyncTailer:
             self._refuse_standby()
         if not self._database.hears:
             self._tell_polling("this role may not read the doorbell's channel")
+        await self._verify()
         if self._lost_at and self._tail is not None:
             log.warning(
                 "the feed is back at %s after %.1f s: nothing was skipped",
@@ -188,16 +217,23 @@ class AsyncTailer:
                 await self._rest(self._tail)
                 await self._hear(self._tail)
 
+    async def _verify(self) -> None:
+        """Look whether what was given out is still there: a crash may have lost its end."""
+        if self._given and not await self._listener.run(read_recorded(self._given)):
+            raise lost_error(self._database.history, self._given[-1][0])
+
     def _refuse_standby(self) -> None:
-        if self._tail is not None:
+        if self._begun:
+            # A failover is under way: whoever follows already waits for its end.
             raise psycopg.OperationalError("the server is a standby now")
-        raise Unavailable(
-            f"{self._database.where} is a hot standby: nobody rings there, and nobody can tell "
-            f"which positions are final. Subscribe at the primary; memory.events.read works here"
-        )
+        raise standby_error()
 
     async def _begin(self) -> None:
         """Find a position below which everything is final, and follow from there."""
+        if self._cache is not None:
+            # What changes below that position is not observed.
+            self._cache.fresh_until = 0.0
+            self._cache.flush()
         watch = Watch()
         writers = await self._listener.run(read_writers())
         self._head = target = writers.head
@@ -207,7 +243,11 @@ class AsyncTailer:
             # Subscriptions that read by themselves may have found it out before us.
             if self._frontier.position >= target:
                 self._tail = Tail(self._frontier.position)
+                # Followers may have read these by themselves.
+                newest = await self._listener.run(read_newest(self._tail.position))
+                self._given.extend(newest)
                 self._feed.begin(self._tail.position)
+                self._begun = True
                 self._lost_at = 0.0
                 return
             await self._listener.wait(pause)
@@ -231,6 +271,7 @@ class AsyncTailer:
         if page.head.trimmed is not None:
             # Retention overtook us. Each follower finds out by itself whether it misses events.
             self._tail = None
+            self._feed.live = False
             return False
         before = tail.position
         new = len(page.rows)
@@ -238,6 +279,7 @@ class AsyncTailer:
         self._size.learn(page.rows)
         self._give(tail, taken)
         self._fruitful = new > 0
+        self._look_later = LOOK_LATER if new else min(LOOK_LATEST, self._look_later * 1.5)
         self._judge_bell(heard, found=new > 0)
         if tail.gaps:
             if tail.position > before or not self._gap_since:
@@ -257,6 +299,7 @@ class AsyncTailer:
             for row in taken.seen:
                 if row[STATE_KEY] is not None:
                     self._cache.observe(row[STATE_KEY], row[STATE_VERSION], row[POSITION])
+        self._given.extend((row[POSITION], row[RECORDED_AT]) for row in taken.final)
         if taken.final or tail.position != self._feed.end:
             self._feed.add(taken.final, tail.position)
         self._frontier.raise_to(tail.position)
@@ -293,7 +336,7 @@ class AsyncTailer:
             if self._fruitful or not rows:
                 return
             now = time.monotonic()
-            deadline = deadline or now + LOOK_LATER
+            deadline = deadline or now + self._look_later
             if now >= deadline:
                 return
             self._listener.heard = False

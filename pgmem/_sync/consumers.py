@@ -20,7 +20,6 @@ One `ConsumerLease` is one time of holding::
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -84,10 +83,12 @@ class Consumers:
 
         Args:
             name: its name, 1 to 512 bytes.
-            after: the position to go on from: the events above it come next. None keeps it.
+            after: the position to go on from: the events above it come next. None keeps it,
+                but for a position that the log does not reach any more: then its head.
 
         Raises:
             ConsumerNotFound: there is none of that name.
+            InvalidOption: `after` is above the last position of the log.
             OutcomeUnknown: the connection was lost under way; reset it again.
         """
         self._runner.run(ops.reset(name, after=after))
@@ -157,6 +158,7 @@ class ConsumerLease:
         self._held: ops.Held | None = None
         self._released = False
         self._sure_until = 0.0
+        self._warned = False
         self._stop = Wakeup()
         self._worker: Worker | None = None
         self._losing = Lock()
@@ -269,7 +271,7 @@ class ConsumerLease:
         why = "its row is locked"
         try:
             if self._runner.run(ops.renew(self._held, lease=self._lease)):
-                self._sure_until = before + self._lease
+                self._sure_until, self._warned = before + self._lease, False
                 return interval
         except (LeaseLost, HistoryRewritten) as error:
             self._lose(error)
@@ -279,14 +281,14 @@ class ConsumerLease:
         except (PgmemError, psycopg.Error, OSError) as error:
             why = str(error)
         # Ours until somebody takes over, and only the server knows: so never give up.
-        late = time.monotonic() > self._sure_until
-        log.log(
-            logging.WARNING if late else logging.DEBUG,
-            "the lease of the consumer %r was not renewed%s: %s",
-            self._name,
-            " and may have run out" if late else "",
-            why,
-        )
+        if time.monotonic() > self._sure_until and not self._warned:
+            self._warned = True
+            log.warning(
+                "the lease of the consumer %r could not be renewed and has run out; it is ours "
+                "until another one takes over: %s",
+                self._name,
+                why,
+            )
         return min(interval, RETRY)
 
     def _lose(self, error: LeaseLost | HistoryRewritten) -> None:

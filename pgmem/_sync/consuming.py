@@ -113,7 +113,7 @@ class ConsumerSubscription(Subscription[T]):
 
     def _prepare(self) -> None:
         """Whoever asks for more has handled what was handed out before."""
-        self._handled = self._position
+        self._handled = self.position
         if self._auto_commit and self._begun:
             self._commit_quietly(self._handled)
 
@@ -165,9 +165,9 @@ class ConsumerSubscription(Subscription[T]):
                 f"after the first event was handed out"
             )
         if transaction is None:
-            self._store(self._position)
+            self._store(self.position)
         else:
-            self._lease.commit(self._position, transaction._runner)
+            self._lease.commit(self.position, transaction._runner)
 
     def __exit__(
         self,
@@ -176,8 +176,9 @@ class ConsumerSubscription(Subscription[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._auto_commit and self._begun and self._follower.failed is None:
-                self._commit_quietly(self._position if error is None else self._handled)
+            usable = self._begun and not self._closed and self._follower.failed is None
+            if self._auto_commit and usable:
+                self._commit_quietly(self.position if error is None else self._handled)
         finally:
             self.close()
 

@@ -64,6 +64,8 @@ class Database:
 
     Attributes:
         history: the history of the log that this memory was opened on.
+        pooled: whether a pooler stands between.
+        sessions: how many connections the pool has made.
     """
 
     def __init__(
@@ -77,10 +79,11 @@ class Database:
         listen_conninfo: str | None = None,
     ) -> None:
         self.conninfo = conninfo
-        # Who gives a way to listen beside the pooler has a pooler.
-        self.pooled = listen_conninfo is not None
+        # Who gives a way to listen beside the pooler has a pooler; others are probed for one.
+        self.pooled = self._listens_beside = listen_conninfo is not None
         self.history = History(0, None)
         self._found: History | None = None
+        self.sessions = 0
         self.schema = schema
         self.relaxed = relaxed
         self.timeout = timeout
@@ -101,8 +104,6 @@ class Database:
             where=self.where,
             sizes=sizes,
             timeout=timeout,
-            # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
-            prepare=not self.pooled,
             on_connect=self._meet,
         )
         self.acquire = self._links.acquire
@@ -124,7 +125,8 @@ class Database:
         if self._links.opened:
             raise NotOpen("open() was called twice: one Memory is opened once")
         self._handshake()
-        self._links.open()
+        # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
+        self._links.open(prepare=not self.pooled)
 
     def close(self) -> None:
         """Close every connection."""
@@ -149,6 +151,7 @@ class Database:
             raise translate(error, op.action) from None
 
     def _meet(self, link: psycopg.Connection[Any]) -> None:
+        self.sessions += 1
         self.meet(self._read_history(link))
 
     def meet(self, history: History) -> None:
@@ -206,7 +209,8 @@ class Database:
                 f"{self.where} has no pgmem tables in the schema {self.schema!r}: run {advice}, "
                 f"or give the schema= that they are in"
             )
-        revision, server = rows[0]
+        revision, server, session = rows[0]
+        self.pooled = self._listens_beside or session != link.info.backend_pid
         if server < MINIMUM_SERVER:
             raise SchemaError(f"{self.where} runs PostgreSQL {server // 10000}: 15 is the oldest")
         if revision < SCHEMA_REVISION:
@@ -242,6 +246,11 @@ class Database:
     def params(self, op: Op[Any]) -> dict[str, Any]:
         """The parameters of an op's statement."""
         return op.params if op.again is Again.READS else {**op.params, "channel": self._channel}
+
+    @property
+    def listens_pooled(self) -> bool:
+        """Whether the listener's connection goes through a pooler."""
+        return self.pooled and not self._listens_beside
 
     @property
     def hears(self) -> bool:

@@ -41,6 +41,7 @@ class Follower:
         self.position = position
         self.place = -1  # index of the next event in the feed, counted from its beginning
         self.floor = 0  # events up to here are not for it: it began above the feed's end
+        self.handed = position  # the last event that it took, or where it began
         self.waiting = False
         self.wakeup = Wakeup()
         self.failed: Exception | None = None
@@ -65,6 +66,7 @@ class Feed:
     Attributes:
         live: whether a tailer feeds it.
         end: everything up to it has been added: final, and in order.
+        rewinds: how often `end` was taken back.
     """
 
     def __init__(self) -> None:
@@ -74,6 +76,7 @@ class Feed:
         self._bytes = 0
         self._start = 0
         self.end = 0
+        self.rewinds = 0
         self.live = False
         self._followers: set[Follower] = set()
 
@@ -92,6 +95,19 @@ class Feed:
             for follower in self._followers:
                 follower.place = -1
         self.wake()
+
+    def rewind(self, position: int | None) -> None:
+        """The server may have crashed: certain are the events, and `position` of the last one.
+
+        What lies behind it was void, and may become events. None: nothing is certain, and who
+        follows reads by itself until `begin`.
+        """
+        with self._lock:
+            self.rewinds += 1
+            self.end = min(self.end, position or 0)
+            self.live = self.live and position is not None
+            for follower in self._followers:
+                follower.position = max(min(follower.position, self.end), follower.handed)
 
     def enter(self, follower: Follower) -> None:
         """Follow from now on."""
@@ -177,6 +193,8 @@ class Feed:
             reached = self.end if offset == len(rows) else rows[offset - 1][0]
             follower.position = max(follower.position, reached)
             follower.waiting = not taken
+            if taken:
+                follower.handed = taken[-1][0]
             return taken
 
     def _join(self, follower: Follower) -> bool:

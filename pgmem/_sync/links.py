@@ -97,7 +97,6 @@ class Links:
         where: the server, for messages.
         sizes: the least and the most connections.
         timeout: seconds to wait for one.
-        prepare: whether statements are prepared.
         on_connect: is called with each new connection.
     """
 
@@ -108,14 +107,9 @@ class Links:
         where: str,
         sizes: tuple[int, int],
         timeout: float,
-        prepare: bool,
         on_connect: Callable[[psycopg.Connection[Any]], None],
     ) -> None:
-        self._options = {
-            **options,
-            "autocommit": True,
-            "prepare_threshold": 1 if prepare else None,
-        }
+        self._options = options
         self._on_connect = on_connect
         self._where = where
         self._sizes = sizes
@@ -131,8 +125,11 @@ class Links:
         """Whether `open` was called, and `close` not yet."""
         return self._pool is not None
 
-    def open(self) -> None:
+    def open(self, *, prepare: bool) -> None:
         """Make the least number of connections.
+
+        Args:
+            prepare: whether statements are prepared on them.
 
         Raises:
             Unavailable: not so many in time.
@@ -141,7 +138,11 @@ class Links:
         pool = ConnectionPool(
             "",
             connection_class=Link,
-            kwargs=self._options,
+            kwargs={
+                **self._options,
+                "autocommit": True,
+                "prepare_threshold": 1 if prepare else None,
+            },
             min_size=least,
             max_size=most,
             timeout=self._timeout,

@@ -99,15 +99,18 @@ class Listener:
             psycopg.Error: the server refused.
         """
         database = self._database
-        options = {**database.listen_options, **_KEEPALIVE}
-        link = ListeningLink.connect(**options, autocommit=True, prepare_threshold=1)
+        patience = {"connect_timeout": max(2, int(PATIENCE))}
+        options = {**database.listen_options, **_KEEPALIVE, **patience}
+        prepare = None if database.listens_pooled else 1
+        link = ListeningLink.connect(**options, autocommit=True, prepare_threshold=prepare)
         self._link = link
         link.prepare_for_use()
         link.add_notify_handler(self._hear)
-        if database.hears:
+        history = self.run(read_history())
+        if database.hears and history.timeline is not None:  # A standby refuses to LISTEN.
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
             link.execute(listen, prepare=False)
-        return self.run(read_history())
+        return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
         self.heard = True

@@ -95,6 +95,11 @@ class PoolRunner:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def sessions(self) -> int:
+        """How many connections were made: a new one may lead to a server that has crashed."""
+        return self._database.sessions
+
     def run(self, op: Op[T]) -> T:
         """Run one op, again where that is safe.
 

@@ -258,12 +258,19 @@ def reset(name: str, *, after: int | None) -> Op[None]:
 
     Raises (from `parse`):
         ConsumerNotFound: there is none of that name.
+        InvalidOption: the log does not reach so far.
     """
 
     def parse(rows: Sequence[Row]) -> None:
-        if not rows:
+        position, head, found = rows[0][:3]
+        if not found:
             raise ConsumerNotFound(
                 f"there is no consumer {name!r}: consumers.list() tells which there are"
+            )
+        if position is None:
+            raise InvalidOption(
+                f"reset the consumer {name!r} to {after}: the last position of the log is {head}; "
+                f"what comes next would be skipped. Give a position up to that one"
             )
 
     if after is not None:
@@ -292,10 +299,13 @@ def delete(name: str) -> Op[bool]:
 
 def _refuse_lost(verb: str, held: Held, row: Row, position: int) -> None:
     """Raise if what came back shows that the consumer is not ours any more."""
-    _, token, _, owner, lease_until, *present = row[:7]
+    _, token, _, owner, lease_until, *histories = row[:9]
+    stored, present = histories[:2], histories[2:]
     if list(held.history) != present:
         raise _rewritten(verb, held.name, position, held.history, present)
     if token == held.token:
+        if stored != present:
+            raise _rewritten(verb, held.name, position, stored, present)
         return
     if token is None:
         state = "it was deleted, and its position with it"

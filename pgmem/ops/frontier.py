@@ -48,7 +48,8 @@ class Writers(NamedTuple):
 
 
 class Frontier:
-    """What one process knows about finality. It only ever grows.
+    """What one process knows about finality. It grows for as long as the server does not crash:
+    a position that was void may be drawn again after that.
 
     Attributes:
         position: everything up to it is final.
@@ -60,6 +61,10 @@ class Frontier:
     def raise_to(self, position: int) -> None:
         """Everything up to `position` is known to be final."""
         self.position = max(self.position, position)
+
+    def forget(self, position: int = 0) -> None:
+        """Only what is up to `position` is still certain: the server may have crashed."""
+        self.position = min(self.position, position)
 
     def follow(self, positions: Iterable[int]) -> None:
         """Go on over visible positions, in order, for as long as none is missing."""

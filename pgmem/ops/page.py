@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
-from pgmem.errors import HistoryRewritten, PositionTrimmed
+from pgmem.errors import HistoryRewritten, PositionTrimmed, Unavailable
 from pgmem.models import History
 from pgmem.ops import Op, Row
 from pgmem.ops.columns import (
@@ -36,11 +36,17 @@ NEVER = "infinity"
 """The reader begins at whatever there is: tell of nothing that was trimmed."""
 
 _LETTER_FORM = 1
-_NONE: type = type(None)
-_LETTER_COLUMNS: tuple[tuple[type, ...], ...] = (
-    (int,), (str,), (int, _NONE), (str,), (str,), (str, _NONE), (str, _NONE), (str,),
-    (str, _NONE), (int, _NONE), (bool, _NONE), (str, _NONE), (str, _NONE),
+_TEXT: set[type] = {str}
+_TEXT_OR_NULL: set[type] = {str, type(None)}
+_NUMBER: set[type] = {int}
+_NUMBER_OR_NULL: set[type] = {int, type(None)}
+_LETTER_COLUMNS: tuple[set[type], ...] = (
+    _NUMBER, _TEXT, _NUMBER_OR_NULL, _TEXT, _TEXT, _TEXT_OR_NULL, _TEXT_OR_NULL, _TEXT,
+    _TEXT_OR_NULL, _NUMBER_OR_NULL, {bool, type(None)}, _TEXT_OR_NULL, _TEXT_OR_NULL,
 )  # fmt: skip
+
+NEWEST = 1_000
+"""So many of the newest positions are remembered when following begins."""
 
 PAGE_BYTES = 4 * 1024 * 1024
 PAGE_FIRST, PAGE_MOST = 200, 2_000
@@ -106,6 +112,8 @@ def read_tail(after: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: 
         limit: at most so many events behind `after`.
         late: at most so many events in the gaps: the first ones.
     """
+    if not gaps:
+        return read_page(Selection(after=after), limit=max(1, limit), since=ALWAYS)
     return Op(
         "event_tail",
         {
@@ -129,6 +137,49 @@ def read_history() -> Op[History]:
         {},
         lambda rows: History(*rows[0]),
         "see which history the log has",
+    )
+
+
+def read_recorded(known: Sequence[tuple[int, datetime]]) -> Op[bool]:
+    """See whether the log still holds these events, and no others between them.
+
+    Args:
+        known: position and `recorded_at` of each, in order.
+    """
+
+    def parse(rows: Sequence[Row]) -> bool:
+        trimmed = rows[0][2]
+        kept = [event for event in known if event[0] > trimmed]
+        return kept == [row[:2] for row in rows[1:] if row[0] > trimmed]
+
+    return Op(
+        "event_recorded",
+        {"low": known[0][0], "high": known[-1][0]},
+        parse,
+        "see whether the log still holds what was read",
+    )
+
+
+def read_newest(position: int) -> Op[list[tuple[int, datetime]]]:
+    """Position and `recorded_at` of the newest events up to a position, in order."""
+    return Op(
+        "event_recorded",
+        {"low": max(1, position - NEWEST + 1), "high": position},
+        lambda rows: [(row[0], row[1]) for row in rows[1:]],
+        "read when the newest events were recorded",
+    )
+
+
+def lost_error(history: History, position: int) -> HistoryRewritten:
+    """The error of a reader that was given events which the log does not hold any more."""
+    return HistoryRewritten(
+        f"events up to position {position} were read, and the log does not hold all of them any "
+        f"more: the server has crashed, and lost what was committed with durability='relaxed' (or "
+        f"synchronous_commit off) shortly before. Their positions stand for others now. Compare "
+        f"what you have done since, and subscribe again from where the two still agree",
+        position=position,
+        expected=history,
+        found=history,
     )
 
 
@@ -157,6 +208,14 @@ def rewritten_error(
         position=position,
         expected=known,
         found=found,
+    )
+
+
+def standby_error() -> Unavailable:
+    """The error of who would follow the log where that cannot be done."""
+    return Unavailable(
+        "follow the log: this server is a hot standby: nobody rings there, and nobody can tell "
+        "which positions are final. Subscribe at the primary; memory.events.read works here"
     )
 
 

@@ -50,10 +50,12 @@ class Tail:
         position: everything up to it is final, and was given out.
         seen: everything up to it was looked at; what was not there is in `gaps`.
         gaps: ranges of positions that were not visible, in order.
+        last_event: the last event that was given out; None if there was none yet.
     """
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, last_event: int | None = None) -> None:
         self.position = position
+        self.last_event = last_event
         self.seen = position
         self.gaps: list[tuple[int, int]] = []
         self._pending: list[Row] = []
@@ -73,8 +75,17 @@ class Tail:
         """
         if row[0] != self.seen + 1 or self.gaps:
             return False
-        self.position = self.seen = row[0]
+        self.position = self.seen = self.last_event = row[0]
         return True
+
+    def forgotten(self) -> Tail | None:
+        """The tail as it is known when the server may have crashed; None if nothing is.
+
+        A position that was drawn, but never committed, may be drawn again after a crash: only a
+        commit makes the sequence's progress durable. What was void may become an event, so only
+        the events themselves are certain.
+        """
+        return None if self.last_event is None else Tail(self.last_event, self.last_event)
 
     def observe(self, writers: Writers) -> None:
         """Take in who writes. What the next look does not find of what is resolved now is void."""
@@ -119,13 +130,19 @@ class Tail:
         if not self.gaps:
             self._watch, self._void_to = Watch(), 0
             self.position, self._pending, self._pending_bytes = self.seen, [], 0
+            self._note_last(pending)
             return Taken(seen, pending)
         first_gap = self.gaps[0][0]
         self.position = first_gap - 1
         final = pending[: bisect_left(pending, (first_gap,))]
         del pending[: len(final)]
         self._pending_bytes -= sum(map(row_bytes, final))
+        self._note_last(final)
         return Taken(seen, final)
+
+    def _note_last(self, final: Sequence[Row]) -> None:
+        if final:
+            self.last_event = final[-1][0]
 
 
 def _above(void_to: int, gaps: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:

@@ -17,6 +17,7 @@ moved AS (
     RETURNING token
 )
 SELECT moved.token, current.token, current.position, current.owner, current.lease_until,
+       current.system_identifier, current.timeline,
        present.system_identifier, present.timeline, {commit}
 FROM present
 LEFT JOIN moved ON true

@@ -21,6 +21,7 @@ renewed AS (
     RETURNING token
 )
 SELECT renewed.token, current.token, current.position, current.owner, current.lease_until,
+       current.system_identifier, current.timeline,
        present.system_identifier, present.timeline, {commit}
 FROM present
 LEFT JOIN renewed ON true

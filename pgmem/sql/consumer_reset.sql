@@ -1,12 +1,23 @@
 -- Accept the present history of the log for a consumer, move it if told to, and fence off whoever
--- holds it.
+-- holds it. A position that the log does not reach (its end was lost) comes down to the head:
+-- events that are still to come would be skipped.
 WITH present AS MATERIALIZED (
 {include history}
+),
+head AS MATERIALIZED (
+    SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS position
+    FROM {schema}.events_position_seq
+),
+moved AS (
+    UPDATE {schema}.consumers AS held
+    SET token = nextval({consumer_tokens}), owner = NULL, lease_until = NULL,
+        position = coalesce(%(after)s::bigint, least(held.position, head.position)),
+        updated_at = clock_timestamp(),
+        system_identifier = present.system_identifier, timeline = present.timeline
+    FROM present, head
+    WHERE held.name = %(name)s AND coalesce(%(after)s::bigint, 0) <= head.position
+    RETURNING held.position
 )
-UPDATE {schema}.consumers AS held
-SET token = nextval({consumer_tokens}), owner = NULL, lease_until = NULL,
-    position = coalesce(%(after)s::bigint, held.position), updated_at = clock_timestamp(),
-    system_identifier = present.system_identifier, timeline = present.timeline
-FROM present
-WHERE held.name = %(name)s
-RETURNING held.position, {commit}
+SELECT moved.position, head.position,
+       EXISTS (SELECT FROM {schema}.consumers WHERE name = %(name)s), {commit}
+FROM head LEFT JOIN moved ON true

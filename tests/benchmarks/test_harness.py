@@ -8,7 +8,7 @@ import time
 import pytest
 
 from benchmarks import harness
-from benchmarks.audit import Faults, compare, compare_counts
+from benchmarks.audit import Faults, compare, compare_counts, compare_each
 from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
 
 
@@ -128,6 +128,56 @@ def test_a_limit_holds_for_a_further_figure():
         assert harness.run(scenario(arm, limits=asked)).verdicts()[0].met is met
 
 
+def figured(name, figures, value=1.0):
+    left = iter(figures)
+    return Arm(name, lambda: Sample(value, figures={"p99": next(left)}))
+
+
+def test_a_further_figure_may_be_compared_in_place_of_the_arms_own():
+    asked = [
+        Comparison("arm", "base", at_most=1.0),
+        Comparison("arm", "base", at_most=1.2, figure="p99"),
+        Comparison("arm", "base", at_least=9.0, or_value=20.0, figure="p99"),
+    ]
+    # The machine gets ten times slower half way: the ratio of p99 is made within the rounds too.
+    bases = [10.0] * 6 + [100.0] * 5
+    arms = figured("arm", [1.5 * base for base in bases]), figured("base", bases)
+    own, p99, or_value = harness.run(scenario(*arms, comparisons=asked)).verdicts()
+    assert (own.question, own.ratio.median, own.met) == ("arm / base", 1.0, True)
+    assert p99.question == "arm / base, p99"
+    assert p99.ratio == harness.Interval(1.5, 1.5, 1.5)
+    assert p99.met is False
+    assert or_value.met is True  # by the arm's p99, not by its own figure
+
+
+def test_a_figure_that_an_arm_does_not_have_is_an_error():
+    arms = figured("arm", [1.0] * 11), fixed("base", [1.0] * 11)
+    result = harness.run(scenario(*arms, comparisons=[Comparison("arm", "base", figure="p99")]))
+    with pytest.raises(KeyError, match="p99"):
+        result.verdicts()
+
+
+def test_a_limit_that_holds_always_takes_the_worst_round():
+    for always, met, shown in ((False, True, 1.0), (True, False, 3.0)):
+        arm = figured("arm", [9.0, *[1.0] * 9, 3.0])  # the first one warms up
+        asked = [Limit("arm", "p99", 2.0, always=always)]
+        (verdict,) = harness.run(scenario(arm, limits=asked)).verdicts()
+        assert (verdict.met, verdict.ratio.median) == (met, shown)
+        assert ("every round" in verdict.target) is always
+
+
+@pytest.mark.parametrize(
+    ("share", "value"), [(0.0, 1), (0.5, 50), (0.99, 99), (0.991, 100), (1.0, 100)]
+)
+def test_percentiles(share, value):
+    assert harness.percentile(range(100, 0, -1), share) == value
+
+
+def test_the_percentile_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="nothing"):
+        harness.percentile([], 0.5)
+
+
 def test_a_scenario_that_compares_what_is_not_there_is_refused():
     with pytest.raises(ValueError, match="other"):
         scenario(fixed("arm", []), comparisons=[Comparison("arm", "other")])
@@ -148,6 +198,22 @@ def test_a_scenario_that_compares_what_is_not_there_is_refused():
 )
 def test_what_became_of_the_events(found, faults):
     assert compare([1, 2, 3, 4], found) == faults
+
+
+@pytest.mark.parametrize(
+    ("found", "faults"),
+    [
+        ([1, 11, 2, 12, 3], Faults()),
+        ([11, 12, 1, 2, 3], Faults()),
+        ([1, 11, 2, 3], Faults(lost=1)),
+        ([1, 11, 11, 2, 12, 3], Faults(duplicated=1)),
+        ([1, 12, 2, 11, 3], Faults(reordered=1)),
+        ([1, 11, 2, 12, 3, 99], Faults(duplicated=1)),
+        ([], Faults(lost=5)),
+    ],
+)
+def test_what_became_of_the_events_of_several_writers(found, faults):
+    assert compare_each([[1, 2, 3], range(11, 13)], found) == faults
 
 
 def test_what_became_of_the_events_by_counts():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pgmem import Event
 from pgmem.errors import HistoryRewritten
 from pgmem.models import History
 from pgmem.ops import consumers as ops
@@ -14,6 +15,8 @@ REWRITES = ["timeline = timeline + 1", "system_identifier = system_identifier - 
 
 @pytest.mark.parametrize("rewrite", REWRITES)
 async def test_a_position_from_another_history_is_refused(both, database_url, rewrite):
+    for _ in range(3):
+        await both.events.append("payments", Event(type="t"))
     first = await Lease(both).acquired()
     present = first.history
     await first.commit(3)
@@ -44,16 +47,27 @@ async def test_history_is_the_servers(both, database_url):
     await lease.release()
 
 
-async def test_a_living_holder_is_refused_too(both):
-    """As after a failover: the connection is new, the server's history is another."""
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_living_holder_is_refused_too(both, database_url, stored):
+    """As after a failover: the connection is new, the server's history is another.
+
+    With `stored`, the server has the row as the holder made it; without, only the holder is old.
+    """
     lease = await Lease(both, lease=0.3).acquired()
-    other = lease.history._replace(timeline=lease.history.timeline + 1)
+    present = lease.history
+    other = present._replace(timeline=present.timeline + 1)
+    if stored:
+        sql(database_url, "UPDATE pgmem.consumers SET timeline = timeline + 1")
     lease.raw._held = lease._held._replace(history=other)
     await until(lambda: lease.losses)
     assert isinstance(lease.lost, HistoryRewritten)
     with pytest.raises(HistoryRewritten) as refused:
         await lease.commit(8)
-    assert refused.value.position == 8
+    assert (refused.value.position, refused.value.expected, refused.value.found) == (
+        8,
+        other,
+        present,
+    )
     assert (await both.consumers.get("billing")).position == 0
     assert len(lease.losses) == 1
 
@@ -63,5 +77,7 @@ async def test_a_row_of_another_history_does_not_match_an_equal_token(both, data
     lease = await Lease(both).acquired()
     await lease.stop_renewing()
     sql(database_url, "UPDATE pgmem.consumers SET timeline = timeline + 1")
-    assert not await awaited(plain(both)._runner.run(ops.renew(lease._held, lease=1.0)))
+    for op in (ops.renew(lease._held, lease=1.0), ops.commit(lease._held, 1, lease=1.0)):
+        with pytest.raises(HistoryRewritten):
+            await awaited(plain(both)._runner.run(op))
     assert not await awaited(plain(both)._runner.run(ops.release(lease._held)))

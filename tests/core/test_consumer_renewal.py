@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pgmem import AsyncMemory, Memory
-from pgmem.errors import LeaseLost
+from pgmem.errors import LeaseLost, NotOpen
 from pgmem.ops import consumers as ops
 from tests.support.consumers import (
     Lease,
@@ -156,6 +156,25 @@ class TestReleasing:
                 other.rollback()
             assert (await memory.consumers.get("billing")).position == 0
             await (await Lease(memory).acquired()).release()
+
+    async def test_released_while_it_waits_to_acquire(self, form, database_url):
+        async with form.memory() as memory:
+            first = await Lease(memory, lease=0.1).acquired()
+            await first.stop_renewing()
+            with psycopg.connect(database_url) as other:
+                other.execute("UPDATE pgmem.consumers SET position = 1")
+                await asyncio.sleep(0.2)
+                lease = Lease(memory)
+                if form.name == "async":
+                    waiting = asyncio.create_task(lease.try_acquire())
+                else:
+                    waiting = asyncio.create_task(asyncio.to_thread(lease.raw.try_acquire))
+                await until(lambda: waits_for_a_row(database_url))
+                await lease.release()
+            with pytest.raises(NotOpen):
+                await waiting
+            found = await memory.consumers.get("billing")
+            assert (found.position, found.lease_until) == (1, None)
 
     def test_a_loop_that_closes_ends_the_renewal(self, database_url):
         async def forget():

@@ -100,7 +100,8 @@ class TestAcquiring:
             await old.commit(2)
         assert isinstance(old.lost, LeaseLost)
         assert old.losses == [old.lost]
-        await old.release()  # must not end the new holder's lease
+        await old.release()  # must not end the new holder's lease, nor must a late one
+        assert await awaited(plain(both)._runner.run(ops.release(old._held)))
         assert await Lease(both).try_acquire() is not None
         await new.commit(1)
         await new.release()
@@ -286,7 +287,21 @@ class TestVerbs:
         await (await Lease(both).acquired()).release()
         assert (await both.consumers.get("billing")).lag == 0
 
+    async def test_reset_above_the_log_is_refused_and_a_lost_end_is_not_kept(self, both):
+        for _ in range(3):
+            await both.events.append("payments", Event(type="t"))
+        old = await Lease(both).acquired()
+        await old.commit(9)  # Of a log whose end was lost.
+        with pytest.raises(InvalidOption, match="last position of the log is 3"):
+            await both.consumers.reset("billing", after=4)
+        assert (await both.consumers.get("billing")).position == 9
+        await both.consumers.reset("billing")
+        assert (await both.consumers.get("billing")).position == 3
+        await old.release()
+
     async def test_reset_fences_the_holder_off_and_moves_back(self, both):
+        for _ in range(10):
+            await both.events.append("payments", Event(type="t"))
         old = await Lease(both).acquired()
         await old.commit(9)
         await both.consumers.reset("billing", after=4)

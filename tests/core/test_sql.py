@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import time
 
@@ -9,7 +10,8 @@ import psycopg
 import pytest
 
 from pgmem import sql
-from pgmem.ops import Op, dedupe, events, snapshots, state
+from pgmem.models import History
+from pgmem.ops import Op, consumers, dedupe, events, snapshots, state
 from pgmem.ops.frontier import read_positions
 from pgmem.ops.selection import Selection
 from pgmem.ops.state import Recording
@@ -83,13 +85,21 @@ def loaded(pg_server_url):
             "INSERT INTO pgmem.dedupe (kind, key) SELECT 'work', 'k' || n "
             "FROM generate_series(1, 20000) n"
         )
-        connection.execute("VACUUM ANALYZE pgmem.events, pgmem.state, pgmem.dedupe")
+        connection.execute(
+            "INSERT INTO pgmem.consumers (name, selection, position, system_identifier, timeline) "
+            "SELECT 'k' || n, '{}', 0, 1, 1 FROM generate_series(1, 20000) n"
+        )
+        connection.execute(
+            "VACUUM ANALYZE pgmem.events, pgmem.state, pgmem.dedupe, pgmem.consumers"
+        )
         yield connection
 
 
 def read(**selection) -> Op:
     return events.read(Selection(**selection), CODEC, limit=100)
 
+
+HELD = consumers.Held("k7", 7, 0, datetime.datetime(2026, 1, 1), History(1, 1))
 
 HOT = [
     (read(after=15000), "events_pkey"),
@@ -115,6 +125,10 @@ HOT = [
     (dedupe.claim("k7", owner="o", lease=5), "dedupe_pkey"),
     (dedupe.mark("k7", ttl=5), "dedupe_pkey"),
     (dedupe.complete("k7", token=1, result=1, ttl=5, max_bytes=99), "dedupe_pkey"),
+    (consumers.acquire("k7", {}, start=0, lease=5.0, owner="o"), "consumers_pkey"),
+    (consumers.renew(HELD, lease=5.0), "consumers_pkey"),
+    (consumers.commit(HELD, 9, lease=5.0), "consumers_pkey"),
+    (consumers.release(HELD), "consumers_pkey"),
     (snapshots.take(None, position=24990), "events_pkey"),
 ]
 

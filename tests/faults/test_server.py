@@ -15,28 +15,10 @@ import pytest
 
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
 from pgmem._sync.runners import Retry
-from pgmem.errors import OutcomeUnknown, PgmemError, Unavailable
+from pgmem.errors import OutcomeUnknown, Unavailable
 from pgmem.ops import events as ops
 from pgmem.ops.faults import is_full_queue
-
-
-def postmaster(server: EmbeddedPostgres) -> int:
-    return int((Path(server.data_dir) / "postmaster.pid").read_text().splitlines()[0])
-
-
-def reopened(folder, timeout=20):
-    """Start the server again; backends of the killed one may need a moment to go."""
-    deadline = time.monotonic() + timeout
-    while True:
-        server = EmbeddedPostgres(folder)
-        try:
-            server.start()
-        except PgmemError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-        else:
-            return server
+from tests.support.clusters import postmaster, reopened
 
 
 def test_every_acknowledged_append_survives_kill_9_of_the_server(tmp_path):

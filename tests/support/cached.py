@@ -20,8 +20,11 @@ def cache_of(memory):
 
 @asynccontextmanager
 async def fresh(form, most=100):
-    """A memory whose copies are always fresh enough."""
+    """A memory that does not follow the log, and whose copies are always fresh enough."""
     async with form.memory(cache=most) as memory:
+        stopped = inner(memory)._tailer.close()
+        if inspect.isawaitable(stopped):
+            await stopped
         cache_of(memory).fresh_until = math.inf
         yield memory
 

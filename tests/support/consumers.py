@@ -38,7 +38,12 @@ async def until(condition, seconds=20.0):
 
 
 def waits_for_a_row(url):
-    return sql(url, "SELECT 1 FROM pg_locks WHERE NOT granted")
+    """Whether a statement in this database waits for a lock."""
+    return sql(
+        url,
+        "SELECT 1 FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
 
 
 async def awaited(value):

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 FULL_VARIABLE = "PGMEM_TEST_FULL"
+
+
+FORMS = pytest.mark.parametrize("name", ["sync", "async"])
+"""A test of both forms, by the argument `name`."""
+SLOW_FORMS = pytest.mark.parametrize(
+    "name", ["sync", pytest.param("async", marks=pytest.mark.thorough)]
+)
+"""The same for a slow one: the second form with --full."""
 
 
 def full() -> bool:

@@ -1,0 +1,322 @@
+"""What the scenarios of following share: writers that stamp their events, readers that time them.
+
+A writer stamps the time into the payload right before it calls append; a reader takes the time
+when the decoded event is in its hands. Both read `time.monotonic`, which is one clock for all
+processes of a machine. A paced writer stamps too when the event was due: a writer that falls
+behind sends late, and the time from "due" on shows what the time from "sent" on would hide.
+
+The last event of each writer says so: that is how a reader knows that a round is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from benchmarks.audit import Faults, compare_each
+from benchmarks.crew import until
+from benchmarks.harness import Sample, percentile
+from benchmarks.scenarios._base import AGENT, PLAIN_INSERT, STREAM, TYPE, bare, payload
+from benchmarks.servers import Redis
+from pgmem import AsyncMemory, Event, Memory
+
+KEY = "pgmem-benchmark-followed"
+NUMBERS = 1_000_000_000
+"""Each writer's numbers begin at its own multiple of this."""
+PATIENCE = 30.0
+"""Seconds that a round may last; what has not come by then is lost."""
+DRAIN = 0.05
+"""Seconds that a reader waits for events that should not come, at the end of a round."""
+WARM_EVENTS = 50
+
+Append = Callable[[dict[str, Any]], None]
+
+
+class Lane(NamedTuple):
+    """A way to append.
+
+    Attributes:
+        kind: with what.
+        url: where to.
+        durability: of a Memory.
+    """
+
+    kind: Literal["pgmem", "bare", "redis"]
+    url: str
+    durability: Literal["strict", "relaxed"] = "strict"
+
+
+def stamped(number: int, due: float, *, last: bool) -> dict[str, Any]:
+    """A payment of about 200 bytes that knows when it is sent: now."""
+    event = payload(number)
+    del event["note"]
+    event["last"] = last
+    event["due"] = due
+    event["sent"] = time.monotonic()
+    return event
+
+
+@contextlib.contextmanager
+def appender(lane: Lane) -> Iterator[Append]:
+    """A function that appends a payload, on a connection of its own."""
+    with contextlib.ExitStack() as stack:
+        if lane.kind == "pgmem":
+            memory = stack.enter_context(Memory(lane.url, pool=1, durability=lane.durability))
+
+            def append(event: dict[str, Any]) -> None:
+                memory.events.append(STREAM, Event(type=TYPE, payload=event, agent_id=AGENT))
+
+        elif lane.kind == "bare":
+            connection = stack.enter_context(bare(lane.url))
+            fixed = {"stream": STREAM, "type": TYPE, "agent_id": AGENT, "metadata": None}
+
+            def append(event: dict[str, Any]) -> None:
+                params = {**fixed, "payload": orjson.dumps(event).decode()}
+                connection.execute(PLAIN_INSERT, params).fetchone()
+
+        else:
+            client = stack.enter_context(contextlib.closing(Redis(lane.url).client()))
+
+            def append(event: dict[str, Any]) -> None:
+                fields = {"type": TYPE, "payload": orjson.dumps(event), "agent_id": AGENT}
+                client.xadd(KEY, fields)
+
+        yield append
+
+
+def pace(append: Append, numbers: range, start: float, interval: float) -> None:
+    """Append an event in each interval from `start` on, late ones at once."""
+    # At a random moment of each, the same ones for every arm: writers neither march in step nor
+    # avoid each other.
+    rng = random.Random(numbers.start // NUMBERS)  # noqa: S311  # no secret
+    for index, number in enumerate(numbers):
+        due = start + (index + rng.random()) * interval
+        until(due)
+        append(stamped(number, due, last=number + 1 == numbers.stop))
+
+
+class Writer:
+    """One writer process, with a connection for each lane.
+
+    Orders are "pace/LANE/COUNT", the argument being the seconds from event to event, and
+    "rush/LANE", the argument being how many seconds long.
+    """
+
+    def __init__(self, lanes: Mapping[str, Lane], number: int, url: str) -> None:
+        self._stack = contextlib.ExitStack()
+        self._appends = {
+            name: self._stack.enter_context(appender(lane)) for name, lane in lanes.items()
+        }
+        self._next = number * NUMBERS
+
+    def go(self, order: str, start: float, argument: float) -> range:
+        """Append; tells the numbers of what was acknowledged."""
+        how, lane, *count = order.split("/")
+        append, first = self._appends[lane], self._next
+        if how == "pace":
+            self._next += int(count[0])
+            pace(append, range(first, self._next), start, argument)
+        else:
+            self._rush(append, start, start + argument)
+        return range(first, self._next)
+
+    def _rush(self, append: Append, start: float, end: float) -> None:
+        until(start)
+        last = False
+        while not last:
+            now = time.monotonic()
+            last = now >= end
+            append(stamped(self._next, now, last=last))
+            self._next += 1
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._stack.close()
+
+
+class Received(NamedTuple):
+    """What a reader got in a round, in its order.
+
+    Attributes:
+        numbers: which events.
+        sent, due: the stamps in them.
+        at: when each one was in its hands.
+        reordered: how often one stood behind a later place of the log.
+    """
+
+    numbers: list[int]
+    sent: list[float]
+    due: list[float]
+    at: list[float]
+    reordered: int
+
+    def latencies(self) -> list[float]:
+        """From "sent" to the reader's hands, in microseconds."""
+        return [(at - sent) * 1e6 for at, sent in zip(self.at, self.sent, strict=True)]
+
+    def delays(self) -> list[float]:
+        """From "due" to the reader's hands, in microseconds."""
+        return [(at - due) * 1e6 for at, due in zip(self.at, self.due, strict=True)]
+
+    def audit(self, acknowledged: Sequence[Sequence[int]]) -> Faults:
+        """What became of the events that each writer had acknowledged."""
+        return compare_each(acknowledged, self.numbers) + Faults(reordered=self.reordered)
+
+
+class Tray:
+    """Where a reader puts a round's events down.
+
+    Attributes:
+        complete: whether the last event of every writer is there.
+    """
+
+    def __init__(self, writers: int) -> None:
+        self._writers = writers
+        self._got: list[tuple[int, float, float, float]] = []
+        self._places: list[Any] = []
+        self.complete = False
+
+    def put(self, place: Any, event: dict[str, Any]) -> bool:
+        """Note an event that is in the reader's hands now; tells whether it was the last one."""
+        at = time.monotonic()
+        # Not the event itself: so many objects would keep the garbage collector busy.
+        self._got.append((event["n"], event["sent"], event["due"], at))
+        self._places.append(place)
+        if event["last"]:
+            self._writers -= 1
+            self.complete = self._writers <= 0
+        return self.complete
+
+    def received(self, order: Callable[[Any], Any] = lambda place: place) -> Received:
+        """All that was put down; `order` makes places of the log comparable."""
+        reordered = sum(b <= a for a, b in pairwise(map(order, self._places)))
+        if not self._got:
+            return Received([], [], [], [], reordered)
+        numbers, sent, due, at = map(list, zip(*self._got, strict=True))
+        return Received(numbers, sent, due, at, reordered)
+
+
+def follow(memory: Memory, position: int, tray: Tray) -> int:
+    """Follow from a position on until the round is over; tells the position then."""
+    with memory.events.subscribe(after=position) as events:
+        watchdog = threading.Timer(PATIENCE, events.stop)
+        watchdog.start()
+        for event in events:
+            if tray.put(event.position, event.payload):
+                break
+        watchdog.cancel()
+        for event in events.receive(timeout=DRAIN):
+            tray.put(event.position, event.payload)
+        return events.position
+
+
+async def follow_async(memory: AsyncMemory, position: int, tray: Tray) -> int:
+    """The same with an `AsyncMemory`."""
+    async with memory.events.subscribe(after=position) as events:
+        watchdog = asyncio.get_running_loop().call_later(PATIENCE, events.stop)
+        async for event in events:
+            if tray.put(event.position, event.payload):
+                break
+        watchdog.cancel()
+        for event in await events.receive(timeout=DRAIN):
+            tray.put(event.position, event.payload)
+        return events.position
+
+
+class SyncReader:
+    """One reader process with a `Memory`; its orders' argument is the number of writers."""
+
+    def __init__(self, number: int, url: str) -> None:
+        self._memory = Memory(url, pool=1).open()
+        with self._memory.events.subscribe(after="now") as events:
+            self._position = events.position
+
+    def go(self, order: str, start: float, argument: float) -> Received:
+        """Follow until every writer has sent its last event."""
+        tray = Tray(int(argument))
+        self._position = follow(self._memory, self._position, tray)
+        return tray.received()
+
+    def close(self) -> None:
+        """Close the memory."""
+        self._memory.close()
+
+
+class AsyncReader:
+    """The same with an `AsyncMemory`."""
+
+    def __init__(self, number: int, url: str) -> None:
+        self._loop = asyncio.Runner()
+        self._memory = self._loop.run(AsyncMemory(url, pool=1).open())
+        self._position = self._loop.run(self._now())
+
+    async def _now(self) -> int:
+        async with self._memory.events.subscribe(after="now") as events:
+            return events.position
+
+    def go(self, order: str, start: float, argument: float) -> Received:
+        """Follow until every writer has sent its last event."""
+        tray = Tray(int(argument))
+        self._position = self._loop.run(follow_async(self._memory, self._position, tray))
+        return tray.received()
+
+    def close(self) -> None:
+        """Close the memory."""
+        self._loop.run(self._memory.close())
+        self._loop.close()
+
+
+class RedisReader:
+    """The same blocked in XREAD."""
+
+    def __init__(self, number: int, url: str) -> None:
+        self._client = Redis(url).client()
+        self._last: Any = "0"
+
+    def go(self, order: str, start: float, argument: float) -> Received:
+        """Follow until every writer has sent its last event."""
+        tray = Tray(int(argument))
+        end = time.monotonic() + PATIENCE
+        while not tray.complete and time.monotonic() < end:
+            self._read(tray, 1.0)
+        self._read(tray, DRAIN)
+        return tray.received(_entry_id)
+
+    def _read(self, tray: Tray, timeout: float) -> None:
+        block = round(timeout * 1_000)
+        for _, entries in self._client.xread({KEY: self._last}, count=100, block=block):
+            for place, fields in entries:
+                tray.put(place, orjson.loads(fields[b"payload"]))
+                self._last = place
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+def _entry_id(place: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = place.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def as_sample(received: Received, acknowledged: Sequence[Sequence[int]]) -> Sample:
+    """A round's latencies in microseconds: p50, and what lies above it."""
+    latencies = received.latencies()[WARM_EVENTS:]
+    delays = received.delays()[WARM_EVENTS:]
+    faults = received.audit(acknowledged)
+    if not latencies:
+        return Sample(PATIENCE * 1e6, faults)
+    figures = {
+        "p99": percentile(latencies, 0.99),
+        "max": max(latencies),
+        "p99 from due": percentile(delays, 0.99),
+    }
+    return Sample(percentile(latencies, 0.5), faults, figures)

@@ -1,0 +1,173 @@
+"""`state.get` from the process's own copies: how quick it is, and how soon it tells the new value.
+
+A copy is dropped when the event of its change arrives, so what another process writes cannot be
+seen sooner than a subscription would tell of it. The polling reader sleeps a little between its
+gets: one that never slept would keep the thread that follows the log from running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.audit import Faults
+from benchmarks.crew import Crew, WorkFactory, crew, together
+from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, latency
+from benchmarks.scenarios._base import Bench, Entry, payload
+from benchmarks.scenarios._following import PATIENCE, Received, SyncReader, Tray, as_sample, pace
+from pgmem import Memory
+
+COPIES = 10_000
+KEYS = 1_000
+HOT = "account:hot"
+RATE = 100
+NAP = 50e-6
+"""Seconds between two gets of the reader that polls."""
+
+
+@contextlib.contextmanager
+def cached_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """Get entries that are in the cache, and get them without one."""
+    calls = 500
+    with (
+        bench.postgres.database() as url,
+        Memory(url, cache=COPIES) as copies,
+        Memory(url) as plain,
+    ):
+        with plain.transaction() as tx:
+            for number in range(KEYS):
+                tx.state.put(f"account:{number}", payload(number))
+
+        def arm(name: str, memory: Memory, note: str) -> Arm:
+            return Arm(name, functools.partial(_getting, memory, calls), note)
+
+        yield [
+            Scenario(
+                "cached_get",
+                f"get one entry of 200 B, 1 client ({calls} calls a round)",
+                "µs",
+                [
+                    arm("cached", copies, f"memory.state.get, Memory(cache={COPIES:_})"),
+                    arm("not cached", plain, "memory.state.get"),
+                ],
+                [Comparison("cached", "not cached")],
+                [Limit("cached", "p50, µs", 2.0)],
+                rounds=bench.counted(40, 8),
+                warmup=4,
+            )
+        ]
+
+
+def _getting(memory: Memory, calls: int) -> Sample:
+    numbers = [n * 7 % KEYS for n in range(calls)]
+    keys = [f"account:{number}" for number in numbers]
+    value = latency(memory.state.get, keys)
+    entries = [memory.state.get(key) for key in keys]
+    wrong = sum(e is None or e.value["n"] != n for e, n in zip(entries, numbers, strict=True))
+    return Sample(value, Faults(lost=wrong), {"p50, µs": value})
+
+
+class Writer:
+    """One process that puts one entry again and again, in the readers' databases."""
+
+    def __init__(self, urls: Mapping[str, str], number: int, url: str) -> None:
+        self._memories = {name: Memory(at, pool=1).open() for name, at in urls.items()}
+        self._next = 0
+
+    def go(self, order: str, start: float, argument: float) -> range:
+        """Put so many values; tells their numbers."""
+        memory = self._memories[order]
+        numbers = range(self._next, self._next + int(argument))
+        self._next = numbers.stop
+
+        def put(value: dict[str, Any]) -> None:
+            memory.state.put(HOT, value)
+
+        pace(put, numbers, start, 1 / RATE)
+        return numbers
+
+    def close(self) -> None:
+        """Close the memories."""
+        for memory in self._memories.values():
+            memory.close()
+
+
+class Poller:
+    """One process that gets the entry from its cache until the last value is there."""
+
+    def __init__(self, number: int, url: str) -> None:
+        self._memory = Memory(url, pool=1, cache=COPIES).open()
+        self._version = 0
+
+    def go(self, order: str, start: float, argument: float) -> Received:
+        """Poll; notes each value that it had not seen."""
+        tray = Tray(1)
+        end = time.monotonic() + PATIENCE
+        while not tray.complete and time.monotonic() < end:
+            entry = self._memory.state.get(HOT)
+            if entry is not None and entry.version != self._version:
+                tray.put(entry.version, entry.value)
+                self._version = entry.version
+            time.sleep(NAP)
+        return tray.received()
+
+    def close(self) -> None:
+        """Close the memory."""
+        self._memory.close()
+
+
+@contextlib.contextmanager
+def cached_seen(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """What one process puts, another one gets from its cache, or hears of by a subscription."""
+    count = 150 if bench.quick else 300
+    kinds: dict[str, WorkFactory] = {"cached": Poller, "subscription": SyncReader}
+    notes = {
+        "cached": f"memory.state.get in a loop, {NAP * 1e6:g} µs of sleep between two",
+        "subscription": "`for event in subscribe()`: the event of the same put",
+    }
+    with contextlib.ExitStack() as stack:
+        # A bell wakes every listener of its database: one for each.
+        urls = {kind: stack.enter_context(bench.postgres.database()) for kind in kinds}
+        writer = stack.enter_context(crew(functools.partial(Writer, urls), 1))
+        arms = []
+        for kind, make in kinds.items():
+            reader = stack.enter_context(crew(make, 1, urls[kind]))
+            run = functools.partial(_seeing, kind, writer, reader, count)
+            arms.append(Arm(kind, run, notes[kind]))
+        yield [
+            Scenario(
+                "cached_seen",
+                f"put to the new value in another process, p50: {RATE}/s ({count} puts a round)",
+                "µs",
+                arms,
+                [
+                    Comparison("cached", "subscription", at_most=1.2),
+                    Comparison("cached", "subscription", figure="p99"),
+                ],
+                rounds=bench.counted(10, 3),
+            )
+        ]
+
+
+def _seeing(kind: str, writer: Crew, reader: Crew, count: int) -> Sample:
+    [received], [acknowledged] = together((reader, "follow", 1), (writer, kind, count))
+    if kind == "cached":
+        # Who polls may well miss what was overwritten at once; but neither the last value, nor
+        # the order, nor is there anything that nobody wrote.
+        seen = set(received.numbers)
+        acknowledged = [n for n in acknowledged if n in seen or n == acknowledged[-1]]
+    return as_sample(received, [acknowledged])
+
+
+ENTRIES = (
+    Entry("cached_get", "get of an entry from the cache beside one without", cached_get, (10, 4)),
+    Entry(
+        "cached_seen",
+        "how soon a cached get tells what another process has put, beside a subscription",
+        cached_seen,
+        (75, 20),
+    ),
+)

@@ -1,0 +1,90 @@
+"""Thirty-two writer processes at once while somebody follows: what does it cost them?
+
+Beside them stand 32 bare processes that nobody follows, in a database of their own, with the
+least that an append can be. What is compared is the sum over all processes; and the one who
+follows must get everything, once and in order, and never be far behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+
+from benchmarks.audit import compare_each
+from benchmarks.crew import Crew, crew, together
+from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, percentile
+from benchmarks.scenarios._base import Bench, Entry, bare
+from benchmarks.scenarios._following import Lane, SyncReader, Writer
+
+PROCESSES = 32
+
+
+@contextlib.contextmanager
+def followed(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """32 processes with a Memory each and one subscriber, beside 32 bare ones without."""
+    seconds = 1.0 if bench.quick else 3.0
+    with (
+        bench.postgres.database() as url,
+        bench.postgres.database() as alone,
+        crew(SyncReader, 1, url) as reader,
+        crew(
+            functools.partial(Writer, {"pgmem": Lane("pgmem", url), "bare": Lane("bare", alone)}),
+            PROCESSES,
+        ) as writers,
+    ):
+        yield [
+            Scenario(
+                "followed",
+                f"append by {PROCESSES} processes while one follows ({seconds:g} s a round)",
+                "events/s",
+                [
+                    Arm(
+                        "pgmem, followed",
+                        functools.partial(_followed, writers, reader, seconds),
+                        "memory.events.append, one process with `for event in subscribe()`",
+                    ),
+                    Arm(
+                        "bare, no bell",
+                        functools.partial(_alone, writers, alone, seconds),
+                        "INSERT … RETURNING position, nobody follows",
+                    ),
+                ],
+                [Comparison("pgmem, followed", "bare, no bell", at_least=0.7)],
+                [Limit("pgmem, followed", "worst lag, s", 1.0, always=True)],
+                rounds=bench.counted(9, 3),
+            )
+        ]
+
+
+def _followed(writers: Crew, reader: Crew, seconds: float) -> Sample:
+    [received], acknowledged = together(
+        (reader, "follow", PROCESSES), (writers, "rush/pgmem", seconds)
+    )
+    lags = [latency / 1e6 for latency in received.latencies()]
+    figures = {"worst lag, s": max(lags), "p50 of the lag, s": percentile(lags, 0.5)}
+    return Sample(sum(map(len, acknowledged)) / seconds, received.audit(acknowledged), figures)
+
+
+def _alone(writers: Crew, url: str, seconds: float) -> Sample:
+    with bare(url) as connection:
+        row = connection.execute("SELECT coalesce(max(position), 0) FROM pgmem.events").fetchone()
+        assert row is not None
+        acknowledged = writers.run("rush/bare", seconds)
+        found = connection.execute(
+            "SELECT (payload->>'n')::bigint FROM pgmem.events WHERE position > %s"
+            " ORDER BY position",
+            row,
+        ).fetchall()
+    faults = compare_each(acknowledged, [number for (number,) in found])
+    return Sample(sum(map(len, acknowledged)) / seconds, faults)
+
+
+ENTRIES = (
+    Entry(
+        "followed",
+        "append by 32 processes while one follows, beside 32 without bell or reader",
+        followed,
+        (90, 30),
+    ),
+)

@@ -1,0 +1,290 @@
+"""Subscriptions whose position is stored: what is committed when, and what the next one gets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import psycopg
+import pytest
+
+from pgmem import Event
+from pgmem.errors import (
+    ConsumerMismatch,
+    InvalidName,
+    InvalidOption,
+    InvalidValue,
+    LeaseLost,
+    PgmemError,
+)
+
+
+async def append(memory, count, stream="payments"):
+    """Append events; gives their positions."""
+    return [
+        (await memory.events.append(stream, Event(type="t", payload=n))).position
+        for n in range(count)
+    ]
+
+
+def positions(events):
+    return [event.position for event in events]
+
+
+async def stored(memory, name="billing"):
+    return (await memory.consumers.get(name)).position
+
+
+async def test_the_next_one_goes_on_where_the_last_one_ended(both):
+    await append(both, 3)
+    async with both.events.subscribe("payments", consumer="billing") as events:
+        assert positions(await events.receive(2)) == [1, 2]
+    await append(both, 1, "orders")
+    async with both.events.subscribe("payments", consumer="billing") as events:
+        assert positions(await events.receive(timeout=5)) == [3]
+    # All up to here is done, also what was not asked for.
+    assert await stored(both) >= 3
+    assert (await both.consumers.get("billing")).owner is None
+
+
+async def test_where_to_begin_counts_the_first_time_only(both):
+    await append(both, 3)
+    async with both.events.subscribe(consumer="billing", after=2) as events:
+        assert positions(await events.receive(timeout=5)) == [3]
+    async with both.events.subscribe(consumer="billing", after=0) as events:
+        assert await events.receive(timeout=0.05) == []
+    async with both.events.subscribe(consumer="late", after="now") as events:
+        await append(both, 1)
+        assert positions(await events.receive(timeout=5)) == [4]
+
+
+async def test_asking_for_more_commits_what_was_handed_out(both):
+    await append(both, 4)
+    async with both.events.subscribe(consumer="billing") as events:
+        assert len(await events.receive(2)) == 2
+        assert await stored(both) == 0
+        assert len(await events.receive(1)) == 1
+        # The rows of one look are handed out one after the other, and committed when it is empty.
+        assert await events.receive(timeout=0.05) != []
+        assert await events.receive(timeout=0.05) == []
+        assert await stored(both) == 4
+        assert events.committed == 4
+
+
+async def test_after_an_error_what_was_not_acknowledged_comes_again(both):
+    await append(both, 3)
+    with suppress(ZeroDivisionError):
+        async with both.events.subscribe(consumer="billing") as events:
+            assert len(await events.receive(2)) == 2
+            assert len(await events.receive(1)) == 1
+            raise ZeroDivisionError
+    async with both.events.subscribe(consumer="billing") as events:
+        again = positions(await events.receive(timeout=5))
+    assert again[-1] == 3
+    assert 3 in again
+
+
+async def test_an_event_that_was_being_handled_comes_again(both):
+    await append(both, 3)
+    with suppress(ZeroDivisionError):
+        async with both.events.subscribe(consumer="billing") as events:
+            async for event in events:
+                if event.position == 2:
+                    raise ZeroDivisionError
+    async with both.events.subscribe(consumer="billing") as events:
+        assert 2 in positions(await events.receive(timeout=5))
+
+
+async def test_without_auto_commit_only_commit_commits(both):
+    await append(both, 4)
+    async with both.events.subscribe(consumer="billing", auto_commit=False) as events:
+        assert len(await events.receive(2)) == 2
+        assert len(await events.receive(1)) == 1
+        assert await stored(both) == 0
+        await events.commit()
+        assert await stored(both) == 3
+        assert len(await events.receive(1)) == 1
+    assert await stored(both) == 3
+
+
+async def test_position_and_effects_commit_together_or_not_at_all(both, database_url):
+    await append(both, 2)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE bills (position bigint PRIMARY KEY)")
+    async with both.events.subscribe(consumer="billing", auto_commit=False) as events:
+        for fails in (False, True):
+            (event,) = await events.receive(1)
+            try:
+                async with both.transaction() as tx:
+                    await tx.state.put(f"bill:{event.position}", 1)
+                    await events.commit(getattr(tx, "wrapped", tx))
+                    if fails:
+                        raise ZeroDivisionError
+            except ZeroDivisionError:
+                pass
+    assert await stored(both) == 1
+    assert [entry.key for entry in await both.state.list("bill:")] == ["bill:1"]
+    async with both.events.subscribe(consumer="billing") as events:
+        assert positions(await events.receive(timeout=5))[0] == 2
+
+
+async def test_position_commits_in_the_callers_own_transaction(both, database_url):
+    await append(both, 1)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("CREATE TABLE bills (position bigint PRIMARY KEY)")
+    async with both.events.subscribe(consumer="billing", auto_commit=False) as events:
+        (event,) = await events.receive(1)
+        async with await own_connection(both, database_url) as connection:
+            bound = both.using(connection)
+            await events.commit(getattr(bound, "wrapped", bound))
+            assert await stored(both) == 0
+            await done(connection.commit())
+    assert await stored(both) == event.position
+
+
+class _Plain:
+    """A synchronous connection behind an awaitable face."""
+
+    def __init__(self, url):
+        self.connection = psycopg.connect(url)
+
+    async def __aenter__(self):
+        return self.connection
+
+    async def __aexit__(self, *_):
+        self.connection.close()
+
+
+async def own_connection(memory, url):
+    if hasattr(memory, "wrapped"):
+        return _Plain(url)
+    return await psycopg.AsyncConnection.connect(url)
+
+
+async def done(maybe):
+    if asyncio.iscoroutine(maybe):
+        await maybe
+
+
+async def test_a_second_one_stands_by_and_takes_over_when_the_first_one_ends(form):
+    async with form.memory() as one, form.memory() as two:
+        await append(one, 2)
+        standby = two.events.subscribe(consumer="billing")
+        async with one.events.subscribe(consumer="billing") as first:
+            assert positions(await first.receive(1)) == [1]
+            async with standby:
+                assert await standby.receive(timeout=0.2) == []
+                assert not standby.holding
+                with pytest.raises(InvalidOption, match="standing by"):
+                    await standby.commit()
+                waiting = asyncio.create_task(standby.receive(timeout=20))
+                await first.close()
+                assert positions(await waiting)[0] in (1, 2)  # Closed, not left: 1 is open.
+                assert standby.holding
+
+
+async def test_who_lost_the_consumer_is_told_and_commits_nothing(form, database_url):
+    async with form.memory() as one, form.memory() as two:
+        await append(one, 3)
+        first = one.events.subscribe(consumer="billing", auto_commit=False)
+        async with first:
+            assert positions(await first.receive(1)) == [1]
+            with psycopg.connect(database_url, autocommit=True) as connection:
+                connection.execute("UPDATE pgmem.consumers SET lease_until = NULL")
+            async with two.events.subscribe(consumer="billing") as second:
+                assert positions(await second.receive(2)) == [1, 2]
+                with pytest.raises(LeaseLost):
+                    await first.commit()
+                with pytest.raises(LeaseLost):
+                    await effect_and_commit(one, first)
+                with pytest.raises(LeaseLost):
+                    await drain(first)
+            assert await one.state.get("effect") is None
+        assert await stored(one) == 2
+
+
+async def effect_and_commit(memory, events):
+    async with memory.transaction() as tx:
+        await tx.state.put("effect", 1)
+        await events.commit(getattr(tx, "wrapped", tx))
+
+
+async def drain(events):
+    """What was ready may still be handed out; more is not fetched."""
+    while True:
+        assert await events.receive(1) != []
+
+
+async def test_a_waiting_standby_can_be_stopped(form):
+    async with (
+        form.memory() as one,
+        form.memory() as two,
+        one.events.subscribe(consumer="billing"),
+    ):
+        standby = two.events.subscribe(consumer="billing")
+        waiting = asyncio.create_task(standby.receive())
+        await asyncio.sleep(0.3)
+        standby.stop()
+        assert await asyncio.wait_for(waiting, 5) == []
+        await standby.close()
+
+
+async def test_events_of_no_interest_move_the_position_on(both, monkeypatch):
+    for module in ("pgmem._async.consuming", "pgmem._sync.consuming"):
+        monkeypatch.setattr(f"{module}.IDLE_COMMIT", 0.1)
+    async with both.events.subscribe("payments", consumer="billing") as events:
+        await append(both, 20, "orders")
+        deadline = time.monotonic() + 10
+        while await stored(both) < 20:
+            assert time.monotonic() < deadline
+            assert await events.receive(timeout=0.15) == []
+
+
+async def test_a_consumer_keeps_its_selection(both):
+    async with both.events.subscribe("payments", consumer="billing"):
+        pass
+    with pytest.raises(ConsumerMismatch, match="billing"):
+        async with both.events.subscribe("orders", consumer="billing"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"consumer": ""}, InvalidName),
+        ({"consumer": "x" * 513}, InvalidName),
+        ({"consumer": "x", "lease": 0}, InvalidOption),
+        ({"consumer": "x", "lease": 90_000}, InvalidOption),
+        ({"consumer": "x", "after": -1}, InvalidOption),
+        ({"consumer": "x", "after": "soon"}, InvalidOption),
+    ],
+)
+async def test_wrong_options_are_refused_before_anything_is_sent(both, options, error):
+    with pytest.raises(error):
+        both.events.subscribe(**options)
+    assert await both.consumers.list() == []
+
+
+async def test_a_poisonous_event_is_told_once_and_can_be_passed(both):
+    from pydantic import BaseModel
+
+    class Payment(BaseModel):
+        amount: int
+
+    await both.events.append("payments", Event(type="t", payload={"amount": 1}))
+    await both.events.append("payments", Event(type="t", payload="poison"))
+    await both.events.append("payments", Event(type="t", payload={"amount": 3}))
+    async with both.events.subscribe(consumer="billing", model=Payment) as events:
+        assert [e.payload.amount for e in await events.receive()] == [1]
+        with pytest.raises(InvalidValue):
+            await events.receive()
+        assert [e.payload.amount for e in await events.receive()] == [3]
+
+
+async def test_closed_once_it_does_not_begin_again(both):
+    events = both.events.subscribe(consumer="billing")
+    await events.close()
+    with pytest.raises(PgmemError, match="closed"):
+        async with events:
+            pass

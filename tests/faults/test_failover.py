@@ -1,0 +1,271 @@
+"""Servers that restart, are replaced by a standby, or by another one altogether.
+
+A restart loses nothing, and subscriptions go on. A standby that takes over may lack the last
+events, and its positions may stand for others: who follows is told so.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import psycopg
+import pytest
+
+from pgmem import EmbeddedPostgres, Event, Memory, migrate
+from pgmem.errors import HistoryRewritten, Unavailable
+from tests.support.clusters import caught_up, kill, promote, reopened, standby_of
+from tests.support.following import Follower, positions, writing
+from tests.support.options import FORMS, SLOW_FORMS, size
+from tests.support.relay import Relay
+
+SETTINGS = {"fsync": "off"}  # The machine itself does not crash.
+INSERT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A data folder's name, a server in it, and a way there that outlives the server."""
+    server = reopened(tmp_path / "first", settings=SETTINGS)
+    migrate.upgrade(server.url)
+    place = Place(tmp_path, server)
+    yield place
+    place.close()
+
+
+class Place:
+    """One URL, and the servers that are reached by it.
+
+    Attributes:
+        url: where clients connect.
+        server: what they reach.
+    """
+
+    def __init__(self, folder, server) -> None:
+        self.folder = folder
+        self.server = server
+        self._relay = Relay(server.url)
+        self.url = self._relay.url
+        self._servers = [server]
+
+    def restart(self, *, crash: bool) -> None:
+        if crash:
+            self.crash()
+        else:
+            self.server.stop()
+        self.start()
+
+    def crash(self) -> None:
+        kill(self.server)
+
+    def start(self) -> None:
+        self.lead_to(reopened(self.folder / "first", settings=SETTINGS))
+
+    def lead_to(self, server) -> None:
+        """Connect clients to another server."""
+        self._servers.append(server)
+        self._relay.lead_to(server.url)
+        self._relay.cut()
+        self.server = server
+
+    def close(self) -> None:
+        self._relay.close()
+        for server in self._servers:
+            server.stop()
+
+
+@pytest.mark.parametrize(
+    "crash", [pytest.param(False, marks=pytest.mark.thorough), True], ids=["stopped", "killed"]
+)
+@SLOW_FORMS
+def test_restarted_server_costs_no_event(name, crash, place):
+    follower = Follower(name, place.url)
+    with writing(place.url, 4, pause=0.003, timeout=20) as writers:
+        for _ in range(size(10, 2)):
+            writers.wait_for(50)
+            place.restart(crash=crash)
+            moment = time.monotonic()
+            follower.wait(lambda m=moment: follower.arrival_after(m) is not None)
+            print(f"back after {follower.arrival_after(moment) - moment:.2f} s")
+    follower.finish(place.server.url)
+    assert set(writers.acknowledged) <= set(follower.positions)
+
+
+@pytest.mark.parametrize(
+    "void", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["open", "rolled back"]
+)
+@SLOW_FORMS
+def test_positions_that_a_crash_gives_out_again_are_not_skipped(name, void, place):
+    """The log of the sequence is only written through by a commit: what an open transaction drew
+    may be drawn again after a crash, and the reader has seen those positions drawn, or void."""
+    for _ in range(10):
+        if drawn_again(name, place, void=void):
+            return
+    pytest.fail("no crash came before the sequence was written through: nothing is shown")
+
+
+def drawn_again(name, place, *, void) -> bool:
+    """Crash while a drawn position is only in memory; tells whether it was drawn again."""
+    follower = Follower(name, place.url, safety_poll=0.01)
+    with suppress(psycopg.OperationalError), psycopg.connect(place.server.url) as writer:
+        writer.execute(INSERT)
+        while writer.execute("SELECT log_cnt FROM pgmem.events_position_seq").fetchone()[0]:
+            writer.execute(INSERT)
+        writer.commit()
+        logged = positions(place.server.url)
+        follower.wait(lambda: len(follower.got) == len(logged))
+        drawn = writer.execute(f"{INSERT} RETURNING position").fetchone()[0]
+        time.sleep(0.05)
+        if void:
+            writer.rollback()
+            time.sleep(0.02)
+        place.crash()
+    place.start()
+    with (
+        psycopg.connect(place.server.url) as late,
+        psycopg.connect(place.server.url) as early,
+    ):
+        again = late.execute(f"{INSERT} RETURNING position").fetchone()[0]
+        early.execute(INSERT)
+        early.commit()
+        time.sleep(0.3)
+        late.commit()
+    follower.finish(place.server.url)
+    return again == drawn
+
+
+@pytest.fixture
+def standby(place):
+    """A hot standby of the place's server, and the relay that it streams through."""
+    with Relay(place.server.url) as stream:
+        standby = standby_of(place.server, place.folder / "second", stream.url)
+        yield standby, stream
+        standby.stop()
+
+
+def lose_the_tail(place, stream, standby) -> None:
+    """The standby hears no more; the server writes on, and is gone."""
+    caught_up(place.server.url, standby.url)
+    stream.cut(refuse=True)
+    with Memory(place.url) as memory:
+        for n in range(10):
+            memory.events.append("s", Event(type="lost", payload=n))
+
+
+@SLOW_FORMS
+def test_standby_that_took_over_is_another_history(name, place, standby, caplog):
+    """It lacks the last events, and gives their positions to others."""
+    standby, stream = standby
+    with Memory(place.url, timeout=3) as memory, Memory(place.url, timeout=3) as reader:
+        memory.state.put("k", 1)
+        memory.events.append("s", [Event(type="kept", payload=0)] * 50)
+        reader.events.read(limit=1)
+        follower = Follower(name, place.url)
+        waiting = memory.events.subscribe(after=0)
+        assert len(waiting.receive()) == 51
+        lose_the_tail(place, stream, standby)
+        last = memory.events.read(reverse=True, limit=1)[0].position
+        follower.wait(lambda: follower.got and follower.positions[-1] == last)
+        kill(place.server)
+        # While it only stands by, who follows waits.
+        place.lead_to(standby)
+        time.sleep(0.7)
+        assert follower.error is None
+        assert len(reader.events.read(limit=100)) == 51, "a standby can be read"
+        promote(standby)
+        with psycopg.connect(standby.url) as other:
+            for _ in range(100):
+                other.execute(INSERT)
+        error = follower.wait_for_error()
+        follower.stop()
+        assert isinstance(error, HistoryRewritten)
+        assert error.expected.system_identifier == error.found.system_identifier
+        assert (error.expected.timeline, error.found.timeline) == (1, 2)
+        assert set(follower.positions) == set(range(1, last + 1))
+        for behind in (memory, reader):
+            with pytest.raises(HistoryRewritten):
+                behind.events.read(after=last)
+            with pytest.raises(HistoryRewritten):
+                behind.events.subscribe(after=last).receive(timeout=5)
+        with pytest.raises(HistoryRewritten):
+            list(waiting)
+        waiting.close()
+        # What does not rest on a position goes on.
+        assert memory.state.get("k").value == 1
+        assert memory.state.put("k", 2).version == 2
+        assert memory.events.append("s", Event(type="t")).position
+        assert memory.dedupe.claim("d").acquired
+    with Memory(place.url) as new:
+        assert len(new.events.read(limit=1000)) == 152 + 1
+        with new.events.subscribe(after=0) as subscription:
+            assert len(subscription.receive(1000, timeout=5)) == 153
+    assert "payload" not in caplog.text
+
+
+@FORMS
+@pytest.mark.thorough
+def test_another_cluster_at_the_same_address_is_another_history(name, place, tmp_path):
+    """It may even have the same positions and the same timeline."""
+    with Memory(place.url, timeout=3) as memory, EmbeddedPostgres() as other:
+        memory.events.append("s", [Event(type="t")] * 20)
+        follower = Follower(name, place.url)
+        follower.wait(lambda: len(follower.got) == 20)
+        migrate.upgrade(other.url)
+        with Memory(other.url) as theirs:
+            theirs.events.append("s", [Event(type="t")] * 40)
+        place.lead_to(other)
+        error = follower.wait_for_error()
+        follower.stop()
+        assert isinstance(error, HistoryRewritten)
+        assert len(follower.got) == 20
+        with pytest.raises(HistoryRewritten):
+            memory.events.read(after=20)
+
+
+def test_a_standby_can_be_read_and_not_followed(place, standby):
+    standby, _ = standby
+    with Memory(place.url) as memory:
+        memory.events.append("s", [Event(type="t")] * 20)
+        caught_up(place.server.url, standby.url)
+        with Memory(standby.url) as behind:
+            first = behind.events.read(limit=15)
+            assert [event.position for event in first] == list(range(1, 16))
+            assert len(behind.events.read(after=15)) == 5
+            with pytest.raises(Unavailable, match="standby"):
+                behind.events.subscribe(after=0).receive(timeout=5)
+            with pytest.raises(Unavailable, match="standby"):
+                behind.events.subscribe(after="now").receive(timeout=5)
+            with pytest.raises(Unavailable, match="standby"):
+                behind.events.read(after=20, timeout=5)
+
+
+@SLOW_FORMS
+def test_events_that_a_crash_takes_back_are_told(name, place):
+    """Relaxed: handed out, and then lost with the server; their positions stand for others."""
+    for _ in range(10):
+        if taken_back(name, place):
+            return
+    pytest.fail("the server never lost what it had not written yet: nothing is shown")
+
+
+def taken_back(name, place) -> bool:
+    """Crash right after a delivery; tells whether the event was lost, and told if it was."""
+    follower = Follower(name, place.url)
+    with Memory(place.server.url, durability="relaxed") as writer:
+        lost = writer.events.append("s", Event(type="t", payload="lost")).position
+        follower.wait(lambda: lost in follower.positions)
+        place.crash()
+    place.start()
+    with Memory(place.server.url) as writer:
+        kept = [event.position for event in writer.events.read(limit=10_000)]
+        if lost in kept:
+            follower.finish(place.server.url)
+            return False
+        writer.events.append("s", [Event(type="t", payload="another")] * 3)
+    deadline = time.monotonic() + 20
+    while follower.error is None:
+        assert time.monotonic() < deadline, "the follower went on"
+        time.sleep(0.02)
+    assert isinstance(follower.error, HistoryRewritten)
+    assert "relaxed" in str(follower.error) or "history" in str(follower.error)
+    return True

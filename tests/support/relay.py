@@ -1,0 +1,128 @@
+"""A relay between clients and a server: it can fall silent, cut, refuse, and lead elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+
+class Relay:
+    """Listens on a port of this machine and passes everything on to a server's socket.
+
+    Attributes:
+        url: how to reach the server through it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.lead_to(url)
+        self._lock = threading.Lock()
+        self._pairs: list[_Pair] = []
+        self._refusing = False
+        self._silent = False
+        self._server = socket.create_server(("127.0.0.1", 0))
+        port = self._server.getsockname()[1]
+        self.url = make_conninfo(url, host="127.0.0.1", port=port)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lead_to(self, url: str) -> None:
+        """Connect new clients to this server."""
+        info = conninfo_to_dict(url)
+        self._target = f"{info['host']}/.s.PGSQL.{info.get('port', 5432)}"
+
+    def silence(self, *, new: bool = False) -> None:
+        """Pass nothing on any more and close nothing, like a cable that was pulled; with `new`,
+        connections that are made from now on are silent too."""
+        with self._lock:
+            self._silent = new
+            for pair in self._pairs:
+                pair.open.clear()
+
+    def heal(self) -> None:
+        """Let new connections through; those that fell silent stay so, as if forgotten."""
+        with self._lock:
+            self._silent = self._refusing = False
+
+    def speak(self) -> None:
+        """Pass on what was held back."""
+        self.heal()
+        with self._lock:
+            for pair in self._pairs:
+                pair.open.set()
+
+    def cut(self, *, refuse: bool = False) -> None:
+        """Close every connection; with `refuse`, also each new one at once."""
+        with self._lock:
+            self._refusing = refuse
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            pair.close()
+
+    def close(self) -> None:
+        # A close alone does not wake the thread that accepts.
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut(refuse=True)
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            try:
+                if self._refusing:
+                    raise ConnectionRefusedError
+                server.connect(self._target)
+            except OSError:
+                client.close()
+                server.close()
+                continue
+            with self._lock:
+                pair = _Pair(client, server)
+                if self._silent:
+                    pair.open.clear()
+                self._pairs.append(pair)
+            pair.start()
+
+
+class _Pair:
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self._ends = (client, server)
+        self._closed = False
+        self.open = threading.Event()
+        self.open.set()
+
+    def start(self) -> None:
+        client, server = self._ends
+        for ends in ((client, server), (server, client)):
+            threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while chunk := source.recv(65536):
+                self.open.wait()
+                target.sendall(chunk)
+        except OSError:
+            pass
+        # The end of a connection does not get through a pulled cable either.
+        self.open.wait()
+        self.close()
+
+    def close(self) -> None:
+        self._closed = True
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self.open.set()
