@@ -29,8 +29,8 @@ PATIENCE = 20.0
 """Seconds that a page may take while catching up: a connection may die without a word, and a
 subscription must not wait on it for ever."""
 WINDOW = 500_000
-"""Positions that a page looks through for events of a selection: no page takes long, however rare
-they are."""
+"""Positions that a page looks through for events of a selection, so that none takes long however
+rare they are."""
 
 PAUSE_FIRST, PAUSE_LAST = 0.001, 0.02
 

@@ -62,6 +62,9 @@ LOOK_LATER = 0.002
 LOOK_LATEST = 0.01
 """Seconds that the look behind a letter may wait, at first and at most, while such looks find
 nothing: then one look serves several letters."""
+LOOK_AGAIN = 0.05
+"""Seconds after which it looks once more when there was something: for a writer that stayed silent
+because of one whose bell was heard already, or never rang because it rolled back."""
 VERIFIED_EVENTS = 5_000
 BUSY_EVENTS = 8
 BUSY_SHARE = 1.0
@@ -109,6 +112,7 @@ class AsyncTailer:
         self._gap_since = 0.0
         self._gap_told = 0
         self._fruitful = True
+        self._again = False
         self._look_later = LOOK_LATER
         self._poll_pause = safety_poll
         self._by_poll = False
@@ -279,6 +283,7 @@ class AsyncTailer:
         self._size.learn(page.rows)
         self._give(tail, taken)
         self._fruitful = new > 0
+        self._again = heard or new > 0
         self._look_later = LOOK_LATER if new else min(LOOK_LATEST, self._look_later * 1.5)
         self._judge_bell(heard, found=new > 0)
         if tail.gaps:
@@ -308,8 +313,9 @@ class AsyncTailer:
         """Wait until there is a reason to look again."""
         if not tail.gaps:
             # A little early, so that the cache stays fresh over the look.
-            await self._listener.wait(self._poll_pause * 0.9)
-            self._by_poll = not self._listener.heard
+            pause = self._poll_pause * 0.9
+            await self._listener.wait(min(pause, LOOK_AGAIN) if self._again else pause)
+            self._by_poll = not (self._again or self._listener.heard)
             return
         waited = time.monotonic() - self._gap_since
         if waited > GAP_PATIENCE:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import aclosing, closing, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +30,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgmem import AsyncMemory, Event, Memory
-from pgmem.errors import PgmemError, VersionConflict
+from pgmem.errors import PgmemError, Unavailable, VersionConflict
 from tests.support.processes import Worker
 
 NEVER, END = -1, 0
@@ -129,7 +129,8 @@ def writer(url, seed, index, threads, count):
             except (PgmemError, psycopg.Error) as error:
                 faults[type(error).__name__] += 1
 
-    with Memory(make_conninfo(url, application_name="writer"), pool=(0, threads)) as memory:
+    url = make_conninfo(url, application_name="writer")
+    with opened(Memory(url, pool=(0, threads))) as memory:
         say("ready")
         sys.stdin.readline()
         workers = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(threads)]
@@ -144,6 +145,14 @@ def writer(url, seed, index, threads, count):
 
 def say(word):
     print(json.dumps(word), flush=True)
+
+
+def opened(memory):
+    """Open it, even if its connection is ended meanwhile."""
+    for _ in range(50):
+        with suppress(Unavailable):
+            return closing(memory.open())
+    raise AssertionError("the memory could not be opened")
 
 
 # Subscribers
@@ -164,7 +173,7 @@ def subscriber(url, form, selection, after, path):
             return False
 
         if form == "sync":
-            with Memory(url) as memory:
+            with opened(Memory(url)) as memory:
                 _follow(memory, selection, after, keep)
         else:
             asyncio.run(_afollow(url, selection, after, keep))
@@ -180,9 +189,21 @@ def _follow(memory, selection, after, keep):
             ended = keep(found)
 
 
+class _Closed:
+    """What `aclosing` takes."""
+
+    def __init__(self, memory):
+        self.aclose = memory.close
+
+
 async def _afollow(url, selection, after, keep):
+    memory = AsyncMemory(url)
+    for _ in range(50):
+        with suppress(Unavailable):
+            await memory.open()
+            break
     async with (
-        AsyncMemory(url) as memory,
+        aclosing(_Closed(memory)),
         memory.events.subscribe(after=after, **selection) as events,
     ):
         say({"start": events.position})
