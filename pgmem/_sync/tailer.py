@@ -327,18 +327,18 @@ class Tailer:
         self._gap_pause = min(self._gap_pause * 1.5, max(GAP_LAST, min(waited / 10, GAP_LONG)))
 
     def _hear(self, tail: Tail) -> None:
-        """Give out the events that came with the bell, if they are the next ones."""
+        """Take in the events that came with the bell."""
         deadline = 0.0
         while self._listener.letters:
-            zone = self._listener.zone
-            rows = []
+            known = True
             while self._listener.letters:
-                row = open_letter(self._listener.letters.popleft(), zone)
-                if row is not None and tail.accept(row):
-                    rows.append(row)
-            if rows:
-                self._give(tail, Taken(rows, rows))
-            if self._fruitful or not rows:
+                row = open_letter(self._listener.letters.popleft(), self._listener.zone)
+                taken = None if row is None else tail.accept(row)
+                if taken is None:
+                    known = False
+                else:
+                    self._give(tail, taken)
+            if self._fruitful or tail.gaps or not known:
                 return
             now = time.monotonic()
             deadline = deadline or now + self._look_later

@@ -30,6 +30,9 @@ MAX_PENDING_BYTES = 32 * 1024 * 1024
 """No more is read behind a gap than so much; what follows is read when the gap is resolved."""
 _FEW = 20
 
+MAX_AHEAD = 1_000
+"""An event that arrives by itself and is further ahead is left to a look."""
+
 
 class Taken(NamedTuple):
     """What a look brought.
@@ -68,15 +71,23 @@ class Tail:
         """Whether so much is pending that nothing more should be read behind the gaps."""
         return self._pending_bytes > MAX_PENDING_BYTES
 
-    def accept(self, row: Row) -> bool:
-        """Take in an event that arrived by itself; tells whether it is the next one.
+    def accept(self, row: Row) -> Taken | None:
+        """Take in an event that arrived by itself; None if it is known, or too far ahead.
 
-        It was committed before it was sent, and nothing is missing in front of it: it is final.
+        It was committed before it was sent. Positions that it leaves out are a gap like any
+        other: the next look asks for them.
         """
-        if row[0] != self.seen + 1 or self.gaps:
-            return False
-        self.position = self.seen = self.last_event = row[0]
-        return True
+        position = row[0]
+        if position > self.seen:
+            if position > self.seen + MAX_AHEAD or self.full:
+                return None
+            self.gaps += _between(self.seen, (row,), position)
+            self.seen = position
+            return self._settle([], [row])
+        if not any(low <= position <= high for low, high in self.gaps):
+            return None
+        self.gaps = list(_without(self.gaps, (row,)))
+        return self._settle([row], [])
 
     def forgotten(self) -> Tail | None:
         """The tail as it is known when the server may have crashed; None if nothing is.

@@ -169,7 +169,7 @@ async def test_a_slow_subscriber_misses_nothing_and_holds_nobody_up(form):
                     received += more
                 if rng.random() < 0.2:
                     got += await slow.receive(rng.choice((1, 5, 100)), timeout=0)
-            assert alone.count > 2, "it was never behind"
+            assert alone.count, "it was never behind"
             while more := await slow.receive(timeout=0.3):
                 got += more
             assert [event.payload for event in got] == [n for n in range(total) if n // 12 % 2 == 1]

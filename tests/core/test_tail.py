@@ -67,14 +67,52 @@ def test_a_full_page_of_late_events_voids_nothing_behind_it():
     assert take(tail, 9, 6, late_limit=2) == [6, 9]
 
 
-def test_a_letter_is_taken_only_right_behind_all_that_was_seen():
+def accept(tail, position):
+    """What is given out when an event arrives by itself; None if it is not taken in."""
+    taken = tail.accept(row(position))
+    return taken and positions(taken.final)
+
+
+def test_a_letter_right_behind_all_that_was_seen_is_given_out():
     tail = Tail(4)
-    assert not tail.accept(row(4))
-    assert not tail.accept(row(6))
-    assert tail.accept(row(5))
-    assert not tail.accept(row(5))
-    take(tail, 7, 7)
-    assert not tail.accept(row(8))
+    assert accept(tail, 4) is None
+    assert accept(tail, 5) == [5]
+    assert accept(tail, 5) is None
+
+
+def test_a_letter_further_ahead_waits_for_what_it_leaves_out():
+    tail = Tail(4)
+    assert accept(tail, 7) == []
+    assert tail.gaps == [(5, 6)]
+    assert accept(tail, 7) is None
+    assert accept(tail, 5) == [5]
+    assert take(tail, 8, 6) == [6, 7]
+    assert tail.gaps == [(8, 8)]
+
+
+def test_a_letter_fills_a_gap_and_frees_what_is_behind_it():
+    tail = Tail(0)
+    assert take(tail, 5, 1, 3, 5) == [1]
+    assert accept(tail, 4) == []
+    assert accept(tail, 2) == [2, 3, 4, 5]
+    assert tail.gaps == []
+
+
+def test_what_a_letter_leaves_out_is_void_only_after_a_look():
+    tail = Tail(0)
+    tail.observe(writers(9))  # Nobody writes: all up to 9 is visible, or void.
+    assert accept(tail, 3) == []
+    assert tail.gaps == [(1, 2)]
+    assert take(tail, 3, 2) == [2, 3]
+
+
+def test_a_letter_far_ahead_or_behind_much_that_is_pending_is_left_to_a_look(monkeypatch):
+    tail = Tail(0)
+    assert accept(tail, 1_002) is None
+    monkeypatch.setattr("pgmem.ops.tail.MAX_PENDING_BYTES", 100)
+    assert accept(tail, 2) == []
+    assert accept(tail, 3) is None
+    assert tail.seen == 2
 
 
 def test_no_more_is_read_behind_a_gap_once_much_is_pending(monkeypatch):
@@ -161,8 +199,8 @@ def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
         elif kind < 0.7 and world.letters:
             # Letters come in the order of the commits; some are lost.
             letter = world.letters.pop(0)
-            if rng.random() < 0.8 and tail.accept(row(letter)):
-                given.append(letter)
+            if rng.random() < 0.8 and (taken := tail.accept(row(letter))):
+                given.extend(positions(taken.final))
         assert given == sorted(at for at in world.committed if at <= tail.position)
         assert not [at for drawn in world.open.values() for at in drawn if at <= tail.position]
     while world.open:
