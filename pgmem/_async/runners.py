@@ -146,7 +146,7 @@ class AsyncPoolRunner:
             raise trimmed_error(position, page.head.trimmed)
         return page
 
-    async def _once(self, op: Op[T], bell: Bell, patience: float | None) -> T:
+    async def _once(self, op: Op[T], bell: Bell, patience: float | None = None) -> T:
         database = self._database
         link = await database.acquire(op.action)
         link.patience = patience

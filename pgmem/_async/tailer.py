@@ -315,7 +315,7 @@ class AsyncTailer:
             # A little early, so that the cache stays fresh over the look.
             pause = self._poll_pause * 0.9
             await self._listener.wait(min(pause, LOOK_AGAIN) if self._again else pause)
-            self._by_poll = not (self._again or self._listener.heard)
+            self._by_poll = not self._listener.heard
             return
         waited = time.monotonic() - self._gap_since
         if waited > GAP_PATIENCE:

@@ -147,7 +147,7 @@ class PoolRunner:
             raise trimmed_error(position, page.head.trimmed)
         return page
 
-    def _once(self, op: Op[T], bell: Bell, patience: float | None) -> T:
+    def _once(self, op: Op[T], bell: Bell, patience: float | None = None) -> T:
         database = self._database
         link = database.acquire(op.action)
         link.patience = patience

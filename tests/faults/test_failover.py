@@ -263,35 +263,3 @@ def test_a_standby_can_be_read_and_not_followed(place, standby):
                 behind.events.subscribe(after="now").receive(timeout=5)
             with pytest.raises(Unavailable, match="standby"):
                 behind.events.read(after=20, timeout=5)
-
-
-@SLOW_FORMS
-def test_events_that_a_crash_takes_back_are_told(name, place):
-    """Relaxed: handed out, and then lost with the server; their positions stand for others."""
-    for _ in range(10):
-        if taken_back(name, place):
-            return
-    pytest.fail("the server never lost what it had not written yet: nothing is shown")
-
-
-def taken_back(name, place) -> bool:
-    """Crash right after a delivery; tells whether the event was lost, and told if it was."""
-    follower = Follower(name, place.url)
-    with Memory(place.server.url, durability="relaxed") as writer:
-        lost = writer.events.append("s", Event(type="t", payload="lost")).position
-        follower.wait(lambda: lost in follower.positions)
-        place.crash()
-    place.start()
-    with Memory(place.server.url) as writer:
-        kept = [event.position for event in writer.events.read(limit=10_000)]
-        if lost in kept:
-            follower.finish(place.server.url)
-            return False
-        writer.events.append("s", [Event(type="t", payload="another")] * 3)
-    deadline = time.monotonic() + 20
-    while follower.error is None:
-        assert time.monotonic() < deadline, "the follower went on"
-        time.sleep(0.02)
-    assert isinstance(follower.error, HistoryRewritten)
-    assert "relaxed" in str(follower.error) or "history" in str(follower.error)
-    return True
