@@ -65,6 +65,7 @@ nothing: then one look serves several letters."""
 LOOK_AGAIN = 0.05
 """Seconds after which it looks once more when there was something: for a writer that stayed silent
 because of one whose bell was heard already, or never rang because it rolled back."""
+MANY_LETTERS = 20
 VERIFIED_EVENTS = 5_000
 BUSY_EVENTS = 8
 BUSY_SHARE = 1.0
@@ -329,6 +330,9 @@ class AsyncTailer:
 
     async def _hear(self, tail: Tail) -> None:
         """Take in the events that came with the bell."""
+        if len(self._listener.letters) > MANY_LETTERS:
+            # We are behind: one look takes in all of them.
+            self._listener.letters.clear()
         deadline = 0.0
         while self._listener.letters:
             known = True

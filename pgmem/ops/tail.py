@@ -31,7 +31,9 @@ MAX_PENDING_BYTES = 32 * 1024 * 1024
 _FEW = 20
 
 MAX_AHEAD = 1_000
-"""An event that arrives by itself and is further ahead is left to a look."""
+MANY_GAPS = 16
+"""An event that arrives by itself is left to a look if it is further ahead, or where there are more
+gaps: one look takes in many events for the price of a few."""
 
 
 class Taken(NamedTuple):
@@ -72,12 +74,14 @@ class Tail:
         return self._pending_bytes > MAX_PENDING_BYTES
 
     def accept(self, row: Row) -> Taken | None:
-        """Take in an event that arrived by itself; None if it is known, or too far ahead.
+        """Take in an event that arrived by itself; None if it is known, or better left to a look.
 
         It was committed before it was sent. Positions that it leaves out are a gap like any
         other: the next look asks for them.
         """
         position = row[0]
+        if len(self.gaps) > MANY_GAPS:
+            return None
         if position > self.seen:
             if position > self.seen + MAX_AHEAD or self.full:
                 return None
