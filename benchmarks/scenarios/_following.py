@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,15 @@ import orjson
 from benchmarks.audit import Faults, compare_each
 from benchmarks.crew import until
 from benchmarks.harness import Sample, percentile
-from benchmarks.scenarios._base import AGENT, PLAIN_INSERT, STREAM, TYPE, bare, payload
+from benchmarks.scenarios._base import (
+    AGENT,
+    PLAIN_INSERT,
+    STREAM,
+    TYPE,
+    append_statement,
+    bare,
+    payload,
+)
 from benchmarks.servers import Redis
 from pgmem import AsyncMemory, Event, Memory
 
@@ -49,7 +58,7 @@ class Lane(NamedTuple):
         durability: of a Memory.
     """
 
-    kind: Literal["pgmem", "bare", "redis"]
+    kind: Literal["pgmem", "bare", "bell", "redis"]
     url: str
     durability: Literal["strict", "relaxed"] = "strict"
 
@@ -74,13 +83,15 @@ def appender(lane: Lane) -> Iterator[Append]:
             def append(event: dict[str, Any]) -> None:
                 memory.events.append(STREAM, Event(type=TYPE, payload=event, agent_id=AGENT))
 
-        elif lane.kind == "bare":
+        elif lane.kind in ("bare", "bell"):
             connection = stack.enter_context(bare(lane.url))
+            ringing = lane.kind == "bell"
+            statement = append_statement(connection, "try") if ringing else PLAIN_INSERT
             fixed = {"stream": STREAM, "type": TYPE, "agent_id": AGENT, "metadata": None}
 
             def append(event: dict[str, Any]) -> None:
                 params = {**fixed, "payload": orjson.dumps(event).decode()}
-                connection.execute(PLAIN_INSERT, params).fetchone()
+                connection.execute(statement, params).fetchone()
 
         else:
             client = stack.enter_context(contextlib.closing(Redis(lane.url).client()))
@@ -272,6 +283,38 @@ class AsyncReader:
         """Close the memory."""
         self._loop.run(self._memory.close())
         self._loop.close()
+
+
+class BareReader:
+    """The least that a listener can do: LISTEN, poll(), take the event that comes with the bell.
+
+    It looks for nothing else, so it is right only where one writer never stays silent.
+    """
+
+    def __init__(self, number: int, url: str) -> None:
+        self._connection = bare(url)
+        row = self._connection.execute("SELECT channel FROM pgmem.meta").fetchone()
+        assert row is not None
+        self._connection.execute(f'LISTEN "{row[0]}"'.encode())
+        self._poll = select.poll()
+        self._poll.register(self._connection.pgconn.socket, select.POLLIN)
+
+    def go(self, order: str, start: float, argument: float) -> Received:
+        """Follow until every writer has sent its last event."""
+        tray = Tray(int(argument))
+        pgconn = self._connection.pgconn
+        end = time.monotonic() + PATIENCE
+        while not tray.complete and time.monotonic() < end:
+            self._poll.poll(1_000)
+            pgconn.consume_input()
+            while notify := pgconn.notifies():
+                _, position, _, _, _, text, *_ = orjson.loads(notify.extra)
+                tray.put(position, orjson.loads(text))
+        return tray.received()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 class RedisReader:

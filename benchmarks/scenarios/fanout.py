@@ -19,6 +19,7 @@ from benchmarks.scenarios._base import Bench, Entry
 from benchmarks.scenarios._following import (
     KEY,
     AsyncReader,
+    BareReader,
     Lane,
     RedisReader,
     SyncReader,
@@ -47,6 +48,7 @@ class _Way(NamedTuple):
 RATES = {1: 400, 16: 1_700}
 STRICT = ("pgmem", "redis always")
 RELAXED = ("pgmem relaxed", "redis everysec")
+ALONE = ("pgmem async", "bare")  # for one writer only
 ASKED = (
     Comparison(*STRICT, at_most=1.0),
     Comparison(*STRICT, at_most=1.2, figure="p99"),
@@ -64,7 +66,7 @@ def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
         client = stack.enter_context(contextlib.closing(bench.redis.client()))
         client.delete(KEY)
         stack.callback(client.delete, KEY)
-        databases = [stack.enter_context(bench.postgres.database()) for _ in range(3)]
+        databases = [stack.enter_context(bench.postgres.database()) for _ in range(4)]
         ways = _ways(databases, bench.redis.url)
         lanes = {name: way.lane for name, way in ways.items()}
         # Both of Redis' ways have the same reader: it is one stream.
@@ -77,7 +79,7 @@ def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
             writers = stack.enter_context(crew(functools.partial(Writer, lanes), size))
             count = round((1.0 if bench.quick else 2.0) * rate / size)
             measure = _Measure(writers, readers, size, rate, count, set_sync)
-            chosen = {name: way for name, way in ways.items() if size == 1 or name != "pgmem async"}
+            chosen = {name: way for name, way in ways.items() if size == 1 or name not in ALONE}
             arms = [
                 Arm(name, functools.partial(measure, name, way), way.note)
                 for name, way in chosen.items()
@@ -87,7 +89,7 @@ def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 
 def _ways(databases: Sequence[str], redis: str) -> dict[str, _Way]:
-    strict, followed_async, relaxed = databases
+    strict, followed_async, relaxed, floor = databases
     blocked = "XADD, one process blocked in XREAD, appendfsync "
     return {
         "pgmem": _Way(
@@ -100,6 +102,9 @@ def _ways(databases: Sequence[str], redis: str) -> dict[str, _Way]:
         "redis everysec": _Way(Lane("redis", redis), RedisReader, f"{blocked}everysec", "everysec"),
         "pgmem async": _Way(
             Lane("pgmem", followed_async), AsyncReader, "strict, followed by an AsyncMemory"
+        ),
+        "bare": _Way(
+            Lane("bell", floor), BareReader, "psycopg: pgmem's statement, LISTEN, poll(), strict"
         ),
     }
 
@@ -134,8 +139,15 @@ class _Measure:
 
 
 def _scenario(bench: Bench, measure: _Measure, arms: Sequence[Arm]) -> Scenario:
-    names = {arm.name for arm in arms}
-    further = [Comparison("pgmem async", "redis always")] if "pgmem async" in names else []
+    further = (
+        [
+            Comparison("pgmem async", "redis always"),
+            Comparison("bare", "redis always"),
+            Comparison("pgmem", "bare"),
+        ]
+        if measure.size == 1
+        else []
+    )
     writers = "1 writer" if measure.size == 1 else f"{measure.size} writer processes"
     return Scenario(
         f"fanout/{measure.size}",

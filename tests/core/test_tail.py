@@ -115,6 +115,17 @@ def test_a_letter_far_ahead_or_behind_much_that_is_pending_is_left_to_a_look(mon
     assert tail.seen == 2
 
 
+def test_letters_are_left_to_a_look_where_there_are_many_gaps():
+    """Each would be looked for in all of them; under load the feed would never catch up."""
+    tail = Tail(0)
+    take(tail, 100, *range(2, 101, 2))
+    assert len(tail.gaps) == 50
+    assert accept(tail, 1) is None
+    assert accept(tail, 101) is None
+    assert take(tail, 101, *range(1, 102, 2)) == list(range(1, 102))
+    assert accept(tail, 102) == [102]
+
+
 def test_no_more_is_read_behind_a_gap_once_much_is_pending(monkeypatch):
     monkeypatch.setattr(module, "MAX_PENDING_BYTES", 3_000)
     tail = Tail(0)
