@@ -8,8 +8,12 @@ Appended(position=1, version=None, duplicate=False)
 StateEntry(key='account:1', value={'balance': 5}, version=1, ...)
 """
 
+from pgmem._async.consuming import AsyncConsumerSubscription
 from pgmem._async.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
+from pgmem._async.subscription import AsyncSubscription
+from pgmem._sync.consuming import ConsumerSubscription
 from pgmem._sync.memory import BoundMemory, Memory, Transaction
+from pgmem._sync.subscription import Subscription
 from pgmem.embedded import EmbeddedPostgres
 from pgmem.models import (
     Appended,
@@ -18,6 +22,7 @@ from pgmem.models import (
     Event,
     Fold,
     Folded,
+    History,
     Outcome,
     RecordedEvent,
     StateChange,
@@ -28,20 +33,25 @@ from pgmem.models import (
 __all__ = [
     "Appended",
     "AsyncBoundMemory",
+    "AsyncConsumerSubscription",
     "AsyncMemory",
+    "AsyncSubscription",
     "AsyncTransaction",
     "BoundMemory",
     "Claim",
     "ConsumerInfo",
+    "ConsumerSubscription",
     "EmbeddedPostgres",
     "Event",
     "Fold",
     "Folded",
+    "History",
     "Memory",
     "Outcome",
     "RecordedEvent",
     "StateChange",
     "StateEntry",
     "StateSnapshot",
+    "Subscription",
     "Transaction",
 ]
