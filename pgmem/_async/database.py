@@ -230,6 +230,8 @@ class AsyncDatabase:
             rows = await fetch(link, query, {})
         except psycopg.errors.InsufficientPrivilege:
             return ""  # A role that may only read is not told where to ring.
+        except psycopg.Error as error:
+            raise translate(error, f"read the doorbell's channel at {self.where}") from None
         return str(rows[0][0])
 
     def statement(self, op: Op[Any], bell: sql.Bell, *, relaxed: bool) -> bytes:

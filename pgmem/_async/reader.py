@@ -71,7 +71,7 @@ class AsyncFinalReader:
     async def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return (await self.runner.run_page(op, 0)).head
+        return (await self.runner.run_page(op, 0, patience=PATIENCE)).head
 
     async def read(
         self, selection: Selection, position: int, *, limit: int, since: datetime | str
@@ -89,7 +89,7 @@ class AsyncFinalReader:
         """
         selection = replace(selection, after=position)
         if not self.feed.live:
-            return await self._settled(selection, limit=limit, since=since)
+            return await self._settled(selection, limit=limit, since=since, patience=PATIENCE)
         until = min(selection.until, self.feed.end)
         if selection.filtered:
             until = min(until, position + WINDOW)
@@ -109,11 +109,16 @@ class AsyncFinalReader:
         return await self._settled(selection, limit=limit, since=since)
 
     async def _settled(
-        self, selection: Selection, *, limit: int, since: datetime | str
+        self,
+        selection: Selection,
+        *,
+        limit: int,
+        since: datetime | str,
+        patience: float | None = None,
     ) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._known()
-        rows = (await self.runner.run_page(op, selection.after)).rows
+        rows = (await self.runner.run_page(op, selection.after, patience=patience)).rows
         known = min(known, self._known())
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
@@ -123,7 +128,7 @@ class AsyncFinalReader:
             await self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._known()
-            rows = (await self.runner.run_page(op, selection.after)).rows
+            rows = (await self.runner.run_page(op, selection.after, patience=patience)).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
@@ -148,7 +153,7 @@ class AsyncFinalReader:
         pause = PAUSE_FIRST
         while True:
             sessions = self.runner.sessions
-            writers = await self.runner.run(read_writers())
+            writers = await self.runner.run(read_writers(), patience=PATIENCE)
             if sessions != self.runner.sessions:
                 watch = Watch()  # Whom it waits for may be gone by a crash, and come again.
                 self._known()
@@ -162,7 +167,9 @@ class AsyncFinalReader:
             await asleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        positions = await self.runner.run(read_positions(self._frontier.position))
+        positions = await self.runner.run(
+            read_positions(self._frontier.position), patience=PATIENCE
+        )
         self._frontier.follow(positions)
         return self._frontier.position
 

@@ -70,7 +70,7 @@ class FinalReader:
     def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return self.runner.run_page(op, 0).head
+        return self.runner.run_page(op, 0, patience=PATIENCE).head
 
     def read(
         self, selection: Selection, position: int, *, limit: int, since: datetime | str
@@ -88,7 +88,7 @@ class FinalReader:
         """
         selection = replace(selection, after=position)
         if not self.feed.live:
-            return self._settled(selection, limit=limit, since=since)
+            return self._settled(selection, limit=limit, since=since, patience=PATIENCE)
         until = min(selection.until, self.feed.end)
         if selection.filtered:
             until = min(until, position + WINDOW)
@@ -105,10 +105,17 @@ class FinalReader:
         """Read what is final by now, whatever the tailer has seen of it."""
         return self._settled(selection, limit=limit, since=since)
 
-    def _settled(self, selection: Selection, *, limit: int, since: datetime | str) -> FinalRows:
+    def _settled(
+        self,
+        selection: Selection,
+        *,
+        limit: int,
+        since: datetime | str,
+        patience: float | None = None,
+    ) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._known()
-        rows = self.runner.run_page(op, selection.after).rows
+        rows = self.runner.run_page(op, selection.after, patience=patience).rows
         known = min(known, self._known())
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
@@ -118,7 +125,7 @@ class FinalReader:
             self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._known()
-            rows = self.runner.run_page(op, selection.after).rows
+            rows = self.runner.run_page(op, selection.after, patience=patience).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
@@ -143,7 +150,7 @@ class FinalReader:
         pause = PAUSE_FIRST
         while True:
             sessions = self.runner.sessions
-            writers = self.runner.run(read_writers())
+            writers = self.runner.run(read_writers(), patience=PATIENCE)
             if sessions != self.runner.sessions:
                 watch = Watch()  # Whom it waits for may be gone by a crash, and come again.
                 self._known()
@@ -157,7 +164,7 @@ class FinalReader:
             sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        positions = self.runner.run(read_positions(self._frontier.position))
+        positions = self.runner.run(read_positions(self._frontier.position), patience=PATIENCE)
         self._frontier.follow(positions)
         return self._frontier.position
 

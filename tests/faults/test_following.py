@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgmem import Event, Memory, migrate
 from tests.support.following import (
+    LISTENER,
     Follower,
     listeners,
     percentile,
@@ -285,3 +286,28 @@ class Lines:
     def _read(self) -> None:
         for line in self._stream:
             self.lines.append(json.loads(line))
+
+
+async def test_frozen_connection_does_not_hold_up_who_catches_up(form, monkeypatch):
+    """Its page is given up and read again on another connection."""
+    for tree in ("sync", "async"):
+        monkeypatch.setattr(f"pgmem._{tree}.reader.PATIENCE", 1.0)
+    async with form.memory(pool=1) as memory:
+        getattr(memory, "wrapped", memory)._database.listen_options["application_name"] = LISTENER
+        await memory.events.append("s", [Event(type="t")] * 20)
+        async with memory.events.subscribe(after="now"):  # From now on the feed is live.
+            with psycopg.connect(form.url, autocommit=True) as admin:
+                pool = admin.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgmem' "
+                    "AND datname = current_database()"
+                ).fetchall()
+                for (pid,) in pool:
+                    os.kill(pid, signal.SIGSTOP)
+                try:
+                    async with memory.events.subscribe(after=5) as behind:
+                        found = await behind.receive(timeout=15)
+                finally:
+                    for (pid,) in pool:
+                        os.kill(pid, signal.SIGCONT)
+        assert pool
+        assert [event.position for event in found] == list(range(6, 21))
