@@ -151,7 +151,7 @@ def test_without_any_bell_events_come_by_polling(name, database_url, caplog):
         caplog.at_level(logging.WARNING, "pgmem"),
         psycopg.connect(database_url, autocommit=True) as raw,
     ):
-        for n in range(size(200, 20)):
+        for n in range(size(200, 60)):
             raw.execute(
                 "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', %s)",
                 [str(time.monotonic())],
