@@ -359,7 +359,8 @@ class Tailer:
             self._poll_pause = self._safety_poll
         elif found and self._by_poll:
             self._unannounced += 1
-            self._poll_pause = min(self._safety_poll, POLL_FIRST)
+            if self._unannounced > 1:  # Once may be a silent writer.
+                self._poll_pause = min(self._safety_poll, POLL_FIRST)
             if self._unannounced == UNANNOUNCED and self._database.hears:
                 self._tell_polling(
                     "notifications do not arrive: a pooler between (give listen_url=), or a full "

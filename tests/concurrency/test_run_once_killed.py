@@ -65,7 +65,7 @@ def run(script, url, keys):
             workers[victim].say()
     said = [line for worker in [*ended, *workers] for line in worker.finish() if line != "ready"]
     print(f"{kills} kills, {len(said)} outcomes")
-    assert kills >= 5, "too few kills to show anything"
+    assert kills >= 3, "too few kills to show anything"
     return said
 
 
