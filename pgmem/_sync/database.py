@@ -266,7 +266,8 @@ class Database:
             if rows[0][-1] == "full":
                 self.rest_bell()
             elif self._told_full and rows[0][-1] == "rung":
-                self._told_full = False
+                # While the bell rests, this is the answer of one who rang before.
+                self._told_full = time.monotonic() < self._bell_pause
 
     def rest_bell(self) -> None:
         """Do not ring for a while: readers find new events by their safety poll."""
