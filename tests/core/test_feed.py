@@ -153,7 +153,7 @@ def test_each_follower_gets_what_it_wants_once_and_in_order(seed):
 async def test_a_slow_subscriber_misses_nothing_and_holds_nobody_up(form):
     """It falls out of the window again and again, and finds its way back into it."""
     rng = random.Random(1)
-    total = 600
+    total = 1_200
     async with form.memory(safety_poll=30) as memory:
         fast, slow = memory.events.subscribe(), memory.events.subscribe("s1")
         async with fast, slow:
@@ -169,7 +169,7 @@ async def test_a_slow_subscriber_misses_nothing_and_holds_nobody_up(form):
                     received += more
                 if rng.random() < 0.2:
                     got += await slow.receive(rng.choice((1, 5, 100)), timeout=0)
-            assert alone.count, "it was never behind"
+            assert alone.count > 2, "it was never behind"
             while more := await slow.receive(timeout=0.3):
                 got += more
             assert [event.payload for event in got] == [n for n in range(total) if n // 12 % 2 == 1]

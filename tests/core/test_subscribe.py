@@ -687,9 +687,13 @@ async def test_who_waits_leaves_the_database_alone(form, database_url):
         return transactions(database_url) - before
 
     await cost(0.05)
-    short = await cost(0.2)
-    long = await cost(1.2)
-    assert long <= short + 30, (short, long)  # a poll each 20 ms would be 100
+    seen = []
+    for _ in range(3):  # Autovacuum's transactions count too, now and then.
+        seen.append((await cost(0.2), await cost(1.2)))
+        short, long = seen[-1]
+        if long <= short + 10:
+            return
+    pytest.fail(f"{seen}: a poll each tenth of a second would be 20 more")
 
 
 async def test_fifty_subscriptions_cost_the_database_no_more_than_one(form, database_url):
