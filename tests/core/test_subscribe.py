@@ -1,11 +1,8 @@
-"""Subscriptions: what they hand out, how they wait, and how they end."""
+"""Subscriptions: what they hand out, and who wakes them."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
-import threading
 import time
 from contextlib import suppress
 
@@ -13,14 +10,18 @@ import psycopg
 import pytest
 from pydantic import BaseModel
 
-from pgmem import AsyncMemory, Event, Memory
-from pgmem._compat import AWakeup
-from pgmem.errors import InvalidInput, InvalidOption, InvalidValue, NotOpen, PgmemError
-from tests.support.both import Awaited
-
-SOON = 5.0
-"""No guarantee of speed: a deadline that a wait for the safety poll would break."""
-POLL = 30.0
+from pgmem import Event
+from pgmem.errors import InvalidInput, InvalidOption, InvalidValue
+from tests.support.subscribing import (
+    POLL,
+    SOON,
+    entered,
+    event,
+    followers,
+    nothing_more,
+    payloads,
+    receive,
+)
 
 
 @pytest.fixture
@@ -28,36 +29,6 @@ async def both(form):
     """Without the safety poll: whatever arrives, arrives because of the bell."""
     async with form.memory(agent_id="tester", safety_poll=POLL) as memory:
         yield memory
-
-
-def event(payload=None, type="t", **more):
-    return Event(type=type, payload=payload, **more)
-
-
-async def receive(subscription, count):
-    """So many events, or what came of them in time."""
-    found = []
-    while len(found) < count:
-        more = await subscription.receive(count - len(found), timeout=SOON)
-        if not more:
-            break
-        found += more
-    return found
-
-
-async def payloads(subscription, count):
-    return [event.payload for event in await receive(subscription, count)]
-
-
-async def nothing_more(subscription):
-    return await subscription.receive(timeout=0.1) == []
-
-
-async def entered(subscription, count=1):
-    """A task that waits for events of a subscription, once it does wait."""
-    task = asyncio.ensure_future(receive(subscription, count))
-    await asyncio.sleep(0.1)
-    return task
 
 
 # What is handed out
@@ -325,239 +296,6 @@ async def test_what_commits_later_is_handed_out_first_if_its_position_is_lower(b
         assert await payloads(events, 2) == ["first", "second"]
 
 
-# How it ends
-
-
-async def test_stop_ends_a_wait_from_another_thread(both):
-    async with both.events.subscribe() as events:
-        waiting = await entered(events)
-        thread = threading.Thread(target=events.stop)
-        thread.start()
-        assert await asyncio.wait_for(waiting, SOON) == []
-        thread.join()
-        assert [item async for item in events] == []
-
-
-async def test_stop_before_the_first_wait_is_kept(both):
-    await both.events.append("s", event())
-    events = both.events.subscribe()
-    events.stop()
-    assert [item async for item in events] == []
-    await events.close()
-
-
-async def test_close_from_elsewhere_ends_the_iteration(both):
-    events = both.events.subscribe()
-    waiting = await entered(events)
-    await events.close()
-    assert await asyncio.wait_for(waiting, SOON) == []
-    assert await events.receive(timeout=SOON) == []
-    await events.close()
-
-
-async def test_a_closed_subscription_is_not_used_again(both):
-    events = both.events.subscribe()
-    await events.close()
-    assert await events.receive() == []
-    with pytest.raises(InvalidOption, match="closed"):
-        async with events:
-            pass
-
-
-async def test_a_memory_closed_under_a_waiting_subscription_ends_it(form):
-    async with form.memory() as memory:
-        events = [memory.events.subscribe() for _ in range(3)]
-        waiting = [await entered(each) for each in events]
-        await asyncio.wait_for(memory.close(), SOON)
-        assert await asyncio.wait_for(asyncio.gather(*waiting), SOON) == [[], [], []]
-        assert [item async for item in events[0]] == []
-        with pytest.raises(NotOpen):
-            async with memory.events.subscribe():
-                pass
-        for each in events:
-            await each.close()
-
-
-async def test_a_memory_closed_under_a_subscription_that_catches_up_ends_it(form, memory):
-    """Somebody writes for long: nobody is fed yet, subscriptions read by themselves."""
-    with memory.transaction() as tx:
-        tx.events.append("s", event())
-        for n in range(6):
-            async with form.memory() as other:
-                events = other.events.subscribe()
-                waiting = asyncio.ensure_future(receive(events, 1))
-                await asyncio.sleep(0.05 + n * 0.03)
-                await asyncio.wait_for(other.close(), SOON)
-                assert await asyncio.wait_for(waiting, SOON) == []
-
-
-async def test_a_memory_that_is_not_open_is_not_followed(form, database_url):
-    memory = Awaited(Memory(database_url)) if form.name == "sync" else AsyncMemory(database_url)
-    with pytest.raises(NotOpen):
-        await memory.events.subscribe().receive()
-
-
-async def test_cancelling_a_subscriber_leaks_no_task_connection_or_follower(database_url):
-    async with AsyncMemory(database_url, pool=2) as memory:
-        await memory.events.append("s", event())
-
-        async def follow(after, pause):
-            async with memory.events.subscribe("s", after=after) as events:
-                async for _ in events:
-                    await asyncio.sleep(pause)
-
-        async with memory.events.subscribe() as keeper:
-            await receive(keeper, 1)
-            before = asyncio.all_tasks()
-            for n in range(60):
-                task = asyncio.create_task(follow((0, "now", 1)[n % 3], 0))
-                await asyncio.sleep(n * 0.0003)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-            assert asyncio.all_tasks() == before
-            assert len(followers(memory)) == 1
-            # Every connection can be had again.
-            async with memory.transaction(), memory.transaction():
-                pass
-            await memory.events.append("s", event("after"))
-            assert await payloads(keeper, 1) == ["after"]
-        assert not followers(memory)
-
-
-async def test_a_cancelled_receive_loses_no_event(database_url):
-    async with AsyncMemory(database_url) as memory, memory.events.subscribe() as events:
-        found = []
-        for n in range(100):
-            task = asyncio.create_task(events.receive(timeout=SOON))
-            await memory.events.append("s", event(n))
-            await asyncio.sleep(n * 0.00005)
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                found += [item.payload for item in await task]
-        found += await payloads(events, 100 - len(found))
-        assert found == list(range(100))
-
-
-async def test_subscriptions_that_are_forgotten_do_not_pile_up(both):
-    for _ in range(8):
-        events = both.events.subscribe()
-        await events.receive(timeout=0)
-        del events
-        gc.collect()
-    assert len(followers(both)) <= 3
-
-
-def followers(memory):
-    events = memory.events
-    return getattr(events, "wrapped", events)._reader.feed._followers
-
-
-async def test_no_thread_or_task_outlives_the_memory(form):
-    threads, tasks = threading.active_count(), asyncio.all_tasks()
-    async with form.memory() as memory:
-        async with memory.events.subscribe(after="now") as events:
-            waiting = await entered(events)
-            await memory.events.append("s", event(1))
-            await waiting
-        await memory.close()
-    names = {thread.name for thread in threading.enumerate()}
-    assert not [name for name in names if name.startswith(("pgmem", "pool"))]
-    assert asyncio.all_tasks() == tasks
-    assert threading.active_count() <= threads + 2  # those of to_thread stay
-
-
-@pytest.fixture
-def hide_events(database_url):
-    """Takes the table of events away, and brings it back."""
-
-    def rename(old, new):
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(f"ALTER TABLE pgmem.{old} RENAME TO {new}")
-
-    return lambda hidden: rename(*(("events", "hidden") if hidden else ("hidden", "events")))
-
-
-async def test_a_failure_of_the_feed_reaches_every_subscriber_and_the_next_one_starts_it_again(
-    both, hide_events
-):
-    async with both.events.subscribe() as one, both.events.subscribe("s") as other:
-        waiting = [await entered(one), await entered(other)]
-        hide_events(True)
-        with suppress(PgmemError):
-            await both.events.append("s", event())
-        tailer(both)._listener.wake()
-        for each in waiting:
-            with pytest.raises(PgmemError):
-                await asyncio.wait_for(each, SOON)
-        with pytest.raises(PgmemError):
-            await one.receive(timeout=SOON)
-    hide_events(False)
-    async with both.events.subscribe(after="now") as events:
-        waiting = await entered(events)
-        await both.events.append("s", event("again"))
-        assert [e.payload for e in await asyncio.wait_for(waiting, SOON)] == ["again"]
-
-
-async def test_who_comes_while_the_feed_is_failing_is_fed_as_well(both, hide_events):
-    async with both.events.subscribe() as events:
-        waiting = await entered(events)
-        failing, go_on = threading.Event(), threading.Event()
-        hold(tailer(both)._listener, failing, go_on)
-        hide_events(True)
-        tailer(both)._listener.wake()
-        with pytest.raises(PgmemError):
-            await asyncio.wait_for(waiting, SOON)
-    assert await asyncio.to_thread(failing.wait, SOON)
-    hide_events(False)
-    async with both.events.subscribe() as events:
-        await both.events.append("s", event(1))
-        assert await payloads(events, 1) == [1]
-        go_on.set()
-        waiting = await entered(events)
-        await asyncio.sleep(0.5)
-        assert tailer(both)._feed.live
-        await both.events.append("s", event(2))
-        assert [e.payload for e in await asyncio.wait_for(waiting, SOON)] == [2]
-
-
-def tailer(memory):
-    return getattr(memory, "wrapped", memory)._tailer
-
-
-def hold(listener, reached, go_on):
-    """Keep a listener from disconnecting, once."""
-    real = listener.disconnect
-
-    def sync():
-        listener.disconnect = real
-        reached.set()
-        go_on.wait(SOON)
-        real()
-
-    async def asynchronous():
-        listener.disconnect = real
-        reached.set()
-        await asyncio.to_thread(go_on.wait, SOON)
-        await real()
-
-    listener.disconnect = asynchronous if asyncio.iscoroutinefunction(real) else sync
-
-
-async def test_a_call_from_another_thread_is_not_lost_when_the_wait_begins():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(500):
-            wakeup = AWakeup()
-            thread = threading.Thread(target=wakeup.set)
-            thread.start()
-            assert await wakeup.wait(SOON)
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
-
-
 # Several, and what they make of a payload
 
 
@@ -611,115 +349,13 @@ async def test_what_was_written_as_a_class_comes_back_as_its_instance(form):
         assert plain == 1
 
 
-# read(timeout=)
-
-
-async def test_a_read_that_waits_wakes_with_the_first_event(both):
-    waiting = asyncio.ensure_future(both.events.read("s", timeout=POLL))
-    await asyncio.sleep(0.2)
-    await both.events.append("other", event(1))
-    await both.events.append("s", event(2))
-    found = await asyncio.wait_for(waiting, SOON)
-    assert [e.payload for e in found] == [2]
-    again = await both.events.read("s", after=found[-1].position, timeout=0.1)
-    assert again == []
-
-
-async def test_a_read_that_finds_something_does_not_wait(both):
-    await both.events.append("s", [event(n) for n in range(5)])
-    found = await asyncio.wait_for(both.events.read(after=1, limit=3, timeout=POLL), SOON)
-    assert [e.payload for e in found] == [1, 2, 3]
-
-
-async def test_a_read_waits_no_longer_than_it_was_told(both):
-    for timeout in (0, 0.3):
-        started = time.monotonic()
-        assert await both.events.read("s", timeout=timeout) == []
-        assert timeout <= time.monotonic() - started < timeout + SOON
-
-
-async def test_a_read_up_to_a_position_waits_for_nothing_behind_it(both):
-    await both.events.append("s", [event(n) for n in range(5)])
-    assert [e.payload for e in await both.events.read("s", until=3, timeout=POLL)] == [0, 1, 2]
-    found = await asyncio.wait_for(both.events.read("x", until=3, timeout=POLL), SOON)
-    assert found == []
-    assert await asyncio.wait_for(both.events.read(after=3, until=3, timeout=POLL), SOON) == []
-
-
-async def test_a_read_above_the_head_waits_or_is_refused_as_without_a_timeout(both):
-    assert await both.events.read(after=7) == []
-    with pytest.raises(InvalidOption, match="above the last position"):
-        await both.events.read(after=7, timeout=0.2)
-
-
-def transactions(url):
-    """How many transactions the database has seen: exact once the sessions have ended."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT pg_stat_clear_snapshot()")
-        (count,) = connection.execute(
-            "SELECT xact_commit + xact_rollback FROM pg_stat_database"
-            " WHERE datname = current_database()"
-        ).fetchone()
-    return count
-
-
-def ended(url):
-    """Wait until no other session is left: what they did is counted when they end."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        deadline = time.monotonic() + SOON
-        while connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-        ).fetchone() != (0,):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-
-async def test_who_waits_leaves_the_database_alone(form, database_url):
-    async def cost(wait):
-        ended(database_url)
-        before = transactions(database_url)
-        async with form.memory(safety_poll=POLL) as memory:
-            assert await memory.events.read("s", timeout=wait) == []
-            async with memory.events.subscribe() as events:
-                assert await events.receive(timeout=wait) == []
-        ended(database_url)
-        return transactions(database_url) - before
-
-    await cost(0.05)
-    seen = []
-    for _ in range(3):  # Autovacuum's transactions count too, now and then.
-        seen.append((await cost(0.2), await cost(1.2)))
-        short, long = seen[-1]
-        if long <= short + 10:
-            return
-    pytest.fail(f"{seen}: a poll each tenth of a second would be 20 more")
-
-
-async def test_fifty_subscriptions_cost_the_database_no_more_than_one(form, database_url):
-    async def cost(followers, events):
-        ended(database_url)
-        before = transactions(database_url)
-        async with form.memory(safety_poll=POLL, pool=1) as memory:
-            first = memory.events.subscribe()
-            await memory.events.append("s", event())
-            await receive(first, 1)
-            live = await memory.events.append("s", event())
-            await receive(first, 1)
-            await asyncio.sleep(0.1)
-            subscriptions = [memory.events.subscribe(after=live.position) for _ in range(followers)]
-            for each in subscriptions:
-                assert await each.receive(timeout=0) == []
-            for n in range(events):
-                await memory.events.append(f"s{n}", event(n))
-                for each in subscriptions:
-                    assert await payloads(each, 1) == [n]
-                await asyncio.sleep(0.02)  # each event by itself: two at once may share a look
-        ended(database_url)
-        return transactions(database_url) - before
-
-    count = 30
-    one = await cost(1, count) - await cost(1, 0)
-    fifty = await cost(50, count) - await cost(50, 0)
-    print(f"statements for {count} events: {one} with one subscription, {fifty} with fifty")
-    assert fifty <= one + count / 2
+async def test_what_is_rare_is_found_over_many_pages(both, monkeypatch):
+    """A page looks through so many positions and no more; the next one goes on behind them."""
+    for tree in ("sync", "async"):
+        monkeypatch.setattr(f"pgmem._{tree}.reader.WINDOW", 10)
+    for n in range(100):
+        await both.events.append("rare" if n % 40 == 0 else "often", event(n))
+    # The first one makes the feed live.
+    async with both.events.subscribe(after="now"), both.events.subscribe("rare", after=0) as events:
+        assert await payloads(events, 3) == [0, 40, 80]
+        assert await nothing_more(events)

@@ -1,0 +1,133 @@
+"""Waiting for events: `read(timeout=)`, and what waiting costs the database."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+
+from pgmem.errors import InvalidOption
+from tests.support.subscribing import POLL, SOON, event, payloads, receive
+
+
+@pytest.fixture
+async def both(form):
+    """Without the safety poll: whatever arrives, arrives because of the bell."""
+    async with form.memory(agent_id="tester", safety_poll=POLL) as memory:
+        yield memory
+
+
+# read(timeout=)
+
+
+async def test_a_read_that_waits_wakes_with_the_first_event(both):
+    waiting = asyncio.ensure_future(both.events.read("s", timeout=POLL))
+    await asyncio.sleep(0.2)
+    await both.events.append("other", event(1))
+    await both.events.append("s", event(2))
+    found = await asyncio.wait_for(waiting, SOON)
+    assert [e.payload for e in found] == [2]
+    again = await both.events.read("s", after=found[-1].position, timeout=0.1)
+    assert again == []
+
+
+async def test_a_read_that_finds_something_does_not_wait(both):
+    await both.events.append("s", [event(n) for n in range(5)])
+    found = await asyncio.wait_for(both.events.read(after=1, limit=3, timeout=POLL), SOON)
+    assert [e.payload for e in found] == [1, 2, 3]
+
+
+async def test_a_read_waits_no_longer_than_it_was_told(both):
+    for timeout in (0, 0.3):
+        started = time.monotonic()
+        assert await both.events.read("s", timeout=timeout) == []
+        assert timeout <= time.monotonic() - started < timeout + SOON
+
+
+async def test_a_read_up_to_a_position_waits_for_nothing_behind_it(both):
+    await both.events.append("s", [event(n) for n in range(5)])
+    assert [e.payload for e in await both.events.read("s", until=3, timeout=POLL)] == [0, 1, 2]
+    found = await asyncio.wait_for(both.events.read("x", until=3, timeout=POLL), SOON)
+    assert found == []
+    assert await asyncio.wait_for(both.events.read(after=3, until=3, timeout=POLL), SOON) == []
+
+
+async def test_a_read_above_the_head_waits_or_is_refused_as_without_a_timeout(both):
+    assert await both.events.read(after=7) == []
+    with pytest.raises(InvalidOption, match="above the last position"):
+        await both.events.read(after=7, timeout=0.2)
+
+
+def transactions(url):
+    """How many transactions the database has seen: exact once the sessions have ended."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_stat_clear_snapshot()")
+        (count,) = connection.execute(
+            "SELECT xact_commit + xact_rollback FROM pg_stat_database"
+            " WHERE datname = current_database()"
+        ).fetchone()
+    return count
+
+
+def ended(url):
+    """Wait until no other session is left: what they did is counted when they end."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        deadline = time.monotonic() + SOON
+        while connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        ).fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+async def test_who_waits_leaves_the_database_alone(form, database_url):
+    async def cost(wait):
+        ended(database_url)
+        before = transactions(database_url)
+        async with form.memory(safety_poll=POLL) as memory:
+            assert await memory.events.read("s", timeout=wait) == []
+            async with memory.events.subscribe() as events:
+                assert await events.receive(timeout=wait) == []
+        ended(database_url)
+        return transactions(database_url) - before
+
+    await cost(0.05)
+    seen = []
+    for _ in range(3):  # Autovacuum's transactions count too, now and then.
+        seen.append((await cost(0.2), await cost(1.2)))
+        short, long = seen[-1]
+        if long <= short + 10:
+            return
+    pytest.fail(f"{seen}: a poll each tenth of a second would be 20 more")
+
+
+async def test_fifty_subscriptions_cost_the_database_no_more_than_one(form, database_url):
+    async def cost(followers, events):
+        ended(database_url)
+        before = transactions(database_url)
+        async with form.memory(safety_poll=POLL, pool=1) as memory:
+            first = memory.events.subscribe()
+            await memory.events.append("s", event())
+            await receive(first, 1)
+            live = await memory.events.append("s", event())
+            await receive(first, 1)
+            await asyncio.sleep(0.1)
+            subscriptions = [memory.events.subscribe(after=live.position) for _ in range(followers)]
+            for each in subscriptions:
+                assert await each.receive(timeout=0) == []
+            for n in range(events):
+                await memory.events.append(f"s{n}", event(n))
+                for each in subscriptions:
+                    assert await payloads(each, 1) == [n]
+                await asyncio.sleep(0.02)  # each event by itself: two at once may share a look
+        ended(database_url)
+        return transactions(database_url) - before
+
+    count = 30
+    one = await cost(1, count) - await cost(1, 0)
+    fifty = await cost(50, count) - await cost(50, 0)
+    print(f"statements for {count} events: {one} with one subscription, {fifty} with fifty")
+    assert fifty <= one + count / 2
