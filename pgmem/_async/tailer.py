@@ -54,10 +54,14 @@ from pgmem.ops.tail import Tail, Taken
 log = logging.getLogger("pgmem")
 
 LATE_EVENTS = 2_000
+"""At most so many events of open gaps in one look: the rest comes with the next."""
 GAP_FIRST, GAP_LAST, GAP_LONG = 0.001, 0.02, 0.25
+"""Seconds between two looks at an open gap: at first, soon, and where it has been open for long. A
+commit ends the pause, for it rings."""
 GAP_PATIENCE = 0.005
 """Seconds that a gap may close by itself before the lock table is asked: most do."""
 GAP_WARNING = 10.0
+"""Seconds after which somebody is told that an open transaction holds everybody up."""
 LOOK_LATER = 0.002
 LOOK_LATEST = 0.01
 """Seconds that the look behind a letter may wait, at first and at most, while such looks find
@@ -66,14 +70,20 @@ LOOK_AGAIN = 0.05
 """Seconds after which it looks once more when there was something: for a writer that stayed silent
 because of one whose bell was heard already, or never rang because it rolled back."""
 MANY_LETTERS = 20
+"""With more of them waiting, one look is cheaper than to open each."""
 VERIFIED_EVENTS = 5_000
+"""So many of the events given out last are compared with the log after a lost connection: more than
+a server commits in the moment that a crash can take back."""
 BUSY_EVENTS = 8
 BUSY_SHARE = 1.0
 """Looks that find many events leave the server alone for as long as they took."""
 BUSY_LAST = 0.003
 POLL_FIRST = 0.05
 UNANNOUNCED = 3
+"""So many looks in a row that found events no bell had told of mean that bells do not arrive; from
+the second on it polls after so many seconds."""
 RETRY_FIRST, RETRY_LAST = 0.02, 1.0
+"""Seconds between two tries to connect: a restarted server is back within about one."""
 
 
 class AsyncTailer:
@@ -304,7 +314,7 @@ class AsyncTailer:
             # A change is true when it is committed, whether or not its event is final.
             for row in taken.seen:
                 if row[STATE_KEY] is not None:
-                    self._cache.observe(row[STATE_KEY], row[STATE_VERSION], row[POSITION])
+                    self._cache.observe(row[STATE_KEY], row[STATE_VERSION])
         self._given.extend((row[POSITION], row[RECORDED_AT]) for row in taken.final)
         if taken.final or tail.position != self._feed.end:
             self._feed.add(taken.final, tail.position)

@@ -76,13 +76,12 @@ class StateCache:
         """For the time that a write of an entry is under way."""
         return Write(self, key)
 
-    def observe(self, key: str, version: int | None, position: int) -> None:
+    def observe(self, key: str, version: int | None) -> None:
         """An event changed an entry: what is older is void, also if it is still under way.
 
         Args:
             key: the entry's key.
             version: its version since then; None for a touch, which keeps the version.
-            position: where the event stands in the log.
         """
         with self._lock:
             self._overtake(key, VOID if version is None else version)

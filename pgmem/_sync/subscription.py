@@ -35,7 +35,9 @@ T = TypeVar("T")
 Start = int | Literal["now"]
 
 BATCH = 500
+"""So many events are fetched at a time for who takes them one by one."""
 RETRY = 0.1
+"""Seconds until it reads again by itself, where nobody will wake it."""
 
 
 class Subscription(Generic[T]):

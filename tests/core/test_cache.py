@@ -48,23 +48,23 @@ async def test_a_hit_asks_no_server_until_an_event_tells(cached, rival, behind, 
     first = await cached.state.get("k")
     behind()
     assert await cached.state.get("k") == first == written._replace(position=None)
-    cache_of(cached).observe("k", 1, 1)
+    cache_of(cached).observe("k", 1)
     assert await value(cached) == "old"  # its own event
-    cache_of(cached).observe("k", 2, 2)
+    cache_of(cached).observe("k", 2)
     assert (await cached.state.get("k"))[1:3] == ("behind", 2)
 
 
 async def test_a_touch_elsewhere_drops_the_copy(cached, behind):
     await cached.state.put("k", "old")
     behind()
-    cache_of(cached).observe("k", None, 2)
+    cache_of(cached).observe("k", None)
     assert await value(cached) == "behind"
 
 
 async def test_other_keys_keep_their_copies(cached, behind):
     await cached.state.put("k", "old")
     behind()
-    cache_of(cached).observe("other", 9, 9)
+    cache_of(cached).observe("other", 9)
     assert await value(cached) == "old"
 
 

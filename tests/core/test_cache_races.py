@@ -58,7 +58,7 @@ async def test_a_read_that_an_event_overtakes_is_not_kept(cached, rival, version
 
     def event(memory):
         rival.state.put("k", "new")
-        memory._cache.observe("k", version, 2)
+        memory._cache.observe("k", version)
 
     between(cached, event)
     assert await value(cached) == "old"
@@ -68,7 +68,7 @@ async def test_a_read_that_an_event_overtakes_is_not_kept(cached, rival, version
 
 async def test_a_read_that_saw_what_the_event_tells_is_kept(cached, rival, behind):
     rival.state.put("k", "new")
-    between(cached, lambda memory: memory._cache.observe("k", 1, 1))
+    between(cached, lambda memory: memory._cache.observe("k", 1))
     assert await value(cached) == "new"
     behind()
     assert await value(cached) == "new"
@@ -76,7 +76,7 @@ async def test_a_read_that_saw_what_the_event_tells_is_kept(cached, rival, behin
 
 async def test_a_read_of_another_key_is_kept(cached, rival):
     rival.state.put("k", "old")
-    between(cached, lambda memory: memory._cache.observe("other", 5, 5))
+    between(cached, lambda memory: memory._cache.observe("other", 5))
     assert await value(cached) == "old"
     assert kept(cached) == 1
 
@@ -164,7 +164,7 @@ async def test_nothing_is_under_way_at_the_end(cached, rival):
 async def test_a_write_that_a_newer_event_overtakes_is_not_kept(cached, rival):
     def event(memory):
         rival.state.put("k", "newer")
-        memory._cache.observe("k", 2, 2)
+        memory._cache.observe("k", 2)
 
     between(cached, event)
     await cached.state.put("k", "own")
@@ -172,7 +172,7 @@ async def test_a_write_that_a_newer_event_overtakes_is_not_kept(cached, rival):
 
 
 async def test_a_write_whose_own_event_came_first_is_kept(cached, behind):
-    between(cached, lambda memory: memory._cache.observe("k", 1, 1))
+    between(cached, lambda memory: memory._cache.observe("k", 1))
     await cached.state.put("k", "own")
     behind()
     assert await value(cached) == "own"
@@ -278,7 +278,7 @@ async def test_what_the_callers_own_transaction_writes_is_seen_by_the_feed(cache
     assert (await value(bound), await value(cached)) == ("new", "old")
     await maybe_await(connection.commit())
     assert await value(cached) == "old"
-    cache_of(cached).observe("k", 2, 2)
+    cache_of(cached).observe("k", 2)
     assert await value(cached) == "new"
     await maybe_await(connection.close())
 
@@ -292,7 +292,7 @@ def test_an_event_waits_until_what_it_voids_is_stored():
 
     class Meanwhile(OrderedDict):
         def __setitem__(self, key, copy):
-            events.append(threading.Thread(target=cache.observe, args=(key, 2, 2)))
+            events.append(threading.Thread(target=cache.observe, args=(key, 2)))
             events[0].start()
             events[0].join(0.2)
             super().__setitem__(key, copy)
@@ -328,7 +328,7 @@ def test_every_copy_is_right_once_the_events_are_through(database_url):
             for event in rival.events.read(after=after):
                 after = event.position
                 change = event.change
-                memory._cache.observe(change.key, change.version, after)
+                memory._cache.observe(change.key, change.version)
             return after
 
         def feed():
