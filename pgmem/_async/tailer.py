@@ -260,6 +260,8 @@ class AsyncTailer:
                 self._tail = Tail(self._frontier.position)
                 # Followers may have read these by themselves.
                 newest = await self._listener.run(read_newest(self._tail.position))
+                # It may have begun before: they include what was given out then.
+                self._given.clear()
                 self._given.extend(newest)
                 self._feed.begin(self._tail.position)
                 self._begun = True

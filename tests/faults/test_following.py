@@ -61,6 +61,25 @@ def test_killed_listener_costs_a_moment_and_no_event(name, database_url):
     assert percentile(delays, 0.99) <= 1.5
 
 
+@FORMS
+def test_listener_killed_again_and_again_before_anything_new_came_is_no_crash(name, database_url):
+    """What was given out before it began is compared with the log each time: it is all there."""
+    with (
+        Memory(database_url) as memory,
+        psycopg.connect(database_url, autocommit=True) as admin,
+    ):
+        memory.events.append("s", [Event(type="t", payload=n) for n in range(10)])
+        follower = Follower(name, database_url)
+        follower.wait(lambda: len(follower.got) == 10)
+        for _ in range(3):
+            before = listeners(admin)
+            kill_listeners(admin)
+            wait_until(lambda old=before: set(listeners(admin)) - set(old), what="a new session")
+            time.sleep(0.1)  # It compares, and begins again.
+        memory.events.append("s", Event(type="t", payload=10))
+        follower.finish(database_url)
+
+
 @pytest.fixture
 def patience(monkeypatch):
     """How long the listener waits for an answer: as it is with --full, shorter without."""
