@@ -9,26 +9,25 @@ The method, the same for every scenario:
   taken moments apart; its median is given, with a bootstrap interval that says how sure it is.
 - Each round counts what its arm did wrong. An arm with a fault is wrong, and meets no target.
 
-This module knows neither Postgres nor Redis.
+This module knows neither Postgres nor Redis, and measures nothing by itself (see `meter`).
 """
 
 from __future__ import annotations
 
 import gc
-import math
-import random
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from hdrh.histogram import HdrHistogram
 
 from benchmarks.audit import NO_FAULTS, Faults
+from benchmarks.figures import PERCENTILES, Interval, bootstrap, merged, microseconds, ratios
 
-T = TypeVar("T")
-
-RESAMPLES = 2_000
-CONFIDENCE = 0.95
+Kind = Literal["pgmem", "redis", "published", "floor", "peer"]
+Tier = Literal["none", "relaxed", "strict"]
+Standing = Literal["ahead", "level", "behind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,29 @@ class Sample:
         value: its figure, in the scenario's unit.
         faults: what it did wrong.
         figures: further figures by name.
+        times: what each call took, in nanoseconds; see `of_times`.
     """
 
     value: float
     faults: Faults = NO_FAULTS
     figures: Mapping[str, float] = field(default_factory=dict)
+    times: HdrHistogram | None = None
+
+
+def of_times(
+    times: HdrHistogram, faults: Faults = NO_FAULTS, figures: Mapping[str, float] | None = None
+) -> Sample:
+    """A sample whose figure is the median time in microseconds, with the percentiles above it.
+
+    Args:
+        times: nanoseconds, as `figures.histogram` makes it.
+        faults: what was wrong.
+        figures: further figures by name.
+    """
+    percentiles = {
+        name: microseconds(times, percent) for name, percent in PERCENTILES.items() if percent > 50
+    }
+    return Sample(microseconds(times, 50), faults, {**percentiles, **(figures or {})}, times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +71,20 @@ class Arm:
         name: short, unique in its scenario.
         run: does one round.
         note: what it is, for the report.
+        kind: whose way it is: "redis" is Redis done right, "published" the article's code,
+            "floor" the least that a driver can do.
+        tier: what it promises: "none" nothing, "relaxed" to lose no more than a moment in a crash
+            (appendfsync everysec, durability="relaxed"), "strict" to lose nothing that it has
+            acknowledged (appendfsync always). "" where nothing is written.
+        prepare: is called before each run, and belongs to no figure.
     """
 
     name: str
     run: Callable[[], Sample]
     note: str = ""
+    kind: Kind = "pgmem"
+    tier: Tier | Literal[""] = ""
+    prepare: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +122,14 @@ class Comparison:
         if self.or_value is not None:
             parts.append(f"or ≥ {self.or_value:,.0f}")
         return " ".join(parts)
+
+    def more_is_better(self, unit: str) -> bool:
+        """Whether a larger ratio is a better one: so it is for whatever is counted per second.
+
+        Args:
+            unit: of the arms' own figures.
+        """
+        return "/s" in (self.figure or unit) or self.figure == "per second"
 
     def is_met(self, ratio: float, own: float) -> bool:
         """Whether a ratio, or the arm's own figure, meets the target."""
@@ -160,19 +194,14 @@ class Scenario:
         if self.rounds < 1 or self.warmup < 0:
             raise ValueError(f"scenario {self.name}: needs at least one round")
 
+    def arm(self, name: str) -> Arm:
+        """One of its arms."""
+        return next(arm for arm in self.arms if arm.name == name)
+
     @property
     def steps(self) -> int:
         """How many times an arm runs, warm-up included."""
         return (self.rounds + self.warmup) * len(self.arms)
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A median, and between what it lies with 95 % confidence."""
-
-    median: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +214,9 @@ class Verdict:
         ratio: the answer.
         met: whether the median meets the target; None without a target.
         sure: whether both ends of the interval say the same.
+        standing: where the first arm is, if it is pgmem and the other Redis with an equal promise:
+            "level" as long as the interval holds 1. A wrong arm is behind.
+        better: how often better than 1 the ratio is, whatever the unit: 2.0 is twice as fast.
     """
 
     question: str
@@ -192,6 +224,8 @@ class Verdict:
     ratio: Interval
     met: bool | None
     sure: bool = True
+    standing: Standing | None = None
+    better: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +254,11 @@ class Result:
             for name in names
         }
 
+    def times(self, arm: str) -> HdrHistogram | None:
+        """The times of all of an arm's calls, in nanoseconds; None if it timed none."""
+        found = [sample.times for sample in self.samples[arm] if sample.times is not None]
+        return merged(found) if found else None
+
     def ratio(self, arm: str, base: str, figure: str | None = None) -> Interval:
         """The ratio of two arms, made within each round."""
         return bootstrap(ratios(self.values(arm, figure), self.values(base, figure)))
@@ -233,16 +272,36 @@ class Result:
 
     def _compared(self, comparison: Comparison) -> Verdict:
         ratio = self.ratio(comparison.arm, comparison.base, comparison.figure)
-        question = comparison.question
+        better = ratio
+        if not comparison.more_is_better(self.scenario.unit):
+            better = Interval(*(1 / value for value in (ratio.median, ratio.high, ratio.low)))
+        verdict = Verdict(
+            comparison.question,
+            comparison.target,
+            ratio,
+            met=None,
+            standing=self._standing(comparison, better),
+            better=better,
+        )
         if not comparison.target:
-            return Verdict(question, "", ratio, None)
+            return verdict
         if self.faults[comparison.arm]:
-            return Verdict(question, comparison.target, ratio, met=False)
+            return replace(verdict, met=False)
         own = self.median(comparison.arm, comparison.figure)
         met, low, high = (
             comparison.is_met(value, own) for value in (ratio.median, ratio.low, ratio.high)
         )
-        return Verdict(question, comparison.target, ratio, met, sure=met == low == high)
+        return replace(verdict, met=met, sure=met == low == high)
+
+    def _standing(self, comparison: Comparison, better: Interval) -> Standing | None:
+        arm, base = self.scenario.arm(comparison.arm), self.scenario.arm(comparison.base)
+        if (arm.kind, base.kind) != ("pgmem", "redis") or arm.tier != base.tier:
+            return None
+        if self.faults[arm.name]:
+            return "behind"
+        if better.low <= 1 <= better.high:
+            return "level"
+        return "ahead" if better.median > 1 else "behind"
 
     def _limited(self, limit: Limit) -> Verdict:
         figure = self.figures(limit.arm)[limit.figure]
@@ -257,29 +316,6 @@ class Result:
         return Verdict(limit.arm, limit.target, figure, met, sure=met == low == high)
 
 
-def ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:
-    """The ratio of each round."""
-    return [value / base for value, base in zip(values, bases, strict=True)]
-
-
-def bootstrap(values: Sequence[float], *, seed: int = 1) -> Interval:
-    """The median of some figures, and its 95 % interval by resampling them.
-
-    The same figures and seed give the same interval.
-
-    Raises:
-        ValueError: there are no figures.
-    """
-    if not values:
-        raise ValueError("a median of nothing")
-    rng = random.Random(seed)  # noqa: S311  # no secret
-    medians = sorted(
-        statistics.median(rng.choices(values, k=len(values))) for _ in range(RESAMPLES)
-    )
-    cut = int(RESAMPLES * (1 - CONFIDENCE) / 2)
-    return Interval(statistics.median(values), medians[cut], medians[-1 - cut])
-
-
 def run(scenario: Scenario, on_step: Callable[[str], None] = lambda arm: None) -> Result:
     """Run a scenario's arms in turn.
 
@@ -292,6 +328,8 @@ def run(scenario: Scenario, on_step: Callable[[str], None] = lambda arm: None) -
     for number in range(-scenario.warmup, scenario.rounds):
         arms = scenario.arms if number % 2 else scenario.arms[::-1]
         for arm in arms:
+            if arm.prepare is not None:
+                arm.prepare()
             gc.collect()
             sample = arm.run()
             faults[arm.name] += sample.faults
@@ -299,30 +337,3 @@ def run(scenario: Scenario, on_step: Callable[[str], None] = lambda arm: None) -
                 samples[arm.name].append(sample)
             on_step(arm.name)
     return Result(scenario, samples, faults)
-
-
-def latency(call: Callable[[T], object], arguments: Sequence[T]) -> float:
-    """The median time of some calls one after another, in microseconds.
-
-    Args:
-        call: what to time.
-        arguments: one for each call.
-    """
-    clock = time.perf_counter_ns
-    times = []
-    for argument in arguments:
-        start = clock()
-        call(argument)
-        times.append(clock() - start)
-    return statistics.median(times) / 1_000
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of some figures that so large a share of them does not exceed.
-
-    Raises:
-        ValueError: there are no figures.
-    """
-    if not values:
-        raise ValueError("a percentile of nothing")
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

@@ -1,21 +1,35 @@
 """What the figures were taken on: machine, versions, settings, and what an fsync costs.
 
-Measures one thing only, the disk; everything else is read from the system.
+Measures one thing only, the disk; everything else is read from the system. It also keeps servers
+and clients on different processors, where there are enough of them.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psycopg
 
-PACKAGES = ("pgmem-agents", "psycopg", "psycopg-pool", "orjson", "pydantic", "redis", "hiredis")
+PINNED_FROM = 4
+"""With fewer processors than these, pinning would starve one side."""
+PACKAGES = (
+    "pgmem-agents",
+    "psycopg",
+    "psycopg-pool",
+    "orjson",
+    "pydantic",
+    "redis",
+    "hiredis",
+    "hdrhistogram",
+)
 
 
 def fsync_microseconds(folder: Path | None = None, times: int = 200) -> float:
@@ -47,15 +61,21 @@ def describe() -> dict[str, str]:
     load = os.getloadavg()
     return {
         "processor": _processor(),
-        "cores": str(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ),
+        "cores": _cores(),
         "load before": f"{load[0]:.2f} {load[1]:.2f} {load[2]:.2f}",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "psycopg implementation": psycopg.pq.__impl__,
         **versions,
     }
+
+
+def _cores() -> str:
+    parted = halves()
+    if parted is not None:
+        return f"{len(parted[0])} for clients, {len(parted[1])} for servers"
+    count = len(_usable()) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{count}, shared by clients and servers"
 
 
 def _processor() -> str:
@@ -65,3 +85,34 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def halves() -> tuple[set[int], set[int]] | None:
+    """The processors of clients and of servers; None where there are too few to part them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    usable = sorted(_usable())
+    if len(usable) < PINNED_FROM:
+        return None
+    return set(usable[: len(usable) // 2]), set(usable[len(usable) // 2 :])
+
+
+@functools.cache
+def _usable() -> frozenset[int]:
+    """The processors that we may use, as they were before any pinning."""
+    return frozenset(os.sched_getaffinity(0))
+
+
+def pin_clients() -> None:
+    """Keep this process, and those that it will start, off the servers' processors."""
+    parted = halves()
+    if parted is not None:
+        os.sched_setaffinity(0, parted[0])
+
+
+def pin_server(pids: Iterable[int]) -> None:
+    """Keep a server's processes, and those that they will start, on the servers' processors."""
+    parted = halves()
+    if parted is not None:
+        for pid in pids:
+            os.sched_setaffinity(pid, parted[1])

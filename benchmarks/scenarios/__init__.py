@@ -21,7 +21,7 @@ from benchmarks.scenarios import (
 )
 from benchmarks.scenarios._base import Bench, Entry
 
-__all__ = ["ENTRIES", "Bench", "Entry"]
+__all__ = ["ENTRIES", "MISSING", "Bench", "Entry"]
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
@@ -39,3 +39,8 @@ ENTRIES: dict[str, Entry] = {
     )
     for entry in module.ENTRIES
 }
+
+MISSING = {
+    "consumer groups": "pgmem has none yet to stand beside XREADGROUP and XAUTOCLAIM",
+}
+"""Scenarios whose part of pgmem is still to come, and why they are not there."""

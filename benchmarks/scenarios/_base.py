@@ -8,45 +8,79 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import psycopg
 
+from benchmarks import redis_server
 from benchmarks.audit import Faults, compare
-from benchmarks.harness import Scenario
-from benchmarks.servers import Postgres, Redis
+from benchmarks.harness import Scenario, Tier
+from benchmarks.meter import timed
+from benchmarks.redis_server import Redis
+from benchmarks.servers import Postgres
 from pgmem import sql
 
+NOTE = "monthly rent for the flat in District 3"
 STREAM = "payments"
 TYPE = "payment.validated"
 AGENT = "validator"
 
+T = TypeVar("T")
+
 Bare = psycopg.Connection[tuple[Any, ...]]
 
 
-@dataclass(frozen=True, slots=True)
 class Bench:
-    """What a scenario runs on.
+    """What a group of scenarios runs on: servers with fresh data, made for it.
 
     Attributes:
         postgres: the server; `postgres.database()` makes a fresh database.
-        redis: the Redis of this run; None if no chosen scenario needs it.
         quick: shorter rounds, fewer of them.
         rounds: how many rounds the caller wants; None leaves it to the scenario.
+        missing: what could not be measured, and why; see `leave_out`.
     """
 
-    postgres: Postgres
-    redis: Redis | None = None
-    quick: bool = False
-    rounds: int | None = None
+    def __init__(
+        self,
+        postgres: Postgres,
+        stack: contextlib.ExitStack,
+        *,
+        redis_url: str | None = None,
+        quick: bool = False,
+        rounds: int | None = None,
+    ) -> None:
+        self.postgres = postgres
+        self.quick = quick
+        self.rounds = rounds
+        self.missing: dict[str, str] = {}
+        self._stack = stack
+        self._redis_url = redis_url
+        self._redis: dict[Tier, Redis] = {}
 
     def counted(self, full: int, quick: int) -> int:
         """The number of rounds that count."""
         return self.rounds or (quick if self.quick else full)
+
+    def redis(self, tier: Tier) -> Redis:
+        """The Redis of a tier; it is started when it is first asked for.
+
+        An arm that uses it has `prepare=redis.prepare`.
+
+        Raises:
+            ServerError: it cannot be had.
+        """
+        if tier not in self._redis:
+            self._redis[tier] = self._stack.enter_context(redis_server.redis(tier, self._redis_url))
+        return self._redis[tier]
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Say that something is not measured, and why: the report lists it."""
+        self.missing[what] = why
 
 
 Setup = Callable[[Bench], AbstractContextManager[Sequence[Scenario]]]
@@ -61,18 +95,32 @@ class Entry:
         title: what it compares, in a line.
         setup: makes its tables, connections and processes, and gives its scenarios.
         seconds: a guess of how long it takes, full and quick; for the time left.
-        redis: whether it needs a Redis.
+        peers: whether it stands beside a peer, which `--peers` asks for.
     """
 
     name: str
     title: str
     setup: Setup
     seconds: tuple[float, float]
-    redis: bool = False
+    peers: bool = False
 
 
-def payload(number: int) -> dict[str, Any]:
-    """A payment of about 200 bytes as JSON text."""
+SIZES = {"100 B": 100, "1 kB": 1_000, "10 kB": 10_000}
+"""Payload sizes, as JSON text, for the scenarios that are about size."""
+
+
+def median_time(call: Callable[[T], object], arguments: Sequence[T]) -> float:
+    """The median time of some calls one after another, in microseconds."""
+    return statistics.median(timed(call, arguments)) / 1_000
+
+
+def payload(number: int, size: int = 0) -> dict[str, Any]:
+    """A payment of about 200 bytes as JSON text, or of exactly `size` (100 or more)."""
+    if size:
+        short = {"n": number, "payment_id": f"PAY-2026-{number:010d}", "amount": 1_500_000}
+        # The text of the filler's own key, quotes, colon and comma: `,"note":""`.
+        filler = size - len(orjson.dumps(short)) - 10
+        return {**short, "note": (NOTE * (filler // len(NOTE) + 1))[:filler]}
     return {
         "n": number,
         "payment_id": f"PAY-2026-{number:010d}",
@@ -80,7 +128,7 @@ def payload(number: int) -> dict[str, Any]:
         "amount": 1_500_000,
         "currency": "VND",
         "checks": ["limit", "balance", "fraud"],
-        "note": "monthly rent for the flat in District 3",
+        "note": NOTE,
     }
 
 

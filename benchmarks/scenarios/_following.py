@@ -24,7 +24,9 @@ import orjson
 
 from benchmarks.audit import Faults, compare_each
 from benchmarks.crew import until
-from benchmarks.harness import Sample, percentile
+from benchmarks.figures import percentile
+from benchmarks.harness import Sample
+from benchmarks.redis_server import PREFIX, Redis
 from benchmarks.scenarios._base import (
     AGENT,
     PLAIN_INSERT,
@@ -34,10 +36,9 @@ from benchmarks.scenarios._base import (
     bare,
     payload,
 )
-from benchmarks.servers import Redis
 from pgmem import AsyncMemory, Event, Memory
 
-KEY = "pgmem-benchmark-followed"
+KEY = f"{PREFIX}-followed"
 NUMBERS = 1_000_000_000
 """Each writer's numbers begin at its own multiple of this."""
 PATIENCE = 30.0

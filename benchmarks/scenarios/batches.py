@@ -19,7 +19,6 @@ from benchmarks.scenarios._base import AGENT, STREAM, TYPE, Bench, Entry, Log, l
 from pgmem import Event, Memory
 
 BATCH = 1_000
-KEY = "pgmem-benchmark"
 
 
 def _batches(
@@ -43,12 +42,13 @@ def _batches(
 def append_1000(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """`memory.events.append` of 1,000 events beside redis-py's pipeline."""
     calls = 4 if bench.quick else 10
-    assert bench.redis is not None
+    redis = bench.redis("strict")
+    key = redis.key("batches")
     with (
         bench.postgres.database() as url,
         Memory(url) as memory,
         log_of(url) as log,
-        contextlib.closing(bench.redis.client()) as client,
+        contextlib.closing(redis.client()) as client,
     ):
 
         def pgmem(numbers: Sequence[int]) -> None:
@@ -61,15 +61,15 @@ def append_1000(bench: Bench) -> Iterator[Sequence[Scenario]]:
             with client.pipeline(transaction=False) as pipe:
                 for n in numbers:
                     pipe.xadd(
-                        KEY,
+                        key,
                         {"type": TYPE, "payload": orjson.dumps(payload(n)), "agent_id": AGENT},
                     )
                 pipe.execute()
 
         def audit_redis(_: int, numbers: Sequence[int]) -> Faults:
-            rows = client.xrange(KEY)
+            rows = client.xrange(key)
             found = [orjson.loads(fields[b"payload"])["n"] for _, fields in rows]
-            client.delete(KEY)
+            client.delete(key)
             return compare(numbers, found)
 
         yield [
@@ -82,11 +82,15 @@ def append_1000(bench: Bench) -> Iterator[Sequence[Scenario]]:
                         "pgmem",
                         functools.partial(_batches, log, calls, pgmem, log.audit),
                         "memory.events.append(stream, [1,000 events])",
+                        tier="strict",
                     ),
                     Arm(
                         "redis",
                         functools.partial(_batches, log, calls, pipeline, audit_redis),
                         "pipeline of 1,000 XADD",
+                        kind="redis",
+                        tier="strict",
+                        prepare=redis.prepare,
                     ),
                 ],
                 [Comparison("pgmem", "redis", at_least=2.0, or_value=150_000)],
@@ -94,7 +98,7 @@ def append_1000(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 warmup=2,
             )
         ]
-        client.delete(KEY)
+        client.delete(key)
 
 
 ENTRIES = (
@@ -103,6 +107,5 @@ ENTRIES = (
         "append of 1,000 events beside a pipeline of 1,000 XADD",
         append_1000,
         (12, 4),
-        redis=True,
     ),
 )

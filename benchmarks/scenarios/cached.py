@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.audit import Faults
 from benchmarks.crew import Crew, WorkFactory, crew, together
-from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, latency
-from benchmarks.scenarios._base import Bench, Entry, payload
+from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
+from benchmarks.scenarios._base import Bench, Entry, median_time, payload
 from benchmarks.scenarios._following import PATIENCE, Received, SyncReader, Tray, as_sample, pace
 from pgmem import Memory
 
@@ -64,7 +64,7 @@ def cached_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
 def _getting(memory: Memory, calls: int) -> Sample:
     numbers = [n * 7 % KEYS for n in range(calls)]
     keys = [f"account:{number}" for number in numbers]
-    value = latency(memory.state.get, keys)
+    value = median_time(memory.state.get, keys)
     entries = [memory.state.get(key) for key in keys]
     wrong = sum(e is None or e.value["n"] != n for e, n in zip(entries, numbers, strict=True))
     return Sample(value, Faults(lost=wrong), {"p50, µs": value})

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from benchmarks.crew import Crew, WorkFactory, crew, together
-from benchmarks.harness import Arm, Comparison, Sample, Scenario
+from benchmarks.harness import Arm, Comparison, Kind, Sample, Scenario, Tier
+from benchmarks.redis_server import Redis
 from benchmarks.scenarios._base import Bench, Entry
 from benchmarks.scenarios._following import (
-    KEY,
     AsyncReader,
     BareReader,
     Lane,
@@ -35,13 +35,15 @@ class _Way(NamedTuple):
         lane: how writers append.
         reader: the process that follows.
         note: what it is, for the report.
-        sync: the `appendfsync` that Redis needs for it.
+        kind, tier, prepare: as an `Arm` has them.
     """
 
     lane: Lane
     reader: WorkFactory
     note: str
-    sync: str | None = None
+    kind: Kind = "pgmem"
+    tier: Tier = "strict"
+    prepare: Callable[[], None] | None = None
 
 
 # writers: events a second of all of them, and which ways are taken.
@@ -60,16 +62,11 @@ ASKED = (
 @contextlib.contextmanager
 def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """1 writer at 400/s, and 16 at 1,700/s in all, each followed by one reader."""
-    assert bench.redis is not None
     with contextlib.ExitStack() as stack:
-        set_sync = stack.enter_context(bench.redis.syncing())
-        client = stack.enter_context(contextlib.closing(bench.redis.client()))
-        client.delete(KEY)
-        stack.callback(client.delete, KEY)
+        strict, relaxed = bench.redis("strict"), bench.redis("relaxed")
         databases = [stack.enter_context(bench.postgres.database()) for _ in range(4)]
-        ways = _ways(databases, bench.redis.url)
+        ways = _ways(databases, strict, relaxed)
         lanes = {name: way.lane for name, way in ways.items()}
-        # Both of Redis' ways have the same reader: it is one stream.
         readers = {
             (way.reader, way.lane.url): stack.enter_context(crew(way.reader, 1, way.lane.url))
             for way in {(way.reader, way.lane.url): way for way in ways.values()}.values()
@@ -78,33 +75,60 @@ def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
         for size, rate in RATES.items():
             writers = stack.enter_context(crew(functools.partial(Writer, lanes), size))
             count = round((1.0 if bench.quick else 2.0) * rate / size)
-            measure = _Measure(writers, readers, size, rate, count, set_sync)
+            measure = _Measure(writers, readers, size, rate, count)
             chosen = {name: way for name, way in ways.items() if size == 1 or name not in ALONE}
             arms = [
-                Arm(name, functools.partial(measure, name, way), way.note)
+                Arm(
+                    name,
+                    functools.partial(measure, name, way),
+                    way.note,
+                    kind=way.kind,
+                    tier=way.tier,
+                    prepare=way.prepare,
+                )
                 for name, way in chosen.items()
             ]
             scenarios.append(_scenario(bench, measure, arms))
         yield scenarios
 
 
-def _ways(databases: Sequence[str], redis: str) -> dict[str, _Way]:
+def _ways(databases: Sequence[str], always: Redis, everysec: Redis) -> dict[str, _Way]:
     strict, followed_async, relaxed, floor = databases
     blocked = "XADD, one process blocked in XREAD, appendfsync "
     return {
         "pgmem": _Way(
             Lane("pgmem", strict), SyncReader, "events.append, `for event in subscribe()`, strict"
         ),
-        "redis always": _Way(Lane("redis", redis), RedisReader, f"{blocked}always", "always"),
-        "pgmem relaxed": _Way(
-            Lane("pgmem", relaxed, "relaxed"), SyncReader, 'the same, durability="relaxed"'
+        "redis always": _Way(
+            Lane("redis", always.url),
+            RedisReader,
+            f"{blocked}always",
+            "redis",
+            "strict",
+            always.prepare,
         ),
-        "redis everysec": _Way(Lane("redis", redis), RedisReader, f"{blocked}everysec", "everysec"),
+        "pgmem relaxed": _Way(
+            Lane("pgmem", relaxed, "relaxed"),
+            SyncReader,
+            'the same, durability="relaxed"',
+            tier="relaxed",
+        ),
+        "redis everysec": _Way(
+            Lane("redis", everysec.url),
+            RedisReader,
+            f"{blocked}everysec",
+            "redis",
+            "relaxed",
+            everysec.prepare,
+        ),
         "pgmem async": _Way(
             Lane("pgmem", followed_async), AsyncReader, "strict, followed by an AsyncMemory"
         ),
         "bare": _Way(
-            Lane("bell", floor), BareReader, "psycopg: pgmem's statement, LISTEN, poll(), strict"
+            Lane("bell", floor),
+            BareReader,
+            "psycopg: pgmem's statement, LISTEN, poll(), strict",
+            "floor",
         ),
     }
 
@@ -118,7 +142,6 @@ class _Measure:
         size: how many writers.
         rate: events a second of all of them.
         count: events of one of them in a round.
-        set_sync: sets Redis' `appendfsync`.
     """
 
     writers: Crew
@@ -126,11 +149,8 @@ class _Measure:
     size: int
     rate: int
     count: int
-    set_sync: Callable[[str], None]
 
     def __call__(self, name: str, way: _Way) -> Sample:
-        if way.sync is not None:
-            self.set_sync(way.sync)
         [received], acknowledged = together(
             (self.readers[way.reader, way.lane.url], "follow", self.size),
             (self.writers, f"pace/{name}/{self.count}", self.size / self.rate),
@@ -166,6 +186,5 @@ ENTRIES = (
         "append to delivery in another process, beside XADD to a blocked XREAD",
         fanout,
         (340, 60),
-        redis=True,
     ),
 )

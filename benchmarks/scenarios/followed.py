@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.audit import compare_each
 from benchmarks.crew import Crew, crew, together
-from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, percentile
+from benchmarks.figures import percentile
+from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
 from benchmarks.scenarios._base import Bench, Entry, bare
 from benchmarks.scenarios._following import Lane, SyncReader, Writer
 

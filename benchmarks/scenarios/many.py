@@ -22,7 +22,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.audit import NO_FAULTS
 from benchmarks.crew import Crew, WorkFactory, crew, together
-from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, percentile
+from benchmarks.figures import percentile
+from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
 from benchmarks.scenarios._base import AGENT, STREAM, TYPE, Bare, Bench, Entry, bare
 from benchmarks.scenarios._following import (
     PATIENCE,

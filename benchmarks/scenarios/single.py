@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import orjson
 
 from benchmarks.audit import Faults, compare
-from benchmarks.harness import Arm, Comparison, Sample, Scenario, latency
+from benchmarks.harness import Arm, Comparison, Sample, Scenario
 from benchmarks.scenarios._base import (
     AGENT,
     PLAIN_INSERT,
@@ -24,6 +24,7 @@ from benchmarks.scenarios._base import (
     append_statement,
     bare,
     log_of,
+    median_time,
     params,
     payload,
 )
@@ -85,7 +86,7 @@ def append_one(bench: Bench) -> Iterator[Sequence[Scenario]]:
 def _appending(log: Log, call: Callable[[int], None], calls: int) -> Sample:
     head = log.head()
     numbers = log.take(calls)
-    value = latency(call, numbers)
+    value = median_time(call, numbers)
     return Sample(value, log.audit(head, numbers))
 
 
@@ -119,7 +120,7 @@ def state_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
             def once() -> Sample:
                 found.clear()
                 numbers = [n * 7 % keys for n in range(calls)]
-                value = latency(call, numbers)
+                value = median_time(call, numbers)
                 lost = sum(a != b for a, b in zip(numbers, found, strict=True))
                 return Sample(value, Faults(lost=lost))
 
@@ -180,7 +181,7 @@ def read_10000(bench: Bench) -> Iterator[Sequence[Scenario]]:
         def arm(name: str, call: Callable[[], list[int]], note: str) -> Arm:
             def once() -> Sample:
                 found: list[int] = []
-                value = latency(lambda _: found.extend(call()), [0]) / 1_000
+                value = median_time(lambda _: found.extend(call()), [0]) / 1_000
                 return Sample(value, compare(range(count), found))
 
             return Arm(name, once, note)

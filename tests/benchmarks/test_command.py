@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import servers
 from benchmarks.__main__ import main
 from benchmarks.scenarios import ENTRIES
 from benchmarks.scenarios.statement import script
@@ -75,29 +74,6 @@ def test_a_quick_run_of_one_scenario(tmp_path, database_url):
         assert not any(arm["faults"].values())
     assert scenario["verdicts"][0]["target"] == "≤ 1.25 ×"
     assert scenario["verdicts"][0]["met"] in (True, False)
-
-
-def test_the_private_redis_syncs_each_write_and_is_gone_afterwards():
-    pytest.importorskip("redis")
-    with servers.redis() as server:
-        assert server.describe()["appendfsync"] == "always"
-        folder = Path(server.url.removeprefix("unix://")).parent
-        assert folder.stat().st_mode & 0o077 == 0
-    assert not folder.exists()
-
-
-def test_the_private_redis_is_stopped_after_an_error():
-    pytest.importorskip("redis")
-
-    def fail():
-        with servers.redis() as server:
-            folders.append(Path(server.url.removeprefix("unix://")).parent)
-            raise RuntimeError("a scenario failed")
-
-    folders = []
-    with pytest.raises(RuntimeError, match="a scenario failed"):
-        fail()
-    assert not folders[0].exists()
 
 
 def test_psycopg_parameters_become_pgbench_variables():

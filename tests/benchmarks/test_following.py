@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks import servers
+from benchmarks import redis_server, servers
 from benchmarks.audit import Faults
 from benchmarks.crew import crew, together
 from benchmarks.scenarios._base import payload
@@ -103,8 +103,7 @@ def test_a_crew_of_writers_and_a_reader_act_together(database_url, reader):
 
 
 def test_the_same_beside_redis():
-    pytest.importorskip("redis")
-    with servers.redis() as server:
+    with redis_server.redis("strict") as server:
         lanes = {"redis": Lane("redis", server.url)}
         with (
             crew(RedisReader, 1, server.url) as follows,
@@ -115,12 +114,3 @@ def test_the_same_beside_redis():
             )
             assert as_sample(got, acknowledged).faults == Faults()
         assert server.client().xlen(KEY) == 120
-
-
-def test_what_redis_promised_before_is_set_again():
-    pytest.importorskip("redis")
-    with servers.redis() as server:
-        with server.syncing() as sync:
-            sync("everysec")
-            assert server.describe()["appendfsync"] == "everysec"
-        assert server.describe()["appendfsync"] == "always"

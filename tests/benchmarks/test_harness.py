@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import figures, harness
 from benchmarks.audit import Faults, compare, compare_counts, compare_each
-from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
+from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, of_times
+from benchmarks.scenarios._base import median_time
 
 
 def spin(microseconds):
@@ -21,7 +22,7 @@ def spin(microseconds):
 
 def timed(name, microseconds, calls=20):
     def run():
-        return Sample(harness.latency(lambda _: spin(microseconds), range(calls)))
+        return Sample(median_time(lambda _: spin(microseconds), range(calls)))
 
     return Arm(name, run)
 
@@ -91,8 +92,8 @@ def test_ratios_are_made_within_the_rounds():
 def test_the_bootstrap_is_deterministic():
     rng = random.Random(7)
     values = [rng.gauss(1, 0.2) for _ in range(25)]
-    assert harness.bootstrap(values, seed=3) == harness.bootstrap(values, seed=3)
-    assert harness.bootstrap(values, seed=3) != harness.bootstrap(values, seed=4)
+    assert figures.bootstrap(values, seed=3) == figures.bootstrap(values, seed=3)
+    assert figures.bootstrap(values, seed=3) != figures.bootstrap(values, seed=4)
 
 
 def test_the_bootstrap_covers_a_known_ratio():
@@ -101,14 +102,14 @@ def test_the_bootstrap_covers_a_known_ratio():
     for _ in range(100):
         bases = [rng.lognormvariate(0, 0.3) for _ in range(25)]
         values = [1.5 * base * rng.lognormvariate(0, 0.1) for base in bases]
-        interval = harness.bootstrap(harness.ratios(values, bases))
+        interval = figures.bootstrap(figures.ratios(values, bases))
         covered += interval.low <= 1.5 <= interval.high
     assert 85 <= covered <= 100
 
 
 def test_the_bootstrap_of_nothing_is_refused():
     with pytest.raises(ValueError, match="nothing"):
-        harness.bootstrap([])
+        figures.bootstrap([])
 
 
 @pytest.mark.parametrize(
@@ -170,12 +171,12 @@ def test_a_limit_that_holds_always_takes_the_worst_round():
     ("share", "value"), [(0.0, 1), (0.5, 50), (0.99, 99), (0.991, 100), (1.0, 100)]
 )
 def test_percentiles(share, value):
-    assert harness.percentile(range(100, 0, -1), share) == value
+    assert figures.percentile(range(100, 0, -1), share) == value
 
 
 def test_the_percentile_of_nothing_is_refused():
     with pytest.raises(ValueError, match="nothing"):
-        harness.percentile([], 0.5)
+        figures.percentile([], 0.5)
 
 
 def test_a_scenario_that_compares_what_is_not_there_is_refused():
@@ -237,3 +238,94 @@ def test_a_verdict_tells_when_the_interval_crosses_the_target(values, met, sure)
     arms = fixed("arm", values), fixed("base", [1.0] * 3)
     result = harness.run(scenario(*arms, comparisons=asked, rounds=3, warmup=0))
     assert (result.verdicts()[0].met, result.verdicts()[0].sure) == (met, sure)
+
+
+# Times
+
+
+def test_a_planted_delay_of_100_microseconds_shows_in_every_percentile():
+    rng = random.Random(7)
+
+    def run(delay):
+        return of_times(
+            figures.histogram(1_000 * (50 + rng.expovariate(0.1) + delay) for _ in range(3_000))
+        )
+
+    result = harness.run(scenario(Arm("slow", lambda: run(100)), Arm("quick", lambda: run(0))))
+    for name, percent in figures.PERCENTILES.items():
+        slow, quick = (
+            figures.microseconds(result.times(arm), percent) for arm in ("slow", "quick")
+        )
+        tolerance = 3 if percent < 99.5 else 40
+        assert slow - quick == pytest.approx(100, abs=tolerance), name
+    assert result.median("slow") - result.median("quick") == pytest.approx(100, abs=3)
+
+
+def test_times_keep_three_digits_from_a_microsecond_to_minutes():
+    for nanoseconds in (1_234, 56_789_000, 12_345_678_901, 250 * 10**9):
+        times = figures.histogram([nanoseconds] * 3)
+        assert figures.microseconds(times, 50) == pytest.approx(nanoseconds / 1_000, rel=0.001)
+    assert figures.microseconds(figures.histogram([10**13]), 100) <= figures.LONGEST / 999
+
+
+def test_the_times_of_all_rounds_are_put_together():
+    rounds = iter([[1_000], [2_000, 3_000], [4_000]])
+    arm = Arm("a", lambda: of_times(figures.histogram(next(rounds))))
+    result = harness.run(scenario(arm, rounds=2, warmup=1))
+    assert result.times("a").get_total_count() == 3
+    assert result.times("a").get_min_value() == pytest.approx(2_000, rel=0.001)
+
+
+def test_an_arm_without_times_has_no_histogram():
+    assert harness.run(scenario(fixed("a", [1.0]), rounds=1, warmup=0)).times("a") is None
+
+
+# Standings
+
+
+def against(values, bases, *, unit="µs", tier="strict", base_kind="redis", faults=()):
+    """pgmem beside Redis: the one verdict."""
+    ours, theirs = iter(values), iter(bases)
+    arms = (
+        Arm("pgmem", lambda: Sample(next(ours), *faults), tier="strict"),
+        Arm("other", lambda: Sample(next(theirs)), kind=base_kind, tier=tier),
+    )
+    found = Scenario(
+        "s", "", unit, arms, [Comparison("pgmem", "other")], rounds=len(values), warmup=0
+    )
+    (verdict,) = harness.run(found).verdicts()
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "standing"),
+    [
+        ([1, 1.1, 0.9], "µs", "ahead"),
+        ([3, 3.1, 2.9], "µs", "behind"),
+        ([1, 2, 3], "µs", "level"),
+        ([1, 1.1, 0.9], "events/s", "behind"),
+        ([3, 3.1, 2.9], "events/s", "ahead"),
+    ],
+)
+def test_a_standing_knows_whether_more_is_better(values, unit, standing):
+    verdict = against(values, [2, 2, 2], unit=unit)
+    assert verdict.standing == standing
+    assert (verdict.better.median > 1) == (standing == "ahead") or standing == "level"
+
+
+def test_only_equal_promises_have_a_standing():
+    assert against([1], [2], tier="relaxed").standing is None
+    assert against([1], [2], base_kind="published").standing is None
+
+
+def test_a_wrong_arm_is_behind_however_fast():
+    assert against([1], [2], faults=(Faults(lost=1),)).standing == "behind"
+
+
+def test_an_arm_is_prepared_before_each_run():
+    steps = []
+    arm = Arm(
+        "a", lambda: steps.append("run") or Sample(1), prepare=lambda: steps.append("prepare")
+    )
+    harness.run(scenario(arm, rounds=2, warmup=0))
+    assert steps == ["prepare", "run"] * 2
