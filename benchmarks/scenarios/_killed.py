@@ -9,19 +9,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import orjson
 
-from benchmarks import servers
+from benchmarks import redis_server, servers
+from benchmarks.harness import Tier
+from benchmarks.machine import pin_server
+from benchmarks.redis_server import Redis
 from benchmarks.scenarios._base import AGENT, TYPE, bare, payload
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
 from pgmem.errors import PgmemError
@@ -113,6 +113,7 @@ class PgmemStore:
         self._server = EmbeddedPostgres(
             self._folder, POSTGRES_SETTINGS, start_timeout=READY_TIMEOUT
         ).start()
+        pin_server(servers.Postgres(self.url, self._server.data_dir).processes())
         if new:
             migrate.upgrade(self.url)
 
@@ -124,11 +125,11 @@ class PgmemStore:
 
     def freeze(self) -> list[int]:
         """Stop the postmaster first: it makes no new processes then, and mourns none."""
-        postmaster = int((self._folder / "postmaster.pid").read_text().split("\n", 1)[0])
-        os.kill(postmaster, signal.SIGSTOP)
-        # Elsewhere than on Linux they end by themselves once they notice that it is gone.
-        listed = Path(f"/proc/{postmaster}/task/{postmaster}/children")
-        children = [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+        assert self._server is not None
+        server = servers.Postgres(self.url, self._server.data_dir)
+        os.kill(server.processes()[0], signal.SIGSTOP)
+        # Elsewhere than on Linux the others end by themselves once they notice that it is gone.
+        postmaster, *children = server.processes()
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
@@ -183,16 +184,15 @@ class RedisStore:
 
     Args:
         folder: where its data is kept.
-        settings: how it keeps it.
+        tier: how it keeps it.
         multi: whether event and state are written in one transaction.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], *, multi: bool) -> None:
-        self._folder = folder
-        self._settings = settings
+    def __init__(self, folder: Path, tier: Tier, *, multi: bool) -> None:
+        self._folder = folder / f"redis-{tier}-{'multi' if multi else 'apart'}"
+        self._tier: Tier = tier
         self._multi = multi
         self._process: subprocess.Popen[bytes] | None = None
-        self._runtime = Path()
 
     def start(self) -> None:
         """Start it, and wait until it has loaded its data.
@@ -201,60 +201,26 @@ class RedisStore:
             ServerError: it ended or did not answer.
         """
         self._folder.mkdir(exist_ok=True)
-        # Not beside the data: that may be on a disk that is unmounted in the meantime.
-        self._runtime = Path(tempfile.mkdtemp(prefix="pgmem-bench-"))
-        options = {
-            "port": "0",
-            "unixsocket": str(self._runtime / "redis.sock"),
-            "unixsocketperm": "700",
-            "dir": str(self._folder),
-            "logfile": str(self._runtime / "log"),
-            "save": "",
-            **self._settings,
-        }
-        self._process = subprocess.Popen(
-            [
-                servers.redis_binary(),
-                *(part for name, value in options.items() for part in (f"--{name}", value)),
-            ],
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is for us: we stop it
-        )
+        self._process = redis_server.start(redis_server.redis_binary(), self._folder, self._tier)
         try:
-            self._await_ready(self._process)
+            found = Redis(self._url, self._tier, self._process.pid)
+            redis_server.await_redis(found, self._process, self._folder / "log")
+            pin_server([self._process.pid])
         except BaseException:
             self.stop()
             raise
 
-    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
-        import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
-
-        deadline = time.monotonic() + READY_TIMEOUT
-        with self.client() as client:
-            while True:
-                try:
-                    client.ping()
-                except redis.RedisError as error:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        log = self._runtime / "log"
-                        tail = log.read_text(errors="replace")[-500:] if log.exists() else ""
-                        raise servers.ServerError(
-                            f"Redis did not start on {self._folder}: {error}. {tail}"
-                        ) from None
-                    time.sleep(0.005)
-                else:
-                    return
+    @property
+    def _url(self) -> str:
+        return f"unix://{self._folder}/redis.sock"
 
     def client(self) -> Any:
         """A client that does not try again by itself: that would write twice."""
-        import redis  # noqa: PLC0415
+        import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
         from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.retry import Retry  # noqa: PLC0415
 
-        socket = str(self._runtime / "redis.sock")
-        return redis.Redis(unix_socket_path=socket, retry=Retry(NoBackoff(), 0))
+        return redis.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0))
 
     def freeze(self) -> list[int]:
         """Stop the one process that it is."""
@@ -269,15 +235,8 @@ class RedisStore:
     def stop(self) -> None:
         """Stop it."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        shutil.rmtree(self._runtime, ignore_errors=True)
+        if process is not None:
+            redis_server.stop(process)
 
     @contextlib.contextmanager
     def writers(self, label: str, count: int) -> Iterator[list[Write]]:

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from benchmarks.audit import Faults, compare_each
 from benchmarks.disk import Disk, NoDisk, powered
-from benchmarks.harness import Arm, Limit, Sample, Scenario
+from benchmarks.harness import Arm, Kind, Limit, Sample, Scenario, Tier
 from benchmarks.scenarios._base import Bench, Entry
 from benchmarks.scenarios._killed import (
     CutOff,
@@ -57,27 +57,43 @@ Fault = Callable[[Store], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tier:
+class Way:
     """An arm of both scenarios.
 
     Attributes:
         name: of the arm.
+        kind, tier: of the arm.
         what: it calls.
         make: its server, in a folder.
-        promises: what it says to keep, by fault.
-        keeps: whether that is all that it acknowledged.
+        risks: what may be lost, by fault; none where the tier promises to keep all.
     """
 
     name: str
+    kind: Kind
+    tier: Tier
     what: str
     make: Callable[[Path], Store]
-    promises: Mapping[str, str]
-    keeps: bool = False
+    risks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it promises to keep all that it acknowledged."""
+        return self.tier == "strict"
+
+    def note(self, fault: str) -> str:
+        """What it calls, and what it promises."""
+        return f"{self.what}: {self.risks.get(fault, 'promises to keep all')}"
 
 
-PUT, MULTI, APART = "state.put(event=…)", "MULTI, XADD, HSET", "XADD, then HSET"
-ALL = dict.fromkeys((KILL, CUT), "promises to keep all")
-NOTHING = dict.fromkeys((KILL, CUT), "promises nothing")
+def _redis(tier: Tier, *, multi: bool = True) -> Callable[[Path], Store]:
+    return lambda folder: RedisStore(folder, tier, multi=multi)
+
+
+def _pgmem(durability: Durability) -> Callable[[Path], Store]:
+    return lambda folder: PgmemStore(folder, durability)
+
+
+PUT, MULTI, APART = "state.put(event=…)", "MULTI: XADD, HSET", "XADD, then HSET"
 FRACTION = dict.fromkeys(
     (KILL, CUT), f"may lose the last {WAL_WRITER_MS} ms (3 × wal_writer_delay)"
 )
@@ -85,26 +101,23 @@ SECOND = {
     KILL: "may lose up to 2 s, and only while the disk makes its writes wait",
     CUT: "may lose the last 1 to 2 s",
 }
+NOTHING = dict.fromkeys((KILL, CUT), "promises nothing")
 
-
-def _redis(policy: str, *, multi: bool = True) -> Callable[[Path], Store]:
-    settings = {"appendonly": "yes", "appendfsync": policy} if policy else {"appendonly": "no"}
-    name = f"redis-{policy or 'none'}-{'multi' if multi else 'apart'}"
-    return lambda folder: RedisStore(folder / name, settings, multi=multi)
-
-
-def _pgmem(durability: Durability) -> Callable[[Path], Store]:
-    return lambda folder: PgmemStore(folder, durability)
-
-
-TIERS = (
-    Tier("pgmem, strict", PUT, _pgmem("strict"), ALL, keeps=True),
-    Tier("redis, always", MULTI, _redis("always"), ALL, keeps=True),
-    Tier("published, always", APART, _redis("always", multi=False), ALL, keeps=True),
-    Tier("pgmem, relaxed", PUT, _pgmem("relaxed"), FRACTION),
-    Tier("redis, everysec", MULTI, _redis("everysec"), SECOND),
-    Tier("published, everysec", APART, _redis("everysec", multi=False), SECOND),
-    Tier("redis, no persistence", MULTI, _redis(""), NOTHING),
+WAYS = (
+    Way("pgmem strict", "pgmem", "strict", PUT, _pgmem("strict")),
+    Way("redis always", "redis", "strict", MULTI, _redis("strict")),
+    Way("published always", "published", "strict", APART, _redis("strict", multi=False)),
+    Way("pgmem relaxed", "pgmem", "relaxed", PUT, _pgmem("relaxed"), FRACTION),
+    Way("redis everysec", "redis", "relaxed", MULTI, _redis("relaxed"), SECOND),
+    Way(
+        "published everysec",
+        "published",
+        "relaxed",
+        APART,
+        _redis("relaxed", multi=False),
+        SECOND,
+    ),
+    Way("redis none", "redis", "none", MULTI, _redis("none"), NOTHING),
 )
 
 
@@ -227,22 +240,24 @@ def _scenario(bench: Bench, name: str, title: str, fault: Fault, folder: Path) -
     rng = random.SystemRandom()
     low, high = (0.5, 1.0) if bench.quick else (1.5, 2.5)
 
-    def arm(tier: Tier) -> Arm:
-        store = tier.make(folder)
+    def arm(way: Way) -> Arm:
+        store = way.make(folder)
         return Arm(
-            tier.name,
-            lambda: crash(store, fault, rng.uniform(low, high), keeps=tier.keeps),
-            f"{tier.what}: {tier.promises[title]}",
+            way.name,
+            lambda: crash(store, fault, rng.uniform(low, high), keeps=way.keeps),
+            way.note(title),
+            way.kind,
+            way.tier,
         )
 
     return Scenario(
         name,
         f"{title} while {WRITERS} threads write event + state: acknowledged, and lost",
         "writes lost",
-        [arm(tier) for tier in TIERS],
+        [arm(way) for way in WAYS],
         limits=[
-            Limit("pgmem, strict", REACHING, 0, always=True),
-            Limit("pgmem, relaxed", REACHING, WAL_WRITER_MS, always=True),
+            Limit("pgmem strict", REACHING, 0, always=True),
+            Limit("pgmem relaxed", REACHING, WAL_WRITER_MS, always=True),
         ],
         rounds=bench.counted(3, 1),
         warmup=0,
@@ -265,7 +280,7 @@ def powerless(bench: Bench) -> Iterator[Sequence[Scenario]]:
         try:
             disk = stack.enter_context(powered(DISK_MEGABYTES))
         except NoDisk as error:
-            bench.missing["crash_power"] = f"a power cut cannot be made here: {error}"
+            bench.leave_out("crash_power", f"the power of a disk cannot be cut here: {error}")
             yield []
             return
         fault = functools.partial(cut_power, disk)

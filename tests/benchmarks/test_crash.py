@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
 import sys
@@ -13,13 +14,13 @@ import pytest
 from benchmarks import disk
 from benchmarks.audit import Faults
 from benchmarks.disk import NoDisk, powered
-from benchmarks.scenarios import ENTRIES, Bench
+from benchmarks.scenarios import ENTRIES, Bench, _killed
 from benchmarks.scenarios._base import bare
 from benchmarks.scenarios._killed import Found, PgmemStore, RedisStore
 from benchmarks.scenarios.crash import (
     ACKNOWLEDGED,
     REACHING,
-    TIERS,
+    WAYS,
     Written,
     audit,
     crash,
@@ -28,9 +29,6 @@ from benchmarks.scenarios.crash import (
 )
 
 pytest.importorskip("redis")
-
-ALWAYS = {"appendonly": "yes", "appendfsync": "always"}
-NEVER = {"appendonly": "no"}
 
 
 class Forgetful(RedisStore):
@@ -93,17 +91,17 @@ def test_the_state_is_that_of_the_last_event(events, states, faults):
 
 
 def test_kill_of_a_redis_without_persistence_loses_all_and_is_no_fault(folder):
-    sample = crash(RedisStore(folder / "r", NEVER, multi=True), kill_server, 0.2, keeps=False)
+    sample = crash(RedisStore(folder, "none", multi=True), kill_server, 0.2, keeps=False)
     assert sample.value == sample.figures[ACKNOWLEDGED] > 0
     assert 0 < sample.figures[REACHING] < 2_000
     assert not sample.faults
 
 
 def test_kill_of_a_redis_that_syncs_loses_nothing_and_a_planted_loss_is_seen(folder):
-    sample = crash(RedisStore(folder / "r", ALWAYS, multi=True), kill_server, 0.2, keeps=True)
+    sample = crash(RedisStore(folder, "strict", multi=True), kill_server, 0.2, keeps=True)
     assert sample.figures[ACKNOWLEDGED] > 0
     assert (sample.value, sample.faults) == (0, Faults())
-    sample = crash(Forgetful(folder / "r", ALWAYS, multi=True), kill_server, 0.2, keeps=True)
+    sample = crash(Forgetful(folder, "strict", multi=True), kill_server, 0.2, keeps=True)
     assert (sample.value, sample.faults.lost) == (1, 1)
 
 
@@ -127,7 +125,7 @@ def test_where_no_power_can_be_cut_the_scenario_is_missing_with_the_reason(
     broken, reason, monkeypatch
 ):
     broken(monkeypatch)
-    bench = Bench(None)
+    bench = Bench(None, contextlib.ExitStack())
     with ENTRIES["crash_power"].setup(bench) as scenarios:
         assert scenarios == []
     assert list(bench.missing) == ["crash_power"]
@@ -173,11 +171,20 @@ def test_the_disk_is_gone_even_if_its_process_is_killed(powered_disk):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("tier", TIERS, ids=lambda tier: tier.name)
-def test_a_power_cut_costs_what_was_not_promised_and_nothing_else(powered_disk, tier):
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_a_power_cut_costs_what_was_not_promised_and_nothing_else(powered_disk, way):
     fault = functools.partial(cut_power, powered_disk)
-    samples = [crash(tier.make(powered_disk.path), fault, 0.5, keeps=tier.keeps) for _ in range(2)]
+    samples = [crash(way.make(powered_disk.path), fault, 0.5, keeps=way.keeps) for _ in range(2)]
     lost = sum(sample.value for sample in samples)
-    assert lost == 0 if tier.keeps else lost > 0
+    assert lost == 0 if way.keeps else lost > 0
     for sample in samples:
-        assert sample.faults == Faults(torn=sample.faults.torn if "published" in tier.name else 0)
+        assert sample.faults == Faults(torn=sample.faults.torn if way.kind == "published" else 0)
+
+
+@pytest.mark.thorough
+def test_a_strict_memory_on_a_server_that_does_not_sync_is_at_fault(powered_disk, monkeypatch):
+    settings = _killed.POSTGRES_SETTINGS | {"synchronous_commit": "off"}
+    monkeypatch.setattr(_killed, "POSTGRES_SETTINGS", settings)
+    fault = functools.partial(cut_power, powered_disk)
+    store = PgmemStore(powered_disk.path, "strict")
+    assert sum(crash(store, fault, 0.5, keeps=True).faults.lost for _ in range(2)) > 0
