@@ -202,7 +202,6 @@ def crash(store: Store, fault: Fault, seconds: float, *, keeps: bool) -> Sample:
                 thread.start()
             time.sleep(seconds)
             early = [w for w in written if w.failed or w.unknown is not None]
-            struck = time.monotonic()
             fault(store)
             for thread in threads:
                 thread.join(PATIENCE)
@@ -215,10 +214,10 @@ def crash(store: Store, fault: Fault, seconds: float, *, keeps: bool) -> Sample:
         found = store.found(label)
     finally:
         store.stop()
-    return _sample(written, found, struck, keeps=keeps)
+    return _sample(written, found, keeps=keeps)
 
 
-def _sample(written: Sequence[Written], found: Found, struck: float, *, keeps: bool) -> Sample:
+def _sample(written: Sequence[Written], found: Found, *, keeps: bool) -> Sample:
     faults = audit(written, found)
     there = {number for _, number in found.events}
     acknowledged = sum(len(w.numbers) for w in written)
@@ -228,10 +227,11 @@ def _sample(written: Sequence[Written], found: Found, struck: float, *, keeps: b
         for number, at in zip(w.numbers, w.times, strict=True)
         if number not in there
     ]
+    # What had been answered before the fault may be noted a moment after it: no clock of ours.
+    latest = max((at for w in written for at in w.times), default=0.0)
     figures = {
         ACKNOWLEDGED: float(acknowledged),
-        # Of those answered just before, some were noted only just after.
-        REACHING: max(0.0, struck - min(missing, default=struck)) * 1e3,
+        REACHING: (latest - min(missing, default=latest)) * 1e3,
     }
     return Sample(faults.lost, faults if keeps else replace(faults, lost=0), figures)
 
