@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from benchmarks import redis_server, servers
+from benchmarks.arms import right
 from benchmarks.harness import Tier
 from benchmarks.machine import pin_server
 from benchmarks.redis_server import Redis
@@ -216,11 +217,7 @@ class RedisStore:
 
     def client(self) -> Any:
         """A client that does not try again by itself: that would write twice."""
-        import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.retry import Retry  # noqa: PLC0415
-
-        return redis.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0))
+        return right.connect(self._url)
 
     def freeze(self) -> list[int]:
         """Stop the one process that it is."""
@@ -241,21 +238,14 @@ class RedisStore:
     @contextlib.contextmanager
     def writers(self, label: str, count: int) -> Iterator[list[Write]]:
         """Threads with a client each."""
-        import redis  # noqa: PLC0415
+        import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
 
         def writer(client: Any) -> Write:
+            send = self._together(client, label) if self._multi else self._apart(client, label)
+
             def write(key: str, number: int) -> None:
-                value = orjson.dumps({"key": key, **payload(number)})
-                event = {"type": TYPE, "payload": value, "agent_id": AGENT}
                 try:
-                    if self._multi:
-                        with client.pipeline(transaction=True) as pipe:
-                            pipe.xadd(f"{label}:events", event)
-                            pipe.hset(f"{label}:state", key, value)
-                            pipe.execute()
-                    else:
-                        client.xadd(f"{label}:events", event)
-                        client.hset(f"{label}:state", key, value)
+                    send(key, {"key": key, **payload(number)})
                 except redis.ConnectionError as error:
                     raise CutOff from error
 
@@ -264,12 +254,32 @@ class RedisStore:
         with contextlib.ExitStack() as stack:
             yield [writer(stack.enter_context(self.client())) for _ in range(count)]
 
+    def _together(self, client: Any, label: str) -> Callable[[str, Any], object]:
+        memory = right.Right(client, prefix=f"{label}:")
+        return lambda key, value: memory.write_event(key, TYPE, value)
+
+    def _apart(self, client: Any, label: str) -> Callable[[str, Any], object]:
+        def send(key: str, value: Any) -> None:
+            # As published, but for its MAXLEN: that loses too, and would hide what a crash does.
+            text = orjson.dumps(value)
+            client.xadd(self._events(label), {"payload": text, "event_type": TYPE, "agent_id": key})
+            client.hset(self._latest(label), f"{key}:{TYPE}", text)
+
+        return send
+
+    def _events(self, label: str) -> str:
+        return f"{label}:{right.EVENTS}"
+
+    def _latest(self, label: str) -> str:
+        return f"{label}:latest"
+
     def found(self, label: str) -> Found:
         """Read the stream and the hash."""
         with self.client() as client:
-            values = [orjson.loads(f[b"payload"]) for _, f in client.xrange(f"{label}:events")]
-            states = client.hgetall(f"{label}:state")
-            return Found(
-                [(value["key"], value["n"]) for value in values],
-                {key.decode(): orjson.loads(value)["n"] for key, value in states.items()},
-            )
+            texts = [fields[b"payload"] for _, fields in client.xrange(self._events(label))]
+            events = [orjson.loads(text) for text in texts]
+            states = [orjson.loads(text) for text in client.hvals(self._latest(label))]
+        return Found(
+            [(value["key"], value["n"]) for value in events],
+            {value["key"]: value["n"] for value in states},
+        )

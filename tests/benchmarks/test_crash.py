@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import disk
+from benchmarks.arms import right
 from benchmarks.audit import Faults
 from benchmarks.disk import NoDisk, powered
 from benchmarks.scenarios import ENTRIES, Bench, _killed
@@ -36,7 +37,8 @@ class Forgetful(RedisStore):
 
     def found(self, label):
         with self.client() as client:
-            client.xdel(f"{label}:events", client.xrange(f"{label}:events", count=1)[0][0])
+            stream = f"{label}:{right.EVENTS}"
+            client.xdel(stream, client.xrange(stream, count=1)[0][0])
         return super().found(label)
 
 
