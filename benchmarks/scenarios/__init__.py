@@ -15,6 +15,8 @@ from benchmarks.scenarios import (
     followed,
     hot,
     many,
+    recovery,
+    scale,
     single,
     statement,
     writers,
@@ -36,6 +38,8 @@ ENTRIES: dict[str, Entry] = {
         many,
         catchup,
         cached,
+        recovery,
+        scale,
     )
     for entry in module.ENTRIES
 }
