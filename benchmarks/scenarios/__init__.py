@@ -16,6 +16,8 @@ from benchmarks.scenarios import (
     followed,
     hot,
     many,
+    recovery,
+    scale,
     single,
     statement,
     writers,
@@ -38,6 +40,8 @@ ENTRIES: dict[str, Entry] = {
         catchup,
         cached,
         crash,
+        recovery,
+        scale,
     )
     for entry in module.ENTRIES
 }

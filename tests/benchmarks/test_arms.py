@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from benchmarks import servers
+from benchmarks import redis_server
 from benchmarks.arms import published, right
 from benchmarks.arms.published import ConcurrentModificationError, Published
 from benchmarks.arms.right import (
@@ -37,7 +37,7 @@ WAIT = 30
 @pytest.fixture(scope="module")
 def server():
     # Durability is no subject here, and each sync would cost the tests a while.
-    with servers.redis() as server, server.syncing() as sync:
+    with redis_server.redis("strict") as server, server.syncing() as sync:
         sync("no")
         yield server
 
