@@ -29,6 +29,8 @@ from pgmem import Fold, Memory, RecordedEvent
 STREAM = "accounts"
 PAGE = 5_000
 """Events that Redis is asked for at a time; pgmem's fold takes as many."""
+FULL, QUICK = (1_000_000, 10_000), (100_000, 1_000)
+"""Events and keys."""
 BEHIND = 10_000
 """Events that came after the snapshot."""
 PIPELINE = 2_000
@@ -78,7 +80,7 @@ def audit(state: State, *, count: int, keys: int) -> Faults:
 @contextlib.contextmanager
 def recovery(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """Fold a million events, and fold the last 10,000 onto a snapshot."""
-    count, keys = (100_000, 1_000) if bench.quick else (1_000_000, 10_000)
+    count, keys = QUICK if bench.quick else FULL
     behind = min(BEHIND, count // 10)
     redis = bench.redis("strict")
     with (
