@@ -16,6 +16,7 @@ from benchmarks.scenarios import (
     followed,
     hot,
     many,
+    peers,
     recovery,
     scale,
     single,
@@ -42,6 +43,7 @@ ENTRIES: dict[str, Entry] = {
         crash,
         recovery,
         scale,
+        peers,
     )
     for entry in module.ENTRIES
 }
