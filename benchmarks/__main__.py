@@ -2,12 +2,15 @@
 
 Exit code: 0 if all arms were right (targets may be missed: they are the machine's matter too),
 1 if an arm lost, doubled, reordered or tore something, or a server failed, 2 for wrong arguments.
+With ``--from-json`` nothing is measured: an earlier run is told again.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +24,16 @@ from benchmarks.crew import CrewError
 from benchmarks.harness import Result
 from benchmarks.peers import environment
 from benchmarks.scenarios import ENTRIES, MISSING, Bench, Entry
+
+WRITTEN = {
+    "json": "every figure to a file",
+    "html": "the report as one page that loads nothing",
+    "markdown": "the report as Markdown, its plots into a folder beside it",
+    "headline": "the chart for the README, as SVG",
+}
+"""The options that name a file, and what is written to it."""
+MEASURING = ("only", "peers", "rounds", "quick", "postgres_url", "redis_url")
+"""The options that make no sense where nothing is measured."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=_rounds, metavar="N", help="count so many rounds")
     parser.add_argument("--quick", action="store_true", help="shorter rounds, fewer of them")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to a file")
+    for name, what in WRITTEN.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {what}")
+    parser.add_argument(
+        "--from-json", type=Path, metavar="FILE", help="measure nothing: tell an earlier run again"
+    )
     parser.add_argument("--postgres-url", metavar="URL", help="use this server, not one of our own")
     parser.add_argument("--redis-url", metavar="URL", help="use this server, not one of our own")
     return parser
@@ -144,39 +161,106 @@ def _is_wrong(result: Result) -> bool:
     return any(result.faults[arm.name] for arm in result.scenario.arms if arm.kind != "published")
 
 
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    for name in WRITTEN:
+        file = getattr(options, name)
+        if file is not None and not file.absolute().parent.is_dir():
+            parser.error(f"--{name}: there is no folder {file.absolute().parent}")
+    given = [name for name in MEASURING if getattr(options, name)]
+    if options.from_json is not None and given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        parser.error(f"--from-json measures nothing: leave {names} out")
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """What makes such a run again, for a report: without the files of this one, and passwords."""
+    kept = []
+    left = iter(arguments)
+    for argument in left:
+        name, equals, _ = argument.partition("=")
+        if name.removeprefix("--") in WRITTEN:
+            if not equals:
+                next(left, None)
+        elif name in ("--postgres-url", "--redis-url"):
+            kept += [name, "URL"]
+            if not equals:
+                next(left, None)
+        else:
+            kept.append(argument)
+    return " ".join(["python -m benchmarks", *map(shlex.quote, kept)])
+
+
+def _measured(
+    options: argparse.Namespace, entries: Sequence[Entry], console: Console, command: str
+) -> report.Run:
+    """Run the chosen scenarios, and print each one when it is done."""
+    taken = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    clock = _Clock(entries, options.quick)
+    missing = dict(MISSING)
+    facts = _facts(options)
+    if any(entry.peers for entry in entries):
+        facts["peers"] = environment.versions()
+    for title, lines in facts.items():
+        report.print_facts(console, title, lines)
+    machine.pin_clients()
+    results = []
+    with clock.running():
+        for entry in entries:
+            clock.name(f"{entry.name}: setting up")
+            with _fresh(options) as bench:
+                results += _run(bench, entry, clock, console)
+                missing |= bench.missing
+    return report.Run(facts, results, missing, command, taken)
+
+
+def _again(file: Path, console: Console) -> report.Run:
+    """An earlier run, printed as if it had just ended."""
+    run = report.read_json(file)
+    for title, lines in run.facts.items():
+        report.print_facts(console, title, lines)
+    for result in run.results:
+        report.print_result(console, result)
+    return run
+
+
+def _write(options: argparse.Namespace, run: report.Run) -> None:
+    """Write what was asked for."""
+    if options.json is not None:
+        report.write_json(options.json, run)
+    if not (options.html or options.markdown or options.headline):
+        return
+    content = report.Content(run)
+    if options.html is not None:
+        options.html.write_text(report.page(content), encoding="utf-8")
+    if options.markdown is not None:
+        report.write_markdown(options.markdown, content)
+    if options.headline is not None:
+        options.headline.write_text(report.headline(content).alone(), encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; gives the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     entries = _chosen(parser, options.only, options.peers)
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {options.json.absolute().parent}")
+    _check(parser, options)
     # A stop by SIGTERM must stop the servers too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    clock = _Clock(entries, options.quick)
-    missing = dict(MISSING)
     try:
-        facts = _facts(options)
-        if any(entry.peers for entry in entries):
-            facts["peers"] = environment.versions()
-        for title, lines in facts.items():
-            report.print_facts(console, title, lines)
-        machine.pin_clients()
-        results = []
-        with clock.running():
-            for entry in entries:
-                clock.name(f"{entry.name}: setting up")
-                with _fresh(options) as bench:
-                    results += _run(bench, entry, clock, console)
-                    missing |= bench.missing
+        if options.from_json is not None:
+            run = _again(options.from_json, console)
+        else:
+            command = _command(sys.argv[1:] if arguments is None else arguments)
+            run = _measured(options, entries, console, command)
+    except report.DataError as error:
+        parser.error(f"--from-json: {error}")
     except (servers.ServerError, CrewError) as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 1
-    report.print_summary(console, results, missing)
-    if options.json is not None:
-        report.write_json(options.json, facts, results, missing)
-    return 1 if any(_is_wrong(result) for result in results) else 0
+    report.print_summary(console, run.results, run.missing)
+    _write(options, run)
+    return 1 if any(_is_wrong(result) for result in run.results) else 0
 
 
 if __name__ == "__main__":

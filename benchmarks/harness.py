@@ -174,6 +174,7 @@ class Scenario:
         comparisons, limits: what is asked.
         rounds: how many rounds are counted.
         warmup: how many are thrown away before.
+        headline: a few words for the chart of the README; "" for a scenario that is not in it.
     """
 
     name: str
@@ -184,6 +185,7 @@ class Scenario:
     limits: Sequence[Limit] = ()
     rounds: int = 10
     warmup: int = 1
+    headline: str = ""
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]

@@ -1,38 +1,21 @@
-"""The results, for people and for programs.
-
-Prints what it is given; what a figure means and whether a target is met is the harness's matter.
-"""
+"""The results on a terminal, while the run goes on and at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from benchmarks.figures import Interval
 from benchmarks.harness import Result, Verdict
-
-
-def figure(value: float) -> str:
-    """A figure with three or four digits that mean something."""
-    if abs(value) >= 1_000:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+from benchmarks.report.content import figure, spread
 
 
 def interval(found: Interval) -> str:
     """A ratio and between what it lies."""
     return f"{found.median:.3f}  ({found.low:.3f} – {found.high:.3f})"
-
-
-def spread(found: Interval) -> str:
-    """A figure and between what it lies."""
-    return f"{figure(found.median)}  ({figure(found.low)} – {figure(found.high)})"
 
 
 def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
@@ -101,41 +84,3 @@ def print_summary(console: Console, results: Sequence[Result], missing: Mapping[
         console.print(Text(f"  WRONG: {line}", style="bold red"))
     for what, why in missing.items():
         console.print(Text(f"  not measured: {what}: {why}", style="yellow"))
-
-
-def as_data(result: Result) -> dict[str, Any]:
-    """A scenario's result for JSON: every round of every arm, and the answers."""
-    scenario = result.scenario
-    return {
-        "name": scenario.name,
-        "title": scenario.title,
-        "unit": scenario.unit,
-        "rounds": scenario.rounds,
-        "arms": [
-            {
-                "name": arm.name,
-                "note": arm.note,
-                "median": result.median(arm.name),
-                "values": result.values(arm.name),
-                "figures": result.figures(arm.name),
-                "faults": result.faults[arm.name],
-            }
-            for arm in scenario.arms
-        ],
-        "verdicts": result.verdicts(),
-    }
-
-
-def write_json(
-    file: Path,
-    facts: Mapping[str, Mapping[str, str]],
-    results: Sequence[Result],
-    missing: Mapping[str, str],
-) -> None:
-    """Write everything to a file."""
-    data = {
-        "facts": facts,
-        "scenarios": [as_data(result) for result in results],
-        "missing": missing,
-    }
-    file.write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2))
