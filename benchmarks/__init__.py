@@ -13,6 +13,7 @@ place for tuning that users would not have.
 `machine`       what it runs on: processor, versions, settings, fsync of the disk
 `scenarios`     one module for each group of scenarios, and their list
 `peers`         other libraries, in an environment and processes of their own
-`report`        the results as tables and as JSON
+`meter`         processor time of both sides, and bytes
+`report`        the results: terminal, JSON, HTML page, Markdown with plots
 ==============  ====================================================================
 """

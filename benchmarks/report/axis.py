@@ -105,7 +105,7 @@ def looks(scenario: Scenario) -> dict[str, str]:
 
 def marker(look: str, x: float, y: float) -> Markup:
     """The marker of an arm."""
-    shape = MARKERS[look.split()[0]]
+    shape = MARKERS[look.partition(" ")[0]]
     return element("path", class_=f"dot {look}", d=shape, transform=f"translate({x:.1f} {y:.1f})")
 
 
@@ -115,11 +115,9 @@ def key(look: str, x: float, y: float) -> Markup:
     return Markup(line + marker(look, x + 15, y))
 
 
-def label(
-    text: str, x: float, y: float, *, anchor: str = "", look: str = "", halo: str = ""
-) -> Markup:
+def label(text: str, x: float, y: float, *, anchor: str = "", look: str = "") -> Markup:
     """Text at a place."""
-    return element("text", text, x=x, y=y, text_anchor=anchor, class_=f"{look} {halo}".strip())
+    return element("text", text, x=x, y=y, text_anchor=anchor, class_=look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +146,12 @@ class Drawing:
         ground = element(
             "rect", class_="ground", width=self.layout.width, height=self.height, rx="8"
         )
-        size = {"width": self.layout.width, "height": self.height}
         return self._svg(
-            element("style", Markup(STYLE)), ground, xmlns="http://www.w3.org/2000/svg", **size
+            element("style", Markup(STYLE)),
+            ground,
+            xmlns="http://www.w3.org/2000/svg",
+            width=self.layout.width,
+            height=self.height,
         )
 
     def _svg(self, *first: Markup, **attributes: object) -> Markup:
@@ -169,7 +170,7 @@ class Drawing:
 
 def text_width(text: str) -> float:
     """About how wide a text of the charts' size is."""
-    return 6.9 * len(text)
+    return 7.3 * len(text)
 
 
 def spaced(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -37,8 +37,8 @@ from benchmarks.report.content import duration, figure, listed, shortened
 from benchmarks.report.markup import Markup, element
 
 NINES = {0.0: "min", 50.0: "50", 90.0: "90", 99.0: "99", 99.9: "99.9", 99.99: "99.99"}
-STEPS = 90
-"""Points of a line."""
+STEP = 9
+"""A line has a point each so many units."""
 TIMES = ("ns", "µs", "ms", "s")
 
 
@@ -104,12 +104,12 @@ def percentiles(result: Result, curves: dict[str, Curve], layout: Layout) -> Dra
     shown = {percent: name for percent, name in NINES.items() if nines(percent) <= last + 1e-9}
     places = {**{x(nines(percent)): name for percent, name in shown.items()}, longest: "max"}
     for place, name in places.items():
-        content.append(element("path", class_="grid", d=f"M{place:.1f} {top}V{bottom}"))
-        content.append(label(name, place, bottom + 18, anchor="middle", look="soft"))
+        line = element("path", class_="grid", d=f"M{place:.1f} {top}V{bottom}")
+        content += [line, label(name, place, bottom + 18, anchor="middle", look="soft")]
     content.append(
         label("percentile of the calls", (left + right) / 2, bottom + 36, anchor="middle")
     )
-    content.append(label("time of a call", 4, top - 8))
+    content.append(label("time of a call", 4, top - 13))
     for name, curve in curves.items():
         content.append(element("path", class_=f"arm {look[name]}", d=_line(curve, x, y, longest)))
     for name, curve in curves.items():
@@ -117,7 +117,8 @@ def percentiles(result: Result, curves: dict[str, Curve], layout: Layout) -> Dra
             content.append(marker(look[name], x(nines(percent)), y(curve.at(percent))))
         content.append(marker(look[name], longest, y(curve.at(100))))
     if layout.labels:
-        content += _labels_at_the_end(curves, look, y, longest, right, (top, bottom))
+        ends = {name: y(curve.at(100)) for name, curve in curves.items()}
+        content += _labels_at_the_end(ends, look, (longest, right), (top, bottom))
     return Drawing(
         layout,
         bottom + 46,
@@ -135,8 +136,9 @@ def _in_words(name: str, curve: Curve, shown: dict[float, str]) -> str:
 def _line(curve: Curve, x: Scale, y: Scale, longest: float) -> str:
     """The line of an arm; points that lie on the line between others are left out."""
     points: list[tuple[str, str]] = []
-    for step in range(STEPS + 1):
-        at = x.high * step / STEPS
+    steps = round((x.end - x.start) / STEP)
+    for step in range(steps + 1):
+        at = x.high * step / steps
         point = f"{x(at):.1f}", f"{y(curve.at(100 * (1 - 10**-at))):.1f}"
         if len(points) > 1 and points[-2][1] == points[-1][1] == point[1]:
             points[-1] = point
@@ -160,7 +162,7 @@ def _legend(
     A wide one has them at the ends of its lines.
     """
     if layout.labels:
-        return [], 30.0
+        return [], 32.0
     content = []
     lines = wrapped(names, layout.width - 8, lambda name: 48 + text_width(name))
     for row, line in enumerate(lines):
@@ -169,21 +171,20 @@ def _legend(
             content.append(key(look[name], left, middle))
             content.append(label(name, left + 36, middle + 4))
             left += 48 + text_width(name)
-    return content, 20.0 * len(lines) + 32
+    return content, 20.0 * len(lines) + 36
 
 
 def _labels_at_the_end(
-    curves: dict[str, Curve],
+    ends: dict[str, float],
     look: dict[str, str],
-    y: Scale,
-    start: float,
-    right: float,
+    across: tuple[float, float],
     room: tuple[float, float],
 ) -> list[Markup]:
+    """The names of the arms beside the ends of their lines, one above the other."""
     content = []
-    wanted = [y(curve.at(100)) for curve in curves.values()]
-    places = spaced(wanted, 19, room[0] + 4, room[1] - 4)
-    for name, end, place in zip(curves, wanted, places, strict=True):
+    start, right = across
+    places = spaced(list(ends.values()), 19, room[0] + 4, room[1] - 4)
+    for (name, end), place in zip(ends.items(), places, strict=True):
         lead = f"M{start + 8} {end:.1f}L{right + 10} {place:.1f}"
         content.append(element("path", class_="lead", d=lead))
         content.append(key(look[name], right + 14, place))
@@ -207,11 +208,13 @@ def rounds(result: Result, layout: Layout) -> Drawing:
     bottom = top + height * len(values)
     x = Scale(min(ticks[0], low), ticks[-1], left + 6, right - 6, log=log)
     content = [label(scenario.unit, left, 14, look="soft")]
-    room = (right - left) / max(text_width(figure(tick)) + 10 for tick in ticks)
+    room = (right - left) / max(text_width(f"{tick:,.9g}") + 10 for tick in ticks)
     for number, tick in enumerate(ticks):
         content.append(element("path", class_="grid", d=f"M{x(tick):.1f} {top}V{bottom}"))
         if number % math.ceil(len(ticks) / room) == 0:
-            content.append(label(figure(tick), x(tick), bottom + 18, anchor="middle", look="soft"))
+            content.append(
+                label(f"{tick:,.9g}", x(tick), bottom + 18, anchor="middle", look="soft")
+            )
     told = []
     for row, (name, found) in enumerate(values.items()):
         middle = top + height * row + above + 15
@@ -245,7 +248,8 @@ def _row(
     yield element("path", class_="grid", d=f"M{x.start} {middle:.1f}H{x.end}")
     low, high = map(x, interval)
     yield element("path", class_=f"range {look}", d=f"M{low:.1f} {middle:.1f}H{high + 0.1:.1f}")
-    for number, value in enumerate(values):
-        # One above the other in turn, so that equal rounds do not hide each other.
-        place = middle + (number % 3 - 1) * 5.0
-        yield element("circle", class_=f"round {look}", cx=x(value), cy=place, r="2.2")
+    # One above the other in turn, so that equal rounds do not hide each other. All of them are one
+    # path of lines without length, whose round ends are the dots.
+    places = ((x(value), middle + (number % 3 - 1) * 5) for number, value in enumerate(values))
+    dots = "".join(f"M{place:.1f} {height:.1f}h0" for place, height in places)
+    yield element("path", class_=f"round {look}", d=dots)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import zip_longest
 
+from benchmarks.audit import Faults
 from benchmarks.figures import PERCENTILES, Interval, microseconds
 from benchmarks.harness import Arm, Comparison, Limit, Result, Scenario, Standing, Verdict
 from benchmarks.report.data import Run
@@ -110,11 +111,6 @@ class Answer:
         return self.scenario.arm(self.asked.arm)
 
     @property
-    def is_main(self) -> bool:
-        """Whether it compares the scenario's own figure, with Redis at the equal promise."""
-        return isinstance(self.asked, Comparison) and self.told and self.asked.figure is None
-
-    @property
     def told(self) -> bool:
         """Whether it says where pgmem stands beside Redis at the equal promise."""
         return self.verdict.standing is not None and self.verdict.better is not None
@@ -195,6 +191,18 @@ class Section:
         return self.result.scenario
 
     @property
+    def main(self) -> list[Answer]:
+        """Where pgmem stands with the scenario's own figure: the first that is asked by promise.
+
+        A scenario may ask for a second form of pgmem too, which would count twice.
+        """
+        found: dict[str, Answer] = {}
+        for answer in self.answers:
+            if answer.told and isinstance(answer.asked, Comparison) and answer.asked.figure is None:
+                found.setdefault(answer.arm.tier, answer)
+        return list(found.values())
+
+    @property
     def group(self) -> str:
         """The scenarios that were set up together have the same."""
         return group_of(self.scenario)
@@ -217,6 +225,7 @@ class Content:
         run: what was measured.
         sections: a section for each scenario.
         answers: of all scenarios.
+        main: those that say where pgmem stands: one for each scenario and promise.
         wrong: the arms that did something wrong, and what.
     """
 
@@ -224,6 +233,7 @@ class Content:
         self.run = run
         self.sections = [_section(result) for result in run.results]
         self.answers = [answer for section in self.sections for answer in section.answers]
+        self.main = [answer for section in self.sections for answer in section.main]
         self.wrong = [
             (result.scenario, arm, wrong_text(result, arm.name))
             for result in run.results
@@ -239,7 +249,7 @@ class Content:
 
     def standing(self, standing: Standing) -> int:
         """How many main figures of pgmem stand so."""
-        return sum(a.is_main and a.verdict.standing == standing for a in self.answers)
+        return sum(answer.verdict.standing == standing for answer in self.main)
 
     @property
     def targets(self) -> list[Answer]:
@@ -262,9 +272,8 @@ class Content:
         first, and then further ones, up to as many as can be read at a glance.
         """
         found: dict[str, list[Answer]] = {}
-        for answer in self.answers:
-            if answer.is_main:
-                found.setdefault(answer.scenario.name, []).append(answer)
+        for answer in self.main:
+            found.setdefault(answer.scenario.name, []).append(answer)
         rows = list(found.values())
         named = [row for row in rows if row[0].scenario.headline]
         if named:
@@ -286,6 +295,23 @@ class Content:
             f"pgmem is ahead in {counts['ahead']}, level in {counts['level']} and behind in "
             f"{counts['behind']}."
         )
+
+    def correctness(self) -> tuple[list[str], list[list[str]]]:
+        """What was wrong by whose way it is, counted: headings and rows."""
+        kinds = [each.name for each in fields(Faults)]
+        rows = []
+        for kind, title in KIND_TITLES.items():
+            arms = [
+                result.faults[arm.name]
+                for result in self.run.results
+                for arm in result.scenario.arms
+                if arm.kind == kind
+            ]
+            if arms:
+                total = sum(arms, Faults())
+                counts = [f"{getattr(total, name):,}" for name in kinds]
+                rows.append([title, f"{sum(map(bool, arms))} of {len(arms)}", *counts])
+        return ["whose", "arms wrong", *kinds], rows
 
     def met(self) -> str:
         """How many targets are met."""
@@ -340,6 +366,11 @@ def _section(result: Result) -> Section:
     ]
     headings = [f"{name}, µs" if name in PERCENTILES else name for name in filled]
     return Section(result, answers, headings, rows, further)
+
+
+def whose(arm: Arm) -> str:
+    """Whose way an arm is, to stand behind its note; "" for pgmem's."""
+    return "" if arm.kind == "pgmem" else f" ({KIND_TITLES[arm.kind]})"
 
 
 def title_of(scenario: Scenario, longest: int = 60) -> str:

@@ -6,12 +6,14 @@ from the rounds, so both ways give the same report.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import orjson
+from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
 from benchmarks.audit import Faults
@@ -19,6 +21,7 @@ from benchmarks.harness import Arm, Comparison, Limit, Result, Sample, Scenario
 
 FORMAT = 2
 """Goes up when a file of before can no longer be read."""
+BROKEN = (HdrCookieException, HdrHistogramSettingsException, HdrLengthException)
 
 
 class DataError(Exception):
@@ -135,12 +138,19 @@ def _result(data: Mapping[str, Any]) -> Result:
 def _samples(arm: Mapping[str, Any]) -> list[Sample]:
     """The rounds; the times of all of them are with the first."""
     encoded = arm["times, ns"]
-    times = [HdrHistogram.decode(encoded) if encoded is not None else None]
+    times = [None if encoded is None else _decoded(encoded)]
     rounds = zip(arm["values"], arm["figures of rounds"], strict=True)
     return [
         Sample(value, figures=figures, times=times.pop() if times else None)
         for value, figures in rounds
     ]
+
+
+def _decoded(encoded: str) -> HdrHistogram:
+    try:
+        return HdrHistogram.decode(encoded)
+    except (*BROKEN, zlib.error) as error:
+        raise ValueError(f"a histogram that is none: {error}") from None
 
 
 def _not_again() -> NoReturn:

@@ -37,8 +37,8 @@ def headline(content: Content, layout: Layout = WIDE) -> Drawing:
     ticks = _around_one(low, high)
     labels = 320.0 if layout.labels else 0.0
     top = 92.0 if layout.labels else 118.0
-    left = max(12.0, labels)
-    right = layout.width - (132 if layout.labels else 12)
+    left = max(20.0, labels)
+    right = layout.width - (132 if layout.labels else 20)
     x = Scale(ticks[0], ticks[-1], left, right, log=True)
     heights = [_height(row, layout) for row in rows]
     bottom = top + sum(heights)
@@ -72,9 +72,12 @@ def _head(layout: Layout) -> list[Markup]:
         ]
         start, line = layout.width - 400, 26.0
     keys = []
-    for tier, text in (("strict", "strict: appendfsync always"), ("relaxed", "relaxed: everysec")):
+    texts = ("strict: appendfsync always", "relaxed: everysec")
+    if layout is NARROW:
+        texts = ("strict: always", "relaxed: everysec")
+    for tier, text in zip(("strict", "relaxed"), texts, strict=True):
         keys += [marker(f"pgmem {tier} s0", start, line - 4), label(text, start + 12, line)]
-        start += 26 + text_width(text) * (0.92 if layout is NARROW else 1.0)
+        start += 26 + text_width(text)
     return [*title, *keys]
 
 

@@ -24,6 +24,7 @@ from benchmarks.report.content import (
     code_spans,
     figure,
     spread,
+    whose,
 )
 from benchmarks.report.forest import headline
 
@@ -82,9 +83,8 @@ def _verdict(content: Content) -> Iterator[str]:
     if content.compared:
         yield "## Beside Redis done right, at the equal promise\n"
         yield from _table(
-            ["scenario", "compared", "promise", "pgmem is", "ratio (95 %)", "target", "standing"],
+            ["scenario", "promise", "pgmem is", "ratio (95 %)", "target", "compared"],
             map(_compared, content.compared),
-            "lllll",
         )
     if content.targets:
         yield "## Targets\n"
@@ -96,6 +96,9 @@ def _verdict(content: Content) -> Iterator[str]:
             ),
         )
     yield "## What was wrong\n"
+    headings, rows = content.correctness()
+    yield "Counted from what the stores hold and the readers got, in all rounds.\n"
+    yield from _table(headings, rows, "l" + "r" * len(headings))
     if content.wrong:
         yield from _table(
             ["scenario", "arm", "whose", "wrong"],
@@ -104,8 +107,6 @@ def _verdict(content: Content) -> Iterator[str]:
                 for scenario, arm, text in content.wrong
             ),
         )
-    else:
-        yield "Nothing: no arm lost, duplicated, reordered, tore or starved anything.\n"
     if content.run.missing:
         yield "## What is not measured, and why\n"
         for what, why in content.run.missing.items():
@@ -116,12 +117,11 @@ def _verdict(content: Content) -> Iterator[str]:
 def _compared(answer: Answer) -> list[str]:
     return [
         answer.scenario.name,
-        answer.verdict.question,
         TIER_TITLES[answer.arm.tier],
-        answer.in_words,
+        f"{answer.verdict.standing}: {answer.in_words}",
         answer.ratio,
         answer.verdict.target or "–",
-        "behind: wrong" if answer.wrong else answer.verdict.standing or "",
+        answer.verdict.question,
     ]
 
 
@@ -133,18 +133,18 @@ def _scenario(section: Section, plots: _Plots) -> Iterator[str]:
     for number, (wide, _) in enumerate(charts(section.result)):
         yield plots.add(scenario.name + ("-rounds" if number else ""), wide)
     yield from _table(
-        ["arm", "promise", *section.headings, "wrong", "what it is"],
+        ["arm", "promise", "wrong", *section.headings, "what it is"],
         (
             [
                 row.arm.name,
                 TIER_TITLES[row.arm.tier],
-                *row.cells,
                 row.wrong,
-                f"{row.arm.note} ({KIND_TITLES[row.arm.kind]})",
+                *row.cells,
+                f"{row.arm.note}{whose(row.arm)}",
             ]
             for row in section.rows
         ),
-        "ll" + "r" * len(section.headings),
+        "lll" + "r" * len(section.headings),
     )
     if section.answers:
         yield from _table(

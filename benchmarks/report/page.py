@@ -26,6 +26,7 @@ from benchmarks.report.content import (
     code_spans,
     figure,
     spread,
+    whose,
 )
 from benchmarks.report.forest import headline
 from benchmarks.report.markup import Markup, element, joined
@@ -72,8 +73,6 @@ def _verdict(content: Content) -> Iterator[Markup]:
     yield _tiles(content)
     if content.headline():
         yield _both(headline(content, WIDE), headline(content, NARROW))
-    yield from _wrong(content)
-    yield from _missing(content.run.missing)
     if content.compared:
         yield element("h2", "Beside Redis done right, at the equal promise", id="verdict")
         yield element(
@@ -82,40 +81,59 @@ def _verdict(content: Content) -> Iterator[Markup]:
             "level means that the interval of the ratio holds 1.",
         )
         yield _table(
-            ["scenario", "compared", "promise", "pgmem is", "ratio (95 %)", "target", "standing"],
+            ["scenario", "pgmem is", "promise", "ratio (95 %)", "target", "compared"],
             [_compared(answer) for answer in content.compared],
-            {0: "a", 3: "k", 4: "n", 5: "k"},
+            {0: "a", **dict.fromkeys(range(1, 6), "k"), 3: "n"},
         )
     yield from _targets(content)
+    yield from _wrong(content)
+    yield from _missing(content.run.missing)
 
 
 def _tiles(content: Content) -> Markup:
     tiles = [element("li", element("b", str(content.standing(s))), s, class_=s) for s in STANDINGS]
     tiles.append(element("li", element("b", content.met()), "targets met"))
-    bad = "bad" if content.wrong else ""
-    tiles.append(element("li", element("b", str(len(content.wrong))), "arms wrong", class_=bad))
+    ours = sum(arm.kind == "pgmem" for _, arm, _ in content.wrong)
+    others = f"and {len(content.wrong) - ours} of the others"
+    count = element("b", str(ours))
+    tiles.append(
+        element(
+            "li",
+            count,
+            "arms of pgmem wrong",
+            element("small", others),
+            class_="bad" if ours else "",
+        )
+    )
     return element("ul", *tiles, class_="tiles")
 
 
 def _wrong(content: Content) -> Iterator[Markup]:
-    yield element("h3", "What was wrong")
-    if not content.wrong:
-        yield element("p", "Nothing: no arm lost, duplicated, reordered, tore or starved anything.")
-        return
-    yield element("p", "What these arms stored or delivered is not what it should be, as counted.")
-    yield _table(
-        ["scenario", "arm", "whose", "wrong"],
-        [
-            [_link(scenario), arm.name, KIND_TITLES[arm.kind], element("span", text, class_="bad")]
-            for scenario, arm, text in content.wrong
-        ],
-        {0: "a"},
-    )
+    headings, rows = content.correctness()
+    yield element("h2", "What was wrong")
+    yield element("p", "Counted from what the stores hold and the readers got, in all rounds.")
+    yield _table(headings, rows, {0: "a", **dict.fromkeys(range(1, len(headings)), "n")})
+    if content.wrong:
+        table = _table(
+            ["scenario", "arm", "whose", "wrong"],
+            [
+                [
+                    _link(scenario),
+                    arm.name,
+                    KIND_TITLES[arm.kind],
+                    element("span", text, class_="bad"),
+                ]
+                for scenario, arm, text in content.wrong
+            ],
+            {0: "a", 1: "k", 2: "k", 3: "k"},
+        )
+        summary = element("summary", f"Where: {len(content.wrong)} arms")
+        yield element("details", summary, table, class_="more")
 
 
 def _missing(missing: Mapping[str, str]) -> Iterator[Markup]:
     if missing:
-        yield element("h3", "What is not measured, and why")
+        yield element("h2", "What is not measured, and why")
         yield element(
             "ul",
             *(element("li", element("b", what), ": ", _note(why)) for what, why in missing.items()),
@@ -152,20 +170,20 @@ def _target_table(answers: Sequence[Answer]) -> Markup:
             ]
             for answer in answers
         ],
-        {0: "a", 2: "n"},
+        {0: "a", 1: "k", 2: "n", 3: "k", 4: "k"},
     )
 
 
 def _compared(answer: Answer) -> list[str]:
-    standing = "wrong" if answer.wrong else answer.verdict.standing or ""
+    standing = answer.verdict.standing or ""
+    told = _tag("wrong" if answer.wrong else standing, f"{standing}: {answer.in_words}")
     return [
         _link(answer.scenario),
-        answer.verdict.question,
+        told,
         TIER_TITLES[answer.arm.tier],
-        answer.in_words,
         answer.ratio,
         answer.verdict.target or "–",
-        _tag(standing, "behind: wrong" if answer.wrong else standing),
+        answer.verdict.question,
     ]
 
 
@@ -188,18 +206,20 @@ def _contents(content: Content) -> Iterator[Markup]:
 
 def _tags(section: Section) -> Iterator[Markup]:
     """The standing of a scenario's main figures, by promise."""
-    for answer in section.answers:
-        if answer.is_main and answer.verdict.standing is not None:
+    for answer in section.main:
+        if answer.verdict.standing is not None:
             text = f"{answer.arm.tier}: {answer.verdict.standing}"
             yield joined([" ", _tag(answer.verdict.standing, text)])
-    if any(section.result.faults[arm.name] for arm in section.scenario.arms):
-        yield joined([" ", _tag("wrong", "wrong")])
+    arms = section.scenario.arms
+    for kind in dict.fromkeys(arm.kind for arm in arms if section.result.faults[arm.name]):
+        yield joined([" ", _tag("wrong" if kind == "pgmem" else "faulty", f"{kind} wrong")])
 
 
 def _group(name: str, sections: Sequence[Section]) -> Markup:
+    alone = [section.scenario.name for section in sections] == [name]
     return element(
         "section",
-        element("h2", name),
+        *([] if alone else [element("h2", name)]),
         *(_scenario(section) for section in sections),
         aria_label=name,
     )
@@ -237,13 +257,12 @@ def _arms(section: Section) -> Markup:
             aria_hidden="true",
         )
         wrong = element("span", row.wrong, class_="bad") if row.wrong != "0" else row.wrong
-        what = joined([_note(row.arm.note), f" ({KIND_TITLES[row.arm.kind]})"])
-        name = joined([picture, row.arm.name])
-        rows.append([name, TIER_TITLES[row.arm.tier], *row.cells, wrong, what])
-    count = len(section.headings)
-    numbers = dict.fromkeys(range(2, 2 + count), "n")
-    headings = ["arm", "promise", *section.headings, "wrong", "what it is"]
-    looked = {0: "a", 1: "k", **numbers, 2 + count: "k", 3 + count: "w"}
+        what = element("small", _note(row.arm.note), whose(row.arm))
+        name = joined([picture, row.arm.name, what])
+        rows.append([name, TIER_TITLES[row.arm.tier], wrong, *row.cells])
+    headings = ["arm", "promise", "wrong", *section.headings]
+    numbers = dict.fromkeys(range(3, len(headings)), "n")
+    looked = {0: "a what", 1: "k", 2: "k", **numbers}
     return _table(headings, rows, looked)
 
 
