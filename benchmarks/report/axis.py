@@ -76,10 +76,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Round values from at or below the least to at or above the greatest."""
     steps: Sequence[float] = (1, 2, 5) if high / low < 200 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    all_ticks = [step * 10.0**power for power in range(first - 1, last + 1) for step in steps]
+    all_ticks = [step * 10.0**power for power in range(first - 1, last + 2) for step in steps]
     below = max((t for t in all_ticks if t <= low * 1.0001), default=low)
     above = min((t for t in all_ticks if t >= high * 0.9999), default=high)
-    return [tick for tick in all_ticks if below <= tick <= above] or [low, high]
+    if below == above:
+        above = min((tick for tick in all_ticks if tick > below), default=10 * below)
+    return [tick for tick in all_ticks if below <= tick <= above]
 
 
 def linear_ticks(high: float) -> list[float]:

@@ -93,7 +93,8 @@ def percentiles(result: Result, curves: dict[str, Curve], layout: Layout) -> Dra
     low = min(curve.at(0) for curve in curves.values())
     high = max(curve.at(100) for curve in curves.values())
     ticks = log_ticks(low, high)
-    legend, top = _legend(list(curves), look, layout)
+    wrong = {name for name in curves if result.faults[name]}
+    legend, top = _legend(list(curves), look, wrong, layout)
     plot = 250.0 if layout is NARROW else max(260.0, 20.0 * len(curves))
     left, bottom = (52.0, top + plot)
     right = layout.width - (layout.labels if layout.labels else 16)
@@ -118,7 +119,11 @@ def percentiles(result: Result, curves: dict[str, Curve], layout: Layout) -> Dra
         content.append(marker(look[name], longest, y(curve.at(100))))
     if layout.labels:
         ends = {name: y(curve.at(100)) for name, curve in curves.items()}
-        content += _labels_at_the_end(ends, look, (longest, right), (top, bottom))
+        apart = spaced(list(ends.values()), 19, top + 4, bottom - 4)
+        for (name, end), place in zip(ends.items(), apart, strict=True):
+            lead = f"M{longest + 8:.1f} {end:.1f}L{right + 10} {place:.1f}"
+            content.append(element("path", class_="lead", d=lead))
+            content += _named(name, look[name], name in wrong, right + 14, place)
     return Drawing(
         layout,
         bottom + 46,
@@ -155,7 +160,7 @@ def _grid_of_times(ticks: Sequence[float], y: Scale, left: float, right: float) 
 
 
 def _legend(
-    names: Sequence[str], look: dict[str, str], layout: Layout
+    names: Sequence[str], look: dict[str, str], wrong: set[str], layout: Layout
 ) -> tuple[list[Markup], float]:
     """The names of the arms above a plot, and where the plot may begin.
 
@@ -163,33 +168,22 @@ def _legend(
     """
     if layout.labels:
         return [], 32.0
-    content = []
-    lines = wrapped(names, layout.width - 8, lambda name: 48 + text_width(name))
+    content: list[Markup] = []
+    room = {name: 48 + text_width(name) + (50 if name in wrong else 0) for name in names}
+    lines = wrapped(names, layout.width - 8, room.__getitem__)
     for row, line in enumerate(lines):
         left, middle = 6.0, 14.0 + 20 * row
         for name in line:
-            content.append(key(look[name], left, middle))
-            content.append(label(name, left + 36, middle + 4))
-            left += 48 + text_width(name)
+            content += _named(name, look[name], name in wrong, left, middle)
+            left += room[name]
     return content, 20.0 * len(lines) + 36
 
 
-def _labels_at_the_end(
-    ends: dict[str, float],
-    look: dict[str, str],
-    across: tuple[float, float],
-    room: tuple[float, float],
-) -> list[Markup]:
-    """The names of the arms beside the ends of their lines, one above the other."""
-    content = []
-    start, right = across
-    places = spaced(list(ends.values()), 19, room[0] + 4, room[1] - 4)
-    for (name, end), place in zip(ends.items(), places, strict=True):
-        lead = f"M{start + 8} {end:.1f}L{right + 10} {place:.1f}"
-        content.append(element("path", class_="lead", d=lead))
-        content.append(key(look[name], right + 14, place))
-        content.append(label(shortened(name, 26), right + 50, place + 4))
-    return content
+def _named(name: str, look: str, wrong: bool, left: float, middle: float) -> list[Markup]:
+    """An arm's line, and its name behind it."""
+    text = shortened(name, 26) + (", wrong" if wrong else "")
+    style = "bad" if wrong else ""
+    return [key(look, left, middle), label(text, left + 36, middle + 4, look=style)]
 
 
 def rounds(result: Result, layout: Layout) -> Drawing:
@@ -212,9 +206,9 @@ def rounds(result: Result, layout: Layout) -> Drawing:
     for number, tick in enumerate(ticks):
         content.append(element("path", class_="grid", d=f"M{x(tick):.1f} {top}V{bottom}"))
         if number % math.ceil(len(ticks) / room) == 0:
-            content.append(
-                label(f"{tick:,.9g}", x(tick), bottom + 18, anchor="middle", look="soft")
-            )
+            text = f"{tick:,.9g}"
+            place = min(x(tick), layout.width - 4 - text_width(text) / 2)
+            content.append(label(text, place, bottom + 18, anchor="middle", look="soft"))
     told = []
     for row, (name, found) in enumerate(values.items()):
         middle = top + height * row + above + 15

@@ -38,7 +38,7 @@ PROMISES = (
         "appendonly yes, appendfsync everysec",
         "A crash may take the last of what was acknowledged. pgmem: the last fraction of a second, "
         "by kill -9 of the server or a power cut, and never a part of a transaction. Redis: up to "
-        "about two seconds, by a power cut; kill -9 takes nothing.",
+        "about two seconds, by a power cut; by kill -9 only what waits for a disk that is late.",
     ),
     ("none", "pgmem has no such tier", "appendonly no", "Nothing: it is in memory only."),
 )

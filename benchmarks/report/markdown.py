@@ -98,7 +98,7 @@ def _verdict(content: Content) -> Iterator[str]:
     yield "## What was wrong\n"
     headings, rows = content.correctness()
     yield "Counted from what the stores hold and the readers got, in all rounds.\n"
-    yield from _table(headings, rows, "l" + "r" * len(headings))
+    yield from _table(headings, rows, "l" + "r" * (len(headings) - 1))
     if content.wrong:
         yield from _table(
             ["scenario", "arm", "whose", "wrong"],

@@ -187,6 +187,11 @@ def test_a_wrong_arm_of_pgmem_is_behind_however_fast_it_is():
     assert '<li class="bad"><b>1</b>' in page(content)
 
 
+def test_a_wrong_arm_is_marked_in_its_chart(run):
+    for drawing in charts(run.results[0])[0]:
+        assert "published, wrong</text>" in "".join(drawing.content)
+
+
 def test_without_anything_to_tell():
     content = Content(Run({}, []))
     assert not Checked(page(content)).wrong
@@ -239,6 +244,12 @@ def test_each_nine_is_a_step():
     assert [nines(p) for p in (0, 90, 99, 99.9)] == pytest.approx([0, 1, 2, 3])
 
 
+def test_times_that_are_all_the_same_have_a_chart():
+    one = Arm("one", lambda: of_times(figures.histogram([1_000] * 9)))
+    result = harness.run(Scenario("s", "t", "µs", [one], rounds=2))
+    assert "max 1 µs" in charts(result)[0][0].detail
+
+
 def test_a_marker_stands_where_its_percentile_is():
     one = Arm("one", lambda: of_times(figures.histogram([1_000] * 99 + [100_000])))
     result = harness.run(Scenario("s", "t", "µs", [one], rounds=1, warmup=0))
@@ -258,7 +269,9 @@ def test_scales():
     assert [log(v) for v in (1, 10, 100, 1_000, 0.1)] == pytest.approx([0, 100, 200, 200, 0])
     assert Scale(0, 10, 100, 0)(2.5) == 75
     assert log_ticks(3, 40) == [2, 5, 10, 20, 50]
-    assert log_ticks(1, 1) == [1]
+    assert log_ticks(1, 1) == [1, 2]
+    assert log_ticks(3, 3) == [2, 5]
+    assert log_ticks(9, 9) == [5, 10]
     assert linear_ticks(0) == [0, 1]
     assert linear_ticks(5) == [0, 1, 2, 3, 4, 5]
     assert spaced([10, 10, 90], 20, 0, 100) == [10, 30, 90]
