@@ -42,7 +42,7 @@ class Layout:
     labels: float
 
 
-WIDE = Layout("wide", 860, 230)
+WIDE = Layout("wide", 860, 270)
 NARROW = Layout("narrow", 350, 0)
 
 

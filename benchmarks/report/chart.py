@@ -169,7 +169,7 @@ def _legend(
     if layout.labels:
         return [], 32.0
     content: list[Markup] = []
-    room = {name: 48 + text_width(name) + (50 if name in wrong else 0) for name in names}
+    room = {n: 48 + text_width(n[:26]) + (60 if n in wrong else 0) for n in names}
     lines = wrapped(names, layout.width - 8, room.__getitem__)
     for row, line in enumerate(lines):
         left, middle = 6.0, 14.0 + 20 * row
@@ -181,7 +181,7 @@ def _legend(
 
 def _named(name: str, look: str, wrong: bool, left: float, middle: float) -> list[Markup]:
     """An arm's line, and its name behind it."""
-    text = shortened(name, 26) + (", wrong" if wrong else "")
+    text = f"{shortened(name, 18)}, wrong" if wrong else shortened(name, 26)
     style = "bad" if wrong else ""
     return [key(look, left, middle), label(text, left + 36, middle + 4, look=style)]
 

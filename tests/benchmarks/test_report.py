@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from html import unescape
 from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
@@ -16,7 +17,7 @@ from benchmarks.__main__ import _command, main
 from benchmarks.audit import Faults
 from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, of_times
 from benchmarks.report import Content, DataError, Run, headline, page, read_json, write_json
-from benchmarks.report.axis import NARROW, WIDE, Scale, linear_ticks, log_ticks, spaced
+from benchmarks.report.axis import NARROW, WIDE, Scale, linear_ticks, log_ticks, spaced, text_width
 from benchmarks.report.chart import Curve, charts, nines
 from benchmarks.report.content import code_spans, duration, figure, times
 from benchmarks.report.markdown import write_markdown
@@ -223,9 +224,15 @@ def test_which_chart_is_for_what(run):
 
 
 def test_all_of_a_chart_is_inside_of_it(run):
-    for layout in (WIDE, NARROW):
-        drawing = headline(Content(run), layout)
-        for x, y in re.findall(r'<text x="([\d.-]+)" y="([\d.-]+)"', "".join(drawing.content)):
+    drawings = [headline(Content(run), layout) for layout in (WIDE, NARROW)]
+    drawings += [drawing for result in run.results for both in charts(result) for drawing in both]
+    for drawing in drawings:
+        layout, content = drawing.layout, "".join(drawing.content)
+        for x, text in re.findall(
+            r'<text x="([\d.]+)" y="[\d.]+"(?: class="\w+")?>([^<]+)<', content
+        ):
+            assert float(x) + text_width(unescape(text)) <= layout.width, text
+        for x, y in re.findall(r'<text x="([\d.-]+)" y="([\d.-]+)"', content):
             assert 0 <= float(x) <= layout.width
             assert 0 <= float(y) <= drawing.height
 
