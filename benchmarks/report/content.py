@@ -111,6 +111,12 @@ class Answer:
         return self.scenario.arm(self.asked.arm)
 
     @property
+    def figure(self) -> str:
+        """Which further figure is compared, behind the scenario's name; "" for its own."""
+        named = isinstance(self.asked, Comparison) and self.asked.figure
+        return f", {named}" if named else ""
+
+    @property
     def told(self) -> bool:
         """Whether it says where pgmem stands beside Redis at the equal promise."""
         return self.verdict.standing is not None and self.verdict.better is not None

@@ -112,7 +112,8 @@ def _row(
     title = title_of(scenario, 44 if layout.labels else 46)
     yield element("path", class_="grid", d=f"M8 {top + height:.1f}H{layout.width - 8}")
     if layout is NARROW:
-        yield label(title, 12, top + 18, look="name" if scenario.headline else "halo")
+        text = title if scenario.headline else shortened(f"{scenario.name}: {title}", 44)
+        yield label(text, 12, top + 18, look="name" if scenario.headline else "halo")
         first = top + 38
     else:
         middle = top + height / 2

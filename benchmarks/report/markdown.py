@@ -116,7 +116,7 @@ def _verdict(content: Content) -> Iterator[str]:
 
 def _compared(answer: Answer) -> list[str]:
     return [
-        answer.scenario.name,
+        f"{answer.scenario.name}{answer.figure}",
         TIER_TITLES[answer.arm.tier],
         f"{answer.verdict.standing}: {answer.in_words}",
         answer.ratio,

@@ -178,7 +178,7 @@ def _compared(answer: Answer) -> list[str]:
     standing = answer.verdict.standing or ""
     told = _tag("wrong" if answer.wrong else standing, f"{standing}: {answer.in_words}")
     return [
-        _link(answer.scenario),
+        joined([_link(answer.scenario), answer.figure]),
         told,
         TIER_TITLES[answer.arm.tier],
         answer.ratio,
