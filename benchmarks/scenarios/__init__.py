@@ -17,6 +17,7 @@ from benchmarks.scenarios import (
     many,
     single,
     statement,
+    write_event,
     writers,
 )
 from benchmarks.scenarios._base import Bench, Entry
@@ -26,6 +27,7 @@ __all__ = ["ENTRIES", "MISSING", "Bench", "Entry"]
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for module in (
+        write_event,
         single,
         batches,
         writers,

@@ -19,8 +19,9 @@ import psycopg
 
 from benchmarks import redis_server
 from benchmarks.audit import Faults, compare
-from benchmarks.harness import Scenario, Tier
-from benchmarks.meter import timed
+from benchmarks.figures import histogram
+from benchmarks.harness import Sample, Scenario, Tier, of_times
+from benchmarks.meter import Store, costs, timed
 from benchmarks.redis_server import Redis
 from benchmarks.servers import Postgres
 from pgmem import sql
@@ -112,6 +113,28 @@ SIZES = {"100 B": 100, "1 kB": 1_000, "10 kB": 10_000}
 def median_time(call: Callable[[T], object], arguments: Sequence[T]) -> float:
     """The median time of some calls one after another, in microseconds."""
     return statistics.median(timed(call, arguments)) / 1_000
+
+
+def calling(
+    store: Store,
+    call: Callable[[T], object],
+    arguments: Sequence[T],
+    audit: Callable[[], Faults],
+    *,
+    each: int = 1,
+) -> Sample:
+    """Make some calls one after another, timed and metered; then see what became of them.
+
+    Args:
+        store: the server that works for them.
+        call: what is timed.
+        arguments: one for each call; made before, so that no arm's time has their making in it.
+        audit: reads back what the calls did; belongs to no figure.
+        each: how many events or entries a call is about.
+    """
+    with costs(store) as spent:
+        times = timed(call, arguments)
+    return of_times(histogram(times), audit(), spent.figures(each * len(arguments)))
 
 
 def payload(number: int, size: int = 0) -> dict[str, Any]:
