@@ -14,8 +14,9 @@ from benchmarks.scenarios import (
     fanout,
     followed,
     hot,
+    latest,
     many,
-    single,
+    reads,
     statement,
     write_event,
     writers,
@@ -28,16 +29,17 @@ ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for module in (
         write_event,
-        single,
         batches,
+        reads,
+        catchup,
+        latest,
+        cached,
         writers,
         statement,
         hot,
         fanout,
         followed,
         many,
-        catchup,
-        cached,
     )
     for entry in module.ENTRIES
 }
