@@ -11,12 +11,15 @@ from benchmarks.scenarios import (
     batches,
     cached,
     catchup,
+    crash,
     fanout,
     followed,
     hot,
     latest,
     many,
     reads,
+    recovery,
+    scale,
     statement,
     write_event,
     writers,
@@ -40,6 +43,9 @@ ENTRIES: dict[str, Entry] = {
         fanout,
         followed,
         many,
+        crash,
+        recovery,
+        scale,
     )
     for entry in module.ENTRIES
 }
