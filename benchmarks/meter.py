@@ -21,6 +21,8 @@ from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
+SERVERS = ("postgres", "redis-server", "valkey-server")
+"""Names of programs that are no clients, though we may have started them."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -110,12 +112,11 @@ def costs(store: Store | None = None, *, sizes: bool = True) -> Iterator[Spent]:
 
 
 def _ours() -> list[int]:
-    """This process and those that work with it. Servers, which have sessions of their own (so that
-    a Ctrl-C is not for them), are not among them, whichever of them is metered."""
+    """This process and those that work with it; no server, whichever of them is metered."""
     found = [os.getpid()]
     for pid in children(os.getpid()):
-        with contextlib.suppress(ProcessLookupError):
-            if os.getsid(pid) == os.getsid(0):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() not in SERVERS:
                 found.append(pid)
     return found
 

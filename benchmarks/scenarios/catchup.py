@@ -41,6 +41,8 @@ from benchmarks.scenarios._base import (
 )
 from pgmem import Memory
 
+COUNTS = (1_000_000, 100_000)
+"""Events, full and quick."""
 PAGE = 2_000
 FILL = 1_000
 """Events in one round trip, while Redis is filled."""
@@ -218,7 +220,7 @@ def _fill_redis(redis: Redis, count: int) -> dict[str, str]:
 @contextlib.contextmanager
 def catchup(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """Read a million events from the beginning."""
-    count = 100_000 if bench.quick else 1_000_000
+    count = COUNTS[bench.quick]
     redis = bench.redis("relaxed")
     with bench.postgres.database() as url:
         _fill_postgres(url, count)
