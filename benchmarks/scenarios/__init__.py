@@ -17,6 +17,7 @@ from benchmarks.scenarios import (
     hot,
     latest,
     many,
+    peers,
     reads,
     recovery,
     scale,
@@ -46,6 +47,7 @@ ENTRIES: dict[str, Entry] = {
         crash,
         recovery,
         scale,
+        peers,
     )
     for entry in module.ENTRIES
 }
