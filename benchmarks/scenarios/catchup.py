@@ -258,7 +258,7 @@ def catchup(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Comparison("pgmem", "redis", figure="peak of memory, MB"),
                     Comparison("pgmem", "psycopg", figure="peak of memory, MB"),
                 ],
-                rounds=bench.counted(3, 3),
+                rounds=bench.counted(3, 2),
             )
         ]
 
@@ -283,6 +283,6 @@ ENTRIES = (
         "catchup",
         "catch up with 1,000,000 events: all ways, and a bare loop over the same rows",
         catchup,
-        (110, 15),
+        (110, 12),
     ),
 )

@@ -223,7 +223,7 @@ def state_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Comparison("pgmem", "psycopg", at_most=1.3),
                     Comparison("pgmem", "published"),
                 ],
-                rounds=bench.counted(30, 6),
+                rounds=bench.counted(30, 4),
             )
         ]
 
@@ -254,7 +254,7 @@ def state_get_many(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Comparison("pgmem", "psycopg"),
                     Comparison("pgmem", "published"),
                 ],
-                rounds=bench.counted(30, 6),
+                rounds=bench.counted(30, 4),
             )
         ]
 
@@ -287,7 +287,7 @@ def cached_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Comparison("pgmem, cached", "pgmem, not cached"),
                 ],
                 [Limit("pgmem, cached", "p50, µs", 2.0)],
-                rounds=bench.counted(30, 6),
+                rounds=bench.counted(30, 4),
                 warmup=4,
             )
         ]

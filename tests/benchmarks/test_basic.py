@@ -51,7 +51,7 @@ def tiny(monkeypatch):
 @pytest.mark.parametrize(
     ("group", "names"),
     [
-        ("write_event", ["write_event/100B", "write_event/1kB", "write_event/10kB"]),
+        ("write_event", ["write_event/1kB"]),
         ("append", ["append/1", "append/10", "append/1000"]),
         ("read", ["read/1", "read/100", "read/300"]),
         ("state_get", ["state_get"]),
