@@ -142,8 +142,9 @@ def test_a_read_that_leaves_one_out_is_noticed(bench):
     assert reads.reading(bench.postgres, read, 3, 1_000).faults == Faults(lost=30)
 
 
-def test_an_old_value_is_noticed(bench):
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_old_value_is_noticed(bench, keep):
     old = latest.Way(
         "redis", bench.redis("none"), lambda key: {"n": 0}, None, lambda v: v, ("", "")
     )
-    assert latest.getting_one(old, 4).faults == Faults(lost=3)
+    assert latest.getting_one(old, 4, keep=keep).faults == Faults(lost=3)
