@@ -176,15 +176,16 @@ def bare(url: str) -> Bare:
     return psycopg.connect(url, autocommit=True, prepare_threshold=0)
 
 
-def append_statement(connection: Bare, bell: sql.Bell) -> bytes:
-    """The text of pgmem's append of a small event, with the bell ("try") or without ("silent").
+def append_statement(connection: Bare, bell: sql.Bell, *, small: bool = True) -> bytes:
+    """The text of pgmem's append of an event, with the bell ("try") or without ("silent").
 
-    The channel, which pgmem sends as a parameter, is written into it.
+    A small event rides on the bell. The channel, which pgmem sends as a parameter, is written into
+    the text.
     """
     row = connection.execute(sql.statement("schema_channel", sql.Dialect("pgmem"))).fetchone()
     assert row is not None
     dialect = sql.Dialect("pgmem", str(row[0]), bell)
-    text = sql.statement("event_append", dialect, (sql.INLINE,))
+    text = sql.statement("event_append", dialect, (sql.INLINE,) if small else ())
     return text.replace(b"%(channel)s", f"'{row[0]}'".encode())
 
 

@@ -95,7 +95,7 @@ def by_psycopg(store: Store, connection: Bare) -> Way:
 
 def by_redis(store: Redis, client: Any) -> Way:
     """HGET and HMGET of the entries, which it fills in."""
-    memory = Right(client, prefix=store.key("right:"))
+    memory = Right(client, prefix=store.key("state:right:"))
     for number in range(KEYS):
         memory.put(key(number), payload(number))
     return Way("redis", store, memory.get, memory.get_many, _value, ("HGET", "HMGET"))
@@ -103,7 +103,7 @@ def by_redis(store: Redis, client: Any) -> Way:
 
 def by_published(store: Redis, client: Any) -> Way:
     """`get_latest_state` of what `write_event` wrote: a key is an agent here."""
-    memory = Published(client, prefix=store.key("published:"))
+    memory = Published(client, prefix=store.key("state:published:"))
     for number in range(KEYS):
         memory.write_event(key(number), TYPE, payload(number))
 

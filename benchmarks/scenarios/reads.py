@@ -143,8 +143,8 @@ def read(bench: Bench) -> Iterator[Sequence[Scenario]]:
         pgmem = by_pgmem(memory)
         connection.execute("VACUUM ANALYZE pgmem.events")
         psycopg = by_psycopg(connection)
-        published = by_published(client, redis.key("published:"))
-        exclusive = by_redis(client, redis.key("right:"))
+        published = by_published(client, redis.key("read:published:"))
+        exclusive = by_redis(client, redis.key("read:right:"))
 
         def arms(calls: int, count: int) -> list[Arm]:
             def run(store: Store, way: Read) -> Callable[[], Sample]:

@@ -240,7 +240,7 @@ def write_event(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
         def arms(size: int) -> Iterator[Arm]:
             for tier, (redis, client) in servers.items():
-                name, prefix = TIER_NAMES[tier], redis.key("")
+                name, prefix = TIER_NAMES[tier], redis.key("write:")
                 published = PublishedWay(client, f"{prefix}published:")
                 multi = RightWay(client, f"{prefix}right:")
                 ways: list[tuple[Kind, Way, str]] = [
@@ -273,7 +273,7 @@ def write_event(bench: Bench) -> Iterator[Sequence[Scenario]]:
             redis, client = servers["strict"]
             yield Arm(
                 "XADD always",
-                functools.partial(run, redis, XaddWay(client, redis.key("xadd:")), size),
+                functools.partial(run, redis, XaddWay(client, redis.key("write:xadd:")), size),
                 "the event alone, without its state",
                 kind="floor",
                 tier="strict",

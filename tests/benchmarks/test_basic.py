@@ -71,6 +71,18 @@ def test_every_way_does_right(bench, tiny, group, names):
             assert any(v.standing for v in result.verdicts()), "nothing stands beside Redis"
 
 
+@pytest.mark.parametrize("group", ["write_event", "append"])
+def test_every_way_does_right_at_each_size(bench, tiny, monkeypatch, group):
+    monkeypatch.setattr(bench, "quick", False)
+    monkeypatch.setattr(batches, "CALLS", {1: (2, 2), 100: (2, 2)})
+    with ENTRIES[group].setup(bench) as scenarios:
+        sized = [s for s in scenarios if s.name.endswith(("/100B", "/10kB"))]
+        assert len(sized) == {"write_event": 2, "append": 4}[group]
+        for scenario in sized:
+            faults = harness.run(dataclasses.replace(scenario, warmup=0)).faults
+            assert faults == dict.fromkeys(faults, Faults())
+
+
 def test_who_catches_up_gets_everything_unless_the_stream_was_cut(bench, tiny):
     with ENTRIES["catchup"].setup(bench) as [scenario]:
         faults = harness.run(dataclasses.replace(scenario, warmup=0)).faults
