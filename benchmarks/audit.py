@@ -7,7 +7,7 @@ This module compares lists; it reads from no store.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
@@ -79,6 +79,17 @@ def compare_each(acknowledged: Sequence[Sequence[int]], found: Sequence[int]) ->
             foreign += 1
     faults = map(compare, acknowledged, shares)
     return sum(faults, Faults(duplicated=foreign))
+
+
+def compare_states(events: Iterable[tuple[str, int]], states: Mapping[str, int]) -> Faults:
+    """Whether the latest state of each key is its last event.
+
+    Args:
+        events: key and number of each event in the store, in its order.
+        states: the number in the state of each key.
+    """
+    last = dict(events)
+    return Faults(torn=sum(last.get(key) != states.get(key) for key in last.keys() | states.keys()))
 
 
 def compare_counts(acknowledged: int, found: int, distinct: int) -> Faults:

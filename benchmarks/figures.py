@@ -5,6 +5,7 @@ Knows lists of figures only, no arms and no stores.
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import statistics
@@ -47,6 +48,11 @@ def bootstrap(values: Sequence[float], *, seed: int = 1) -> Interval:
     """
     if not values:
         raise ValueError("a median of nothing")
+    return _resampled(tuple(values), seed)
+
+
+@functools.cache
+def _resampled(values: tuple[float, ...], seed: int) -> Interval:
     rng = random.Random(seed)  # noqa: S311  # no secret
     medians = sorted(
         statistics.median(rng.choices(values, k=len(values))) for _ in range(RESAMPLES)

@@ -15,12 +15,14 @@ from benchmarks.scenarios import (
     fanout,
     followed,
     hot,
+    latest,
     many,
     peers,
+    reads,
     recovery,
     scale,
-    single,
     statement,
+    write_event,
     writers,
 )
 from benchmarks.scenarios._base import Bench, Entry
@@ -30,16 +32,18 @@ __all__ = ["ENTRIES", "MISSING", "Bench", "Entry"]
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for module in (
-        single,
+        write_event,
         batches,
+        reads,
+        catchup,
+        latest,
+        cached,
         writers,
         statement,
         hot,
         fanout,
         followed,
         many,
-        catchup,
-        cached,
         crash,
         recovery,
         scale,

@@ -19,8 +19,9 @@ import psycopg
 
 from benchmarks import redis_server
 from benchmarks.audit import Faults, compare
-from benchmarks.harness import Scenario, Tier
-from benchmarks.meter import timed
+from benchmarks.figures import histogram
+from benchmarks.harness import Sample, Scenario, Tier, of_times
+from benchmarks.meter import Store, costs, timed
 from benchmarks.redis_server import Redis
 from benchmarks.servers import Postgres
 from pgmem import sql
@@ -114,6 +115,28 @@ def median_time(call: Callable[[T], object], arguments: Sequence[T]) -> float:
     return statistics.median(timed(call, arguments)) / 1_000
 
 
+def calling(
+    store: Store,
+    call: Callable[[T], object],
+    arguments: Sequence[T],
+    audit: Callable[[], Faults],
+    *,
+    each: int = 1,
+) -> Sample:
+    """Make some calls one after another, timed and metered; then see what became of them.
+
+    Args:
+        store: the server that works for them.
+        call: what is timed.
+        arguments: one for each call; made before, so that no arm's time has their making in it.
+        audit: reads back what the calls did; belongs to no figure.
+        each: how many events or entries a call is about.
+    """
+    with costs(store) as spent:
+        times = timed(call, arguments)
+    return of_times(histogram(times), audit(), spent.figures(each * len(arguments)))
+
+
 def payload(number: int, size: int = 0) -> dict[str, Any]:
     """A payment of about 200 bytes as JSON text, or of exactly `size` (100 or more)."""
     if size:
@@ -153,15 +176,16 @@ def bare(url: str) -> Bare:
     return psycopg.connect(url, autocommit=True, prepare_threshold=0)
 
 
-def append_statement(connection: Bare, bell: sql.Bell) -> bytes:
-    """The text of pgmem's append of a small event, with the bell ("try") or without ("silent").
+def append_statement(connection: Bare, bell: sql.Bell, *, small: bool = True) -> bytes:
+    """The text of pgmem's append of an event, with the bell ("try") or without ("silent").
 
-    The channel, which pgmem sends as a parameter, is written into it.
+    A small event rides on the bell. The channel, which pgmem sends as a parameter, is written into
+    the text.
     """
     row = connection.execute(sql.statement("schema_channel", sql.Dialect("pgmem"))).fetchone()
     assert row is not None
     dialect = sql.Dialect("pgmem", str(row[0]), bell)
-    text = sql.statement("event_append", dialect, (sql.INLINE,))
+    text = sql.statement("event_append", dialect, (sql.INLINE,) if small else ())
     return text.replace(b"%(channel)s", f"'{row[0]}'".encode())
 
 

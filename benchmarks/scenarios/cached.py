@@ -1,8 +1,9 @@
-"""`state.get` from the process's own copies: how quick it is, and how soon it tells the new value.
+"""`state.get` from the process's own copies: how soon it tells the new value.
 
-A copy is dropped when the event of its change arrives, so what another process writes cannot be
-seen sooner than a subscription would tell of it. The polling reader sleeps a little between its
-gets: one that never slept would keep the thread that follows the log from running.
+How quick it is, `latest` asks. A copy is dropped when the event of its change arrives, so what
+another process writes cannot be seen sooner than a subscription would tell of it. The polling
+reader sleeps a little between its gets: one that never slept would keep the thread that follows
+the log from running.
 """
 
 from __future__ import annotations
@@ -13,61 +14,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.audit import Faults
 from benchmarks.crew import Crew, WorkFactory, crew, together
-from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
-from benchmarks.scenarios._base import Bench, Entry, median_time, payload
+from benchmarks.harness import Arm, Comparison, Sample, Scenario
+from benchmarks.scenarios._base import Bench, Entry
 from benchmarks.scenarios._following import PATIENCE, Received, SyncReader, Tray, as_sample, pace
 from pgmem import Memory
 
 COPIES = 10_000
-KEYS = 1_000
 HOT = "account:hot"
 RATE = 100
 NAP = 50e-6
 """Seconds between two gets of the reader that polls."""
-
-
-@contextlib.contextmanager
-def cached_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Get entries that are in the cache, and get them without one."""
-    calls = 500
-    with (
-        bench.postgres.database() as url,
-        Memory(url, cache=COPIES) as copies,
-        Memory(url) as plain,
-    ):
-        with plain.transaction() as tx:
-            for number in range(KEYS):
-                tx.state.put(f"account:{number}", payload(number))
-
-        def arm(name: str, memory: Memory, note: str) -> Arm:
-            return Arm(name, functools.partial(_getting, memory, calls), note)
-
-        yield [
-            Scenario(
-                "cached_get",
-                f"get one entry of 200 B, 1 client ({calls} calls a round)",
-                "µs",
-                [
-                    arm("cached", copies, f"memory.state.get, Memory(cache={COPIES:_})"),
-                    arm("not cached", plain, "memory.state.get"),
-                ],
-                [Comparison("cached", "not cached")],
-                [Limit("cached", "p50, µs", 2.0)],
-                rounds=bench.counted(40, 8),
-                warmup=4,
-            )
-        ]
-
-
-def _getting(memory: Memory, calls: int) -> Sample:
-    numbers = [n * 7 % KEYS for n in range(calls)]
-    keys = [f"account:{number}" for number in numbers]
-    value = median_time(memory.state.get, keys)
-    entries = [memory.state.get(key) for key in keys]
-    wrong = sum(e is None or e.value["n"] != n for e, n in zip(entries, numbers, strict=True))
-    return Sample(value, Faults(lost=wrong), {"p50, µs": value})
 
 
 class Writer:
@@ -163,7 +120,6 @@ def _seeing(kind: str, writer: Crew, reader: Crew, count: int) -> Sample:
 
 
 ENTRIES = (
-    Entry("cached_get", "get of an entry from the cache beside one without", cached_get, (10, 4)),
     Entry(
         "cached_seen",
         "how soon a cached get tells what another process has put, beside a subscription",

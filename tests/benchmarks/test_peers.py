@@ -176,7 +176,7 @@ def test_the_worker_runs_without_anything_of_ours(tmp_path):
         ([], [name for name in ENTRIES if name not in PEER_ENTRIES]),
         (["--peers"], list(ENTRIES)),
         (["--only", "peer_append"], ["peer_append"]),
-        (["--peers", "--only", "append_one"], ["append_one"]),
+        (["--peers", "--only", "append"], ["append"]),
     ],
 )
 def test_the_peers_run_when_they_are_asked_for(arguments, chosen):

@@ -87,3 +87,16 @@ def test_a_postgres_of_ours_has_processes_and_sizes():
 @pytest.mark.parametrize("size", SIZES.values())
 def test_a_payload_has_the_size_that_it_is_named_for(size):
     assert [len(orjson.dumps(payload(n, size))) for n in (1, 999)] == [size, size]
+
+
+def test_a_server_that_is_not_metered_is_no_client():
+    busy = "local n = 0 for i = 1, 2e7 do n = n + i end return 1"
+    with redis_server.redis("none") as server, contextlib.closing(server.client()) as client:
+        with costs() as alone:
+            client.eval(busy, 0)
+        with costs(server) as spent:
+            client.eval(busy, 0)
+    assert alone.server is None
+    assert spent.server > 0.02
+    assert alone.client < spent.server / 2
+    assert spent.client < spent.server / 2

@@ -1,0 +1,308 @@
+"""The latest state under a key: one, fifty together, and from the process's own copies.
+
+Every arm hands over decoded values. Redis done right keeps a version beside each value, as pgmem
+does; the published code keeps none, and has no call for many keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import orjson
+
+from benchmarks.arms import right
+from benchmarks.arms.published import Published
+from benchmarks.arms.right import Right
+from benchmarks.audit import Faults
+from benchmarks.harness import Arm, Comparison, Kind, Limit, Sample, Scenario
+from benchmarks.meter import Store
+from benchmarks.redis_server import Redis
+from benchmarks.scenarios._base import TYPE, Bare, Bench, Entry, bare, calling, payload
+from pgmem import Memory, StateEntry, sql
+
+KEYS = 1_000
+MANY = 50
+COPIES = 10_000
+
+CALLS = (500, 150)
+MANY_CALLS = (100, 30)
+CACHED_CALLS = (2_000, 500)
+"""Of a round, full and quick."""
+
+Keys = Sequence[str]
+
+
+class Way(NamedTuple):
+    """A way to get.
+
+    Attributes:
+        kind: whose.
+        store: the server that works for it.
+        one: gets the entry under a key.
+        many: gets the entries under some keys.
+        value: the decoded value that such an entry has; None if there is no entry.
+        note: what it is, for one and for many.
+    """
+
+    kind: Kind
+    store: Store
+    one: Callable[[str], Any]
+    many: Callable[[Keys], Mapping[str, Any]]
+    value: Callable[[Any], Any]
+    note: tuple[str, str]
+
+
+def key(number: int) -> str:
+    """The key of an entry."""
+    return f"account:{number}"
+
+
+def _value(entry: StateEntry | right.Entry | None) -> Any:
+    return entry and entry.value
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def by_pgmem(store: Store, memory: Memory) -> Way:
+    """`state.get` and `state.get_many`."""
+    note = ("memory.state.get", "memory.state.get_many")
+    return Way("pgmem", store, memory.state.get, memory.state.get_many, _value, note)
+
+
+def by_psycopg(store: Store, connection: Bare) -> Way:
+    """The same statements on a bare connection."""
+    select, select_many = (
+        sql.statement(name, sql.Dialect("pgmem")) for name in ("state_get", "state_get_many")
+    )
+
+    def one(key: str) -> Any:
+        row = connection.execute(select, {"key": key}).fetchone()
+        return orjson.loads(row[1]) if row else None
+
+    def many(keys: Keys) -> dict[str, Any]:
+        rows = connection.execute(select_many, {"keys": keys}).fetchall()
+        return {row[0]: orjson.loads(row[1]) for row in rows}
+
+    note = "SELECT of the same columns, value decoded"
+    return Way("floor", store, one, many, _itself, (note, note))
+
+
+def by_redis(store: Redis, client: Any) -> Way:
+    """HGET and HMGET of the entries, which it fills in."""
+    memory = Right(client, prefix=store.key("state:right:"))
+    for number in range(KEYS):
+        memory.put(key(number), payload(number))
+    return Way("redis", store, memory.get, memory.get_many, _value, ("HGET", "HMGET"))
+
+
+def by_published(store: Redis, client: Any) -> Way:
+    """`get_latest_state` of what `write_event` wrote: a key is an agent here."""
+    memory = Published(client, prefix=store.key("state:published:"))
+    for number in range(KEYS):
+        memory.write_event(key(number), TYPE, payload(number))
+
+    def one(key: str) -> Any:
+        return memory.get_latest_state(key, TYPE)
+
+    def many(keys: Keys) -> dict[str, Any]:
+        return {key: memory.get_latest_state(key, TYPE) for key in keys}
+
+    return Way("published", store, one, many, _itself, ("HGET", f"HGET, {MANY} times"))
+
+
+def getting_one(way: Way, calls: int, *, keep: bool = True) -> Sample:
+    """One round: so many calls for a key each.
+
+    Args:
+        way: how.
+        calls: how many.
+        keep: see to the very entries that came; False gets them again. A get that asks no server
+            takes up to a third longer where its memory is not given back.
+    """
+    numbers = [call * 7 % KEYS for call in range(calls)]
+    keys = [key(number) for number in numbers]
+    kept: list[Any] = []
+
+    def audit() -> Faults:
+        found = kept if keep else map(way.one, keys)
+        return sum(map(_checked, numbers, map(way.value, found)), Faults())
+
+    get = (lambda key: kept.append(way.one(key))) if keep else way.one
+    return calling(way.store, get, keys, audit)
+
+
+def getting_many(way: Way, calls: int) -> Sample:
+    """One round: so many calls for 50 keys each."""
+    numbers = [[(call * 7 + n * 31) % KEYS for n in range(MANY)] for call in range(calls)]
+    found: list[Mapping[str, Any]] = []
+
+    def audit() -> Faults:
+        pairs = (
+            (number, way.value(entries.get(key(number))))
+            for asked, entries in zip(numbers, found, strict=True)
+            for number in asked
+        )
+        return sum((_checked(number, value) for number, value in pairs), Faults())
+
+    keys = [[key(number) for number in asked] for asked in numbers]
+    return calling(way.store, lambda some: found.append(way.many(some)), keys, audit, each=MANY)
+
+
+def _checked(number: int, value: Any) -> Faults:
+    return Faults(lost=int(not value or value["n"] != number))
+
+
+class Ways(NamedTuple):
+    """What the three scenarios choose their arms from."""
+
+    redis: Redis
+    published: Way
+    right: Way
+    pgmem: Way
+    cached: Way
+    psycopg: Way
+
+    def arm(self, name: str, way: Way, run: Callable[[], Sample], *, many: bool = False) -> Arm:
+        """An arm; all of them at one tier, since nothing is written."""
+        return Arm(
+            name,
+            run,
+            way.note[many],
+            kind=way.kind,
+            tier="relaxed",
+            prepare=self.redis.prepare if way.store is self.redis else None,
+        )
+
+
+@contextlib.contextmanager
+def _filled(bench: Bench) -> Iterator[Ways]:
+    """The same 1,000 entries of 200 B in each store."""
+    redis = bench.redis("relaxed")
+    with (
+        bench.postgres.database() as url,
+        Memory(url) as memory,
+        Memory(url, cache=COPIES) as copies,
+        bare(url) as connection,
+        contextlib.closing(right.connect(redis.url)) as client,
+    ):
+        with memory.transaction() as tx:
+            for number in range(KEYS):
+                tx.state.put(key(number), payload(number))
+        connection.execute("VACUUM ANALYZE pgmem.state")
+        note = f"memory.state.get, Memory(cache={COPIES:_})"
+        yield Ways(
+            redis,
+            by_published(redis, client),
+            by_redis(redis, client),
+            by_pgmem(bench.postgres, memory),
+            by_pgmem(bench.postgres, copies)._replace(note=(note, note)),
+            by_psycopg(bench.postgres, connection),
+        )
+
+
+@contextlib.contextmanager
+def state_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """One entry from the server."""
+    calls = CALLS[bench.quick]
+    with _filled(bench) as ways:
+
+        def arm(name: str, way: Way) -> Arm:
+            return ways.arm(name, way, functools.partial(getting_one, way, calls))
+
+        yield [
+            Scenario(
+                "state_get",
+                f"get one entry of 200 B, 1 client ({calls} calls a round)",
+                "µs",
+                [
+                    arm("published", ways.published),
+                    arm("redis", ways.right),
+                    arm("pgmem", ways.pgmem),
+                    arm("psycopg", ways.psycopg),
+                ],
+                [
+                    Comparison("pgmem", "redis", at_most=1.8),
+                    Comparison("pgmem", "psycopg", at_most=1.3),
+                    Comparison("pgmem", "published"),
+                ],
+                rounds=bench.counted(30, 4),
+            )
+        ]
+
+
+@contextlib.contextmanager
+def state_get_many(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """Fifty entries from the server."""
+    calls = MANY_CALLS[bench.quick]
+    with _filled(bench) as ways:
+
+        def arm(name: str, way: Way) -> Arm:
+            run = functools.partial(getting_many, way, calls)
+            return ways.arm(name, way, run, many=True)
+
+        yield [
+            Scenario(
+                "state_get_many",
+                f"get {MANY} entries of 200 B, 1 client ({calls} calls a round)",
+                "µs",
+                [
+                    arm("published", ways.published),
+                    arm("redis", ways.right),
+                    arm("pgmem", ways.pgmem),
+                    arm("psycopg", ways.psycopg),
+                ],
+                [
+                    Comparison("pgmem", "redis"),
+                    Comparison("pgmem", "psycopg"),
+                    Comparison("pgmem", "published"),
+                ],
+                rounds=bench.counted(30, 4),
+            )
+        ]
+
+
+@contextlib.contextmanager
+def cached_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """Entries that the process has a copy of, and without one."""
+    calls = CACHED_CALLS[bench.quick]
+    with _filled(bench) as ways:
+
+        def arm(name: str, way: Way, count: int) -> Arm:
+            def run() -> Sample:
+                sample = getting_one(way, count, keep=False)
+                return replace(sample, figures={"p50, µs": sample.value, **sample.figures})
+
+            return ways.arm(name, way, run)
+
+        yield [
+            Scenario(
+                "cached_get",
+                f"get one entry of 200 B that is in the cache, 1 client ({calls} calls a round)",
+                "µs",
+                [
+                    arm("redis", ways.right, calls // 4),
+                    arm("pgmem, cached", ways.cached, calls),
+                    arm("pgmem, not cached", ways.pgmem, calls // 4),
+                ],
+                [
+                    Comparison("pgmem, cached", "redis", at_most=0.05),
+                    Comparison("pgmem, cached", "pgmem, not cached"),
+                ],
+                [Limit("pgmem, cached", "p50, µs", 2.0)],
+                rounds=bench.counted(30, 4),
+                warmup=4,
+            )
+        ]
+
+
+ENTRIES = (
+    Entry("state_get", "get of one entry", state_get, (20, 5)),
+    Entry("state_get_many", f"get of {MANY} entries in one call", state_get_many, (20, 5)),
+    Entry("cached_get", "get of an entry from the cache", cached_get, (15, 5)),
+)

@@ -1,0 +1,203 @@
+"""Events read in one call: one, a hundred, ten thousand.
+
+A read is asked for what stands behind a position, as a reader does that goes on. The small ones
+begin anywhere in the log. Every arm decodes each payload and hands over its number; Redis' own
+stream has one entry an event, the published one is cut at about 10,000 and so holds them all here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from benchmarks.arms import right
+from benchmarks.arms.published import Published
+from benchmarks.arms.right import Right
+from benchmarks.audit import NO_FAULTS, Faults, compare
+from benchmarks.harness import Arm, Comparison, Sample, Scenario
+from benchmarks.meter import Store
+from benchmarks.scenarios._base import (
+    AGENT,
+    STREAM,
+    TYPE,
+    Bare,
+    Bench,
+    Entry,
+    bare,
+    calling,
+    payload,
+)
+from pgmem import Event, Memory, sql
+
+EVENTS = 10_000
+"""In the log; the published stream is cut at more."""
+FILL = 1_000
+CALLS = {1: (500, 100), 100: (100, 20), EVENTS: (3, 2)}
+"""Events in a call: calls of a round, full and quick."""
+
+TARGETS = {EVENTS: 1.1}
+
+Read = Callable[[int, int], list[int]]
+"""The numbers of so many events behind so many others."""
+
+
+def by_pgmem(memory: Memory) -> Read:
+    """Fill a Memory; `events.read`."""
+    positions = [0]
+    for start in range(0, EVENTS, FILL):
+        batch = [
+            Event(type=TYPE, payload=payload(number), agent_id=AGENT)
+            for number in range(start, start + FILL)
+        ]
+        positions += [done.position for done in memory.events.append(STREAM, batch)]
+
+    def read(behind: int, count: int) -> list[int]:
+        events = memory.events.read(STREAM, after=positions[behind], limit=count)
+        return [event.payload["n"] for event in events]
+
+    return read
+
+
+def by_psycopg(connection: Bare) -> Read:
+    """The same SELECT on a bare connection to a log that is filled."""
+    select = sql.statement(
+        "event_read",
+        sql.Dialect("pgmem"),
+        (("filter", "AND stream = %(stream)s"), ("direction", "ASC")),
+    )
+    rows = connection.execute("SELECT position FROM pgmem.events ORDER BY position").fetchall()
+    positions = [0, *(position for (position,) in rows)]
+
+    def read(behind: int, count: int) -> list[int]:
+        window = {
+            "after": positions[behind],
+            "until": 2**63 - 1,
+            "stream": STREAM,
+            "limit": count,
+        }
+        events = [
+            (*row[:4], orjson.loads(row[4]), row[5], row[6] and orjson.loads(row[6]), *row[7:])
+            for row in connection.execute(select, window).fetchall()
+        ]
+        return [event[4]["n"] for event in events]
+
+    return read
+
+
+def by_redis(client: Any, prefix: str) -> Read:
+    """Fill a stream; XRANGE behind an id."""
+    memory = Right(client, prefix=prefix)
+    ids = [b"0"]
+    for start in range(0, EVENTS, FILL):
+        batch = [right.Event(TYPE, payload(number), AGENT) for number in range(start, start + FILL)]
+        ids += memory.append(batch)
+
+    def read(behind: int, count: int) -> list[int]:
+        return [event.payload["n"] for event in memory.read(ids[behind], count)]
+
+    return read
+
+
+def by_published(client: Any, prefix: str) -> Read:
+    """Fill a stream; XREAD behind an id, and the payload decoded as it was encoded."""
+    memory = Published(client, prefix=prefix)
+    for number in range(EVENTS):
+        memory.write_event(AGENT, TYPE, payload(number))
+    ids = [b"0", *(identity for identity, _ in client.xrange(memory.stream_key))]
+
+    def read(behind: int, count: int) -> list[int]:
+        [(_, entries)] = memory.read_events(ids[behind], count)
+        return [json.loads(fields[b"payload"])["n"] for _, fields in entries]
+
+    return read
+
+
+def reading(store: Store, read: Read, calls: int, count: int) -> Sample:
+    """One round: so many calls for so many events each, spread over the log."""
+    room = EVENTS - count + 1
+    starts = [call * 7_919 % room for call in range(calls)]
+    found: list[list[int]] = []
+
+    def audit() -> Faults:
+        wanted = (range(start, start + count) for start in starts)
+        return sum(map(compare, wanted, found), NO_FAULTS)
+
+    return calling(store, lambda start: found.append(read(start, count)), starts, audit, each=count)
+
+
+@contextlib.contextmanager
+def read(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """The same 10,000 events of 200 B in each store."""
+    redis = bench.redis("relaxed")
+    with (
+        bench.postgres.database() as url,
+        Memory(url) as memory,
+        bare(url) as connection,
+        contextlib.closing(right.connect(redis.url)) as client,
+    ):
+        pgmem = by_pgmem(memory)
+        connection.execute("VACUUM ANALYZE pgmem.events")
+        psycopg = by_psycopg(connection)
+        published = by_published(client, redis.key("read:published:"))
+        exclusive = by_redis(client, redis.key("read:right:"))
+
+        def arms(calls: int, count: int) -> list[Arm]:
+            def run(store: Store, way: Read) -> Callable[[], Sample]:
+                return functools.partial(reading, store, way, calls, count)
+
+            return [
+                Arm(
+                    "published",
+                    run(redis, published),
+                    "XREAD COUNT, decoded by json",
+                    kind="published",
+                    tier="relaxed",
+                    prepare=redis.prepare,
+                ),
+                Arm(
+                    "redis",
+                    run(redis, exclusive),
+                    "XRANGE (id + COUNT",
+                    kind="redis",
+                    tier="relaxed",
+                    prepare=redis.prepare,
+                ),
+                Arm(
+                    "pgmem",
+                    run(bench.postgres, pgmem),
+                    "memory.events.read(stream, after=, limit=)",
+                    tier="relaxed",
+                ),
+                Arm(
+                    "psycopg",
+                    run(bench.postgres, psycopg),
+                    "the same SELECT, payload and metadata decoded",
+                    kind="floor",
+                    tier="relaxed",
+                ),
+            ]
+
+        yield [
+            Scenario(
+                f"read/{count}",
+                f"read {count:,} event{'s' * (count > 1)} of 200 B in one call, 1 client"
+                f" ({calls[bench.quick]} calls a round)",
+                "µs",
+                arms(calls[bench.quick], count),
+                [
+                    Comparison("pgmem", "redis", at_most=TARGETS.get(count)),
+                    Comparison("pgmem", "psycopg"),
+                    Comparison("pgmem", "published"),
+                ],
+                rounds=bench.counted(20, 4),
+            )
+            for count, calls in CALLS.items()
+        ]
+
+
+ENTRIES = (Entry("read", "read of 1 to 10,000 events in one call", read, (45, 9)),)
