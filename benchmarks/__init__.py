@@ -7,6 +7,7 @@ place for tuning that users would not have.
 ==============  ====================================================================
 `harness`       arms, scenarios, interleaved rounds, and all of the statistics
 `audit`         what an arm did wrong: lost, duplicated, reordered
+`arms`          the two on Redis: the published approach, and Redis done right
 `servers`       the private Postgres and Redis, and fresh databases in them
 `crew`          worker processes that are started once and told what to run when
 `machine`       what it runs on: processor, versions, settings, fsync of the disk

@@ -1,0 +1,6 @@
+"""The two arms on Redis that pgmem is compared with.
+
+`published` is the approach of the article that the project came from, faults and all; `right` is
+what a good Redis engineer would write in its place. Both take a redis-py client that the caller
+made, and know nothing of scenarios, rounds or figures.
+"""
