@@ -11,6 +11,7 @@ from benchmarks.scenarios import (
     batches,
     cached,
     catchup,
+    contention,
     fanout,
     followed,
     hot,
@@ -36,6 +37,7 @@ ENTRIES: dict[str, Entry] = {
         many,
         catchup,
         cached,
+        contention,
     )
     for entry in module.ENTRIES
 }
