@@ -16,6 +16,7 @@ from benchmarks.scenarios import (
     followed,
     hot,
     many,
+    once,
     single,
     statement,
     writers,
@@ -38,6 +39,7 @@ ENTRIES: dict[str, Entry] = {
         catchup,
         cached,
         contention,
+        once,
     )
     for entry in module.ENTRIES
 }
