@@ -17,6 +17,7 @@ from benchmarks.scenarios import (
     hot,
     many,
     once,
+    pipeline,
     single,
     statement,
     writers,
@@ -40,6 +41,7 @@ ENTRIES: dict[str, Entry] = {
         cached,
         contention,
         once,
+        pipeline,
     )
     for entry in module.ENTRIES
 }
