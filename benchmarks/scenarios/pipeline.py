@@ -53,6 +53,8 @@ AGENTS: tuple[tuple[Role, int], ...] = (
     ("notifier", 0),
 )
 """Who the crew's members are, and which part of the stream is theirs."""
+COUNT, QUICK_COUNT = 400, 80
+"""Payments of a round."""
 WINDOW = 32
 ACCOUNTS = 40
 OPENING = 100_000_000
@@ -269,7 +271,7 @@ def balances_off(expected: Mapping[str, int], found: Found) -> int:
 def pipeline(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """The pipeline on each memory."""
     always, everysec = bench.redis("strict"), bench.redis("relaxed")
-    count = 100 if bench.quick else 500
+    count = QUICK_COUNT if bench.quick else COUNT
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(bench.postgres.database())
         urls = Urls(url, always.url, everysec.url, f"{always.key('pipeline')}:")
