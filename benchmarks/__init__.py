@@ -12,6 +12,7 @@ place for tuning that users would not have.
 `crew`          worker processes that are started once and told what to run when
 `machine`       what it runs on: processor, versions, settings, fsync of the disk
 `scenarios`     one module for each group of scenarios, and their list
+`peers`         other libraries, in an environment and processes of their own
 `report`        the results as tables and as JSON
 ==============  ====================================================================
 """

@@ -19,11 +19,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from benchmarks import harness, machine, redis_server, report, servers
 from benchmarks.crew import CrewError
 from benchmarks.harness import Result
+from benchmarks.peers import environment
 from benchmarks.scenarios import ENTRIES, MISSING, Bench, Entry
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = "\n".join(f"  {entry.name:<18} {entry.title}" for entry in ENTRIES.values())
+    names = "\n".join(
+        f"  {entry.name:<18} {entry.title}" + (" (--peers)" if entry.peers else "")
+        for entry in ENTRIES.values()
+    )
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure pgmem beside the bare drivers and beside Redis.",
@@ -31,6 +35,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these scenarios")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="run those beside other libraries too, which are installed in an environment of "
+        "their own the first time",
+    )
     parser.add_argument("--rounds", type=_rounds, metavar="N", help="count so many rounds")
     parser.add_argument("--quick", action="store_true", help="shorter rounds, fewer of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to a file")
@@ -45,11 +55,17 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
-def _chosen(parser: argparse.ArgumentParser, only: Sequence[str] | None) -> list[Entry]:
+def _chosen(
+    parser: argparse.ArgumentParser, only: Sequence[str] | None, peers: bool
+) -> list[Entry]:
     unknown = [name for name in only or () if name not in ENTRIES]
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(ENTRIES)}")
-    return [entry for entry in ENTRIES.values() if not only or entry.name in only]
+    return [
+        entry
+        for entry in ENTRIES.values()
+        if (entry.name in only if only else peers or not entry.peers)
+    ]
 
 
 class _Clock:
@@ -136,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; gives the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    entries = _chosen(parser, options.only)
+    entries = _chosen(parser, options.only, options.peers)
     if options.json is not None and not options.json.absolute().parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.absolute().parent}")
     # A stop by SIGTERM must stop the servers too.
@@ -146,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = dict(MISSING)
     try:
         facts = _facts(options)
+        if any(entry.peers for entry in entries):
+            facts["peers"] = environment.versions()
         for title, lines in facts.items():
             report.print_facts(console, title, lines)
         machine.pin_clients()

@@ -41,6 +41,16 @@ class WorkFactory(Protocol):
         """The work of one member."""
 
 
+class Team(Protocol):
+    """Who can be given an order: a crew, or a process of another environment."""
+
+    def send(self, what: object) -> None:
+        """Send the same to all members."""
+
+    def answers(self) -> list[Any]:
+        """Collect one answer from each."""
+
+
 class CrewError(Exception):
     """A member failed, ended or did not answer."""
 
@@ -107,20 +117,20 @@ class Crew:
         return answers
 
 
-def together(*orders: tuple[Crew, str, float]) -> list[list[Any]]:
-    """Have several crews carry out an order each, from one moment on; gives each one's answers.
+def together(*orders: tuple[Team, str, float]) -> list[list[Any]]:
+    """Have several teams carry out an order each, from one moment on; gives each one's answers.
 
     Raises:
         CrewError: a member failed.
     """
-    for crew_, order, _ in orders:
-        crew_.send(order)
-    for crew_, _, _ in orders:
-        crew_.answers()
+    for team, order, _ in orders:
+        team.send(order)
+    for team, _, _ in orders:
+        team.answers()
     start = time.monotonic() + START_DELAY
-    for crew_, _, argument in orders:
-        crew_.send((start, argument))
-    return [crew_.answers() for crew_, _, _ in orders]
+    for team, _, argument in orders:
+        team.send((start, argument))
+    return [team.answers() for team, _, _ in orders]
 
 
 @contextlib.contextmanager

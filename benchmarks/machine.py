@@ -6,6 +6,7 @@ and clients on different processors, where there are enough of them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -115,4 +116,5 @@ def pin_server(pids: Iterable[int]) -> None:
     parted = halves()
     if parted is not None:
         for pid in pids:
-            os.sched_setaffinity(pid, parted[1])
+            with contextlib.suppress(ProcessLookupError):  # one that only helped to start it
+                os.sched_setaffinity(pid, parted[1])

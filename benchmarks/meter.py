@@ -111,14 +111,23 @@ def costs(store: Store | None = None, *, sizes: bool = True) -> Iterator[Spent]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """The processor time of some processes, and of their children that have ended."""
-    ticks = 0
-    for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            # The name in parentheses may hold anything, blanks too.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-    return ticks / TICKS
+    """The processor time of some processes.
+
+    To the nanosecond where the kernel tells it for each thread; then what a thread has used that
+    ended meanwhile is not in it. Elsewhere in ticks of about 10 ms.
+    """
+    return sum(map(_cpu_seconds, pids))
+
+
+def _cpu_seconds(pid: int) -> float:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        # The name in parentheses may hold anything, blanks too.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / TICKS
+    return 0.0
 
 
 def children(pid: int) -> list[int]:

@@ -145,7 +145,7 @@ def redis(tier: Tier, url: str | None = None) -> Iterator[Redis]:
             yield found
     else:
         found = Redis(url, tier)
-        _await_redis(found, None, None)
+        await_redis(found, None, None)
         with _restored(found):
             found.prepare()
             found.clear()
@@ -163,11 +163,11 @@ def _private(tier: Tier) -> Iterator[Redis]:
         process = start(binary, folder, tier)
         try:
             found = Redis(f"unix://{folder}/redis.sock", tier, process.pid)
-            _await_redis(found, process, folder / "log")
+            await_redis(found, process, folder / "log")
             pin_server([process.pid])
             yield found
         finally:
-            _stop(process)
+            stop(process)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -224,7 +224,17 @@ def _configure(connection: Any, settings: dict[str, str]) -> None:
         time.sleep(0.01)
 
 
-def _await_redis(server: Redis, process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
+def await_redis(server: Redis, process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
+    """Wait until it answers, its data loaded.
+
+    Args:
+        server: where it is.
+        process: its process, if it is ours.
+        log: its log, for the message.
+
+    Raises:
+        ServerError: it has ended, or it takes too long.
+    """
     import redis as client  # noqa: PLC0415
 
     deadline = time.monotonic() + (READY_TIMEOUT if process else 5.0)
@@ -243,7 +253,8 @@ def _await_redis(server: Redis, process: subprocess.Popen[bytes] | None, log: Pa
             return
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a server in order, or at least."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(10)

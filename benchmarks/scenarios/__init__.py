@@ -12,12 +12,16 @@ from benchmarks.scenarios import (
     cached,
     catchup,
     contention,
+    crash,
     fanout,
     followed,
     hot,
     many,
     once,
+    peers,
     pipeline,
+    recovery,
+    scale,
     single,
     statement,
     writers,
@@ -42,6 +46,10 @@ ENTRIES: dict[str, Entry] = {
         contention,
         once,
         pipeline,
+        crash,
+        recovery,
+        scale,
+        peers,
     )
     for entry in module.ENTRIES
 }

@@ -36,7 +36,7 @@ from benchmarks.scenarios._base import (
     bare,
     payload,
 )
-from pgmem import AsyncMemory, Event, Memory
+from pgmem import AsyncMemory, Event, Memory, RecordedEvent, Subscription
 
 KEY = f"{PREFIX}-followed"
 NUMBERS = 1_000_000_000
@@ -219,15 +219,20 @@ class Tray:
 def follow(memory: Memory, position: int, tray: Tray) -> int:
     """Follow from a position on until the round is over; tells the position then."""
     with memory.events.subscribe(after=position) as events:
-        watchdog = threading.Timer(PATIENCE, events.stop)
-        watchdog.start()
-        for event in events:
-            if tray.put(event.position, event.payload):
-                break
-        watchdog.cancel()
-        for event in events.receive(timeout=DRAIN):
-            tray.put(event.position, event.payload)
+        follow_as(events, tray)
         return events.position
+
+
+def follow_as(events: Subscription[RecordedEvent], tray: Tray) -> None:
+    """Follow with an open subscription until the round is over."""
+    watchdog = threading.Timer(PATIENCE, events.stop)
+    watchdog.start()
+    for event in events:
+        if tray.put(event.position, event.payload):
+            break
+    watchdog.cancel()
+    for event in events.receive(timeout=DRAIN):
+        tray.put(event.position, event.payload)
 
 
 async def follow_async(memory: AsyncMemory, position: int, tray: Tray) -> int:

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+import redis
 
-from benchmarks import servers
+from benchmarks import redis_server
 from benchmarks.arms import published, right
 from benchmarks.arms.published import ConcurrentModificationError, Published
 from benchmarks.arms.right import (
@@ -28,8 +29,6 @@ from benchmarks.arms.right import (
     Right,
 )
 
-redis = pytest.importorskip("redis")
-
 RACERS = 8
 WAIT = 30
 
@@ -37,8 +36,7 @@ WAIT = 30
 @pytest.fixture(scope="module")
 def server():
     # Durability is no subject here, and each sync would cost the tests a while.
-    with servers.redis() as server, server.syncing() as sync:
-        sync("no")
+    with redis_server.redis("none") as server:
         yield server
 
 

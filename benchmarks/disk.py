@@ -1,0 +1,169 @@
+"""A disk whose power can be cut: a file system in an image file, mounted for as long as a block.
+
+::
+
+    powered() ──▶ mounted ──cut()──▶ dead: nothing that was not synced reaches the image any more
+                     ▲                 │
+                     └──── remount() ──┘ as after a reboot: the journal is replayed
+
+The cut is the kernel's own (EXT4_IOC_SHUTDOWN without flushing the journal; XFS has the same call):
+what sits in the page cache or in an uncommitted part of the journal is lost, what was fsynced
+stays. What it cannot show is a disk that lies about its cache, or a sector half written.
+
+Linux and root only. A small shell process does the clearing away, and does it too if this process
+is killed: it waits for the end of a pipe. The loop device belongs to the mount and goes with it.
+Whoever has files open on the disk ends before `remount`. This module knows no server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+KINDS = {"ext4": ("-q", "-F", "-m", "0"), "xfs": ("-q", "-f")}  # the first that works is taken
+SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), of ext4 and of xfs
+WITHOUT_THE_JOURNAL = 2
+
+BUSY_TIMEOUT = 20.0
+
+# The read ends with us, in whatever way. A lazy unmount is for a server that is still there then.
+_CLEAR_AWAY = """
+read -r _
+umount "$1/disk" 2>/dev/null || umount -l "$1/disk" 2>/dev/null
+rm -rf --one-file-system "$1"
+"""
+
+
+class NoDisk(Exception):
+    """The power of a disk cannot be cut here; says what is missing."""
+
+
+class Disk:
+    """A mounted image; see `powered`.
+
+    Attributes:
+        path: where it is mounted.
+        kind: of its file system.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.path = folder / "disk"
+        self.kind = kind
+        self._image = folder / "image"
+
+    def cut(self) -> None:
+        """Cut the power: from now on every write and every sync fails."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, SHUTDOWN, struct.pack("I", WITHOUT_THE_JOURNAL))
+        finally:
+            os.close(folder)
+
+    def remount(self) -> None:
+        """Give it power again. What was killed after the cut may take a moment to let go of it.
+
+        Raises:
+            NoDisk: somebody still uses it, or it cannot be mounted.
+        """
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        while failed := _run("umount", self.path):
+            if time.monotonic() > deadline:
+                raise NoDisk(f"the disk was not let go of in {BUSY_TIMEOUT:g} s: {failed}")
+            time.sleep(0.02)
+        self.mount()
+
+    def mount(self) -> None:
+        """Mount the image.
+
+        Raises:
+            NoDisk: it cannot be mounted.
+        """
+        failed = _run("mount", "-t", self.kind, "-o", "loop", self._image, self.path)
+        if failed:
+            raise NoDisk(f"no loop mount of {self.kind}: {failed}")
+
+
+@contextlib.contextmanager
+def powered(megabytes: int) -> Iterator[Disk]:
+    """A new disk; gone after the block, whatever ends it.
+
+    Args:
+        megabytes: how much it holds; the image takes what is really written to it.
+
+    Raises:
+        NoDisk: it cannot be made here.
+    """
+    kinds = _kinds()
+    folder = Path(tempfile.mkdtemp(prefix="pgmem-disk-"))
+    keeper = subprocess.Popen(
+        ["/bin/sh", "-c", _CLEAR_AWAY, "sh", folder],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C is for us
+    )
+    try:
+        folder.chmod(0o711)  # a server that is not root's passes here
+        (folder / "disk").mkdir()
+        yield _made(folder, kinds, megabytes)
+    finally:
+        keeper.communicate()
+
+
+def _kinds() -> list[str]:
+    if sys.platform != "linux":
+        raise NoDisk("needs Linux")
+    if os.geteuid() != 0:
+        raise NoDisk("needs root, to mount an image")
+    if not Path("/dev/loop-control").exists():
+        raise NoDisk("needs loop devices, and there is no /dev/loop-control")
+    found = [kind for kind in KINDS if shutil.which(f"mkfs.{kind}", path=_path())]
+    if not found:
+        raise NoDisk("needs mkfs.ext4 (of e2fsprogs) or mkfs.xfs (of xfsprogs)")
+    return found
+
+
+def _made(folder: Path, kinds: list[str], megabytes: int) -> Disk:
+    reasons = []
+    for kind in kinds:
+        with (folder / "image").open("wb") as image:
+            image.truncate(megabytes << 20)
+        disk = Disk(folder, kind)
+        if failed := _run(f"mkfs.{kind}", *KINDS[kind], folder / "image"):
+            reasons.append(f"no {kind} made: {failed}")
+            continue
+        try:
+            disk.mount()
+        except NoDisk as error:
+            reasons.append(str(error))
+        else:
+            return disk
+    raise NoDisk("; ".join(reasons))
+
+
+def _path() -> str:
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
+def _run(*command: str | Path) -> str:
+    """Run a command; gives what it complained of, "" if it worked."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PATH": _path(), "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode == 0:
+        return ""
+    return " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"

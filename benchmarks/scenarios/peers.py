@@ -1,0 +1,430 @@
+"""pgmem beside other libraries that keep events, state or jobs in PostgreSQL: with `--peers`.
+
+All on one server at its default durability, each in a database of its own, from processes of
+their own, with the same payload and the same serialiser. Each peer is used as its documentation
+says it runs best; `benchmarks/peers/worker.py` is where to look, and to object.
+
+What was acknowledged is compared with what the peer's own table holds, or what its reader was
+given. This module imports no peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.audit import Faults, compare
+from benchmarks.crew import Team, WorkFactory, crew, together, until
+from benchmarks.figures import histogram
+from benchmarks.harness import Arm, Comparison, Kind, Sample, Scenario, of_times
+from benchmarks.meter import Spent, Store, costs, timed
+from benchmarks.peers.process import peer
+from benchmarks.scenarios._base import AGENT, STREAM, TYPE, Bare, Bench, Entry, bare, payload
+from benchmarks.scenarios._following import (
+    WARM_EVENTS,
+    Lane,
+    Received,
+    SyncReader,
+    Tray,
+    Writer,
+    as_sample,
+    follow_as,
+)
+from pgmem import Event, Memory
+
+KEYS = 1_000
+CONSUMER = "bench"
+
+
+class Caller:
+    """A process that calls pgmem one time after another, as the peers' processes call theirs.
+
+    Orders are "append/COUNT", "fill/COUNT", "put/COUNT" and "get/COUNT"; the answers are as those
+    of the peers.
+    """
+
+    def __init__(self, number: int, url: str) -> None:
+        self._memory = Memory(url).open()
+        self._next = 1
+
+    def go(self, order: str, start: float, argument: float) -> dict[str, Any]:
+        """Append, put or get."""
+        name, _, text = order.partition("/")
+        count = int(text)
+        if name == "fill":
+            for number in range(count):
+                self._put("filled", number, number)
+            return {}
+        if name == "get":
+            found: list[int] = []
+            keys = [number * 7 % KEYS for number in range(count)]
+            until(start)
+            times = timed(lambda key: found.append(self._get(key)), keys)
+            return {"found": found, "times": times}
+        call = {"append": self._append, "put": lambda n: self._put("put", n % KEYS, n)}[name]
+        first = self._next
+        self._next += count
+        until(start)
+        times = timed(call, range(first, self._next))
+        return {"first": first, "stop": self._next, "times": times}
+
+    def _append(self, number: int) -> None:
+        event = Event(type=TYPE, payload=payload(number), agent_id=AGENT)
+        self._memory.events.append(STREAM, event)
+
+    def _put(self, kind: str, key: int, number: int) -> None:
+        self._memory.state.put(f"{kind}:account:{key}", payload(number), record=False)
+
+    def _get(self, key: int) -> int:
+        entry = self._memory.state.get(f"filled:account:{key}")
+        return int(entry.value["n"]) if entry else -1
+
+    def close(self) -> None:
+        """Close the memory."""
+        self._memory.close()
+
+
+class ConsumerReader:
+    """A process that follows as a durable consumer: its position is stored as it goes on."""
+
+    def __init__(self, number: int, url: str) -> None:
+        self._memory = Memory(url, pool=1).open()
+
+    def go(self, order: str, start: float, argument: float) -> Received:
+        """Follow until every writer has sent its last event."""
+        tray = Tray(int(argument))
+        with self._memory.events.subscribe(consumer=CONSUMER) as events:
+            follow_as(events, tray)
+        return tray.received()
+
+    def close(self) -> None:
+        """Close the memory."""
+        self._memory.close()
+
+
+def _sample(times: Sequence[int], faults: Faults, spent: Spent) -> Sample:
+    # The calls' own time: the block that was metered begins before the start that was agreed on.
+    rate = len(times) / (sum(times) / 1e9)
+    return of_times(histogram(times), faults, {**spent.figures(len(times)), "per second": rate})
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One library with its process, and a connection of our own to read back what it holds.
+
+    Attributes:
+        name: the arm's.
+        team: the process.
+        store: the server.
+        kept: to the library's database.
+        query: gives the numbers from %s on, in the library's order.
+    """
+
+    name: str
+    team: Team
+    store: Store
+    kept: Bare
+    query: bytes
+
+    def writing(self, what: str, calls: int, note: str) -> Arm:
+        """An arm that times so many writes."""
+
+        def once() -> Sample:
+            with costs(self.store) as spent:
+                [[answer]] = together((self.team, f"{what}/{calls}", 0.0))
+            rows = self.kept.execute(self.query, (answer["first"],)).fetchall()
+            written = range(answer["first"], answer["stop"])
+            faults = compare(written, [row[0] for row in rows])
+            return _sample(answer["times"], faults, spent)
+
+        return Arm(self.name, once, note, kind=_kind(self.name), tier="strict")
+
+    def getting(self, calls: int, note: str) -> Arm:
+        """An arm that times so many gets."""
+
+        def once() -> Sample:
+            with costs(self.store, sizes=False) as spent:
+                [[answer]] = together((self.team, f"get/{calls}", 0.0))
+            wanted = [number * 7 % KEYS for number in range(calls)]
+            lost = sum(a != b for a, b in zip(wanted, answer["found"], strict=True))
+            return _sample(answer["times"], Faults(lost=lost), spent)
+
+        return Arm(self.name, once, note, kind=_kind(self.name))
+
+
+def _kind(name: str) -> Kind:
+    return "pgmem" if name == "pgmem" else "peer"
+
+
+@contextlib.contextmanager
+def _side(bench: Bench, name: str, query: bytes) -> Iterator[_Side]:
+    with bench.postgres.database() as url, bare(url) as kept:
+        team = crew(Caller, 1, url) if name == "pgmem" else peer(name, url, payload(0))
+        with team as opened:
+            yield _Side(name, opened, bench.postgres, kept, query)
+
+
+PGMEM_EVENTS = (
+    b"SELECT (payload->>'n')::bigint AS n FROM pgmem.events WHERE (payload->>'n')::bigint >= %s"
+    b" ORDER BY position"
+)
+PGMEM_PUT = (
+    b"SELECT (value->>'n')::bigint AS n FROM pgmem.state"
+    b" WHERE key LIKE 'put:%%' AND (value->>'n')::bigint >= %s ORDER BY n"
+)
+EVENTSOURCING_EVENTS = (
+    b"SELECT (convert_from(state, 'UTF8')::json->>'n')::bigint AS n FROM stored_events"
+    b" WHERE originator_version >= %s ORDER BY notification_id"
+)
+LANGGRAPH_PUT = (
+    b"SELECT (value->>'n')::bigint AS n FROM store"
+    b" WHERE prefix = 'put' AND (value->>'n')::bigint >= %s ORDER BY n"
+)
+
+RECORDER = "PostgresApplicationRecorder.insert_events of one event"
+# Seen with 9.5.6: of two writers that overlap, the one that took its number first and committed
+# last is never given to a subscription that is at work. So it is no equal promise, and no base
+# of a target.
+FUNCTION = (
+    "the same with POSTGRES_ENABLE_DB_FUNCTIONS: one round trip, and no lock on the table, without "
+    "which its readers may skip events of writers that overlap"
+)
+
+
+@contextlib.contextmanager
+def peer_append(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """`memory.events.append` of one event beside eventsourcing's recorder."""
+    calls = 50 if bench.quick else 200
+    with (
+        _side(bench, "pgmem", PGMEM_EVENTS) as pgmem,
+        _side(bench, "eventsourcing", EVENTSOURCING_EVENTS) as recorder,
+        _side(bench, "eventsourcing-functions", EVENTSOURCING_EVENTS) as function,
+    ):
+        yield [
+            Scenario(
+                "peer_append",
+                f"append one event of 200 B, p50, 1 client ({calls} calls a round)",
+                "µs",
+                [
+                    pgmem.writing("append", calls, "memory.events.append, strict"),
+                    recorder.writing("append", calls, RECORDER),
+                    function.writing("append", calls, FUNCTION),
+                ],
+                [
+                    Comparison("pgmem", "eventsourcing", at_most=0.5),
+                    Comparison("pgmem", "eventsourcing", figure="p99"),
+                    Comparison("pgmem", "eventsourcing-functions"),
+                ],
+                rounds=bench.counted(20, 4),
+            )
+        ]
+
+
+@contextlib.contextmanager
+def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """`memory.state.put` and `get` beside LangGraph's PostgresStore."""
+    calls = 50 if bench.quick else 200
+    with (
+        _side(bench, "pgmem", PGMEM_PUT) as pgmem,
+        _side(bench, "langgraph", LANGGRAPH_PUT) as langgraph,
+    ):
+        for side in (pgmem, langgraph):
+            together((side.team, f"fill/{KEYS}", 0.0))
+            side.kept.execute("VACUUM ANALYZE")
+        yield [
+            Scenario(
+                "peer_store/get",
+                f"get one entry of 200 B, p50, 1 client ({5 * calls} calls a round)",
+                "µs",
+                [
+                    pgmem.getting(5 * calls, "memory.state.get"),
+                    langgraph.getting(5 * calls, "PostgresStore.get, one connection"),
+                ],
+                [Comparison("pgmem", "langgraph", at_most=1.0)],
+                rounds=bench.counted(20, 4),
+            ),
+            Scenario(
+                "peer_store/put",
+                f"put one entry of 200 B, p50, 1 client ({calls} calls a round)",
+                "µs",
+                [
+                    pgmem.writing("put", calls, "memory.state.put(record=False), strict"),
+                    langgraph.writing("put", calls, "PostgresStore.put, one connection"),
+                ],
+                [Comparison("pgmem", "langgraph")],
+                rounds=bench.counted(20, 4),
+            ),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way from a writer process to a reader process.
+
+    Attributes:
+        writer, reader: the processes.
+        order: the writer's, without the count.
+        note: what it is, for the report.
+    """
+
+    writer: Team
+    reader: Team
+    order: str
+    note: str
+
+    def arm(self, name: str, rate: float, count: int) -> Arm:
+        """An arm that sends so many at that rate."""
+
+        def once() -> Sample:
+            [received], [written] = together(
+                (self.reader, "follow", 1), (self.writer, f"{self.order}/{count}", 1 / rate)
+            )
+            if isinstance(received, dict):
+                received = Received(**received)
+                written = range(written["first"], written["stop"])
+            times = [latency * 1_000 for latency in received.latencies()[WARM_EVENTS:]]
+            return replace(as_sample(received, [written]), times=histogram(times))
+
+        return Arm(name, once, self.note, kind=_kind(name), tier="strict")
+
+
+def _stamped() -> dict[str, Any]:
+    # As `stamped` makes them: the stamps take the place of the note.
+    event = payload(0)
+    del event["note"]
+    return event
+
+
+def _pgmem_way(
+    stack: contextlib.ExitStack,
+    url: str,
+    reader: WorkFactory,
+    note: str,
+) -> _Way:
+    lanes = {"pgmem": Lane("pgmem", url)}
+    return _Way(
+        stack.enter_context(crew(functools.partial(Writer, lanes), 1)),
+        stack.enter_context(crew(reader, 1, url)),
+        "pace/pgmem",
+        note,
+    )
+
+
+def _peer_way(stack: contextlib.ExitStack, url: str, works: tuple[str, str], note: str) -> _Way:
+    # The writer makes the tables, so it comes first.
+    writer, reader = (stack.enter_context(peer(work, url, _stamped())) for work in works)
+    return _Way(writer, reader, "pace", note)
+
+
+FANOUT_RATE = 200
+QUEUE_RATE = 50
+
+
+@contextlib.contextmanager
+def peer_fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """Append to delivery in another process, beside eventsourcing's subscription."""
+    count = round((1.0 if bench.quick else 2.0) * FANOUT_RATE)
+    with contextlib.ExitStack() as stack:
+        databases = [stack.enter_context(bench.postgres.database()) for _ in range(3)]
+        subscribed = "recorder.insert_events, `for event in recorder.subscribe()`"
+        ways = {
+            "pgmem": _pgmem_way(
+                stack,
+                databases[0],
+                SyncReader,
+                "events.append, `for event in subscribe()`, strict",
+            ),
+            "eventsourcing": _peer_way(stack, databases[1], ("eventsourcing",) * 2, subscribed),
+            "eventsourcing-functions": _peer_way(
+                stack, databases[2], ("eventsourcing-functions",) * 2, FUNCTION
+            ),
+        }
+        yield [
+            Scenario(
+                "peer_fanout",
+                f"append to delivery in another process, p50: 1 writer, {FANOUT_RATE}/s "
+                f"({count} events a round)",
+                "µs",
+                [way.arm(name, FANOUT_RATE, count) for name, way in ways.items()],
+                [
+                    Comparison("pgmem", "eventsourcing", at_most=0.5),
+                    Comparison("pgmem", "eventsourcing", figure="p99"),
+                    Comparison("pgmem", "eventsourcing-functions"),
+                ],
+                rounds=bench.counted(10, 3),
+            )
+        ]
+
+
+@contextlib.contextmanager
+def peer_queue(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """Enqueue to start in another process: PgQueuer, procrastinate, and a consumer of pgmem."""
+    count = round((3.0 if bench.quick else 5.0) * QUEUE_RATE)
+    with contextlib.ExitStack() as stack:
+        databases = [stack.enter_context(bench.postgres.database()) for _ in range(3)]
+        ways = {
+            "pgmem": _pgmem_way(
+                stack,
+                databases[0],
+                ConsumerReader,
+                "events.append, one durable consumer: no group, which pgmem has not got yet",
+            ),
+            "pgqueuer": _peer_way(
+                stack,
+                databases[1],
+                ("pgqueuer", "pgqueuer-worker"),
+                "enqueue over a pool of asyncpg, PgQueuer.run() on one connection, uvloop",
+            ),
+            "procrastinate": _peer_way(
+                stack,
+                databases[2],
+                ("procrastinate", "procrastinate-worker"),
+                "defer with SyncPsycopgConnector, run_worker_async(concurrency=10)",
+            ),
+        }
+        yield [
+            Scenario(
+                "peer_queue",
+                f"enqueue to start of the job in another process, p50: 1 producer, "
+                f"{QUEUE_RATE}/s ({count} jobs a round)",
+                "µs",
+                [way.arm(name, QUEUE_RATE, count) for name, way in ways.items()],
+                [Comparison("pgmem", "pgqueuer"), Comparison("pgmem", "procrastinate")],
+                rounds=bench.counted(10, 3),
+            )
+        ]
+
+
+ENTRIES = (
+    Entry(
+        "peer_append",
+        "append of one event beside eventsourcing's recorder",
+        peer_append,
+        (30, 10),
+        peers=True,
+    ),
+    Entry(
+        "peer_fanout",
+        "append to delivery in another process, beside eventsourcing's subscription",
+        peer_fanout,
+        (85, 25),
+        peers=True,
+    ),
+    Entry(
+        "peer_store",
+        "get and put of one entry beside LangGraph's PostgresStore",
+        peer_store,
+        (30, 15),
+        peers=True,
+    ),
+    Entry(
+        "peer_queue",
+        "enqueue to start in another process, beside PgQueuer and procrastinate",
+        peer_queue,
+        (130, 35),
+        peers=True,
+    ),
+)
