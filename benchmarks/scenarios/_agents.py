@@ -37,9 +37,10 @@ Receive = Callable[[], list[Message]]
 
 
 class Urls(NamedTuple):
-    """Where the stores are, and what Redis' keys begin with."""
+    """Where the stores are, pgmem's two tiers apart, and what Redis' keys begin with."""
 
     postgres: str
+    relaxed: str
     always: str
     everysec: str
     prefix: str

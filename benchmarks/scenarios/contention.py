@@ -257,7 +257,7 @@ def compare_and_set(bench: Bench) -> Iterator[Sequence[Scenario]]:
         stores = Stores(bench, stack, urls)
         writers = stack.enter_context(crew(functools.partial(Writers, urls), PROCESSES, url))
         yield [
-            free(bench, stores),
+            free(bench, stores, 100 if bench.quick else 400),
             *(
                 race(bench, writers, stores, size, keys)
                 for size, keys in (QUICK_RACES if bench.quick else RACES)
@@ -265,9 +265,8 @@ def compare_and_set(bench: Bench) -> Iterator[Sequence[Scenario]]:
         ]
 
 
-def free(bench: Bench, stores: Stores) -> Scenario:
+def free(bench: Bench, stores: Stores, calls: int) -> Scenario:
     """One client that knows each key's version."""
-    calls = 100 if bench.quick else 400
 
     def arm(side: Side) -> Arm:
         def once() -> Sample:

@@ -132,16 +132,15 @@ def dedupe(bench: Bench) -> Iterator[Sequence[Scenario]]:
         names = [side.name for side in SIDES]
         racers = stack.enter_context(crew(functools.partial(Racer, urls, names), RACERS, url))
         yield [
-            first(bench, group),
-            repeated(bench, group),
+            first(bench, group, 50 if bench.quick else 200),
+            repeated(bench, group, 3 if bench.quick else 15),
             race(bench, group, racers),
             crash(bench, group),
         ]
 
 
-def first(bench: Bench, group: Group) -> Scenario:
+def first(bench: Bench, group: Group, calls: int) -> Scenario:
     """One client, each key new."""
-    calls = 60 if bench.quick else 200
 
     def once(side: Side) -> Sample:
         run, found = group.run(), group.ways[side.name]
@@ -166,9 +165,9 @@ def first(bench: Bench, group: Group) -> Scenario:
     )
 
 
-def repeated(bench: Bench, group: Group) -> Scenario:
+def repeated(bench: Bench, group: Group, times_each: int) -> Scenario:
     """One client, each key's work done before: what is asked is the result."""
-    count, times_each = 20, 3 if bench.quick else 15
+    count = 20
     calls = count * times_each
 
     def once(side: Side) -> Sample:

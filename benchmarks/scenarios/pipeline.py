@@ -115,7 +115,8 @@ def memories(name: str, urls: Urls, stack: contextlib.ExitStack) -> Memories:
     kind, _, tier = name.partition(" ")
     if kind == "pgmem":
         durability: Literal["strict", "relaxed"] = "relaxed" if tier == "relaxed" else "strict"
-        memory = Memory(urls.postgres, pool=(1, THREADS + 2), durability=durability)
+        where = urls.relaxed if tier == "relaxed" else urls.postgres
+        memory = Memory(where, pool=(1, THREADS + 2), durability=durability)
         return MemoryAgents(stack.enter_context(memory))
     url = urls.everysec if tier == "everysec" else urls.always
     if kind == "published":
@@ -140,13 +141,15 @@ class Report(NamedTuple):
 class Agent:
     """One process: whoever its number says, with a connection to each arm's memory."""
 
-    def __init__(self, urls: Urls, over: Flag, number: int, url: str) -> None:
+    def __init__(self, urls: Urls, over: Flag, names: Sequence[str], number: int, url: str) -> None:
         assert url == urls.postgres
         self._role, self._part = AGENTS[number]
         self._over = over
         self._stack = contextlib.ExitStack()
-        self._memories = {side.name: memories(side.name, urls, self._stack) for side in SIDES}
+        self._memories = {name: memories(name, urls, self._stack) for name in names}
+        # Kept: the processor time of a thread that has ended is counted nowhere.
         self._pool = self._stack.enter_context(ThreadPoolExecutor(THREADS))
+        self._observer = self._stack.enter_context(ThreadPoolExecutor(1))
 
     def go(self, order: str, start: float, argument: float) -> Report | None:
         """Play the role until the gateway says that the round is over; it gives the figures."""
@@ -155,7 +158,8 @@ class Agent:
         if self._role == "gateway":
             until(start)
             try:
-                return Gateway(memory, run, self._pool).send(sendings(run, int(argument)))
+                gateway = Gateway(memory, run, self._pool, self._observer)
+                return gateway.send(sendings(run, int(argument)))
             finally:
                 self._over.set()
         step = {
@@ -176,15 +180,17 @@ class Agent:
 class Gateway:
     """Sends payments, and the next one for each that is notified."""
 
-    def __init__(self, memory: Memories, run: str, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, memory: Memories, run: str, pool: ThreadPoolExecutor, observer: ThreadPoolExecutor
+    ) -> None:
         self._memory = memory
         self._run = run
         self._pool = pool
+        self._observer = observer
         self._room = threading.Semaphore(WINDOW)
         self._submitted: dict[str, int] = {}
         self._notified: dict[str, int] = {}
         self._done = threading.Event()
-        self._failure: BaseException | None = None
 
     def send(self, requests: list[Message]) -> Report:
         """Send all requests; returns when their payments are notified, or nothing comes any more.
@@ -193,8 +199,7 @@ class Gateway:
             Exception: what a submission or the inbox raised.
         """
         wanted = len({request["payment_id"] for request in requests})
-        observer = threading.Thread(target=self._observe, args=[wanted])
-        observer.start()
+        observing = self._observer.submit(self._observe, wanted)
         submissions = []
         for request in requests:
             if request["payment_id"] not in self._submitted:
@@ -205,9 +210,7 @@ class Gateway:
             submissions.append(self._pool.submit(self._memory.submit, self._run, request))
         for submission in submissions:
             submission.result()
-        observer.join()
-        if self._failure is not None:
-            raise self._failure
+        observing.result()
         time.sleep(DRAIN)
         times = [at - self._submitted[key] for key, at in self._notified.items()]
         first = min(self._submitted.values())
@@ -223,8 +226,6 @@ class Gateway:
                             self._notified[message["payment_id"]] = time.monotonic_ns()
                             patience = time.monotonic() + PATIENCE
                             self._room.release()
-        except BaseException as failure:  # given on by `send`
-            self._failure = failure
         finally:
             self._done.set()
             self._room.release()
@@ -273,12 +274,14 @@ def pipeline(bench: Bench) -> Iterator[Sequence[Scenario]]:
     always, everysec = bench.redis("strict"), bench.redis("relaxed")
     count = QUICK_COUNT if bench.quick else COUNT
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(bench.postgres.database())
-        urls = Urls(url, always.url, everysec.url, f"{always.key('pipeline')}:")
+        # A database each: a bell wakes every listener of its database.
+        url, relaxed = (stack.enter_context(bench.postgres.database()) for _ in range(2))
+        urls = Urls(url, relaxed, always.url, everysec.url, f"{always.key('pipeline')}:")
         # Of the crew's own context: only there can it be handed to its members.
         over = multiprocessing.get_context("forkserver").Event()
         ours = {side.name: memories(side.name, urls, stack) for side in SIDES}
-        agents = stack.enter_context(crew(functools.partial(Agent, urls, over), len(AGENTS), url))
+        agent = functools.partial(Agent, urls, over, [side.name for side in SIDES])
+        agents = stack.enter_context(crew(agent, len(AGENTS), url))
         measure = Measure(bench, agents, over, ours, count)
         yield [
             Scenario(
