@@ -53,7 +53,7 @@ AGENTS: tuple[tuple[Role, int], ...] = (
     ("notifier", 0),
 )
 """Who the crew's members are, and which part of the stream is theirs."""
-COUNT, QUICK_COUNT = 400, 80
+COUNT, QUICK_COUNT = 400, 60
 """Payments of a round."""
 WINDOW = 32
 ACCOUNTS = 40
