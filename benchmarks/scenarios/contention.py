@@ -4,9 +4,9 @@ Each write carries its event, on both sides. "Free" is one client that knows the
 others read, add one and write until it is acknowledged, 2, 8 and 32 writers at once, on one key
 and on 100 keys: 32 writers are 8 processes with 4 threads each, on every side.
 
-What is compared is the time of the clock for each successful update, all writers together: who gives
-up cannot make it better. Who takes all turns can: one writer alone has no races to lose. So the
-slowest writer's time for an update stands beside it, and who had less than a third of his fair
+What is compared is the time of the clock for each successful update, all writers together: who
+gives up cannot make it better. Who takes all turns can: one writer alone has no races to lose. So
+the slowest writer's time for an update stands beside it, and who had less than a third of his fair
 share is counted as starved.
 """
 
@@ -352,7 +352,7 @@ def _free_published(stores: Stores, calls: int) -> Sample:
 
 def race(bench: Bench, writers: Crew, stores: Stores, size: int, keys: int) -> Scenario:
     """Several writers on some keys, for some time."""
-    seconds = 0.25 if bench.quick else 0.7
+    seconds = 0.25 if bench.quick else 0.6
 
     def arm(side: Side) -> Arm:
         def once() -> Sample:
@@ -391,6 +391,6 @@ ENTRIES = (
         "compare_and_set",
         "compare-and-set without rivals, and 2, 8 and 32 writers on 1 and 100 keys",
         compare_and_set,
-        (200, 30),
+        (190, 22),
     ),
 )

@@ -273,6 +273,6 @@ ENTRIES = (
         "dedupe",
         "work that takes effect once: first, repeated, 8 racers, a crash",
         dedupe,
-        (75, 20),
+        (85, 16),
     ),
 )

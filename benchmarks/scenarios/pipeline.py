@@ -359,6 +359,6 @@ ENTRIES = (
         "pipeline",
         "the payment pipeline end to end, five processes, beside Redis",
         pipeline,
-        (110, 20),
+        (100, 15),
     ),
 )
