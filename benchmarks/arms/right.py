@@ -87,6 +87,17 @@ redis.call('SET', KEYS[1], id, 'PX', ARGV[4])
 return {1, id}
 """
 
+_APPEND_ONCE = """
+local done = redis.call('GET', KEYS[1])
+if done then
+  return {0, done}
+end
+local id = redis.call('XADD', KEYS[2], '*',
+  'type', ARGV[1], 'payload', ARGV[2], 'agent_id', ARGV[3])
+redis.call('SET', KEYS[1], id, 'PX', ARGV[4])
+return {1, id}
+"""
+
 # Numbers are written with %.0f: cjson writes 14 digits, and "1e+15" is no balance.
 _PAY = """
 local done = redis.call('GET', KEYS[1])
@@ -251,7 +262,15 @@ class Right:
         self._latest = f"{prefix}latest"
         self._scripts = {
             text: client.register_script(text)
-            for text in (_APPEND, _COMPARE_AND_SET, _COMPLETE, _RELEASE, _WRITE_ONCE, _PAY)
+            for text in (
+                _APPEND,
+                _COMPARE_AND_SET,
+                _COMPLETE,
+                _RELEASE,
+                _WRITE_ONCE,
+                _APPEND_ONCE,
+                _PAY,
+            )
         }
         # Loaded now: the first call of each would find it missing and go a second time.
         for text in self._scripts:
@@ -503,6 +522,16 @@ class Right:
         """
         first, identity = self._scripts[_WRITE_ONCE](
             keys=(self._mark(key), self._stream(stream), self._latest),
+            args=(event.type, orjson.dumps(event.payload), event.agent_id, _milliseconds(ttl)),
+        )
+        return Outcome(bool(first), identity)
+
+    def append_once(
+        self, key: str, event: Event, *, stream: str = EVENTS, ttl: float = KEY_TTL
+    ) -> Outcome:
+        """The same without a latest state: mark and event in one script."""
+        first, identity = self._scripts[_APPEND_ONCE](
+            keys=(self._mark(key), self._stream(stream)),
             args=(event.type, orjson.dumps(event.payload), event.agent_id, _milliseconds(ttl)),
         )
         return Outcome(bool(first), identity)

@@ -283,6 +283,14 @@ def test_a_write_with_a_key_is_done_once(shared):
     assert shared.latest("a", "t") == event.payload
 
 
+def test_an_append_with_a_key_is_done_once(shared):
+    outcomes = at_once(lambda who: shared.append_once("k", Event("t", who, "a")))
+    (event,) = shared.read()
+    assert Counter(outcome.first for outcome in outcomes) == {True: 1, False: RACERS - 1}
+    assert {outcome.result for outcome in outcomes} == {event.id}
+    assert shared.latest("a", "t") is None
+
+
 def accounts(memory, **balances):
     for name, balance in balances.items():
         memory.put(name, {"balance": balance, "currency": "VND"}, stream="opening")

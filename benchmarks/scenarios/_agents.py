@@ -1,0 +1,241 @@
+"""The payment pipeline's agents, and what they do with pgmem: the rest is in `_agents_redis`.
+
+::
+
+    gateway ─► incoming ─► validator ─► validated:0, :1 ─► processors ─► outcomes ─► notifier
+       ▲                                 (by sender)                                     │
+       └───────────────────────────────── notified ◄─────────────────────────────────────┘
+
+Whatever the memory is, the agents are the same: a process each, with `THREADS` threads, that takes
+up to `BATCH` events, works on them, and only then says that they are done and takes more. What a
+memory does for each step is here; what came of it all is counted elsewhere (see `pipeline`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pgmem import Event, Memory
+from pgmem.errors import IdempotencyMismatch, VersionConflict
+
+THREADS = 4
+BATCH = 2 * THREADS
+PARTS = 2
+"""Processor processes; a payment's is told by its sender."""
+POLL = 0.05
+"""Seconds that an agent waits for events before it looks whether the round is over."""
+LIMIT = 50_000_000
+ATTEMPTS = 1_000
+
+Role = Literal["gateway", "validator", "processor", "notifier"]
+Message = dict[str, Any]
+Receive = Callable[[], list[Message]]
+
+
+class Urls(NamedTuple):
+    """Where the stores are, pgmem's two tiers apart, and what Redis' keys begin with."""
+
+    postgres: str
+    relaxed: str
+    always: str
+    everysec: str
+    prefix: str
+
+
+def account(run: str, number: int) -> str:
+    """The key of an account."""
+    return f"{run}:account:{number}"
+
+
+def part_of(payment: Mapping[str, Any]) -> int:
+    """Which processor a payment is for."""
+    return int(payment["sender"].rpartition(":")[2]) % PARTS
+
+
+def followed(run: str, role: Role, part: int) -> str:
+    """The stream that an agent follows."""
+    return {
+        "gateway": f"{run}:notified",
+        "validator": f"{run}:incoming",
+        "processor": f"{run}:validated:{part}",
+        "notifier": f"{run}:outcomes",
+    }[role]
+
+
+def told(outcome: Mapping[str, Any]) -> Message:
+    """The message to the payer. A real one would be sent here."""
+    return {
+        "payment_id": outcome["payment_id"],
+        "to": outcome["sender"],
+        "text": f"Payment {outcome['payment_id']} over {outcome['amount']}",
+    }
+
+
+class Memories(Protocol):
+    """What the agents need of a memory."""
+
+    def open(self, run: str, balances: Mapping[str, int]) -> None:
+        """Open a run's accounts."""
+
+    def submit(self, run: str, request: Message) -> None:
+        """The gateway hands a request in; once for its request id."""
+
+    def validate(self, run: str, request: Message) -> None:
+        """The validator looks accounts and limit up, and hands the request on."""
+
+    def process(self, run: str, payment: Message) -> int:
+        """A processor moves the money once for the payment id; gives lost races."""
+
+    def notify(self, run: str, outcome: Message) -> None:
+        """The notifier tells the payer once, and notes it."""
+
+    def inbox(self, run: str, role: Role, part: int) -> contextlib.AbstractContextManager[Receive]:
+        """What an agent follows. A call says that all before is done, and gives what is new."""
+
+    def found(self, run: str, balances: Mapping[str, int]) -> Found:
+        """What is there at the end."""
+
+
+class Kept(NamedTuple):
+    """An account as the store has it, and what its newest event says.
+
+    Attributes:
+        balance: as the state has it.
+        said: as the newest event has it; None if there is none.
+        version: of the state.
+        versions: of its events, in their order.
+    """
+
+    balance: int
+    said: int | None
+    version: int
+    versions: list[int]
+
+
+class Found(NamedTuple):
+    """What a store holds after a run.
+
+    Attributes:
+        outcomes: the payloads of "payment.processed", with what moved.
+        notified: the payment ids of the notes of the notifier.
+        accounts: by key.
+    """
+
+    outcomes: list[Message]
+    notified: list[str]
+    accounts: dict[str, Kept]
+
+
+class MemoryAgents:
+    """pgmem: idempotency keys, and the money in one transaction with its event."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def open(self, run: str, balances: Mapping[str, int]) -> None:
+        """See `Memories`."""
+        with self._memory.transaction() as tx:
+            tx.state.put(f"{run}:limit", LIMIT)
+            for key, balance in balances.items():
+                tx.state.put(key, {"balance": balance})
+
+    def submit(self, run: str, request: Message) -> None:
+        """See `Memories`."""
+        self._memory.events.append(
+            f"{run}:incoming",
+            Event(type="payment.received", payload=request),
+            idempotency_key=f"{run}:submit:{request['request_id']}",
+        )
+
+    def validate(self, run: str, request: Message) -> None:
+        """See `Memories`."""
+        keys = [request["sender"], request["receiver"], f"{run}:limit"]
+        found = self._memory.state.get_many(keys)
+        if len(found) < len(keys) or request["amount"] > found[keys[2]].value:
+            return
+        self._memory.events.append(
+            f"{run}:validated:{part_of(request)}",
+            Event(type="payment.validated", payload=request),
+            idempotency_key=f"{run}:validate:{request['request_id']}",
+        )
+
+    def process(self, run: str, payment: Message) -> int:
+        """See `Memories`."""
+        for attempt in range(ATTEMPTS):
+            try:
+                self._pay(run, payment)
+            except VersionConflict:
+                pause = 0.001 * min(attempt + 1, 10)
+                time.sleep(random.uniform(0, pause))  # noqa: S311  # no secret
+            else:
+                return attempt
+        raise RuntimeError(f"{payment['payment_id']} lost {ATTEMPTS} races")
+
+    def _pay(self, run: str, payment: Message) -> None:
+        sender, receiver, amount = payment["sender"], payment["receiver"], payment["amount"]
+        with self._memory.transaction() as tx:
+            entries = tx.state.get_many([sender, receiver])
+            balances = {key: entry.value["balance"] for key, entry in entries.items()}
+            funds = balances[sender] >= amount
+            kind = "payment.processed" if funds else "payment.declined"
+            # The outcome is the mark too: one statement less than `tx.dedupe.run_once`, four
+            # with its savepoint. The request's id is left out, as it differs if it is sent twice.
+            outcome = {key: value for key, value in payment.items() if key != "request_id"}
+            try:
+                noted = tx.events.append(
+                    f"{run}:outcomes",
+                    Event(type=kind, payload=outcome),
+                    idempotency_key=f"{run}:payment:{payment['payment_id']}",
+                )
+            except IdempotencyMismatch:
+                return  # Decided before, and otherwise.
+            if noted.duplicate or not funds:
+                return
+            balances[sender] -= amount
+            balances[receiver] += amount
+            for key in sorted(balances):  # In one order: no two wait for each other.
+                tx.state.compare_and_set(
+                    key, {"balance": balances[key]}, expected_version=entries[key].version
+                )
+
+    def notify(self, run: str, outcome: Message) -> None:
+        """See `Memories`."""
+        payment_id = outcome["payment_id"]
+        sent = self._memory.dedupe.run_once(f"{run}:notify:{payment_id}", lambda: told(outcome))
+        self._memory.events.append(
+            f"{run}:notified",
+            Event(type="payment.notified", payload=sent.result),
+            idempotency_key=f"{run}:notified:{payment_id}",
+        )
+
+    @contextlib.contextmanager
+    def inbox(self, run: str, role: Role, part: int) -> Iterator[Receive]:
+        """See `Memories`."""
+        stream = followed(run, role, part)
+        with self._memory.events.subscribe(stream, consumer=f"{stream}:reader", after=0) as events:
+            yield lambda: [event.payload for event in events.receive(BATCH, timeout=POLL)]
+
+    def found(self, run: str, balances: Mapping[str, int]) -> Found:
+        """See `Memories`."""
+        state, events = self._memory.state, self._memory.events
+        outcomes = events.read(f"{run}:outcomes", type="payment.processed", limit=10_000)
+        notified = events.read(f"{run}:notified", limit=10_000)
+        accounts = {}
+        for key, entry in state.get_many(list(balances)).items():
+            # Oldest first; version 1 opened the account.
+            changes = state.history(key, limit=10_000)
+            accounts[key] = Kept(
+                entry.value["balance"],
+                changes[-1].payload["balance"],
+                entry.version,
+                [change.version or 0 for change in changes],
+            )
+        return Found(
+            [event.payload for event in outcomes],
+            [event.payload["payment_id"] for event in notified],
+            accounts,
+        )

@@ -1,0 +1,278 @@
+"""Work that takes effect once: the first time, again, by eight at once, and across a crash.
+
+The work is one event. Two forms stand beside their like:
+
+* `run_once`: the work is a function of the caller's. pgmem does it in the transaction that commits
+  mark, result and event together; Redis done right claims (SET NX), works (XADD) and stores the
+  result, for no transaction of Redis spans a caller's code.
+* one call: the store itself appends unless the key is there. pgmem's `append(idempotency_key=)`
+  beside one Lua script.
+
+The published `process_event` is shown as it is: SISMEMBER, work, SADD, EXPIRE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from benchmarks import meter
+from benchmarks.audit import Faults
+from benchmarks.crew import Crew, CrewError, crew
+from benchmarks.figures import histogram
+from benchmarks.harness import Arm, Comparison, Kind, Sample, Scenario, Tier, of_times
+from benchmarks.scenarios._base import Bench, Entry
+from benchmarks.scenarios._once import LEASE, Answer, Raced, Racer, Urls, Way, perish, way
+
+RACERS = 8
+INTERVAL = 0.015
+"""Seconds between two keys of a race."""
+DOOMED = 8
+"""Pieces of work that one crash interrupts."""
+
+STRICT = ("pgmem", "redis always")
+ONE_CALL = ("pgmem one call", "redis always one script")
+RELAXED = ("pgmem relaxed", "redis everysec")
+
+
+class Side(NamedTuple):
+    """How an arm is listed."""
+
+    name: str
+    kind: Kind
+    tier: Tier
+    note: str
+
+
+SIDES = (
+    Side("pgmem", "pgmem", "strict", "tx.dedupe.run_once, the event in its transaction"),
+    Side("redis always", "redis", "strict", "SET NX GET, XADD, Lua stores the result"),
+    Side("pgmem one call", "pgmem", "strict", "events.append(idempotency_key=)"),
+    Side("redis always one script", "redis", "strict", "Lua: GET, XADD, SET"),
+    Side("pgmem relaxed", "pgmem", "relaxed", 'tx.dedupe.run_once, durability="relaxed"'),
+    Side("redis everysec", "redis", "relaxed", "SET NX GET, XADD, Lua stores the result"),
+    Side("published always", "published", "strict", "process_event: SISMEMBER, XADD + HSET, SADD"),
+)
+
+
+def audit(effects: Sequence[str], keys: Sequence[str]) -> Faults:
+    """Whether each key's work took effect once.
+
+    Args:
+        effects: the key of each effect that is there.
+        keys: what was acknowledged.
+    """
+    there = Counter(effects)
+    return Faults(
+        lost=sum(not there[key] for key in keys),
+        duplicated=there.total() - sum(bool(there[key]) for key in keys),
+    )
+
+
+def told(answers: Sequence[Answer]) -> Faults:
+    """Whether the callers for one key were told the truth: one did the work, all have its result.
+
+    What is told to one too many is an effect too many, which `audit` counts; a skipped caller of
+    the published code has no result, and nothing to be wrong.
+    """
+    results = [answer.result for answer in answers if answer.result is not None]
+    differ = any(result != results[0] for result in results)
+    return Faults(torn=int(differ or not any(answer.first for answer in answers)))
+
+
+class Group:
+    """The arms' ways as the parent has them, and what all of the scenarios do with them."""
+
+    def __init__(self, bench: Bench, stack: contextlib.ExitStack, urls: Urls) -> None:
+        self._bench = bench
+        self._runs = itertools.count()
+        self.urls = urls
+        self.ways: dict[str, Way] = {side.name: way(side.name, urls, stack) for side in SIDES}
+
+    def run(self) -> str:
+        """The name of a new round."""
+        return f"run-{next(self._runs)}"
+
+    def store(self, side: Side) -> meter.Store:
+        """The server that works for an arm."""
+        if side.kind == "pgmem":
+            return self._bench.postgres
+        return self._bench.redis(side.tier)
+
+    def arms(self, once: Callable[[Side], Sample], excused: Sequence[str] = ()) -> list[Arm]:
+        """An arm for each side."""
+        return [
+            Arm(
+                side.name,
+                functools.partial(once, side),
+                side.note,
+                side.kind,
+                side.tier,
+                None if side.kind == "pgmem" else self._bench.redis(side.tier).prepare,
+                excused=side.name in excused,
+            )
+            for side in SIDES
+        ]
+
+
+@contextlib.contextmanager
+def dedupe(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """The first time, repeated, 8 racers, and a crash."""
+    always, everysec = bench.redis("strict"), bench.redis("relaxed")
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(bench.postgres.database())
+        urls = Urls(url, always.url, everysec.url, f"{always.key('once')}:")
+        group = Group(bench, stack, urls)
+        names = [side.name for side in SIDES]
+        racers = stack.enter_context(crew(functools.partial(Racer, urls, names), RACERS, url))
+        yield [
+            first(bench, group, 50 if bench.quick else 200),
+            repeated(bench, group, 3 if bench.quick else 15),
+            race(bench, group, racers),
+            crash(bench, group),
+        ]
+
+
+def first(bench: Bench, group: Group, calls: int) -> Scenario:
+    """One client, each key new."""
+
+    def once(side: Side) -> Sample:
+        run, found = group.run(), group.ways[side.name]
+        keys = [f"{run}:{number}" for number in range(calls)]
+        with meter.costs(group.store(side)) as spent:
+            times = meter.timed(lambda key: found.once(key, run), keys)
+        return of_times(histogram(times), audit(found.effects(run), keys), spent.figures(calls))
+
+    return Scenario(
+        "dedupe/first",
+        f"one event, once for its key; each key new, 1 client ({calls} calls a round)",
+        "µs",
+        group.arms(once),
+        [
+            Comparison(*STRICT, at_most=0.9),
+            Comparison(*ONE_CALL, at_most=0.9),
+            Comparison(*RELAXED),
+            Comparison("pgmem", "redis always one script"),
+            Comparison("pgmem", "published always"),
+        ],
+        rounds=bench.counted(12, 3),
+    )
+
+
+def repeated(bench: Bench, group: Group, times_each: int) -> Scenario:
+    """One client, each key's work done before: what is asked is the result."""
+    count = 20
+    calls = count * times_each
+
+    def once(side: Side) -> Sample:
+        run, found = group.run(), group.ways[side.name]
+        keys = [f"{run}:{number}" for number in range(count)]
+        answers = {key: [found.once(key, run)] for key in keys}
+        with meter.costs(group.store(side)) as spent:
+            times = meter.timed(
+                lambda key: answers[key].append(found.once(key, run)), keys * times_each
+            )
+        faults = sum(map(told, answers.values()), audit(found.effects(run), keys))
+        return of_times(histogram(times), faults, spent.figures(calls))
+
+    return Scenario(
+        "dedupe/repeated",
+        f"the same, each key's work done before: gives its result ({calls} calls a round)",
+        "µs",
+        group.arms(once),
+        [
+            Comparison(*STRICT),
+            Comparison(*ONE_CALL),
+            Comparison(*RELAXED),
+            Comparison("pgmem", "published always"),
+        ],
+        rounds=bench.counted(12, 3),
+    )
+
+
+def race(bench: Bench, group: Group, racers: Crew) -> Scenario:
+    """Eight processes start each key at once."""
+    count = 12 if bench.quick else 40
+
+    def once(side: Side) -> Sample:
+        run, found = group.run(), group.ways[side.name]
+        keys = [f"{run}:{number}" for number in range(count)]
+        raced: list[Raced] = racers.run(f"{side.name}/{run}/{count}", INTERVAL)
+        faults = audit(found.effects(run), keys)
+        for answers in zip(*(each.answers for each in raced), strict=True):
+            faults += told(answers)
+        return of_times(histogram(time for each in raced for time in each.times), faults)
+
+    return Scenario(
+        f"dedupe/{RACERS} racers",
+        f"{RACERS} processes go for the same key at once; call to result ({count} keys a round)",
+        "µs",
+        group.arms(once),
+        [
+            Comparison(*STRICT),
+            Comparison(*STRICT, figure="p99"),
+            Comparison(*ONE_CALL),
+            Comparison(*RELAXED),
+            Comparison("pgmem", "published always"),
+        ],
+        rounds=bench.counted(6, 2),
+    )
+
+
+def crash(bench: Bench, group: Group) -> Scenario:
+    """`kill -9` when the effect is there and the caller has not noted it; then the retry."""
+
+    def once(side: Side) -> Sample:
+        run, found = group.run(), group.ways[side.name]
+        keys = [f"{run}:{number}" for number in range(DOOMED)]
+        kill(side.name, group.urls, run, keys)
+        begun = time.perf_counter()
+        for key in keys:
+            found.once(key, run)
+        seconds = time.perf_counter() - begun
+        faults = audit(found.effects(run), keys)
+        wrong = faults.lost + faults.duplicated
+        return Sample(seconds * 1e3, faults, {f"wrong of {DOOMED}": wrong})
+
+    return Scenario(
+        "dedupe/crash",
+        f"kill -9 between {DOOMED} effects and their marks, then all are tried again: time from "
+        f"the kill to the last result (claims of {LEASE:g} s)",
+        "ms",
+        # Work of the caller's that is no part of a script cannot be one with its mark in Redis.
+        group.arms(once, excused=("redis always", "redis everysec")),
+        [Comparison(*STRICT), Comparison(*ONE_CALL), Comparison(*RELAXED)],
+        rounds=bench.counted(4, 1),
+        warmup=0,
+    )
+
+
+def kill(name: str, urls: Urls, run: str, keys: Sequence[str]) -> None:
+    """Have a process do the work of some keys and die before it is noted.
+
+    Raises:
+        CrewError: it ended in another way.
+    """
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=perish, args=(name, urls, run, keys), daemon=True)
+    process.start()
+    process.join(30)
+    if process.exitcode != -9:
+        process.kill()
+        raise CrewError(f"the process that was to be killed ended with {process.exitcode}")
+
+
+ENTRIES = (
+    Entry(
+        "dedupe",
+        "work that takes effect once: first, repeated, 8 racers, a crash",
+        dedupe,
+        (85, 16),
+    ),
+)
