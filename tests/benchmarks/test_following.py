@@ -11,7 +11,7 @@ import pytest
 from benchmarks import redis_server, servers
 from benchmarks.audit import Faults
 from benchmarks.crew import crew, together
-from benchmarks.scenarios import fanout
+from benchmarks.scenarios import _ways, fanout
 from benchmarks.scenarios._base import Bench, payload
 from benchmarks.scenarios._following import (
     WARM_EVENTS,
@@ -166,11 +166,11 @@ def test_each_reader_is_timed_and_audited():
 
 
 def test_every_way_of_the_fan_out_is_right_but_the_published_one(database_url, monkeypatch):
-    shape = fanout.Shape(2, 2, 400, 1)
+    shape = _ways.Shape(2, 2, 400, 1)
     with servers.postgres(database_url) as postgres, contextlib.ExitStack() as stack:
-        stage = fanout.Stage(Bench(postgres, stack, quick=True), stack)
+        stage = _ways.Stage(Bench(postgres, stack, quick=True), stack)
         for measure in fanout.Paced(stage, shape, 40), fanout.Saturated(stage, shape, 0.05):
-            for way in (*fanout.EQUAL, fanout.PUBLISHED):
+            for way in (*_ways.EQUAL, _ways.PUBLISHED):
                 sample = measure(way.name)
                 assert sample.faults == Faults()
                 assert sample.value > 0
@@ -178,7 +178,7 @@ def test_every_way_of_the_fan_out_is_right_but_the_published_one(database_url, m
                 assert sample.figures["client CPU, µs each"] >= 0
         busy = fanout.Backlog(stage, shape)
         monkeypatch.setattr(fanout, "BACKLOG", 600)
-        assert busy(fanout.STRICT.name).faults == Faults()
+        assert busy(_ways.STRICT.name).faults == Faults()
         # It keeps up to 10,100, and each of the two has missed the others.
         monkeypatch.setattr(fanout, "BACKLOG", 10_400)
-        assert 600 <= busy(fanout.PUBLISHED.name).faults.lost <= 800
+        assert 600 <= busy(_ways.PUBLISHED.name).faults.lost <= 800
