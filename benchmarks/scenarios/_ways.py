@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -124,6 +124,16 @@ FURTHER = {ONE: (NONE, ASYNC, FLOOR), FROM_16: (NONE,)}
 """Ways that are paced beside those, by shape."""
 
 
+def compared(bench: Bench, shape: Shape) -> Sequence[Way]:
+    """The ways that are compared: a quick run leaves the relaxed ones out where none is asked for.
+
+    Args:
+        bench: whether it is quick.
+        shape: targets are where one reads.
+    """
+    return EQUAL if shape.readers == 1 or not bench.quick else EQUAL[:2]
+
+
 class Reader:
     """One reader process, with what follows for each way; see `_following` for the orders.
 
@@ -181,7 +191,7 @@ class Stage:
         lanes: dict[str, Lane] = {}
         followers: dict[str, tuple[WorkFactory, str]] = {}
         stores: dict[str, Store] = {}
-        for way in (*EQUAL, *FURTHER.get(shape, ()), PUBLISHED):
+        for way in (*compared(self._bench, shape), *FURTHER.get(shape, ()), PUBLISHED):
             if way.kind in ("redis", "published"):
                 redis = self._bench.redis(way.tier)
                 url, key = redis.url, redis.key(f"fanout-{shape.name}-{way.kind}")

@@ -273,7 +273,7 @@ def saving(server: Redis) -> Iterator[Presence]:
 @contextlib.contextmanager
 def neighbours(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """A writer and a reader, alone and with each neighbour, on either server."""
-    count = 20 if bench.quick else 60
+    count = 16 if bench.quick else 60
     ballast = 20_000 if bench.quick else 100_000
     redis = bench.redis("strict")
     key, elsewhere = redis.key("neighbours"), redis.key("neighbours-idle")

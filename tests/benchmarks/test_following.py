@@ -168,7 +168,7 @@ def test_each_reader_is_timed_and_audited():
 def test_every_way_of_the_fan_out_is_right_but_the_published_one(database_url, monkeypatch):
     shape = _ways.Shape(2, 2, 400, 1)
     with servers.postgres(database_url) as postgres, contextlib.ExitStack() as stack:
-        stage = _ways.Stage(Bench(postgres, stack, quick=True), stack)
+        stage = _ways.Stage(Bench(postgres, stack), stack)
         for measure in fanout.Paced(stage, shape, 40), fanout.Saturated(stage, shape, 0.05):
             for way in (*_ways.EQUAL, _ways.PUBLISHED):
                 sample = measure(way.name)
