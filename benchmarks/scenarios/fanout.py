@@ -1,190 +1,289 @@
-"""From append to the hands of a reader in another process, at a steady rate.
+"""From append to the hands of readers in other processes: 1 → 1, 1 → 10, 16 → 1, 16 → 16.
 
 Equal promises are compared: pgmem strict with `appendfsync always`, pgmem relaxed with
-`everysec`. Each of pgmem's arms has a database of its own, because a bell wakes every listener of
-its database. Not how many events a second there can be: the writers are paced.
+`everysec`; Redis without persistence and the published approach are shown. Every reader gets all
+events, and is audited by itself. Each of pgmem's ways has a database of its own, because a bell
+wakes every listener of its database.
+
+Three ways to write:
+
+- paced: at a steady rate, whatever has become of the events before (open loop);
+- saturated: as fast as the writers can, each for itself, while the readers follow;
+- a backlog: more than the published code keeps, written while the reader is busy elsewhere.
+
+16 → 16 are 32 processes and 16 deliveries of each event: it is paced so that two processors bear
+it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from benchmarks.crew import Crew, WorkFactory, crew, together
-from benchmarks.harness import Arm, Comparison, Kind, Sample, Scenario, Tier
-from benchmarks.redis_server import Redis
+from benchmarks.audit import NO_FAULTS
+from benchmarks.crew import together
+from benchmarks.figures import histogram, percentile
+from benchmarks.harness import Arm, Comparison, Sample, Scenario
+from benchmarks.meter import Spent, costs
 from benchmarks.scenarios._base import Bench, Entry
-from benchmarks.scenarios._following import (
-    AsyncReader,
-    BareReader,
-    Lane,
-    RedisReader,
-    SyncReader,
-    Writer,
-    as_sample,
+from benchmarks.scenarios._following import PATIENCE, Received, as_sample_of
+from benchmarks.scenarios._ways import (
+    ALWAYS,
+    ASYNC,
+    EQUAL,
+    EVERYSEC,
+    FLOOR,
+    FROM_16,
+    FURTHER,
+    ONE,
+    PUBLISHED,
+    RELAXED,
+    SHAPES,
+    STRICT,
+    Cast,
+    Shape,
+    Stage,
+    Way,
+    compared,
 )
 
-
-class _Way(NamedTuple):
-    """One way from a writer to a reader.
-
-    Attributes:
-        lane: how writers append.
-        reader: the process that follows.
-        note: what it is, for the report.
-        kind, tier, prepare: as an `Arm` has them.
-    """
-
-    lane: Lane
-    reader: WorkFactory
-    note: str
-    kind: Kind = "pgmem"
-    tier: Tier = "strict"
-    prepare: Callable[[], None] | None = None
-
-
-# writers: events a second of all of them, and which ways are taken.
-RATES = {1: 400, 16: 1_700}
-STRICT = ("pgmem", "redis always")
-RELAXED = ("pgmem relaxed", "redis everysec")
-ALONE = ("pgmem async", "bare")  # for one writer only
-ASKED = (
-    Comparison(*STRICT, at_most=1.0),
-    Comparison(*STRICT, at_most=1.2, figure="p99"),
-    Comparison(*RELAXED, at_most=1.3),
-    Comparison(*RELAXED, figure="p99"),
-)
+BUSY, BACKLOG = FROM_16, 12_800
+"""Where the reader is busy, and events meanwhile; the published code keeps 10,000 to 10,100."""
 
 
 @contextlib.contextmanager
 def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """1 writer at 400/s, and 16 at 1,700/s in all, each followed by one reader."""
+    """Each shape paced and saturated, and the backlog."""
     with contextlib.ExitStack() as stack:
-        strict, relaxed = bench.redis("strict"), bench.redis("relaxed")
-        databases = [stack.enter_context(bench.postgres.database()) for _ in range(4)]
-        ways = _ways(databases, strict, relaxed)
-        lanes = {name: way.lane for name, way in ways.items()}
-        readers = {
-            (way.reader, way.lane.url): stack.enter_context(crew(way.reader, 1, way.lane.url))
-            for way in {(way.reader, way.lane.url): way for way in ways.values()}.values()
-        }
+        stage = Stage(bench, stack)
         scenarios = []
-        for size, rate in RATES.items():
-            writers = stack.enter_context(crew(functools.partial(Writer, lanes), size))
-            count = round((1.0 if bench.quick else 2.0) * rate / size)
-            measure = _Measure(writers, readers, size, rate, count)
-            chosen = {name: way for name, way in ways.items() if size == 1 or name not in ALONE}
-            arms = [
-                Arm(
-                    name,
-                    functools.partial(measure, name, way),
-                    way.note,
-                    kind=way.kind,
-                    tier=way.tier,
-                    prepare=way.prepare,
-                )
-                for name, way in chosen.items()
-            ]
-            scenarios.append(_scenario(bench, measure, arms))
+        for shape in SHAPES:
+            scenarios += [_paced(bench, stage, shape), _saturated(bench, stage, shape)]
+            if shape == BUSY and not bench.quick:
+                scenarios.append(_backlog(bench, stage, shape))
+        if bench.quick:
+            bench.leave_out("fanout/backlog", "--quick is too short for so many events")
+            bench.leave_out("fanout, relaxed, to many readers or saturated", "--quick")
         yield scenarios
 
 
-def _ways(databases: Sequence[str], always: Redis, everysec: Redis) -> dict[str, _Way]:
-    strict, followed_async, relaxed, floor = databases
-    blocked = "XADD, one process blocked in XREAD, appendfsync "
-    return {
-        "pgmem": _Way(
-            Lane("pgmem", strict), SyncReader, "events.append, `for event in subscribe()`, strict"
-        ),
-        "redis always": _Way(
-            Lane("redis", always.url),
-            RedisReader,
-            f"{blocked}always",
-            "redis",
-            "strict",
-            always.prepare,
-        ),
-        "pgmem relaxed": _Way(
-            Lane("pgmem", relaxed, "relaxed"),
-            SyncReader,
-            'the same, durability="relaxed"',
-            tier="relaxed",
-        ),
-        "redis everysec": _Way(
-            Lane("redis", everysec.url),
-            RedisReader,
-            f"{blocked}everysec",
-            "redis",
-            "relaxed",
-            everysec.prepare,
-        ),
-        "pgmem async": _Way(
-            Lane("pgmem", followed_async), AsyncReader, "strict, followed by an AsyncMemory"
-        ),
-        "bare": _Way(
-            Lane("bell", floor),
-            BareReader,
-            "psycopg: pgmem's statement, LISTEN, poll(), strict",
-            "floor",
-        ),
-    }
+def _arms(bench: Bench, ways: Sequence[Way], measure: Measure) -> list[Arm]:
+    return [
+        Arm(
+            way.name,
+            functools.partial(measure, way.name),
+            way.note,
+            way.kind,
+            way.tier,
+            bench.redis(way.tier).prepare if way.kind in ("redis", "published") else None,
+        )
+        for way in ways
+    ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Measure:
+class Measure:
     """Runs a round of one way.
 
     Attributes:
-        writers, readers: the processes.
-        size: how many writers.
-        rate: events a second of all of them.
-        count: events of one of them in a round.
+        stage: has the processes.
+        shape: how many.
     """
 
-    writers: Crew
-    readers: Mapping[tuple[WorkFactory, str], Crew]
-    size: int
-    rate: int
+    stage: Stage
+    shape: Shape
+
+    def __call__(self, way: str) -> Sample:
+        cast = self.stage.cast(self.shape)
+        with costs(cast.stores[way]) as spent:
+            received, acknowledged = self.follow(cast, way)
+        return self.sample(received, acknowledged, spent)
+
+    def follow(self, cast: Cast, way: str) -> tuple[list[Received], list[Sequence[int]]]:
+        """Have events written and followed."""
+        raise NotImplementedError
+
+    def sample(
+        self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
+    ) -> Sample:
+        """What that gave."""
+        raise NotImplementedError
+
+
+def _each(spent: Spent, acknowledged: Sequence[Sequence[int]]) -> dict[str, float]:
+    """What each event has cost, all of its deliveries included."""
+    figures = spent.figures(sum(map(len, acknowledged)))
+    del figures["per second"]  # of a time with waiting in it
+    return figures
+
+
+# Paced
+
+
+@dataclass(frozen=True, slots=True)
+class Paced(Measure):
+    """At a steady rate.
+
+    Attributes:
+        count: events of one writer in a round.
+    """
+
     count: int
 
-    def __call__(self, name: str, way: _Way) -> Sample:
-        [received], acknowledged = together(
-            (self.readers[way.reader, way.lane.url], "follow", self.size),
-            (self.writers, f"pace/{name}/{self.count}", self.size / self.rate),
+    def follow(self, cast: Cast, way: str) -> tuple[list[Received], list[Sequence[int]]]:
+        """Have events written and followed."""
+        interval = self.shape.writers / self.shape.rate
+        received, acknowledged = together(
+            (cast.readers, way, self.shape.writers),
+            (cast.writers, f"pace/{way}/{self.count}", interval),
         )
-        return as_sample(received, acknowledged)
+        return received, acknowledged
+
+    def sample(
+        self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
+    ) -> Sample:
+        """How long the events were on their way."""
+        return as_sample_of(received, acknowledged, _each(spent, acknowledged))
 
 
-def _scenario(bench: Bench, measure: _Measure, arms: Sequence[Arm]) -> Scenario:
-    further = (
-        [
-            Comparison("pgmem async", "redis always"),
-            Comparison("bare", "redis always"),
-            Comparison("pgmem", "bare"),
+def _paced(bench: Bench, stage: Stage, shape: Shape) -> Scenario:
+    ways = compared(bench, shape)
+    seconds = 0.3 if bench.quick else 1.2
+    count = max(10, round(seconds * shape.rate / shape.writers))
+    asked = shape.readers == 1
+    comparisons = [
+        Comparison(STRICT.name, ALWAYS.name, at_most=1.0 if asked else None),
+        Comparison(STRICT.name, ALWAYS.name, at_most=1.2 if asked else None, figure="p99"),
+        Comparison(STRICT.name, ALWAYS.name, figure="p99 from due"),
+    ]
+    if RELAXED in ways:
+        comparisons += [
+            Comparison(RELAXED.name, EVERYSEC.name, at_most=1.3 if asked else None),
+            Comparison(RELAXED.name, EVERYSEC.name, figure="p99"),
         ]
-        if measure.size == 1
-        else []
-    )
-    writers = "1 writer" if measure.size == 1 else f"{measure.size} writer processes"
+    if shape == ONE:
+        comparisons += [
+            Comparison(ASYNC.name, ALWAYS.name),
+            Comparison(FLOOR.name, ALWAYS.name),
+            Comparison(STRICT.name, FLOOR.name),
+        ]
     return Scenario(
-        f"fanout/{measure.size}",
-        f"append to delivery in another process, p50: {writers}, {measure.rate:,}/s in all "
-        f"({measure.size * measure.count:,} events a round)",
+        f"fanout/{shape.name}",
+        f"append to delivery in another process, p50: {shape.text}, {shape.rate:,}/s in all "
+        f"({shape.writers * count:,} events a round)",
         "µs",
-        arms,
-        [*ASKED, *further],
-        rounds=bench.counted(15, 3),
+        _arms(bench, (*ways, *FURTHER.get(shape, ())), Paced(stage, shape, count)),
+        comparisons,
+        rounds=bench.counted(shape.rounds, 1),
+        warmup=0,
+    )
+
+
+# Saturated
+
+
+@dataclass(frozen=True, slots=True)
+class Saturated(Measure):
+    """As fast as the writers can.
+
+    Attributes:
+        seconds: for so long.
+    """
+
+    seconds: float
+
+    def follow(self, cast: Cast, way: str) -> tuple[list[Received], list[Sequence[int]]]:
+        """Have events written and followed."""
+        received, acknowledged = together(
+            (cast.readers, way, self.shape.writers), (cast.writers, f"rush/{way}", self.seconds)
+        )
+        return received, acknowledged
+
+    def sample(
+        self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
+    ) -> Sample:
+        """How many events a second every reader got, until the last one had the last one."""
+        faults = sum((found.audit(acknowledged) for found in received), NO_FAULTS)
+        if not all(found.numbers for found in received):
+            return Sample(0.0, faults)
+        first = min(min(found.sent) for found in received)
+        last = max(found.at[-1] for found in received)
+        lags = [latency / 1e6 for found in received for latency in found.latencies()]
+        figures = {
+            "written/s": sum(map(len, acknowledged)) / self.seconds,
+            "worst lag, s": max(lags),
+            "p50 of the lag, s": percentile(lags, 0.5),
+            **_each(spent, acknowledged),
+        }
+        delivered = min(len(set(found.numbers)) for found in received) / (last - first)
+        return Sample(delivered, faults, figures, histogram(lag * 1e9 for lag in lags))
+
+
+def _saturated(bench: Bench, stage: Stage, shape: Shape) -> Scenario:
+    seconds = 0.2 if bench.quick else 1.0
+    ways = (*(EQUAL[:2] if bench.quick else EQUAL), PUBLISHED)
+    pairs = [(STRICT, ALWAYS), (RELAXED, EVERYSEC), (STRICT, PUBLISHED)]
+    return Scenario(
+        f"fanout/{shape.name} saturated",
+        f"events delivered to every reader: {shape.text}, writers as fast as they can "
+        f"({seconds:g} s a round)",
+        "events/s",
+        _arms(bench, ways, Saturated(stage, shape, seconds)),
+        [
+            Comparison(arm.name, base.name, figure=figure)
+            for arm, base in pairs
+            if arm in ways
+            for figure in (None, "worst lag, s")
+        ],
+        rounds=bench.counted(3, 1),
+        warmup=0,
+    )
+
+
+# Backlog
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog(Measure):
+    """All is written before the reader comes."""
+
+    def follow(self, cast: Cast, way: str) -> tuple[list[Received], list[Sequence[int]]]:
+        """Have events written, then followed."""
+        acknowledged = cast.writers.run(f"pace/{way}/{BACKLOG // self.shape.writers}", 0.0)
+        return cast.readers.run(way, self.shape.writers), acknowledged
+
+    def sample(
+        self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
+    ) -> Sample:
+        """How fast the slowest reader caught up, and whether all got all."""
+        faults = sum((found.audit(acknowledged) for found in received), NO_FAULTS)
+        rates = [
+            len(found.numbers) / (found.at[-1] - found.at[0] if found.at else PATIENCE)
+            for found in received
+        ]
+        return Sample(min(rates), faults, _each(spent, acknowledged))
+
+
+def _backlog(bench: Bench, stage: Stage, shape: Shape) -> Scenario:
+    return Scenario(
+        "fanout/backlog",
+        f"events read by one who was busy while {shape.writers} processes wrote {BACKLOG:,}",
+        "events/s",
+        _arms(bench, (RELAXED, EVERYSEC, PUBLISHED), Backlog(stage, shape)),
+        [Comparison(RELAXED.name, EVERYSEC.name)],
+        rounds=bench.counted(2, 1),
+        warmup=0,
     )
 
 
 ENTRIES = (
     Entry(
         "fanout",
-        "append to delivery in another process, beside XADD to a blocked XREAD",
+        "append to delivery in other processes, beside XADD to a blocked XREAD: 1 and 16 writers, "
+        "1 to 16 readers, paced and saturated",
         fanout,
-        (340, 60),
+        (290, 35),
     ),
 )

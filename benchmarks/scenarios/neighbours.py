@@ -1,0 +1,445 @@
+"""What a writer and a reader lose when others are busy on the same server.
+
+One process appends at a slow, steady rate, one follows; beside them stands a neighbour, made anew
+for each round so that the rounds without it are without it. Each arm is compared with the one that
+is alone. The pace is slow because a bell wakes all listeners of a database, whatever they follow:
+100 of them on two processors would be saturated by what one writer can do, and so nothing but that
+would be measured.
+
+The transaction that has appended holds up every reader until it ends, for its events come first:
+that is the order of the log, and shown, not judged. It must not hold up writers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.arms import right
+from benchmarks.crew import START_DELAY, Crew, WorkFactory, crew, together
+from benchmarks.figures import histogram, percentile
+from benchmarks.harness import Arm, Comparison, Sample, Scenario, of_times
+from benchmarks.meter import Store, costs
+from benchmarks.redis_server import Redis
+from benchmarks.scenarios._base import (
+    AGENT,
+    STREAM,
+    TYPE,
+    Bench,
+    Entry,
+    bare,
+    encoded,
+    payload,
+)
+from benchmarks.scenarios._following import (
+    NUMBERS,
+    PATIENCE,
+    Lane,
+    Received,
+    SyncReader,
+    appender,
+    pace,
+    stamped,
+)
+from benchmarks.scenarios._following_redis import RedisReader
+from benchmarks.scenarios._ways import Reader
+from benchmarks.servers import ServerError, binary
+from pgmem import Event, Memory
+
+RATE = 40
+WARM = 4
+"""The first events of a round are not timed."""
+PROCESSES, EACH = 4, 25
+IDLE = PROCESSES * EACH
+HELD = 0.3
+"""Seconds that the transaction that has appended stays open behind the last event."""
+DELIVERY = "delivery p50"
+
+
+@dataclass(slots=True)
+class Presence:
+    """What a neighbour has to say when it is gone.
+
+    Attributes:
+        appended: numbers of events of its own.
+        ended: when it ended, if that matters.
+    """
+
+    appended: list[int] = field(default_factory=list)
+    ended: float | None = None
+
+
+Neighbour = Callable[[], AbstractContextManager[Presence]]
+
+
+class Writer:
+    """The writer's process, which times its appends; an order names the lane.
+
+    Args:
+        lanes: the ways to append, by name.
+        number, url: as a `WorkFactory` has them.
+    """
+
+    def __init__(self, lanes: Mapping[str, Lane], number: int, url: str) -> None:
+        self._stack = contextlib.ExitStack()
+        self._appends = {
+            name: self._stack.enter_context(appender(lane)) for name, lane in lanes.items()
+        }
+        self._next = 0
+
+    def go(self, order: str, start: float, argument: float) -> tuple[range, list[int]]:
+        """Append so many events; tells their numbers, and what each took, in nanoseconds."""
+        append, times = self._appends[order], []
+        numbers = range(self._next, self._next + int(argument))
+        self._next = numbers.stop
+
+        def timed(event: dict[str, object]) -> None:
+            begun = time.perf_counter_ns()
+            append(event)
+            times.append(time.perf_counter_ns() - begun)
+
+        pace(timed, numbers, start, 1 / RATE)
+        return numbers, times
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._stack.close()
+
+
+class Sleepers:
+    """One process with 25 who follow what nobody writes; the orders are "come" and "go".
+
+    Args:
+        key: of a stream in Redis; "" for pgmem.
+        number, url: as a `WorkFactory` has them.
+    """
+
+    def __init__(self, key: str, number: int, url: str) -> None:
+        self._key = key
+        self._url = url
+        self._stack = contextlib.ExitStack()
+        self._over = threading.Event()
+
+    def go(self, order: str, start: float, argument: float) -> None:
+        """Have them come or go."""
+        if order == "come":
+            self._over.clear()
+            for _ in range(EACH):
+                self._stack.enter_context(self._blocked() if self._key else self._subscribed())
+        else:
+            self.close()
+
+    @contextlib.contextmanager
+    def _subscribed(self) -> Iterator[None]:
+        with (
+            Memory(self._url, pool=1) as memory,
+            memory.events.subscribe("idle", after="now") as events,
+            _thread(functools.partial(list, events), events.stop),
+        ):
+            yield
+
+    @contextlib.contextmanager
+    def _blocked(self) -> Iterator[None]:
+        def wait() -> None:
+            with contextlib.closing(right.connect(self._url)) as client:
+                while not self._over.is_set():
+                    # As often as an idle Memory looks.
+                    client.xread({self._key: "0"}, block=1_000)
+
+        with _thread(wait, self._over.set):
+            yield
+
+    def close(self) -> None:
+        """Have them go, all at once."""
+        self._over.set()
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def _thread(run: Callable[[], object], stop: Callable[[], object]) -> Iterator[None]:
+    """Something that runs beside the block until it is told to stop."""
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop()
+        thread.join(PATIENCE)
+
+
+# Neighbours
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[Presence]:
+    """Alone."""
+    yield Presence()
+
+
+@contextlib.contextmanager
+def idle(sleepers: Crew) -> Iterator[Presence]:
+    """Those who follow something else."""
+    sleepers.run("come")
+    try:
+        yield Presence()
+    finally:
+        sleepers.run("go")
+
+
+@contextlib.contextmanager
+def open_transaction(url: str) -> Iterator[Presence]:
+    """A transaction with a snapshot and an identity, which has written nothing in pgmem."""
+    with bare(url) as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT pg_current_xact_id(), (SELECT max(position) FROM pgmem.events)")
+        yield Presence()
+        connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def open_append(url: str, numbers: Iterator[int], seconds: float) -> Iterator[Presence]:
+    """A transaction that has appended, and stays open for so long."""
+    found = Presence([next(numbers)])
+    begun, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with Memory(url, pool=1) as memory, memory.transaction() as tx:
+            event = stamped(found.appended[0], time.monotonic(), last=False)
+            tx.events.append(STREAM, Event(type=TYPE, payload=event, agent_id=AGENT))
+            begun.set()
+            over.wait(seconds)
+            found.ended = time.monotonic()
+
+    with _thread(hold, over.set):
+        if not begun.wait(PATIENCE):
+            raise ServerError("the transaction that is to stay open did not begin")
+        yield found
+
+
+@contextlib.contextmanager
+def dump(program: Path, url: str) -> Iterator[Presence]:
+    """A pg_dump of the database, one after the other."""
+    over = threading.Event()
+    command = [str(program), "--dbname", url, "--file", "/dev/null"]
+
+    def repeat() -> None:
+        while not over.is_set():
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+                while process.poll() is None:
+                    if over.wait(0.01):
+                        process.terminate()
+
+    with _thread(repeat, over.set):
+        yield Presence()
+
+
+def dump_error(program: Path, url: str) -> str:
+    """Why this pg_dump cannot dump that server; "" if it can."""
+    done = subprocess.run(
+        [program, "--dbname", url, "--file", "/dev/null", "--schema-only"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return " ".join(done.stderr.split()) or "it failed" if done.returncode else ""
+
+
+@contextlib.contextmanager
+def saving(server: Redis) -> Iterator[Presence]:
+    """A BGSAVE, one after the other."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        with contextlib.closing(server.client()) as client:
+            while not over.wait(0.01):
+                if not client.info("persistence")["rdb_bgsave_in_progress"]:
+                    client.bgsave()
+
+    with _thread(repeat, over.set):
+        yield Presence()
+
+
+# The scenario
+
+
+@contextlib.contextmanager
+def neighbours(bench: Bench) -> Iterator[Sequence[Scenario]]:
+    """A writer and a reader, alone and with each neighbour, on either server."""
+    count = 16 if bench.quick else 60
+    ballast = 20_000 if bench.quick else 100_000
+    redis = bench.redis("strict")
+    key, elsewhere = redis.key("neighbours"), redis.key("neighbours-idle")
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(bench.postgres.database())
+        fill(url, redis, redis.key("neighbours-ballast"), ballast)
+        lanes = {"pgmem": Lane("pgmem", url), "redis": Lane("redis", redis.url, key=key)}
+        followers: dict[str, tuple[WorkFactory, str]] = {
+            "pgmem": (SyncReader, url),
+            "redis": (functools.partial(RedisReader, key=key), redis.url),
+        }
+        writer = stack.enter_context(crew(functools.partial(Writer, lanes), 1))
+        reader = stack.enter_context(crew(functools.partial(Reader, followers), 1))
+        subscribed, blocked = (
+            stack.enter_context(crew(functools.partial(Sleepers, name), PROCESSES, at))
+            for name, at in (("", url), (elsewhere, redis.url))
+        )
+        numbers = itertools.count(NUMBERS)
+        duration = START_DELAY + count / RATE + HELD
+        beside: dict[str, tuple[str, Neighbour]] = {
+            "pgmem": ("events.append, `for event in subscribe()`, strict", nobody),
+            f"pgmem, {IDLE} listeners": (
+                f"and {IDLE} other memories, subscribed to another stream",
+                functools.partial(idle, subscribed),
+            ),
+            "pgmem, open transaction": (
+                "and a transaction that stays open, and has written nothing in pgmem",
+                functools.partial(open_transaction, url),
+            ),
+            "pgmem, open append": (
+                "and a transaction that stays open, and has appended: readers wait for it",
+                functools.partial(open_append, url, numbers, duration),
+            ),
+            **_dumping(bench, url),
+            "redis": ("XADD, a reader blocked in XREAD, appendfsync always", nobody),
+            f"redis, {IDLE} blocked": (
+                f"and {IDLE} other clients blocked in XREAD of another stream",
+                functools.partial(idle, blocked),
+            ),
+            **_saving(bench, redis),
+        }
+        stores: dict[str, Store] = {"pgmem": bench.postgres, "redis": redis}
+        arms = []
+        for name, (note, neighbour) in beside.items():
+            lane = name.partition(",")[0]
+            measure = _Measure(writer, reader, lane, stores[lane], neighbour, count)
+            ours = lane == "pgmem"
+            arms.append(
+                Arm(
+                    name,
+                    measure,
+                    note,
+                    "pgmem" if ours else "redis",
+                    "strict",
+                    None if ours else redis.prepare,
+                )
+            )
+        yield [
+            Scenario(
+                "neighbours",
+                f"append by one process at {RATE}/s, followed by one, beside {ballast:,} events, "
+                f"p50 ({count} events a round)",
+                "µs",
+                arms,
+                _comparisons(list(beside)),
+                rounds=bench.counted(4, 1),
+                warmup=0 if bench.quick else 1,
+            )
+        ]
+
+
+def _dumping(bench: Bench, url: str) -> dict[str, tuple[str, Neighbour]]:
+    program = binary("pg_dump")
+    error = "there is no pg_dump" if program is None else dump_error(program, url)
+    if program is None or error:
+        bench.leave_out("neighbours, pg_dump", error)
+        return {}
+    return {"pgmem, pg_dump": ("and a running pg_dump", functools.partial(dump, program, url))}
+
+
+def _saving(bench: Bench, redis: Redis) -> dict[str, tuple[str, Neighbour]]:
+    if redis.pid is None:
+        bench.leave_out("neighbours, BGSAVE", "it would overwrite the dump of your own Redis")
+        return {}
+    return {"redis, BGSAVE": ("and a running BGSAVE", functools.partial(saving, redis))}
+
+
+def _comparisons(arms: Sequence[str]) -> list[Comparison]:
+    # DESIGN.md, section 5: an unrelated long transaction costs nothing, and writers never wait.
+    free = {
+        ("pgmem, open transaction", None): 1.1,
+        ("pgmem, open transaction", DELIVERY): 1.1,
+        ("pgmem, open append", None): 1.1,
+    }
+    found = [
+        Comparison(arm, arm.partition(",")[0], at_most=free.get((arm, figure)), figure=figure)
+        for arm in arms
+        if "," in arm
+        for figure in (None, DELIVERY)
+        if (arm, figure) != ("pgmem, open append", DELIVERY)
+    ]
+    for arm, base in (
+        ("pgmem", "redis"),
+        (f"pgmem, {IDLE} listeners", f"redis, {IDLE} blocked"),
+    ):
+        found += [Comparison(arm, base, figure=figure) for figure in (None, DELIVERY)]
+    return found
+
+
+def fill(url: str, redis: Redis, key: str, count: int) -> None:
+    """Put so many events into either server: something to dump, and to save."""
+    with Memory(url, pool=1) as memory, contextlib.closing(redis.client()) as client:
+        for first in range(0, count, 1_000):
+            numbers = range(first, first + 1_000)
+            memory.events.append(
+                "ballast", [Event(type=TYPE, payload=payload(n), agent_id=AGENT) for n in numbers]
+            )
+            with client.pipeline(transaction=False) as pipe:
+                for number in numbers:
+                    pipe.xadd(key, {"type": TYPE, "payload": encoded(number), "agent_id": AGENT})
+                pipe.execute()
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """Runs a round with a neighbour."""
+
+    writer: Crew
+    reader: Crew
+    lane: str
+    store: Store
+    neighbour: Neighbour
+    count: int
+
+    def __call__(self) -> Sample:
+        with self.neighbour() as presence, costs(self.store, sizes=False) as spent:
+            [received], [(numbers, times)] = together(
+                (self.reader, self.lane, 1), (self.writer, self.lane, self.count)
+            )
+        faults = received.audit([numbers, presence.appended])
+        figures = spent.figures(self.count)
+        del figures["per second"]
+        figures |= _delivered(received, presence)
+        return of_times(histogram(times[WARM:]), faults, figures)
+
+
+def _delivered(received: Received, presence: Presence) -> dict[str, float]:
+    """How long events were on their way, in microseconds."""
+    latencies = [
+        latency
+        for number, latency in zip(received.numbers, received.latencies(), strict=True)
+        if number not in presence.appended
+    ][WARM:]
+    if not latencies:
+        return {DELIVERY: PATIENCE * 1e6}
+    figures = {DELIVERY: percentile(latencies, 0.5), "delivery p99": percentile(latencies, 0.99)}
+    if presence.ended is not None:
+        figures["delivered after its end, µs"] = (max(received.at) - presence.ended) * 1e6
+    return figures
+
+
+ENTRIES = (
+    Entry(
+        "neighbours",
+        "append and delivery beside idle listeners, open transactions, pg_dump and BGSAVE",
+        neighbours,
+        (85, 20),
+    ),
+)
