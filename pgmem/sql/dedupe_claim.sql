@@ -1,8 +1,10 @@
 -- Claim a piece of work: the key is new, its claim has run out, its result has expired, or the
--- claim is this very call's own (sent again after a lost connection).
+-- claim is this very call's own (sent again after a lost connection). What is seen to be done is
+-- not written to: a conflict would lock its row, and the commit would wait for the disk.
 WITH mark AS (
     INSERT INTO {schema}.dedupe AS held (kind, key, owner, lease_until)
-    VALUES ('work', %(key)s, %(owner)s, clock_timestamp() + make_interval(secs => %(lease)s))
+    SELECT 'work', %(key)s, %(owner)s, clock_timestamp() + make_interval(secs => %(lease)s)
+    WHERE {include dedupe_not_done}
     ON CONFLICT (kind, key) DO UPDATE
         SET token = nextval({tokens}), owner = excluded.owner,
             lease_until = excluded.lease_until, completed_at = NULL, result = NULL,

@@ -1,9 +1,11 @@
 -- Mark work as done inside the transaction that does it. A second caller waits here until the
--- first one's transaction has ended.
+-- first one's transaction has ended. What is seen to be done is not written to: a conflict would
+-- lock its row, and the commit would wait for the disk.
 WITH mark AS (
     INSERT INTO {schema}.dedupe AS held (kind, key, completed_at, expires_at)
-    VALUES ('work', %(key)s, clock_timestamp(),
-            clock_timestamp() + make_interval(secs => %(ttl)s))
+    SELECT 'work', %(key)s, clock_timestamp(),
+           clock_timestamp() + make_interval(secs => %(ttl)s)
+    WHERE {include dedupe_not_done}
     ON CONFLICT (kind, key) DO UPDATE
         SET token = nextval({tokens}), owner = NULL, lease_until = NULL, result = NULL,
             completed_at = excluded.completed_at, created_at = clock_timestamp(),

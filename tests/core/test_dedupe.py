@@ -79,6 +79,17 @@ async def test_result_without_end_has_none(both, database_url):
     assert end == [(None,)]
 
 
+async def test_work_that_is_done_is_not_written_to_again(both, database_url):
+    """Else each repeated call would lock the mark's row, and its commit wait for the disk."""
+    await both.dedupe.run_once("k", lambda: 1)
+    before = sql(database_url, "SELECT xmin, xmax FROM pgmem.dedupe")
+    assert (await both.dedupe.run_once("k", lambda: 2)).status == "skipped"
+    assert (await both.dedupe.claim("k")).result == 1
+    async with both.transaction() as tx:
+        assert await tx.dedupe.run_once("k", lambda: 2) == Outcome("skipped", 1)
+    assert sql(database_url, "SELECT xmin, xmax FROM pgmem.dedupe") == before
+
+
 async def test_second_claim_is_refused_while_the_lease_runs(both):
     claim = await both.dedupe.claim("k", lease=60)
     assert claim.acquired
