@@ -9,9 +9,10 @@ This module does not know what the names and values are for.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # In JSON text, NUL is always written as this escape; an even number of backslashes before it
 # means that they are escaped themselves and the text merely looks like one.
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
@@ -57,6 +58,18 @@ def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
     if "\0" in name:
         raise InvalidName(f"{what} {name!r} holds a NUL character, which PostgreSQL cannot store")
     return name
+
+
+def check_names(names: Collection[str], what: str) -> None:
+    """Check several names, of which most are the same.
+
+    Raises:
+        InvalidName: as `check_name`.
+    """
+    with contextlib.suppress(TypeError):  # what cannot be in a set is no str either
+        names = set(names)
+    for name in names:
+        check_name(name, what)
 
 
 def check_prefix(prefix: str, what: str) -> str:
@@ -119,6 +132,31 @@ def encode(value: Any, what: str, *, limit: int) -> str:
         InvalidValue: it would not come back exactly as it is.
         ValueTooLarge: its text has more than `limit` bytes.
     """
+    return _encoded(value, what, limit).decode()
+
+
+def encode_all(values: Sequence[Any], what: str, *, limit: int) -> list[bytes]:
+    """Encode several values, each as `encode` does, in UTF-8: they are checked in one go.
+
+    Raises:
+        InvalidValue, ValueTooLarge: as `encode`, for the first that is wrong.
+    """
+    try:
+        texts = [orjson.dumps(value) for value in values]
+        joined = b"[%b]" % b",".join(texts)
+        exact = (
+            max(map(len, texts), default=0) <= limit
+            and b"\\u0000" not in joined
+            and orjson.loads(joined) == values
+        )
+    except (TypeError, ValueError, RecursionError):
+        exact = False
+    # If not, one by one: a model is no value yet, an escaped backslash no NUL, and somebody must
+    # be told which one is wrong.
+    return texts if exact else [_encoded(value, what, limit) for value in values]
+
+
+def _encoded(value: Any, what: str, limit: int) -> bytes:
     if type(value) is not dict and isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     try:
@@ -135,10 +173,9 @@ def encode(value: Any, what: str, *, limit: int) -> str:
             size=len(data),
             limit=limit,
         )
-    text = data.decode()
-    if "\\u0000" in text and _NUL.search(text):
+    if b"\\u0000" in data and _NUL.search(data):
         raise InvalidValue(f"{what}: {_culprit(value) or 'it holds a NUL character'}")
-    return text
+    return data
 
 
 def encode_object(value: Mapping[str, Any], what: str, *, limit: int) -> str:
@@ -147,9 +184,18 @@ def encode_object(value: Mapping[str, Any], what: str, *, limit: int) -> str:
     Raises:
         InvalidValue: it is no mapping, or as `encode`.
     """
+    return encode(check_object(value, what), what, limit=limit)
+
+
+def check_object(value: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """Check that a value is a JSON object.
+
+    Raises:
+        InvalidValue: it is no dict.
+    """
     if not isinstance(value, dict):
         raise InvalidValue(f"{what} must be a dict, got {type(value).__name__}")
-    return encode(value, what, limit=limit)
+    return value
 
 
 def decode(text: str | None) -> Any:
