@@ -115,22 +115,16 @@ def encode_event(event: Event, codec: Codec) -> EncodedEvent:
 
 
 class Batch(NamedTuple):
-    """Several events, checked and encoded: a list for each column, in UTF-8."""
+    """Several events, checked and encoded: a list for each column."""
 
-    types: list[bytes]
-    payloads: list[bytes]
-    agents: list[bytes | None]
-    metadata: list[bytes | None]
+    types: list[str]
+    payloads: list[str]
+    agents: list[str | None]
+    metadata: list[str | None]
 
     def first(self) -> EncodedEvent:
         """The first event."""
-        agent_id, metadata = self.agents[0], self.metadata[0]
-        return EncodedEvent(
-            self.types[0].decode(),
-            self.payloads[0].decode(),
-            None if agent_id is None else agent_id.decode(),
-            None if metadata is None else metadata.decode(),
-        )
+        return EncodedEvent(self.types[0], self.payloads[0], self.agents[0], self.metadata[0])
 
     def params(self) -> dict[str, Any]:
         """The parameters of the statement piece `event_batch`.
@@ -162,9 +156,9 @@ def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
     ]
     texts = iter(encode_all(objects, "metadata", limit=codec.max_bytes))
     return Batch(
-        [name.encode() for name in types],
+        types,
         encode_all(payloads, "payload", limit=codec.max_bytes),
-        [None if agent_id is None else agent_id.encode() for agent_id in agents],
+        agents,
         [None if event.metadata is None else next(texts) for event in events],
     )
 
@@ -176,8 +170,7 @@ def _fingerprint(stream: str, batch: Batch) -> bytes:
     metadata: a retry may come from another agent and carry another trace id.
     """
     payloads = map(orjson.loads, batch.payloads)
-    types = [name.decode() for name in batch.types]
-    content = [stream, [list(event) for event in zip(types, payloads, strict=True)]]
+    content = [stream, [list(event) for event in zip(batch.types, payloads, strict=True)]]
     data = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(data, digest_size=16).digest()
 

@@ -20,13 +20,13 @@ _NULL = _LENGTH.pack(-1)
 
 
 class Column:
-    """One column of a batch: a text in UTF-8 for each row, or None for NULL."""
+    """One column of a batch: a text for each row, or None for NULL."""
 
     __slots__ = ("cells",)
 
     element: ClassVar[str]
 
-    def __init__(self, cells: Sequence[bytes | None]) -> None:
+    def __init__(self, cells: Sequence[str | None]) -> None:
         self.cells = cells
 
 
@@ -44,17 +44,20 @@ class JsonColumn(Column):
     element = "json"
 
 
-def _packed(cell: bytes | None) -> bytes:
-    return _NULL if cell is None else _LENGTH.pack(len(cell)) + cell
+def _packed(cell: str | None, encoding: str) -> bytes:
+    if cell is None:
+        return _NULL
+    data = cell.encode(encoding)
+    return _LENGTH.pack(len(data)) + data
 
 
-def _few(cells: Sequence[bytes | None]) -> list[bytes]:
-    known = {cell: _packed(cell) for cell in set(cells)}
+def _few(cells: Sequence[str | None], encoding: str) -> list[bytes]:
+    known = {cell: _packed(cell, encoding) for cell in set(cells)}
     return [known[cell] for cell in cells]
 
 
-def _many(cells: Sequence[bytes | None]) -> list[bytes]:
-    return [_packed(cell) for cell in cells]
+def _many(cells: Sequence[str | None], encoding: str) -> list[bytes]:
+    return [_packed(cell, encoding) for cell in cells]
 
 
 class _ColumnDumper(adapt.Dumper):
@@ -68,16 +71,14 @@ class _ColumnDumper(adapt.Dumper):
         info = postgres.types[self.column.element]
         self.oid, self._element = info.array_oid, info.oid
         self._pack = _few if self.column is NameColumn else _many
+        # A connection of the user's own may have any encoding.
         encoding = self.connection.info.encoding if self.connection else "utf-8"
-        self._encoding = None if encoding in ("utf-8", "ascii") else encoding
+        self._encoding = "utf-8" if encoding == "ascii" else encoding
 
     def dump(self, obj: Column) -> bytes:
         cells = obj.cells
-        if self._encoding is not None:  # a connection of the user's own may have any
-            to = self._encoding
-            cells = [None if cell is None else cell.decode().encode(to) for cell in cells]
         header = _HEADER.pack(1, None in cells, self._element, len(cells), 1)
-        return b"".join([header, *self._pack(cells)])
+        return b"".join([header, *self._pack(cells, self._encoding)])
 
 
 class _NameDumper(_ColumnDumper):
