@@ -145,6 +145,9 @@ def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
     Raises:
         InvalidName, InvalidValue, ValueTooLarge: what is wrong with one of them.
     """
+    if len(events) == 1:  # every append with a key or an expected version
+        one = encode_event(events[0], codec)
+        return Batch([one.type], [one.payload], [one.agent_id], [one.metadata])
     payloads = [_payload(event) for event in events]
     types = [event.type for event in events]
     check_names(types, "event type")
