@@ -31,6 +31,7 @@ from pgmem.names import SCHEMA_REVISION
 from pgmem.ops import Again, Op, Row
 from pgmem.ops.faults import translate
 from pgmem.ops.page import read_history, rewritten_error
+from pgmem.sql.arrays import has_columns, register
 from pgmem.url import redacted
 
 log = logging.getLogger("pgmem")
@@ -54,6 +55,8 @@ async def fetch(
 ) -> Sequence[Row]:
     """Run one statement on any connection and fetch its rows, whatever row factory it has."""
     cursor = connection.cursor(row_factory=tuple_row)
+    if has_columns(params):
+        register(cursor.adapters)  # of this cursor alone: the connection may be the user's
     await cursor.execute(query, params)
     return await cursor.fetchall()
 

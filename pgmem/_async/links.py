@@ -29,6 +29,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 from pgmem._compat import Lock
 from pgmem.errors import NotOpen, Unavailable
 from pgmem.ops import Row
+from pgmem.sql.arrays import register
 
 R = TypeVar("R")
 
@@ -85,6 +86,7 @@ class AsyncLink(psycopg.AsyncConnection[TupleRow]):
     def prepare_for_use(self) -> None:
         """Set up what every statement would otherwise make anew."""
         self.add_notice_handler(self._notice)
+        register(self.adapters)
         self._kept = self.cursor(row_factory=tuple_row)
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)

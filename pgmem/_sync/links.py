@@ -30,6 +30,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequest
 from pgmem._compat import Lock
 from pgmem.errors import NotOpen, Unavailable
 from pgmem.ops import Row
+from pgmem.sql.arrays import register
 
 R = TypeVar("R")
 
@@ -86,6 +87,7 @@ class Link(psycopg.Connection[TupleRow]):
     def prepare_for_use(self) -> None:
         """Set up what every statement would otherwise make anew."""
         self.add_notice_handler(self._notice)
+        register(self.adapters)
         self._kept = self.cursor(row_factory=tuple_row)
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)

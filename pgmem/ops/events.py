@@ -23,13 +23,17 @@ from pgmem.ops.values import (
     DEFAULT_MAX_BYTES,
     check_count,
     check_name,
+    check_names,
+    check_object,
     decode,
     decoder,
     encode,
+    encode_all,
     encode_object,
     typed_event,
 )
 from pgmem.sql import INLINE
+from pgmem.sql.arrays import JsonColumn, NameColumn
 
 MAX_BATCH = 10_000
 
@@ -81,18 +85,24 @@ def check_stream(stream: str) -> str:
     return stream
 
 
+def _payload(event: Event) -> Any:
+    # The exact class first: pydantic makes isinstance() slow.
+    if type(event) is Event:
+        return event.payload
+    if not isinstance(event, Event):
+        raise InvalidOption(f"expected a pgmem.Event, got {type(event).__name__}")
+    if event.payload_fields:
+        return event.model_dump(mode="json", include=set(event.payload_fields))
+    return event.payload
+
+
 def encode_event(event: Event, codec: Codec) -> EncodedEvent:
     """Check and encode an event.
 
     Raises:
         InvalidName, InvalidValue, ValueTooLarge: what is wrong with it.
     """
-    # The exact class first: pydantic makes isinstance() slow.
-    if type(event) is not Event and not isinstance(event, Event):
-        raise InvalidOption(f"expected a pgmem.Event, got {type(event).__name__}")
-    payload = event.payload
-    if event.payload_fields:
-        payload = event.model_dump(mode="json", include=set(event.payload_fields))
+    payload = _payload(event)
     agent_id = codec.agent_id if event.agent_id is None else check_name(event.agent_id, "agent_id")
     return EncodedEvent(
         check_name(event.type, "event type"),
@@ -104,27 +114,66 @@ def encode_event(event: Event, codec: Codec) -> EncodedEvent:
     )
 
 
-def _batch(events: Sequence[EncodedEvent]) -> dict[str, Any]:
-    """Several events as parameters: a binary array for each column, for the server to unnest.
+class Batch(NamedTuple):
+    """Several events, checked and encoded: a list for each column."""
 
-    A column that is empty throughout travels as NULL.
+    types: list[str]
+    payloads: list[str]
+    agents: list[str | None]
+    metadata: list[str | None]
+
+    def first(self) -> EncodedEvent:
+        """The first event."""
+        return EncodedEvent(self.types[0], self.payloads[0], self.agents[0], self.metadata[0])
+
+    def params(self) -> dict[str, Any]:
+        """The parameters of the statement piece `event_batch`.
+
+        A column that is empty throughout travels as NULL.
+        """
+        return {
+            "types": NameColumn(self.types),
+            "payloads": JsonColumn(self.payloads),
+            "agents": NameColumn(self.agents) if any(self.agents) else None,
+            "metadata": JsonColumn(self.metadata) if any(self.metadata) else None,
+        }
+
+
+def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
+    """Check and encode several events: as `encode_event` each, but what they share is done once.
+
+    Raises:
+        InvalidName, InvalidValue, ValueTooLarge: what is wrong with one of them.
     """
-    types, payloads, agents, metadata = (list(column) for column in zip(*events, strict=True))
-    return {
-        "types": types,
-        "payloads": payloads,
-        "agents": agents if any(agents) else None,
-        "metadata": metadata if any(metadata) else None,
-    }
+    if len(events) == 1:  # every append with a key or an expected version
+        one = encode_event(events[0], codec)
+        return Batch([one.type], [one.payload], [one.agent_id], [one.metadata])
+    payloads = [_payload(event) for event in events]
+    types = [event.type for event in events]
+    check_names(types, "event type")
+    given = [event.agent_id for event in events]
+    check_names([agent_id for agent_id in given if agent_id is not None], "agent_id")
+    agents = [codec.agent_id if agent_id is None else agent_id for agent_id in given]
+    objects = [
+        check_object(event.metadata, "metadata") for event in events if event.metadata is not None
+    ]
+    texts = iter(encode_all(objects, "metadata", limit=codec.max_bytes))
+    return Batch(
+        types,
+        encode_all(payloads, "payload", limit=codec.max_bytes),
+        agents,
+        [None if event.metadata is None else next(texts) for event in events],
+    )
 
 
-def _fingerprint(stream: str, events: Sequence[EncodedEvent]) -> bytes:
+def _fingerprint(stream: str, batch: Batch) -> bytes:
     """What must be the same when an idempotency key is used again.
 
     Stream, types and payloads, whatever the order of their keys. Not who asks, and not the
     metadata: a retry may come from another agent and carry another trace id.
     """
-    content = [stream, [[event.type, orjson.loads(event.payload)] for event in events]]
+    payloads = map(orjson.loads, batch.payloads)
+    content = [stream, [list(event) for event in zip(batch.types, payloads, strict=True)]]
     data = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(data, digest_size=16).digest()
 
@@ -144,13 +193,13 @@ def append(stream: str, event: Event, codec: Codec) -> Op[Appended]:
         lambda rows: Appended(rows[0][0]),
         f"append to {stream!r}",
         Again.HARMFUL,
-        _letter(stream, (encoded,)),
+        _INLINE if fits_letter(stream, encoded) else (),
     )
 
 
-def _letter(stream: str, events: Sequence[EncodedEvent]) -> tuple[tuple[str, str], ...]:
+def _letter(stream: str, batch: Batch) -> tuple[tuple[str, str], ...]:
     """Whether the event rides on the bell: one event that is small enough."""
-    return _INLINE if len(events) == 1 and fits_letter(stream, events[0]) else ()
+    return _INLINE if len(batch.types) == 1 and fits_letter(stream, batch.first()) else ()
 
 
 def fits_letter(stream: str, event: EncodedEvent, value: str = "") -> bool:
@@ -179,12 +228,12 @@ def append_many(
     if not events:
         raise InvalidOption("append needs at least one event, got an empty sequence")
     check_count(len(events), "number of events in one append", minimum=1, maximum=MAX_BATCH)
-    encoded = [encode_event(event, codec) for event in events]
+    batch = encode_events(events, codec)
     if expected_version is not None:
         check_count(expected_version, "expected_version", minimum=0)
     if idempotency_key is not None:
-        return _append_once(stream, encoded, expected_version, idempotency_key, ttl)
-    params = {"stream": stream, "expected_version": expected_version, **_batch(encoded)}
+        return _append_once(stream, batch, expected_version, idempotency_key, ttl)
+    params = {"stream": stream, "expected_version": expected_version, **batch.params()}
     if expected_version is not None:
         return Op(
             "event_append_versioned",
@@ -192,12 +241,12 @@ def append_many(
             _parse_versioned(stream, expected_version),
             f"append to {stream!r} expecting version {expected_version}",
             Again.GUARDED,
-            _letter(stream, encoded),
+            _letter(stream, batch),
         )
     return Op(
         "event_append_many",
         params,
-        lambda rows: [Appended(position) for position in rows[0][0]],
+        lambda rows: _receipts(sorted(rows[0][0]), None),
         f"append {len(events)} events to {stream!r}",
         Again.HARMFUL,
     )
@@ -215,10 +264,11 @@ def _version_conflict(stream: str, expected: int, actual: int) -> VersionConflic
 def _receipts(
     positions: Sequence[int], expected_version: int | None, *, duplicate: bool = False
 ) -> list[Appended]:
+    new = tuple.__new__  # what Appended._make does, without its check
     if expected_version is None:
-        return [Appended(position, None, duplicate) for position in positions]
+        return [new(Appended, (position, None, duplicate)) for position in positions]
     return [
-        Appended(position, expected_version + n, duplicate)
+        new(Appended, (position, expected_version + n, duplicate))
         for n, position in enumerate(positions, start=1)
     ]
 
@@ -237,12 +287,12 @@ def _parse_versioned(stream: str, expected: int) -> Callable[[Sequence[Row]], li
 
 def _append_once(
     stream: str,
-    events: Sequence[EncodedEvent],
+    batch: Batch,
     expected_version: int | None,
     key: str,
     ttl: float | None,
 ) -> Op[list[Appended]]:
-    fingerprint = _fingerprint(stream, events)
+    fingerprint = _fingerprint(stream, batch)
 
     def parse(rows: Sequence[Row]) -> list[Appended]:
         positions, version, found, stored = rows[0][:4]
@@ -268,12 +318,12 @@ def _append_once(
             "key": check_name(key, "idempotency_key"),
             "fingerprint": fingerprint,
             "ttl": ttl,
-            **_batch(events),
+            **batch.params(),
         },
         parse,
         f"append to {stream!r} under the idempotency key {key!r}",
         Again.HARMLESS,
-        _letter(stream, events),
+        _letter(stream, batch),
     )
 
 

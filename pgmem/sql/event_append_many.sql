@@ -1,10 +1,10 @@
 -- Append several events, in their order.
 WITH event AS (
     INSERT INTO {schema}.events (stream, type, payload, agent_id, metadata)
-    SELECT %(stream)s, batch.type, batch.payload::json, batch.agent_id, batch.metadata::json
+    SELECT %(stream)s, batch.type, batch.payload, batch.agent_id, batch.metadata
     FROM {include event_batch}
     ORDER BY batch.n
     RETURNING position
 ),
-done AS (SELECT array_agg(position ORDER BY position) AS positions FROM event)
+done AS (SELECT array_agg(position) AS positions FROM event)
 SELECT positions, {commit}, {bell} FROM done

@@ -13,7 +13,7 @@ head AS (
       AND stream = %(stream)s AND stream_version IS NOT NULL AND state_key IS NULL
 ),
 batch AS MATERIALIZED (
-    SELECT type, payload::json, agent_id, metadata::json, n FROM {include event_batch}
+    SELECT type, payload, agent_id, metadata, n FROM {include event_batch}
 ),
 mark AS (
     INSERT INTO {schema}.dedupe AS mark

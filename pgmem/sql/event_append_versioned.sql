@@ -6,7 +6,7 @@ WITH head AS (
     WHERE stream = %(stream)s AND stream_version IS NOT NULL AND state_key IS NULL
 ),
 batch AS MATERIALIZED (
-    SELECT type, payload::json, agent_id, metadata::json, n FROM {include event_batch}
+    SELECT type, payload, agent_id, metadata, n FROM {include event_batch}
 ),
 event AS (
     INSERT INTO {schema}.events (stream, stream_version, type, payload, agent_id, metadata)

@@ -6,7 +6,14 @@ import psycopg
 import pytest
 
 from pgmem import Appended, Event
-from pgmem.errors import IdempotencyMismatch, InvalidName, InvalidOption, VersionConflict
+from pgmem.errors import (
+    IdempotencyMismatch,
+    InvalidName,
+    InvalidOption,
+    InvalidValue,
+    ValueTooLarge,
+    VersionConflict,
+)
 
 
 def event(n: int = 0, **fields) -> Event:
@@ -166,6 +173,55 @@ async def test_order_of_a_batch_holds_up_to_the_largest(both):
     with pytest.raises(InvalidOption, match="10000"):
         await both.events.append("s", [event()] * 10_001)
     assert await both.events.count() == 10_000
+
+
+@pytest.mark.parametrize("given", [{}, {"idempotency_key": "k"}, {"expected_version": 0}])
+async def test_a_batch_keeps_each_field_of_each_event(both, given):
+    batch = [
+        Event(type="Überweisung", payload={"note": "một khoản", "n": 1}, agent_id="prüfer"),
+        Event(type="t", payload="a\\u0000b"),  # a backslash, and no NUL
+        Event(type="t", payload=None, metadata={"trace": "ü"}, agent_id="other"),
+        Event(type="Überweisung", payload=[], metadata={}),
+    ]
+    await both.events.append("s", batch, **given)
+    assert [
+        (one.type, one.payload, one.agent_id, one.metadata) for one in await both.events.read("s")
+    ] == [(one.type, one.payload, one.agent_id or "tester", one.metadata) for one in batch]
+
+
+async def test_a_batch_joins_a_transaction_in_any_encoding(memory, database_url):
+    batch = [Event(type="Zahlung für", payload={"note": "für"}, metadata={"é": "ß"}), event(2)]
+    with psycopg.connect(database_url, client_encoding="latin1") as connection:
+        bound = memory.using(connection)
+        bound.events.append("s", batch)
+        bound.events.append("s", batch, idempotency_key="schlüssel")
+    found = memory.events.read("s")
+    assert [one.payload for one in found] == [one.payload for one in batch] * 2
+    assert [one.type for one in found] == [one.type for one in batch] * 2
+    assert found[0].metadata == {"é": "ß"}
+
+
+def wrong(**fields):
+    return lambda good: [*good, Event(type="t", **fields), *good]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (wrong(payload={"a": (1,)}), InvalidValue, "payload: a tuple at"),
+        (wrong(payload={"a": "\0"}), InvalidValue, "payload: .*NUL"),
+        (wrong(payload="x" * 2_000_000), ValueTooLarge, "payload has 2000002 bytes"),
+        (wrong(metadata={"a": float("nan")}), InvalidValue, "metadata: nan at"),
+        (wrong(agent_id=""), InvalidName, "agent_id is empty"),
+        (lambda good: [*good, Event(type="t\0")], InvalidName, "event type .* NUL"),
+        (lambda good: [*good, Event.model_construct(type=["t"])], InvalidName, "must be a str"),
+        (lambda good: [*good, "event"], InvalidOption, "got str"),
+    ],
+)
+async def test_one_wrong_event_in_a_batch_is_named_and_nothing_is_appended(both, make, error, said):
+    with pytest.raises(error, match=said):
+        await both.events.append("s", make([event(n) for n in range(3)]))
+    assert await both.events.count() == 0
 
 
 @pytest.mark.parametrize("stream", ["state:account:1", "state:"])
