@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 
@@ -35,6 +35,10 @@ class Faults:
 
     def __bool__(self) -> bool:
         return any(getattr(self, f.name) for f in fields(self))
+
+    def without(self, kinds: Sequence[str]) -> Faults:
+        """All but those of some kinds."""
+        return replace(self, **dict.fromkeys(kinds, 0))
 
     def __str__(self) -> str:
         found = [f"{getattr(self, f.name)} {f.name}" for f in fields(self) if getattr(self, f.name)]

@@ -77,8 +77,8 @@ class Arm:
             (appendfsync everysec, durability="relaxed"), "strict" to lose nothing that it has
             acknowledged (appendfsync always). "" where nothing is written.
         prepare: is called before each run, and belongs to no figure.
-        excused: it is there to show what it does not promise. Its faults are counted like all
-            others, but the run does not fail because of them.
+        excused: the kinds of fault that it does not promise to avoid, and is there to show. They
+            are counted like all others; only the run is no failure because of them.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Arm:
     kind: Kind = "pgmem"
     tier: Tier | Literal[""] = ""
     prepare: Callable[[], None] | None = None
-    excused: bool = False
+    excused: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

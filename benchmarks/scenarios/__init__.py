@@ -32,7 +32,7 @@ from benchmarks.scenarios import (
 )
 from benchmarks.scenarios._base import Bench, Entry
 
-__all__ = ["ENTRIES", "MISSING", "Bench", "Entry"]
+__all__ = ["ENTRIES", "HEADLINES", "MISSING", "Bench", "Entry"]
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
@@ -66,3 +66,22 @@ MISSING = {
     "consumer groups": "pgmem has none yet to stand beside XREADGROUP and XAUTOCLAIM",
 }
 """Scenarios whose part of pgmem is still to come, and why they are not there."""
+
+HEADLINES = {
+    "write_event/1kB": "event and latest state, 1 kB",
+    "append/1": "append one event",
+    "append/100": "append 100 events in one call",
+    "append/1000": "append 1,000 events in one call",
+    "read/100": "read 100 events",
+    "read/10000": "read 10,000 events",
+    "state_get": "get one entry",
+    "cached_get": "get one entry, cached",
+    "compare_and_set/free": "compare-and-set, no rival",
+    "compare_and_set/8 writers on 1 key": "compare-and-set, 8 writers on 1 key",
+    "dedupe/first": "work that takes effect once",
+    "fanout/1-1": "append to delivery, 1 writer",
+    "fanout/16-1": "append to delivery, 16 writers",
+    "pipeline": "payment pipeline, payments/s",
+    "recovery": "rebuild 10,000 keys",
+}
+"""The scenarios of the README's chart, and what they are called there."""

@@ -97,6 +97,7 @@ class Entry:
         setup: makes its tables, connections and processes, and gives its scenarios.
         seconds: a guess of how long it takes, full and quick; for the time left.
         peers: whether it stands beside a peer, which `--peers` asks for.
+        quick: whether it is part of a quick run, where it is not named.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Entry:
     setup: Setup
     seconds: tuple[float, float]
     peers: bool = False
+    quick: bool = True
 
 
 SIZES = {"100 B": 100, "1 kB": 1_000, "10 kB": 10_000}

@@ -104,7 +104,7 @@ def cached_seen(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Comparison("cached", "subscription", at_most=1.2),
                     Comparison("cached", "subscription", figure="p99"),
                 ],
-                rounds=bench.counted(10, 3),
+                rounds=bench.counted(5, 3),
             )
         ]
 
@@ -124,6 +124,7 @@ ENTRIES = (
         "cached_seen",
         "how soon a cached get tells what another process has put, beside a subscription",
         cached_seen,
-        (75, 20),
+        (40, 20),
+        quick=False,
     ),
 )

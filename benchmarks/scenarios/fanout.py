@@ -30,6 +30,7 @@ from benchmarks.meter import Spent, costs
 from benchmarks.scenarios._base import Bench, Entry
 from benchmarks.scenarios._following import PATIENCE, Received, as_sample_of
 from benchmarks.scenarios._ways import (
+    ALL,
     ALWAYS,
     ASYNC,
     EQUAL,
@@ -60,12 +61,17 @@ def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
         stage = Stage(bench, stack)
         scenarios = []
         for shape in SHAPES:
+            if bench.quick and shape == ALL:
+                bench.leave_out(f"fanout/{shape.name}", "a quick run leaves it out")
+                continue
             scenarios += [_paced(bench, stage, shape), _saturated(bench, stage, shape)]
             if shape == BUSY and not bench.quick:
                 scenarios.append(_backlog(bench, stage, shape))
         if bench.quick:
-            bench.leave_out("fanout/backlog", "--quick is too short for so many events")
-            bench.leave_out("fanout, relaxed, to many readers or saturated", "--quick")
+            bench.leave_out("fanout/backlog", "a quick run is too short for so many events")
+            bench.leave_out(
+                "fanout, relaxed, to many readers or saturated", "a quick run leaves it out"
+            )
         yield scenarios
 
 

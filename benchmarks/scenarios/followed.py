@@ -53,7 +53,7 @@ def followed(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 ],
                 [Comparison("pgmem, followed", "bare, no bell", at_least=0.7)],
                 [Limit("pgmem, followed", "worst lag, s", 1.0, always=True)],
-                rounds=bench.counted(9, 3),
+                rounds=bench.counted(5, 3),
             )
         ]
 
@@ -86,6 +86,7 @@ ENTRIES = (
         "followed",
         "append by 32 processes while one follows, beside 32 without bell or reader",
         followed,
-        (90, 30),
+        (50, 30),
+        quick=False,
     ),
 )

@@ -94,7 +94,7 @@ def update_hot_key(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 ],
                 [Comparison("pgmem", "row lock")],
                 [Limit("pgmem", "slowest / median", 3.0)],
-                rounds=bench.counted(5, 2),
+                rounds=bench.counted(3, 2),
                 warmup=1,
             )
         ]
@@ -126,6 +126,7 @@ ENTRIES = (
         "update_hot_key",
         "update of one key by 16 processes: none lost, none starved",
         update_hot_key,
-        (90, 15),
+        (55, 15),
+        quick=False,
     ),
 )

@@ -115,7 +115,7 @@ class Group:
                 side.kind,
                 side.tier,
                 None if side.kind == "pgmem" else self._bench.redis(side.tier).prepare,
-                excused=side.name in excused,
+                excused=("duplicated",) if side.name in excused else (),
             )
             for side in SIDES
         ]

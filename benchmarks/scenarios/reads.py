@@ -194,7 +194,7 @@ def read(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Comparison("pgmem", "psycopg"),
                     Comparison("pgmem", "published"),
                 ],
-                rounds=bench.counted(20, 4),
+                rounds=bench.counted(20, 3),
             )
             for count, calls in CALLS.items()
         ]
