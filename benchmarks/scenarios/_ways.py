@@ -57,10 +57,10 @@ def _processes(count: int, what: str) -> str:
 
 
 ONE, TO_TEN, FROM_16, ALL = SHAPES = (
-    Shape(1, 1, 400, 7),
-    Shape(1, 10, 200, 4),
-    Shape(16, 1, 1_700, 5),
-    Shape(16, 16, 400, 4),
+    Shape(1, 1, 400, 5),
+    Shape(1, 10, 200, 3),
+    Shape(16, 1, 1_700, 4),
+    Shape(16, 16, 400, 3),
 )
 REHEARSED, REHEARSAL = 6, 0.01
 """Events of each writer before the first round of a shape, and the seconds between them: psycopg

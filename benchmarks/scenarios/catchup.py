@@ -258,7 +258,7 @@ def catchup(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Comparison("pgmem", "redis", figure="peak of memory, MB"),
                     Comparison("pgmem", "psycopg", figure="peak of memory, MB"),
                 ],
-                rounds=bench.counted(3, 1),
+                rounds=bench.counted(2, 1),
                 warmup=0 if bench.quick else 1,
             )
         ]

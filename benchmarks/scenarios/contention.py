@@ -304,7 +304,7 @@ def free(bench: Bench, stores: Stores, calls: int) -> Scenario:
             Comparison("pgmem", "published always"),
             Comparison("pgmem", "bare"),
         ],
-        rounds=bench.counted(15, 2),
+        rounds=bench.counted(9, 2),
     )
 
 
@@ -388,7 +388,7 @@ def race(bench: Bench, writers: Crew, stores: Stores, size: int, keys: int) -> S
             Comparison(*RELAXED),
             Comparison(*RELAXED, figure="slowest writer, µs each"),
         ],
-        rounds=bench.counted(5, 1),
+        rounds=bench.counted(3, 1),
     )
 
 

@@ -243,7 +243,7 @@ def _saturated(bench: Bench, stage: Stage, shape: Shape) -> Scenario:
             if arm in ways
             for figure in (None, "worst lag, s")
         ],
-        rounds=bench.counted(3, 1),
+        rounds=bench.counted(2, 1),
         warmup=0,
     )
 

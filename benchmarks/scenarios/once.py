@@ -161,7 +161,7 @@ def first(bench: Bench, group: Group, calls: int) -> Scenario:
             Comparison("pgmem", "redis always one script"),
             Comparison("pgmem", "published always"),
         ],
-        rounds=bench.counted(12, 3),
+        rounds=bench.counted(8, 3),
     )
 
 
@@ -192,7 +192,7 @@ def repeated(bench: Bench, group: Group, times_each: int) -> Scenario:
             Comparison(*RELAXED),
             Comparison("pgmem", "published always"),
         ],
-        rounds=bench.counted(12, 3),
+        rounds=bench.counted(8, 3),
     )
 
 
@@ -221,7 +221,7 @@ def race(bench: Bench, group: Group, racers: Crew) -> Scenario:
             Comparison(*RELAXED),
             Comparison("pgmem", "published always"),
         ],
-        rounds=bench.counted(6, 2),
+        rounds=bench.counted(4, 2),
     )
 
 
@@ -248,7 +248,7 @@ def crash(bench: Bench, group: Group) -> Scenario:
         # Work of the caller's that is no part of a script cannot be one with its mark in Redis.
         group.arms(once, excused=("redis always", "redis everysec")),
         [Comparison(*STRICT), Comparison(*ONE_CALL), Comparison(*RELAXED)],
-        rounds=bench.counted(4, 1),
+        rounds=bench.counted(3, 1),
         warmup=0,
     )
 

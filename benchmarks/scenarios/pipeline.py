@@ -308,7 +308,7 @@ def pipeline(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Comparison("pgmem", "published always"),
                     Comparison("pgmem relaxed", "published everysec"),
                 ],
-                rounds=bench.counted(7, 2),
+                rounds=bench.counted(5, 2),
             )
         ]
 

@@ -160,7 +160,7 @@ def scale(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     )
                     for filled in logs[1:]
                 ],
-                rounds=bench.counted(10, 3),
+                rounds=bench.counted(6, 3),
                 warmup=2,
             )
             for name, (title, operation, flat) in OPERATIONS.items()

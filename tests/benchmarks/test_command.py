@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as command
+from benchmarks import harness
 from benchmarks.__main__ import main
-from benchmarks.scenarios import ENTRIES
+from benchmarks.audit import Faults
+from benchmarks.harness import Arm, Sample, Scenario
+from benchmarks.scenarios import ENTRIES, HEADLINES
 from benchmarks.scenarios.statement import script
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +46,50 @@ def test_wrong_arguments(arguments, message, capsys):
         main(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "runs", "left_out"),
+    [
+        ([], {"append", "many"}, {"other libraries"}),
+        (["--quick"], {"append"}, {"other libraries", "many"}),
+        (["--peers"], {"append", "many", "peer_append"}, set()),
+        (["--quick", "--only", "many"], {"many"}, set()),
+    ],
+)
+def test_what_does_not_run_is_said(arguments, runs, left_out):
+    parser = command._parser()
+    options = parser.parse_args(arguments)
+    chosen = command._chosen(parser, options.only, peers=options.peers, quick=options.quick)
+    names = {entry.name for entry in chosen}
+    said = command._left_out(options)
+    assert runs <= names
+    assert left_out <= set(said)
+    if not options.only:
+        assert names == {
+            name for name, entry in ENTRIES.items() if options.peers or not entry.peers
+        } - set(said)
+
+
+def test_the_charts_rows_are_scenarios_of_groups_that_are_there():
+    groups = {name.partition("/")[0] for name in HEADLINES}
+    assert groups <= set(ENTRIES)
+
+
+@pytest.mark.parametrize(
+    ("faults", "excused", "wrong"),
+    [
+        ({"starved": 3}, ("starved",), False),
+        ({"starved": 3, "lost": 1}, ("starved",), True),
+        ({"lost": 1}, (), True),
+        ({}, (), False),
+    ],
+)
+def test_only_what_an_arm_does_not_promise_is_excused(faults, excused, wrong):
+    arm = Arm("a", lambda: Sample(1, Faults(**faults)), kind="redis", excused=excused)
+    published = Arm("b", lambda: Sample(1, Faults(lost=9)), kind="published")
+    result = harness.run(Scenario("s", "", "µs", [arm, published], rounds=1, warmup=0))
+    assert command._is_wrong(result) == wrong
 
 
 def test_help_names_every_scenario():
