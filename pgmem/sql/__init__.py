@@ -101,6 +101,11 @@ def _uncommented(name: str) -> str:
     return _COMMENT.sub("", source(name)).rstrip()
 
 
+def _whole(name: str) -> str:
+    """With the pieces that it includes, and those that they include."""
+    return _INCLUDE.sub(lambda found: _whole(found[1]), _uncommented(name))
+
+
 @cache
 def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = ()) -> bytes:
     """The statement `name` as it is sent to the server.
@@ -113,7 +118,7 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
     Raises:
         FileNotFoundError: there is no such statement.
     """
-    text = _INCLUDE.sub(lambda found: _uncommented(found[1]), _uncommented(name))
+    text = _whole(name)
     inline = INLINE in marks
     pieces = {
         "bell": BELLS[dialect.bell],

@@ -1,7 +1,6 @@
 -- Who follows the log, and how far behind its head. Positions that were drawn and rolled back
 -- count too: the lag is a measure, not a number of events.
 SELECT name, position,
-       greatest(0, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END
-                    FROM {schema}.events_position_seq) - position),
+       greatest(0, {include event_head} - position),
        owner, lease_until, created_at, updated_at
 FROM {schema}.consumers {filter} ORDER BY name

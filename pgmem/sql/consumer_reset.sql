@@ -5,8 +5,7 @@ WITH present AS MATERIALIZED (
 {include history}
 ),
 head AS MATERIALIZED (
-    SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS position
-    FROM {schema}.events_position_seq
+    SELECT {include event_head} AS position
 ),
 moved AS (
     UPDATE {schema}.consumers AS held

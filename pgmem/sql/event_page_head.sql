@@ -3,7 +3,7 @@
 -- has removed events of the selection behind `after` (state_version), and the server's time.
 -- A trim that was recorded up to `since` is known to the reader, and not told.
 SELECT 0::bigint, NULL::text,
-       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.events_position_seq),
+       {include event_head},
        CASE WHEN NOT pg_is_in_recovery()
        THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
        NULL::text, NULL::text, NULL::text, clock_timestamp(), NULL::text,

@@ -4,8 +4,7 @@
 -- locks are scanned after it): a position up to the head whose writer is not in the list is final.
 -- A standby does not see the primary's locks: there, nobody can say who is still writing.
 WITH head AS MATERIALIZED (
-    SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS position
-    FROM {schema}.events_position_seq
+    SELECT {include event_head} AS position
 )
 SELECT head.position,
        ARRAY(

@@ -1,0 +1,64 @@
+"""How far positions have been drawn: it never goes back, and never says more than was drawn.
+
+For as long as each 32nd nextval writes to the log, the sequence's own last_value is up to 32 too
+high. Who took that for the head would hold positions for void that are drawn a moment later, and
+their events would be skipped; or find the head gone back, and believe in another history.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+import psycopg
+
+from pgmem import sql
+from tests.support.options import size
+
+NAME = "pgmem.events_position_seq"
+
+
+@contextmanager
+def drawing(url, sessions=2):
+    """Sessions that draw positions, as fast as they can."""
+    over = threading.Event()
+
+    def draw():
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not over.is_set():
+                connection.execute(
+                    f"SELECT count(nextval('{NAME}')) FROM generate_series(1, 20000)"
+                )
+
+    threads = [threading.Thread(target=draw) for _ in range(sessions)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def steps_back(connection, expression, reads) -> int:
+    """How often the head was lower than at the read before."""
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT head - lag(head) OVER (ORDER BY n) AS step FROM"
+        f" generate_series(1, {reads}) AS n, LATERAL (SELECT {expression} + 0 * n AS head) AS _)"
+        " AS steps WHERE step < 0"
+    ).fetchone()
+    return row[0]
+
+
+def test_the_head_never_goes_back_while_positions_are_drawn(database_url):
+    text = sql._uncommented("event_head").format(sequence=f"'{NAME}'")
+    reads = size(3_000_000, 300_000)
+    with drawing(database_url), psycopg.connect(database_url, autocommit=True) as connection:
+        assert steps_back(connection, text, reads) == 0
+
+
+def test_every_statement_that_reads_the_head_reads_it_so():
+    for name in sql.names():
+        assert "last_value ELSE" not in sql.source(name)
+        assert "FROM {schema}.events_position_seq" not in sql.source(name)
