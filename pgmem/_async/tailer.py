@@ -23,6 +23,7 @@ It never waits for a follower, and writes nothing.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -66,6 +67,9 @@ LOOK_LATER = 0.002
 LOOK_LATEST = 0.01
 """Seconds that the look behind a letter may wait, at first and at most, while such looks find
 nothing: then one look serves several letters."""
+LOOK_UNWANTED = 0.1
+"""The same behind letters that nobody in this process wants: where a hundred processes follow one
+log, a look of each at every event would be most of the server's work."""
 LOOK_AGAIN = 0.05
 """Seconds after which it looks once more when there was something: for a writer that stayed silent
 because of one whose bell was heard already, or never rang because it rolled back."""
@@ -311,16 +315,19 @@ class AsyncTailer:
             await asleep(min(BUSY_LAST, BUSY_SHARE * (time.monotonic() - started)))
         return not full
 
-    def _give(self, tail: Tail, taken: Taken) -> None:
+    def _give(self, tail: Tail, taken: Taken) -> bool:
+        """Hand on what a look or a letter has brought; tells whether somebody may want it."""
         if self._cache is not None:
             # A change is true when it is committed, whether or not its event is final.
             for row in taken.seen:
                 if row[STATE_KEY] is not None:
                     self._cache.observe(row[STATE_KEY], row[STATE_VERSION])
         self._given.extend((row[POSITION], row[RECORDED_AT]) for row in taken.final)
+        wanted = self._cache is not None
         if taken.final or tail.position != self._feed.end:
-            self._feed.add(taken.final, tail.position)
+            wanted |= self._feed.add(taken.final, tail.position)
         self._frontier.raise_to(tail.position)
+        return wanted
 
     async def _rest(self, tail: Tail) -> None:
         """Wait until there is a reason to look again."""
@@ -345,20 +352,21 @@ class AsyncTailer:
         if len(self._listener.letters) > MANY_LETTERS:
             # We are behind: one look takes in all of them.
             self._listener.letters.clear()
-        deadline = 0.0
+        deadline = math.inf
         while self._listener.letters:
-            known = True
+            known, wanted = True, False
             while self._listener.letters:
                 row = open_letter(self._listener.letters.popleft(), self._listener.zone)
                 taken = None if row is None else tail.accept(row)
                 if taken is None:
                     known = False
                 else:
-                    self._give(tail, taken)
+                    wanted |= self._give(tail, taken)
             if self._fruitful or tail.gaps or not known:
                 return
             now = time.monotonic()
-            deadline = deadline or now + self._look_later
+            unwanted = min(LOOK_UNWANTED, self._poll_pause)
+            deadline = min(deadline, now + (self._look_later if wanted else unwanted))
             if now >= deadline:
                 return
             self._listener.heard = False

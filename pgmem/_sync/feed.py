@@ -140,8 +140,12 @@ class Feed:
                 follower.failed = error
         self.wake()
 
-    def add(self, rows: Sequence[Row], end: int) -> None:
-        """Add final events, and everything up to `end` with them; wakes those who want one."""
+    def add(self, rows: Sequence[Row], end: int) -> bool:
+        """Add final events, and everything up to `end` with them; wakes those who want one.
+
+        Returns:
+            Whether somebody may want one: who does not wait now has not said so.
+        """
         with self._lock:
             known = self._first + len(self._rows)
             self._rows.extend(rows)
@@ -150,10 +154,13 @@ class Feed:
             if len(self._rows) > 2 * KEPT_EVENTS or self._bytes > 2 * KEPT_BYTES:
                 self._drop()
             woken = []
+            wanted = False
             for follower in self._followers:
                 if not follower.waiting or follower.place != known:
+                    wanted = True
                     continue
                 if follower.wants_any(rows):
+                    wanted = True
                     follower.waiting = False
                     woken.append(follower)
                 else:
@@ -162,6 +169,7 @@ class Feed:
                     follower.position = max(follower.position, end)
         for follower in woken:
             follower.wakeup.set()
+        return wanted
 
     def _drop(self) -> None:
         """Let go of the older half."""

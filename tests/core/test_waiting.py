@@ -8,8 +8,9 @@ import time
 import psycopg
 import pytest
 
+from pgmem import Memory
 from pgmem.errors import InvalidOption
-from tests.support.subscribing import POLL, SOON, event, payloads, receive
+from tests.support.subscribing import POLL, SOON, entered, event, payloads, receive
 
 
 @pytest.fixture
@@ -131,3 +132,40 @@ async def test_fifty_subscriptions_cost_the_database_no_more_than_one(form, data
     fifty = await cost(50, count) - await cost(50, 0)
     print(f"statements for {count} events: {one} with one subscription, {fifty} with fifty")
     assert fifty <= one + count / 2
+
+
+async def test_events_that_nobody_here_wants_cost_fewer_looks(form, database_url):
+    """Where a hundred processes follow a log, each event must not cost each of them a look."""
+    count = 20
+
+    async def cost(stream):
+        async with (
+            form.memory(safety_poll=POLL, pool=1) as memory,
+            memory.events.subscribe("mine", after="now") as events,
+        ):
+            waiting = await entered(events, count)
+            with Memory(database_url) as writer:
+                for n in range(count):
+                    writer.events.append(stream, event(n))
+                    await asyncio.sleep(0.02)
+                if stream != "mine":
+                    await asyncio.sleep(0.2)
+                    writer.events.append("mine", [event(n) for n in range(count)])
+            found = await asyncio.wait_for(waiting, SOON)
+            assert [e.payload for e in found] == list(range(count))
+
+    async def looks(stream):
+        ended(database_url)
+        before = transactions(database_url)
+        await cost(stream)
+        ended(database_url)
+        return transactions(database_url) - before
+
+    await looks("mine")
+    seen = []
+    for _ in range(3):  # A machine that is busy spreads the events out.
+        seen.append((await looks("mine"), await looks("other")))
+        wanted, unwanted = seen[-1]
+        if unwanted <= wanted - count / 2:
+            return
+    pytest.fail(f"statements with events that are wanted, and that are not: {seen}")
