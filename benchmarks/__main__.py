@@ -35,6 +35,8 @@ WRITTEN = {
     "headline": "the chart for the README, as SVG",
 }
 """The options that name a file, and what is written to it."""
+FAILED = "it failed"
+"""How the reason begins for which a group of scenarios is missing that ended by an error."""
 MEASURING = ("only", "peers", "rounds", "quick", "postgres_url", "redis_url")
 """The options that make no sense where nothing is measured."""
 
@@ -160,9 +162,10 @@ def _fresh(options: argparse.Namespace) -> Iterator[Bench]:
         )
 
 
-def _run(bench: Bench, entry: Entry, clock: _Clock, console: Console) -> list[Result]:
-    """Run a group of scenarios, and print each one when it is done."""
-    results = []
+def _run(
+    bench: Bench, entry: Entry, clock: _Clock, console: Console, results: list[Result]
+) -> None:
+    """Run a group of scenarios, and print and keep each one when it is done."""
     with entry.setup(bench) as scenarios:
         steps = sum(scenario.steps for scenario in scenarios)
         for scenario in scenarios:
@@ -175,7 +178,6 @@ def _run(bench: Bench, entry: Entry, clock: _Clock, console: Console) -> list[Re
             result = harness.run(named, on_step)
             report.print_result(console, result)
             results.append(result)
-    return results
 
 
 def _is_wrong(result: Result) -> bool:
@@ -232,14 +234,20 @@ def _measured(
     # What was imported is no garbage; looking through it again before each round takes longer
     # than many a round.
     gc.freeze()
-    results = []
+    results: list[Result] = []
     with clock.running():
         took = facts["time"] = {}
         for entry in entries:
             clock.name(f"{entry.name}: setting up")
             begun = time.monotonic()
-            with _fresh(options) as bench:
-                results += _run(bench, entry, clock, console)
+            try:
+                with _fresh(options) as bench:
+                    _run(bench, entry, clock, console, results)
+            except (servers.ServerError, CrewError) as error:
+                # Half an hour of the others' figures is not thrown away.
+                print(f"python -m benchmarks: {entry.name}: {error}", file=sys.stderr)
+                missing[entry.name] = f"{FAILED}: {str(error).splitlines()[-1]}"
+            else:
                 missing |= bench.missing
             took[entry.name] = f"{time.monotonic() - begun:.0f} s"
     return report.Run(facts, results, missing, command, taken)
@@ -292,7 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     report.print_summary(console, run.results, run.missing)
     _write(options, run)
-    return 1 if any(_is_wrong(result) for result in run.results) else 0
+    failed = any(why.startswith(FAILED) for why in run.missing.values())
+    return 1 if failed or any(_is_wrong(result) for result in run.results) else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from benchmarks import __main__ as command
 from benchmarks import harness
 from benchmarks.__main__ import main
 from benchmarks.audit import Faults
+from benchmarks.crew import CrewError
 from benchmarks.harness import Arm, Sample, Scenario
 from benchmarks.scenarios import ENTRIES, HEADLINES
 from benchmarks.scenarios.statement import script
@@ -90,6 +91,18 @@ def test_only_what_an_arm_does_not_promise_is_excused(faults, excused, wrong):
     published = Arm("b", lambda: Sample(1, Faults(lost=9)), kind="published")
     result = harness.run(Scenario("s", "", "µs", [arm, published], rounds=1, warmup=0))
     assert command._is_wrong(result) == wrong
+
+
+def test_a_group_that_fails_costs_the_others_nothing(monkeypatch, tmp_path, database_url, capsys):
+    def fail(*args):
+        raise CrewError("member 0 failed:\nValueError: what it was")
+
+    monkeypatch.setattr(command, "_run", fail)
+    file = tmp_path / "results.json"
+    options = ["--only", "append", "--json", str(file), "--postgres-url", database_url]
+    assert main(options) == 1
+    assert "member 0 failed" in capsys.readouterr().err
+    assert json.loads(file.read_text())["missing"]["append"] == "it failed: ValueError: what it was"
 
 
 def test_help_names_every_scenario():

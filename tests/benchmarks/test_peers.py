@@ -182,7 +182,7 @@ def test_the_worker_runs_without_anything_of_ours(tmp_path):
 def test_the_peers_run_when_they_are_asked_for(arguments, chosen):
     parser = _parser()
     options = parser.parse_args(arguments)
-    entries = _chosen(parser, options.only, options.peers)
+    entries = _chosen(parser, options.only, peers=options.peers, quick=options.quick)
     assert [entry.name for entry in entries] == chosen
 
 
