@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
-from benchmarks.arms import published, right
+from benchmarks.arms import published, records, right
 from benchmarks.arms.published import ConcurrentModificationError, Published
 from benchmarks.arms.right import Right
 from benchmarks.crew import until
@@ -101,7 +101,7 @@ class RightCounter:
 
         try:
             self._right.update(key, add, max_retries=RETRIES, stream=stream)
-        except right.Conflict:
+        except records.Conflict:
             raise GaveUp from None
         return calls - 1
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from benchmarks.arms import right
+from benchmarks.arms import records, right
 from benchmarks.arms.right import Right
 from benchmarks.audit import Faults, compare
 from benchmarks.harness import Arm, Comparison, Sample, Scenario, Tier
@@ -79,7 +79,7 @@ def by_redis(store: Store, client: Any, prefix: str, *, transaction: bool) -> Wa
     memory = Right(client, prefix=prefix)
 
     def append(batch: Sequence[Payload]) -> None:
-        events = [right.Event(TYPE, value, AGENT) for value in batch]
+        events = [records.Event(TYPE, value, AGENT) for value in batch]
         memory.append(events, transaction=transaction)
 
     def audit(_: int, numbers: Sequence[int]) -> Faults:

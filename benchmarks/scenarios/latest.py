@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from benchmarks.arms import right
+from benchmarks.arms import records, right
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.audit import Faults
@@ -61,7 +61,7 @@ def key(number: int) -> str:
     return f"account:{number}"
 
 
-def _value(entry: StateEntry | right.Entry | None) -> Any:
+def _value(entry: StateEntry | records.Entry | None) -> Any:
     return entry and entry.value
 
 

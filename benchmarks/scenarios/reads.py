@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.arms import right
+from benchmarks.arms import records, right
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.audit import NO_FAULTS, Faults, compare
@@ -94,7 +94,9 @@ def by_redis(client: Any, prefix: str) -> Read:
     memory = Right(client, prefix=prefix)
     ids = [b"0"]
     for start in range(0, EVENTS, FILL):
-        batch = [right.Event(TYPE, payload(number), AGENT) for number in range(start, start + FILL)]
+        batch = [
+            records.Event(TYPE, payload(number), AGENT) for number in range(start, start + FILL)
+        ]
         ids += memory.append(batch)
 
     def read(behind: int, count: int) -> list[int]:

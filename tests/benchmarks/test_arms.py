@@ -18,7 +18,7 @@ import redis
 from benchmarks import redis_server
 from benchmarks.arms import published, right
 from benchmarks.arms.published import ConcurrentModificationError, Published
-from benchmarks.arms.right import (
+from benchmarks.arms.records import (
     ClaimHeld,
     Conflict,
     Entry,
@@ -26,8 +26,8 @@ from benchmarks.arms.right import (
     LeaseLost,
     Outcome,
     Payment,
-    Right,
 )
+from benchmarks.arms.right import Right
 
 RACERS = 8
 WAIT = 30
@@ -131,15 +131,6 @@ def test_nobody_gets_between_the_events_of_a_transaction(shared):
     assert len(found) == RACERS * 100
     batches = [set(found[start : start + 20]) for start in range(0, len(found), 20)]
     assert all(len(batch) == 1 for batch in batches)
-
-
-def test_a_reader_waits_for_what_comes(shared):
-    last = shared.write_event("a", "t", 1)
-    assert shared.wait(last, timeout=0.01) == []
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(shared.wait, last, timeout=WAIT)
-        shared.write_event("a", "t", 2)
-        assert [event.payload for event in waiting.result(WAIT)] == [2]
 
 
 def test_trimming_takes_what_the_caller_has_done_with_and_no_more(memory):
@@ -270,17 +261,9 @@ def test_a_late_worker_does_not_release_or_end_anothers_claim(memory, client):
 
 def test_marks_go_by_themselves(memory, client):
     memory.run_once("k", lambda: 1, ttl=100)
-    memory.write_once("l", Event("t", 1), ttl=100)
+    memory.append_once("l", Event("t", 1), ttl=100)
     assert 0 < client.ttl("once:k") <= 100
     assert 0 < client.ttl("once:l") <= 100
-
-
-def test_a_write_with_a_key_is_done_once(shared):
-    outcomes = at_once(lambda who: shared.write_once("k", Event("t", who, "a")))
-    (event,) = shared.read()
-    assert Counter(outcome.first for outcome in outcomes) == {True: 1, False: RACERS - 1}
-    assert {outcome.result for outcome in outcomes} == {event.id}
-    assert shared.latest("a", "t") == event.payload
 
 
 def test_an_append_with_a_key_is_done_once(shared):
