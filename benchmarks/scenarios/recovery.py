@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 import psycopg
 
+from benchmarks.arms import right
 from benchmarks.audit import Faults
 from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
 from benchmarks.redis_server import Redis
@@ -86,7 +87,7 @@ def recovery(bench: Bench) -> Iterator[Sequence[Scenario]]:
     with (
         bench.postgres.database() as url,
         Memory(url) as memory,
-        contextlib.closing(redis.client()) as client,
+        contextlib.closing(right.connect(redis.url)) as client,
     ):
         fill_postgres(url, count, keys)
         fill_redis(client, redis, count, keys)
@@ -102,7 +103,7 @@ def recovery(bench: Bench) -> Iterator[Sequence[Scenario]]:
             "pgmem replay": functools.partial(_fold, memory, "none"),
             "pgmem snapshot": functools.partial(_fold, memory, "kept"),
             "pgmem state": lambda: {e.key: e.value for e in _entries(memory, keys)},
-            "redis replay": functools.partial(_replay, client, redis, {}, "-"),
+            "redis replay": functools.partial(_replay, client, redis),
             "redis snapshot": functools.partial(_resume, client, redis),
         }
 
@@ -199,7 +200,11 @@ def _entries(memory: Memory, keys: int) -> Iterator[Any]:
         yield from memory.state.get_many(names[start : start + 1_000]).values()
 
 
-def _replay(client: Any, redis: Redis, state: State, after: str) -> State:
+def _replay(client: Any, redis: Redis) -> State:
+    return _continue(client, redis, {}, "-")
+
+
+def _continue(client: Any, redis: Redis, state: State, after: str) -> State:
     while entries := client.xrange(redis.key("accounts"), min=after, count=PAGE):
         for _, fields in entries:
             apply(state, orjson.loads(fields[b"payload"]))
@@ -209,7 +214,7 @@ def _replay(client: Any, redis: Redis, state: State, after: str) -> State:
 
 def _resume(client: Any, redis: Redis) -> State:
     kept = orjson.loads(client.get(redis.key("snapshot")))
-    return _replay(client, redis, kept["state"], f"({kept['id']}")
+    return _continue(client, redis, kept["state"], f"({kept['id']}")
 
 
 ENTRIES = (
