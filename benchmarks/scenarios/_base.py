@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import psycopg
@@ -20,7 +20,7 @@ import psycopg
 from benchmarks import redis_server
 from benchmarks.audit import Faults, compare
 from benchmarks.figures import histogram
-from benchmarks.harness import Sample, Scenario, Tier, of_times
+from benchmarks.harness import Arm, Kind, Sample, Scenario, Tier, of_times
 from benchmarks.meter import Store, costs, timed
 from benchmarks.redis_server import Redis
 from benchmarks.servers import Postgres
@@ -70,7 +70,7 @@ class Bench:
     def redis(self, tier: Tier) -> Redis:
         """The Redis of a tier; it is started when it is first asked for.
 
-        An arm that uses it has `prepare=redis.prepare`.
+        An arm that uses it has `prepare=redis.prepare`; see `Side.arm`.
 
         Raises:
             ServerError: it cannot be had.
@@ -79,9 +79,27 @@ class Bench:
             self._redis[tier] = self._stack.enter_context(redis_server.redis(tier, self._redis_url))
         return self._redis[tier]
 
+    def store(self, side: Side) -> Store:
+        """The server that works for a side."""
+        return self.redis(side.tier) if side.kind in ("redis", "published") else self.postgres
+
     def leave_out(self, what: str, why: str) -> None:
         """Say that something is not measured, and why: the report lists it."""
         self.missing[what] = why
+
+
+class Side(NamedTuple):
+    """How an arm is listed; see `Arm`."""
+
+    name: str
+    kind: Kind
+    tier: Tier
+    note: str
+
+    def arm(self, run: Callable[[], Sample], store: Store, *, excused: Sequence[str] = ()) -> Arm:
+        """The arm that runs this on a server."""
+        prepare = store.prepare if isinstance(store, Redis) else None
+        return Arm(self.name, run, self.note, self.kind, self.tier, prepare, excused)
 
 
 Setup = Callable[[Bench], AbstractContextManager[Sequence[Scenario]]]
