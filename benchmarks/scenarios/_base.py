@@ -18,13 +18,14 @@ import orjson
 import psycopg
 
 from benchmarks import redis_server
+from benchmarks.arms import right
 from benchmarks.audit import Faults, compare
 from benchmarks.figures import histogram
 from benchmarks.harness import Arm, Kind, Sample, Scenario, Tier, of_times
 from benchmarks.meter import Store, costs, timed
-from benchmarks.redis_server import Redis
+from benchmarks.redis_server import TIER_NAMES, Redis
 from benchmarks.servers import Postgres
-from pgmem import sql
+from pgmem import Memory, sql
 
 NOTE = "monthly rent for the flat in District 3"
 STREAM = "payments"
@@ -194,6 +195,22 @@ def params(number: int) -> dict[str, Any]:
 def bare(url: str) -> Bare:
     """A psycopg connection at its best practice: autocommit, statements prepared at once."""
     return psycopg.connect(url, autocommit=True, prepare_threshold=0)
+
+
+def clients_of(bench: Bench, stack: contextlib.ExitStack) -> dict[Tier, Any]:
+    """A client of the Redis of each tier, closed with the stack."""
+    return {
+        tier: stack.enter_context(contextlib.closing(right.connect(bench.redis(tier).url)))
+        for tier in TIER_NAMES
+    }
+
+
+def memories_of(url: str, stack: contextlib.ExitStack) -> dict[Tier, Memory]:
+    """A memory of each tier, closed with the stack."""
+    return {
+        "relaxed": stack.enter_context(Memory(url, durability="relaxed")),
+        "strict": stack.enter_context(Memory(url)),
+    }
 
 
 def append_statement(connection: Bare, bell: sql.Bell, *, small: bool = True) -> bytes:
