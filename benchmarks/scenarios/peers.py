@@ -2,7 +2,7 @@
 
 All on one server at its default durability, each in a database of its own, from processes of
 their own, with the same payload and the same serialiser. Each peer is used as its documentation
-says it runs best; `benchmarks/peers/worker.py` is where to look, and to object.
+says it runs best; `benchmarks/peers/worker/works` is where to look, and to object.
 
 What was acknowledged is compared with what the peer's own table holds, or what its reader was
 given. This module imports no peer.
