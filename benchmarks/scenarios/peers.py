@@ -192,6 +192,11 @@ FUNCTION = (
     "the same with POSTGRES_ENABLE_DB_FUNCTIONS: one round trip, and no lock on the table, without "
     "which its readers may skip events of writers that overlap"
 )
+BESIDE_EVENTSOURCING = (
+    Comparison("pgmem", "eventsourcing", at_most=0.5),
+    Comparison("pgmem", "eventsourcing", figure="p99"),
+    Comparison("pgmem", "eventsourcing-functions"),
+)
 
 
 @contextlib.contextmanager
@@ -213,11 +218,7 @@ def peer_append(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     recorder.writing("append", calls, RECORDER),
                     function.writing("append", calls, FUNCTION),
                 ],
-                [
-                    Comparison("pgmem", "eventsourcing", at_most=0.5),
-                    Comparison("pgmem", "eventsourcing", figure="p99"),
-                    Comparison("pgmem", "eventsourcing-functions"),
-                ],
+                BESIDE_EVENTSOURCING,
                 rounds=bench.counted(20, 4),
             )
         ]
@@ -349,11 +350,7 @@ def peer_fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 f"({count} events a round)",
                 "µs",
                 [way.arm(name, FANOUT_RATE, count) for name, way in ways.items()],
-                [
-                    Comparison("pgmem", "eventsourcing", at_most=0.5),
-                    Comparison("pgmem", "eventsourcing", figure="p99"),
-                    Comparison("pgmem", "eventsourcing-functions"),
-                ],
+                BESIDE_EVENTSOURCING,
                 rounds=bench.counted(10, 3),
             )
         ]
