@@ -181,12 +181,12 @@ def encoded(number: int) -> str:
     return orjson.dumps(payload(number)).decode()
 
 
-def params(number: int) -> dict[str, Any]:
+def params(value: dict[str, Any]) -> dict[str, Any]:
     """The parameters of the append statement for a bare connection."""
     return {
         "stream": STREAM,
         "type": TYPE,
-        "payload": encoded(number),
+        "payload": orjson.dumps(value).decode(),
         "agent_id": AGENT,
         "metadata": None,
     }

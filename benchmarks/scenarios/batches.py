@@ -38,6 +38,7 @@ from benchmarks.scenarios._base import (
     clients_of,
     log_of,
     memories_of,
+    params,
     payload,
 )
 from pgmem import Event, Memory
@@ -108,14 +109,7 @@ def by_psycopg(store: Store, connection: Bare, log: Log, statement: bytes) -> Wa
 
     def append(batch: Sequence[Payload]) -> None:
         [value] = batch
-        values = {
-            "stream": STREAM,
-            "type": TYPE,
-            "payload": orjson.dumps(value).decode(),
-            "agent_id": AGENT,
-            "metadata": None,
-        }
-        connection.execute(statement, values).fetchone()
+        connection.execute(statement, params(value)).fetchone()
 
     return Way(store, append, log.audit)
 

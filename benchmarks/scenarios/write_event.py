@@ -38,6 +38,7 @@ from benchmarks.scenarios._base import (
     calling,
     clients_of,
     memories_of,
+    params,
     payload,
 )
 from benchmarks.servers import Postgres
@@ -200,14 +201,7 @@ class PsycopgWay:
 
     def write(self, value: Payload) -> None:
         who = agent(value)
-        values = {
-            "stream": STREAM,
-            "type": TYPE,
-            "payload": orjson.dumps(value).decode(),
-            "agent_id": who,
-            "metadata": None,
-            "key": f"{who}:{TYPE}",
-        }
+        values = {**params(value), "agent_id": who, "key": f"{who}:{TYPE}"}
         self._connection.execute(_BOTH, values).fetchone()
 
 
