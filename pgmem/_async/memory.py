@@ -18,6 +18,8 @@ from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
+from pgmem._async.group import AsyncSharing
+from pgmem._async.groups import AsyncGroups
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
 from pgmem._async.signals import AsyncSignals
@@ -129,13 +131,14 @@ class AsyncMemory:
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
+        poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = AsyncTailer(
             self._database,
             feed,
             frontier,
             self._cache,
             signals,
-            safety_poll=check_seconds(safety_poll, "safety_poll"),
+            safety_poll=poll,
         )
         reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
         self.events = AsyncEvents(self._runner, self._codec, reader)
@@ -143,6 +146,9 @@ class AsyncMemory:
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._runner)
+        self.groups = AsyncGroups(
+            AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
