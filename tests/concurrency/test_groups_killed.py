@@ -41,7 +41,8 @@ def test_every_event_is_acknowledged_and_no_two_live_holders_have_it(database_ur
 def test_by_key_in_order_and_with_one_member_at_a_time(database_url):
     rng, events = random.Random(seed()), size(20_000, 1_500)
     fill(database_url, rng, events, keys=40)
-    work_under_kills(database_url, rng, kills=size(200, 12), lease=LEASE, order="key")
+    kills = size(200, 12)
+    work_under_kills(database_url, rng, kills=kills, lease=LEASE, how="transaction", order="key")
     audit(database_url, events, ordered=True)
 
 

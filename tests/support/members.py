@@ -32,6 +32,7 @@ from pgmem import Memory
 from pgmem.errors import LeaseLost
 url, name, seed, lease, how, order = sys.argv[1:7]
 rng, lease = random.Random(int(seed)), float(lease)
+NOTE = "UPDATE handed SET {} = clock_timestamp() WHERE position = %s AND token = %s"
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
 with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) as notes:
@@ -54,15 +55,13 @@ with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) a
             if how == "transaction":
                 with memory.transaction() as tx:
                     tx.connection.cursor().executemany("INSERT INTO effects VALUES (%s, %s)", mine)
+                    tx.connection.cursor().executemany(NOTE.format("acked"), mine)
                     group.ack(batch, tx)
             else:
                 group.ack(batch)
-            outcome = "acked"
+                notes.cursor().executemany(NOTE.format("acked"), mine)
         except LeaseLost:
-            outcome = "refused"
-        notes.cursor().executemany(
-            f"UPDATE handed SET {outcome} = clock_timestamp() WHERE position = %s AND token = %s",
-            mine)
+            notes.cursor().executemany(NOTE.format("refused"), mine)
 """
 
 
@@ -140,7 +139,8 @@ FROM handed AS a CROSS JOIN LATERAL (
     ORDER BY token LIMIT 1) AS b"""
 
 # The same for two events of one key: the later one begins after the earlier one is acknowledged
-# (or with it, in one batch of one member).
+# (or with it, in one batch of one member). For this the note must be made with the acknowledgement,
+# in one transaction: made after it, it may come later than the next member's beginning.
 _OUT_OF_ORDER = """
 WITH done AS (
     SELECT position, key, token, begun, acked,
@@ -166,7 +166,7 @@ def audit(url, events: int, *, ordered: bool = False) -> Audit:
         def rows(query):
             return server.execute(query).fetchall()
 
-        # A member may be killed between the commit of its acknowledgement and its note of it.
+        # Not in a transaction with it, a member may be killed between acknowledgement and note.
         counts = rows("SELECT position, count(acked) FROM handed GROUP BY position")
         assert len(counts) == events, f"{events - len(counts)} events were never handed out"
         assert max(times for _, times in counts) <= 1, "an event was acknowledged twice"
@@ -174,7 +174,8 @@ def audit(url, events: int, *, ordered: bool = False) -> Audit:
         assert rows(_AFTER_ACK) == [], "handed out again after its acknowledgement"
         refused_but_last = rows(
             "SELECT position FROM handed AS h WHERE refused IS NOT NULL AND NOT EXISTS ("
-            "SELECT FROM handed AS newer WHERE newer.position = h.position AND newer.token > h.token)"
+            "SELECT FROM handed AS newer"
+            " WHERE newer.position = h.position AND newer.token > h.token)"
         )
         assert refused_but_last == [], "refused, and nobody took over"
         if ordered:
