@@ -9,9 +9,11 @@ StateEntry(key='account:1', value={'balance': 5}, version=1, ...)
 """
 
 from pgmem._async.consuming import AsyncConsumerSubscription
+from pgmem._async.group import AsyncDelivery, AsyncGroup
 from pgmem._async.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
 from pgmem._async.subscription import AsyncSubscription
 from pgmem._sync.consuming import ConsumerSubscription
+from pgmem._sync.group import Delivery, Group
 from pgmem._sync.memory import BoundMemory, Memory, Transaction
 from pgmem._sync.subscription import Subscription
 from pgmem.embedded import EmbeddedPostgres
@@ -19,11 +21,15 @@ from pgmem.models import (
     Appended,
     Claim,
     ConsumerInfo,
+    DeadLetter,
     Event,
     Fold,
     Folded,
+    GroupInfo,
     History,
     Outcome,
+    Pending,
+    Ran,
     RecordedEvent,
     StateChange,
     StateEntry,
@@ -34,6 +40,8 @@ __all__ = [
     "Appended",
     "AsyncBoundMemory",
     "AsyncConsumerSubscription",
+    "AsyncDelivery",
+    "AsyncGroup",
     "AsyncMemory",
     "AsyncSubscription",
     "AsyncTransaction",
@@ -41,13 +49,19 @@ __all__ = [
     "Claim",
     "ConsumerInfo",
     "ConsumerSubscription",
+    "DeadLetter",
+    "Delivery",
     "EmbeddedPostgres",
     "Event",
     "Fold",
     "Folded",
+    "Group",
+    "GroupInfo",
     "History",
     "Memory",
     "Outcome",
+    "Pending",
+    "Ran",
     "RecordedEvent",
     "StateChange",
     "StateEntry",

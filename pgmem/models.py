@@ -398,3 +398,17 @@ class DeadLetter(NamedTuple):
     consumer: str | None
     error: str | None
     buried_at: datetime
+
+
+class Ran(NamedTuple):
+    """What the members of a `group.run` did.
+
+    Attributes:
+        handled: events that were handled and acknowledged.
+        failed: times that the handler raised.
+        lost: events that were handled and were not theirs any more in the end.
+    """
+
+    handled: int
+    failed: int
+    lost: int

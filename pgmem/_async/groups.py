@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from pgmem._async.group import AsyncGroup, AsyncSharing
+from pgmem._async.claims import AsyncSharing
+from pgmem._async.group import AsyncGroup
 from pgmem.errors import InvalidOption
 from pgmem.models import GroupInfo
 from pgmem.ops import groups as ops
@@ -36,6 +37,7 @@ class AsyncGroups:
     ) -> AsyncGroup:
         """Make a group, or join the one of that name.
 
+        >>> from pgmem import Event
         >>> receipt = await memory.events.append("orders", Event(type="placed", payload={"n": 1}))
         >>> group = await memory.groups.open("billing", stream="orders")
         >>> for delivery in await group.read("worker-1"):

@@ -13,12 +13,12 @@ from typing import Any, Literal, Self
 import psycopg
 
 from pgmem._async.cache import BoundCache, StateCache
+from pgmem._async.claims import AsyncSharing
 from pgmem._async.consumers import AsyncConsumers
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
-from pgmem._async.group import AsyncSharing
 from pgmem._async.groups import AsyncGroups
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner

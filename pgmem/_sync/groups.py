@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from pgmem._sync.group import Group, Sharing
+from pgmem._sync.claims import Sharing
+from pgmem._sync.group import Group
 from pgmem.errors import InvalidOption
 from pgmem.models import GroupInfo
 from pgmem.ops import groups as ops
@@ -37,6 +38,7 @@ class Groups:
     ) -> Group:
         """Make a group, or join the one of that name.
 
+        >>> from pgmem import Event
         >>> receipt = memory.events.append("orders", Event(type="placed", payload={"n": 1}))
         >>> group = memory.groups.open("billing", stream="orders")
         >>> for delivery in group.read("worker-1"):

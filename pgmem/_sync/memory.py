@@ -14,12 +14,12 @@ from typing import Any, Literal, Self
 import psycopg
 
 from pgmem._sync.cache import BoundCache, StateCache
+from pgmem._sync.claims import Sharing
 from pgmem._sync.consumers import Consumers
 from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
-from pgmem._sync.group import Sharing
 from pgmem._sync.groups import Groups
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import BoundRunner, PoolRunner

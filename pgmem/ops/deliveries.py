@@ -57,7 +57,7 @@ class Handed(NamedTuple):
     """What a claim gave.
 
     Attributes:
-        events: with the attempts of each.
+        events: with the attempts of each, and what it is ordered by.
         slot, token, lease_until: of all of them.
         position: how far the group has come; nothing of the selection up to it is left to claim.
         expired: a lease has run out: take that over first.
@@ -65,7 +65,7 @@ class Handed(NamedTuple):
         wait: seconds until the next lease ends, or the next parked event is due; None if none.
     """
 
-    events: list[tuple[RecordedEvent, int]]
+    events: list[tuple[RecordedEvent, int, str | None]]
     slot: int
     token: int
     lease_until: datetime | None
@@ -73,6 +73,11 @@ class Handed(NamedTuple):
     expired: bool
     due: bool
     wait: float | None
+
+
+def nothing(position: int) -> Handed:
+    """No event, where nobody was asked."""
+    return Handed([], 0, 0, None, position, False, False, None)
 
 
 _DUE = """EXISTS (
@@ -203,8 +208,14 @@ class Member:
         front = next(row for row in rows if row[0] == 0)
         told = orjson.loads(front[4])
         self._check(told)
-        attempts = dict(zip(told["positions"] or (), told["attempts"] or (), strict=False))
-        events = [(self.event_of(row), attempts.get(row[0], 1)) for row in rows if row[0]]
+        positions = told["positions"] or ()
+        attempts = dict(zip(positions, told["attempts"] or (), strict=False))
+        keys = dict(zip(positions, told["keys"] or (), strict=False))
+        events = [
+            (self.event_of(row), attempts.get(row[0], 1), keys.get(row[0]))
+            for row in rows
+            if row[0]
+        ]
         return Handed(
             events,
             told["slot"] or 0,
