@@ -26,7 +26,7 @@ from benchmarks import harness, machine, redis_server, report, servers
 from benchmarks.crew import CrewError
 from benchmarks.harness import Result
 from benchmarks.peers import environment
-from benchmarks.scenarios import ENTRIES, HEADLINES, MISSING, Bench, Entry
+from benchmarks.scenarios import ENTRIES, HEADLINES, Bench, Entry
 
 WRITTEN = {
     "json": "every figure to a file",
@@ -224,7 +224,7 @@ def _measured(
     """Run the chosen scenarios, and print each one when it is done."""
     taken = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
     clock = _Clock(entries, options.quick)
-    missing = MISSING | _left_out(options)
+    missing = _left_out(options)
     facts = _facts(options)
     if any(entry.peers for entry in entries):
         facts["peers"] = environment.versions()
