@@ -16,14 +16,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import meter
 from benchmarks.audit import Faults
-from benchmarks.crew import Crew, CrewError, crew
+from benchmarks.crew import Crew, crew, killed
 from benchmarks.figures import histogram
 from benchmarks.harness import Arm, Comparison, Sample, Scenario, of_times
 from benchmarks.scenarios._base import Bench, Entry, Side
@@ -215,7 +214,7 @@ def crash(bench: Bench, group: Group) -> Scenario:
     def once(side: Side) -> Sample:
         run, found = group.run(), group.ways[side.name]
         keys = [f"{run}:{number}" for number in range(DOOMED)]
-        kill(side.name, group.urls, run, keys)
+        killed(perish, side.name, group.urls, run, keys)
         begun = time.perf_counter()
         for key in keys:
             found.once(key, run)
@@ -235,21 +234,6 @@ def crash(bench: Bench, group: Group) -> Scenario:
         rounds=bench.counted(3, 1),
         warmup=0,
     )
-
-
-def kill(name: str, urls: Urls, run: str, keys: Sequence[str]) -> None:
-    """Have a process do the work of some keys and die before it is noted.
-
-    Raises:
-        CrewError: it ended in another way.
-    """
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=perish, args=(name, urls, run, keys), daemon=True)
-    process.start()
-    process.join(30)
-    if process.exitcode != -9:
-        process.kill()
-        raise CrewError(f"the process that was to be killed ended with {process.exitcode}")
 
 
 ENTRIES = (

@@ -13,7 +13,7 @@ from benchmarks import servers
 from benchmarks.arms import right
 from benchmarks.audit import NO_FAULTS, Faults
 from benchmarks.meter import Spent
-from benchmarks.scenarios import Bench, _members, groups
+from benchmarks.scenarios import Bench, _members, effects, groups
 from benchmarks.scenarios._base import STREAM, payload
 from benchmarks.scenarios._following import WARM_EVENTS, Received, stamped
 from benchmarks.scenarios._members import Batch, Share, at_once, audit, drain, serve
@@ -278,3 +278,82 @@ def test_a_stage_writes_where_its_members_look(stage):
     ends = [stage.ends[way.side.name] for way in REDIS]
     assert len({(end.url, end.prefix) for end in ends}) == len(REDIS)
     assert STREAM not in {end.prefix for end in ends}
+
+
+# Work that is rows
+
+
+EFFECTS = [side for side in effects.SIDES if side.kind == "redis"]
+
+
+@pytest.fixture(scope="module")
+def rows(bench):
+    with contextlib.ExitStack() as stack:
+        yield effects.Group(bench, stack, EFFECTS)
+
+
+def arms(scenario, sides):
+    names = {side.name for side in sides}
+    return [arm for arm in scenario.arms if arm.name in names]
+
+
+@pytest.mark.parametrize(
+    ("found", "left", "faults"),
+    [
+        ([1, 2, 3], 0, NO_FAULTS),
+        ([3, 1, 2], 0, NO_FAULTS),
+        ([1, 3], 0, Faults(lost=1)),
+        ([1, 2, 3], 2, Faults(lost=2)),
+        ([1, 2, 2, 3, 3], 0, Faults(duplicated=2)),
+        ([1, 2, 3, 9], 0, Faults(duplicated=1)),
+    ],
+)
+def test_what_became_of_three_rows(found, left, faults):
+    assert effects.audit([1, 2, 3], found, left) == faults
+
+
+def test_every_step_writes_the_rows_of_its_events(bench, rows, monkeypatch):
+    monkeypatch.setattr(effects, "CALLS", (3, 3))
+    for arm in arms(effects.steps(bench, rows), EFFECTS) * 2:
+        sample = arm.run()
+        assert sample.faults == NO_FAULTS, arm.name
+        assert sample.times.get_total_count() == 3
+        assert sample.figures["server CPU, µs each"] > 0
+
+
+def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows):
+    side = effects.ALWAYS
+    way, written = rows.ways[side.name], rows._rows[side.name]
+    for spoil, faults in (
+        (b"DELETE FROM effects WHERE event = %s", Faults(lost=1)),
+        (b"INSERT INTO effects SELECT * FROM effects WHERE event = %s", Faults(duplicated=1)),
+    ):
+        numbers = rows.begin(side, 10)
+        assert way.step() == 10
+        assert rows.audit(side, numbers) == Faults(lost=10)  # it is not noted yet
+        way.end()
+        assert rows.audit(side, numbers) == NO_FAULTS
+        written.execute(spoil, (numbers[5],))
+        assert rows.audit(side, numbers) == faults
+
+
+@pytest.mark.parametrize(
+    ("side", "doubled"), [(effects.ALWAYS, effects.BATCH), (effects.ALWAYS_ONCE, 0)]
+)
+def test_a_crash_between_rows_and_their_note(bench, rows, side, doubled):
+    (arm,) = arms(effects.crash(bench, rows), [side])
+    sample = arm.run()
+    assert sample.faults == Faults(duplicated=doubled)
+    assert sample.figures["rows too many, of 10"] == doubled
+    assert sample.value >= effects.LEASE * 1e3 * 0.9
+    assert bool(arm.excused) is bool(doubled)
+
+
+def test_two_servers_are_metered_as_one(bench):
+    redis = bench.redis("strict")
+    both = effects.Both(redis, bench.postgres)
+    assert set(both.processes()) >= {*redis.processes(), bench.postgres.processes()[0]}
+    assert both.sizes()["log"] > max(redis.sizes()["log"], 16)
+    assert {"data", "memory"} <= set(both.sizes())
+    unseen = servers.Postgres("")
+    assert effects.Both(redis, unseen).processes() == []
