@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from benchmarks.arms import right
 from benchmarks.arms.records import Recorded
 from benchmarks.arms.right import Right
-from benchmarks.audit import Faults
+from benchmarks.audit import Faults, compare_once
 from benchmarks.crew import killed
 from benchmarks.figures import histogram
 from benchmarks.harness import Arm, Comparison, Sample, Scenario, of_times
@@ -89,21 +89,6 @@ def rows_of(payloads: Sequence[Payload]) -> dict[str, list[Any]]:
         "accounts": [event["account"] for event in payloads],
         "amounts": [event["amount"] for event in payloads],
     }
-
-
-def audit(numbers: Sequence[int], effects: Sequence[int], left: int) -> Faults:
-    """Whether each event has its row, once.
-
-    Args:
-        numbers: the events of the round.
-        effects: the event of each row.
-        left: how many events the group has not ended.
-    """
-    there = Counter(effects)
-    return Faults(
-        lost=max(left, sum(not there[number] for number in numbers)),
-        duplicated=there.total() - sum(bool(there[number]) for number in numbers),
-    )
 
 
 class Way(Protocol):
@@ -298,7 +283,7 @@ class Group:
         """What became of these events, the newest of the way."""
         statement = b"SELECT event FROM effects WHERE event >= %s"
         effects = [row[0] for row in self._rows[side.name].execute(statement, (numbers[0],))]
-        return audit(numbers, effects, self.ways[side.name].left())
+        return compare_once(numbers, effects, self.ways[side.name].left())
 
 
 @contextlib.contextmanager

@@ -297,21 +297,6 @@ def arms(scenario, sides):
     return [arm for arm in scenario.arms if arm.name in names]
 
 
-@pytest.mark.parametrize(
-    ("found", "left", "faults"),
-    [
-        ([1, 2, 3], 0, NO_FAULTS),
-        ([3, 1, 2], 0, NO_FAULTS),
-        ([1, 3], 0, Faults(lost=1)),
-        ([1, 2, 3], 2, Faults(lost=2)),
-        ([1, 2, 2, 3, 3], 0, Faults(duplicated=2)),
-        ([1, 2, 3, 9], 0, Faults(duplicated=1)),
-    ],
-)
-def test_what_became_of_three_rows(found, left, faults):
-    assert effects.audit([1, 2, 3], found, left) == faults
-
-
 def test_every_step_writes_the_rows_of_its_events(bench, rows, monkeypatch):
     monkeypatch.setattr(effects, "CALLS", (3, 3))
     for arm in arms(effects.steps(bench, rows), EFFECTS) * 2:
