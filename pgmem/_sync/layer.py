@@ -22,7 +22,7 @@ from pgmem.errors import (
     NotOpen,
     VersionConflict,
 )
-from pgmem.models import Event
+from pgmem.models import Event, RecordedEvent
 from pgmem.ops import layer as ops
 from pgmem.ops.values import Seconds, check_count, check_seconds
 
@@ -167,6 +167,7 @@ class SharedMemoryLayer:
         Returns:
             A list of one pair, the stream and its events: each a pair of the id and the fields
             `agent_id`, `event_type`, `payload` (JSON text) and `timestamp` (UTC, the server's).
+            If there are fewer than `count` (and than 10,000), there were no more.
 
         Raises:
             ForeignId: `last_id` is an id of a Redis stream.
@@ -177,8 +178,14 @@ class SharedMemoryLayer:
         after = ops.position_of(last_id)
         most = min(check_count(count, "count", minimum=1), MOST_EVENTS)
         memory = self._opened()
-        with memory.events.subscribe(self.stream_key, after=after) as subscription:
-            events = subscription.receive(most)
+        events: list[RecordedEvent] = []
+        if after != "now":
+            # Fewer than were asked for must mean that these are all: who reads may stop there, for
+            # the next call would wait. A subscription gives what it has at hand.
+            events = memory.events.read(self.stream_key, after=after, limit=most)
+        if not events:
+            with memory.events.subscribe(self.stream_key, after=after) as subscription:
+                events = subscription.receive(most)
         if not events:
             raise NotOpen("read_events: this memory was closed while it waited for an event")
         return self._face.reply(self.stream_key, events)

@@ -179,7 +179,7 @@ async def test_names_that_cannot_be_are_refused(layer, names):
 
 async def test_an_event_and_its_state_cost_one_round_trip(layers, tmp_path):
     relay = CuttingRelay(layers.url, tmp_path)
-    async with layers.open(relay.url) as layer:
+    async with layers.open(relay.url, work=lambda event: None) as layer:
 
         async def cost(call):
             before = relay.sent
@@ -196,11 +196,15 @@ async def test_an_event_and_its_state_cost_one_round_trip(layers, tmp_path):
         async def update(n):
             await layer.update_with_version("r", lambda current: {"n": n})
 
-        for call in (write, look, update):
+        async def process(n):
+            await layer.process_event({"id": f"{relay.sent}"})
+
+        for call in (write, look, update, process):
             await cost(call)  # The first ones make a connection, and prepare what is sent often.
         assert await cost(write) == 1
         assert await cost(look) == 1
         assert await cost(update) == 2
+        assert await cost(process) == 2
     relay.close()
 
 

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
+from pgmem import migrate
 from pgmem.errors import (
     InvalidOption,
     NotOpen,
     PgmemError,
-    Unavailable,
+    SchemaMissing,
 )
 from tests.redis.layers import Awaited, Layers
-from tests.support.cutting import CuttingRelay
 
 SOON = 20
 
@@ -55,18 +55,14 @@ async def test_a_url_can_come_from_the_environment(layers, monkeypatch):
     await layer.close()
 
 
-async def test_a_server_that_is_away_is_told_and_may_come_back(layers, tmp_path):
-    relay = CuttingRelay(layers.url, tmp_path)
-    relay.close()
-    memory_url = f"{relay.url} connect_timeout=1"
-    layer = layers.new(memory_url)
-    with pytest.raises(Unavailable):
-        await layer.get_latest_state("a", "t")
-    (tmp_path / ".s.PGSQL.5432").unlink()
-    relay = CuttingRelay(layers.url, tmp_path)
-    assert await layer.get_latest_state("a", "t") == {}
-    await layer.close()
-    relay.close()
+async def test_what_cannot_be_opened_may_be_later(layers, make_database):
+    url = make_database()
+    async with layers.open(url) as layer:
+        for _ in range(2):
+            with pytest.raises(SchemaMissing, match="pgmem migrate"):
+                await layer.get_latest_state("a", "t")
+        migrate.upgrade(url)
+        assert await layer.get_latest_state("a", "t") == {}
 
 
 @pytest.mark.parametrize("what", [5, object(), "redis://localhost:6379/0"])
