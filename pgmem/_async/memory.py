@@ -20,6 +20,7 @@ from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
+from pgmem._async.signals import AsyncSignals
 from pgmem._async.snapshots import AsyncSnapshots
 from pgmem._async.state import AsyncState
 from pgmem._async.tailer import AsyncTailer
@@ -127,12 +128,13 @@ class AsyncMemory:
         self._runner = AsyncPoolRunner(self._database)
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        feed, frontier = AsyncFeed(), Frontier()
+        feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
         self._tailer = AsyncTailer(
             self._database,
             feed,
             frontier,
             self._cache,
+            signals,
             safety_poll=check_seconds(safety_poll, "safety_poll"),
         )
         reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)

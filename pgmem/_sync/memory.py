@@ -21,6 +21,7 @@ from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import BoundRunner, PoolRunner
+from pgmem._sync.signals import Signals
 from pgmem._sync.snapshots import Snapshots
 from pgmem._sync.state import State
 from pgmem._sync.tailer import Tailer
@@ -128,12 +129,13 @@ class Memory:
         self._runner = PoolRunner(self._database)
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        feed, frontier = Feed(), Frontier()
+        feed, frontier, signals = Feed(), Frontier(), Signals()
         self._tailer = Tailer(
             self._database,
             feed,
             frontier,
             self._cache,
+            signals,
             safety_poll=check_seconds(safety_poll, "safety_poll"),
         )
         reader = FinalReader(self._runner, frontier, feed, self._tailer)
