@@ -27,4 +27,4 @@ def test_each_named_test_exists(page):
 
 
 def test_each_fault_of_the_published_code_has_its_line():
-    assert named_in("coming-from-redis.md") == defined_in(TESTS / "redis/test_published_faults.py")
+    assert named_in("coming-from-redis.md") == defined_in(*TESTS.glob("redis/test_faults_of_*.py"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+import redis
 
 from benchmarks import redis_server
+from benchmarks.arms.published import Published
+from pgmem.compat import SharedMemoryLayer
 from tests.redis.layers import Layers
 
 
@@ -28,8 +31,6 @@ def redis_url(redis_of_run):
 @pytest.fixture
 def client(redis_url):
     """A client of it, as redis-py makes one."""
-    import redis
-
     with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
         yield client
 
@@ -45,3 +46,30 @@ async def layer(layers):
     """One of them."""
     async with layers.open() as layer:
         yield layer
+
+
+@pytest.fixture
+def on_redis(redis_url):
+    """Makes layers of the published code; `work` is what an event is processed by."""
+    with contextlib.ExitStack() as stack:
+
+        def make(work=None, *, kind=redis.Redis, **options):
+            connection = kind.from_url(redis_url, socket_timeout=None)
+            return Published(stack.enter_context(contextlib.closing(connection)), work, **options)
+
+        yield make
+
+
+@pytest.fixture
+def on_pgmem(database_url):
+    """Makes layers of `pgmem.compat`, the same way."""
+    with contextlib.ExitStack() as stack:
+
+        def make(work=None, *, url=database_url, **options):
+            class Layer(SharedMemoryLayer):
+                def _do_actual_work(self, event):
+                    return work(event)
+
+            return stack.enter_context(Layer(url, **options))
+
+        yield make
