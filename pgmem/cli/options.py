@@ -1,4 +1,4 @@
-"""What the commands share: their common options, and how they print.
+"""What the commands share: their common options, what they read, and how they print.
 
 Data goes to stdout, everything else to stderr.
 """
@@ -6,11 +6,15 @@ Data goes to stdout, everything else to stderr.
 from __future__ import annotations
 
 import json
+import re
 import sys
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from pgmem.errors import InvalidOption
 
 Url = Annotated[
     str | None,
@@ -26,6 +30,33 @@ Schema = Annotated[
     str, typer.Option("--schema", metavar="NAME", help="The schema that holds pgmem's tables.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhdw])", flags=re.ASCII)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def duration(text: str, option: str) -> timedelta:
+    """A duration as somebody types it: a number and a unit, as `30s`, `1.5h` or `7d`.
+
+    Whether it is in the bounds of what it is for is the memory's to check.
+
+    Args:
+        text: what was typed.
+        option: the option that it was typed for, for the message.
+
+    Raises:
+        InvalidOption: it is no number with a unit.
+    """
+    found = _DURATION.fullmatch(text)
+    try:
+        if found is not None:
+            return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    except OverflowError:
+        pass  # thousands of years: told below
+    raise InvalidOption(
+        f"{option} takes a number and a unit (s, m, h, d or w), as 30s, 1.5h or 7d, "
+        f"got {text[:40]!r}"
+    )
 
 
 def out() -> Console:
