@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -61,14 +61,47 @@ def duration(text: str, option: str) -> timedelta:
 
 def out() -> Console:
     """The console for data. Made on each use, so that a redirected stdout is honoured."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
     """One line for a person, on stderr, as it is (no markup)."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+    Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(message, markup=False)
 
 
 def print_json(data: object) -> None:
     """`data` as one JSON document on stdout."""
-    sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(json_text(data, indent=2) + "\n")
+
+
+def print_json_line(data: object) -> None:
+    """`data` as one of many JSON documents on stdout: a line."""
+    sys.stdout.write(json_text(data) + "\n")
+
+
+def json_text(data: object, *, indent: int | None = None) -> str:
+    """`data` as JSON that a terminal may show: what it would obey is escaped."""
+    text = json.dumps(data, ensure_ascii=False, indent=indent, default=_plain)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message without line breaks or control characters."""
+    return printable(" ".join(str(error).split()) or type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
