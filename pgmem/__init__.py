@@ -29,6 +29,7 @@ from pgmem.models import (
     StateEntry,
     StateSnapshot,
 )
+from pgmem.stats import Stats
 
 __all__ = [
     "Appended",
@@ -52,6 +53,7 @@ __all__ = [
     "StateChange",
     "StateEntry",
     "StateSnapshot",
+    "Stats",
     "Subscription",
     "Transaction",
 ]

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli import demo, migrate, state, tail
+from pgmem.cli import demo, migrate, state, stats, tail
 from pgmem.cli.options import one_line
 from pgmem.errors import PgmemError
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(state.app, name="state")
 app.command()(demo.demo)
+app.command()(stats.stats)
 app.command()(tail.tail)
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from pgmem.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Url = Annotated[
     str | None,
@@ -105,3 +109,47 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Text]:
+    """Lines of cells, one below the other, under a line of titles. Nothing is cut off.
+
+    Args:
+        titles: of the columns; a `>` in front sets the column to the right.
+        rows: the cells of each line.
+    """
+    from rich.cells import cell_len  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    right = [title.startswith(">") for title in titles]
+    lines = [[title.lstrip(">") for title in titles], *([printable(c) for c in r] for r in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+
+    def aligned(cells: Sequence[str]) -> str:
+        padded = (
+            f"{' ' * (width - cell_len(cell))}{cell}"
+            if to_right
+            else f"{cell}{' ' * (width - cell_len(cell))}"
+            for cell, width, to_right in zip(cells, widths, right, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return [Text(aligned(lines[0]), style="bold"), *(Text(aligned(line)) for line in lines[1:])]
+
+
+def age(seconds: float) -> str:
+    """A time span for people: its largest unit, and no more digits than that needs."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.{1 if seconds < 10 * length else 0}f} {unit}"
+    return f"{max(0.0, seconds):.{1 if seconds < 10 else 0}f} s"
+
+
+def size(number: int) -> str:
+    """Bytes for people."""
+    amount = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1024:
+            return f"{amount:.{0 if unit == 'B' or amount >= 100 else 1}f} {unit}"
+        amount /= 1024
+    return f"{amount:,.1f} TB"
