@@ -97,7 +97,7 @@ class LogStats:
     """The log.
 
     Attributes:
-        head: the highest position drawn.
+        head: the highest position drawn; seen from a standby, up to 32 more.
         events: how many it holds.
         last_minute, last_hour: how many of them are so new.
         first, first_at: the oldest event above what was trimmed of the whole log; None if there

@@ -182,8 +182,8 @@ class AsyncMemory:
     async def stats(self) -> Stats:
         """How the memory stands, for whoever runs the database; `pgmem stats` prints it.
 
-        It costs a few hundredths of a second, however long the log is: what is large is counted in
-        a sample, and says so. What the role may not see is None, and named in `hidden`.
+        It costs a tenth of a second or two, however long the log is: what is large is counted in a
+        sample, and says so. What the role may not see is None, and named in `hidden`.
 
         >>> stats = await memory.stats()
         >>> stats.log.events, stats.hidden
