@@ -35,6 +35,7 @@ from pgmem.models import (
     StateEntry,
     StateSnapshot,
 )
+from pgmem.stats import Stats
 
 __all__ = [
     "Appended",
@@ -66,6 +67,7 @@ __all__ = [
     "StateChange",
     "StateEntry",
     "StateSnapshot",
+    "Stats",
     "Subscription",
     "Transaction",
 ]

@@ -100,6 +100,7 @@ class AsyncDatabase:
         }
         self.listen_options = {
             **self._options,
+            "fallback_application_name": "pgmem listener",  # so that somebody can count them
             **conninfo_to_dict(listen_conninfo or conninfo),
         }
         self._links = AsyncLinks(

@@ -101,6 +101,7 @@ class Database:
         }
         self.listen_options = {
             **self._options,
+            "fallback_application_name": "pgmem listener",  # so that somebody can count them
             **conninfo_to_dict(listen_conninfo or conninfo),
         }
         self._links = Links(

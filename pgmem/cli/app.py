@@ -18,7 +18,8 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli import demo, migrate, tail
+from pgmem.cli import demo, migrate, state, stats, tail
+from pgmem.cli.options import one_line
 from pgmem.errors import PgmemError
 
 app = typer.Typer(
@@ -30,7 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(migrate.app, name="migrate")
+app.add_typer(state.app, name="state")
 app.command()(demo.demo)
+app.command()(stats.stats)
 app.command()(tail.tail)
 
 
@@ -73,9 +76,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output went away (`pgmem … | head`); say nothing more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message without line breaks or control characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -11,7 +11,7 @@ import pytest
 
 from pgmem import sql
 from pgmem.models import History
-from pgmem.ops import Op, consumers, dedupe, events, snapshots, state
+from pgmem.ops import Op, consumers, dedupe, events, snapshots, state, stats
 from pgmem.ops.frontier import read_positions
 from pgmem.ops.selection import Selection
 from pgmem.ops.state import Recording
@@ -147,6 +147,14 @@ def test_hot_statements_are_served_by_an_index(loaded, op, index):
     assert re.search(index, plan), plan
     if op.statement != "snapshot_take":  # That one is meant to read the whole state.
         assert "Seq Scan on" not in plan, plan
+
+
+@pytest.mark.parametrize("op", [stats.log(), stats.consumers(), stats.groups()])
+def test_statistics_scan_no_log(loaded, op):
+    query = sql.statement(op.statement, sql.Dialect("pgmem"), op.marks)
+    plan = "\n".join(row[0] for row in loaded.execute(b"EXPLAIN ANALYZE " + query, op.params))
+    assert "events_pkey" in plan, plan
+    assert "Seq Scan on events" not in plan, plan
 
 
 def test_updates_of_state_stay_on_their_page(database_url, memory):

@@ -271,6 +271,8 @@ def test_a_standby_can_be_read_and_not_followed(place, standby):
             first = behind.events.read(limit=15)
             assert [event.position for event in first] == list(range(1, 16))
             assert len(behind.events.read(after=15)) == 5
+            stats = behind.stats()
+            assert (stats.server.standby, stats.log.events.value, stats.log.last) == (True, 20, 20)
             with pytest.raises(Unavailable, match="standby"):
                 behind.events.subscribe(after=0).receive(timeout=5)
             with pytest.raises(Unavailable, match="standby"):

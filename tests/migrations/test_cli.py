@@ -8,21 +8,7 @@ import sys
 import psycopg
 import pytest
 
-from pgmem.cli.app import main, one_line
-
-
-@pytest.fixture
-def pgmem(capfd, monkeypatch):
-    """Runs the command in this process; gives exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "40")  # long lines are not to be wrapped
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
+from pgmem.cli.options import one_line
 
 
 def test_from_nothing_to_checked_and_back(pgmem, make_database):
