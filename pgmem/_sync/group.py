@@ -45,6 +45,8 @@ from pgmem.ops.values import Seconds, check_seconds
 
 DEFAULT_LEASE: Seconds = 30.0
 DEFAULT_COUNT = 10
+LOCKED_PAUSE = 0.05
+"""Seconds until a member looks again for what somebody's transaction keeps from being taken."""
 
 
 class Known:
@@ -205,7 +207,7 @@ class Group:
             consumer: who takes them, for others to read, 1 to 512 bytes.
             count: at most so many, 1 to 1,000.
             timeout: wait so long for a first one, in seconds or as a timedelta; None returns at
-                once.
+                once, and with whatever is final by then.
             lease: how long nobody else may have them, at most a day.
             ack: deliveries that are done: acknowledged in the same commit, where that can be, and
                 in any case before new ones are handed out.
@@ -223,10 +225,11 @@ class Group:
         consumer, count, seconds = ops.check_read(consumer, count, lease)
         wait = 0.0 if timeout is None else check_seconds(timeout, "timeout", zero=True)
         member = ops.Member(self._group, consumer, count, seconds, self._event_of)
+        self._check_ours(ack)
         if ack and self._group.ordered_by is not None:
             self.ack(ack)
             ack = ()
-        handed = self._take(member, self._held(ack))
+        handed = self._take(member, self._held(ack), sure=not wait)
         if not handed.events and wait:
             handed = self._wait_for(member, wait, handed)
         return [
@@ -241,31 +244,50 @@ class Group:
             for event, attempts in handed.events
         ]
 
-    def _take(self, member: ops.Member, acknowledged: Sequence[ops.Held]) -> ops.Handed:
-        """Take what is there, if anything may be."""
+    def _take(
+        self, member: ops.Member, acknowledged: Sequence[ops.Held], *, sure: bool = False
+    ) -> ops.Handed:
+        """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
         with known.lock:
             until = self._final()
-            if not acknowledged and until <= known.position and time.monotonic() < known.due:
+            nothing = until <= known.position and time.monotonic() < known.due
+            if nothing and not acknowledged and not sure:
                 return _nothing(known.position)
-            handed = self._runner.run(member.claim(until, acknowledged))
-            if handed.expired:
-                handed = self._runner.run(member.take_over())
-            if not handed.events and handed.due:
-                handed = self._runner.run(member.unpark())
-            if not handed.events and (handed.expired or handed.due):
-                # Somebody else was quicker, or all of it was buried: new ones may be there.
-                known.forget()
-                return handed
+            handed = self._ask(member, until, acknowledged)
+            if sure and not handed.events and self._reader.feed.live:
+                # The feed may not have heard yet of what this process has just written.
+                until = self._reader.settle()
+                handed = self._ask(member, until)
             full = len(handed.events) == member.count
             if handed.events and (full or handed.position < until):
                 known.forget()
             else:
                 known.position = until
-                known.due = time.monotonic() + min(
-                    self._sharing.safety_poll, handed.wait if handed.wait is not None else 1e9
-                )
+                known.due = time.monotonic() + self._pause_after(handed)
             return handed
+
+    def _ask(
+        self, member: ops.Member, until: int, acknowledged: Sequence[ops.Held] = ()
+    ) -> ops.Handed:
+        """Take what ran out, or else what is due, or else what is new."""
+        handed = self._runner.run(member.claim(until, acknowledged))
+        if handed.expired:
+            handed = self._runner.run(member.take_over())
+        if not handed.events and handed.due:
+            handed = self._runner.run(member.unpark())
+        if not handed.events and (handed.expired or handed.due):
+            # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
+            # transaction that takes longer than the lease: that must hold up nobody.
+            handed = self._runner.run(member.claim(until, passing=True))
+        return handed
+
+    def _pause_after(self, handed: ops.Handed) -> float:
+        """Seconds until it is worth while to ask again without having been woken."""
+        wait = 1e9 if handed.wait is None else handed.wait
+        if handed.expired or handed.due:
+            wait = max(wait, LOCKED_PAUSE)
+        return min(self._sharing.safety_poll, wait)
 
     def _final(self) -> int:
         """Up to which position the log is final."""
@@ -417,7 +439,11 @@ class Group:
         return self._runner.run(ops.extend(self._group, self._held(deliveries), lease=lease))
 
     def _check_ours(self, deliveries: Sequence[Delivery]) -> None:
+        if isinstance(deliveries, Delivery):
+            raise InvalidOption("a list of deliveries is needed, got one: give [delivery]")
         for delivery in deliveries:
+            if not isinstance(delivery, Delivery):
+                raise InvalidOption(f"deliveries are needed, got {type(delivery).__name__}")
             if delivery._group.name != self.name:
                 raise InvalidOption(
                     f"a delivery of the group {delivery._group.name!r} was given to the group "

@@ -92,7 +92,8 @@ _DUE_ORDERED = """EXISTS (
                  AND available_at <= clock_timestamp())"""
 _STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
 _READY = "before.same_history AND before.trimmed IS NULL AND NOT before.expired"
-_READY_FRESH = f"""{_READY} AND NOT before.due AND NOT before.full
+_FIRST = "NOT before.expired AND NOT before.due"
+_READY_FRESH = """before.same_history AND before.trimmed IS NULL AND {first} AND NOT before.full
           AND before.position < %(until)s"""
 
 
@@ -155,12 +156,15 @@ class Member:
             tuple(texts.items()),
         )
 
-    def claim(self, until: int, acknowledged: Sequence[Held] = ()) -> Op[Handed]:
+    def claim(
+        self, until: int, acknowledged: Sequence[Held] = (), *, passing: bool = False
+    ) -> Op[Handed]:
         """Take the next events up to `until`, which must be final.
 
         Args:
             until: everything up to it is final.
             acknowledged: is acknowledged in the same commit; not in a group that orders.
+            passing: even if a lease has run out, or something parked is due.
 
         Raises (from `parse`):
             GroupNotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
@@ -168,19 +172,20 @@ class Member:
             LostRace: run it again.
         """
         params = {**self._params(), "until": until}
+        first = "true" if passing else _FIRST
         if self.group.ordered_by is None:
             if not acknowledged:
-                return self._op("group_claim", params)
+                return self._op("group_claim", params, first=first)
             params |= _held_params(acknowledged)
             acked = "(SELECT ok FROM judged)"
-            return self._op("group_ack_claim", params, Again.GUARDED, acked=acked)
+            return self._op("group_ack_claim", params, Again.GUARDED, acked=acked, first=first)
         params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
         by_stream = self.group.ordered_by == "stream"
         return self._op(
             "group_claim_ordered",
             params,
             key="found.stream" if by_stream else "found.payload ->> %(ordered_by)s",
-            ready=_READY_FRESH,
+            ready=_READY_FRESH.replace("{first}", first),
             stale=_STALE,
         )
 

@@ -85,8 +85,6 @@ def open_group(group: Group, *, start: int | None) -> Op[None]:
         PositionTrimmed: retention has removed events behind `start`.
         LostRace: run it again.
     """
-    if start is not None:
-        check_count(start, "start", minimum=0)
     text = encode_object(group.selection.described(), "selection", limit=DEFAULT_MAX_BYTES)
 
     def parse(rows: Sequence[Row]) -> None:
@@ -257,6 +255,8 @@ def dead_letters(group: Group, codec: Codec, *, after: int, limit: int) -> Op[li
 def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
     """Hand dead letters out again; tells how many."""
     if positions is not None:
+        if not isinstance(positions, Sequence):
+            raise InvalidOption(f"positions is a list, got {type(positions).__name__}")
         positions = [check_count(position, "position", minimum=1) for position in positions]
 
     def parse(rows: Sequence[Row]) -> int:
