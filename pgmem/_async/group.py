@@ -273,7 +273,8 @@ class AsyncGroup:
         handed = await self._runner.run(member.claim(until, acknowledged))
         if handed.expired:
             handed = await self._runner.run(member.take_over())
-        if not handed.events and handed.due:
+        if not handed.events and (handed.expired or handed.due):
+            # Also if nothing was due: what has just been buried may have freed its key.
             handed = await self._runner.run(member.unpark())
         if not handed.events and (handed.expired or handed.due):
             # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
@@ -440,8 +441,8 @@ class AsyncGroup:
         return await self._runner.run(ops.extend(self._group, self._held(deliveries), lease=lease))
 
     def _check_ours(self, deliveries: Sequence[AsyncDelivery]) -> None:
-        if isinstance(deliveries, AsyncDelivery):
-            raise InvalidOption("a list of deliveries is needed, got one: give [delivery]")
+        if not isinstance(deliveries, Sequence):
+            raise InvalidOption(f"a list of deliveries is needed, got {type(deliveries).__name__}")
         for delivery in deliveries:
             if not isinstance(delivery, AsyncDelivery):
                 raise InvalidOption(f"deliveries are needed, got {type(delivery).__name__}")
@@ -491,6 +492,8 @@ class AsyncGroup:
 
     async def requeue(self, positions: Sequence[int] | None = None) -> int:
         """Hand dead letters out again, their attempts counted anew; tells how many.
+
+        Those that a reset lets be handed out anyway stay, and so do those whose events are gone.
 
         Args:
             positions: which; None for all.

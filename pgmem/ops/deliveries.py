@@ -91,10 +91,12 @@ _DUE_ORDERED = """EXISTS (
                WHERE group_name = %(group)s AND key IS NULL
                  AND available_at <= clock_timestamp())"""
 _STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
-_READY = "before.same_history AND before.trimmed IS NULL AND NOT before.expired"
+_READY = "before.same_history AND before.trimmed IS NULL"
 _FIRST = "NOT before.expired AND NOT before.due"
-_READY_FRESH = """before.same_history AND before.trimmed IS NULL AND {first} AND NOT before.full
-          AND before.position < %(until)s"""
+_READY_FRESH = f"{_READY} AND {{first}} AND NOT before.full AND before.position < %(until)s"
+
+_AFTER_GROUP = "WHERE (SELECT count(*) FROM locked) >= 0"
+"""The group's row is locked first, as `reset` and `delete` do: neither waits for the other."""
 
 
 def check_read(consumer: str, count: int, lease: Seconds) -> tuple[str, int, float]:
@@ -145,6 +147,7 @@ class Member:
             "due": _DUE_ORDERED if ordered else _DUE,
             "acked": "true",
             "stale": "false",
+            "after": "",
             **marks,
         }
         return Op(
@@ -292,6 +295,7 @@ def ack(group: Group, held: Sequence[Held]) -> Op[None]:
         _parse_held("acknowledgement", group),
         f"acknowledge {len(held)} events in the group {group.name!r}",
         Again.GUARDED,
+        (("after", ""),),
     )
 
 
@@ -333,6 +337,7 @@ def nack(
         _parse_held(verb, group),
         f"give back {len(held)} events in the group {group.name!r}",
         Again.GUARDED,
+        (("after", _AFTER_GROUP),),
     )
 
 
@@ -366,4 +371,5 @@ def extend(group: Group, held: Sequence[Held], *, lease: Seconds) -> Op[datetime
         parse,
         f"extend the lease of {len(held)} events in the group {group.name!r}",
         Again.HARMLESS,
+        (("after", ""),),
     )

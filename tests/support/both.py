@@ -76,7 +76,7 @@ class AwaitedGroups(Awaited):
 
 
 class AwaitedGroup:
-    """A synchronous group, or a delivery of it: whatever is called may wait, and runs in a thread."""
+    """A synchronous group, or a delivery of it: what is called may wait, and runs in a thread."""
 
     def __init__(self, wrapped) -> None:
         self.wrapped = wrapped
