@@ -263,7 +263,7 @@ class AsyncGroup:
                 known.forget()
             else:
                 known.position = until
-                known.due = time.monotonic() + self._pause_after(handed)
+                known.due = time.monotonic() + self._pause_after(handed, member.lease)
             return handed
 
     async def _ask(
@@ -282,9 +282,9 @@ class AsyncGroup:
             handed = await self._runner.run(member.claim(until, passing=True))
         return handed
 
-    def _pause_after(self, handed: ops.Handed) -> float:
+    def _pause_after(self, handed: ops.Handed, lease: float) -> float:
         """Seconds until it is worth while to ask again without having been woken."""
-        wait = 1e9 if handed.wait is None else handed.wait
+        wait = lease if handed.wait is None else min(lease, handed.wait)
         if handed.expired or handed.due:
             wait = max(wait, LOCKED_PAUSE)
         return min(self._sharing.safety_poll, wait)
@@ -434,11 +434,15 @@ class AsyncGroup:
             LeaseLost: one of them is not ours any more.
             InvalidOption: none was given, or a lease that is not allowed.
         """
-        check_lease(lease)
+        seconds = check_lease(lease)
         if not deliveries:
             raise InvalidOption("extend needs at least one delivery, got none")
         self._check_ours(deliveries)
-        return await self._runner.run(ops.extend(self._group, self._held(deliveries), lease=lease))
+        until = await self._runner.run(
+            ops.extend(self._group, self._held(deliveries), lease=seconds)
+        )
+        self._known.due = min(self._known.due, time.monotonic() + seconds)
+        return until
 
     def _check_ours(self, deliveries: Sequence[AsyncDelivery]) -> None:
         if not isinstance(deliveries, Sequence):

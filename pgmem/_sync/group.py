@@ -264,7 +264,7 @@ class Group:
                 known.forget()
             else:
                 known.position = until
-                known.due = time.monotonic() + self._pause_after(handed)
+                known.due = time.monotonic() + self._pause_after(handed, member.lease)
             return handed
 
     def _ask(
@@ -283,9 +283,9 @@ class Group:
             handed = self._runner.run(member.claim(until, passing=True))
         return handed
 
-    def _pause_after(self, handed: ops.Handed) -> float:
+    def _pause_after(self, handed: ops.Handed, lease: float) -> float:
         """Seconds until it is worth while to ask again without having been woken."""
-        wait = 1e9 if handed.wait is None else handed.wait
+        wait = lease if handed.wait is None else min(lease, handed.wait)
         if handed.expired or handed.due:
             wait = max(wait, LOCKED_PAUSE)
         return min(self._sharing.safety_poll, wait)
@@ -433,11 +433,13 @@ class Group:
             LeaseLost: one of them is not ours any more.
             InvalidOption: none was given, or a lease that is not allowed.
         """
-        check_lease(lease)
+        seconds = check_lease(lease)
         if not deliveries:
             raise InvalidOption("extend needs at least one delivery, got none")
         self._check_ours(deliveries)
-        return self._runner.run(ops.extend(self._group, self._held(deliveries), lease=lease))
+        until = self._runner.run(ops.extend(self._group, self._held(deliveries), lease=seconds))
+        self._known.due = min(self._known.due, time.monotonic() + seconds)
+        return until
 
     def _check_ours(self, deliveries: Sequence[Delivery]) -> None:
         if not isinstance(deliveries, Sequence):

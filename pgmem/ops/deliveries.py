@@ -62,7 +62,8 @@ class Handed(NamedTuple):
         position: how far the group has come; nothing of the selection up to it is left to claim.
         expired: a lease has run out: take that over first.
         due: something parked is due: take that first.
-        wait: seconds until the next lease ends, or the next parked event is due; None if none.
+        wait: seconds until the lease of another batch ends, or the next parked event is due; None
+            if none does, or so many events were given as were asked for.
     """
 
     events: list[tuple[RecordedEvent, int]]
