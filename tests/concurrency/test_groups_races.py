@@ -12,7 +12,7 @@ import time
 import pytest
 
 from pgmem import Event, Memory
-from pgmem.errors import LeaseLost
+from pgmem.errors import HistoryRewritten, LeaseLost
 from pgmem.ops import deliveries, groups
 from pgmem.ops.selection import Selection
 from tests.support.consumers import sql, waits_for_a_row
@@ -98,6 +98,24 @@ class TestMeeting:
         meet(memory, database_url, op, lambda: memory.groups.delete("g"))
         assert sql(database_url, OPEN) == [(0, 0)]
         assert sql(database_url, "SELECT count(*) FROM pgmem.deliveries") == [(0,)]
+
+
+@pytest.mark.parametrize("ordered_by", [None, "stream"])
+@pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
+@pytest.mark.parametrize("rewrite", ["timeline = timeline + 1", "system_identifier = 1"])
+def test_in_another_history_a_step_changes_nothing(memory, database_url, step, ordered_by, rewrite):
+    """Each by itself: a member finds out before it comes to the later ones."""
+    memory.events.append("s", [Event(type="t") for _ in range(6)])
+    group = memory.groups.open("g", ordered_by=ordered_by)
+    op = steps(ordered_by)[step](database_url, group.read("a", 2))
+    sql(database_url, f"UPDATE pgmem.groups SET {rewrite}")
+    tables = [
+        f"SELECT * FROM pgmem.{t} AS t ORDER BY t::text" for t in ("groups", "deliveries", "parked")
+    ]
+    before = [sql(database_url, table) for table in tables]
+    with pytest.raises(HistoryRewritten):
+        memory._runner.run(op)
+    assert [sql(database_url, table) for table in tables] == before
 
 
 def test_a_requeue_that_meets_a_claim_hands_nothing_out_twice(memory, database_url):
