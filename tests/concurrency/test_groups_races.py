@@ -169,3 +169,18 @@ def test_members_of_two_memories_at_resets(database_url):
             thread.join()
     assert errors == []
     assert sql(database_url, OPEN) == [(0, 0)]
+
+
+@pytest.mark.parametrize("ordered_by", [None, "stream"])
+@pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
+def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, ordered_by):
+    """The second has looked before the first commits."""
+    memory.events.append("s", [Event(type="t") for _ in range(6)])
+    group = memory.groups.open("g", ordered_by=ordered_by)
+    op = steps(ordered_by)[step](database_url, group.read("a", 2))
+    second = []
+    meet(memory, database_url, op, lambda: second.append(memory._runner.run(op)))
+    mine = {row[0] for row, _ in second[0].events}
+    tokens = sql(database_url, "SELECT unnest(positions), token FROM pgmem.deliveries")
+    assert len(tokens) == len({position for position, _ in tokens}), "two have one event"
+    assert all((position, second[0].token) in tokens for position in mine)
