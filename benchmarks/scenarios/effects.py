@@ -121,8 +121,7 @@ class PgmemWay:
         self._memory = memory
         self._consumer = consumer
         self._store = PgmemStore(memory, where.end)
-        groups: Any = memory.groups  # type: ignore[attr-defined]  # until it is merged
-        self._group = groups.open(LABEL, stream=LABEL, start=0)
+        self._group = memory.groups.open(LABEL, stream=LABEL)
 
     def append(self, numbers: Sequence[int]) -> None:
         """See `Way`."""
