@@ -30,7 +30,7 @@ from pgmem import Delivery, Event, Memory
 
 LEASE = 30.0
 """Seconds for which pgmem hands out; Redis has none. No round takes as long."""
-IDLE = 0.1
+IDLE = 0.5
 """Seconds that a member without a delivery waits for one before it takes all for handed out."""
 POLL = 0.2
 """Seconds that it waits where events come at a rate, before it looks whether the round is over."""

@@ -129,10 +129,7 @@ class PgmemWay:
 
     def step(self, hook: Hook = nothing) -> int:
         """See `Way`."""
-        return self._step(hook, 0.0)
-
-    def _step(self, hook: Hook, timeout: float) -> int:
-        deliveries = self._group.read(self._consumer, count=BATCH, timeout=timeout, lease=LEASE)
+        deliveries = self._group.read(self._consumer, count=BATCH, timeout=PATIENCE, lease=LEASE)
         if deliveries:
             payloads = [delivery.event.payload for delivery in deliveries]
             with self._memory.transaction() as tx:
@@ -143,7 +140,7 @@ class PgmemWay:
 
     def take_over(self) -> int:
         """See `Way`."""
-        return self._step(nothing, PATIENCE)
+        return self.step()
 
     def end(self) -> None:
         """See `Way`."""

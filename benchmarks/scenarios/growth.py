@@ -116,7 +116,8 @@ class Measure:
         """One round."""
         numbers = range(self._last + 1, self._last + self._step + 1)
         self._last = numbers[-1]
-        fill(self._connection, numbers)
+        fill(self._connection, numbers[:-1])
+        self._store.append(LABEL, numbers[-1:])  # The bell: members that wait are told.
         answers: list[list[int]] = self._workers.run("work", self._batch)
         done = [number for answer in answers for number in answer]
         faults = compare_once(numbers, done, self._store.left(LABEL))

@@ -116,6 +116,7 @@ class AsyncPoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
+        op = op.instead or op
         while True:
             await asleep(pause)
             try:
@@ -380,7 +381,8 @@ class AsyncBoundRunner:
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace:
-                continue
+                op = op.instead or op
+                query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None
         raise hidden_winner(op.action)

@@ -117,6 +117,7 @@ class PoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
+        op = op.instead or op
         while True:
             sleep(pause)
             try:
@@ -379,7 +380,8 @@ class BoundRunner:
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace:
-                continue
+                op = op.instead or op
+                query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None
         raise hidden_winner(op.action)

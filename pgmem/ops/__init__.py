@@ -38,6 +38,8 @@ class Op(NamedTuple, Generic[T]):
         action: what the caller asked for, in words, for messages; holds no payload.
         again: what a second run does.
         marks: pieces of the statement chosen from fixed texts.
+        instead: what to run in its place when it lost a race, or its answer was lost: this one is
+            quick because it does only what is usual.
     """
 
     statement: str
@@ -46,3 +48,4 @@ class Op(NamedTuple, Generic[T]):
     action: str
     again: Again = Again.READS
     marks: tuple[tuple[str, str], ...] = ()
+    instead: Op[T] | None = None
