@@ -176,7 +176,7 @@ class Member:
         params = {**self._params(), "until": until}
         if self.group.ordered_by is None:
             if not acknowledged:
-                return self._op("group_claim", params)
+                return self._op("group_claim", params)._replace(lets_go=True)
             acked = "(SELECT ok FROM judged)"
             whole = {**params, **_held_params(acknowledged)}
             op = self._op("group_ack_claim", whole, Again.GUARDED, acked=acked)
@@ -208,6 +208,7 @@ class Member:
             op.again,
             self.group.selection.marks(),
             instead=op,
+            lets_go=True,
         )
 
     def _parse_next(self, slot: int, rows: Sequence[Row]) -> Handed:
