@@ -116,7 +116,7 @@ class AsyncPoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
-        op = op.instead or op
+        op = op.instead() if op.instead else op
         while True:
             await asleep(pause)
             try:
@@ -392,7 +392,7 @@ class AsyncBoundRunner:
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace:
-                op = op.instead or op
+                op = op.instead() if op.instead else op
                 query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None

@@ -117,7 +117,7 @@ class PoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
-        op = op.instead or op
+        op = op.instead() if op.instead else op
         while True:
             sleep(pause)
             try:
@@ -391,7 +391,7 @@ class BoundRunner:
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace:
-                op = op.instead or op
+                op = op.instead() if op.instead else op
                 query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None

@@ -125,6 +125,10 @@ class Member:
     lease: float
     event_of: Callable[[Row], RecordedEvent]
 
+    @property
+    def _action(self) -> str:
+        return f"read from the group {self.group.name!r}"
+
     def _params(self) -> dict[str, Any]:
         ordered = self.group.ordered_by is not None
         return {
@@ -156,7 +160,7 @@ class Member:
             statement,
             params,
             self._parse,
-            f"read from the group {self.group.name!r}",
+            self._action,
             again,
             tuple(texts.items()),
         )
@@ -177,12 +181,9 @@ class Member:
         if self.group.ordered_by is None:
             if not acknowledged:
                 return self._op("group_claim", params)._replace(lets_go=True)
-            acked = "(SELECT ok FROM judged)"
-            whole = {**params, **_held_params(acknowledged)}
-            op = self._op("group_ack_claim", whole, Again.GUARDED, acked=acked)
-            if len({one.slot for one in acknowledged}) > 1:
-                return op
-            return self._next(op, params, acknowledged)
+            if len({one.slot for one in acknowledged}) == 1:
+                return self._next(params, acknowledged)
+            return self._ack_claim(params, acknowledged)
         params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
         by_stream = self.group.ordered_by == "stream"
         return self._op(
@@ -193,9 +194,15 @@ class Member:
             stale=_STALE,
         )
 
-    def _next(
-        self, op: Op[Handed], params: dict[str, Any], acknowledged: Sequence[Held]
-    ) -> Op[Handed]:
+    def _ack_claim(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
+        return self._op(
+            "group_ack_claim",
+            params | _held_params(acknowledged),
+            Again.GUARDED,
+            acked="(SELECT ok FROM judged)",
+        )
+
+    def _next(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
         """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
         last = acknowledged[-1]
         # As text: psycopg asks for the type of each number in a list.
@@ -204,10 +211,10 @@ class Member:
             "group_next",
             {**params, "slot": last.slot, "token": last.token, "positions": positions},
             functools.partial(self._parse_next, last.slot),
-            op.action,
-            op.again,
+            self._action,
+            Again.GUARDED,
             self.group.selection.marks(),
-            instead=op,
+            instead=lambda: self._ack_claim(params, acknowledged),
             lets_go=True,
         )
 
