@@ -9,9 +9,11 @@ StateEntry(key='account:1', value={'balance': 5}, version=1, ...)
 """
 
 from pgmem._async.consuming import AsyncConsumerSubscription
+from pgmem._async.lease import AsyncLease
 from pgmem._async.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
 from pgmem._async.subscription import AsyncSubscription
 from pgmem._sync.consuming import ConsumerSubscription
+from pgmem._sync.lease import Lease
 from pgmem._sync.memory import BoundMemory, Memory, Transaction
 from pgmem._sync.subscription import Subscription
 from pgmem.embedded import EmbeddedPostgres
@@ -23,6 +25,7 @@ from pgmem.models import (
     Fold,
     Folded,
     History,
+    LeaseInfo,
     Outcome,
     RecordedEvent,
     StateChange,
@@ -34,6 +37,7 @@ __all__ = [
     "Appended",
     "AsyncBoundMemory",
     "AsyncConsumerSubscription",
+    "AsyncLease",
     "AsyncMemory",
     "AsyncSubscription",
     "AsyncTransaction",
@@ -46,6 +50,8 @@ __all__ = [
     "Fold",
     "Folded",
     "History",
+    "Lease",
+    "LeaseInfo",
     "Memory",
     "Outcome",
     "RecordedEvent",

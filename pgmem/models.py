@@ -328,3 +328,23 @@ class ConsumerInfo(NamedTuple):
     lease_until: datetime | None
     created_at: datetime
     updated_at: datetime
+
+
+class LeaseInfo(NamedTuple):
+    """A named lease, and who holds it.
+
+    Attributes:
+        name: its name.
+        holder: who holds it: host, process and agent.
+        fencing_token: the token of this time of holding; later ones are higher.
+        acquired_at: since when (the server's clock).
+        expires_at: when it ends if it is not renewed (the server's clock).
+        waiters: how many wait for it.
+    """
+
+    name: str
+    holder: str
+    fencing_token: int
+    acquired_at: datetime
+    expires_at: datetime
+    waiters: int

@@ -18,6 +18,8 @@ from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
+from pgmem._async.keeper import AsyncKeeper
+from pgmem._async.leases import AsyncLeases
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
 from pgmem._async.signals import AsyncSignals
@@ -129,20 +131,18 @@ class AsyncMemory:
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
+        poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = AsyncTailer(
-            self._database,
-            feed,
-            frontier,
-            self._cache,
-            signals,
-            safety_poll=check_seconds(safety_poll, "safety_poll"),
+            self._database, feed, frontier, self._cache, signals, safety_poll=poll
         )
+        self._keeper = AsyncKeeper(self._runner, signals, self._tailer, safety_poll=poll)
         reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
         self.events = AsyncEvents(self._runner, self._codec, reader)
         self.state = AsyncState(self._runner, self._codec, self._cache, reader)
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._runner)
+        self.leases = AsyncLeases(self._runner, signals, self._keeper, agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -163,6 +163,7 @@ class AsyncMemory:
         """End the subscriptions and close every connection; the context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
+        await self._keeper.close()
         await self._tailer.close()
         await self._database.close()
 

@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from pgmem._async.cache import BoundCache, StateCache
+from pgmem._async.lease import AsyncLease
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncPoolRunner, AsyncRunner
 from pgmem._async.subscription import AsyncSubscription, Start
 from pgmem._async.update import AsyncUpdate
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidOption, LeaseLost
 from pgmem.models import Event, RecordedEvent, StateChange, StateEntry
 from pgmem.ops import Op
 from pgmem.ops import state as ops
 from pgmem.ops.events import Codec
+from pgmem.ops.leases import fenced
 from pgmem.ops.selection import Selection
 from pgmem.ops.values import Seconds, check_count, check_seconds, decode, decoder
 
@@ -231,6 +233,7 @@ class AsyncState:
         event: Event | None = None,
         stream: str | None = None,
         record: bool = True,
+        lease: AsyncLease | None = None,
     ) -> StateEntry:
         """Write an entry if its version is the expected one.
 
@@ -238,9 +241,13 @@ class AsyncState:
             key, value, event, stream, record: as for `put`.
             expected_version: the version that the value was made from; 0 expects no entry.
             ttl: as for `put`, but None keeps the entry's end as it is.
+            lease: write only if this one is still held, by its fencing token and the server's
+                clock. Until the write has committed, in a transaction with all of that, nobody
+                else gets the lease.
 
         Raises:
             VersionConflict: the version is another one; the entry is in the error's `current`.
+            LeaseLost: the lease is not held any more; nothing was changed.
         """
         recording = ops.Recording(event, stream, record)
         op = ops.compare_and_set(
@@ -251,7 +258,17 @@ class AsyncState:
             ttl=_ttl(ttl),
             recording=recording,
         )
-        return await self._write(op, recording)
+        if lease is None:
+            return await self._write(op, recording)
+        if not isinstance(lease, AsyncLease):
+            raise InvalidOption(
+                f"lease= takes what leases.acquire gave, got {type(lease).__name__}"
+            )
+        try:
+            return await self._write(fenced(op, lease.held), recording)
+        except LeaseLost as error:
+            lease.lose(error)
+            raise
 
     async def update(
         self,

@@ -19,6 +19,8 @@ from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
+from pgmem._sync.keeper import Keeper
+from pgmem._sync.leases import Leases
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import BoundRunner, PoolRunner
 from pgmem._sync.signals import Signals
@@ -130,20 +132,18 @@ class Memory:
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         feed, frontier, signals = Feed(), Frontier(), Signals()
+        poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = Tailer(
-            self._database,
-            feed,
-            frontier,
-            self._cache,
-            signals,
-            safety_poll=check_seconds(safety_poll, "safety_poll"),
+            self._database, feed, frontier, self._cache, signals, safety_poll=poll
         )
+        self._keeper = Keeper(self._runner, signals, self._tailer, safety_poll=poll)
         reader = FinalReader(self._runner, frontier, feed, self._tailer)
         self.events = Events(self._runner, self._codec, reader)
         self.state = State(self._runner, self._codec, self._cache, reader)
         self.dedupe = Dedupe(self._runner, self._codec)
         self.snapshots = Snapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = Consumers(self._runner)
+        self.leases = Leases(self._runner, signals, self._keeper, agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -164,6 +164,7 @@ class Memory:
         """End the subscriptions and close every connection; the context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
+        self._keeper.close()
         self._tailer.close()
         self._database.close()
 

@@ -105,7 +105,7 @@ class PoolRunner:
 
         Args:
             op: what to run.
-            patience: seconds in which the server must answer; only for what reads.
+            patience: seconds in which the server must answer; only for what reads, or is HARMLESS.
 
         Raises:
             PgmemError: what the op's `parse` or the server says.

@@ -12,15 +12,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from pgmem._sync.cache import BoundCache, StateCache
+from pgmem._sync.lease import Lease
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import PoolRunner, Runner
 from pgmem._sync.subscription import Start, Subscription
 from pgmem._sync.update import Update
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidOption, LeaseLost
 from pgmem.models import Event, RecordedEvent, StateChange, StateEntry
 from pgmem.ops import Op
 from pgmem.ops import state as ops
 from pgmem.ops.events import Codec
+from pgmem.ops.leases import fenced
 from pgmem.ops.selection import Selection
 from pgmem.ops.values import Seconds, check_count, check_seconds, decode, decoder
 
@@ -230,6 +232,7 @@ class State:
         event: Event | None = None,
         stream: str | None = None,
         record: bool = True,
+        lease: Lease | None = None,
     ) -> StateEntry:
         """Write an entry if its version is the expected one.
 
@@ -237,9 +240,13 @@ class State:
             key, value, event, stream, record: as for `put`.
             expected_version: the version that the value was made from; 0 expects no entry.
             ttl: as for `put`, but None keeps the entry's end as it is.
+            lease: write only if this one is still held, by its fencing token and the server's
+                clock. Until the write has committed, in a transaction with all of that, nobody
+                else gets the lease.
 
         Raises:
             VersionConflict: the version is another one; the entry is in the error's `current`.
+            LeaseLost: the lease is not held any more; nothing was changed.
         """
         recording = ops.Recording(event, stream, record)
         op = ops.compare_and_set(
@@ -250,7 +257,17 @@ class State:
             ttl=_ttl(ttl),
             recording=recording,
         )
-        return self._write(op, recording)
+        if lease is None:
+            return self._write(op, recording)
+        if not isinstance(lease, Lease):
+            raise InvalidOption(
+                f"lease= takes what leases.acquire gave, got {type(lease).__name__}"
+            )
+        try:
+            return self._write(fenced(op, lease.held), recording)
+        except LeaseLost as error:
+            lease.lose(error)
+            raise
 
     def update(
         self,

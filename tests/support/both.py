@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import psycopg
 
 from pgmem import AsyncMemory, Memory
 
-_GROUPS = ("events", "state", "dedupe", "snapshots", "consumers")
+_GROUPS = ("events", "state", "dedupe", "snapshots", "consumers", "leases")
 _SUBSCRIBE = ("subscribe", "watch")
+
+_MANY_WAIT = ThreadPoolExecutor(100)
+"""For threads that wait for each other: asyncio's own are too few."""
 
 
 class Both:
@@ -58,11 +63,40 @@ class Awaited:
             return lambda *args, **kwargs: AwaitedSubscription(found(*args, **kwargs))
 
         async def call(*args, **kwargs):
+            if isinstance(kwargs.get("lease"), AwaitedLease):
+                kwargs["lease"] = kwargs["lease"].wrapped
+            if name == "acquire":
+                call = functools.partial(found, *args, **kwargs)
+                loop = asyncio.get_running_loop()
+                return AwaitedLease(await loop.run_in_executor(_MANY_WAIT, call))
             if kwargs.get("timeout") is not None or name == "close":
                 return await asyncio.to_thread(found, *args, **kwargs)  # It waits.
             return found(*args, **kwargs)
 
         return call
+
+
+class AwaitedLease:
+    """A synchronous lease, to be awaited."""
+
+    def __init__(self, wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __repr__(self) -> str:
+        return repr(self.wrapped)
+
+    def __getattr__(self, name: str):
+        found = getattr(self.wrapped, name)
+        if name not in ("release", "renew"):
+            return found
+        return lambda: asyncio.to_thread(found)
+
+    async def __aenter__(self):
+        self.wrapped.__enter__()
+        return self
+
+    async def __aexit__(self, *error):
+        await asyncio.to_thread(self.wrapped.__exit__, *error)
 
 
 class AwaitedSubscription:
