@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from pgmem import AsyncMemory, Memory
+from pgmem._sync.group import Delivery
 
 _GROUPS = ("events", "state", "dedupe", "snapshots", "consumers")
 _SUBSCRIBE = ("subscribe", "watch")
@@ -46,6 +47,8 @@ class Awaited:
         found = getattr(self.wrapped, name)
         if name in _GROUPS:
             return Awaited(found)
+        if name == "groups":
+            return AwaitedGroups(found)
         if name == "connection":
             return found
         if name == "transaction":
@@ -63,6 +66,44 @@ class Awaited:
             return found(*args, **kwargs)
 
         return call
+
+
+class AwaitedGroups(Awaited):
+    """`memory.groups` behind the awaitable face."""
+
+    async def open(self, name, **options):
+        return AwaitedGroup(await asyncio.to_thread(self.wrapped.open, name, **options))
+
+    async def join(self, name, **options):
+        return AwaitedGroup(await asyncio.to_thread(self.wrapped.join, name, **options))
+
+
+class AwaitedGroup:
+    """A synchronous group, or a delivery of it: what is called may wait, and runs in a thread."""
+
+    def __init__(self, wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str):
+        found = getattr(self.wrapped, name)
+        if not callable(found):
+            return found
+
+        async def call(*args, **kwargs):
+            args, kwargs = map(_plain, args), {key: _plain(kwargs[key]) for key in kwargs}
+            result = await asyncio.to_thread(found, *args, **kwargs)
+            if isinstance(result, list):
+                return [AwaitedGroup(x) if isinstance(x, Delivery) else x for x in result]
+            return result
+
+        return call
+
+
+def _plain(given):
+    """What is behind the awaitable face, also of each in a list."""
+    if isinstance(given, list):
+        return [_plain(one) for one in given]
+    return given.wrapped if isinstance(given, (Awaited, AwaitedGroup)) else given
 
 
 class AwaitedSubscription:
