@@ -62,7 +62,8 @@ class Handed(NamedTuple):
         position: how far the group has come; nothing of the selection up to it is left to claim.
         expired: a lease has run out: take that over first.
         due: something parked is due: take that first.
-        wait: seconds until the next lease ends, or the next parked event is due; None if none.
+        wait: seconds until the lease of another batch ends, or the next parked event is due; None
+            if none does, or so many events were given as were asked for.
     """
 
     events: list[tuple[RecordedEvent, int, str | None]]
@@ -96,9 +97,12 @@ _DUE_ORDERED = """EXISTS (
                WHERE group_name = %(group)s AND key IS NULL
                  AND available_at <= clock_timestamp())"""
 _STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
-_READY = "before.same_history AND before.trimmed IS NULL AND NOT before.expired"
-_READY_FRESH = f"""{_READY} AND NOT before.due AND NOT before.full
-          AND before.position < %(until)s"""
+_READY = "before.same_history AND before.trimmed IS NULL"
+_FIRST = "NOT before.expired AND NOT before.due"
+_READY_FRESH = f"{_READY} AND {{first}} AND NOT before.full AND before.position < %(until)s"
+
+_AFTER_GROUP = "WHERE (SELECT count(*) FROM locked) >= 0"
+"""The group's row is locked first, as `reset` and `delete` do: neither waits for the other."""
 
 
 def check_read(consumer: str, count: int, lease: Seconds) -> tuple[str, int, float]:
@@ -149,6 +153,7 @@ class Member:
             "due": _DUE_ORDERED if ordered else _DUE,
             "acked": "true",
             "stale": "false",
+            "after": "",
             **marks,
         }
         return Op(
@@ -160,12 +165,15 @@ class Member:
             tuple(texts.items()),
         )
 
-    def claim(self, until: int, acknowledged: Sequence[Held] = ()) -> Op[Handed]:
+    def claim(
+        self, until: int, acknowledged: Sequence[Held] = (), *, passing: bool = False
+    ) -> Op[Handed]:
         """Take the next events up to `until`, which must be final.
 
         Args:
             until: everything up to it is final.
             acknowledged: is acknowledged in the same commit; not in a group that orders.
+            passing: even if a lease has run out, or something parked is due.
 
         Raises (from `parse`):
             GroupNotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
@@ -173,19 +181,20 @@ class Member:
             LostRace: run it again.
         """
         params = {**self._params(), "until": until}
+        first = "true" if passing else _FIRST
         if self.group.ordered_by is None:
             if not acknowledged:
-                return self._op("group_claim", params)
+                return self._op("group_claim", params, first=first)
             params |= _held_params(acknowledged)
             acked = "(SELECT ok FROM judged)"
-            return self._op("group_ack_claim", params, Again.GUARDED, acked=acked)
+            return self._op("group_ack_claim", params, Again.GUARDED, acked=acked, first=first)
         params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
         by_stream = self.group.ordered_by == "stream"
         return self._op(
             "group_claim_ordered",
             params,
             key="found.stream" if by_stream else "found.payload ->> %(ordered_by)s",
-            ready=_READY_FRESH,
+            ready=_READY_FRESH.replace("{first}", first),
             stale=_STALE,
         )
 
@@ -298,6 +307,7 @@ def ack(group: Group, held: Sequence[Held]) -> Op[None]:
         _parse_held("acknowledgement", group),
         f"acknowledge {len(held)} events in the group {group.name!r}",
         Again.GUARDED,
+        (("after", ""),),
     )
 
 
@@ -339,6 +349,7 @@ def nack(
         _parse_held(verb, group),
         f"give back {len(held)} events in the group {group.name!r}",
         Again.GUARDED,
+        (("after", _AFTER_GROUP),),
     )
 
 
@@ -372,4 +383,5 @@ def extend(group: Group, held: Sequence[Held], *, lease: Seconds) -> Op[datetime
         parse,
         f"extend the lease of {len(held)} events in the group {group.name!r}",
         Again.HARMLESS,
+        (("after", ""),),
     )
