@@ -100,6 +100,10 @@ class AsyncClaims:
         """Something may be there that was not when it was asked last."""
         self._known.forget()
 
+    def due_in(self, seconds: float) -> None:
+        """Something becomes available by itself, so many seconds from now at the latest."""
+        self._known.due = min(self._known.due, time.monotonic() + seconds)
+
     def wake(self) -> None:
         """Let those who wait look whether they are to go on."""
         self._sharing.signals.wake(self._signal)
@@ -150,8 +154,7 @@ class AsyncClaims:
                 # The feed may not have heard yet of what this process has just written.
                 until = await self._reader.settle()
                 handed = await self._ask(member, until)
-            full = len(handed.events) == member.count
-            if handed.events and (full or handed.position < until):
+            if handed.events:
                 known.forget()
             else:
                 known.position = until

@@ -39,7 +39,7 @@ class AsyncDelivery:
         lease_until: when others may take over (the server's clock).
     """
 
-    __slots__ = ("_group", "attempts", "consumer", "event", "held", "key", "lease_until")
+    __slots__ = ("_group", "_slot", "attempts", "consumer", "event", "key", "lease_until", "token")
 
     def __init__(
         self,
@@ -56,14 +56,15 @@ class AsyncDelivery:
         self.attempts = attempts
         self.key = key
         self.consumer = consumer
-        self.held = ops.Held(event.position, handed.slot, handed.token)
+        self._slot = handed.slot
+        self.token = handed.token
         assert handed.lease_until is not None  # noqa: S101  # there is an event
         self.lease_until = handed.lease_until
 
     @property
-    def token(self) -> int:
-        """The fencing token."""
-        return self.held.token
+    def held(self) -> ops.Held:
+        """What a statement finds it by. Not public."""
+        return ops.Held(self.event.position, self._slot, self.token)
 
     def __repr__(self) -> str:
         return (
@@ -289,7 +290,7 @@ class AsyncGroup:
         until = await self._runner.run(
             ops.extend(self._group, self._held(deliveries), lease=seconds)
         )
-        self._known.due = min(self._known.due, time.monotonic() + seconds)
+        self._claims.due_in(seconds)
         return until
 
     def _check_ours(self, deliveries: Sequence[AsyncDelivery]) -> None:

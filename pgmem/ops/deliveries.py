@@ -20,6 +20,7 @@ Events that were handed out together share a row, a token and a lease.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,6 +129,10 @@ class Member:
     lease: float
     event_of: Callable[[Row], RecordedEvent]
 
+    @property
+    def _action(self) -> str:
+        return f"read from the group {self.group.name!r}"
+
     def _params(self) -> dict[str, Any]:
         ordered = self.group.ordered_by is not None
         return {
@@ -160,7 +165,7 @@ class Member:
             statement,
             params,
             self._parse,
-            f"read from the group {self.group.name!r}",
+            self._action,
             again,
             tuple(texts.items()),
         )
@@ -184,10 +189,11 @@ class Member:
         first = "true" if passing else _FIRST
         if self.group.ordered_by is None:
             if not acknowledged:
-                return self._op("group_claim", params, first=first)
-            params |= _held_params(acknowledged)
-            acked = "(SELECT ok FROM judged)"
-            return self._op("group_ack_claim", params, Again.GUARDED, acked=acked, first=first)
+                op = self._op("group_claim", params, first=first)
+                return op if passing else op._replace(lets_go=True)
+            if len({one.slot for one in acknowledged}) == 1:
+                return self._next(params, acknowledged)
+            return self._ack_claim(params, acknowledged)
         params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
         by_stream = self.group.ordered_by == "stream"
         return self._op(
@@ -197,6 +203,40 @@ class Member:
             ready=_READY_FRESH.replace("{first}", first),
             stale=_STALE,
         )
+
+    def _ack_claim(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
+        return self._op(
+            "group_ack_claim",
+            params | _held_params(acknowledged),
+            Again.GUARDED,
+            acked="(SELECT ok FROM judged)",
+            first=_FIRST,
+        )
+
+    def _next(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
+        """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
+        last = acknowledged[-1]
+        # As text: psycopg asks for the type of each number in a list.
+        positions = "{" + ",".join([str(one.position) for one in acknowledged]) + "}"
+        return Op(
+            "group_next",
+            {**params, "slot": last.slot, "token": last.token, "positions": positions},
+            functools.partial(self._parse_next, last.slot),
+            self._action,
+            Again.GUARDED,
+            self.group.selection.marks(),
+            instead=lambda: self._ack_claim(params, acknowledged),
+            lets_go=True,
+        )
+
+    def _parse_next(self, slot: int, rows: Sequence[Row]) -> Handed:
+        if not rows:
+            raise LostRace
+        front = next(row for row in rows if row[0] == 0)
+        event_of = self.event_of
+        events: list[tuple[RecordedEvent, int, str | None]]
+        events = [(event_of(row), 1, None) for row in rows if row[0]]
+        return Handed(events, slot, front[2], front[7], rows[-1][0], False, False, None)
 
     def take_over(self) -> Op[Handed]:
         """Take a batch whose lease ran out. Raises as `claim`."""
