@@ -77,6 +77,22 @@ class Groups:
         self._runner.run(ops.open_group(group, start=begin))
         return Group(self._sharing, group, model)
 
+    def join(self, name: str, *, model: type[BaseModel] | None = None) -> Group:
+        """Join a group that exists, knowing only its name: it goes on with what it follows.
+
+        For who looks after groups, and for members that are not to make one by mistake.
+
+        Args:
+            name: its name, 1 to 512 bytes.
+            model: a pydantic model to validate the payloads with.
+
+        Raises:
+            GroupNotFound: there is none of that name.
+            GroupMismatch: a newer version of pgmem has made it, and it follows what this one
+                cannot.
+        """
+        return Group(self._sharing, self._runner.run(ops.join(name)), model)
+
     def list(self) -> list[GroupInfo]:
         """All groups, in the order of their names."""
         return self._runner.run(ops.list_groups())

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli.options import AsJson, Schema, Url, out, print_json, say
+from pgmem.cli.options import AsJson, Schema, Url, ask, out, print_json, say
 from pgmem.names import DEFAULT_SCHEMA, SCHEMA_REVISION
 
 app = typer.Typer(
@@ -56,11 +56,7 @@ def down(
 
     before = migrate.current(url, schema)
     if not yes:
-        typer.confirm(
-            f"Remove what came after {revision} from schema {schema}, with its data?",
-            abort=True,
-            err=True,
-        )
+        ask(f"Remove what came after {revision} from schema {schema}, with its data?")
     migrate.downgrade(url, schema=schema, revision=revision)
     _report_move(schema, before, migrate.current(url, schema), as_json)
 

@@ -73,6 +73,23 @@ def say(message: str) -> None:
     Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(message, markup=False)
 
 
+def ask(question: str) -> None:
+    """Go on only if the caller says yes; no answer is none.
+
+    On stderr alone: typer's own question leaves a blank on stdout, among the data.
+
+    Raises:
+        typer.Abort: exit code 1; nothing was done yet.
+    """
+    sys.stderr.write(f"{printable(question)} [y/N]: ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        sys.stderr.write("\n")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise typer.Abort
+
+
 def print_json(data: object) -> None:
     """`data` as one JSON document on stdout."""
     sys.stdout.write(json_text(data, indent=2) + "\n")
@@ -109,6 +126,18 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def moment(at: datetime) -> str:
+    """A point in time for people, in their time zone."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def line(*parts: tuple[str, str]) -> Text:
+    """A line of texts, each with its style."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text.assemble(*((printable(text), style) for text, style in parts))
 
 
 def columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Text]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,6 +20,8 @@ from pgmem.cli.options import (
     Url,
     duration,
     json_text,
+    line,
+    moment,
     out,
     print_json,
     print_json_line,
@@ -304,21 +305,17 @@ def _change_data(change: StateChange) -> dict[str, Any]:
 
 
 def _about(entry: StateEntry) -> str:
-    end = "" if entry.expires_at is None else f", expires {_moment(entry.expires_at)}"
-    return f"{printable(entry.key)}: version {entry.version}, of {_moment(entry.updated_at)}{end}"
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+    end = "" if entry.expires_at is None else f", expires {moment(entry.expires_at)}"
+    return f"{printable(entry.key)}: version {entry.version}, of {moment(entry.updated_at)}{end}"
 
 
 def _entry_line(entry: StateEntry) -> Text:
     value = json_text(entry.value)
-    end = "" if entry.expires_at is None else f"  expires {_moment(entry.expires_at)}"
-    return _line(
+    end = "" if entry.expires_at is None else f"  expires {moment(entry.expires_at)}"
+    return line(
         (entry.key, "cyan"),
         (f"  v{entry.version}", "bold"),
-        (f"  {_moment(entry.updated_at)}{end}", "dim"),
+        (f"  {moment(entry.updated_at)}{end}", "dim"),
         (f"  {value if len(value) <= SHOWN else value[:SHOWN] + '…'}", ""),
     )
 
@@ -329,21 +326,15 @@ def _change_line(change: StateChange, event: RecordedEvent | None = None) -> Tex
         what = "deleted"
     elif change.version is None:
         end = change.expires_at
-        what = "expires never" if end is None else f"expires {_moment(end)}"
+        what = "expires never" if end is None else f"expires {moment(end)}"
     else:
         what = json_text(change.value)
-    return _line(
+    return line(
         (f"{change.position:>8}", "bold"),
-        ("" if event is None else f"  {_moment(event.recorded_at)}", "dim"),
+        ("" if event is None else f"  {moment(event.recorded_at)}", "dim"),
         (f"  {change.key}", "cyan"),
         ("" if change.version is None else f"  v{change.version}", "bold"),
         ("" if event is None else f"  {event.type}", "green"),
         ("" if change.agent_id is None else f"  {change.agent_id}", "magenta"),
         (f"  {what}", ""),
     )
-
-
-def _line(*parts: tuple[str, str]) -> Text:
-    from rich.text import Text  # noqa: PLC0415
-
-    return Text.assemble(*((printable(text), style) for text, style in parts))

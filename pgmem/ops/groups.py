@@ -21,7 +21,13 @@ from typing import Any
 
 import orjson
 
-from pgmem.errors import GroupMismatch, GroupNotFound, InvalidOption, PositionTrimmed
+from pgmem.errors import (
+    GroupMismatch,
+    GroupNotFound,
+    InvalidInput,
+    InvalidOption,
+    PositionTrimmed,
+)
 from pgmem.models import DeadLetter, GroupInfo, Pending
 from pgmem.ops import Again, Op, Row
 from pgmem.ops.events import Codec, LostRace, event_maker
@@ -141,6 +147,36 @@ def get(name: str) -> Op[GroupInfo | None]:
         {"group": check_group(name)},
         lambda rows: _info(rows[0]) if rows else None,
         f"find the group {name!r}",
+        marks=_BY_NAME,
+    )
+
+
+def join(name: str) -> Op[Group]:
+    """The group of that name, as it was made.
+
+    Raises (from `parse`):
+        GroupNotFound: there is none.
+        GroupMismatch: it follows what this version cannot.
+    """
+
+    def parse(rows: Sequence[Row]) -> Group:
+        if not rows:
+            raise not_found(name)
+        info = _info(rows[0])
+        try:
+            selection = Selection.of_described(info.selection)
+        except InvalidInput as error:
+            raise GroupMismatch(
+                f"the group {name!r} follows what this version of pgmem cannot: {error}. A newer "
+                f"one has made it: upgrade this one"
+            ) from None
+        return Group(name, selection, info.ordered_by, info.max_attempts)
+
+    return Op(
+        "group_list",
+        {"group": check_group(name)},
+        parse,
+        f"join the group {name!r}",
         marks=_BY_NAME,
     )
 

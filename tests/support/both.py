@@ -109,6 +109,9 @@ class AwaitedGroups(Awaited):
     async def open(self, name, **options):
         return AwaitedGroup(await asyncio.to_thread(self.wrapped.open, name, **options))
 
+    async def join(self, name, **options):
+        return AwaitedGroup(await asyncio.to_thread(self.wrapped.join, name, **options))
+
 
 class AwaitedGroup:
     """A synchronous group, or a delivery of it: what is called may wait, and runs in a thread."""
