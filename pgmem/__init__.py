@@ -23,11 +23,15 @@ from pgmem.models import (
     Fold,
     Folded,
     History,
+    Holder,
     Outcome,
+    Policy,
     RecordedEvent,
     StateChange,
     StateEntry,
     StateSnapshot,
+    StreamTrim,
+    TrimReport,
 )
 
 __all__ = [
@@ -46,12 +50,16 @@ __all__ = [
     "Fold",
     "Folded",
     "History",
+    "Holder",
     "Memory",
     "Outcome",
+    "Policy",
     "RecordedEvent",
     "StateChange",
     "StateEntry",
     "StateSnapshot",
+    "StreamTrim",
     "Subscription",
     "Transaction",
+    "TrimReport",
 ]

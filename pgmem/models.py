@@ -328,3 +328,75 @@ class ConsumerInfo(NamedTuple):
     lease_until: datetime | None
     created_at: datetime
     updated_at: datetime
+
+
+class Policy(NamedTuple):
+    """A rule of retention: what exceeds one of its two limits goes.
+
+    Attributes:
+        kind: of "events", "folds" (their snapshots) or "snapshots" (of the whole state).
+        name: of this stream, fold, or name of snapshots; None for all.
+        max_count: so many of the newest are kept; None for any number.
+        max_age: what is older than so many seconds goes; None for any age.
+        updated_at: when the rule was set.
+    """
+
+    kind: Literal["events", "folds", "snapshots"]
+    name: str | None
+    max_count: int | None
+    max_age: float | None
+    updated_at: datetime
+
+
+class Holder(NamedTuple):
+    """A stored reader that has yet to read what a rule would remove.
+
+    Attributes:
+        kind: "consumer" or "group".
+        name: its name.
+        position: everything up to it has been read: nothing above it was removed.
+    """
+
+    kind: Literal["consumer", "group"]
+    name: str
+    position: int
+
+
+class StreamTrim(NamedTuple):
+    """What a trim removed of one stream, or of the whole log; in a dry run, what it would remove.
+
+    Attributes:
+        stream: the stream; None for the whole log.
+        removed: how many events.
+        first, last: the lowest and the highest position removed; None if there was none.
+        kept: events that were due and stay: handed out by a group and not acknowledged, dead
+            letters, the last event of a versioned stream.
+        held_back_by: the slowest of those that have yet to read what else is due; None if that is
+            nobody.
+        files: what the removed events were written to, with `export=`.
+    """
+
+    stream: str | None
+    removed: int
+    first: int | None
+    last: int | None
+    kept: int
+    held_back_by: Holder | None
+    files: tuple[str, ...] = ()
+
+
+class TrimReport(NamedTuple):
+    """What a trim did.
+
+    Attributes:
+        dry_run: nothing was removed: the report tells what would have been.
+        streams: an entry for each rule that was applied.
+    """
+
+    dry_run: bool
+    streams: tuple[StreamTrim, ...]
+
+    @property
+    def removed(self) -> int:
+        """How many events in all."""
+        return sum(stream.removed for stream in self.streams)

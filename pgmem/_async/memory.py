@@ -19,6 +19,7 @@ from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.reader import AsyncFinalReader
+from pgmem._async.retention import AsyncRetention
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
 from pgmem._async.signals import AsyncSignals
 from pgmem._async.snapshots import AsyncSnapshots
@@ -143,6 +144,7 @@ class AsyncMemory:
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._runner)
+        self.retention = AsyncRetention(self._runner, reader)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

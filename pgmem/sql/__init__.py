@@ -8,6 +8,7 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {tokens}   the sequence that fencing tokens of claims come from, likewise
     {consumer_tokens}  the sequence that those of consumers come from, likewise
     {delivery_tokens}, {lease_tokens}  those of deliveries and of leases, likewise
+    {trim_marks}  the table `trimmed`, likewise
     {bell}     rings the doorbell; see `BELLS`
     {signal}   wakes the one that `signal.payload` names, if it names one; see `SIGNAL`
     {letter}   what rides on it: nothing, or (the mark `INLINE`) the row `event` as text
@@ -152,6 +153,7 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
             consumer_tokens=sql.Literal(f"{quoted}.consumers_token_seq"),
             delivery_tokens=sql.Literal(f"{quoted}.deliveries_token_seq"),
             lease_tokens=sql.Literal(f"{quoted}.leases_token_seq"),
+            trim_marks=sql.Literal(f"{quoted}.trimmed"),
             bell_lock=sql.Literal(bell_lock(dialect.channel)),
         )
         .as_bytes(None)
