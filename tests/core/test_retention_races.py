@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import psycopg
@@ -9,8 +10,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgmem import Event, Fold, Holder, Memory
-from pgmem.errors import PositionTrimmed
+from pgmem.errors import PositionTrimmed, TransactionConflict
 from pgmem.ops import retention as ops
+from pgmem.ops import snapshots
 from tests.support.retention import (
     bury,
     fill,
@@ -297,3 +299,50 @@ async def test_a_watch_and_a_fold_behind_a_trim_are_told(form):
         with pytest.raises(PositionTrimmed) as error:
             await memory.snapshots.fold(fold)
         assert (error.value.position, error.value.trimmed_to) == (5, 8)
+
+
+# copies of the state
+
+
+async def test_a_copy_of_the_state_misses_no_entry_whose_last_event_is_gone(
+    both, database_url, monkeypatch
+):
+    """It changes in the moment between: the log would have to tell what it was before."""
+    for key in ("k", "unrecorded", "other"):
+        await both.state.put(key, "old", record=key != "unrecorded")
+    await both.retention.trim(max_events=1)
+    take, taken_at = snapshots.take, []
+    with Memory(database_url) as other:
+
+        def cross(name, *, position):
+            if not taken_at:
+                other.state.put("k", "new")
+                other.state.put("unrecorded", "new")
+                other.state.put("other", "new")
+            taken_at.append(position)
+            return take(name, position=position)
+
+        monkeypatch.setattr(snapshots, "take", cross)
+        taken = await both.snapshots.take()
+    entries = {entry.key: entry.value async for entry in both.snapshots.entries(taken.id)}
+    assert entries == {"k": "new", "unrecorded": "new", "other": "new"}
+    assert taken_at == [2, 5]
+    assert taken.position == 5
+
+
+async def test_a_copy_that_cannot_be_made_is_told(both, database_url, monkeypatch):
+    monkeypatch.setattr(reader_module(both), "SETTLE_WAIT", 0.01)
+    await both.state.put("k", "old", record=False)
+    with psycopg.connect(database_url) as slow:
+        slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")
+        await both.state.put("k", "new")
+        with pytest.raises(TransactionConflict, match="Try again later"):
+            await both.snapshots.take()
+    assert await both.snapshots.list() == []
+    assert (await both.snapshots.take()).entries == 1
+
+
+def reader_module(memory):
+    """Where the reader of this form has its constants."""
+    opened = getattr(memory, "wrapped", memory)
+    return sys.modules[type(opened.events._reader).__module__]

@@ -11,7 +11,7 @@ import pytest
 
 from pgmem import sql
 from pgmem.models import History
-from pgmem.ops import Op, consumers, dedupe, events, snapshots, state
+from pgmem.ops import Op, consumers, dedupe, events, retention, snapshots, state
 from pgmem.ops.frontier import read_positions
 from pgmem.ops.selection import Selection
 from pgmem.ops.state import Recording
@@ -20,11 +20,13 @@ from tests.support.server import TEMPLATE, fresh_database
 CODEC = events.Codec()
 PIECES = {
     "state_change", "state_expire", "state_outcome", "state_recording", "event_batch",
-    "event_columns", "event_letter", "event_page_head", "history",
+    "event_columns", "event_letter", "event_page_head", "history", "trim_kept", "trim_open",
+    "trim_slowest",
 }  # fmt: skip
 TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",
     "state_snapshot_entries", "pgmem_version", "events_position_seq", "consumers", "trimmed",
+    "groups", "deliveries", "parked", "dead_letters", "leases", "limits", "policies",
 }  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def test_every_file_says_what_it_is_for(name):
 def test_what_writes_can_be_relaxed_and_what_appends_rings(name):
     text = sql.source(name)
     shared = text + "".join(sql.source(piece) for piece in PIECES if f"include {piece}" in text)
-    inside = name in {"dedupe_store_result", "dedupe_unmark"}
+    inside = name in {"dedupe_store_result", "dedupe_unmark", "trim_remove"}
     writes = re.search(r"\b(INSERT INTO|UPDATE \{|DELETE FROM)", shared)
     assert ("{commit}" in shared) == bool(writes and not inside)
     assert ("{bell}" in shared) == ("INTO {schema}.events" in shared)
@@ -101,6 +103,8 @@ def read(**selection) -> Op:
 
 HELD = consumers.Held("k7", 7, 0, datetime.datetime(2026, 1, 1), History(1, 1))
 
+WALK = {"after": 100, "final": 25000, "force": False}
+
 HOT = [
     (read(after=15000), "events_pkey"),
     (read(stream="s7"), "events_stream_position_idx"),
@@ -130,7 +134,15 @@ HOT = [
     (consumers.commit(HELD, 9, lease=5.0), "consumers_pkey"),
     (consumers.release(HELD), "consumers_pkey"),
     (snapshots.take(None, position=24990), "events_pkey"),
+    (retention.find("", cut=9999, max_age=9.0, **WALK), "events_pkey"),
+    (retention.find("s7", cut=9999, max_age=None, **WALK), "events_stream_position_idx"),
+    (retention.newest_cut("", 500, 25000), "events_pkey"),
+    (retention.newest_cut("s7", 10, 25000), "events_stream_position_idx"),
+    (retention.count("", 24900, 25000), "events_pkey"),
+    (retention.nth("s7", 100, 25000, 5), "events_stream_position_idx"),
+    (retention.remove("", range(1000, 3000), force=False), "events_pkey"),
 ]
+WHOLE_SMALL_TABLES = ("trim_find", "trim_remove")
 
 
 @pytest.mark.parametrize(("op", "index"), HOT, ids=lambda value: getattr(value, "action", ""))
@@ -138,7 +150,9 @@ def test_hot_statements_are_served_by_an_index(loaded, op, index):
     query = sql.statement(op.statement, sql.Dialect("pgmem"), op.marks)
     plan = "\n".join(row[0] for row in loaded.execute(b"EXPLAIN " + query, op.params))
     assert re.search(index, plan), plan
-    if op.statement != "snapshot_take":  # That one is meant to read the whole state.
+    if op.statement in WHOLE_SMALL_TABLES:  # Those look at all who have yet to read.
+        assert "Seq Scan on events" not in plan, plan
+    elif op.statement != "snapshot_take":  # That one is meant to read the whole state.
         assert "Seq Scan on" not in plan, plan
 
 
