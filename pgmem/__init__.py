@@ -24,6 +24,7 @@ from pgmem.models import (
     Folded,
     History,
     Holder,
+    MaintenanceReport,
     Outcome,
     Policy,
     RecordedEvent,
@@ -31,6 +32,7 @@ from pgmem.models import (
     StateEntry,
     StateSnapshot,
     StreamTrim,
+    SweepReport,
     TrimReport,
 )
 
@@ -51,6 +53,7 @@ __all__ = [
     "Folded",
     "History",
     "Holder",
+    "MaintenanceReport",
     "Memory",
     "Outcome",
     "Policy",
@@ -60,6 +63,7 @@ __all__ = [
     "StateSnapshot",
     "StreamTrim",
     "Subscription",
+    "SweepReport",
     "Transaction",
     "TrimReport",
 ]

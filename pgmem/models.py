@@ -330,6 +330,9 @@ class ConsumerInfo(NamedTuple):
     updated_at: datetime
 
 
+PolicyKind = Literal["events", "folds", "snapshots"]
+
+
 class Policy(NamedTuple):
     """A rule of retention: what exceeds one of its two limits goes.
 
@@ -341,7 +344,7 @@ class Policy(NamedTuple):
         updated_at: when the rule was set.
     """
 
-    kind: Literal["events", "folds", "snapshots"]
+    kind: PolicyKind
     name: str | None
     max_count: int | None
     max_age: float | None
@@ -400,3 +403,39 @@ class TrimReport(NamedTuple):
     def removed(self) -> int:
         """How many events in all."""
         return sum(stream.removed for stream in self.streams)
+
+
+class SweepReport(NamedTuple):
+    """What was swept beside the log.
+
+    Attributes:
+        expired_keys: idempotency keys whose time was over.
+        expired_entries: state entries whose time was over.
+        leases: leases that nobody had held or waited for, for a day.
+        limits: rate limits that nobody had used for a day.
+        slots: rows of groups that had been empty for long.
+        folds: snapshots of folds that exceeded their rule.
+        snapshots: copies of the whole state that exceeded theirs.
+        complete: False if a table was so large that only a part of it was looked through.
+    """
+
+    expired_keys: int
+    expired_entries: int
+    leases: int
+    limits: int
+    slots: int
+    folds: int
+    snapshots: int
+    complete: bool
+
+
+class MaintenanceReport(NamedTuple):
+    """What one pass of maintenance did.
+
+    Attributes:
+        trimmed: what the rules for events removed.
+        swept: what was swept beside the log.
+    """
+
+    trimmed: TrimReport
+    swept: SweepReport

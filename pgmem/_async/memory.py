@@ -144,7 +144,7 @@ class AsyncMemory:
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._runner)
-        self.retention = AsyncRetention(self._runner, reader)
+        self.retention = AsyncRetention(self._runner, reader, self._codec.agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

@@ -5,11 +5,14 @@ What to run is `pgmem.ops.retention`; how events are removed, `pgmem._async.trim
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncPoolRunner
+from pgmem._async.sweeping import AsyncSweeper
 from pgmem._async.trimming import AsyncTrimmer
 from pgmem.errors import InvalidOption
-from pgmem.models import Policy, TrimReport
+from pgmem.models import MaintenanceReport, Policy, PolicyKind, TrimReport
 from pgmem.ops import retention as ops
 from pgmem.ops.values import Seconds
 
@@ -30,9 +33,12 @@ class AsyncRetention:
     where its stream has a rule of its own: that one can only let go of more.
     """
 
-    def __init__(self, runner: AsyncPoolRunner, reader: AsyncFinalReader) -> None:
+    def __init__(
+        self, runner: AsyncPoolRunner, reader: AsyncFinalReader, agent_id: str | None
+    ) -> None:
         self._runner = runner
         self._trimmer = AsyncTrimmer(runner, reader)
+        self._sweeper = AsyncSweeper(runner, agent_id)
 
     async def set(
         self,
@@ -99,7 +105,7 @@ class AsyncRetention:
         """All rules: of each kind the one for all first, then in the order of their names."""
         return await self._runner.run(ops.list_policies())
 
-    async def remove(self, name: str | None = None, *, kind: ops.Kind = "events") -> bool:
+    async def remove(self, name: str | None = None, *, kind: PolicyKind = "events") -> bool:
         """Forget a rule: from then on it removes nothing.
 
         Args:
@@ -144,30 +150,57 @@ class AsyncRetention:
         """
         scope = ops.check_scope("events", stream)
         if max_events is None and max_age is None:
-            rules = await self._rules(stream)
+            rules = _for_events(await self.list())
+            if stream is not None:
+                rules = {scope: self._own_rule(rules, scope)}
         else:
             rules = {scope: ops.check_rule(max_events, max_age, "max_events")}
         if not dry_run:
-            await self._runner.run(ops.check_rights())
-            await self._trimmer.repair()
+            await self._begin()
+        return await self._trim(rules, force=force, dry_run=dry_run)
+
+    async def maintain(self) -> MaintenanceReport:
+        """Do once what a janitor does: trim by the rules, and sweep what is over.
+
+        Swept are idempotency keys and state entries whose time is over (an entry that was recorded
+        gets the event `state.expired`), leases and rate limits that nobody has used for a day,
+        and snapshots that exceed a rule. A large table is swept a part at a time.
+
+        Raises:
+            PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
+            OutcomeUnknown: the connection was lost during a commit. The next pass makes up for it.
+        """
+        await self._begin()
+        policies = await self.list()
+        trimmed = await self._trim(_for_events(policies), force=False, dry_run=False)
+        swept = await self._sweeper.sweep({policy.kind for policy in policies})
+        return MaintenanceReport(trimmed, swept)
+
+    async def _begin(self) -> None:
+        """See that this may be done, and finish what somebody who died has left."""
+        await self._runner.run(ops.check_rights())
+        await self._trimmer.repair()
+
+    async def _trim(self, rules: dict[str, ops.Rule], *, force: bool, dry_run: bool) -> TrimReport:
         done = [
-            await self._trimmer.trim(name, rule, force=force, dry_run=dry_run)
-            for name, rule in rules.items()
+            await self._trimmer.trim(scope, rule, force=force, dry_run=dry_run)
+            for scope, rule in rules.items()
         ]
         return TrimReport(dry_run, tuple(done))
 
-    async def _rules(self, stream: str | None) -> dict[str, ops.Rule]:
-        """The rules for events: all, or that of one stream."""
-        found = {
-            policy.name or "": ops.Rule(policy.max_count, policy.max_age)
-            for policy in await self.list()
-            if policy.kind == "events"
-        }
-        if stream is None:
-            return found
-        if stream not in found:
+    def _own_rule(self, rules: dict[str, ops.Rule], stream: str) -> ops.Rule:
+        if stream not in rules:
             raise InvalidOption(
                 f"there is no rule for the stream {stream[:60]!r}: give max_events= or max_age=, "
                 f"or set one with memory.retention.set"
             )
-        return {stream: found[stream]}
+        return rules[stream]
+
+
+def _for_events(policies: Sequence[Policy]) -> dict[str, ops.Rule]:
+    """The rules for events by their streams: '' is the whole log."""
+    return {
+        policy.name or "": ops.Rule(policy.max_count, policy.max_age)
+        for policy in policies
+        if policy.kind == "events"
+    }

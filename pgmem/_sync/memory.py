@@ -145,7 +145,7 @@ class Memory:
         self.dedupe = Dedupe(self._runner, self._codec)
         self.snapshots = Snapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = Consumers(self._runner)
-        self.retention = Retention(self._runner, reader)
+        self.retention = Retention(self._runner, reader, self._codec.agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

@@ -6,11 +6,14 @@ What to run is `pgmem.ops.retention`; how events are removed, `pgmem._sync.trimm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import PoolRunner
+from pgmem._sync.sweeping import Sweeper
 from pgmem._sync.trimming import Trimmer
 from pgmem.errors import InvalidOption
-from pgmem.models import Policy, TrimReport
+from pgmem.models import MaintenanceReport, Policy, PolicyKind, TrimReport
 from pgmem.ops import retention as ops
 from pgmem.ops.values import Seconds
 
@@ -31,9 +34,10 @@ class Retention:
     where its stream has a rule of its own: that one can only let go of more.
     """
 
-    def __init__(self, runner: PoolRunner, reader: FinalReader) -> None:
+    def __init__(self, runner: PoolRunner, reader: FinalReader, agent_id: str | None) -> None:
         self._runner = runner
         self._trimmer = Trimmer(runner, reader)
+        self._sweeper = Sweeper(runner, agent_id)
 
     def set(
         self,
@@ -100,7 +104,7 @@ class Retention:
         """All rules: of each kind the one for all first, then in the order of their names."""
         return self._runner.run(ops.list_policies())
 
-    def remove(self, name: str | None = None, *, kind: ops.Kind = "events") -> bool:
+    def remove(self, name: str | None = None, *, kind: PolicyKind = "events") -> bool:
         """Forget a rule: from then on it removes nothing.
 
         Args:
@@ -145,30 +149,57 @@ class Retention:
         """
         scope = ops.check_scope("events", stream)
         if max_events is None and max_age is None:
-            rules = self._rules(stream)
+            rules = _for_events(self.list())
+            if stream is not None:
+                rules = {scope: self._own_rule(rules, scope)}
         else:
             rules = {scope: ops.check_rule(max_events, max_age, "max_events")}
         if not dry_run:
-            self._runner.run(ops.check_rights())
-            self._trimmer.repair()
+            self._begin()
+        return self._trim(rules, force=force, dry_run=dry_run)
+
+    def maintain(self) -> MaintenanceReport:
+        """Do once what a janitor does: trim by the rules, and sweep what is over.
+
+        Swept are idempotency keys and state entries whose time is over (an entry that was recorded
+        gets the event `state.expired`), leases and rate limits that nobody has used for a day,
+        and snapshots that exceed a rule. A large table is swept a part at a time.
+
+        Raises:
+            PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
+            OutcomeUnknown: the connection was lost during a commit. The next pass makes up for it.
+        """
+        self._begin()
+        policies = self.list()
+        trimmed = self._trim(_for_events(policies), force=False, dry_run=False)
+        swept = self._sweeper.sweep({policy.kind for policy in policies})
+        return MaintenanceReport(trimmed, swept)
+
+    def _begin(self) -> None:
+        """See that this may be done, and finish what somebody who died has left."""
+        self._runner.run(ops.check_rights())
+        self._trimmer.repair()
+
+    def _trim(self, rules: dict[str, ops.Rule], *, force: bool, dry_run: bool) -> TrimReport:
         done = [
-            self._trimmer.trim(name, rule, force=force, dry_run=dry_run)
-            for name, rule in rules.items()
+            self._trimmer.trim(scope, rule, force=force, dry_run=dry_run)
+            for scope, rule in rules.items()
         ]
         return TrimReport(dry_run, tuple(done))
 
-    def _rules(self, stream: str | None) -> dict[str, ops.Rule]:
-        """The rules for events: all, or that of one stream."""
-        found = {
-            policy.name or "": ops.Rule(policy.max_count, policy.max_age)
-            for policy in self.list()
-            if policy.kind == "events"
-        }
-        if stream is None:
-            return found
-        if stream not in found:
+    def _own_rule(self, rules: dict[str, ops.Rule], stream: str) -> ops.Rule:
+        if stream not in rules:
             raise InvalidOption(
                 f"there is no rule for the stream {stream[:60]!r}: give max_events= or max_age=, "
                 f"or set one with memory.retention.set"
             )
-        return {stream: found[stream]}
+        return rules[stream]
+
+
+def _for_events(policies: Sequence[Policy]) -> dict[str, ops.Rule]:
+    """The rules for events by their streams: '' is the whole log."""
+    return {
+        policy.name or "": ops.Rule(policy.max_count, policy.max_age)
+        for policy in policies
+        if policy.kind == "events"
+    }

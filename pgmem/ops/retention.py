@@ -26,16 +26,15 @@ Says what to run; `pgmem._async.trimming` runs it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from pgmem.errors import InvalidOption, PermissionDenied
-from pgmem.models import Holder, Policy
+from pgmem.models import Holder, Policy, PolicyKind
 from pgmem.names import STREAM_BYTES
 from pgmem.ops import Again, Op, Row
 from pgmem.ops.values import MAX_POSITION, Seconds, check_count, check_name, check_seconds
 
-Kind = Literal["events", "folds", "snapshots"]
-KINDS: Final[tuple[Kind, ...]] = ("events", "folds", "snapshots")
+KINDS: Final = ("events", "folds", "snapshots")
 
 BATCH: Final = 5_000
 """Events that are removed in one transaction: some ten milliseconds."""
@@ -115,7 +114,7 @@ def check_rule(max_count: int | None, max_age: Seconds | None, count_name: str) 
     )
 
 
-def check_scope(kind: Kind, name: str | None) -> str:
+def check_scope(kind: PolicyKind, name: str | None) -> str:
     """The name under which a rule is stored: '' for all.
 
     Raises:
@@ -136,7 +135,7 @@ def _policy(row: Row) -> Policy:
     return Policy(kind, name or None, max_count, max_age, updated_at)
 
 
-def set_policy(kind: Kind, name: str | None, rule: Rule) -> Op[Policy]:
+def set_policy(kind: PolicyKind, name: str | None, rule: Rule) -> Op[Policy]:
     """Store a rule, in place of the one that there was."""
     return Op(
         "policy_set",
@@ -152,7 +151,7 @@ def list_policies() -> Op[list[Policy]]:
     return Op("policy_list", {}, lambda rows: [_policy(row) for row in rows], "list the retention")
 
 
-def remove_policy(kind: Kind, name: str | None) -> Op[bool]:
+def remove_policy(kind: PolicyKind, name: str | None) -> Op[bool]:
     """Forget a rule; tells whether there was one."""
     return Op(
         "policy_remove",

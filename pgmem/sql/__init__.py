@@ -8,7 +8,8 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {tokens}   the sequence that fencing tokens of claims come from, likewise
     {consumer_tokens}  the sequence that those of consumers come from, likewise
     {delivery_tokens}, {lease_tokens}  those of deliveries and of leases, likewise
-    {trim_marks}  the table `trimmed`, likewise
+    {table x}  the table x, likewise
+    {pages x}  of how many pages the table x consists now
     {bell}     rings the doorbell; see `BELLS`
     {signal}   wakes the one that `signal.payload` names, if it names one; see `SIGNAL`
     {letter}   what rides on it: nothing, or (the mark `INLINE`) the row `event` as text
@@ -71,6 +72,9 @@ _COMMITS = {
 
 
 _INCLUDE = re.compile(r"\{include (\w+)\}")
+_TABLE = re.compile(r"\{table (\w+)\}")
+_PAGES = re.compile(r"\{pages (\w+)\}")
+PAGES = r"pg_catalog.pg_relation_size({table \1}) / current_setting('block_size')::bigint"
 _COMMENT = re.compile(r"^\s*--.*\n", flags=re.MULTILINE)
 
 
@@ -143,6 +147,9 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
         text = text.replace(f"{{{mark}}}", piece)
     schema = sql.Identifier(dialect.schema)
     quoted = schema.as_string(None)
+    text = _TABLE.sub(
+        lambda found: sql.Literal(f"{quoted}.{found[1]}").as_string(None), _PAGES.sub(PAGES, text)
+    )
     return (
         sql.SQL(text)
         .format(
@@ -153,7 +160,6 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
             consumer_tokens=sql.Literal(f"{quoted}.consumers_token_seq"),
             delivery_tokens=sql.Literal(f"{quoted}.deliveries_token_seq"),
             lease_tokens=sql.Literal(f"{quoted}.leases_token_seq"),
-            trim_marks=sql.Literal(f"{quoted}.trimmed"),
             bell_lock=sql.Literal(bell_lock(dialect.channel)),
         )
         .as_bytes(None)
