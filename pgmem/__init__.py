@@ -9,9 +9,11 @@ StateEntry(key='account:1', value={'balance': 5}, version=1, ...)
 """
 
 from pgmem._async.consuming import AsyncConsumerSubscription
+from pgmem._async.group import AsyncDelivery, AsyncGroup
 from pgmem._async.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
 from pgmem._async.subscription import AsyncSubscription
 from pgmem._sync.consuming import ConsumerSubscription
+from pgmem._sync.group import Delivery, Group
 from pgmem._sync.memory import BoundMemory, Memory, Transaction
 from pgmem._sync.subscription import Subscription
 from pgmem.embedded import EmbeddedPostgres
@@ -19,14 +21,18 @@ from pgmem.models import (
     Appended,
     Claim,
     ConsumerInfo,
+    DeadLetter,
     Event,
     Fold,
     Folded,
+    GroupInfo,
     History,
     Holder,
     MaintenanceReport,
     Outcome,
+    Pending,
     Policy,
+    Ran,
     RecordedEvent,
     StateChange,
     StateEntry,
@@ -40,6 +46,8 @@ __all__ = [
     "Appended",
     "AsyncBoundMemory",
     "AsyncConsumerSubscription",
+    "AsyncDelivery",
+    "AsyncGroup",
     "AsyncMemory",
     "AsyncSubscription",
     "AsyncTransaction",
@@ -47,16 +55,22 @@ __all__ = [
     "Claim",
     "ConsumerInfo",
     "ConsumerSubscription",
+    "DeadLetter",
+    "Delivery",
     "EmbeddedPostgres",
     "Event",
     "Fold",
     "Folded",
+    "Group",
+    "GroupInfo",
     "History",
     "Holder",
     "MaintenanceReport",
     "Memory",
     "Outcome",
+    "Pending",
     "Policy",
+    "Ran",
     "RecordedEvent",
     "StateChange",
     "StateEntry",

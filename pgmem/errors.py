@@ -7,9 +7,11 @@
     │   ├── InvalidName                    a stream, key, type, agent or schema name
     │   ├── InvalidValue                   what JSON or PostgreSQL cannot hold exactly
     │   │   └── ValueTooLarge
-    │   └── InvalidOption                  expected_version, ttl, limit, url …
+    │   ├── InvalidOption                  expected_version, ttl, limit, url …
+    │   └── ForeignId                      an id of another log, as of a Redis stream
     ├── Conflict                           the database is not what the caller assumed
     │   ├── VersionConflict                expected, actual, current
+    │   │   └── ConcurrentModificationError   the same, by the name of the published layer
     │   ├── IdempotencyMismatch            the key was used before, for something else
     │   ├── ClaimHeld                      another holder's lease is still running
     │   ├── LeaseLost                      our lease ran out and somebody newer took over
@@ -79,6 +81,10 @@ class InvalidOption(InvalidInput):
     """An option outside what is allowed, or options that exclude each other."""
 
 
+class ForeignId(InvalidInput):
+    """An id that belongs to another log, as one of a Redis stream: it says nothing here."""
+
+
 class Conflict(PgmemError):
     """The database holds something else than the caller assumed. Nothing was changed."""
 
@@ -100,6 +106,10 @@ class VersionConflict(Conflict):
         self.expected = expected
         self.actual = actual
         self.current = current
+
+
+class ConcurrentModificationError(VersionConflict):
+    """All tries of a `SharedMemoryLayer.update_with_version` lost. Nothing was changed."""
 
 
 class IdempotencyMismatch(Conflict):

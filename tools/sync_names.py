@@ -43,6 +43,7 @@ COMPAT_NAMES: Final = {
     "AQueue": "Queue",
     "AReadable": "Readable",
     "ASemaphore": "Semaphore",
+    "AStopSignals": "StopSignals",
     "AWakeup": "Wakeup",
     "AWorker": "Worker",
     "adriver_connection": "driver_connection",

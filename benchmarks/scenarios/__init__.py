@@ -14,8 +14,11 @@ from benchmarks.scenarios import (
     connections,
     contention,
     crash,
+    effects,
     fanout,
     followed,
+    groups,
+    growth,
     hot,
     latest,
     many,
@@ -32,7 +35,7 @@ from benchmarks.scenarios import (
 )
 from benchmarks.scenarios._base import Bench, Entry
 
-__all__ = ["ENTRIES", "HEADLINES", "MISSING", "Bench", "Entry"]
+__all__ = ["ENTRIES", "HEADLINES", "Bench", "Entry"]
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
@@ -49,6 +52,9 @@ ENTRIES: dict[str, Entry] = {
         fanout,
         followed,
         many,
+        groups,
+        effects,
+        growth,
         recovery,
         pipeline,
         scale,
@@ -61,11 +67,6 @@ ENTRIES: dict[str, Entry] = {
     )
     for entry in module.ENTRIES
 }
-
-MISSING = {
-    "consumer groups": "pgmem has none yet to stand beside XREADGROUP and XAUTOCLAIM",
-}
-"""Scenarios whose part of pgmem is still to come, and why they are not there."""
 
 HEADLINES = {
     "write_event/1kB": "event and latest state, 1 kB",
@@ -81,6 +82,7 @@ HEADLINES = {
     "dedupe/first": "work that takes effect once",
     "fanout/1-1": "append to delivery, 1 writer",
     "fanout/16-1": "append to delivery, 16 writers",
+    "groups/4 members, batches of 10": "consumer group of 4, batches of 10",
     "pipeline": "payment pipeline, payments/s",
     "recovery": "rebuild 10,000 keys",
 }

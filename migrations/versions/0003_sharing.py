@@ -52,6 +52,7 @@ CREATE TABLE {schema}.groups (
     system_identifier bigint NOT NULL,
     timeline integer NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT groups_pkey PRIMARY KEY (name),
     CONSTRAINT groups_name_length CHECK (octet_length(name) BETWEEN 1 AND 512),

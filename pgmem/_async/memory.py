@@ -13,11 +13,13 @@ from typing import Any, Literal, Self
 import psycopg
 
 from pgmem._async.cache import BoundCache, StateCache
+from pgmem._async.claims import AsyncSharing
 from pgmem._async.consumers import AsyncConsumers
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
+from pgmem._async.groups import AsyncGroups
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.retention import AsyncRetention
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
@@ -130,13 +132,14 @@ class AsyncMemory:
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
+        poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = AsyncTailer(
             self._database,
             feed,
             frontier,
             self._cache,
             signals,
-            safety_poll=check_seconds(safety_poll, "safety_poll"),
+            safety_poll=poll,
         )
         reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
         self.events = AsyncEvents(self._runner, self._codec, reader)
@@ -144,6 +147,9 @@ class AsyncMemory:
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._runner)
+        self.groups = AsyncGroups(
+            AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
+        )
         self.retention = AsyncRetention(self._runner, reader, self._codec.agent_id)
 
     def __repr__(self) -> str:

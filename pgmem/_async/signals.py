@@ -65,6 +65,13 @@ class AsyncSignals:
         for wakeup in waiters:
             wakeup.set()
 
+    def wake(self, name: str) -> None:
+        """Wake those in this process who wait for `name`, without a signal."""
+        with self._lock:
+            waiters = list(self._waiters.get(name, ()))
+        for wakeup in waiters:
+            wakeup.set()
+
     def wake_all(self) -> None:
         """Signals may have been lost: everybody looks for themselves."""
         with self._lock:

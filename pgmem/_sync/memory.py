@@ -14,11 +14,13 @@ from typing import Any, Literal, Self
 import psycopg
 
 from pgmem._sync.cache import BoundCache, StateCache
+from pgmem._sync.claims import Sharing
 from pgmem._sync.consumers import Consumers
 from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
+from pgmem._sync.groups import Groups
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.retention import Retention
 from pgmem._sync.runners import BoundRunner, PoolRunner
@@ -131,13 +133,14 @@ class Memory:
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         feed, frontier, signals = Feed(), Frontier(), Signals()
+        poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = Tailer(
             self._database,
             feed,
             frontier,
             self._cache,
             signals,
-            safety_poll=check_seconds(safety_poll, "safety_poll"),
+            safety_poll=poll,
         )
         reader = FinalReader(self._runner, frontier, feed, self._tailer)
         self.events = Events(self._runner, self._codec, reader)
@@ -145,6 +148,9 @@ class Memory:
         self.dedupe = Dedupe(self._runner, self._codec)
         self.snapshots = Snapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = Consumers(self._runner)
+        self.groups = Groups(
+            Sharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
+        )
         self.retention = Retention(self._runner, reader, self._codec.agent_id)
 
     def __repr__(self) -> str:

@@ -265,8 +265,9 @@ class State:
     ) -> StateEntry:
         """Change an entry by a function of its value.
 
-        Tries compare-and-set first. After a few lost races it queues for the key's row lock, so
-        that nobody starves on a hot key; `fn` then runs while the lock is held.
+        Tries compare-and-set first. After a few lost races, or when one try is left, it queues for
+        the key's row lock, so that nobody starves on a hot key; `fn` then runs while the lock is
+        held.
 
         Args:
             key: 1 to 512 bytes.

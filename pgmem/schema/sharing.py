@@ -40,6 +40,8 @@ def groups(metadata: MetaData) -> Table:
         Column("system_identifier", BigInteger, nullable=False),
         Column("timeline", Integer, nullable=False),
         Column("created_at", moment(), nullable=False, server_default=now()),
+        # What retention had removed by then is known to it.
+        Column("begun_at", moment(), nullable=False, server_default=now()),
         Column("updated_at", moment(), nullable=False, server_default=now()),
         PrimaryKeyConstraint("name", name="groups_pkey"),
         length_check("groups", "name"),

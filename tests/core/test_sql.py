@@ -18,11 +18,13 @@ from pgmem.ops.state import Recording
 from tests.support.server import TEMPLATE, fresh_database
 
 CODEC = events.Codec()
-PIECES = {
-    "state_change", "state_expire", "state_outcome", "state_recording", "event_batch",
-    "event_columns", "event_letter", "event_page_head", "history", "trim_kept", "trim_open",
-    "trim_slowest",
-}  # fmt: skip
+INCLUDE = re.compile(r"\{include (\w+)\}")
+PIECES = {piece for name in sql.names() for piece in INCLUDE.findall(sql.source(name))}
+MARKS = (
+    ("filter", ""), ("direction", "ASC"), ("trimmed", ""), ("name", ""), ("due", "false"),
+    ("acked", "true"), ("stale", "false"), ("ready", "true"), ("key", "found.stream"),
+)  # fmt: skip
+"""A text for each piece that ops choose."""
 TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",
     "state_snapshot_entries", "pgmem_version", "events_position_seq", "consumers", "trimmed",
@@ -38,9 +40,8 @@ def dialects():
 
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
 def test_every_mark_is_filled_and_every_name_qualified(name):
-    marks = (("filter", ""), ("direction", "ASC"), ("trimmed", ""))
     for dialect in dialects():
-        text = sql.statement(name, dialect, marks).decode()
+        text = sql.statement(name, dialect, MARKS).decode()
         assert "{" not in text.replace("'{}'", "")
         for table in re.findall(r"(?:FROM|JOIN|INTO|UPDATE)\s+([\w.\"]+)", text):
             bare = table.replace('"', "").split(".")
@@ -53,10 +54,14 @@ def test_every_file_says_what_it_is_for(name):
     assert sql.source(name).startswith("-- ")
 
 
+def whole(name):
+    """A statement's text with all that it includes."""
+    return INCLUDE.sub(lambda found: whole(found[1]), sql.source(name))
+
+
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
 def test_what_writes_can_be_relaxed_and_what_appends_rings(name):
-    text = sql.source(name)
-    shared = text + "".join(sql.source(piece) for piece in PIECES if f"include {piece}" in text)
+    shared = whole(name)
     inside = name in {"dedupe_store_result", "dedupe_unmark", "trim_remove"}
     writes = re.search(r"\b(INSERT INTO|UPDATE \{|DELETE FROM)", shared)
     assert ("{commit}" in shared) == bool(writes and not inside)
@@ -180,6 +185,5 @@ def test_a_schema_name_is_quoted():
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
 def test_the_channel_is_in_no_statement(name):
     """Others can see a statement's text, and who knows the channel can ring with letters."""
-    marks = (("filter", ""), ("direction", "ASC"), ("trimmed", ""))
     for dialect in dialects():
-        assert dialect.channel.encode() not in sql.statement(name, dialect, marks)
+        assert dialect.channel.encode() not in sql.statement(name, dialect, MARKS)

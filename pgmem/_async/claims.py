@@ -1,0 +1,186 @@
+"""How the members of a process get events of a group: ask, and wait until it is worth asking.
+
+What is asked is `pgmem.ops.deliveries`. It hands out only what the tailer, or the reader, says is
+final.
+
+::
+
+    take ──► something there? ── no ──► wait: for an event of the selection (the feed), the end
+      ▲           │ yes                 of a lease or a delay, a signal "group:<name>", the poll
+      │           ▼                                    │
+      │       claim ──► expired? take over. due? unpark │
+      └────────────────────────────────────────────────┘
+
+Of several members in one process one asks at a time, and those behind it know what it found: so an
+event wakes them all, and costs one question.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgmem._async.dedupe import AsyncDedupe
+from pgmem._async.feed import AsyncFollower
+from pgmem._async.reader import AsyncFinalReader
+from pgmem._async.signals import AsyncSignals
+from pgmem._compat import ALock
+from pgmem.ops import deliveries as ops
+from pgmem.ops import groups
+from pgmem.ops.events import Codec
+
+RETRY = 0.1
+"""Seconds until it is asked again, where nobody follows the log for us."""
+
+
+class AsyncKnown:
+    """What the members of a group in this process know of it together.
+
+    Attributes:
+        lock: one of them asks at a time.
+        position: nothing of the selection up to here is left to claim.
+        due: when (by the monotonic clock) something becomes available by itself.
+    """
+
+    def __init__(self) -> None:
+        self.lock = ALock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask the next time, whatever was known."""
+        self.position = -1
+        self.due = 0.0
+
+
+@dataclass
+class AsyncSharing:
+    """What all groups of a memory have in common.
+
+    Attributes:
+        reader: knows what is final, and the feed.
+        codec: how payloads are read.
+        signals: wake members.
+        safety_poll: seconds after which a member asks without having been woken.
+        transaction: makes a transaction of its own.
+        dedupe: for effects elsewhere.
+        known: what is known of each group, by its name.
+    """
+
+    reader: AsyncFinalReader
+    codec: Codec
+    signals: AsyncSignals
+    safety_poll: float
+    transaction: Callable[[], AbstractAsyncContextManager[Any]]
+    dedupe: AsyncDedupe
+    known: dict[str, AsyncKnown] = field(default_factory=dict)
+
+
+class AsyncClaims:
+    """Gets events of one group for the members in this process.
+
+    Args:
+        sharing: what all groups of the memory have in common.
+        group: which.
+    """
+
+    def __init__(self, sharing: AsyncSharing, group: groups.Group) -> None:
+        self._sharing = sharing
+        self._reader = sharing.reader
+        self._group = group
+        self._test = group.selection.test()
+        self._known = sharing.known.setdefault(group.name, AsyncKnown())
+        self._signal = f"group:{group.name}"
+
+    def changed(self) -> None:
+        """Something may be there that was not when it was asked last."""
+        self._known.forget()
+
+    def wake(self) -> None:
+        """Let those who wait look whether they are to go on."""
+        self._sharing.signals.wake(self._signal)
+
+    async def take(
+        self,
+        member: ops.Member,
+        acknowledged: Sequence[ops.Held],
+        *,
+        timeout: float,
+        stopping: Callable[[], bool],
+    ) -> ops.Handed:
+        """Take what is there, or wait for it, until the time is over or `stopping` says so."""
+        handed = await self._take(member, acknowledged)
+        if handed.events or not timeout:
+            return handed
+        deadline = time.monotonic() + timeout
+        follower = AsyncFollower(self._test, max(0, self._known.position))
+        self._reader.feed.enter(follower)
+        self._sharing.signals.enter(self._signal, follower.wakeup)
+        try:
+            while not (handed.events or follower.stopped or stopping()):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                if follower.failed is not None:
+                    raise follower.failed
+                await self._rest(follower, remaining)
+                handed = await self._take(member, ())
+        finally:
+            follower.stopped = True
+            self._sharing.signals.leave(self._signal, follower.wakeup)
+            self._reader.feed.leave(follower)
+        return handed
+
+    async def _take(self, member: ops.Member, acknowledged: Sequence[ops.Held]) -> ops.Handed:
+        """Take what is there, if anything may be."""
+        known = self._known
+        async with known.lock:
+            until = await self.final()
+            if not acknowledged and until <= known.position and time.monotonic() < known.due:
+                return ops.nothing(known.position)
+            handed = await self._ask(member, until, acknowledged)
+            if len(handed.events) == member.count or handed.expired or handed.due:
+                known.forget()
+            else:
+                known.position = until
+                wait = math.inf if handed.wait is None else handed.wait
+                known.due = time.monotonic() + min(self._sharing.safety_poll, wait)
+            return handed
+
+    async def _ask(
+        self, member: ops.Member, until: int, acknowledged: Sequence[ops.Held]
+    ) -> ops.Handed:
+        run = self._reader.runner.run
+        handed = await run(member.claim(until, acknowledged))
+        if handed.expired:
+            handed = await run(member.take_over())
+        if not handed.events and handed.due:
+            handed = await run(member.unpark())
+        return handed
+
+    async def final(self) -> int:
+        """Up to which position the log is final."""
+        feed = self._reader.feed
+        if feed.live:
+            return feed.end
+        self._reader.start()
+        return await self._reader.settle()
+
+    async def _rest(self, follower: AsyncFollower, remaining: float) -> None:
+        """Wait until it is worth asking."""
+        known, feed = self._known, self._reader.feed
+        pause = min(remaining, known.due - time.monotonic())
+        if pause <= 0.0 or known.position < 0:
+            return
+        follower.position = max(follower.position, known.position)
+        follower.place = -1
+        if feed.take(follower, 1):
+            return
+        if not feed.live:
+            self._reader.start()
+            pause = min(pause, RETRY)
+        if await follower.wakeup.wait(pause) and feed.end <= known.position:
+            known.forget()  # No event: a signal, or the end.
