@@ -523,3 +523,20 @@ class MaintenanceReport(NamedTuple):
 
     trimmed: TrimReport
     swept: SweepReport
+
+
+class RestoreReport(NamedTuple):
+    """What was restored from a file.
+
+    Attributes:
+        stream: the stream that the events had been removed from; None for the whole log.
+        restored: how many events were put back.
+        present: how many were there already.
+        complete: whether the log counts as complete again from before the file on: it was what had
+            been removed last.
+    """
+
+    stream: str | None
+    restored: int
+    present: int
+    complete: bool

@@ -150,7 +150,7 @@ class AsyncMemory:
         self.groups = AsyncGroups(
             AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
         )
-        self.retention = AsyncRetention(self._runner, reader, self._codec.agent_id)
+        self.retention = AsyncRetention(self._runner, reader, schema, self._codec.agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

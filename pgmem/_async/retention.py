@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pgmem._async.archive import AsyncArchiver, StrPath, restore
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncPoolRunner
 from pgmem._async.sweeping import AsyncSweeper
 from pgmem._async.trimming import AsyncTrimmer
 from pgmem.errors import InvalidOption
-from pgmem.models import MaintenanceReport, Policy, PolicyKind, TrimReport
+from pgmem.models import MaintenanceReport, Policy, PolicyKind, RestoreReport, TrimReport
 from pgmem.ops import retention as ops
 from pgmem.ops.values import Seconds
 
@@ -34,9 +35,10 @@ class AsyncRetention:
     """
 
     def __init__(
-        self, runner: AsyncPoolRunner, reader: AsyncFinalReader, agent_id: str | None
+        self, runner: AsyncPoolRunner, reader: AsyncFinalReader, schema: str, agent_id: str | None
     ) -> None:
         self._runner = runner
+        self._schema = schema
         self._trimmer = AsyncTrimmer(runner, reader)
         self._sweeper = AsyncSweeper(runner, agent_id)
 
@@ -128,6 +130,7 @@ class AsyncRetention:
         max_age: Seconds | None = None,
         force: bool = False,
         dry_run: bool = False,
+        export: StrPath | None = None,
     ) -> TrimReport:
         """Remove events, by these limits or, without, by the rules that were set.
 
@@ -142,9 +145,13 @@ class AsyncRetention:
             max_age: remove what was recorded longer ago; in seconds or as a timedelta.
             force: remove also what stored readers have not read: they get `PositionTrimmed`.
             dry_run: only tell what would be removed.
+            export: an existing folder: the events are first written to files there, in compressed
+                JSON lines, and are removed once these are on the disk; see `restore`.
 
         Raises:
-            InvalidOption: no limit is given, and there is no rule for the stream.
+            InvalidOption: no limit is given, and there is no rule for the stream; or there is no
+                such folder.
+            ArchiveFailed: a file could not be written. What was not is not removed.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
             OutcomeUnknown: the connection was lost during a commit. Trim again.
         """
@@ -155,9 +162,34 @@ class AsyncRetention:
                 rules = {scope: self._own_rule(rules, scope)}
         else:
             rules = {scope: ops.check_rule(max_events, max_age, "max_events")}
+        archiver = None if export is None else AsyncArchiver(self._runner, self._schema, export)
         if not dry_run:
             await self._begin()
-        return await self._trim(rules, force=force, dry_run=dry_run)
+        return await self._trim(rules, force=force, dry_run=dry_run, archiver=archiver)
+
+    async def restore(self, file: StrPath) -> RestoreReport:
+        """Put back the events of a file that `trim(export=…)` has written: all of them or none.
+
+        They come back as they were, with their positions and times. Into the log that they come
+        from, or a copy of it; or into another one that is empty and so becomes a part of that log.
+        There this takes the schema's owner, for positions are given out. What is there already is
+        left alone, so the same file may be restored again.
+
+        A rule that removed them removes them again: change it first. Of several files restore the
+        newest first, so that the log counts as complete from the oldest of them on.
+
+        Args:
+            file: the path.
+
+        Raises:
+            InvalidArchive: it is damaged, was changed, or is no such file.
+            ArchiveFailed: it cannot be read.
+            ArchiveConflict: other events stand in the place of these, or the log is another one
+                and not empty.
+            PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
+            OutcomeUnknown: the connection was lost during the commit. Restore it again.
+        """
+        return await restore(self._runner, file)
 
     async def maintain(self) -> MaintenanceReport:
         """Do once what a janitor does: trim by the rules, and sweep what is over.
@@ -172,7 +204,7 @@ class AsyncRetention:
         """
         await self._begin()
         policies = await self.list()
-        trimmed = await self._trim(_for_events(policies), force=False, dry_run=False)
+        trimmed = await self._trim(_for_events(policies))
         swept = await self._sweeper.sweep({policy.kind for policy in policies})
         return MaintenanceReport(trimmed, swept)
 
@@ -181,9 +213,16 @@ class AsyncRetention:
         await self._runner.run(ops.check_rights())
         await self._trimmer.repair()
 
-    async def _trim(self, rules: dict[str, ops.Rule], *, force: bool, dry_run: bool) -> TrimReport:
+    async def _trim(
+        self,
+        rules: dict[str, ops.Rule],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        archiver: AsyncArchiver | None = None,
+    ) -> TrimReport:
         done = [
-            await self._trimmer.trim(scope, rule, force=force, dry_run=dry_run)
+            await self._trimmer.trim(scope, rule, force=force, dry_run=dry_run, archiver=archiver)
             for scope, rule in rules.items()
         ]
         return TrimReport(dry_run, tuple(done))

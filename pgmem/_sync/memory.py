@@ -151,7 +151,7 @@ class Memory:
         self.groups = Groups(
             Sharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
         )
-        self.retention = Retention(self._runner, reader, self._codec.agent_id)
+        self.retention = Retention(self._runner, reader, schema, self._codec.agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pgmem._sync.archive import Archiver, StrPath, restore
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import PoolRunner
 from pgmem._sync.sweeping import Sweeper
 from pgmem._sync.trimming import Trimmer
 from pgmem.errors import InvalidOption
-from pgmem.models import MaintenanceReport, Policy, PolicyKind, TrimReport
+from pgmem.models import MaintenanceReport, Policy, PolicyKind, RestoreReport, TrimReport
 from pgmem.ops import retention as ops
 from pgmem.ops.values import Seconds
 
@@ -34,8 +35,11 @@ class Retention:
     where its stream has a rule of its own: that one can only let go of more.
     """
 
-    def __init__(self, runner: PoolRunner, reader: FinalReader, agent_id: str | None) -> None:
+    def __init__(
+        self, runner: PoolRunner, reader: FinalReader, schema: str, agent_id: str | None
+    ) -> None:
         self._runner = runner
+        self._schema = schema
         self._trimmer = Trimmer(runner, reader)
         self._sweeper = Sweeper(runner, agent_id)
 
@@ -127,6 +131,7 @@ class Retention:
         max_age: Seconds | None = None,
         force: bool = False,
         dry_run: bool = False,
+        export: StrPath | None = None,
     ) -> TrimReport:
         """Remove events, by these limits or, without, by the rules that were set.
 
@@ -141,9 +146,13 @@ class Retention:
             max_age: remove what was recorded longer ago; in seconds or as a timedelta.
             force: remove also what stored readers have not read: they get `PositionTrimmed`.
             dry_run: only tell what would be removed.
+            export: an existing folder: the events are first written to files there, in compressed
+                JSON lines, and are removed once these are on the disk; see `restore`.
 
         Raises:
-            InvalidOption: no limit is given, and there is no rule for the stream.
+            InvalidOption: no limit is given, and there is no rule for the stream; or there is no
+                such folder.
+            ArchiveFailed: a file could not be written. What was not is not removed.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
             OutcomeUnknown: the connection was lost during a commit. Trim again.
         """
@@ -154,9 +163,34 @@ class Retention:
                 rules = {scope: self._own_rule(rules, scope)}
         else:
             rules = {scope: ops.check_rule(max_events, max_age, "max_events")}
+        archiver = None if export is None else Archiver(self._runner, self._schema, export)
         if not dry_run:
             self._begin()
-        return self._trim(rules, force=force, dry_run=dry_run)
+        return self._trim(rules, force=force, dry_run=dry_run, archiver=archiver)
+
+    def restore(self, file: StrPath) -> RestoreReport:
+        """Put back the events of a file that `trim(export=…)` has written: all of them or none.
+
+        They come back as they were, with their positions and times. Into the log that they come
+        from, or a copy of it; or into another one that is empty and so becomes a part of that log.
+        There this takes the schema's owner, for positions are given out. What is there already is
+        left alone, so the same file may be restored again.
+
+        A rule that removed them removes them again: change it first. Of several files restore the
+        newest first, so that the log counts as complete from the oldest of them on.
+
+        Args:
+            file: the path.
+
+        Raises:
+            InvalidArchive: it is damaged, was changed, or is no such file.
+            ArchiveFailed: it cannot be read.
+            ArchiveConflict: other events stand in the place of these, or the log is another one
+                and not empty.
+            PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
+            OutcomeUnknown: the connection was lost during the commit. Restore it again.
+        """
+        return restore(self._runner, file)
 
     def maintain(self) -> MaintenanceReport:
         """Do once what a janitor does: trim by the rules, and sweep what is over.
@@ -171,7 +205,7 @@ class Retention:
         """
         self._begin()
         policies = self.list()
-        trimmed = self._trim(_for_events(policies), force=False, dry_run=False)
+        trimmed = self._trim(_for_events(policies))
         swept = self._sweeper.sweep({policy.kind for policy in policies})
         return MaintenanceReport(trimmed, swept)
 
@@ -180,9 +214,16 @@ class Retention:
         self._runner.run(ops.check_rights())
         self._trimmer.repair()
 
-    def _trim(self, rules: dict[str, ops.Rule], *, force: bool, dry_run: bool) -> TrimReport:
+    def _trim(
+        self,
+        rules: dict[str, ops.Rule],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        archiver: Archiver | None = None,
+    ) -> TrimReport:
         done = [
-            self._trimmer.trim(scope, rule, force=force, dry_run=dry_run)
+            self._trimmer.trim(scope, rule, force=force, dry_run=dry_run, archiver=archiver)
             for scope, rule in rules.items()
         ]
         return TrimReport(dry_run, tuple(done))

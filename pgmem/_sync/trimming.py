@@ -20,11 +20,13 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from pgmem._compat import sleep
+from pgmem._sync.archive import Archiver
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import PoolRunner
-from pgmem.errors import TransactionConflict
+from pgmem.errors import OutcomeUnknown, PgmemError, TransactionConflict
 from pgmem.models import Holder, StreamTrim
 from pgmem.ops import retention as ops
+from pgmem.ops.archive import Archive
 
 PAUSE_FIRST, PAUSE_LAST = 0.002, 0.1
 """Between two transactions it leaves the server alone for as long as the last one took, within
@@ -100,7 +102,13 @@ class Trimmer:
         self._runner.run(ops.date())
 
     def trim(
-        self, stream: str, rule: ops.Rule, *, force: bool = False, dry_run: bool = False
+        self,
+        stream: str,
+        rule: ops.Rule,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        archiver: Archiver | None = None,
     ) -> StreamTrim:
         """Apply a rule once.
 
@@ -109,9 +117,11 @@ class Trimmer:
             rule: what is kept.
             force: remove also what stored readers have not read.
             dry_run: only find out.
+            archiver: writes the events to files before they are removed.
 
         Raises:
             PermissionDenied: the role may not.
+            ArchiveFailed: a file could not be written.
             OutcomeUnknown: the connection was lost during a commit. Trim again.
         """
         final = self._reader.settle()
@@ -119,7 +129,15 @@ class Trimmer:
         cut = 0
         if rule.max_count is not None:
             cut = self._cut(stream, rule.max_count, marks, final)
-        work = Work(self._runner, stream, cut, rule.max_age, force=force, dry_run=dry_run)
+        work = Work(
+            self._runner,
+            stream,
+            cut,
+            rule.max_age,
+            force=force,
+            dry_run=dry_run,
+            archiver=archiver,
+        )
         if cut or rule.max_age is not None:
             self._behind(work, marks.position)
             work.walk(marks.position, final)
@@ -187,15 +205,17 @@ class Work:
         *,
         force: bool,
         dry_run: bool,
+        archiver: Archiver | None,
     ) -> None:
         self.stream = stream
         self.tally = Tally()
+        self.beyond = 0
         self._runner = runner
         self._cut = cut
         self._max_age = max_age
         self._force = force
         self._dry_run = dry_run
-        self.beyond = 0
+        self._archiver = archiver
 
     def walk(self, after: int, final: int) -> None:
         """Remove what is due from a position on."""
@@ -205,42 +225,74 @@ class Work:
 
     def look(self, after: int, final: int, *, anywhere: bool = False) -> int | None:
         """Remove what is due among the next events; gives where to go on, or None at the end."""
-        began = time.monotonic()
-        found = self._runner.run(
-            ops.find(
-                self.stream,
-                after=after,
-                final=final,
-                cut=self._cut,
-                max_age=self._max_age,
-                force=self._force,
-                anywhere=anywhere,
+        for _ in range(TRIES):
+            began = time.monotonic()
+            found = self._runner.run(
+                ops.find(
+                    self.stream,
+                    after=after,
+                    final=final,
+                    cut=self._cut,
+                    max_age=self._max_age,
+                    force=self._force,
+                    anywhere=anywhere,
+                )
             )
-        )
-        self.tally.kept += found.kept
-        self.tally.holder = self.tally.holder or found.holder
-        if found.positions:
+            if not found.positions:
+                break
             if self._dry_run:
                 self.tally.add(len(found.positions), found.positions[0], found.positions[-1])
-            else:
-                removed = self._remove(found.positions)
-                self.tally.add(removed.number, removed.first, removed.last)
-                took = time.monotonic() - began
-                sleep(min(PAUSE_LAST, max(PAUSE_FIRST, took)))
+                break
+            if self._let_go(found.positions):
+                sleep(min(PAUSE_LAST, max(PAUSE_FIRST, time.monotonic() - began)))
+                break
+        else:
+            raise TransactionConflict(
+                f"trim: another trim, or a reader, was in the way {TRIES} times in a row. What was "
+                f"removed so far is recorded; try again later"
+            )
+        self.tally.kept += found.kept
+        self.tally.holder = self.tally.holder or found.holder
         return found.last if found.more else None
 
-    def _remove(self, positions: list[int]) -> ops.Removed:
-        """Remove events in a transaction, and give the mark its time after it."""
-        for attempt in range(TRIES):
-            try:
-                with self._runner.transaction("trim", read_committed=True) as tx:
-                    tx.run(ops.allow())
-                    removed = tx.run(ops.remove(self.stream, positions, force=self._force))
-                break
-            except TransactionConflict:
-                if attempt + 1 == TRIES:
-                    raise
+    def _let_go(self, positions: list[int]) -> bool:
+        """Remove events; False if that has to be found out anew."""
+        written = None
+        if self._archiver is not None:
+            written = self._archiver.write(self.stream, positions)
+            if written is None:
+                return False
+        try:
+            removed = self._remove(positions, None if written is None else written[0])
+        except OutcomeUnknown:
+            raise  # The file is right, whether they are gone or not.
+        except PgmemError as error:
+            if self._archiver is not None and written is not None:
+                self._archiver.discard(written[1])
+            if isinstance(error, TransactionConflict):
+                return False
+            raise
         if removed.number:
             self._runner.run(ops.date())
+        if written is not None:
+            self.tally.files.append(str(written[1]))
+        self.tally.add(removed.number, removed.first, removed.last)
         self.beyond += len(positions) - bisect_right(positions, self._cut)
+        return True
+
+    def _remove(self, positions: list[int], archive: Archive | None) -> ops.Removed:
+        """Remove events in one transaction.
+
+        Raises:
+            TransactionConflict: something was in the way, and nothing was removed. That is also
+                so if a file would not tell exactly what is gone.
+        """
+        with self._runner.transaction("trim", read_committed=True) as tx:
+            tx.run(ops.allow())
+            removed = tx.run(ops.remove(self.stream, positions, force=self._force))
+            if archive is not None:
+                mark = archive.place.mark or (None, None)
+                before = (removed.position_before, removed.removed_before)
+                if removed.number != len(positions) or before != mark:
+                    raise TransactionConflict("trim: not what the file tells")
         return removed

@@ -88,13 +88,14 @@ class Removed(NamedTuple):
     Attributes:
         number: how many events.
         first, last: the lowest and the highest position; None if there was none.
-        mark_before: up to where events of the same scope had been removed before.
+        position_before, removed_before: the mark as it was; None for none.
     """
 
     number: int
     first: int | None
     last: int | None
-    mark_before: int | None
+    position_before: int | None
+    removed_before: int | None
 
 
 def check_rule(max_count: int | None, max_age: Seconds | None, count_name: str) -> Rule:

@@ -26,5 +26,5 @@ mark AS (
             trimmed_at = excluded.trimmed_at, removed = held.removed + excluded.removed
     RETURNING position
 )
-SELECT total.number, total.first, total.last, before.position
+SELECT total.number, total.first, total.last, before.position, before.removed
 FROM total LEFT JOIN {schema}.trimmed AS before ON before.stream = %(stream)s

@@ -109,6 +109,7 @@ JANITORS = [
     "INSERT INTO pgmem.policies (kind, name, max_count) VALUES ('events', '', 1)",
     "UPDATE pgmem.policies SET max_count = 2",
     "DELETE FROM pgmem.policies",
+    "UPDATE pgmem.meta SET log_id = gen_random_uuid()",
 ]
 NOBODYS = [
     "UPDATE pgmem.events SET type = 'x'",

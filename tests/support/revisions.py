@@ -51,6 +51,7 @@ KEPT_OF_0001 = {
 KEPT_OF_0002 = {
     **KEPT_OF_0001,
     "state": "*",
+    "meta": "singleton, channel, created_at",
     "consumers": "*",
     "trimmed": "stream, position, trimmed_at",
 }
