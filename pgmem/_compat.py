@@ -16,11 +16,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
 from pgmem.errors import InvalidOption
+
+R = TypeVar("R")
 
 ALock = asyncio.Lock
 Lock = threading.Lock
@@ -271,6 +273,16 @@ class StopSignals:
         before, self._before = self._before, {}
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+async def aside(function: Callable[..., R], *args: Any) -> R:
+    """Run what works on files, or computes for long, where it holds nobody else up."""
+    return await asyncio.to_thread(function, *args)
+
+
+def here(function: Callable[..., R], *args: Any) -> R:
+    """Run what works on files, or computes for long: a thread waits for itself alone."""
+    return function(*args)
 
 
 async def maybe_await(value: Any) -> Any:

@@ -8,7 +8,8 @@
     │   ├── InvalidValue                   what JSON or PostgreSQL cannot hold exactly
     │   │   └── ValueTooLarge
     │   ├── InvalidOption                  expected_version, ttl, limit, url …
-    │   └── ForeignId                      an id of another log, as of a Redis stream
+    │   ├── ForeignId                      an id of another log, as of a Redis stream
+    │   └── InvalidArchive                 a file of removed events that is damaged, or is none
     ├── Conflict                           the database is not what the caller assumed
     │   ├── VersionConflict                expected, actual, current
     │   │   └── ConcurrentModificationError   the same, by the name of the published layer
@@ -18,6 +19,7 @@
     │   ├── LeaseHeld                      somebody else holds the named lease
     │   ├── ConsumerMismatch               the consumer was made to follow something else
     │   ├── GroupMismatch                  the group was made with another selection
+    │   ├── ArchiveConflict                the log holds other events than the file
     │   └── TransactionConflict            serialization failure, deadlock: run it all again
     ├── CallbackFailed                     a function given to update() or run_once() raised
     ├── SnapshotNotFound
@@ -25,6 +27,7 @@
     ├── GroupNotFound
     ├── HistoryRewritten                   positions belong to another history of the log
     ├── PositionTrimmed                    retention has removed what the reader has not read
+    ├── ArchiveFailed                      a file could not be written or read
     ├── OutcomeUnknown                     the connection broke while a write was under way
     ├── Unavailable                        no server, no free connection, in the time allowed
     ├── NotOpen                            used before open(), after close(), or in a forked child
@@ -83,6 +86,10 @@ class InvalidOption(InvalidInput):
 
 class ForeignId(InvalidInput):
     """An id that belongs to another log, as one of a Redis stream: it says nothing here."""
+
+
+class InvalidArchive(InvalidInput):
+    """A file of removed events is damaged, was changed, or is none. Nothing was restored."""
 
 
 class Conflict(PgmemError):
@@ -155,6 +162,10 @@ class GroupMismatch(Conflict):
     """The consumer group exists, with another selection, order or limit. Nothing was changed."""
 
 
+class ArchiveConflict(Conflict):
+    """The log holds other events than the file that is to be restored. Nothing was changed."""
+
+
 class TransactionConflict(Conflict):
     """The server aborted the transaction to keep others consistent: run the whole of it again."""
 
@@ -203,6 +214,10 @@ class PositionTrimmed(PgmemError):
         super().__init__(message)
         self.position = position
         self.trimmed_to = trimmed_to
+
+
+class ArchiveFailed(PgmemError):
+    """A file of removed events could not be written or read. Nothing was removed or restored."""
 
 
 class OutcomeUnknown(PgmemError):

@@ -148,11 +148,15 @@ CREATE TABLE {schema}.policies (
 )""",
     # How many events retention has removed so far.
     "ALTER TABLE {schema}.trimmed ADD COLUMN removed bigint DEFAULT 0 NOT NULL",
+    # Which log this is, for files of removed events: set when the first one is written, so that
+    # databases made from one template are different logs, and a backup is the same one.
+    "ALTER TABLE {schema}.meta ADD COLUMN log_id uuid",
     REFUSE.replace("{trimming}", TRIMMING),
 )
 
 DOWNGRADE = (
     REFUSE.replace("{trimming}", ""),
+    "ALTER TABLE {schema}.meta DROP COLUMN log_id",
     "ALTER TABLE {schema}.trimmed DROP COLUMN removed",
     "DROP TABLE {schema}.policies",
     "DROP TABLE {schema}.limits",

@@ -53,12 +53,13 @@ _QUEUE_FULL_PAUSE = 5.0
 async def fetch(
     connection: psycopg.AsyncConnection[Any], query: bytes, params: dict[str, Any]
 ) -> Sequence[Row]:
-    """Run one statement on any connection and fetch its rows, whatever row factory it has."""
+    """Run one statement on any connection and fetch its rows (none, where it gives none), whatever
+    row factory it has."""
     cursor = connection.cursor(row_factory=tuple_row)
     if has_columns(params):
         register(cursor.adapters)  # of this cursor alone: the connection may be the user's
     await cursor.execute(query, params)
-    return await cursor.fetchall()
+    return await cursor.fetchall() if cursor.description else []
 
 
 class AsyncDatabase:

@@ -24,6 +24,7 @@ from pgmem._async.keeper import AsyncKeeper
 from pgmem._async.leases import AsyncLeases
 from pgmem._async.limits import AsyncLimits
 from pgmem._async.reader import AsyncFinalReader
+from pgmem._async.retention import AsyncRetention
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
 from pgmem._async.signals import AsyncSignals
 from pgmem._async.snapshots import AsyncSnapshots
@@ -152,6 +153,7 @@ class AsyncMemory:
         )
         self.limits = AsyncLimits(self._runner)
         self.leases = AsyncLeases(self._runner, signals, self._keeper, agent_id)
+        self.retention = AsyncRetention(self._runner, reader, schema, self._codec.agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

@@ -54,12 +54,13 @@ _QUEUE_FULL_PAUSE = 5.0
 def fetch(
     connection: psycopg.Connection[Any], query: bytes, params: dict[str, Any]
 ) -> Sequence[Row]:
-    """Run one statement on any connection and fetch its rows, whatever row factory it has."""
+    """Run one statement on any connection and fetch its rows (none, where it gives none), whatever
+    row factory it has."""
     cursor = connection.cursor(row_factory=tuple_row)
     if has_columns(params):
         register(cursor.adapters)  # of this cursor alone: the connection may be the user's
     cursor.execute(query, params)
-    return cursor.fetchall()
+    return cursor.fetchall() if cursor.description else []
 
 
 class Database:

@@ -25,6 +25,7 @@ from pgmem._sync.keeper import Keeper
 from pgmem._sync.leases import Leases
 from pgmem._sync.limits import Limits
 from pgmem._sync.reader import FinalReader
+from pgmem._sync.retention import Retention
 from pgmem._sync.runners import BoundRunner, PoolRunner
 from pgmem._sync.signals import Signals
 from pgmem._sync.snapshots import Snapshots
@@ -153,6 +154,7 @@ class Memory:
         )
         self.limits = Limits(self._runner)
         self.leases = Leases(self._runner, signals, self._keeper, agent_id)
+        self.retention = Retention(self._runner, reader, schema, self._codec.agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

@@ -117,6 +117,7 @@ def check(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = Fa
 
 @app.command()
 def grant(
+    *,
     url: Url = None,
     schema: Schema = DEFAULT_SCHEMA,
     reader: Annotated[
@@ -125,18 +126,23 @@ def grant(
     writer: Annotated[
         str | None, typer.Option("--writer", metavar="ROLE", help="A role that is to write, too.")
     ] = None,
+    janitor: Annotated[
+        str | None,
+        typer.Option("--janitor", metavar="ROLE", help="A role that is to apply retention, too."),
+    ] = None,
     only_print: Annotated[
         bool, typer.Option("--sql", help="Print the SQL instead of running it.")
     ] = False,
 ) -> None:
-    """Give existing roles the least privileges that reading or writing needs."""
+    """Give existing roles the least privileges that reading, writing or retention needs."""
     from pgmem import migrate  # noqa: PLC0415
 
+    roles = {"reader": reader, "writer": writer, "janitor": janitor}
     if only_print:
-        sys.stdout.write(migrate.grant_sql(schema, reader=reader, writer=writer))
+        sys.stdout.write(migrate.grant_sql(schema, **roles))
         return
-    migrate.grant(url, schema=schema, reader=reader, writer=writer)
-    for kind, role in (("reader", reader), ("writer", writer)):
+    migrate.grant(url, schema=schema, **roles)
+    for kind, role in roles.items():
         if role is not None:
             say(f"{role} is a {kind} of schema {schema}")
 

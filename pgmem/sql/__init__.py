@@ -8,6 +8,8 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {tokens}   the sequence that fencing tokens of claims come from, likewise
     {consumer_tokens}  the sequence that those of consumers come from, likewise
     {delivery_tokens}, {lease_tokens}  those of deliveries and of leases, likewise
+    {table x}  the table x, likewise
+    {pages x}  of how many pages the table x consists now
     {bell}     rings the doorbell; see `BELLS`
     {signal}   wakes the one that `signal.payload` names, if it names one; see `SIGNAL`
     {signal_to}  the same where `signal.mark` tells the one process that it is for
@@ -80,6 +82,9 @@ _COMMITS = {
 
 
 _INCLUDE = re.compile(r"\{include (\w+)\}")
+_TABLE = re.compile(r"\{table (\w+)\}")
+_PAGES = re.compile(r"\{pages (\w+)\}")
+PAGES = r"pg_catalog.pg_relation_size({table \1}) / current_setting('block_size')::bigint"
 _COMMENT = re.compile(r"^\s*--.*\n", flags=re.MULTILINE)
 
 
@@ -154,6 +159,9 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
         text = text.replace(f"{{{mark}}}", piece)
     schema = sql.Identifier(dialect.schema)
     quoted = schema.as_string(None)
+    text = _TABLE.sub(
+        lambda found: sql.Literal(f"{quoted}.{found[1]}").as_string(None), _PAGES.sub(PAGES, text)
+    )
     return (
         sql.SQL(text)
         .format(

@@ -19,6 +19,7 @@ from pgmem.ops import (
     events,
     groups,
     leases,
+    retention,
     snapshots,
     state,
     stats,
@@ -34,7 +35,7 @@ PIECES = {piece for name in sql.names() for piece in INCLUDE.findall(sql.source(
 TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",
     "state_snapshot_entries", "pgmem_version", "events_position_seq", "consumers", "trimmed",
-    "groups", "deliveries", "dead_letters", "leases", "limits", "policies",
+    "groups", "deliveries", "parked", "dead_letters", "leases", "limits", "policies",
 }  # fmt: skip
 MARKS = (
     ("filter", ""), ("direction", "ASC"), ("trimmed", ""), ("name", ""), ("due", "true"),
@@ -73,7 +74,7 @@ def whole(name):
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
 def test_what_writes_can_be_relaxed_and_what_appends_rings(name):
     shared = whole(name)
-    inside = name in {"dedupe_store_result", "dedupe_unmark"}
+    inside = name in {"dedupe_store_result", "dedupe_unmark", "trim_remove"}
     writes = re.search(r"\b(INSERT INTO|UPDATE \{|DELETE FROM)", shared)
     assert ("{commit}" in shared) == bool(writes and not inside)
     assert ("{bell}" in shared) == ("INTO {schema}.events" in shared)
@@ -160,6 +161,8 @@ def member(ordered_by=None, **selection) -> deliveries.Member:
 GROUP = member().group
 OPEN = [deliveries.Held(7, 7, 7), deliveries.Held(8, 7, 7)]
 
+WALK = {"after": 100, "final": 25000, "force": False}
+
 HOT = [
     (member().claim(25000), "events_pkey"),
     (member(stream="s7").claim(25000), "events_stream_position_idx"),
@@ -221,7 +224,15 @@ HOT = [
         "leases_pkey",
     ),
     (snapshots.take(None, position=24990), "events_pkey"),
+    (retention.find("", cut=9999, max_age=9.0, **WALK), "events_pkey"),
+    (retention.find("s7", cut=9999, max_age=None, **WALK), "events_stream_position_idx"),
+    (retention.newest_cut("", 500, 25000), "events_pkey"),
+    (retention.newest_cut("s7", 10, 25000), "events_stream_position_idx"),
+    (retention.count("", 24900, 25000), "events_pkey"),
+    (retention.nth("s7", 100, 25000, 5), "events_stream_position_idx"),
+    (retention.remove("", range(1000, 3000), force=False), "events_pkey"),
 ]
+WHOLE_SMALL_TABLES = ("trim_find", "trim_remove")
 
 
 @pytest.mark.parametrize(("op", "index"), HOT, ids=lambda value: getattr(value, "action", ""))
@@ -229,7 +240,9 @@ def test_hot_statements_are_served_by_an_index(loaded, op, index):
     query = sql.statement(op.statement, sql.Dialect("pgmem"), op.marks)
     plan = "\n".join(row[0] for row in loaded.execute(b"EXPLAIN " + query, op.params))
     assert re.search(index, plan), plan
-    if op.statement != "snapshot_take":  # That one is meant to read the whole state.
+    if op.statement in WHOLE_SMALL_TABLES:  # Those look at all who have yet to read.
+        assert "Seq Scan on events" not in plan, plan
+    elif op.statement != "snapshot_take":  # That one is meant to read the whole state.
         # What retention has removed is a few rows, of which any may be wanted.
         assert not re.search("Seq Scan on (?!trimmed)", plan), plan
 

@@ -99,6 +99,10 @@ def test_grant(pgmem, database_url):
     with psycopg.connect(database_url) as server:
         (role,) = server.execute("SELECT current_user").fetchone()
     assert pgmem("migrate", "grant", "--url", database_url, "--writer", role)[0] == 0
+    assert pgmem("migrate", "grant", "--url", database_url, "--janitor", role)[1:] == (
+        "",
+        f"{role} is a janitor of schema pgmem\n",
+    )
 
 
 def test_a_step_from_the_first_revision_and_back_to_it(pgmem, make_database):

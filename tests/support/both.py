@@ -13,7 +13,9 @@ import psycopg
 from pgmem import AsyncMemory, Lease, Memory
 from pgmem._sync.group import Delivery
 
-_GROUPS = ("events", "state", "dedupe", "snapshots", "consumers", "limits", "leases")
+_GROUPS = (
+    "events", "state", "dedupe", "snapshots", "consumers", "limits", "leases", "retention",
+)  # fmt: skip
 _SUBSCRIBE = ("subscribe", "watch")
 
 _MANY_WAIT = ThreadPoolExecutor(100)
