@@ -23,6 +23,8 @@ NAME_BYTES: Final = 512
 STATE_STREAM_PREFIX: Final = "state:"
 STREAM_BYTES: Final = NAME_BYTES + len(STATE_STREAM_PREFIX)
 """A state entry's stream is the prefix and a key that may have the full length."""
+JANITOR_LEASE: Final = "pgmem:janitor"
+"""The lease of the one process that applies retention."""
 APPEND_ONLY_SQLSTATE: Final = "PM001"
 """What the trigger on `events` raises."""
 

@@ -20,6 +20,7 @@ from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.groups import AsyncGroups
+from pgmem._async.janitor import AsyncJanitor
 from pgmem._async.keeper import AsyncKeeper
 from pgmem._async.leases import AsyncLeases
 from pgmem._async.limits import AsyncLimits
@@ -98,6 +99,8 @@ class AsyncMemory:
             `using()`, once the doorbell arrives, at most the safety poll late. While the log
             cannot be followed, every read asks the server. Entries with an end, and what was
             written with `record=False`, are never kept.
+        janitor: apply the rules of retention in the background, every quarter of a minute or so,
+            while no other process does.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -117,6 +120,7 @@ class AsyncMemory:
         listen_url: str | None = None,
         safety_poll: Seconds = 1.0,
         cache: int | None = None,
+        janitor: bool = False,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -154,6 +158,7 @@ class AsyncMemory:
         self.limits = AsyncLimits(self._runner)
         self.leases = AsyncLeases(self._runner, signals, self._keeper, agent_id)
         self.retention = AsyncRetention(self._runner, reader, schema, self._codec.agent_id)
+        self._janitor = AsyncJanitor(self.leases, self.retention) if janitor else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -168,12 +173,16 @@ class AsyncMemory:
         await self._database.open()
         if self._cache is not None:
             self._tailer.start()
+        if self._janitor is not None:
+            self._janitor.start()
         return self
 
     async def close(self) -> None:
         """End the subscriptions and close every connection; the context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
+        if self._janitor is not None:
+            await self._janitor.close()
         await self._keeper.close()
         await self._tailer.close()
         await self._database.close()

@@ -21,6 +21,7 @@ from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
 from pgmem._sync.groups import Groups
+from pgmem._sync.janitor import Janitor
 from pgmem._sync.keeper import Keeper
 from pgmem._sync.leases import Leases
 from pgmem._sync.limits import Limits
@@ -99,6 +100,8 @@ class Memory:
             `using()`, once the doorbell arrives, at most the safety poll late. While the log
             cannot be followed, every read asks the server. Entries with an end, and what was
             written with `record=False`, are never kept.
+        janitor: apply the rules of retention in the background, every quarter of a minute or so,
+            while no other process does.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -118,6 +121,7 @@ class Memory:
         listen_url: str | None = None,
         safety_poll: Seconds = 1.0,
         cache: int | None = None,
+        janitor: bool = False,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -155,6 +159,7 @@ class Memory:
         self.limits = Limits(self._runner)
         self.leases = Leases(self._runner, signals, self._keeper, agent_id)
         self.retention = Retention(self._runner, reader, schema, self._codec.agent_id)
+        self._janitor = Janitor(self.leases, self.retention) if janitor else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -169,12 +174,16 @@ class Memory:
         self._database.open()
         if self._cache is not None:
             self._tailer.start()
+        if self._janitor is not None:
+            self._janitor.start()
         return self
 
     def close(self) -> None:
         """End the subscriptions and close every connection; the context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
+        if self._janitor is not None:
+            self._janitor.close()
         self._keeper.close()
         self._tailer.close()
         self._database.close()

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli import demo, groups, migrate, state, stats, tail
+from pgmem.cli import demo, groups, migrate, retention, state, stats, tail
 from pgmem.cli.options import one_line
 from pgmem.errors import PgmemError
 
@@ -32,10 +32,14 @@ app = typer.Typer(
 )
 app.add_typer(groups.app, name="groups")
 app.add_typer(migrate.app, name="migrate")
+app.add_typer(retention.app, name="retention")
 app.add_typer(state.app, name="state")
 app.command()(demo.demo)
+app.command()(retention.maintain)
+app.command()(retention.restore)
 app.command()(stats.stats)
 app.command()(tail.tail)
+app.command()(retention.trim)
 
 
 def _print_version(wanted: bool) -> None:
