@@ -10,10 +10,12 @@ StateEntry(key='account:1', value={'balance': 5}, version=1, ...)
 
 from pgmem._async.consuming import AsyncConsumerSubscription
 from pgmem._async.group import AsyncDelivery, AsyncGroup
+from pgmem._async.lease import AsyncLease
 from pgmem._async.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
 from pgmem._async.subscription import AsyncSubscription
 from pgmem._sync.consuming import ConsumerSubscription
 from pgmem._sync.group import Delivery, Group
+from pgmem._sync.lease import Lease
 from pgmem._sync.memory import BoundMemory, Memory, Transaction
 from pgmem._sync.subscription import Subscription
 from pgmem.embedded import EmbeddedPostgres
@@ -27,8 +29,10 @@ from pgmem.models import (
     Folded,
     GroupInfo,
     History,
+    LeaseInfo,
     Outcome,
     Pending,
+    Permit,
     Ran,
     RecordedEvent,
     StateChange,
@@ -43,6 +47,7 @@ __all__ = [
     "AsyncConsumerSubscription",
     "AsyncDelivery",
     "AsyncGroup",
+    "AsyncLease",
     "AsyncMemory",
     "AsyncSubscription",
     "AsyncTransaction",
@@ -59,9 +64,12 @@ __all__ = [
     "Group",
     "GroupInfo",
     "History",
+    "Lease",
+    "LeaseInfo",
     "Memory",
     "Outcome",
     "Pending",
+    "Permit",
     "Ran",
     "RecordedEvent",
     "StateChange",

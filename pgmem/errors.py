@@ -14,7 +14,7 @@
     │   │   └── ConcurrentModificationError   the same, by the name of the published layer
     │   ├── IdempotencyMismatch            the key was used before, for something else
     │   ├── ClaimHeld                      another holder's lease is still running
-    │   ├── LeaseLost                      our lease ran out and somebody newer took over
+    │   ├── LeaseLost                      our lease ran out, or somebody newer took over
     │   ├── LeaseHeld                      somebody else holds the named lease
     │   ├── ConsumerMismatch               the consumer was made to follow something else
     │   ├── GroupMismatch                  the group was made with another selection
@@ -129,7 +129,10 @@ class ClaimHeld(Conflict):
 
 
 class LeaseLost(Conflict):
-    """The lease ran out and somebody with a newer fencing token took over, or finished the work."""
+    """The lease ran out and somebody with a newer fencing token took over, or finished the work.
+
+    A named lease is lost by the server's clock, also if nobody has taken it yet.
+    """
 
 
 class LeaseHeld(Conflict):

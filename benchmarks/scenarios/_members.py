@@ -26,11 +26,11 @@ from benchmarks.audit import Faults
 from benchmarks.crew import until
 from benchmarks.scenarios._base import AGENT, TYPE, payload
 from benchmarks.scenarios._following import PATIENCE, Received, Tray
-from pgmem import Event, Memory
+from pgmem import Delivery, Event, Memory
 
 LEASE = 30.0
 """Seconds for which pgmem hands out; Redis has none. No round takes as long."""
-IDLE = 0.1
+IDLE = 0.5
 """Seconds that a member without a delivery waits for one before it takes all for handed out."""
 POLL = 0.2
 """Seconds that it waits where events come at a rate, before it looks whether the round is over."""
@@ -157,11 +157,10 @@ class PgmemMember:
 
     def __init__(self, memory: Memory, end: End, label: str, consumer: str) -> None:
         name = f"{end.prefix}{label}"
-        groups: Any = memory.groups  # type: ignore[attr-defined]  # until it is merged
-        self._group = groups.open(name, stream=name, start=0)
+        self._group = memory.groups.open(name, stream=name)
         self._read = functools.partial(self._group.read, consumer, lease=LEASE)
         self._together = end.together
-        self._held: list[Any] = []
+        self._held: list[Delivery] = []
         self.refused = 0  # LeaseLost would end the round
 
     def turn(self, count: int, timeout: float) -> list[Payload]:
@@ -328,7 +327,7 @@ class Store(Protocol):
 
 
 class PgmemStore:
-    """The log, and `group.info()`."""
+    """The log, and what a group tells of itself."""
 
     def __init__(self, memory: Memory, end: End) -> None:
         self._memory = memory
@@ -343,9 +342,9 @@ class PgmemStore:
     def left(self, label: str) -> int:
         """See `Store`."""
         name = f"{self._prefix}{label}"
-        groups: Any = self._memory.groups  # type: ignore[attr-defined]  # until it is merged
-        info = groups.open(name, stream=name, start=0).info()
-        return int(info.pending + info.lag)
+        group = self._memory.groups.open(name, stream=name)
+        info = group.info()
+        return info.held + info.parked + info.dead_letters + group.lag()
 
 
 class RedisStore:

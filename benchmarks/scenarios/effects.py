@@ -121,8 +121,7 @@ class PgmemWay:
         self._memory = memory
         self._consumer = consumer
         self._store = PgmemStore(memory, where.end)
-        groups: Any = memory.groups  # type: ignore[attr-defined]  # until it is merged
-        self._group = groups.open(LABEL, stream=LABEL, start=0)
+        self._group = memory.groups.open(LABEL, stream=LABEL)
 
     def append(self, numbers: Sequence[int]) -> None:
         """See `Way`."""
@@ -130,10 +129,7 @@ class PgmemWay:
 
     def step(self, hook: Hook = nothing) -> int:
         """See `Way`."""
-        return self._step(hook, 0.0)
-
-    def _step(self, hook: Hook, timeout: float) -> int:
-        deliveries = self._group.read(self._consumer, count=BATCH, timeout=timeout, lease=LEASE)
+        deliveries = self._group.read(self._consumer, count=BATCH, timeout=PATIENCE, lease=LEASE)
         if deliveries:
             payloads = [delivery.event.payload for delivery in deliveries]
             with self._memory.transaction() as tx:
@@ -144,7 +140,7 @@ class PgmemWay:
 
     def take_over(self) -> int:
         """See `Way`."""
-        return self._step(nothing, PATIENCE)
+        return self.step()
 
     def end(self) -> None:
         """See `Way`."""

@@ -14,14 +14,13 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from benchmarks.audit import compare_once
 from benchmarks.crew import Crew, crew
 from benchmarks.harness import Arm, Course, Limit, Sample, Scenario
 from benchmarks.scenarios._base import AGENT, TYPE, Bare, Bench, Entry, bare, encoded
 from benchmarks.scenarios._members import IDLE, LEASE, End, PgmemStore
-from pgmem import Memory
+from pgmem import Delivery, Memory
 
 STEPS = {100: 50_000, 10: 50_000, 1: 5_000}
 """Size of a batch: deliveries of a round."""
@@ -56,15 +55,14 @@ class Worker:
 
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1, durability="relaxed").open()
-        groups: Any = self._memory.groups  # type: ignore[attr-defined]  # until it is merged
-        self._group = groups.open(LABEL, stream=LABEL, start=0)
+        self._group = self._memory.groups.open(LABEL, stream=LABEL)
         self._consumer = f"member-{number}"
         self._rng = random.Random(number)  # noqa: S311  # no secret
 
     def go(self, order: str, start: float, argument: float) -> list[int]:
         """Work until nothing is handed out any more; gives the numbers that were ended."""
         done: list[int] = []
-        held: list[Any] = []
+        held: list[Delivery] = []
         while True:
             deliveries = self._group.read(
                 self._consumer,
@@ -118,7 +116,8 @@ class Measure:
         """One round."""
         numbers = range(self._last + 1, self._last + self._step + 1)
         self._last = numbers[-1]
-        fill(self._connection, numbers)
+        fill(self._connection, numbers[:-1])
+        self._store.append(LABEL, numbers[-1:])  # The bell: members that wait are told.
         answers: list[list[int]] = self._workers.run("work", self._batch)
         done = [number for answer in answers for number in answer]
         faults = compare_once(numbers, done, self._store.left(LABEL))

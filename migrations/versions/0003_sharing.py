@@ -108,8 +108,9 @@ CREATE TABLE {schema}.dead_letters (
     CONSTRAINT dead_letters_pkey PRIMARY KEY (group_name, position)
 )""",
     "CREATE SEQUENCE {schema}.leases_token_seq",
-    # owner NULL: free. The queue of who waits is in the row itself: whoever changes the row under
-    # its lock sees the newest queue, which a second table would not give in one statement.
+    # A lease that is free has no row; owner NULL: given back, and a transaction of the holder's is
+    # still open. The queue of who waits is in the row itself: whoever changes the row under its
+    # lock sees the newest queue, which a second table would not give in one statement.
     """
 CREATE TABLE {schema}.leases (
     name text COLLATE "C" NOT NULL,

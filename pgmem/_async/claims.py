@@ -17,7 +17,6 @@ event wakes them all, and costs one question.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -33,6 +32,8 @@ from pgmem.ops import deliveries as ops
 from pgmem.ops import groups
 from pgmem.ops.events import Codec
 
+LOCKED_PAUSE = 0.05
+"""Seconds until a member looks again for what somebody's transaction keeps from being taken."""
 RETRY = 0.1
 """Seconds until it is asked again, where nobody follows the log for us."""
 
@@ -99,6 +100,10 @@ class AsyncClaims:
         """Something may be there that was not when it was asked last."""
         self._known.forget()
 
+    def due_in(self, seconds: float) -> None:
+        """Something becomes available by itself, so many seconds from now at the latest."""
+        self._known.due = min(self._known.due, time.monotonic() + seconds)
+
     def wake(self) -> None:
         """Let those who wait look whether they are to go on."""
         self._sharing.signals.wake(self._signal)
@@ -112,7 +117,7 @@ class AsyncClaims:
         stopping: Callable[[], bool],
     ) -> ops.Handed:
         """Take what is there, or wait for it, until the time is over or `stopping` says so."""
-        handed = await self._take(member, acknowledged)
+        handed = await self._take(member, acknowledged, sure=not timeout)
         if handed.events or not timeout:
             return handed
         deadline = time.monotonic() + timeout
@@ -134,32 +139,51 @@ class AsyncClaims:
             self._reader.feed.leave(follower)
         return handed
 
-    async def _take(self, member: ops.Member, acknowledged: Sequence[ops.Held]) -> ops.Handed:
-        """Take what is there, if anything may be."""
+    async def _take(
+        self, member: ops.Member, acknowledged: Sequence[ops.Held], *, sure: bool = False
+    ) -> ops.Handed:
+        """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
         async with known.lock:
             until = await self.final()
-            if not acknowledged and until <= known.position and time.monotonic() < known.due:
+            nothing = until <= known.position and time.monotonic() < known.due
+            if nothing and not acknowledged and not sure:
                 return ops.nothing(known.position)
             handed = await self._ask(member, until, acknowledged)
-            if len(handed.events) == member.count or handed.expired or handed.due:
+            if sure and not handed.events and self._reader.feed.live:
+                # The feed may not have heard yet of what this process has just written.
+                until = await self._reader.settle()
+                handed = await self._ask(member, until)
+            if handed.events:
                 known.forget()
             else:
                 known.position = until
-                wait = math.inf if handed.wait is None else handed.wait
-                known.due = time.monotonic() + min(self._sharing.safety_poll, wait)
+                known.due = time.monotonic() + self._pause_after(handed, member.lease)
             return handed
 
     async def _ask(
-        self, member: ops.Member, until: int, acknowledged: Sequence[ops.Held]
+        self, member: ops.Member, until: int, acknowledged: Sequence[ops.Held] = ()
     ) -> ops.Handed:
+        """Take what ran out, or else what is due, or else what is new."""
         run = self._reader.runner.run
         handed = await run(member.claim(until, acknowledged))
         if handed.expired:
             handed = await run(member.take_over())
-        if not handed.events and handed.due:
+        if not handed.events and (handed.expired or handed.due):
+            # Also if nothing was due: what has just been buried may have freed its key.
             handed = await run(member.unpark())
+        if not handed.events and (handed.expired or handed.due):
+            # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
+            # transaction that takes longer than the lease: that must hold up nobody.
+            handed = await run(member.claim(until, passing=True))
         return handed
+
+    def _pause_after(self, handed: ops.Handed, lease: float) -> float:
+        """Seconds until it is worth while to ask again without having been woken."""
+        wait = lease if handed.wait is None else min(lease, handed.wait)
+        if handed.expired or handed.due:
+            wait = max(wait, LOCKED_PAUSE)
+        return min(self._sharing.safety_poll, wait)
 
     async def final(self) -> int:
         """Up to which position the log is final."""

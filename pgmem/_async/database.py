@@ -68,6 +68,7 @@ class AsyncDatabase:
         history: the history of the log that this memory was opened on.
         pooled: whether a pooler stands between.
         sessions: how many connections the pool has made.
+        commit_wait: the statement that waits for what was committed without waiting.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class AsyncDatabase:
         self._bell_pause = 0.0
         self._told_full = False
         self._statements: dict[tuple[Any, ...], bytes] = {}
+        self.commit_wait = sql.statement("commit_wait", sql.Dialect(schema))
         self._options: dict[str, Any] = {
             **_KEEPALIVE,
             "connect_timeout": max(2, int(timeout)),

@@ -13,6 +13,7 @@ from pgmem.errors import InvalidOption
 from pgmem.models import GroupInfo
 from pgmem.ops import groups as ops
 from pgmem.ops.selection import Selection
+from pgmem.ops.values import check_count
 
 
 class AsyncGroups:
@@ -71,7 +72,8 @@ class AsyncGroups:
         )
         if isinstance(start, str) and start != "now":
             raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
-        await self._runner.run(ops.open_group(group, start=None if start == "now" else start))
+        begin = None if start == "now" else check_count(start, "start", minimum=0)
+        await self._runner.run(ops.open_group(group, start=begin))
         return AsyncGroup(self._sharing, group, model)
 
     async def join(self, name: str, *, model: type[BaseModel] | None = None) -> AsyncGroup:

@@ -20,6 +20,9 @@ from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.groups import AsyncGroups
+from pgmem._async.keeper import AsyncKeeper
+from pgmem._async.leases import AsyncLeases
+from pgmem._async.limits import AsyncLimits
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
 from pgmem._async.signals import AsyncSignals
@@ -135,13 +138,9 @@ class AsyncMemory:
         feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
         poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = AsyncTailer(
-            self._database,
-            feed,
-            frontier,
-            self._cache,
-            signals,
-            safety_poll=poll,
+            self._database, feed, frontier, self._cache, signals, safety_poll=poll
         )
+        self._keeper = AsyncKeeper(self._runner, signals, self._tailer, safety_poll=poll)
         reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
         self.events = AsyncEvents(self._runner, self._codec, reader)
         self.state = AsyncState(self._runner, self._codec, self._cache, reader)
@@ -151,6 +150,8 @@ class AsyncMemory:
         self.groups = AsyncGroups(
             AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
         )
+        self.limits = AsyncLimits(self._runner)
+        self.leases = AsyncLeases(self._runner, signals, self._keeper, agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -171,6 +172,7 @@ class AsyncMemory:
         """End the subscriptions and close every connection; the context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
+        await self._keeper.close()
         await self._tailer.close()
         await self._database.close()
 
@@ -246,6 +248,7 @@ class AsyncBoundMemory:
         self.events = AsyncEvents(runner, codec)
         self.state = AsyncState(runner, codec, cache)
         self.dedupe = AsyncTransactionDedupe(runner, codec)
+        self.limits = AsyncLimits(runner)
         self.snapshots = AsyncSnapshots(runner, codec, self.events, cache)
 
 

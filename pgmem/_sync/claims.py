@@ -18,7 +18,6 @@ event wakes them all, and costs one question.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -34,6 +33,8 @@ from pgmem.ops import deliveries as ops
 from pgmem.ops import groups
 from pgmem.ops.events import Codec
 
+LOCKED_PAUSE = 0.05
+"""Seconds until a member looks again for what somebody's transaction keeps from being taken."""
 RETRY = 0.1
 """Seconds until it is asked again, where nobody follows the log for us."""
 
@@ -100,6 +101,10 @@ class Claims:
         """Something may be there that was not when it was asked last."""
         self._known.forget()
 
+    def due_in(self, seconds: float) -> None:
+        """Something becomes available by itself, so many seconds from now at the latest."""
+        self._known.due = min(self._known.due, time.monotonic() + seconds)
+
     def wake(self) -> None:
         """Let those who wait look whether they are to go on."""
         self._sharing.signals.wake(self._signal)
@@ -113,7 +118,7 @@ class Claims:
         stopping: Callable[[], bool],
     ) -> ops.Handed:
         """Take what is there, or wait for it, until the time is over or `stopping` says so."""
-        handed = self._take(member, acknowledged)
+        handed = self._take(member, acknowledged, sure=not timeout)
         if handed.events or not timeout:
             return handed
         deadline = time.monotonic() + timeout
@@ -135,30 +140,51 @@ class Claims:
             self._reader.feed.leave(follower)
         return handed
 
-    def _take(self, member: ops.Member, acknowledged: Sequence[ops.Held]) -> ops.Handed:
-        """Take what is there, if anything may be."""
+    def _take(
+        self, member: ops.Member, acknowledged: Sequence[ops.Held], *, sure: bool = False
+    ) -> ops.Handed:
+        """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
         with known.lock:
             until = self.final()
-            if not acknowledged and until <= known.position and time.monotonic() < known.due:
+            nothing = until <= known.position and time.monotonic() < known.due
+            if nothing and not acknowledged and not sure:
                 return ops.nothing(known.position)
             handed = self._ask(member, until, acknowledged)
-            if len(handed.events) == member.count or handed.expired or handed.due:
+            if sure and not handed.events and self._reader.feed.live:
+                # The feed may not have heard yet of what this process has just written.
+                until = self._reader.settle()
+                handed = self._ask(member, until)
+            if handed.events:
                 known.forget()
             else:
                 known.position = until
-                wait = math.inf if handed.wait is None else handed.wait
-                known.due = time.monotonic() + min(self._sharing.safety_poll, wait)
+                known.due = time.monotonic() + self._pause_after(handed, member.lease)
             return handed
 
-    def _ask(self, member: ops.Member, until: int, acknowledged: Sequence[ops.Held]) -> ops.Handed:
+    def _ask(
+        self, member: ops.Member, until: int, acknowledged: Sequence[ops.Held] = ()
+    ) -> ops.Handed:
+        """Take what ran out, or else what is due, or else what is new."""
         run = self._reader.runner.run
         handed = run(member.claim(until, acknowledged))
         if handed.expired:
             handed = run(member.take_over())
-        if not handed.events and handed.due:
+        if not handed.events and (handed.expired or handed.due):
+            # Also if nothing was due: what has just been buried may have freed its key.
             handed = run(member.unpark())
+        if not handed.events and (handed.expired or handed.due):
+            # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
+            # transaction that takes longer than the lease: that must hold up nobody.
+            handed = run(member.claim(until, passing=True))
         return handed
+
+    def _pause_after(self, handed: ops.Handed, lease: float) -> float:
+        """Seconds until it is worth while to ask again without having been woken."""
+        wait = lease if handed.wait is None else min(lease, handed.wait)
+        if handed.expired or handed.due:
+            wait = max(wait, LOCKED_PAUSE)
+        return min(self._sharing.safety_poll, wait)
 
     def final(self) -> int:
         """Up to which position the log is final."""

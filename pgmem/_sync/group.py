@@ -40,7 +40,7 @@ class Delivery:
         lease_until: when others may take over (the server's clock).
     """
 
-    __slots__ = ("_group", "attempts", "consumer", "event", "held", "key", "lease_until")
+    __slots__ = ("_group", "_slot", "attempts", "consumer", "event", "key", "lease_until", "token")
 
     def __init__(
         self,
@@ -57,14 +57,15 @@ class Delivery:
         self.attempts = attempts
         self.key = key
         self.consumer = consumer
-        self.held = ops.Held(event.position, handed.slot, handed.token)
+        self._slot = handed.slot
+        self.token = handed.token
         assert handed.lease_until is not None  # noqa: S101  # there is an event
         self.lease_until = handed.lease_until
 
     @property
-    def token(self) -> int:
-        """The fencing token."""
-        return self.held.token
+    def held(self) -> ops.Held:
+        """What a statement finds it by. Not public."""
+        return ops.Held(self.event.position, self._slot, self.token)
 
     def __repr__(self) -> str:
         return (
@@ -146,7 +147,7 @@ class Group:
             consumer: who takes them, for others to read, 1 to 512 bytes.
             count: at most so many, 1 to 1,000.
             timeout: wait so long for a first one, in seconds or as a timedelta; None returns at
-                once.
+                once, and with whatever is final by then.
             lease: how long nobody else may have them, at most a day.
             ack: deliveries that are done: acknowledged in the same commit, where that can be, and
                 in any case before new ones are handed out.
@@ -279,14 +280,20 @@ class Group:
             LeaseLost: one of them is not ours any more.
             InvalidOption: none was given, or a lease that is not allowed.
         """
-        check_lease(lease)
+        seconds = check_lease(lease)
         if not deliveries:
             raise InvalidOption("extend needs at least one delivery, got none")
         self._check_ours(deliveries)
-        return self._runner.run(ops.extend(self._group, self._held(deliveries), lease=lease))
+        until = self._runner.run(ops.extend(self._group, self._held(deliveries), lease=seconds))
+        self._claims.due_in(seconds)
+        return until
 
     def _check_ours(self, deliveries: Sequence[Delivery]) -> None:
+        if not isinstance(deliveries, Sequence):
+            raise InvalidOption(f"a list of deliveries is needed, got {type(deliveries).__name__}")
         for delivery in deliveries:
+            if not isinstance(delivery, Delivery):
+                raise InvalidOption(f"deliveries are needed, got {type(delivery).__name__}")
             if delivery._group.name != self.name:
                 raise InvalidOption(
                     f"a delivery of the group {delivery._group.name!r} was given to the group "
@@ -393,6 +400,8 @@ class Group:
 
     def requeue(self, positions: Sequence[int] | None = None) -> int:
         """Hand dead letters out again, their attempts counted anew; tells how many.
+
+        Those that a reset lets be handed out anyway stay, and so do those whose events are gone.
 
         Args:
             positions: which; None for all.

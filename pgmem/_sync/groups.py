@@ -14,6 +14,7 @@ from pgmem.errors import InvalidOption
 from pgmem.models import GroupInfo
 from pgmem.ops import groups as ops
 from pgmem.ops.selection import Selection
+from pgmem.ops.values import check_count
 
 
 class Groups:
@@ -72,7 +73,8 @@ class Groups:
         )
         if isinstance(start, str) and start != "now":
             raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
-        self._runner.run(ops.open_group(group, start=None if start == "now" else start))
+        begin = None if start == "now" else check_count(start, "start", minimum=0)
+        self._runner.run(ops.open_group(group, start=begin))
         return Group(self._sharing, group, model)
 
     def join(self, name: str, *, model: type[BaseModel] | None = None) -> Group:

@@ -21,6 +21,9 @@ from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
 from pgmem._sync.groups import Groups
+from pgmem._sync.keeper import Keeper
+from pgmem._sync.leases import Leases
+from pgmem._sync.limits import Limits
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import BoundRunner, PoolRunner
 from pgmem._sync.signals import Signals
@@ -136,13 +139,9 @@ class Memory:
         feed, frontier, signals = Feed(), Frontier(), Signals()
         poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = Tailer(
-            self._database,
-            feed,
-            frontier,
-            self._cache,
-            signals,
-            safety_poll=poll,
+            self._database, feed, frontier, self._cache, signals, safety_poll=poll
         )
+        self._keeper = Keeper(self._runner, signals, self._tailer, safety_poll=poll)
         reader = FinalReader(self._runner, frontier, feed, self._tailer)
         self.events = Events(self._runner, self._codec, reader)
         self.state = State(self._runner, self._codec, self._cache, reader)
@@ -152,6 +151,8 @@ class Memory:
         self.groups = Groups(
             Sharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
         )
+        self.limits = Limits(self._runner)
+        self.leases = Leases(self._runner, signals, self._keeper, agent_id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -172,6 +173,7 @@ class Memory:
         """End the subscriptions and close every connection; the context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
+        self._keeper.close()
         self._tailer.close()
         self._database.close()
 
@@ -247,6 +249,7 @@ class BoundMemory:
         self.events = Events(runner, codec)
         self.state = State(runner, codec, cache)
         self.dedupe = TransactionDedupe(runner, codec)
+        self.limits = Limits(runner)
         self.snapshots = Snapshots(runner, codec, self.events, cache)
 
 

@@ -91,8 +91,6 @@ def open_group(group: Group, *, start: int | None) -> Op[None]:
         PositionTrimmed: retention has removed events behind `start`.
         LostRace: run it again.
     """
-    if start is not None:
-        check_count(start, "start", minimum=0)
     text = encode_object(group.selection.described(), "selection", limit=DEFAULT_MAX_BYTES)
 
     def parse(rows: Sequence[Row]) -> None:
@@ -184,11 +182,22 @@ def join(name: str) -> Op[Group]:
 
 
 def delete(name: str) -> Op[bool]:
-    """Forget a group; tells whether there was one."""
+    """Forget a group; tells whether there was one.
+
+    Raises (from `parse`):
+        LostRace: run it again.
+    """
+
+    def parse(rows: Sequence[Row]) -> bool:
+        gone, found = rows[0][:2]
+        if found and not gone:
+            raise LostRace
+        return bool(gone)
+
     return Op(
         "group_delete",
         {"group": check_group(name)},
-        bool,
+        parse,
         f"delete the group {name!r}",
         # A second run would tell another answer, and remove what was made after the first.
         Again.HARMFUL,
@@ -293,12 +302,16 @@ def dead_letters(group: Group, codec: Codec, *, after: int, limit: int) -> Op[li
 def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
     """Hand dead letters out again; tells how many."""
     if positions is not None:
+        if not isinstance(positions, Sequence):
+            raise InvalidOption(f"positions is a list, got {type(positions).__name__}")
         positions = [check_count(position, "position", minimum=1) for position in positions]
 
     def parse(rows: Sequence[Row]) -> int:
-        risen, found = rows[0][:2]
+        risen, found, allowed = rows[0][:3]
         if not found:
             raise not_found(group.name)
+        if not allowed:
+            raise LostRace
         return int(risen)
 
     return Op(

@@ -10,6 +10,8 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {delivery_tokens}, {lease_tokens}  those of deliveries and of leases, likewise
     {bell}     rings the doorbell; see `BELLS`
     {signal}   wakes the one that `signal.payload` names, if it names one; see `SIGNAL`
+    {signal_to}  the same where `signal.mark` tells the one process that it is for
+    {fenced}   nothing, or (the mark `FENCED`) whether the lease of the CTE `fence` is still ours
     {letter}   what rides on it: nothing, or (the mark `INLINE`) the row `event` as text
     {with_letter}  joins the one event of the CTE `event`, if it rides on the bell
     {commit}   sets synchronous_commit for this transaction where durability is relaxed
@@ -52,13 +54,21 @@ BELLS: dict[Bell, str] = {
     "silent": "'silent'::text",
 }
 
-SIGNAL = """CASE
+_SIGNAL = """CASE
         WHEN signal.payload IS NULL THEN NULL
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
-        WHEN pg_catalog.pg_notify(%(channel)s, signal.payload) IS NULL THEN NULL
+        WHEN pg_catalog.pg_notify({to}, signal.payload) IS NULL THEN NULL
         ELSE 'rung' END"""
+
+SIGNAL = _SIGNAL.replace("{to}", "%(channel)s")
 """Sent whoever has the bell: nobody else's ring stands for it. The payload is `["!", name, detail]`
 as JSON text; see `pgmem._async.signals`."""
+
+SIGNAL_TO = _SIGNAL.replace("{to}", "%(channel)s || '.' || signal.mark")
+"""On the channel of one process: of a hundred that listen to the doorbell, no other gets it."""
+
+FENCED = ("fenced", " EXISTS (SELECT FROM fence),")
+"""The mark for telling the outcome of a fence."""
 
 INLINE = ("letter", "inline")
 """The mark for sending the event itself with the bell."""
@@ -133,7 +143,9 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
     pieces = {
         "bell": BELLS[dialect.bell],
         "signal": BELLS["silent"] if dialect.bell == "silent" else SIGNAL,
+        "signal_to": BELLS["silent"] if dialect.bell == "silent" else SIGNAL_TO,
         "commit": _COMMITS[dialect.relaxed],
+        "fenced": "",
         **dict(marks),
         "letter": _uncommented("event_letter") if inline else "''",
         "with_letter": "LEFT JOIN event ON true" if inline else "",

@@ -13,10 +13,12 @@ from benchmarks import servers
 from benchmarks.arms import right
 from benchmarks.audit import NO_FAULTS, Faults
 from benchmarks.meter import Spent
-from benchmarks.scenarios import Bench, _members, effects, groups
+from benchmarks.scenarios import Bench, _members, effects, groups, growth
 from benchmarks.scenarios._base import STREAM, payload
 from benchmarks.scenarios._following import WARM_EVENTS, Received, stamped
 from benchmarks.scenarios._members import Batch, Share, at_once, audit, drain, serve
+from pgmem import Memory
+from pgmem.errors import LeaseLost
 
 pytest.importorskip("redis")
 
@@ -210,13 +212,10 @@ def test_a_round_in_which_nothing_came_is_no_quick_one():
 # The ways
 
 
-REDIS = [way for way in groups.WAYS if way.side.kind == "redis"]
-
-
 @pytest.fixture(scope="module")
 def stage(bench):
     with contextlib.ExitStack() as stack:
-        yield groups.Stage(bench, stack, REDIS)
+        yield groups.Stage(bench, stack)
 
 
 @pytest.fixture
@@ -227,9 +226,8 @@ def small(monkeypatch):
 def test_every_way_hands_out_everything_once(stage, small, monkeypatch):
     monkeypatch.setattr(stage.bench, "quick", False)  # the ways of two calls too
     scenario = groups.throughput(stage, 2, 10)
-    ours = [arm for arm in scenario.arms if arm.name in stage.ends]
-    assert len(ours) == len(REDIS)
-    for arm in ours * 2:
+    assert len(scenario.arms) == len(groups.WAYS)
+    for arm in scenario.arms * 2:
         sample = arm.run()
         assert sample.faults == NO_FAULTS, arm.name
         assert sample.value > 0
@@ -239,9 +237,8 @@ def test_every_way_hands_out_everything_once(stage, small, monkeypatch):
 
 def test_every_way_is_timed_at_a_rate(stage):
     scenario = groups.latency(stage, 2)
-    ours = [arm for arm in scenario.arms if arm.name in stage.ends]
-    assert len(ours) >= 3
-    for arm in ours:
+    assert len(scenario.arms) == 5
+    for arm in scenario.arms:
         sample = arm.run()
         assert sample.faults == NO_FAULTS, arm.name
         assert sample.times.get_total_count() == 160 - WARM_EVENTS
@@ -265,49 +262,72 @@ def test_what_redis_has_not_ended_is_told(stage):
         assert (member.refused, store.left("open")) == (2, 0)
 
 
+@pytest.mark.parametrize("way", [groups.STRICT, groups.STRICT_APART], ids=["together", "apart"])
+def test_what_pgmem_has_not_ended_is_told(stage, way):
+    end, store = stage.ends[way.side.name], stage.stores[way.side.name]
+    with Memory(end.url, pool=1) as memory:
+        member = _members.PgmemMember(memory, end, "open", "member-0")
+        store.append("open", range(5))
+        assert store.left("open") == 5
+        assert [event["n"] for event in member.turn(3, 5.0)] == [0, 1, 2]
+        assert store.left("open") == 5
+        assert [event["n"] for event in member.turn(3, 0.0)] == [3, 4]
+        assert store.left("open") == 2
+        # What waits to be handed out again, and what is buried, is not ended either.
+        first, second = member._held
+        member._held = []
+        first.nack(delay=60)
+        second.dead_letter()
+        assert store.left("open") == 2
+        assert member.turn(3, 0.0) == []
+
+
+def test_a_member_that_has_lost_its_events_ends_the_round(stage):
+    end, store = stage.ends[groups.STRICT.side.name], stage.stores[groups.STRICT.side.name]
+    with Memory(end.url, pool=1) as memory:
+        member = _members.PgmemMember(memory, end, "taken", "member-0")
+        store.append("taken", range(2))
+        assert len(member.turn(2, 5.0)) == 2
+        member._held[0].ack()
+        with pytest.raises(LeaseLost):
+            member.turn(2, 0.0)
+
+
 def test_the_events_of_all_ways_are_the_same(stage):
-    name = groups.ALWAYS.side.name
-    stage.stores[name].append("same", [7])
-    end = stage.ends[name]
-    with contextlib.closing(right.connect(end.url)) as client:
-        member = _members.RedisMember(right.Right(client), end, "same", "member-0")
-        assert member.turn(1, 0.0) == [payload(7)]
+    with contextlib.ExitStack() as stack:
+        links = _members.Links(stack)
+        for name, end in stage.ends.items():
+            stage.stores[name].append("same", [7])
+            member = links.member(end, "same", "member-0")
+            assert member.turn(1, 5.0) == [payload(7)], name
 
 
 def test_a_stage_writes_where_its_members_look(stage):
-    ends = [stage.ends[way.side.name] for way in REDIS]
-    assert len({(end.url, end.prefix) for end in ends}) == len(REDIS)
+    ends = [stage.ends[way.side.name] for way in groups.WAYS]
+    assert len({(end.url, end.prefix) for end in ends}) == len(groups.WAYS)
     assert STREAM not in {end.prefix for end in ends}
 
 
 # Work that is rows
 
 
-EFFECTS = [side for side in effects.SIDES if side.kind == "redis"]
-
-
 @pytest.fixture(scope="module")
 def rows(bench):
     with contextlib.ExitStack() as stack:
-        yield effects.Group(bench, stack, EFFECTS)
-
-
-def arms(scenario, sides):
-    names = {side.name for side in sides}
-    return [arm for arm in scenario.arms if arm.name in names]
+        yield effects.Group(bench, stack)
 
 
 def test_every_step_writes_the_rows_of_its_events(bench, rows, monkeypatch):
     monkeypatch.setattr(effects, "CALLS", (3, 3))
-    for arm in arms(effects.steps(bench, rows), EFFECTS) * 2:
+    for arm in effects.steps(bench, rows).arms * 2:
         sample = arm.run()
         assert sample.faults == NO_FAULTS, arm.name
         assert sample.times.get_total_count() == 3
         assert sample.figures["server CPU, µs each"] > 0
 
 
-def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows):
-    side = effects.ALWAYS
+@pytest.mark.parametrize("side", [effects.PGMEM, effects.ALWAYS])
+def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows, side):
     way, written = rows.ways[side.name], rows._rows[side.name]
     for spoil, faults in (
         (b"DELETE FROM effects WHERE event = %s", Faults(lost=1)),
@@ -315,7 +335,8 @@ def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows):
     ):
         numbers = rows.begin(side, 10)
         assert way.step() == 10
-        assert rows.audit(side, numbers) == Faults(lost=10)  # it is not noted yet
+        if side is effects.ALWAYS:
+            assert rows.audit(side, numbers) == Faults(lost=10)  # it is not noted yet
         way.end()
         assert rows.audit(side, numbers) == NO_FAULTS
         written.execute(spoil, (numbers[5],))
@@ -323,10 +344,11 @@ def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows):
 
 
 @pytest.mark.parametrize(
-    ("side", "doubled"), [(effects.ALWAYS, effects.BATCH), (effects.ALWAYS_ONCE, 0)]
+    ("side", "doubled"),
+    [(effects.PGMEM, 0), (effects.ALWAYS, effects.BATCH), (effects.ALWAYS_ONCE, 0)],
 )
 def test_a_crash_between_rows_and_their_note(bench, rows, side, doubled):
-    (arm,) = arms(effects.crash(bench, rows), [side])
+    (arm,) = [arm for arm in effects.crash(bench, rows).arms if arm.name == side.name]
     sample = arm.run()
     assert sample.faults == Faults(duplicated=doubled)
     assert sample.figures["rows too many, of 10"] == doubled
@@ -342,3 +364,73 @@ def test_two_servers_are_metered_as_one(bench):
     assert {"data", "memory"} <= set(both.sizes())
     unseen = servers.Postgres("")
     assert effects.Both(redis, unseen).processes() == []
+
+
+# The tables of a group
+
+
+class Members:
+    """Two members of growth in this process; what they say can be spoilt on its way."""
+
+    def __init__(self, url, spoil=None):
+        self.workers = [growth.Worker(number, url) for number in range(2)]
+        self.spoil = spoil
+
+    def run(self, order, batch):
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda worker: worker.go(order, 0.0, batch), self.workers))
+        if self.spoil:
+            self.spoil(max(answers, key=len))
+        return answers
+
+    def close(self):
+        for worker in self.workers:
+            worker.close()
+
+
+@pytest.fixture
+def grown(bench):
+    """What makes a round of growth, and its members."""
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(bench.postgres.database())
+        members = stack.enter_context(contextlib.closing(Members(url)))
+        yield growth.Measure(url, members, 10, 300, stack), members
+
+
+def test_each_round_of_growth_delivers_everything_and_tells_the_size(grown, monkeypatch):
+    monkeypatch.setattr(growth, "GIVEN_BACK", 0.05)
+    measure, _ = grown
+    samples = [measure() for _ in range(3)]
+    assert [sample.faults for sample in samples] == [NO_FAULTS] * 3
+    assert samples[0].figures[growth.GREW] == 1.0
+    for sample in samples:
+        # The first page of a table and of each index, at least.
+        assert sample.value >= 8 * 3
+        assert sample.figures["updates in place (HOT), %"] > 50
+
+
+@pytest.mark.parametrize(
+    ("spoil", "faults"),
+    [
+        (lambda done: done.remove(done[5]), Faults(lost=1)),
+        (lambda done: done.append(done[5]), Faults(duplicated=1)),
+    ],
+)
+def test_a_delivery_that_is_missing_or_doubled_in_growth_is_noticed(grown, spoil, faults):
+    measure, members = grown
+    members.spoil = spoil
+    assert measure().faults == faults
+
+
+def test_a_table_that_grows_is_told(grown):
+    measure, _ = grown
+    first = measure()
+    measure._connection.execute(
+        "INSERT INTO pgmem.parked (group_name, position, attempts, available_at)"
+        " SELECT %s, n, 1, now() + interval '1 day' FROM generate_series(1000001, 1009000) AS n",
+        [growth.LABEL],
+    )
+    sample = measure()
+    assert sample.value > first.value + 500
+    assert sample.figures[growth.GREW] == 1.0  # until the size has settled
+    assert sample.faults == Faults(lost=9_000)
