@@ -45,6 +45,9 @@ STAY_POLLS = 4
 POLL_SOON = 0.05
 """Seconds between two looks while some stand in a queue with an entry from before we listened."""
 
+PAUSE_LEAST = 0.001
+"""Seconds: whatever is overdue, others get their turn."""
+
 PATIENCE = 0.5
 """Seconds, at least, in which the server must answer: later, another connection is tried."""
 
@@ -258,7 +261,7 @@ class Keeper:
     def _run(self) -> None:
         while not self._closing:
             due = self._next()
-            pause = None if math.isinf(due) else max(0.0, due - time.monotonic())
+            pause = None if math.isinf(due) else max(PAUSE_LEAST, due - time.monotonic())
             self._wakeup.wait(pause)
             if self._closing:
                 return

@@ -12,7 +12,7 @@ import pytest
 
 from pgmem import AsyncMemory, Memory
 from pgmem._sync.keeper import Waiter
-from pgmem.errors import DatabaseFault, LeaseHeld, NotOpen
+from pgmem.errors import LeaseHeld, NotOpen, SchemaMissing
 from tests.support.leases import QUIET, end_lease, heard, queue, raw, row, sql, until, waiting
 
 
@@ -310,19 +310,19 @@ class TestDoubt:
 
     async def test_who_does_not_listen_waits_by_polling(self, form, other, database_url):
         """As through a pooler without a way to listen: its entry has no mark."""
-        async with form.memory(safety_poll=0.3) as memory:
+        async with form.memory(safety_poll=0.2) as memory:
             memory_signals = signals(memory)
             type(memory_signals).mark = property(lambda self: None, lambda self, mark: None)
             try:
                 lease = await other.leases.acquire("job")
                 task = asyncio.create_task(memory.leases.acquire("job"))
                 await until(lambda: waiting(database_url) == 1)
-                await asyncio.sleep(1.5)  # Longer than an entry counts that is not renewed.
+                await asyncio.sleep(1.0)  # Longer than an entry counts that is not renewed.
                 assert heard(database_url) == 0
                 await lease.release()
                 released = time.monotonic()
                 await (await asyncio.wait_for(task, 5)).release()
-                assert time.monotonic() - released < 0.3 + 0.5
+                assert time.monotonic() - released < 0.2 + 0.5
             finally:
                 del type(memory_signals).mark
 
@@ -335,7 +335,7 @@ async def test_an_error_of_the_server_reaches_who_waits(form, other, database_ur
             sql(database_url, "ALTER TABLE pgmem.leases RENAME TO gone")
             try:
                 raw(memory)._keeper._lines["job"].first.ask()
-                with pytest.raises(DatabaseFault, match="acquire the lease"):
+                with pytest.raises(SchemaMissing, match="acquire the lease"):
                     await asyncio.wait_for(task, 5)
             finally:
                 sql(database_url, "ALTER TABLE pgmem.gone RENAME TO leases")

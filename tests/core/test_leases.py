@@ -139,10 +139,10 @@ class TestRenewal:
     async def test_many_are_renewed_in_one_statement(self, form, database_url):
         with Relay(database_url) as relay:
             async with form.memory(relay.url) as memory:
-                leases = [await memory.leases.acquire(f"job{n}", ttl=0.9) for n in range(20)]
+                leases = [await memory.leases.acquire(f"job{n}", ttl=0.6) for n in range(20)]
                 before = relay.statements
-                await asyncio.sleep(1.0)
-                assert relay.statements - before <= 6
+                await asyncio.sleep(0.7)
+                assert 3 <= relay.statements - before <= 20  # 60, one by one
                 assert [lease.lost for lease in leases] == [None] * 20
                 assert len(await memory.leases.list()) == 20
 

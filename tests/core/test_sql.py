@@ -11,7 +11,18 @@ import pytest
 
 from pgmem import sql
 from pgmem.models import History
-from pgmem.ops import Op, consumers, dedupe, deliveries, events, groups, snapshots, state, stats
+from pgmem.ops import (
+    Op,
+    consumers,
+    dedupe,
+    deliveries,
+    events,
+    groups,
+    leases,
+    snapshots,
+    state,
+    stats,
+)
 from pgmem.ops.frontier import read_positions
 from pgmem.ops.selection import Selection
 from pgmem.ops.state import Recording
@@ -122,7 +133,11 @@ def loaded(pg_server_url):
             "SELECT 'k' || n, '{}', 0, 1, 1 FROM generate_series(1, 20000) n"
         )
         connection.execute(
-            "VACUUM ANALYZE pgmem.events, pgmem.state, pgmem.dedupe, pgmem.consumers"
+            "INSERT INTO pgmem.leases (name, owner, holder, expires_at) SELECT 'k' || n, 'o', 'h', "
+            "clock_timestamp() + interval '1 h' FROM generate_series(1, 20000) n"
+        )
+        connection.execute(
+            "VACUUM ANALYZE pgmem.events, pgmem.state, pgmem.dedupe, pgmem.consumers, pgmem.leases"
         )
         share_out(connection)
         yield connection
@@ -133,6 +148,8 @@ def read(**selection) -> Op:
 
 
 HELD = consumers.Held("k7", 7, 0, datetime.datetime(2026, 1, 1), History(1, 1))
+ASKER = leases.Asker("k7", "o", "h", 5.0)
+LEASE = leases.Held("k7", "o", 7, 5.0)
 
 
 def member(ordered_by=None, **selection) -> deliveries.Member:
@@ -188,6 +205,21 @@ HOT = [
     (consumers.renew(HELD, lease=5.0), "consumers_pkey"),
     (consumers.commit(HELD, 9, lease=5.0), "consumers_pkey"),
     (consumers.release(HELD), "consumers_pkey"),
+    (leases.acquire(ASKER, wait=True, mark=1, stay=5.0), "leases_pkey"),
+    (leases.release("k7", 7, owner="o"), "leases_pkey"),
+    (leases.renew([LEASE, LEASE._replace(name="k8", owner="p")]), "leases_pkey"),
+    (leases.leave(ASKER), "leases_pkey"),
+    (leases.look([ASKER]), "leases_pkey"),
+    (leases.get("k7"), "leases_pkey"),
+    (
+        leases.fenced(
+            state.compare_and_set(
+                "k7", 1, CODEC, expected_version=1, ttl=None, recording=Recording()
+            ),
+            LEASE,
+        ),
+        "leases_pkey",
+    ),
     (snapshots.take(None, position=24990), "events_pkey"),
 ]
 
