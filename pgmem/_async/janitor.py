@@ -2,7 +2,7 @@
 
 ::
 
-    idle ──► is the lease free? ── no ──► wait an interval ──► …     (another process has it)
+    idle ──► is the lease free? ── no ──► wait an interval ──► …    (another has it)
                     │ yes
                     ▼
              elected ──► a pass of maintenance ──► wait an interval ──► …

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli import demo, groups, migrate, retention, state, stats, tail
+from pgmem.cli import demo, groups, leases, migrate, retention, state, stats, tail
 from pgmem.cli.options import one_line
 from pgmem.errors import PgmemError
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(groups.app, name="groups")
+app.add_typer(leases.app, name="leases")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(retention.app, name="retention")
 app.add_typer(state.app, name="state")
