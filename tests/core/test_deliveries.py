@@ -295,6 +295,20 @@ class TestLease:
         assert two.event.payload == {"n": 2}
 
 
+@pytest.mark.parametrize("verb", ["ack", "nack", "bury", "extend"])
+async def test_a_batch_that_is_lost_keeps_another_one_as_it_was(both, verb):
+    """All or nothing, also where the events are of two batches."""
+    group = await opened(both, 4)
+    kept, lost = await group.read("a", 2), await group.read("a", 2)
+    await group.ack(lost)
+    before = await group.pending()
+    with pytest.raises(LeaseLost):
+        await getattr(group, verb)([*kept, *lost])
+    assert await group.pending() == before
+    assert await group.dead_letters() == []
+    await group.ack(kept)
+
+
 class TestGivingBack:
     async def test_at_once(self, both):
         group = await opened(both)
@@ -422,14 +436,18 @@ class TestTrimmed:
         await group.ack(held)
         assert await group.read("a") == []
 
-    async def test_not_handed_out_it_is_told(self, both, database_url):
-        group = await opened(both, 6)
+    @pytest.mark.parametrize("ordered_by", [None, "stream"])
+    async def test_not_handed_out_it_is_told(self, both, database_url, ordered_by):
+        group = await opened(both, 6, ordered_by=ordered_by)
         held = await group.read("a", 2)
         trim(database_url, 4)
         with pytest.raises(PositionTrimmed, match=r"reset\(4\)") as error:
             await group.read("a")
         assert (error.value.position, error.value.trimmed_to) == (2, 4)
         await group.ack(held)
+        with pytest.raises(PositionTrimmed):
+            await group.read("a")
+        assert ((info := await group.info()).position, info.held, info.parked) == (2, 0, 0)
         await group.reset(4)
         assert positions(await group.read("a")) == [5, 6]
 
