@@ -37,6 +37,7 @@ class AsyncGroups:
     ) -> AsyncGroup:
         """Make a group, or join the one of that name.
 
+        >>> from pgmem import Event
         >>> receipt = await memory.events.append("orders", Event(type="placed", payload={"n": 1}))
         >>> group = await memory.groups.open("billing", stream="orders")
         >>> for delivery in await group.read("worker-1"):

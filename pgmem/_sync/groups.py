@@ -38,6 +38,7 @@ class Groups:
     ) -> Group:
         """Make a group, or join the one of that name.
 
+        >>> from pgmem import Event
         >>> receipt = memory.events.append("orders", Event(type="placed", payload={"n": 1}))
         >>> group = memory.groups.open("billing", stream="orders")
         >>> for delivery in group.read("worker-1"):
