@@ -171,6 +171,17 @@ def test_members_of_two_memories_at_resets(database_url):
     assert sql(database_url, OPEN) == [(0, 0)]
 
 
+def test_a_requeue_that_meets_a_reset_to_before_it_hands_nothing_out_twice(memory, database_url):
+    memory.events.append("s", [Event(type="t") for _ in range(2)])
+    group = memory.groups.open("g")
+    group.read("a", 1)[0].dead_letter()
+    requeued = []
+    op = groups.reset(groups.Group("g", Selection()), 0)
+    meet(memory, database_url, op, lambda: requeued.append(group.requeue()))
+    assert requeued == [0]
+    assert [one.event.position for one in group.read("b")] == [1, 2]
+
+
 @pytest.mark.parametrize("ordered_by", [None, "stream"])
 @pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
 def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, ordered_by):

@@ -8,8 +8,7 @@ import psycopg
 import pytest
 
 from pgmem import Event
-from pgmem.errors import HistoryRewritten, InvalidOption, LeaseLost, PositionTrimmed
-from tests.core.test_bad_input import BAD_NAMES
+from pgmem.errors import HistoryRewritten, LeaseLost, PositionTrimmed
 from tests.faults.test_trimmed import trim
 from tests.support.consumers import sql
 from tests.support.groups import fall_due, fill, lapse, positions, slots
@@ -295,6 +294,20 @@ class TestLease:
         assert two.event.payload == {"n": 2}
 
 
+@pytest.mark.parametrize("verb", ["ack", "nack", "bury", "extend"])
+async def test_a_batch_that_is_lost_keeps_another_one_as_it_was(both, verb):
+    """All or nothing, also where the events are of two batches."""
+    group = await opened(both, 4)
+    kept, lost = await group.read("a", 2), await group.read("a", 2)
+    await group.ack(lost)
+    before = await group.pending()
+    with pytest.raises(LeaseLost):
+        await getattr(group, verb)([*kept, *lost])
+    assert await group.pending() == before
+    assert await group.dead_letters() == []
+    await group.ack(kept)
+
+
 class TestGivingBack:
     async def test_at_once(self, both):
         group = await opened(both)
@@ -422,14 +435,18 @@ class TestTrimmed:
         await group.ack(held)
         assert await group.read("a") == []
 
-    async def test_not_handed_out_it_is_told(self, both, database_url):
-        group = await opened(both, 6)
+    @pytest.mark.parametrize("ordered_by", [None, "stream"])
+    async def test_not_handed_out_it_is_told(self, both, database_url, ordered_by):
+        group = await opened(both, 6, ordered_by=ordered_by)
         held = await group.read("a", 2)
         trim(database_url, 4)
         with pytest.raises(PositionTrimmed, match=r"reset\(4\)") as error:
             await group.read("a")
         assert (error.value.position, error.value.trimmed_to) == (2, 4)
         await group.ack(held)
+        with pytest.raises(PositionTrimmed):
+            await group.read("a")
+        assert ((info := await group.info()).position, info.held, info.parked) == (2, 0, 0)
         await group.reset(4)
         assert positions(await group.read("a")) == [5, 6]
 
@@ -441,89 +458,6 @@ async def test_a_failover_while_it_is_held(both, database_url):
     with pytest.raises(HistoryRewritten):
         await group.read("a", timeout=5)
     await group.ack(held)  # It is ours, and done.
-
-
-class TestBadInput:
-    @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda n: repr(n)[:12])
-    async def test_names(self, both, name):
-        group = await opened(both)
-        calls = [
-            lambda: both.groups.open(name),
-            lambda: both.groups.get(name),
-            lambda: both.groups.delete(name),
-            lambda: group.read(name),
-        ]
-        if name is not None:
-            calls += [
-                lambda: both.groups.open("h", type=name),
-                lambda: both.groups.open("h", ordered_by=name),
-            ]
-        for call in calls:
-            with pytest.raises(ValueError, match=r"."):
-                await call()
-        assert [info.name for info in await both.groups.list()] == ["g"]
-
-    async def test_options_are_refused_before_anything_changes(self, both):
-        group = await opened(both)
-        held = await group.read("a", 1)
-        other = await both.groups.open("other")
-        foreign = await other.read("a", 1)
-        before = await both.groups.list()
-        calls = [
-            lambda value=value, key=key: group.read("a", **{key: value})
-            for key, values in {
-                "count": [0, -1, 1001, True, 1.5, "1", None],
-                "lease": [0, -1, 86_401, float("nan"), "5", None],
-                "timeout": [-1, float("inf"), "5"],
-            }.items()
-            for value in values
-        ]
-        calls += [
-            lambda start=start: both.groups.open("new", start=start)
-            for start in (-1, "yesterday", True, 1.5, None, 2**63)
-        ]
-        calls += [
-            lambda most=most: both.groups.open("new", max_attempts=most)
-            for most in (0, -1, True, 1.5, "5", 1_000_001)
-        ]
-        calls += [
-            lambda: group.nack(held, error=5),
-            lambda: group.nack(held, error=ValueError("x")),
-            lambda: group.nack(held, delay=-1),
-            lambda: group.nack(held, delay="5"),
-            lambda: held[0].dead_letter(5),
-            lambda: held[0].extend(0),
-            lambda: held[0].extend(86_401),
-            lambda: group.extend([]),
-            lambda: group.ack(foreign),
-            lambda: group.nack(foreign),
-            lambda: group.bury(foreign),
-            lambda: group.extend(foreign),
-            lambda: group.read("a", ack=foreign),
-            lambda: group.ack([*held, *foreign]),
-            lambda: group.ack(held[0]),
-            lambda: group.read("a", ack=held[0]),
-            lambda: group.ack([1]),
-            lambda: group.ack(7),
-            lambda: group.pending(0),
-            lambda: group.pending(100_001),
-            lambda: group.dead_letters(limit=0),
-            lambda: group.dead_letters(after=-1),
-            lambda: group.requeue([0]),
-            lambda: group.requeue(["1"]),
-            lambda: group.requeue(1),
-            lambda: group.reset(-1),
-            lambda: group.reset("now"),
-            lambda: group.reset(True),
-        ]
-        for number, call in enumerate(calls):
-            try:
-                await call()
-            except InvalidOption:
-                continue
-            pytest.fail(f"call {number} was not refused")
-        assert await both.groups.list() == before
-        await group.ack(held)
 
 
 def test_an_emptied_slot_is_filled_again(memory, database_url):

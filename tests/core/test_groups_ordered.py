@@ -116,6 +116,14 @@ class TestGivingBack:
         fall_due(database_url)
         assert positions(await group.read("c")) == [1, 3, 5]
 
+    async def test_a_delay_holds_up_its_key_also_while_another_is_due(self, both):
+        group = await opened(both)
+        first = await group.read("a", 2)
+        assert await group.read("b") == []
+        await first[0].nack(delay=60)
+        await first[1].nack()
+        assert positions(await group.read("c")) == [2, 4, 6]
+
     async def test_a_dead_letter_lets_the_rest_go_on(self, both):
         group = await opened(both, 6, key=lambda n: "x", max_attempts=1)
         one, two = await group.read("a", 2)
