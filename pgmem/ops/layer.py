@@ -56,9 +56,8 @@ def position_of(last_id: Text | int) -> int | Literal["now"]:
     if text is not None and _OF_REDIS.fullmatch(text):
         raise ForeignId(
             f"read_events after {text[:60]!r}: that is an id of a Redis stream, and events have "
-            f"positions here. Begin with '0', or go on from an id that read_events gave; "
-            f"`pgmem import-redis` brings a stream along, and keeps each old id in its event's "
-            f"metadata"
+            f"positions here. Begin with '0', or go on from an id that read_events gave; what is "
+            f"still unread in Redis is read there, or copied here first"
         )
     kind = type(last_id).__name__
     raise InvalidOption(

@@ -203,8 +203,10 @@ class TestDoubt:
             deafen(memory)
             await lease.release()
             released = time.monotonic()
-            await (await asyncio.wait_for(task, 5)).release()
+            new = await asyncio.wait_for(task, 5)
             assert time.monotonic() - released < 0.3 + 0.5
+            assert waiting(database_url) == 0
+            await new.release()
 
     async def test_a_short_lease_is_learnt_of_while_it_lasts(self, quiet, other, database_url):
         """Its time is shorter than the safety poll."""
