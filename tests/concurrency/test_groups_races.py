@@ -191,7 +191,7 @@ def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, or
     op = steps(ordered_by)[step](database_url, group.read("a", 2))
     second = []
     meet(memory, database_url, op, lambda: second.append(memory._runner.run(op)))
-    mine = {row[0] for row, _ in second[0].events}
+    mine = {row[0] for row, *_ in second[0].events}
     tokens = sql(database_url, "SELECT unnest(positions), token FROM pgmem.deliveries")
     assert len(tokens) == len({position for position, _ in tokens}), "two have one event"
     assert all((position, second[0].token) in tokens for position in mine)

@@ -125,7 +125,7 @@ async def test_waiting_for_what_a_transaction_keeps_is_no_busy_loop(both, databa
     held = await group.read("a", lease=0.2)
     await asyncio.sleep(0.3)
     asked = []
-    raw = getattr(group, "wrapped", group)
+    raw = getattr(group, "wrapped", group)._claims
     ask = raw._ask
     raw._ask = lambda *args: (asked.append(1), ask(*args))[1]
     async with both.transaction() as tx:
