@@ -287,7 +287,7 @@ class AsyncKeeper:
             if not any(lease.due <= now for lease in self._leases):
                 return
             due = [lease for lease in self._leases if lease.due <= now + lease.interval / 10]
-        patience = max(PATIENCE, min(lease.interval for lease in due))
+        patience = max(PATIENCE, min(lease.interval for lease in due) / 3)
         try:
             op = ops.renew([lease.held for lease in due])
             answers = await self._runner.run(op, patience=patience)
