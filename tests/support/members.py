@@ -92,7 +92,7 @@ def work_under_kills(url, rng: random.Random, *, kills: int, lease: float, how="
     with psycopg.connect(url, autocommit=True) as server:
         while not _all_acknowledged(server):
             assert time.monotonic() < deadline, "did not finish"
-            time.sleep(rng.uniform(0.02, 0.12))
+            time.sleep(rng.uniform(0.01, 0.06))
             if done < kills:
                 victim = rng.randrange(len(members))
                 if members[victim].running():
