@@ -145,7 +145,7 @@ class AsyncClaims:
         """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
         async with known.lock:
-            until = await self.final()
+            until = await self._final()
             nothing = until <= known.position and time.monotonic() < known.due
             if nothing and not acknowledged and not sure:
                 return ops.nothing(known.position)
@@ -185,8 +185,12 @@ class AsyncClaims:
             wait = max(wait, LOCKED_PAUSE)
         return min(self._sharing.safety_poll, wait)
 
-    async def final(self) -> int:
-        """Up to which position the log is final."""
+    async def settled(self) -> int:
+        """Up to which position the log is final, asked now: the feed may be a moment behind."""
+        return await self._reader.settle()
+
+    async def _final(self) -> int:
+        """Up to which position the log is known to be final; quicker, and good enough to claim."""
         feed = self._reader.feed
         if feed.live:
             return feed.end

@@ -379,10 +379,13 @@ class AsyncGroup:
     async def lag(self) -> int:
         """How many events are final and not handed out to anybody yet.
 
+        What was committed before the call is counted, also where the feed has not heard of it; at
+        most what was written above a transaction that stays open is not.
+
         Raises:
             GroupNotFound: it was deleted.
         """
-        return await self._runner.run(groups.lag(self._group, until=await self._claims.final()))
+        return await self._runner.run(groups.lag(self._group, until=await self._claims.settled()))
 
     async def pending(self, limit: int = 1_000) -> list[Pending]:
         """What members hold, and what is parked, in the order of the log.

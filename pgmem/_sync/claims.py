@@ -146,7 +146,7 @@ class Claims:
         """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
         with known.lock:
-            until = self.final()
+            until = self._final()
             nothing = until <= known.position and time.monotonic() < known.due
             if nothing and not acknowledged and not sure:
                 return ops.nothing(known.position)
@@ -186,8 +186,12 @@ class Claims:
             wait = max(wait, LOCKED_PAUSE)
         return min(self._sharing.safety_poll, wait)
 
-    def final(self) -> int:
-        """Up to which position the log is final."""
+    def settled(self) -> int:
+        """Up to which position the log is final, asked now: the feed may be a moment behind."""
+        return self._reader.settle()
+
+    def _final(self) -> int:
+        """Up to which position the log is known to be final; quicker, and good enough to claim."""
         feed = self._reader.feed
         if feed.live:
             return feed.end

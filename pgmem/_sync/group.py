@@ -374,10 +374,13 @@ class Group:
     def lag(self) -> int:
         """How many events are final and not handed out to anybody yet.
 
+        What was committed before the call is counted, also where the feed has not heard of it; at
+        most what was written above a transaction that stays open is not.
+
         Raises:
             GroupNotFound: it was deleted.
         """
-        return self._runner.run(groups.lag(self._group, until=self._claims.final()))
+        return self._runner.run(groups.lag(self._group, until=self._claims.settled()))
 
     def pending(self, limit: int = 1_000) -> list[Pending]:
         """What members hold, and what is parked, in the order of the log.

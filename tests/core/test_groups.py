@@ -162,6 +162,13 @@ class TestLooking:
         await group.read("a", 5)
         assert await group.lag() == 0
 
+    async def test_lag_counts_what_the_feed_has_not_heard_of_yet(self, both):
+        group = await both.groups.open("g", stream="work")
+        await group.read("a", timeout=0.2)  # From now on the log is followed.
+        for count in range(1, 31):
+            await fill(both, 1)
+            assert await group.lag() == count
+
     async def test_after_delete_it_is_not_found(self, both, database_url):
         await fill(both, 6)
         group = await both.groups.open("g")
