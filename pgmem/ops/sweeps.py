@@ -35,7 +35,7 @@ DEAD: Final = 5_000
 autovacuum would. It looks once a minute only, in which a quick log outgrows what it keeps."""
 DEAD_SHARE: Final = 0.2
 VACUUMED_SIZE: Final = 2**30
-"""Bytes from which on a table is left to autovacuum: of so much, a minute's dead rows are little."""
+"""Bytes above which a table is left to autovacuum: beside so much, a minute's dead rows are few."""
 
 
 class Swept(NamedTuple):
