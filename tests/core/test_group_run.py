@@ -24,6 +24,7 @@ class Life:
     def __init__(self, name: str, url: str) -> None:
         self.name = name
         self.url = url
+        self.opening = {"stream": "s", "max_attempts": 3}
 
     def run(self, handler, until, *, meanwhile=None, **options):
         """Run until `until(memory)` says so; gives what `run` gave."""
@@ -40,7 +41,7 @@ class Life:
 
     def _sync(self, handler, over, meanwhile, options):
         with Memory(self.url, pool=(1, 8)) as memory:
-            group = memory.groups.open("g", stream="s", max_attempts=3)
+            group = memory.groups.open("g", **self.opening)
 
             def watch() -> None:
                 if meanwhile is not None:
@@ -60,7 +61,7 @@ class Life:
 
     async def _async(self, handler, over, meanwhile, options):
         async with AsyncMemory(self.url, pool=(1, 8)) as memory:
-            group = await memory.groups.open("g", stream="s", max_attempts=3)
+            group = await memory.groups.open("g", **self.opening)
 
             async def watch() -> None:
                 if meanwhile is not None:
@@ -133,6 +134,30 @@ def test_what_raises_is_handed_out_again_and_is_a_dead_letter_in_the_end(
     assert letter.error == "ValueError: no luck with 2"
 
 
+def test_what_follows_what_raised_waits_for_it_where_keys_are_in_order(
+    life, database_url, monkeypatch
+):
+    for tree in ("_async", "_sync"):
+        monkeypatch.setattr(f"pgmem.{tree}.members.BACKOFF_FIRST", 0.02)
+    life.opening["ordered_by"] = "key"
+    with Memory(database_url) as memory:
+        memory.events.append(
+            "s", [Event(type="t", payload={"n": n, "key": n % 2}) for n in range(8)]
+        )
+    tried = []
+
+    def handle(delivery):
+        n = delivery.event.payload["n"]
+        tried.append(n)
+        if n == 2 and delivery.attempts == 1:
+            raise ValueError
+
+    ran = life.run(handle, idle)
+    assert [n for n in tried if n % 2 == 0] == [0, 2, 2, 4, 6]
+    assert [n for n in tried if n % 2 == 1] == [1, 3, 5, 7]
+    assert (ran.handled, ran.failed, ran.lost) == (8, 1, 0)
+
+
 def test_what_raises_comes_later_and_later(life, database_url):
     fill(database_url, 1)
 
@@ -176,6 +201,34 @@ def test_effects_and_acknowledgement_commit_together(life, database_url, monkeyp
         assert server.execute("SELECT n FROM effects ORDER BY n").fetchall() == [
             (n,) for n in range(10)
         ]
+
+
+def test_where_the_commit_fails_nothing_is_acknowledged(life, database_url, monkeypatch):
+    for tree in ("_async", "_sync"):
+        monkeypatch.setattr(f"pgmem.{tree}.members.BACKOFF_FIRST", 0.02)
+    fill(database_url, 3)
+    with psycopg.connect(database_url, autocommit=True) as server:
+        server.execute("CREATE TABLE effects (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        server.execute("INSERT INTO effects VALUES (1)")
+
+        def obstacle_gone(delivery):
+            if delivery.attempts == 2:
+                server.execute("DELETE FROM effects WHERE n = 1")
+
+        def handle(delivery, tx):
+            obstacle_gone(delivery)
+            tx.connection.execute("INSERT INTO effects VALUES (%s)", [delivery.event.payload["n"]])
+
+        async def ahandle(delivery, tx):
+            obstacle_gone(delivery)
+            n = delivery.event.payload["n"]
+            await tx.connection.execute("INSERT INTO effects VALUES (%s)", [n])
+
+        chosen = handle if life.name == "sync" else ahandle
+        ran = life.run(chosen, idle, once="transaction")
+        assert (ran.handled, ran.failed, ran.lost) == (3, 1, 0)
+        effects = server.execute("SELECT n FROM effects ORDER BY n").fetchall()
+    assert effects == [(0,), (1,), (2,)]
 
 
 def test_work_under_a_claim_is_not_done_again_when_its_acknowledgement_was_lost(life, database_url):

@@ -98,12 +98,13 @@ ON_FILES = ("open", "second", "fsync", "replace")
 
 
 def some(steps, rng):
-    """Where to strike: everywhere with --full, else in the second batch and once elsewhere."""
+    """Where to strike: everywhere with --full, else in the second batch, and at the end."""
     every = range(1, len(steps) + 1)
     if full():
         return every
     second, third = [number for number in every if steps[number - 1] == "trim_find"][1:3]
-    return sorted({rng.choice(every), *range(second, third + 1)})
+    last = max(number for number in every if steps[number - 1] == "trim_date")
+    return sorted({rng.choice(every), last, *range(second, third + 1)})
 
 
 @SLOW_FORMS
