@@ -189,6 +189,25 @@ async def test_up_to_where_the_file_has_left_it(both, database_url, tmp_path, fi
     assert marks(database_url) == {"": (11, removed)}
 
 
+# what else stands there
+
+
+async def test_a_version_that_stands_at_another_position(both, database_url, tmp_path):
+    """The end of the log was lost, and the stream written anew."""
+    for version in range(4):
+        await both.events.append("v", Event(type="t"), expected_version=version)
+    (file,) = await exported(both, tmp_path, max_events=2)
+    run(
+        database_url,
+        "INSERT INTO pgmem.events (stream, stream_version, type, payload) "
+        "VALUES ('v', 2, 't', '1')",
+    )
+    with pytest.raises(ArchiveConflict, match=r"at the positions \[2\]"):
+        await both.retention.restore(file)
+    assert left(database_url) == [3, 4, 5]
+    assert marks(database_url) == {"": (2, 2)}
+
+
 # writers, while positions are given out by hand
 
 
