@@ -194,7 +194,9 @@ class Retention:
 
         Swept are idempotency keys and state entries whose time is over (an entry that was recorded
         gets the event `state.expired`), leases and rate limits that nobody has used for a day,
-        and snapshots that exceed a rule. A large table is swept a part at a time.
+        and snapshots that exceed a rule. A large table is swept a part at a time. A table below
+        1 GiB that has many dead rows is vacuumed, where the role may, so that their room is used
+        again before autovacuum comes by.
 
         Raises:
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
@@ -204,7 +206,7 @@ class Retention:
         policies = self.list()
         trimmed = self._trim(_for_events(policies))
         swept = self._sweeper.sweep({policy.kind for policy in policies})
-        return MaintenanceReport(trimmed, swept)
+        return MaintenanceReport(trimmed, swept, tuple(self._sweeper.vacuum()))
 
     def _begin(self) -> None:
         """See that this may be done, and finish what somebody who died has left."""

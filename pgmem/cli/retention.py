@@ -143,6 +143,8 @@ def _pass(memory: Memory, *, as_json: bool) -> None:
         swept.pop("complete")
         words = [f"{count:,} {name.replace('_', ' ')}" for name, count in swept.items() if count]
         out().print(f"swept: {', '.join(words) or 'nothing'}", markup=False)
+        if report.vacuumed:
+            out().print(f"vacuumed: {', '.join(report.vacuumed)}", markup=False)
 
 
 def _print_trim(report: TrimReport) -> None:
@@ -185,7 +187,11 @@ def _trim_data(report: TrimReport) -> dict[str, Any]:
 
 
 def _maintenance_data(report: MaintenanceReport) -> dict[str, Any]:
-    return {"trimmed": _trim_data(report.trimmed), "swept": report.swept._asdict()}
+    return {
+        "trimmed": _trim_data(report.trimmed),
+        "swept": report.swept._asdict(),
+        "vacuumed": report.vacuumed,
+    }
 
 
 def restore(
