@@ -62,10 +62,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _parameters(item):
-    callspec = getattr(item, "callspec", None)
-    return (
-        [given for given in callspec.params.values() if isinstance(given, str)] if callspec else []
-    )
+    given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return [value for value in given if isinstance(value, str)]
 
 
 def pytest_collection_finish():
