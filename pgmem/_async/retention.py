@@ -60,8 +60,7 @@ class AsyncRetention:
             InvalidOption: neither limit is given, or one is not above zero.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
         """
-        rule = ops.check_rule(max_events, max_age, "max_events")
-        return await self._runner.run(ops.set_policy("events", stream, rule))
+        return await self._runner.run(ops.set_policy("events", stream, max_events, max_age))
 
     async def set_folds(
         self,
@@ -80,8 +79,7 @@ class AsyncRetention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        rule = ops.check_rule(max_count, max_age, "max_count")
-        return await self._runner.run(ops.set_policy("folds", name, rule))
+        return await self._runner.run(ops.set_policy("folds", name, max_count, max_age))
 
     async def set_snapshots(
         self,
@@ -100,8 +98,7 @@ class AsyncRetention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        rule = ops.check_rule(max_count, max_age, "max_count")
-        return await self._runner.run(ops.set_policy("snapshots", name, rule))
+        return await self._runner.run(ops.set_policy("snapshots", name, max_count, max_age))
 
     async def list(self) -> list[Policy]:
         """All rules: of each kind the one for all first, then in the order of their names."""
@@ -161,7 +158,7 @@ class AsyncRetention:
             if stream is not None:
                 rules = {scope: self._own_rule(rules, scope)}
         else:
-            rules = {scope: ops.check_rule(max_events, max_age, "max_events")}
+            rules = {scope: ops.check_rule("events", max_events, max_age)}
         archiver = None if export is None else AsyncArchiver(self._runner, self._schema, export)
         if not dry_run:
             await self._begin()

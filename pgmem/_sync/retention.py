@@ -61,8 +61,7 @@ class Retention:
             InvalidOption: neither limit is given, or one is not above zero.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
         """
-        rule = ops.check_rule(max_events, max_age, "max_events")
-        return self._runner.run(ops.set_policy("events", stream, rule))
+        return self._runner.run(ops.set_policy("events", stream, max_events, max_age))
 
     def set_folds(
         self,
@@ -81,8 +80,7 @@ class Retention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        rule = ops.check_rule(max_count, max_age, "max_count")
-        return self._runner.run(ops.set_policy("folds", name, rule))
+        return self._runner.run(ops.set_policy("folds", name, max_count, max_age))
 
     def set_snapshots(
         self,
@@ -101,8 +99,7 @@ class Retention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        rule = ops.check_rule(max_count, max_age, "max_count")
-        return self._runner.run(ops.set_policy("snapshots", name, rule))
+        return self._runner.run(ops.set_policy("snapshots", name, max_count, max_age))
 
     def list(self) -> list[Policy]:
         """All rules: of each kind the one for all first, then in the order of their names."""
@@ -162,7 +159,7 @@ class Retention:
             if stream is not None:
                 rules = {scope: self._own_rule(rules, scope)}
         else:
-            rules = {scope: ops.check_rule(max_events, max_age, "max_events")}
+            rules = {scope: ops.check_rule("events", max_events, max_age)}
         archiver = None if export is None else Archiver(self._runner, self._schema, export)
         if not dry_run:
             self._begin()

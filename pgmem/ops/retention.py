@@ -36,8 +36,11 @@ from pgmem.ops.values import MAX_POSITION, Seconds, check_count, check_name, che
 
 KINDS: Final = ("events", "folds", "snapshots")
 
-BATCH: Final = 5_000
-"""Events that are removed in one transaction: some ten milliseconds."""
+BATCH: Final = 1_000
+"""Events that are removed in one transaction: a few milliseconds. Of 5,000 at a time the writers
+beside it noticed more (p99 of an append 1.50 times that without, 1.15 of 1,000)."""
+ARCHIVED_BATCH: Final = 5_000
+"""The same where they are written to a file first: each transaction has its own."""
 
 
 class Rule(NamedTuple):
@@ -98,12 +101,13 @@ class Removed(NamedTuple):
     removed_before: int | None
 
 
-def check_rule(max_count: int | None, max_age: Seconds | None, count_name: str) -> Rule:
+def check_rule(kind: PolicyKind, max_count: int | None, max_age: Seconds | None) -> Rule:
     """Check a rule.
 
     Raises:
         InvalidOption: neither is given, or one is not above zero.
     """
+    count_name = "max_events" if kind == "events" else "max_count"
     if max_count is None and max_age is None:
         raise InvalidOption(
             f"give {count_name}=, max_age= or both: a rule that limits nothing keeps all, and so "
@@ -136,8 +140,16 @@ def _policy(row: Row) -> Policy:
     return Policy(kind, name or None, max_count, max_age, updated_at)
 
 
-def set_policy(kind: PolicyKind, name: str | None, rule: Rule) -> Op[Policy]:
-    """Store a rule, in place of the one that there was."""
+def set_policy(
+    kind: PolicyKind, name: str | None, max_count: int | None, max_age: Seconds | None
+) -> Op[Policy]:
+    """Store a rule, in place of the one that there was.
+
+    Raises:
+        InvalidOption: as `check_rule` and `check_scope`.
+        InvalidName: as `check_scope`.
+    """
+    rule = check_rule(kind, max_count, max_age)
     return Op(
         "policy_set",
         {"kind": kind, "name": check_scope(kind, name), **rule._asdict()},
@@ -246,6 +258,7 @@ def find(
     cut: int,
     max_age: float | None,
     force: bool,
+    limit: int,
     anywhere: bool = False,
 ) -> Op[Found]:
     """Find what is to be removed among the next events behind a position.
@@ -257,13 +270,14 @@ def find(
         cut: events up to here are due.
         max_age: and those that are older than so many seconds.
         force: whether stored readers have read them or not.
+        limit: look at so many.
         anywhere: look on behind an event that is not due.
     """
 
     def parse(rows: Sequence[Row]) -> Found:
         positions, kept, last, looked_at, not_due, kind, name, position = rows[0]
         holder = None if kind is None else Holder(kind, name, position)
-        more = looked_at == BATCH and not_due is None and holder is None
+        more = looked_at == limit and not_due is None and holder is None
         return Found(positions, kept, last, more, holder)
 
     return Op(
@@ -276,7 +290,7 @@ def find(
             "max_age": max_age,
             "force": force,
             "anywhere": anywhere,
-            "limit": BATCH,
+            "limit": limit,
         },
         parse,
         "find the events that are due",
