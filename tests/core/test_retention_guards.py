@@ -161,7 +161,7 @@ async def leftovers(memory, url, folder):
 
 async def test_as_many_removed_as_the_file_has_left(both, database_url, tmp_path, monkeypatch):
     """The position is that of the file, the number is not: something else is gone, too."""
-    monkeypatch.setattr(ops, "BATCH", 4)
+    monkeypatch.setattr(ops, "ARCHIVED_BATCH", 4)
     files = await leftovers(both, database_url, tmp_path)
     assert marks(database_url) == {"": (12, 12)}
     for file in reversed(files):

@@ -34,6 +34,8 @@ from tests.support.trimming import (
     rows_of,
 )
 
+pytestmark = pytest.mark.sized
+
 KEPT = sorted({PARKED, VERSIONED[-1], *range(LAST - KEEP + 1, LAST + 1)})
 """What the log holds once it is trimmed."""
 
@@ -44,6 +46,7 @@ STANDS = range(1, LAST + 1, 3)
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr("pgmem.ops.retention.BATCH", BATCH)
+    monkeypatch.setattr("pgmem.ops.retention.ARCHIVED_BATCH", BATCH)
 
 
 def trimmer(url, folder, *, name="sync", at=0, how="kill"):

@@ -28,7 +28,8 @@ from pgmem import AsyncMemory, Memory
 from pgmem.errors import PgmemError
 from pgmem.ops import retention
 url, form, batch, keep, folder, at, how = sys.argv[1:8]
-retention.BATCH, steps = int(batch), []
+retention.BATCH = retention.ARCHIVED_BATCH = int(batch)
+steps = []
 
 def step(name):
     steps.append(name)
