@@ -12,6 +12,8 @@ from pgmem import Memory
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
+pytestmark = pytest.mark.sized
+
 # Appends alone, in batches, in slow transactions and in such that roll back.
 WRITER = """
 import json, random, sys, time

@@ -34,6 +34,8 @@ from tests.support.trimming import (
     rows_of,
 )
 
+pytestmark = pytest.mark.sized
+
 KEPT = sorted({PARKED, VERSIONED[-1], *range(LAST - KEEP + 1, LAST + 1)})
 """What the log holds once it is trimmed."""
 
@@ -43,8 +45,8 @@ STANDS = range(1, LAST + 1, 3)
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    for name in ("BATCH", "ARCHIVED_BATCH"):
-        monkeypatch.setattr(f"pgmem.ops.retention.{name}", BATCH)
+    monkeypatch.setattr("pgmem.ops.retention.BATCH", BATCH)
+    monkeypatch.setattr("pgmem.ops.retention.ARCHIVED_BATCH", BATCH)
 
 
 def trimmer(url, folder, *, name="sync", at=0, how="kill"):

@@ -97,7 +97,7 @@ def test_the_tables_and_the_migrations_make_the_same_schema(database_url):
         assert {kind: len(found) for kind, found in have.items()} == {
             "table": 17,
             "column": 109,
-            "constraint": 48,
+            "constraint": 44,
             "index": 23,
             "trigger": 2,
             "function": 1,
