@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import threading
@@ -187,6 +188,28 @@ async def test_up_to_where_the_file_has_left_it(both, database_url, tmp_path, fi
     run(database_url, "UPDATE pgmem.trimmed SET position = 11")
     assert await both.retention.restore(file) == RestoreReport(None, 8 if first else 6, 0, False)
     assert marks(database_url) == {"": (11, removed)}
+
+
+# what is not final
+
+
+async def test_what_is_old_stays_while_something_below_it_is_being_written(
+    form, database_url, monkeypatch
+):
+    """By its age it is due; but a reader waits for what is below it, and would be told too much."""
+    monkeypatch.setattr(f"pgmem._{form.name}.reader.SETTLE_WAIT", 0.05)
+    async with form.memory() as memory:
+        await fill(memory, 5)
+        with psycopg.connect(database_url) as slow:
+            slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")
+            await fill(memory, 5)
+            await asyncio.sleep(0.05)
+            assert (await memory.retention.trim(max_age=0.01)).removed == 5
+            assert marks(database_url) == {"": (5, 5)}
+            slow.commit()
+        assert [event.position for event in await memory.events.read(after=5)] == list(range(6, 12))
+        await asyncio.sleep(0.05)
+        assert (await memory.retention.trim(max_age=0.01)).removed == 6
 
 
 # what else stands there
