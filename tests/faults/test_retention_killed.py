@@ -45,8 +45,8 @@ STANDS = range(1, LAST + 1, 3)
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr("pgmem.ops.retention.BATCH", BATCH)
-    monkeypatch.setattr("pgmem.ops.retention.ARCHIVED_BATCH", BATCH)
+    for name in ("BATCH", "ARCHIVED_BATCH"):
+        monkeypatch.setattr(f"pgmem.ops.retention.{name}", BATCH)
 
 
 def trimmer(url, folder, *, name="sync", at=0, how="kill"):
