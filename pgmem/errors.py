@@ -14,10 +14,13 @@
     │   ├── ClaimHeld                      another holder's lease is still running
     │   ├── LeaseLost                      our lease ran out and somebody newer took over
     │   ├── ConsumerMismatch               the consumer was made to follow something else
+    │   ├── ImportConflict                 another import is at it, or has been
     │   └── TransactionConflict            serialization failure, deadlock: run it all again
     ├── CallbackFailed                     a function given to update() or run_once() raised
     ├── SnapshotNotFound
     ├── ConsumerNotFound
+    ├── SourceError                        what is imported from refused, or is not as it was
+    │   └── SourceUnavailable              it does not answer
     ├── HistoryRewritten                   positions belong to another history of the log
     ├── PositionTrimmed                    retention has removed what the reader has not read
     ├── OutcomeUnknown                     the connection broke while a write was under way
@@ -123,6 +126,10 @@ class ConsumerMismatch(Conflict):
     """The consumer exists, with another selection of events. Nothing was changed."""
 
 
+class ImportConflict(Conflict):
+    """An import cannot go on: another process does, or the target belongs to another import."""
+
+
 class TransactionConflict(Conflict):
     """The server aborted the transaction to keep others consistent: run the whole of it again."""
 
@@ -137,6 +144,14 @@ class SnapshotNotFound(PgmemError):
 
 class ConsumerNotFound(PgmemError):
     """The consumer that was asked for does not exist."""
+
+
+class SourceError(PgmemError):
+    """What is imported from refused a command, or is not what it was when the import began."""
+
+
+class SourceUnavailable(SourceError):
+    """What is imported from could not be reached, or went away and did not come back in time."""
 
 
 class HistoryRewritten(PgmemError):

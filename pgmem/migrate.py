@@ -73,7 +73,7 @@ _READER: Final = (
 _WRITER: Final = (
     ("SELECT, INSERT", "TABLE", ("events",)),
     ("SELECT, INSERT, UPDATE", "TABLE", ("state",)),
-    ("SELECT, INSERT, UPDATE, DELETE", "TABLE", ("dedupe", "consumers")),
+    ("SELECT, INSERT, UPDATE, DELETE", "TABLE", ("dedupe", "consumers", "imports")),
     ("SELECT, INSERT, DELETE", "TABLE", ("fold_snapshots", "state_snapshots")),
     # Deleted by the foreign key, which acts with the owner's rights.
     ("SELECT, INSERT", "TABLE", ("state_snapshot_entries",)),

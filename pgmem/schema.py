@@ -42,6 +42,7 @@ from pgmem.names import (
     APPEND_ONLY_SQLSTATE,
     DEFAULT_SCHEMA,
     NAME_BYTES,
+    PART_BYTES,
     STREAM_BYTES,
     VERSION_TABLE,
     check_schema_name,
@@ -59,6 +60,7 @@ class Tables:
     dedupe: Table
     consumers: Table
     trimmed: Table
+    imports: Table
     fold_snapshots: Table
     state_snapshots: Table
     state_snapshot_entries: Table
@@ -91,6 +93,7 @@ def build(schema: str) -> Tables:
         dedupe=_dedupe(metadata),
         consumers=_consumers(metadata),
         trimmed=_trimmed(metadata),
+        imports=_imports(metadata),
         fold_snapshots=_fold_snapshots(metadata),
         state_snapshots=_state_snapshots(metadata),
         state_snapshot_entries=_state_snapshot_entries(metadata),
@@ -354,6 +357,36 @@ def _trimmed(metadata: MetaData) -> Table:
         CheckConstraint(f"octet_length(stream) <= {STREAM_BYTES}", name="trimmed_stream_length"),
         CheckConstraint("position > 0", name="trimmed_position_positive"),
     )
+
+
+def _imports(metadata: MetaData) -> Table:
+    table = Table(
+        "imports",
+        metadata,
+        Column("source", _text(), nullable=False),
+        Column("part", _text(), nullable=False),
+        # Where the part goes, if nothing else may go there: a stream of the log.
+        Column("target", _text()),
+        # How far the source has been read, in the source's own words.
+        Column("cursor", _text(), nullable=False),
+        # Who opened the part last, and how many steps it has made: only that one makes the next.
+        Column("token", _text(), nullable=False),
+        Column("step", BigInteger, nullable=False, server_default=text("0")),
+        Column("done", BigInteger, nullable=False, server_default=text("0")),
+        Column("refused", BigInteger, nullable=False, server_default=text("0")),
+        Column("detail", _json(), nullable=False, server_default=text("'{}'")),
+        Column("created_at", _moment(), nullable=False, server_default=_now()),
+        Column("updated_at", _moment(), nullable=False, server_default=_now()),
+        PrimaryKeyConstraint("source", "part", name="imports_pkey"),
+        _length("imports", "source"),
+        _length("imports", "part", PART_BYTES),
+        _length("imports", "target"),
+    )
+    # Two parts that went to one stream would write its events twice, or mix up their order.
+    Index("imports_target_key", table.c.target, unique=True)
+    # As the consumers: few rows that change all the time.
+    _after(table, f'ALTER TABLE "{metadata.schema}".imports SET (fillfactor = 50)')
+    return table
 
 
 def _fold_snapshots(metadata: MetaData) -> Table:

@@ -18,6 +18,7 @@ from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
+from pgmem._async.imports import AsyncImports
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
 from pgmem._async.snapshots import AsyncSnapshots
@@ -141,6 +142,7 @@ class AsyncMemory:
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._runner)
+        self.imports = AsyncImports(self._runner, self._codec, self._cache)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

@@ -19,6 +19,7 @@ from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
+from pgmem._sync.imports import Imports
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import BoundRunner, PoolRunner
 from pgmem._sync.snapshots import Snapshots
@@ -142,6 +143,7 @@ class Memory:
         self.dedupe = Dedupe(self._runner, self._codec)
         self.snapshots = Snapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = Consumers(self._runner)
+        self.imports = Imports(self._runner, self._codec, self._cache)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

@@ -10,6 +10,7 @@ This module does not know what the names and values are for.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -36,6 +37,10 @@ set the garbage collector going: a thousand take twice as long as one by one."""
 # In JSON text, NUL is always written as this escape; an even number of backslashes before it
 # means that they are escaped themselves and the text merely looks like one.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+# Where a JSON text has digits: so many in a row may be an integer that needs more than 64 bits.
+_DIGITS = bytes(ord("0") if ord("0") <= code <= ord("9") else ord(" ") for code in range(256))
+_LONG_NUMBER = b"0" * 19
 
 
 def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
@@ -146,15 +151,41 @@ def encode(value: Any, what: str, *, limit: int) -> str:
     if not exact:
         raise InvalidValue(f"{what}: {_culprit(value) or 'it would not come back as it is'}")
     if len(data) > limit:
-        raise ValueTooLarge(
-            f"{what} has {len(data)} bytes as JSON, {limit} are allowed (max_payload_bytes): "
-            f"store it elsewhere and keep a reference, or raise the limit",
-            size=len(data),
-            limit=limit,
-        )
+        raise _too_large(what, len(data), limit)
     text = data.decode()
     if "\\u0000" in text and _NUL.search(text):
         raise InvalidValue(f"{what}: {_culprit(value) or 'it holds a NUL character'}")
+    return text
+
+
+def _too_large(what: str, size: int, limit: int) -> ValueTooLarge:
+    return ValueTooLarge(
+        f"{what} has {size} bytes as JSON, {limit} are allowed (max_payload_bytes): "
+        f"store it elsewhere and keep a reference, or raise the limit",
+        size=size,
+        limit=limit,
+    )
+
+
+def check_text(text: bytes, what: str, *, limit: int) -> bytes:
+    """Check a JSON text that is stored as it is given: half the work of decoding and encoding it.
+
+    Raises:
+        InvalidValue: it is no JSON, or JSON that pgmem would not give back as every reader of the
+            text takes it.
+        ValueTooLarge: it has more than `limit` bytes.
+    """
+    if len(text) > limit:
+        raise _too_large(what, len(text), limit)
+    try:
+        orjson.loads(text)
+        suspicious = b"\\u0000" in text or _LONG_NUMBER in text.translate(_DIGITS)
+        # orjson would take a larger integer for a float; the standard library tells.
+        value = json.loads(text) if suspicious else None
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"{what}: it is no JSON: {error}") from None
+    if suspicious:
+        encode(value, what, limit=limit)
     return text
 
 

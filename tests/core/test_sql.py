@@ -20,11 +20,12 @@ from tests.support.server import TEMPLATE, fresh_database
 CODEC = events.Codec()
 PIECES = {
     "state_change", "state_expire", "state_outcome", "state_recording", "event_batch",
-    "event_columns", "event_letter", "event_page_head", "history",
+    "event_columns", "event_letter", "event_page_head", "history", "import_columns", "import_step",
 }  # fmt: skip
 TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",
     "state_snapshot_entries", "pgmem_version", "events_position_seq", "consumers", "trimmed",
+    "imports",
 }  # fmt: skip
 
 

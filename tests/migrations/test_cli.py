@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from pgmem.cli.app import main, one_line
+from pgmem.names import SCHEMA_REVISION
 
 
 @pytest.fixture
@@ -29,11 +30,19 @@ def test_from_nothing_to_checked_and_back(pgmem, make_database):
     url = make_database()
     at = ("--url", url, "--schema", "mine")
     assert pgmem("migrate", "current", *at) == (0, "(none)\n", "")
-    assert pgmem("migrate", "up", *at) == (0, "schema mine: (none) → 0002\n", "")
-    assert pgmem("migrate", "up", *at) == (0, "schema mine is at 0002: nothing to do\n", "")
-    assert pgmem("migrate", "current", *at) == (0, "0002\n", "")
+    assert pgmem("migrate", "up", *at) == (0, f"schema mine: (none) → {SCHEMA_REVISION}\n", "")
+    assert pgmem("migrate", "up", *at) == (
+        0,
+        f"schema mine is at {SCHEMA_REVISION}: nothing to do\n",
+        "",
+    )
+    assert pgmem("migrate", "current", *at) == (0, f"{SCHEMA_REVISION}\n", "")
     assert pgmem("migrate", "check", *at)[0] == 0
-    assert pgmem("migrate", "down", "base", "--yes", *at) == (0, "schema mine: 0002 → (none)\n", "")
+    assert pgmem("migrate", "down", "base", "--yes", *at) == (
+        0,
+        f"schema mine: {SCHEMA_REVISION} → (none)\n",
+        "",
+    )
     code, out, err = pgmem("migrate", "check", *at)
     assert (code, out) == (1, "")
     assert (
@@ -48,16 +57,16 @@ def test_json(pgmem, make_database):
     assert json.loads(pgmem("migrate", "up", *at)[1]) == {
         "schema": "pgmem",
         "before": None,
-        "after": "0002",
+        "after": SCHEMA_REVISION,
     }
     assert json.loads(pgmem("migrate", "current", *at)[1]) == {
         "schema": "pgmem",
-        "revision": "0002",
-        "needed": "0002",
+        "revision": SCHEMA_REVISION,
+        "needed": SCHEMA_REVISION,
     }
     assert json.loads(pgmem("migrate", "check", *at)[1]) == {
         "schema": "pgmem",
-        "revision": "0002",
+        "revision": SCHEMA_REVISION,
         "ok": True,
         "problems": [],
     }
@@ -121,14 +130,18 @@ def test_a_step_from_the_first_revision_and_back_to_it(pgmem, make_database):
     assert json.loads(pgmem("migrate", "current", "--json", *at)[1]) == {
         "schema": "pgmem",
         "revision": "0001",
-        "needed": "0002",
+        "needed": SCHEMA_REVISION,
     }
     for command in (["check"], ["grant", "--reader", "r"]):
         code, out, err = pgmem("migrate", *command, *at)
         assert (code, out) == (1, "")
-        assert "is at revision 0001, and this library needs 0002: run `pgmem migrate up" in err
-    assert pgmem("migrate", "up", *at)[1] == "schema pgmem: 0001 → 0002\n"
-    assert pgmem("migrate", "down", "0001", "--yes", *at)[1] == "schema pgmem: 0002 → 0001\n"
+        needed = f"is at revision 0001, and this library needs {SCHEMA_REVISION}: run `pgmem"
+        assert needed in err
+    assert pgmem("migrate", "up", *at)[1] == f"schema pgmem: 0001 → {SCHEMA_REVISION}\n"
+    assert (
+        pgmem("migrate", "down", "0001", "--yes", *at)[1]
+        == f"schema pgmem: {SCHEMA_REVISION} → 0001\n"
+    )
     script = pgmem("migrate", "sql", "--from", "0001")[1]
     with psycopg.connect(at[1], autocommit=True) as server:
         server.execute(script)

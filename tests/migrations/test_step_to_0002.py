@@ -70,7 +70,7 @@ def recordings(url, schema="pgmem"):
 
 
 def by_code(url):
-    migrate.upgrade(url)
+    migrate.upgrade(url, revision="0002")
 
 
 def by_one_step(url):
@@ -78,7 +78,7 @@ def by_one_step(url):
 
 
 def by_sql(url):
-    run(url, migrate.sql(from_revision="0001"))
+    run(url, migrate.sql(from_revision="0001", revision="0002"))
 
 
 @pytest.mark.parametrize("step", [by_code, by_one_step, by_sql])
@@ -87,7 +87,6 @@ def test_up_with_rows_keeps_every_one(url, step):
     assert [len(before[table]) for table in TABLES] == [5, 1003, 2, 1, 2, 1, 1]
     step(url)
     assert migrate.current(url) == "0002"
-    assert migrate.check(url) == []
     assert rows(url) == before
     assert recordings(url) == [(1, 1003)]  # nobody has a copy of what was written before
     for table in ("consumers", "trimmed"):
@@ -122,7 +121,7 @@ def test_down_leaves_nothing_of_0002(make_database):
     url = make_database()
     for schema in ("first", "second"):
         migrate.upgrade(url, schema=schema, revision="0001")
-    migrate.upgrade(url, schema="second")
+    migrate.upgrade(url, schema="second", revision="0002")
     migrate.downgrade(url, schema="second", revision="-1")
     with migrate.engine(url).connect() as connection:
         first, second = (migrate.describe(connection, schema) for schema in ("first", "second"))
@@ -174,14 +173,13 @@ def test_the_step_in_another_schema_leaves_the_first_alone(url):
 
 
 def test_the_sql_of_the_step_alone():
-    script = migrate.sql("mine", from_revision="0001")
+    script = migrate.sql("mine", from_revision="0001", revision="0002")
     assert script.startswith("BEGIN;")
     assert script.rstrip().endswith("COMMIT;")
     for absent in ("CREATE SCHEMA", "events", "dedupe", "{schema}"):
         assert absent not in script
     assert "SET LOCAL search_path = pg_catalog, pg_temp" in script
     assert """nextval('"mine".consumers_token_seq'::regclass)""" in script
-    assert migrate.sql("mine", from_revision="0001", revision="0002") == script
     # The first revision alone, too: both together make the whole.
     first = migrate.sql("mine", revision="0001")
     assert "consumers" not in first

@@ -1,0 +1,412 @@
+"""Imports: what another store holds, brought in step by step.
+
+Says what to run for each verb; `pgmem._async.imports` runs it. What the other store is, and what
+a cursor means there, only the caller knows.
+
+A part of an import is one row, and each step of it one statement: what it brings, and how far the
+source has been read, commit together::
+
+             open                    append, put, mark, advance (token, step n)
+    (no row) ─────► opened ──────────────────────────────────────────────┐
+                    ▲  ▲  └─────────────────────────────────────────────►│ step n + 1
+                    │  └─────────────────────────────────────────────────┘
+                    └─ open by another: a new token, and the old one makes no step any more
+
+A step is made by whoever opened the part last, and once: sent again after a lost connection it
+finds step n + 1 under its own token, and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from pgmem.errors import ImportConflict, InvalidInput, InvalidOption
+from pgmem.models import (
+    ImportedEntry,
+    ImportedEvent,
+    ImportedMark,
+    ImportPart,
+    KnownEntry,
+    KnownMark,
+    Refusal,
+)
+from pgmem.names import PART_BYTES
+from pgmem.ops import Again, Op, Row
+from pgmem.ops.events import MAX_BATCH, LostRace, check_stream
+from pgmem.ops.values import (
+    check_count,
+    check_name,
+    check_prefix,
+    check_text,
+    decode,
+    encode_object,
+)
+from pgmem.sql.arrays import JsonColumn, NameColumn
+
+ENTRY_TYPE = "state.imported"
+"""The type of the events that tell what an import did to the state."""
+OWNER = "import:"
+"""What the owner of a mark begins with that an import has made."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a step brings, checked: the columns of the statement, and what is not in them.
+
+    Attributes:
+        columns: the statement's parameters.
+        size: how many rows they have.
+        refused: what pgmem cannot hold, by its place in what was given.
+    """
+
+    columns: dict[str, Any]
+    size: int
+    refused: list[Refusal]
+
+
+def _sort_out(items: Sequence[T], check: Callable[[T], None]) -> tuple[list[T], list[Refusal]]:
+    """What can be held, and what cannot."""
+    check_count(len(items), "number of items in one step", minimum=0, maximum=MAX_BATCH)
+    kept: list[T] = []
+    refused: list[Refusal] = []
+    for place, item in enumerate(items):
+        try:
+            check(item)
+        except InvalidInput as error:
+            refused.append(Refusal(place, str(error)))
+        else:
+            kept.append(item)
+    return kept, refused
+
+
+def events(items: Sequence[ImportedEvent], *, max_bytes: int) -> Batch:
+    """Check events."""
+    known: set[str | None] = {None}
+
+    def check(event: ImportedEvent) -> None:
+        if event.type not in known:
+            known.add(check_name(event.type, "event type"))
+        if event.agent_id not in known:
+            known.add(check_name(event.agent_id, "agent_id"))  # type: ignore[arg-type]  # not None
+        check_text(event.payload, "payload", limit=max_bytes)
+        if event.metadata is not None:
+            check_text(event.metadata, "metadata", limit=max_bytes)
+
+    kept, refused = _sort_out(items, check)
+    agents = [event.agent_id for event in kept]
+    metadata = [event.metadata for event in kept]
+    columns = {
+        "types": NameColumn([event.type for event in kept]),
+        "payloads": JsonColumn([event.payload for event in kept]),
+        "agents": NameColumn(agents) if any(agents) else None,
+        "metadata": JsonColumn(metadata) if any(metadata) else None,
+    }
+    return Batch(columns, len(kept), refused)
+
+
+def entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
+    """Check state entries. The last one of the same origin counts; of another one, the first."""
+
+    def check(entry: ImportedEntry) -> None:
+        check_name(entry.key, "key")
+        check_text(entry.value, "value", limit=max_bytes)
+        check_text(entry.origin, "origin", limit=max_bytes)
+
+    kept, refused = _unique(items, check, lambda entry: entry.origin)
+    columns = {
+        "keys": NameColumn([entry.key for entry in kept]),
+        "values": JsonColumn([entry.value for entry in kept]),
+        "ttls": _ends(entry.ttl for entry in kept),
+        "origins": JsonColumn([entry.origin for entry in kept]),
+        "type": ENTRY_TYPE,
+    }
+    return Batch(columns, len(kept), refused)
+
+
+def marks(items: Sequence[ImportedMark], *, max_bytes: int) -> Batch:
+    """Check marks of work that is done; of the same key, as `entries`."""
+
+    def check(mark: ImportedMark) -> None:
+        check_name(mark.key, "idempotency key")
+        if mark.result is not None:
+            check_text(mark.result, "result", limit=max_bytes)
+
+    kept, refused = _unique(items, check, lambda mark: mark.origin)
+    results = [mark.result for mark in kept]
+    columns = {
+        "keys": NameColumn([mark.key for mark in kept]),
+        "results": JsonColumn(results) if any(results) else None,
+        "ttls": _ends(mark.ttl for mark in kept),
+        "owners": NameColumn([OWNER + mark.origin for mark in kept]),
+        "prefix": OWNER,
+    }
+    return Batch(columns, len(kept), refused)
+
+
+def _ends(ttls: Iterable[float | None]) -> list[float | None] | None:
+    found = list(ttls)
+    return found if any(ttl is not None for ttl in found) else None
+
+
+K = TypeVar("K", ImportedEntry, ImportedMark)
+
+
+def _unique(
+    items: Sequence[K], check: Callable[[K], None], origin: Callable[[K], Any]
+) -> tuple[list[K], list[Refusal]]:
+    first: dict[str, K] = {}
+
+    def check_key(item: K) -> None:
+        check(item)
+        held = first.setdefault(item.key, item)
+        if origin(held) != origin(item):
+            raise InvalidOption(
+                f"the key {item.key[:60]!r} is given by two different origins: map them to "
+                f"different keys"
+            )
+
+    kept, refused = _sort_out(items, check_key)
+    return list({item.key: item for item in kept}.values()), refused
+
+
+def open_part(source: str, part: str, *, target: str | None, token: str) -> Op[ImportPart]:
+    """Take a part, making it if it is new.
+
+    Args:
+        target: the stream that it fills, if it fills one.
+        token: unique to the caller.
+
+    Raises (from `parse`):
+        ImportConflict: another part fills the target, or this one fills another target.
+        LostRace: run it again.
+    """
+
+    def parse(rows: Sequence[Row]) -> ImportPart:
+        if rows[0][0] is not None:
+            return _part(rows[0])
+        rival_source, rival_part, other_target = rows[0][11:14]
+        if rival_source is not None:
+            raise ImportConflict(
+                f"open {part!r} of the import {source!r}: {target!r} is filled by {rival_part!r} "
+                f"of the import {rival_source!r}, and a second import into it would write its "
+                f"events twice, or mix up their order. To go on with that import, give its name; "
+                f"to bring in another source, give another target"
+            )
+        if other_target == target:
+            raise LostRace
+        raise ImportConflict(
+            f"open {part!r} of the import {source!r}: so far it has gone to {other_target!r}, and "
+            f"is now to go to {target!r}: keep the target, or give the import another name"
+        )
+
+    return Op(
+        "import_open",
+        {
+            "source": check_source(source),
+            "part": check_name(part, "part of an import", most=PART_BYTES),
+            "target": None if target is None else check_stream(target),
+            "token": token,
+        },
+        parse,
+        f"open {part!r} of the import {source!r}",
+        Again.HARMLESS,
+    )
+
+
+def check_source(source: str) -> str:
+    """Check the name of an import.
+
+    Raises:
+        InvalidName: as `check_name`.
+    """
+    return check_name(source, "name of an import")
+
+
+def list_parts(source: str | None, part: str | None = None) -> Op[list[ImportPart]]:
+    """The parts of an import, or of all."""
+    return Op(
+        "import_list",
+        {"source": None if source is None else check_source(source), "part": part},
+        lambda rows: [_part(row) for row in rows],
+        "list imports",
+    )
+
+
+def _part(row: Row) -> ImportPart:
+    source, part, target, cursor, token, step, done, refused, detail, created, updated = row[:11]
+    return ImportPart(
+        source, part, target, cursor, done, refused, decode(detail), created, updated, token, step
+    )
+
+
+class Step(NamedTuple):
+    """How a part changes by a step.
+
+    Attributes:
+        cursor: how far the source has been read.
+        done: how many items of the source were brought in.
+        refused: how many could not be.
+        detail: what else is to be known; None keeps it.
+    """
+
+    cursor: str
+    done: int
+    refused: int
+    detail: dict[str, Any] | None
+
+    def params(self, part: ImportPart) -> dict[str, Any]:
+        """The parameters of the statement piece `import_step`."""
+        check_count(self.done, "done", minimum=0)
+        check_count(self.refused, "refused", minimum=0)
+        detail = None
+        if self.detail is not None:
+            detail = encode_object(self.detail, "detail", limit=2**20)
+        return {
+            "source": part.source,
+            "part": part.part,
+            "token": part.token,
+            "step": part.step,
+            "cursor": self.cursor,
+            "done": self.done,
+            "refused": self.refused,
+            "detail": detail,
+        }
+
+    def of(self, part: ImportPart, row: Row) -> ImportPart:
+        """The part after the step, or why it was not made.
+
+        Raises:
+            ImportConflict: somebody else opened the part after us.
+            LostRace: run it again.
+        """
+        step, token, found = row[:3]
+        if step is None:
+            if token == part.token and found == part.step:
+                raise LostRace
+            if token != part.token or found != part.step + 1:
+                raise ImportConflict(
+                    f"step {part.step + 1} of {part.part!r} of the import {part.source!r} "
+                    f"refused: another process has opened it since and goes on with it, from "
+                    f"where this one was; nothing was changed. Only one may run"
+                )
+            # Our own first run, whose answer was lost.
+        return part._replace(
+            step=part.step + 1,
+            cursor=self.cursor,
+            done=part.done + self.done,
+            refused=part.refused + self.refused,
+            detail=part.detail if self.detail is None else self.detail,
+        )
+
+
+def _op(
+    statement: str, part: ImportPart, step: Step, more: dict[str, Any], action: str
+) -> Op[ImportPart]:
+    return Op(
+        statement,
+        {**step.params(part), **more},
+        lambda rows: step.of(part, rows[0]),
+        f"{action} of the import {part.source!r}",
+        Again.HARMLESS,
+    )
+
+
+def advance(part: ImportPart, step: Step) -> Op[ImportPart]:
+    """Make a step that brings nothing."""
+    return _op("import_advance", part, step, {}, f"advance {part.part!r}")
+
+
+def append(part: ImportPart, batch: Batch, step: Step) -> Op[ImportPart]:
+    """Append events to the part's target, and make the step."""
+    if part.target is None:
+        raise InvalidOption(
+            f"{part.part!r} of the import {part.source!r} was opened without a target"
+        )
+    more = {"stream": part.target, **batch.columns}
+    return _op("import_append", part, step, more, f"append {batch.size} events of {part.part!r}")
+
+
+def put(
+    part: ImportPart, batch: Batch, step: Step, *, slack: float
+) -> Op[tuple[ImportPart, list[str]]]:
+    """Write entries and make the step; tells which keys hold something of somebody else's.
+
+    Args:
+        slack: the end of an entry may be off by such a share of what it has left.
+    """
+    op = _op("import_put", part, step, batch.columns | {"slack": slack}, f"put {part.part!r}")
+    return _telling(op)
+
+
+def mark(
+    part: ImportPart, batch: Batch, step: Step, *, slack: float
+) -> Op[tuple[ImportPart, list[str]]]:
+    """Mark work as done and make the step; tells which keys somebody is at, or marked otherwise."""
+    op = _op("import_mark", part, step, batch.columns | {"slack": slack}, f"mark {part.part!r}")
+    return _telling(op)
+
+
+def _telling(op: Op[ImportPart]) -> Op[tuple[ImportPart, list[str]]]:
+    """The same, and which keys were left as they are."""
+    return Op(
+        op.statement,
+        op.params,
+        lambda rows: (op.parse(rows), list(rows[0][4])),
+        op.action,
+        op.again,
+    )
+
+
+def known_entries(*, after: str, limit: int) -> Op[list[KnownEntry]]:
+    """The entries whose latest change an import has brought."""
+    return Op(
+        "import_entries",
+        {"type": ENTRY_TYPE, "after": check_prefix(after, "after"), "limit": _limit(limit)},
+        lambda rows: [
+            KnownEntry(key, decode(value), version, ttl, decode(origin))
+            for key, value, version, _, origin, ttl in rows
+        ],
+        "list imported entries",
+    )
+
+
+def known_marks(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownMark]]:
+    """Work that is marked as done."""
+    return Op(
+        "import_marks",
+        {
+            "after": check_prefix(after, "after"),
+            "limit": _limit(limit),
+            "keys": None if keys is None else list(keys),
+        },
+        lambda rows: [
+            KnownMark(
+                key,
+                decode(result),
+                ttl,
+                owner.removeprefix(OWNER) if owner and owner.startswith(OWNER) else None,
+            )
+            for key, result, owner, ttl in rows
+        ],
+        "list finished work",
+    )
+
+
+def unmark(found: Sequence[KnownMark]) -> Op[int]:
+    """Forget marks that an import has made; tells how many."""
+    mine = [known for known in found if known.origin is not None]
+    return Op(
+        "import_unmark",
+        {"keys": [known.key for known in mine], "owners": [f"{OWNER}{k.origin}" for k in mine]},
+        lambda rows: int(rows[0][0]),
+        f"forget {len(mine)} marks",
+        Again.HARMLESS,
+    )
+
+
+def _limit(limit: int) -> int:
+    return check_count(limit, "limit", minimum=1, maximum=100_000)
