@@ -69,6 +69,9 @@ WRITES = [
     "UPDATE pgmem.consumers SET token = nextval('pgmem.consumers_token_seq')",
     "SELECT last_value FROM pgmem.consumers_token_seq",
     "DELETE FROM pgmem.consumers",
+    "INSERT INTO pgmem.imports (source, part, cursor, token) VALUES ('r', 'p', '', 't')",
+    "UPDATE pgmem.imports SET step = step + 1",
+    "DELETE FROM pgmem.imports",
     "INSERT INTO pgmem.fold_snapshots (name, fold_version, position, value) "
     "VALUES ('f', 1, 1, '1')",
     "DELETE FROM pgmem.fold_snapshots",
@@ -85,6 +88,7 @@ NOBODYS = [
     "TRUNCATE pgmem.state",
     "TRUNCATE pgmem.dedupe",
     "TRUNCATE pgmem.consumers",
+    "TRUNCATE pgmem.imports",
     "INSERT INTO pgmem.trimmed (stream, position) VALUES ('s', 1)",
     "UPDATE pgmem.trimmed SET position = 1",
     "DELETE FROM pgmem.trimmed",
@@ -135,6 +139,7 @@ def test_a_reader_never_sees_who_else_follows_the_log(acting):
     for statement in (
         "SELECT * FROM pgmem.consumers",
         "SELECT name FROM pgmem.consumers",
+        "SELECT * FROM pgmem.imports",
         "SELECT last_value FROM pgmem.consumers_token_seq",
         "SELECT nextval('pgmem.consumers_token_seq')",
     ):

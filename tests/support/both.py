@@ -10,7 +10,7 @@ import psycopg
 
 from pgmem import AsyncMemory, Memory
 
-_GROUPS = ("events", "state", "dedupe", "snapshots", "consumers")
+_GROUPS = ("events", "state", "dedupe", "snapshots", "consumers", "imports")
 _SUBSCRIBE = ("subscribe", "watch")
 
 
