@@ -410,19 +410,19 @@ class Refusal(NamedTuple):
 
 
 class KnownEntry(NamedTuple):
-    """A state entry whose latest change an import has brought.
+    """A state entry, and where its latest change came from.
 
     Attributes:
         key, value, version: as of a `StateEntry`.
         ttl: seconds until it expires; None if never.
-        origin: where it came from.
+        origin: where it came from; None if no import brought its latest change.
     """
 
     key: str
     value: Any
     version: int
     ttl: float | None
-    origin: dict[str, Any]
+    origin: dict[str, Any] | None
 
 
 class KnownMark(NamedTuple):

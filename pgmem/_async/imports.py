@@ -193,7 +193,7 @@ class AsyncImports:
         return await self._runner.run(ops.advance(part, step))
 
     async def known_entries(self, *, after: str = "", limit: int = 1_000) -> Sequence[KnownEntry]:
-        """The entries whose latest change an import has brought, in the order of their keys.
+        """State entries in the order of their keys, and which of them an import has brought.
 
         Args:
             after: only keys above this one: the last key of the page before.

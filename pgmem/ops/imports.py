@@ -362,15 +362,15 @@ def _telling(op: Op[ImportPart]) -> Op[tuple[ImportPart, list[str]]]:
 
 
 def known_entries(*, after: str, limit: int) -> Op[list[KnownEntry]]:
-    """The entries whose latest change an import has brought."""
+    """Entries, and which import has brought their latest change."""
     return Op(
         "import_entries",
         {"type": ENTRY_TYPE, "after": check_prefix(after, "after"), "limit": _limit(limit)},
         lambda rows: [
             KnownEntry(key, decode(value), version, ttl, decode(origin))
-            for key, value, version, _, origin, ttl in rows
+            for key, value, version, ttl, origin in rows
         ],
-        "list imported entries",
+        "list entries and their origins",
     )
 
 

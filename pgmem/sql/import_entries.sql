@@ -1,10 +1,16 @@
--- Entries whose latest change an import has brought, in the order of their keys, and from where.
-SELECT entry.key, entry.value::text, entry.version, entry.expires_at, event.metadata::text,
-       extract(epoch FROM entry.expires_at - clock_timestamp())::float8
-FROM {schema}.state AS entry
-JOIN {schema}.events AS event
-    ON event.state_key = entry.key AND event.state_version = entry.version
-       AND event.type = %(type)s
-WHERE entry.key > %(after)s AND entry.value IS NOT NULL
-  AND (entry.expires_at IS NULL OR entry.expires_at > clock_timestamp())
-ORDER BY entry.key LIMIT %(limit)s
+-- Entries in the order of their keys, and for those whose latest change an import has brought, from
+-- where. A page of entries first, then the event of each: whatever the planner knows of the tables.
+SELECT entry.key, entry.value::text, entry.version,
+       extract(epoch FROM entry.expires_at - clock_timestamp())::float8, event.metadata::text
+FROM (
+    SELECT key, value, version, expires_at FROM {schema}.state
+    WHERE key > %(after)s AND value IS NOT NULL
+      AND (expires_at IS NULL OR expires_at > clock_timestamp())
+    ORDER BY key LIMIT %(limit)s
+) AS entry
+LEFT JOIN LATERAL (
+    SELECT metadata FROM {schema}.events
+    WHERE state_key = entry.key AND state_version = entry.version AND type = %(type)s
+    LIMIT 1
+) AS event ON true
+ORDER BY entry.key

@@ -1,4 +1,4 @@
-"""`memory.imports`: what another store holds is brought in once, whoever brings it, however often."""
+"""`memory.imports`: what another store holds is brought in once, whoever brings it how often."""
 
 import threading
 
@@ -269,10 +269,20 @@ async def test_the_entries_that_an_import_has_brought_are_known(both):
     assert [(entry.key, entry.value, entry.version) for entry in known] == [
         ("a", 1, 1),
         ("b", 2, 1),
+        ("c", 4, 2),
+        ("d", 5, 1),
     ]
-    assert known[1].origin == {"redis": {"key": "other", "field": "f"}}
+    assert [entry.origin and entry.origin["redis"]["key"] for entry in known] == [
+        "h",
+        "other",
+        None,
+        None,
+    ]
     assert 55 < known[1].ttl <= 60
-    assert [entry.key for entry in await both.imports.known_entries(after="a", limit=5)] == ["b"]
+    assert [entry.key for entry in await both.imports.known_entries(after="a", limit=2)] == [
+        "b",
+        "c",
+    ]
 
 
 def test_what_cannot_be_held_is_told_by_its_place():
