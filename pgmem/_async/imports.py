@@ -118,6 +118,7 @@ class AsyncImports:
         refused: int = 0,
         detail: dict[str, Any] | None = None,
         slack: float = 0.0,
+        adopt: bool = False,
     ) -> tuple[ImportPart, Sequence[str]]:
         """Write state entries: those that are missing, and those that the same origin changed.
 
@@ -131,6 +132,8 @@ class AsyncImports:
             done: how many items of the source the step is about; None for the size of the batch.
             slack: the end of an entry may be off by this share of what it has left (or by two
                 seconds) and is then not written.
+            adopt: entries that somebody else has written, and that are the same, are written once
+                more: from now on this origin may change them.
 
         Returns:
             The part after the step, and the keys that hold what somebody else has written.
@@ -140,7 +143,7 @@ class AsyncImports:
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
         try:
-            return await self._runner.run(ops.put(part, batch, step, slack=slack))
+            return await self._runner.run(ops.put(part, batch, step, slack=slack, adopt=adopt))
         finally:
             if self._cache is not None:
                 self._cache.flush()
@@ -192,14 +195,17 @@ class AsyncImports:
         step = ops.Step(cursor, done, refused, detail)
         return await self._runner.run(ops.advance(part, step))
 
-    async def known_entries(self, *, after: str = "", limit: int = 1_000) -> Sequence[KnownEntry]:
+    async def known_entries(
+        self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
+    ) -> Sequence[KnownEntry]:
         """State entries in the order of their keys, and which of them an import has brought.
 
         Args:
+            keys: only these.
             after: only keys above this one: the last key of the page before.
             limit: at most so many, 1 to 100,000.
         """
-        return await self._runner.run(ops.known_entries(after=after, limit=limit))
+        return await self._runner.run(ops.known_entries(after=after, limit=limit, keys=keys))
 
     async def known_marks(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
@@ -207,8 +213,7 @@ class AsyncImports:
         """Work that is marked as done, in the order of its keys: also what was done here.
 
         Args:
-            keys: only these.
-            after, limit: as for `known_entries`.
+            keys, after, limit: as for `known_entries`.
         """
         return await self._runner.run(ops.known_marks(after=after, limit=limit, keys=keys))
 

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli import demo, migrate, tail
+from pgmem.cli import demo, import_redis, migrate, tail
 from pgmem.errors import PgmemError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.add_typer(migrate.app, name="migrate")
 app.command()(demo.demo)
 app.command()(tail.tail)
+app.command()(import_redis.import_redis)
 
 
 def _print_version(wanted: bool) -> None:

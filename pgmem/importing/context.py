@@ -19,6 +19,12 @@ class Watcher(Protocol):
     def moved(self, kind: str, done: int, refused: int) -> None:
         """So many items of a kind were brought in, and so many not."""
 
+    def lag(self, entries: int | None, seconds: float) -> None:
+        """How far behind the streams are: entries (None: nobody knows), and the time they span."""
+
+    def compared(self, items: int) -> None:
+        """So many items have been compared so far."""
+
     def say(self, words: str) -> None:
         """Something that a person should know."""
 

@@ -78,7 +78,7 @@ class Streams:
     """Turns the entries of one stream into events.
 
     Attributes:
-        shape: of the last entry.
+        shape: of the last entry that became an event.
     """
 
     def __init__(self, values: Values = "json") -> None:
@@ -97,7 +97,6 @@ class Streams:
         shape = self._shapes.get(names)
         if shape is None:
             shape = self._shapes[names] = Shape.of(names)
-        self.shape = shape
         values = fields[1::2]
         kind, agent = b"", b""
         others = shape.others
@@ -118,6 +117,7 @@ class Streams:
             payload = values[shape.payload_at]
         else:
             payload = value(values[shape.payload_at], self._values, "payload")
+        self.shape = shape
         metadata = b'{"redis":{"id":"%b","fields":%b}}' if rest else b'{"redis":{"id":"%b"}}'
         return ImportedEvent(
             self._name(kind, "type") if kind else ENTRY_TYPE,
@@ -242,14 +242,13 @@ def member_mark(origin: Origin, member: bytes, ttl: float | None) -> ImportedMar
     return ImportedMark(name, origin.json().decode(), None, ttl)
 
 
-def string_mark(origin: Origin, raw: bytes, ttl: float | None) -> ImportedMark:
-    """A string key as a mark, its value as the result.
-
-    Raises:
-        Unfit: it cannot be one.
-    """
-    result = value(raw, origin.rule.values, "the value")
-    return ImportedMark(origin.rule.name(origin.key), origin.json().decode(), result, ttl)
+def string_mark(origin: Origin, raw: bytes, ttl: float | None) -> tuple[ImportedMark, str]:
+    """A string key as a mark, its value as the result; tells why where that cannot be kept."""
+    mark = ImportedMark(origin.rule.name(origin.key), origin.json().decode(), None, ttl)
+    try:
+        return mark._replace(result=value(raw, origin.rule.values, "the value")), ""
+    except Unfit as error:
+        return mark, str(error)
 
 
 def entry_fields(event: RecordedEvent, names: Sequence[str]) -> dict[str, bytes]:

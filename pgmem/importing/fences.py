@@ -21,6 +21,8 @@ from pgmem.importing.source import RedisSource, Refused
 SUFFIX = b":before-pgmem"
 MARK = b"moved to pgmem"
 """What a fence begins with."""
+WRITTEN_BACK = b"pgmem:written-back:"
+"""What begins the name of the key where `pgmem.importing.reverse` keeps how far it is."""
 
 _RAISE = """
 local kind = redis.call('TYPE', KEYS[1]).ok
@@ -101,8 +103,10 @@ def _run(source: RedisSource, script: str, key: bytes, *arguments: bytes) -> Non
     try:
         source.script(script, [key, aside(key)], *arguments)
     except Refused as error:
-        if "TWICE" not in str(error):
-            raise SourceError(f"the key {key!r} of Redis could not be moved: {error}") from None
+        if "TWICE" not in error.reason:
+            raise SourceError(
+                f"the key {key!r} of Redis could not be moved: {error.reason}"
+            ) from None
         raise SourceError(
             f"the key {key!r} of Redis was put aside as {aside(key)!r}, and there is a new one: "
             f"somebody removed the fence and wrote to it. Look at both; when the new one is "

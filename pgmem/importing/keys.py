@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pgmem.errors import InvalidOption
-from pgmem.importing.fences import MARK, named
+from pgmem.importing.fences import MARK, WRITTEN_BACK, named
 from pgmem.importing.rules import Rule, Rules
 from pgmem.importing.source import RedisSource, Refused
 
@@ -43,8 +43,8 @@ def page(source: RedisSource, cursor: int, rules: Rules) -> tuple[int, list[Key]
     kinds = [kind.decode() for kind in source.many([("TYPE", name) for name in names])]
     found = []
     for physical, kind in zip(names, kinds, strict=True):
-        if kind == "none":
-            continue  # it has gone meanwhile
+        if kind == "none" or physical.startswith(WRITTEN_BACK):
+            continue  # it has gone meanwhile, or is ours
         name = named(physical)
         found.append(Key(name, physical, kind, rules.match(kind, name)))
     return int(following), found

@@ -40,6 +40,7 @@ FOREIGN_ENTRY = (
     "the entry {key!r} holds something that this key of Redis did not bring: it was written in "
     "pgmem, or came from another key. It was left as it is"
 )
+NO_RESULT = "the key is marked as done, without its result: "
 FOREIGN_MARK = (
     "the idempotency key {key!r} is claimed in pgmem right now, or was marked by another key of "
     "Redis. It was left as it is"
@@ -98,10 +99,12 @@ class Step:
 
     def _mark(self, item: Item, origin: Origin, chunk: Chunk) -> None:
         try:
-            if item.kind == "string":
-                mark = string_mark(origin, item.raw[0], chunk.ttl)
-            else:
+            if item.kind == "member":
                 mark = member_mark(origin, item.name, chunk.ttl)
+            else:
+                mark, why = string_mark(origin, item.raw[0], chunk.ttl)
+                if why:
+                    self.refused.append((item, NO_RESULT + why))
         except Unfit as error:
             self.refused.append((item, str(error)))
         else:
@@ -115,15 +118,21 @@ class Pass:
         context: what the import works with.
         part: the part of the import that remembers it, as the last step gave it.
         slack: ends that are off by less than this share of what is left are not written.
+        adopt: entries that were written in pgmem, and are the same there, become the import's.
 
     Attributes:
         part: how far it has come, once it is written.
+        left_out: how many items were refused, or are held by somebody else.
         streams: the streams that were met on the way.
     """
 
-    def __init__(self, context: Context, part: ImportPart, *, slack: float = 0.0) -> None:
+    def __init__(
+        self, context: Context, part: ImportPart, *, slack: float = 0.0, adopt: bool = False
+    ) -> None:
         self._context = context
         self._slack = slack
+        self._adopt = adopt
+        self.left_out = 0
         self.part = part
         self._walk = Walk(context.source, context.rules, part.cursor)
         self.streams = self._walk.streams
@@ -168,7 +177,7 @@ class Pass:
         refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
 
         def write() -> None:
-            context.refuse(refused)
+            self._refuse(refused)
             self.part, kept = context.memory.imports.put(
                 self.part,
                 batch,
@@ -176,9 +185,10 @@ class Pass:
                 done=len(given) - len(batch.refused),
                 refused=len(refused),
                 slack=self._slack,
+                adopt=self._adopt,
             )
             items = {entry.key: item for entry, item in given}
-            context.refuse([(items[key], FOREIGN_ENTRY.format(key=key)) for key in kept])
+            self._refuse([(items[key], FOREIGN_ENTRY.format(key=key)) for key in kept])
             context.watcher.moved("hash", len(given) - len(batch.refused), len(refused))
 
         context.ahead.write(write)
@@ -188,10 +198,22 @@ class Pass:
     ) -> None:
         context = self._context
         batch = context.memory.imports.marks([mark for mark, _ in given])
+        if any(given[place][0].result is not None for place, _ in batch.refused):
+            # Work that was done stays done, whatever became of its result.
+            bad = dict(batch.refused)
+            refused = [
+                *refused,
+                *((given[place][1], NO_RESULT + why) for place, why in bad.items()),
+            ]
+            given = [
+                (mark._replace(result=None) if place in bad else mark, item)
+                for place, (mark, item) in enumerate(given)
+            ]
+            batch = context.memory.imports.marks([mark for mark, _ in given])
         refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
 
         def write() -> None:
-            context.refuse(refused)
+            self._refuse(refused)
             self.part, kept = context.memory.imports.mark(
                 self.part,
                 batch,
@@ -201,16 +223,20 @@ class Pass:
                 slack=self._slack,
             )
             items = {mark.key: item for mark, item in given}
-            context.refuse([(items[key], FOREIGN_MARK.format(key=key)) for key in kept])
+            self._refuse([(items[key], FOREIGN_MARK.format(key=key)) for key in kept])
             context.watcher.moved("mark", len(given) - len(batch.refused), len(refused))
 
         context.ahead.write(write)
+
+    def _refuse(self, items: Sequence[tuple[Item, str]]) -> None:
+        self.left_out += len(items)
+        self._context.refuse(items)
 
     def _advance(self, cursor: str, refused: list[tuple[Item, str]]) -> None:
         context = self._context
 
         def write() -> None:
-            context.refuse(refused)
+            self._refuse(refused)
             self.part = context.memory.imports.advance(
                 self.part, cursor=cursor, refused=len(refused)
             )
@@ -225,22 +251,27 @@ def sweep(context: Context) -> int:
 
     Only what this import brought, and nobody has changed since. Gives how many.
     """
-    return sum(_sweep_entries(context)) + sum(_sweep_marks(context))
+    removed = 0
+    for entry in stale_entries(context):
+        try:
+            removed += context.memory.state.delete(entry.key, expected_version=entry.version)
+        except VersionConflict:
+            continue  # somebody has changed it this moment: it is theirs
+    for marks in stale_marks(context):
+        removed += context.memory.imports.unmark(marks)
+    return removed
 
 
-def _sweep_entries(context: Context) -> Iterator[int]:
+def stale_entries(context: Context) -> Iterator[KnownEntry]:
+    """The entries that this import brought and that are not in Redis any more."""
     after = ""
     while found := context.memory.imports.known_entries(after=after, limit=SWEEP):
         after = found[-1].key
-        places = [(entry, _place(context, entry.origin)) for entry in found]
-        for entry in _missing(context, places):
-            try:
-                yield int(context.memory.state.delete(entry.key, expected_version=entry.version))
-            except VersionConflict:
-                continue  # somebody has changed it this moment: it is theirs
+        yield from _missing(context, [(entry, _place(context, entry.origin)) for entry in found])
 
 
-def _sweep_marks(context: Context) -> Iterator[int]:
+def stale_marks(context: Context) -> Iterator[list[KnownMark]]:
+    """The same of marks, page by page."""
     after = ""
     while found := context.memory.imports.known_marks(after=after, limit=SWEEP):
         after = found[-1].key
@@ -253,7 +284,7 @@ def _sweep_marks(context: Context) -> Iterator[int]:
                 # Without a member, it was brought in by other rules.
                 place = None if member is None else place._replace(part=member)
             places.append((mark, place))
-        yield context.memory.imports.unmark(_missing(context, places))
+        yield _missing(context, places)
 
 
 class _Place(NamedTuple):
@@ -283,7 +314,7 @@ def _missing(context: Context, found: Sequence[tuple[K, _Place | None]]) -> list
             by_key.setdefault((place.kind, place.key), []).append((known, place))
     commands: list[Command] = []
     for (kind, key), group in by_key.items():
-        parts = [place.part.encode() for _, place in group if place.part is not None]
+        parts: list[bytes] = [place.part.encode() for _, place in group if place.part is not None]
         # A key may have been put aside: then it is there under the other name.
         names = (key.encode(), aside(key.encode()))
         commands += [(_ASK[kind], name, *parts) if parts else ("TYPE", name) for name in names]

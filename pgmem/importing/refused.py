@@ -44,9 +44,6 @@ class RefusedFile:
         path: the file; it is made when the first line is written.
         source: the name of the import.
 
-    Attributes:
-        count: how many lines this run has added.
-
     Raises:
         InvalidOption: the file cannot be read or written.
     """
@@ -56,7 +53,6 @@ class RefusedFile:
         self._source = source
         self._known: set[bytes] = set()
         self._broken = False
-        self.count = 0
         try:
             if path.exists():
                 self._load()
@@ -86,7 +82,6 @@ class RefusedFile:
                 lines.append(json.dumps(line, ensure_ascii=False))
         if lines:
             self._write("".join(f"{line}\n" for line in lines))
-            self.count += len(lines)
         return len(lines)
 
     def _line(self, item: Item, reason: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Report:
         missed: how many entries of a stream were trimmed before they were read; None if nobody
             knows how many.
         removed: entries and marks that were removed because they are not in Redis any more.
-        refused: lines that were added to the file of what is refused.
+        refused: entries of streams that were refused so far, and what the last pass left out.
     """
 
     survey: Survey = field(default_factory=Survey)
@@ -72,6 +72,7 @@ class Import:
         self.streams: dict[bytes, StreamImport] = {}
         self.report = Report()
         self._unfit: set[bytes] = set()
+        self._left_out = 0
 
     def begin(self, phase: Phase = "importing") -> None:
         """Say what the import is at, and look at what there is.
@@ -80,16 +81,25 @@ class Import:
             ImportConflict: it has been cut over.
         """
         enter(self.context, phase)
+        self.survey()
+
+    def survey(self) -> None:
+        """Look at what there is."""
         self.report.survey = survey(self.context.source, self.context.rules)
 
     def run(self) -> Report:
         """Bring in what there is."""
+        self.drain_streams()
+        for stream in self.finish_pass(self.new_pass()):
+            stream.drain()
+        return self.finished()
+
+    def drain_streams(self) -> None:
+        """Bring in what the streams have."""
         self.open_streams({key: rule for key, (rule, _) in self.report.survey.streams.items()})
         for stream in self.streams.values():
             stream.drain()
         self.context.ahead.wait()
-        self.finish_pass(self.new_pass())
-        return self.finished()
 
     def open_streams(self, found: dict[bytes, Rule]) -> list[StreamImport]:
         """Begin with the streams that are new; gives those."""
@@ -107,16 +117,28 @@ class Import:
             new.append(stream)
         return new
 
-    def new_pass(self, *, slack: float = 0.0) -> Pass:
+    def reopen(self) -> None:
+        """Look for the streams anew: they may have been put aside."""
+        rules = {key: stream.rule for key, stream in self.streams.items()}
+        self.streams.clear()
+        self.open_streams(rules)
+
+    def new_pass(self, *, slack: float = 0.0, adopt: bool = False) -> Pass:
         """A pass over the other keys: the one that was broken off, or a new one."""
         context = self.context
-        return Pass(context, context.memory.imports.open(context.name, PART), slack=slack)
+        part = context.memory.imports.open(context.name, PART)
+        return Pass(context, part, slack=slack, adopt=adopt)
 
-    def finish_pass(self, one: Pass) -> None:
-        """Go on with a pass to its end, and remove what is not there any more."""
+    def finish_pass(self, one: Pass) -> list[StreamImport]:
+        """Go on with a pass to its end, as `end_pass`."""
         one.run()
-        self.open_streams(one.streams)
+        return self.end_pass(one)
+
+    def end_pass(self, one: Pass) -> list[StreamImport]:
+        """Remove what is not there any more; gives the streams that the pass has met first."""
+        self._left_out = one.left_out
         self.report.removed += sweep(self.context)
+        return self.open_streams(one.streams)
 
     def finished(self) -> Report:
         """What has come of it, when nothing is under way any more."""
@@ -124,7 +146,8 @@ class Import:
         for key, stream in self.streams.items():
             self.report.streams[key] = stream.part
             self.report.missed[key] = stream.missed
-        self.report.refused = self.context.refused.count
+        of_streams = sum(stream.part.refused for stream in self.streams.values())
+        self.report.refused = of_streams + len(self._unfit) + self._left_out
         return self.report
 
 
@@ -134,36 +157,44 @@ def phase_of(part: ImportPart | None) -> Phase | None:
     return found
 
 
-def enter(context: Context, phase: Phase, **more: Any) -> ImportPart:
+_AFTER: dict[Phase, tuple[Phase | None, ...]] = {
+    "importing": (None, "importing"),
+    "cutting over": (None, "importing", "cutting over", "cut over"),
+    "cut over": ("cutting over",),
+    "reversing": ("cutting over", "cut over", "reversing"),
+}
+_HOW_ON: dict[Phase | None, str] = {
+    "cutting over": "run it with --cut-over again to end that, or with --reverse to go back",
+    "cut over": "pgmem has what there was, and Redis is behind. --reverse goes back to Redis; to "
+    "bring in something else, give that another --name",
+    "reversing": "run it with --reverse again to end that",
+}
+_NOT_CUT_OVER = (
+    "it has not been cut over, so there is no way to go back: Redis has all that was written to it"
+)
+
+
+def enter(context: Context, phase: Phase) -> ImportPart:
     """Say what the import is at from now on.
 
     Raises:
         ImportConflict: it is at something else that has to be ended first.
     """
-    imports = context.memory.imports
-    now = phase_of(imports.get(context.name, PHASE_PART))
-    if phase == "importing" and now in ("cutting over", "cut over", "reversing"):
-        ends = {"cutting over": "--cut-over", "reversing": "--reverse"}.get(now)
-        raise ImportConflict(
-            f"the import {context.name!r} is {now}: "
-            + (
-                f"run it with {ends} again to end that, or with --reverse to go back to Redis"
-                if ends
-                else "pgmem has what there was, and Redis is behind. --reverse goes back to Redis; "
-                "to bring in something else, give that another --name"
-            )
-        )
-    if phase == "reversing" and now not in ("cutting over", "cut over", "reversing"):
-        raise ImportConflict(
-            f"the import {context.name!r} has not been cut over, so there is no way to go back: "
-            f"Redis has all that was written to it, and its writers go on writing to it"
-        )
-    part = imports.open(context.name, PHASE_PART)
-    detail: dict[str, Any] = {"start": _head(context), **part.detail, "phase": phase, **more}
-    return imports.advance(part, cursor=part.cursor, detail=detail)
+    now = phase_of(context.memory.imports.get(context.name, PHASE_PART))
+    if now not in _AFTER[phase]:
+        how = _HOW_ON.get(now, _NOT_CUT_OVER)
+        raise ImportConflict(f"the import {context.name!r} is {now or 'not begun'}: {how}")
+    return set_phase(context, phase)
 
 
-def _head(context: Context) -> int:
-    """The last position of the log."""
-    newest = context.memory.events.read(limit=1, reverse=True)
-    return newest[0].position if newest else 0
+def set_phase(context: Context, phase: Phase, **more: Any) -> ImportPart:
+    """The same, whatever it is at now.
+
+    Args:
+        context: what it works with.
+        phase: what it is at.
+        more: what else is to be known.
+    """
+    part = context.memory.imports.open(context.name, PHASE_PART)
+    detail = {**part.detail, "phase": phase, **more}
+    return context.memory.imports.advance(part, cursor=part.cursor, detail=detail)

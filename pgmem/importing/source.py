@@ -37,8 +37,16 @@ PASSWORD_VARIABLE = "REDISCLI_AUTH"  # noqa: S105  # redis-cli's own; no passwor
 LONGEST_PAUSE = 1.0
 
 
-class Refused(Exception):
-    """The server's answer to a command was an error."""
+class Refused(SourceError):
+    """The server's answer to a command was an error.
+
+    Attributes:
+        reason: the answer.
+    """
+
+    def __init__(self, command: Any, reason: str) -> None:
+        super().__init__(f"Redis refused {command}: {reason}")
+        self.reason = reason
 
 
 class RedisSource:
@@ -110,7 +118,8 @@ class RedisSource:
             pipe = client.pipeline(transaction=atomic)
             for command in commands:
                 pipe.execute_command(*command)
-            return [_answer(found) for found in pipe.execute(raise_on_error=False)]
+            answers = pipe.execute(raise_on_error=False)
+            return [_answer(*pair) for pair in zip(commands, answers, strict=True)]
 
         found: list[Any] = self._run(commands[0][0], run)
         return found
@@ -200,7 +209,7 @@ class RedisSource:
                 f"Redis at {self.where} is one node of a cluster: import from each node, with the "
                 f"keys that it has ({reason.split()[0]})"
             )
-        return Refused(reason)
+        return Refused(name, reason)
 
 
 def _pool(url: str) -> tuple[redis.ConnectionPool, str]:
@@ -241,11 +250,11 @@ def _where(url: str, kwargs: dict[str, Any]) -> str:
     return f"{scheme}://{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}/{database}"
 
 
-def _answer(found: Any) -> Any:
+def _answer(command: Command, found: Any) -> Any:
     import redis  # noqa: PLC0415
 
     if isinstance(found, redis.exceptions.ResponseError):
-        return Refused(_brief(found))
+        return Refused(command[0], _brief(found))
     return found
 
 
@@ -260,4 +269,4 @@ def key_error(key: str) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        raise SourceError(f"the key {key!r} of Redis: {error}") from None
+        raise SourceError(f"the key {key!r} of Redis: {error.reason}") from None

@@ -91,7 +91,12 @@ class StreamImport:
         rule: how it is brought in.
 
     Attributes:
+        name: the key as text.
+        rule: how it is brought in.
         part: how far it has come, once it is written.
+        read_to: the id of the last entry that was read.
+        physical: what the stream is called in Redis right now.
+        info: what it said of itself when it was read last; None before.
         missed: how many entries were trimmed before they were read; None if nobody knows.
 
     Raises:
@@ -103,14 +108,15 @@ class StreamImport:
     def __init__(self, context: Context, key: bytes, rule: Rule) -> None:
         self._context = context
         self.key = key
-        self._name = text(key, "the key")
+        self.name = text(key, "the key")
+        self.rule = rule
         self._converter = Streams(rule.values)
         self.part: ImportPart = context.memory.imports.open(
-            context.name, f"stream {self._name}", target=rule.name(self._name)
+            context.name, f"stream {self.name}", target=rule.name(self.name)
         )
         detail = self.part.detail
         self._passed: int | None = detail.get("passed", 0)
-        self._read_to = self.part.cursor
+        self.read_to = self.part.cursor
         self.missed: int | None = detail.get("missed", 0)
         self._count = PAGE
         self._told_gone = False
@@ -137,6 +143,29 @@ class StreamImport:
             self._adapt(page.entries)
         return moved
 
+    def skip_to_end(self) -> None:
+        """Go on behind what is there: it is in pgmem already.
+
+        Raises:
+            SourceError: there is no stream.
+        """
+        with key_error(self.name):
+            info = Info.of(self._context.source.call("XINFO", "STREAM", self.physical))
+        self._passed, last = info.added, info.last.decode()
+        skipped = self.part.detail.get("skipped", [])
+        if number(last) > number(self.read_to or "0-0"):
+            skipped = [*skipped, [self.read_to or "0-0", last]]
+            self.read_to = last
+        detail = {
+            **self.part.detail,
+            "key": self.name,
+            "passed": self._passed,
+            "skipped": skipped,
+        }
+        self.part = self._context.memory.imports.advance(
+            self.part, cursor=self.read_to, detail=detail
+        )
+
     @property
     def behind(self) -> int | None:
         """How many entries have not been read; None if nobody knows."""
@@ -146,7 +175,7 @@ class StreamImport:
 
     def _page(self) -> Page | None:
         """The next entries; None if there is no stream."""
-        source, after = self._context.source, self._read_to
+        source, after = self._context.source, self.read_to
         count = self._count + bool(after)
         info, found = source.many(
             [
@@ -158,13 +187,13 @@ class StreamImport:
         if isinstance(info, Refused):
             self._no_stream(info)
             return None
-        with key_error(self._name):
+        with key_error(self.name):
             if isinstance(found, Refused):
                 raise found
         self.info = Info.of(info)
         if after and number(self.info.last) < number(after):
             raise SourceError(
-                f"the stream {self._name!r} of Redis is not the one that was imported before: its "
+                f"the stream {self.name!r} of Redis is not the one that was imported before: its "
                 f"last id is {self.info.last.decode()}, and {after} has been imported. It was "
                 f"deleted and made anew, or this is another Redis: import it under another name "
                 f"(--name), into another stream (--stream KEY=NAME)"
@@ -176,14 +205,14 @@ class StreamImport:
         return Page(entries[: self._count], self.info, unbroken)
 
     def _no_stream(self, answer: Refused) -> None:
-        if "no such key" not in str(answer):
-            with key_error(self._name):
+        if "no such key" not in answer.reason:
+            with key_error(self.name):
                 raise answer
-        if self._read_to and not self._told_gone:
+        if self.read_to and not self._told_gone:
             self._told_gone = True
             self._context.watcher.say(
-                f"the stream {self._name!r} is not in Redis any more; it was read up to "
-                f"{self._read_to}"
+                f"the stream {self.name!r} is not in Redis any more; it was read up to "
+                f"{self.read_to}"
             )
 
     def _bring_in(self, page: Page, gaps: list[tuple[Item, str]]) -> None:
@@ -201,12 +230,13 @@ class StreamImport:
         batch = self._context.memory.imports.events(events)
         refused += [(self._item(given[place]), reason) for place, reason in batch.refused]
         if page.entries:
-            self._read_to = page.entries[-1][0].decode()
+            self.read_to = page.entries[-1][0].decode()
         if self._passed is not None:
             self._passed += len(page.entries)
-        last = self._read_to
+        last = self.read_to
         detail = {
-            "key": self._name,
+            **self.part.detail,
+            "key": self.name,
             "passed": self._passed,
             "missed": self.missed,
             "names": _names(self._converter.shape) or self.part.detail.get("names", []),
@@ -227,7 +257,7 @@ class StreamImport:
     def _find_gap(self, page: Page) -> list[tuple[Item, str]]:
         """What is missing in front of a page; takes in how many entries went before it."""
         info = page.info
-        if not self._read_to:
+        if not self.read_to:
             self._passed = info.gone
             return []
         first = page.entries[0][0] if page.entries else None
@@ -251,10 +281,10 @@ class StreamImport:
             many = f"{missed} entries"
         until = f" and {first.decode()}" if first else " and the end"
         why = (
-            f"{many} between {self._read_to}{until} were trimmed or deleted (MAXLEN, XTRIM, DEL) "
+            f"{many} between {self.read_to}{until} were trimmed or deleted (MAXLEN, XTRIM, DEL) "
             f"before they were read"
         )
-        return Item("gap", self.key, self._read_to.encode()), why
+        return Item("gap", self.key, self.read_to.encode()), why
 
     def _adapt(self, entries: Sequence[Entry]) -> None:
         """Large entries in small pages."""
@@ -262,7 +292,7 @@ class StreamImport:
         self._count = max(10, min(PAGE, len(entries) * PAGE_BYTES // size))
 
     def __repr__(self) -> str:
-        return f"<StreamImport {shown(self.key)!r} at {self._read_to or 'the beginning'}>"
+        return f"<StreamImport {shown(self.key)!r} at {self.read_to or 'the beginning'}>"
 
 
 def _names(shape: Shape | None) -> list[str]:

@@ -22,6 +22,8 @@ from pgmem.importing.source import RedisSource, Refused
 
 LARGE = 1_000
 """Fields or members from which on a key is read page by page."""
+FOR_EVER = 100 * 366 * 86_400_000
+"""Milliseconds: pgmem has no end that is further away."""
 AT_ONCE = 5_000
 """Fields and members that are asked for in one round trip."""
 
@@ -221,5 +223,7 @@ class Walk:
 
 
 def _seconds(milliseconds: int) -> float | None:
-    """What PTTL says; a key that has gone (-2) has no time left."""
-    return None if milliseconds == -1 else max(milliseconds, 1) / 1_000
+    """What PTTL says: a key that has gone (-2) has no time left, a hundred years are for ever."""
+    if milliseconds == -1 or milliseconds > FOR_EVER:
+        return None
+    return max(milliseconds, 1) / 1_000

@@ -331,15 +331,16 @@ def append(part: ImportPart, batch: Batch, step: Step) -> Op[ImportPart]:
 
 
 def put(
-    part: ImportPart, batch: Batch, step: Step, *, slack: float
+    part: ImportPart, batch: Batch, step: Step, *, slack: float, adopt: bool
 ) -> Op[tuple[ImportPart, list[str]]]:
     """Write entries and make the step; tells which keys hold something of somebody else's.
 
     Args:
         slack: the end of an entry may be off by such a share of what it has left.
+        adopt: entries that are the same are written, too, if somebody else wrote them.
     """
-    op = _op("import_put", part, step, batch.columns | {"slack": slack}, f"put {part.part!r}")
-    return _telling(op)
+    more = batch.columns | {"slack": slack, "adopt": adopt}
+    return _telling(_op("import_put", part, step, more, f"put {part.part!r}"))
 
 
 def mark(
@@ -361,11 +362,11 @@ def _telling(op: Op[ImportPart]) -> Op[tuple[ImportPart, list[str]]]:
     )
 
 
-def known_entries(*, after: str, limit: int) -> Op[list[KnownEntry]]:
+def known_entries(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownEntry]]:
     """Entries, and which import has brought their latest change."""
     return Op(
         "import_entries",
-        {"type": ENTRY_TYPE, "after": check_prefix(after, "after"), "limit": _limit(limit)},
+        {"type": ENTRY_TYPE, **_page(after, limit, keys)},
         lambda rows: [
             KnownEntry(key, decode(value), version, ttl, decode(origin))
             for key, value, version, ttl, origin in rows
@@ -378,11 +379,7 @@ def known_marks(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[lis
     """Work that is marked as done."""
     return Op(
         "import_marks",
-        {
-            "after": check_prefix(after, "after"),
-            "limit": _limit(limit),
-            "keys": None if keys is None else list(keys),
-        },
+        _page(after, limit, keys),
         lambda rows: [
             KnownMark(
                 key,
@@ -408,5 +405,9 @@ def unmark(found: Sequence[KnownMark]) -> Op[int]:
     )
 
 
-def _limit(limit: int) -> int:
-    return check_count(limit, "limit", minimum=1, maximum=100_000)
+def _page(after: str, limit: int, keys: Sequence[str] | None) -> dict[str, Any]:
+    return {
+        "after": check_prefix(after, "after"),
+        "limit": check_count(limit, "limit", minimum=1, maximum=100_000),
+        "keys": None if keys is None else [check_name(key, "key") for key in keys],
+    }

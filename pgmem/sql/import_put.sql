@@ -1,6 +1,6 @@
 -- Write the entries of a step: those that are missing, and those that this import wrote before and
--- whose value or end is another now. What somebody else has written since stays, and is told. Rows
--- are locked in the order of their keys.
+-- whose value or end is another now. What somebody else has written since stays, and is told; where
+-- it is the same, it may be adopted. Rows are locked in the order of their keys.
 WITH {include import_step},
 given AS MATERIALIZED (
     SELECT given.key, given.value, given.ttl, given.origin
@@ -27,7 +27,9 @@ entry AS (
     INSERT INTO {schema}.state AS held (key, value, version, expires_at, recording)
     SELECT given.key, given.value, 1, clock_timestamp() + make_interval(secs => given.ttl), 2
     FROM given LEFT JOIN known ON known.key = given.key
-    WHERE EXISTS (SELECT FROM step) AND (known.key IS NULL OR (known.ours AND NOT known.same))
+    WHERE EXISTS (SELECT FROM step)
+      AND (known.key IS NULL OR (known.ours AND NOT known.same)
+           OR (%(adopt)s AND known.same AND NOT known.ours))
     ORDER BY given.key
     ON CONFLICT (key) DO UPDATE
         SET value = excluded.value, version = held.version + 1, updated_at = clock_timestamp(),
