@@ -13,14 +13,17 @@
     │   ├── IdempotencyMismatch            the key was used before, for something else
     │   ├── ClaimHeld                      another holder's lease is still running
     │   ├── LeaseLost                      our lease ran out and somebody newer took over
+    │   ├── LeaseHeld                      somebody else holds the named lease
     │   ├── ConsumerMismatch               the consumer was made to follow something else
     │   ├── ImportConflict                 another import is at it, or has been
+    │   ├── GroupMismatch                  the group was made with another selection
     │   └── TransactionConflict            serialization failure, deadlock: run it all again
     ├── CallbackFailed                     a function given to update() or run_once() raised
     ├── SnapshotNotFound
     ├── ConsumerNotFound
     ├── SourceError                        what is imported from refused, or is not as it was
     │   └── SourceUnavailable              it does not answer
+    ├── GroupNotFound
     ├── HistoryRewritten                   positions belong to another history of the log
     ├── PositionTrimmed                    retention has removed what the reader has not read
     ├── OutcomeUnknown                     the connection broke while a write was under way
@@ -122,12 +125,28 @@ class LeaseLost(Conflict):
     """The lease ran out and somebody with a newer fencing token took over, or finished the work."""
 
 
+class LeaseHeld(Conflict):
+    """Somebody else holds the named lease, and held it for as long as was waited.
+
+    Attributes:
+        expires_at: when that lease ends if it is not renewed, by the server's clock.
+    """
+
+    def __init__(self, message: str, *, expires_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.expires_at = expires_at
+
+
 class ConsumerMismatch(Conflict):
     """The consumer exists, with another selection of events. Nothing was changed."""
 
 
 class ImportConflict(Conflict):
     """An import cannot go on: another process does, or the target belongs to another import."""
+
+
+class GroupMismatch(Conflict):
+    """The consumer group exists, with another selection, order or limit. Nothing was changed."""
 
 
 class TransactionConflict(Conflict):
@@ -152,6 +171,10 @@ class SourceError(PgmemError):
 
 class SourceUnavailable(SourceError):
     """What is imported from could not be reached, or went away and did not come back in time."""
+
+
+class GroupNotFound(PgmemError):
+    """The consumer group that was asked for does not exist."""
 
 
 class HistoryRewritten(PgmemError):

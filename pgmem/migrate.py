@@ -60,6 +60,7 @@ _READER: Final = (
             "events",
             "state",
             "trimmed",
+            "policies",
             "fold_snapshots",
             "state_snapshots",
             "state_snapshot_entries",
@@ -73,16 +74,42 @@ _READER: Final = (
 _WRITER: Final = (
     ("SELECT, INSERT", "TABLE", ("events",)),
     ("SELECT, INSERT, UPDATE", "TABLE", ("state",)),
-    ("SELECT, INSERT, UPDATE, DELETE", "TABLE", ("dedupe", "consumers", "imports")),
+    (
+        "SELECT, INSERT, UPDATE, DELETE",
+        "TABLE",
+        (
+            "dedupe",
+            "consumers",
+            "groups",
+            "deliveries",
+            "parked",
+            "dead_letters",
+            "leases",
+            "imports",
+        ),
+    ),
+    ("SELECT, INSERT, UPDATE", "TABLE", ("limits",)),
     ("SELECT, INSERT, DELETE", "TABLE", ("fold_snapshots", "state_snapshots")),
     # Deleted by the foreign key, which acts with the owner's rights.
     ("SELECT, INSERT", "TABLE", ("state_snapshot_entries",)),
     (
         "USAGE, SELECT",
         "SEQUENCE",
-        ("events_position_seq", "dedupe_token_seq", "consumers_token_seq"),
+        (
+            "events_position_seq",
+            "dedupe_token_seq",
+            "consumers_token_seq",
+            "deliveries_slot_seq",
+            "deliveries_token_seq",
+            "leases_token_seq",
+        ),
     ),
-    ("SELECT", "TABLE", ("meta", "trimmed", VERSION_TABLE)),
+    ("SELECT", "TABLE", ("meta", "trimmed", "policies", VERSION_TABLE)),
+)
+_JANITOR: Final = (
+    *_WRITER,
+    ("DELETE", "TABLE", ("events", "limits")),
+    ("INSERT, UPDATE, DELETE", "TABLE", ("trimmed", "policies")),
 )
 """Privileges, kind of object, objects."""
 
@@ -230,13 +257,18 @@ def check_revision(found: str | None, schema: str) -> None:
 
 
 def grant_sql(
-    schema: str = DEFAULT_SCHEMA, *, reader: str | None = None, writer: str | None = None
+    schema: str = DEFAULT_SCHEMA,
+    *,
+    reader: str | None = None,
+    writer: str | None = None,
+    janitor: str | None = None,
 ) -> str:
-    """The SQL that gives roles no more than reading, or reading and writing, needs.
+    """The SQL that gives roles no more than reading, writing or retention needs.
 
-    A reader sees events, state, snapshots and up to where events were trimmed, and neither the
-    idempotency keys, the stored consumers nor the doorbell's channel. A writer cannot change or
-    remove an event. Grants add up: nothing that a role was given before is taken back.
+    A reader sees events, state, snapshots and what retention does, and neither the idempotency
+    keys, the stored consumers, the groups, the leases nor the doorbell's channel. A writer cannot
+    change or remove an event. A janitor does what a writer does, sets the policies of retention,
+    and removes events by them. Grants add up: nothing that a role was given before is taken back.
 
     A migration that makes tables gives nobody rights on them: grant again after it.
 
@@ -244,16 +276,17 @@ def grant_sql(
         schema: the schema.
         reader: an existing role that is to read.
         writer: an existing role that is to read and write.
+        janitor: an existing role that is to apply retention.
 
     Raises:
         InvalidName: the schema's or a role's name cannot be used.
-        InvalidOption: neither a reader nor a writer was given.
+        InvalidOption: no role was given.
     """
     check_schema_name(schema)
-    if reader is None and writer is None:
-        raise InvalidOption("nothing to grant: give a reader's role, a writer's, or both")
+    if reader is None and writer is None and janitor is None:
+        raise InvalidOption("nothing to grant: give a reader's role, a writer's or a janitor's")
     lines: list[str] = []
-    for role, privileges in ((reader, _READER), (writer, _WRITER)):
+    for role, privileges in ((reader, _READER), (writer, _WRITER), (janitor, _JANITOR)):
         if role is not None:
             name = _quoted_role(role)
             lines.append(f'GRANT USAGE ON SCHEMA "{schema}" TO {name};')
@@ -271,6 +304,7 @@ def grant(
     schema: str = DEFAULT_SCHEMA,
     reader: str | None = None,
     writer: str | None = None,
+    janitor: str | None = None,
 ) -> None:
     """Runs `grant_sql` in one transaction.
 
@@ -278,7 +312,7 @@ def grant(
         SchemaMissing, SchemaTooOld, SchemaTooNew: the revision is not this library's.
         PgmemError: as `grant_sql` and `upgrade`; a role that does not exist is a DatabaseFault.
     """
-    statements = grant_sql(schema, reader=reader, writer=writer)
+    statements = grant_sql(schema, reader=reader, writer=writer, janitor=janitor)
     with _translated(url, schema), engine(url).begin() as connection:
         check_revision(_revision(connection, schema), schema)
         for statement in statements.splitlines():

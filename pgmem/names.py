@@ -12,7 +12,7 @@ from typing import Final
 from pgmem.errors import InvalidName
 
 DEFAULT_SCHEMA: Final = "pgmem"
-SCHEMA_REVISION: Final = "0003"
+SCHEMA_REVISION: Final = "0004"
 """The revision of the migrations that this library works with."""
 VERSION_TABLE: Final = "pgmem_version"
 """Not alembic's own name: with this schema on a search_path, a team's alembic would take it for

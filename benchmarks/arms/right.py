@@ -22,9 +22,23 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
+
+from benchmarks.arms import scripts
+from benchmarks.arms.records import (
+    Claim,
+    ClaimHeld,
+    Conflict,
+    Entry,
+    Event,
+    LeaseLost,
+    Outcome,
+    Payment,
+    Reclaimed,
+    Recorded,
+)
 
 EVENTS = "events"
 KEY_TTL = 86_400.0
@@ -34,192 +48,6 @@ LONGEST_PAUSE = 0.05
 
 Id = str | bytes
 Work = Callable[[], Any]
-
-# Quicker than MULTI from ten events on: one command to pack, and one to take apart.
-_APPEND = """
-local ids = {}
-for n = 1, #ARGV, 3 do
-  ids[#ids + 1] = redis.call('XADD', KEYS[1], '*',
-    'type', ARGV[n], 'payload', ARGV[n + 1], 'agent_id', ARGV[n + 2])
-end
-return ids
-"""
-
-# The state's hash holds "VERSION:JSON" in a field for each key: one HGET or HMGET tells both.
-_COMPARE_AND_SET = """
-local found = redis.call('HGET', KEYS[1], ARGV[1])
-local version = found and tonumber(string.match(found, '^%d+')) or 0
-if ARGV[3] ~= '' and version ~= tonumber(ARGV[3]) then
-  return found
-end
-version = version + 1
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%d:', version) .. ARGV[2])
-redis.call('XADD', KEYS[2], '*', 'type', 'state.put', 'payload', ARGV[2], 'agent_id', ARGV[4],
-  'key', ARGV[1], 'version', string.format('%d', version))
-return version
-"""
-
-# A key of `run_once` holds "c" and the token of who is at work, or "r" and the result.
-_COMPLETE = """
-if redis.call('GET', KEYS[1]) ~= 'c' .. ARGV[1] then
-  return 0
-end
-redis.call('SET', KEYS[1], 'r' .. ARGV[2], 'PX', ARGV[3])
-return 1
-"""
-
-_RELEASE = """
-if redis.call('GET', KEYS[1]) ~= 'c' .. ARGV[1] then
-  return 0
-end
-return redis.call('DEL', KEYS[1])
-"""
-
-_WRITE_ONCE = """
-local done = redis.call('GET', KEYS[1])
-if done then
-  return {0, done}
-end
-local id = redis.call('XADD', KEYS[2], '*',
-  'type', ARGV[1], 'payload', ARGV[2], 'agent_id', ARGV[3])
-redis.call('HSET', KEYS[3], ARGV[3] .. ':' .. ARGV[1], ARGV[2])
-redis.call('SET', KEYS[1], id, 'PX', ARGV[4])
-return {1, id}
-"""
-
-_APPEND_ONCE = """
-local done = redis.call('GET', KEYS[1])
-if done then
-  return {0, done}
-end
-local id = redis.call('XADD', KEYS[2], '*',
-  'type', ARGV[1], 'payload', ARGV[2], 'agent_id', ARGV[3])
-redis.call('SET', KEYS[1], id, 'PX', ARGV[4])
-return {1, id}
-"""
-
-# Numbers are written with %.0f: cjson writes 14 digits, and "1e+15" is no balance.
-_PAY = """
-local done = redis.call('GET', KEYS[1])
-if done then
-  return {0, done}
-end
-local accounts = redis.call('HMGET', KEYS[2], ARGV[1], ARGV[2])
-if not accounts[1] or not accounts[2] then
-  return redis.error_reply('NOACCOUNT one of the accounts is not open')
-end
-local amount, balances, versions, currencies = tonumber(ARGV[3]), {}, {}, {}
-for n = 1, 2 do
-  local version, text = string.match(accounts[n], '^(%d+):(.*)$')
-  local value = cjson.decode(text)
-  versions[n], balances[n], currencies[n] = tonumber(version), value.balance, value.currency
-end
-local funds = balances[1] >= amount
-if funds then
-  local after = {balances[1] - amount, balances[2] + amount}
-  for n = 1, 2 do
-    local text = string.format('{"balance":%.0f,"currency":%s}', after[n],
-      cjson.encode(currencies[n]))
-    local version = string.format('%d', versions[n] + 1)
-    redis.call('HSET', KEYS[2], ARGV[n], version .. ':' .. text)
-    redis.call('XADD', KEYS[3], '*', 'type', 'state.put', 'payload', text, 'agent_id', ARGV[6],
-      'key', ARGV[n], 'version', version)
-  end
-end
-local payload = string.sub(ARGV[4], 1, -2) .. string.format(
-  ',"sender_before":%.0f,"receiver_before":%.0f}', balances[1], balances[2])
-redis.call('XADD', KEYS[4], '*', 'type', funds and 'payment.processed' or 'payment.declined',
-  'payload', payload, 'agent_id', ARGV[6])
-local result = '{"funds":' .. tostring(funds) .. ',"result":' .. ARGV[5] .. '}'
-redis.call('SET', KEYS[1], result, 'PX', ARGV[7])
-return {1, result}
-"""
-
-
-class Conflict(Exception):
-    """The version is not the expected one.
-
-    Attributes:
-        current: what is there instead; None if nothing.
-    """
-
-    def __init__(self, key: str, current: Entry | None) -> None:
-        super().__init__(f"{key!r} is at version {current.version if current else 0}")
-        self.current = current
-
-
-class ClaimHeld(Exception):
-    """Another caller is still at work."""
-
-
-class LeaseLost(Exception):
-    """The work took longer than its lease, and somebody else has the claim or its result."""
-
-
-class Event(NamedTuple):
-    """An event to append."""
-
-    type: str
-    payload: Any
-    agent_id: str = ""
-
-
-class Recorded(NamedTuple):
-    """An event as it is stored.
-
-    Attributes:
-        key, version: of a state's change; None for other events.
-    """
-
-    id: bytes
-    type: str
-    payload: Any
-    agent_id: str
-    key: str | None = None
-    version: int | None = None
-
-
-class Entry(NamedTuple):
-    """A key's value and the number of its changes."""
-
-    value: Any
-    version: int
-
-
-class Claim(NamedTuple):
-    """An answer to `claim`: the right to do the work (a token), or what came of it."""
-
-    key: str
-    token: str | None
-    result: Any = None
-
-
-class Outcome(NamedTuple):
-    """What came of work that takes effect once, and whether it was this call that did it."""
-
-    first: bool
-    result: Any
-
-
-class Payment(NamedTuple):
-    """What came of a payment, whether by this call, and whether the sender had the money."""
-
-    first: bool
-    funds: bool
-    result: Any
-
-
-class Reclaimed(NamedTuple):
-    """What was taken over from consumers that gave no sign.
-
-    Attributes:
-        cursor: where to go on; b"0-0" at the end.
-        deleted: entries that were trimmed before anybody acknowledged them: lost to the group.
-    """
-
-    cursor: bytes
-    events: list[Recorded]
-    deleted: list[bytes]
 
 
 def connect(url: str, *, threads: bool = False) -> Any:
@@ -260,18 +88,7 @@ class Right:
         self._agent_id = agent_id
         self._state = f"{prefix}state"
         self._latest = f"{prefix}latest"
-        self._scripts = {
-            text: client.register_script(text)
-            for text in (
-                _APPEND,
-                _COMPARE_AND_SET,
-                _COMPLETE,
-                _RELEASE,
-                _WRITE_ONCE,
-                _APPEND_ONCE,
-                _PAY,
-            )
-        }
+        self._scripts = {text: client.register_script(text) for text in scripts.ALL}
         # Loaded now: the first call of each would find it missing and go a second time.
         for text in self._scripts:
             client.script_load(text)
@@ -332,7 +149,7 @@ class Right:
                 for event in batch
                 for part in (event.type, orjson.dumps(event.payload), event.agent_id)
             ]
-            together: list[bytes] = self._scripts[_APPEND](keys=(key,), args=args)
+            together: list[bytes] = self._scripts[scripts.APPEND](keys=(key,), args=args)
             return together
         with self._redis.pipeline(transaction=False) as pipe:
             for event in batch:
@@ -346,15 +163,6 @@ class Right:
         """The events behind an id, oldest first; does not wait."""
         start = b"(" + (after if isinstance(after, bytes) else after.encode())
         return _recorded(self._redis.xrange(self._stream(stream), min=start, count=count))
-
-    def wait(
-        self, after: Id, count: int = 100, *, timeout: float, stream: str = EVENTS
-    ) -> list[Recorded]:
-        """The same, waiting for some seconds if there are none."""
-        found = self._redis.xread(
-            {self._stream(stream): after}, count=count, block=_milliseconds(timeout)
-        )
-        return _recorded(found[0][1]) if found else []
 
     def trim(self, min_id: Id, *, stream: str = EVENTS, exact: bool = False) -> int:
         """Let go of what is older than an id, in whole nodes unless `exact`. Gives how many."""
@@ -387,7 +195,7 @@ class Right:
         return self._set(key, value, expected_version, stream)
 
     def _set(self, key: str, value: Any, expected: int | str, stream: str) -> int:
-        answer = self._scripts[_COMPARE_AND_SET](
+        answer = self._scripts[scripts.COMPARE_AND_SET](
             keys=(self._state, self._stream(stream)),
             args=(key, orjson.dumps(value), expected, self._agent_id),
         )
@@ -502,7 +310,7 @@ class Right:
         Raises:
             LeaseLost: the claim is not ours any more; nothing is stored.
         """
-        stored = self._scripts[_COMPLETE](
+        stored = self._scripts[scripts.COMPLETE](
             keys=(self._mark(claim.key),),
             args=(claim.token or "", orjson.dumps(result), _milliseconds(ttl)),
         )
@@ -511,26 +319,16 @@ class Right:
 
     def release(self, claim: Claim) -> None:
         """Give a claim back; does nothing if it is not ours any more."""
-        self._scripts[_RELEASE](keys=(self._mark(claim.key),), args=(claim.token or "",))
-
-    def write_once(
-        self, key: str, event: Event, *, stream: str = EVENTS, ttl: float = KEY_TTL
-    ) -> Outcome:
-        """`write_event` once for a key: mark, event and latest state in one script.
-
-        Gives the event's id as the result, of the first call or of the earlier one.
-        """
-        first, identity = self._scripts[_WRITE_ONCE](
-            keys=(self._mark(key), self._stream(stream), self._latest),
-            args=(event.type, orjson.dumps(event.payload), event.agent_id, _milliseconds(ttl)),
-        )
-        return Outcome(bool(first), identity)
+        self._scripts[scripts.RELEASE](keys=(self._mark(claim.key),), args=(claim.token or "",))
 
     def append_once(
         self, key: str, event: Event, *, stream: str = EVENTS, ttl: float = KEY_TTL
     ) -> Outcome:
-        """The same without a latest state: mark and event in one script."""
-        first, identity = self._scripts[_APPEND_ONCE](
+        """Append an event once for a key: mark and event in one script.
+
+        Gives the event's id as the result, of the first call or of the earlier one.
+        """
+        first, identity = self._scripts[scripts.APPEND_ONCE](
             keys=(self._mark(key), self._stream(stream)),
             args=(event.type, orjson.dumps(event.payload), event.agent_id, _milliseconds(ttl)),
         )
@@ -567,7 +365,7 @@ class Right:
         """
         if sender == receiver or not payload:
             raise ValueError("a payment has two accounts and says something")
-        first, text = self._scripts[_PAY](
+        first, text = self._scripts[scripts.PAY](
             keys=(self._mark(key), self._state, self._stream(stream), self._stream(outcomes)),
             args=(
                 sender,

@@ -7,6 +7,6 @@ measured with, and in processes of their own, as pgmem's arms do.
 `requirements.txt`  which peers, and all that they bring along, pinned
 `environment`       makes the environment, once
 `process`           starts a process in it, and tells it what to run when
-`worker.py`         what runs there: nothing here may import it
+`worker/`           what runs there: nothing here may import it
 ==================  ================================================================
 """

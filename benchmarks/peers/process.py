@@ -1,7 +1,8 @@
 """A process in the peers' environment, which takes orders as a crew's member does.
 
-What is said are lines of JSON: what to be, then orders; see `worker.py` for the other end. A
-`Peer` can act `together` with crews and other peers, from one moment on. Measures nothing itself.
+What is said are lines of JSON: what to be, then orders; see `worker/works/serving.py` for the other
+end. A `Peer` can act `together` with crews and other peers, from one moment on. Measures nothing
+itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import IO, Any
 from benchmarks.crew import ANSWER_TIMEOUT, together
 from benchmarks.peers.environment import SHOWN, PeerError, environment
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).with_name("worker")
 
 
 class Peer:
@@ -108,11 +109,11 @@ def peer(
     """A process that does the work of one of the peers; ended after the block.
 
     Args:
-        work: which, as `worker.py` names it.
+        work: which, as `worker/works` names it.
         url: the database.
         payload: what each event, entry or job is made from.
         python: the interpreter; None takes the one of the peers' environment, made if need be.
-        worker: what it runs.
+        worker: what it runs: a script, or a folder with a `__main__.py`.
         timeout: seconds that it may take for an answer.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.arms import right
+from benchmarks.arms import records
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.scenarios._agents import (
@@ -45,7 +45,7 @@ class RightAgents:
 
     def submit(self, run: str, request: Message) -> None:
         """See `Memories`."""
-        event = right.Event("payment.received", request, "gateway")
+        event = records.Event("payment.received", request, "gateway")
         key = f"{run}:submit:{request['request_id']}"
         self._store.append_once(key, event, stream=f"{run}:incoming")
 
@@ -57,7 +57,7 @@ class RightAgents:
             return
         self._store.append_once(
             f"{run}:validate:{request['request_id']}",
-            right.Event("payment.validated", request, "validator"),
+            records.Event("payment.validated", request, "validator"),
             stream=f"{run}:validated:{part_of(request)}",
         )
 
@@ -81,7 +81,7 @@ class RightAgents:
         sent = self._store.run_once(f"{run}:notify:{payment_id}", lambda: told(outcome))
         self._store.append_once(
             f"{run}:notified:{payment_id}",
-            right.Event("payment.notified", sent.result, "notifier"),
+            records.Event("payment.notified", sent.result, "notifier"),
             stream=f"{run}:notified",
         )
 
@@ -90,7 +90,7 @@ class RightAgents:
         """See `Memories`."""
         stream = followed(run, role, part)
         self._store.create_group(self.GROUP, stream=stream)
-        taken: list[right.Recorded] = []
+        taken: list[records.Recorded] = []
 
         def receive() -> list[Message]:
             if taken:
@@ -105,7 +105,7 @@ class RightAgents:
     def found(self, run: str, balances: Mapping[str, int]) -> Found:
         """See `Memories`."""
         entries = self._store.get_many(list(balances))
-        events: dict[str | None, list[right.Recorded]] = {}
+        events: dict[str | None, list[records.Recorded]] = {}
         for event in self._store.read(stream=f"{run}:accounts"):
             events.setdefault(event.key, []).append(event)
         accounts = {

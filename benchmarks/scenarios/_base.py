@@ -12,19 +12,20 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import psycopg
 
 from benchmarks import redis_server
+from benchmarks.arms import right
 from benchmarks.audit import Faults, compare
 from benchmarks.figures import histogram
-from benchmarks.harness import Sample, Scenario, Tier, of_times
+from benchmarks.harness import Arm, Kind, Sample, Scenario, Tier, of_times
 from benchmarks.meter import Store, costs, timed
-from benchmarks.redis_server import Redis
+from benchmarks.redis_server import TIER_NAMES, Redis
 from benchmarks.servers import Postgres
-from pgmem import sql
+from pgmem import Memory, sql
 
 NOTE = "monthly rent for the flat in District 3"
 STREAM = "payments"
@@ -70,7 +71,7 @@ class Bench:
     def redis(self, tier: Tier) -> Redis:
         """The Redis of a tier; it is started when it is first asked for.
 
-        An arm that uses it has `prepare=redis.prepare`.
+        An arm that uses it has `prepare=redis.prepare`; see `Side.arm`.
 
         Raises:
             ServerError: it cannot be had.
@@ -79,9 +80,27 @@ class Bench:
             self._redis[tier] = self._stack.enter_context(redis_server.redis(tier, self._redis_url))
         return self._redis[tier]
 
+    def store(self, side: Side) -> Store:
+        """The server that works for a side."""
+        return self.redis(side.tier) if side.kind in ("redis", "published") else self.postgres
+
     def leave_out(self, what: str, why: str) -> None:
         """Say that something is not measured, and why: the report lists it."""
         self.missing[what] = why
+
+
+class Side(NamedTuple):
+    """How an arm is listed; see `Arm`."""
+
+    name: str
+    kind: Kind
+    tier: Tier
+    note: str
+
+    def arm(self, run: Callable[[], Sample], store: Store, *, excused: Sequence[str] = ()) -> Arm:
+        """The arm that runs this on a server."""
+        prepare = store.prepare if isinstance(store, Redis) else None
+        return Arm(self.name, run, self.note, self.kind, self.tier, prepare, excused)
 
 
 Setup = Callable[[Bench], AbstractContextManager[Sequence[Scenario]]]
@@ -162,12 +181,12 @@ def encoded(number: int) -> str:
     return orjson.dumps(payload(number)).decode()
 
 
-def params(number: int) -> dict[str, Any]:
+def params(value: dict[str, Any]) -> dict[str, Any]:
     """The parameters of the append statement for a bare connection."""
     return {
         "stream": STREAM,
         "type": TYPE,
-        "payload": encoded(number),
+        "payload": orjson.dumps(value).decode(),
         "agent_id": AGENT,
         "metadata": None,
     }
@@ -176,6 +195,22 @@ def params(number: int) -> dict[str, Any]:
 def bare(url: str) -> Bare:
     """A psycopg connection at its best practice: autocommit, statements prepared at once."""
     return psycopg.connect(url, autocommit=True, prepare_threshold=0)
+
+
+def clients_of(bench: Bench, stack: contextlib.ExitStack) -> dict[Tier, Any]:
+    """A client of the Redis of each tier, closed with the stack."""
+    return {
+        tier: stack.enter_context(contextlib.closing(right.connect(bench.redis(tier).url)))
+        for tier in TIER_NAMES
+    }
+
+
+def memories_of(url: str, stack: contextlib.ExitStack) -> dict[Tier, Memory]:
+    """A memory of each tier, closed with the stack."""
+    return {
+        "relaxed": stack.enter_context(Memory(url, durability="relaxed")),
+        "strict": stack.enter_context(Memory(url)),
+    }
 
 
 def append_statement(connection: Bare, bell: sql.Bell, *, small: bool = True) -> bytes:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from benchmarks.arms import published, right
+from benchmarks.arms import published, records, right
 from benchmarks.arms.published import ConcurrentModificationError, Published
 from benchmarks.arms.right import Right
 from benchmarks.crew import until
@@ -25,6 +25,8 @@ PROCESSES = 8
 THREADS = 4
 RETRIES = 1_000
 """How many races an update may lose."""
+
+T = TypeVar("T")
 
 
 class Urls(NamedTuple):
@@ -58,6 +60,22 @@ class Counter(Protocol):
         """Let go of the connection."""
 
 
+class Counted(Generic[T]):
+    """A change of a value, which is made anew after each lost race.
+
+    Attributes:
+        calls: how often it was made.
+    """
+
+    def __init__(self, change: Callable[[T], T]) -> None:
+        self._change = change
+        self.calls = 0
+
+    def __call__(self, value: T) -> T:
+        self.calls += 1
+        return self._change(value)
+
+
 class MemoryCounter:
     """`memory.state.update`."""
 
@@ -66,18 +84,12 @@ class MemoryCounter:
 
     def increment(self, key: str, stream: str) -> int:
         """Add one; see `Counter`. The event goes to the key's own stream."""
-        calls = 0
-
-        def add(value: int) -> int:
-            nonlocal calls
-            calls += 1
-            return value + 1
-
+        add = Counted[int](lambda value: value + 1)
         try:
             self._memory.state.update(key, add, max_retries=RETRIES)
         except VersionConflict:
             raise GaveUp from None
-        return calls - 1
+        return add.calls - 1
 
     def close(self) -> None:
         """The memory is its process's."""
@@ -92,18 +104,12 @@ class RightCounter:
 
     def increment(self, key: str, stream: str) -> int:
         """Add one; see `Counter`."""
-        calls = 0
-
-        def add(value: int) -> int:
-            nonlocal calls
-            calls += 1
-            return value + 1
-
+        add = Counted[int](lambda value: value + 1)
         try:
             self._right.update(key, add, max_retries=RETRIES, stream=stream)
-        except right.Conflict:
+        except records.Conflict:
             raise GaveUp from None
-        return calls - 1
+        return add.calls - 1
 
     def close(self) -> None:
         """Close the connection."""
@@ -119,18 +125,14 @@ class PublishedCounter:
 
     def increment(self, key: str, stream: str) -> int:  # no events
         """Add one; see `Counter`."""
-        calls = 0
-
-        def add(current: published.Fields) -> published.Fields:
-            nonlocal calls
-            calls += 1
-            return {"value": int(current.get(b"value", 0)) + 1}
-
+        add = Counted[published.Fields](
+            lambda current: {"value": int(current.get(b"value", 0)) + 1}
+        )
         try:
             self._published.update_with_version(key, add)
         except ConcurrentModificationError:
             raise GaveUp from None
-        return calls - 1
+        return add.calls - 1
 
     def close(self) -> None:
         """Close the connections."""

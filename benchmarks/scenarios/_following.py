@@ -259,27 +259,21 @@ async def follow_async(memory: AsyncMemory, position: int, tray: Tray) -> int:
         return events.position
 
 
-class SyncReader:
-    """One reader process with a `Memory`; its orders' argument is the number of writers."""
+class SyncProcess:
+    """A process with a `Memory`, which begins where the log ends."""
 
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1).open()
         with self._memory.events.subscribe(after="now") as events:
             self._position = events.position
 
-    def go(self, order: str, start: float, argument: float) -> Received:
-        """Follow until every writer has sent its last event."""
-        tray = Tray(int(argument))
-        self._position = follow(self._memory, self._position, tray)
-        return tray.received()
-
     def close(self) -> None:
         """Close the memory."""
         self._memory.close()
 
 
-class AsyncReader:
-    """The same with an `AsyncMemory`."""
+class AsyncProcess:
+    """The same with an `AsyncMemory`, on a loop of its own."""
 
     def __init__(self, number: int, url: str) -> None:
         self._loop = asyncio.Runner()
@@ -290,16 +284,30 @@ class AsyncReader:
         async with self._memory.events.subscribe(after="now") as events:
             return events.position
 
+    def close(self) -> None:
+        """Close the memory."""
+        self._loop.run(self._memory.close())
+        self._loop.close()
+
+
+class SyncReader(SyncProcess):
+    """One reader process with a `Memory`; its orders' argument is the number of writers."""
+
+    def go(self, order: str, start: float, argument: float) -> Received:
+        """Follow until every writer has sent its last event."""
+        tray = Tray(int(argument))
+        self._position = follow(self._memory, self._position, tray)
+        return tray.received()
+
+
+class AsyncReader(AsyncProcess):
+    """The same with an `AsyncMemory`."""
+
     def go(self, order: str, start: float, argument: float) -> Received:
         """Follow until every writer has sent its last event."""
         tray = Tray(int(argument))
         self._position = self._loop.run(follow_async(self._memory, self._position, tray))
         return tray.received()
-
-    def close(self) -> None:
-        """Close the memory."""
-        self._loop.run(self._memory.close())
-        self._loop.close()
 
 
 class BareReader:

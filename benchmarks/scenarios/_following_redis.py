@@ -5,6 +5,7 @@ Both are processes of a crew. What they are told, and what they give, is as in `
 
 from __future__ import annotations
 
+import abc
 import json
 import time
 from typing import Any
@@ -15,17 +16,15 @@ from benchmarks.arms import published, right
 from benchmarks.scenarios._following import DRAIN, PATIENCE, Received, Tray
 
 
-class RedisReader:
-    """The same blocked in XREAD.
+class _StreamReader(abc.ABC):
+    """What both do: read from where they are until the round is over, and once more.
 
     Args:
-        number, url: as a `WorkFactory` has them.
-        key: of the stream.
+        client: is closed with it.
     """
 
-    def __init__(self, number: int, url: str, key: str) -> None:
-        self._client = right.connect(url)
-        self._key = key
+    def __init__(self, client: Any) -> None:
+        self._client = client
         self._last: Any = "0"
 
     def go(self, order: str, start: float, argument: float) -> Received:
@@ -37,6 +36,27 @@ class RedisReader:
         self._read(tray, DRAIN)
         return tray.received(_entry_id)
 
+    @abc.abstractmethod
+    def _read(self, tray: Tray, timeout: float) -> None:
+        """Put down what is behind the last entry; waits for some seconds if there is nothing."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+class RedisReader(_StreamReader):
+    """The same blocked in XREAD.
+
+    Args:
+        number, url: as a `WorkFactory` has them.
+        key: of the stream.
+    """
+
+    def __init__(self, number: int, url: str, key: str) -> None:
+        super().__init__(right.connect(url))
+        self._key = key
+
     def _read(self, tray: Tray, timeout: float) -> None:
         block = round(timeout * 1_000)
         for _, entries in self._client.xread({self._key: self._last}, count=100, block=block):
@@ -44,12 +64,8 @@ class RedisReader:
                 tray.put(place, orjson.loads(fields[b"payload"]))
                 self._last = place
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
 
-
-class PublishedReader:
+class PublishedReader(_StreamReader):
     """The same with the published `read_events`, which must not wait for ever here.
 
     Args:
@@ -58,28 +74,14 @@ class PublishedReader:
     """
 
     def __init__(self, number: int, url: str, prefix: str) -> None:
-        self._client = published.connect(url)
+        super().__init__(published.connect(url))
         self._memory = published.Published(self._client, prefix=prefix, block=round(DRAIN * 1_000))
-        self._last: Any = "0"
 
-    def go(self, order: str, start: float, argument: float) -> Received:
-        """Follow until every writer has sent its last event."""
-        tray = Tray(int(argument))
-        end = time.monotonic() + PATIENCE
-        while not tray.complete and time.monotonic() < end:
-            self._read(tray)
-        self._read(tray)
-        return tray.received(_entry_id)
-
-    def _read(self, tray: Tray) -> None:
+    def _read(self, tray: Tray, timeout: float) -> None:  # the article's method has none
         for _, entries in self._memory.read_events(self._last):
             for place, fields in entries:
                 tray.put(place, json.loads(fields[b"payload"]))
                 self._last = place
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
 
 
 def _entry_id(place: bytes) -> tuple[int, int]:

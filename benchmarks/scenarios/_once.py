@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from benchmarks.arms import published, right
+from benchmarks.arms import published, records, right
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.crew import until
@@ -116,7 +116,7 @@ class RightWork:
         """See `Way`."""
 
         def work() -> dict[str, str]:
-            self._store.append([right.Event(TYPE, work_of(key), AGENT)], stream=run)
+            self._store.append([records.Event(TYPE, work_of(key), AGENT)], stream=run)
             hook()
             return {"key": key}
 
@@ -133,7 +133,7 @@ class RightCall(RightWork):
 
     def once(self, key: str, run: str, hook: Hook = nothing) -> Answer:
         """See `Way`."""
-        event = right.Event(TYPE, work_of(key), AGENT)
+        event = records.Event(TYPE, work_of(key), AGENT)
         outcome = self._store.append_once(key, event, stream=run)
         hook()
         return Answer(outcome.first, outcome.result)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from benchmarks.arms import right
+from benchmarks.arms import records, right
 from benchmarks.arms.right import Right
 from benchmarks.audit import Faults, compare
-from benchmarks.harness import Arm, Comparison, Sample, Scenario, Tier
+from benchmarks.harness import Comparison, Sample, Scenario, Tier
 from benchmarks.meter import Store
 from benchmarks.redis_server import TIER_NAMES
 from benchmarks.scenarios._base import (
@@ -31,10 +31,14 @@ from benchmarks.scenarios._base import (
     Bench,
     Entry,
     Log,
+    Side,
     append_statement,
     bare,
     calling,
+    clients_of,
     log_of,
+    memories_of,
+    params,
     payload,
 )
 from pgmem import Event, Memory
@@ -79,7 +83,7 @@ def by_redis(store: Store, client: Any, prefix: str, *, transaction: bool) -> Wa
     memory = Right(client, prefix=prefix)
 
     def append(batch: Sequence[Payload]) -> None:
-        events = [right.Event(TYPE, value, AGENT) for value in batch]
+        events = [records.Event(TYPE, value, AGENT) for value in batch]
         memory.append(events, transaction=transaction)
 
     def audit(_: int, numbers: Sequence[int]) -> Faults:
@@ -105,14 +109,7 @@ def by_psycopg(store: Store, connection: Bare, log: Log, statement: bytes) -> Wa
 
     def append(batch: Sequence[Payload]) -> None:
         [value] = batch
-        values = {
-            "stream": STREAM,
-            "type": TYPE,
-            "payload": orjson.dumps(value).decode(),
-            "agent_id": AGENT,
-            "metadata": None,
-        }
-        connection.execute(statement, values).fetchone()
+        connection.execute(statement, params(value)).fetchone()
 
     return Way(store, append, log.audit)
 
@@ -168,79 +165,79 @@ def _comparisons(batch: int) -> list[Comparison]:
     ]
 
 
+class Opened(NamedTuple):
+    """What the ways work on."""
+
+    bench: Bench
+    clients: Mapping[Tier, Any]
+    memories: Mapping[Tier, Memory]
+    connection: Bare
+    log: Log
+
+    def ways(self, batch: int, size: int) -> Iterator[tuple[Side, Way]]:
+        """All ways to append such a batch, and how they are listed."""
+        for tier, client in self.clients.items():
+            redis, name = self.bench.redis(tier), f"redis {TIER_NAMES[tier]}"
+            prefix = redis.key("append:")
+            side = Side(name, "redis", tier, "XADDs in a pipeline, no MULTI")
+            yield side, by_redis(redis, client, prefix, transaction=False)
+            if tier == "strict" and batch > 1:
+                side = Side(f"{name}, script", "redis", tier, "XADDs in a Lua script")
+                yield side, by_redis(redis, client, prefix, transaction=True)
+        for tier, memory in self.memories.items():
+            side = Side(f"pgmem {tier}", "pgmem", tier, "memory.events.append")
+            yield side, by_pgmem(self.bench.postgres, memory, self.log)
+        yield from self._floors(batch, size)
+
+    def _floors(self, batch: int, size: int) -> Iterator[tuple[Side, Way]]:
+        store, connection, log = self.bench.postgres, self.connection, self.log
+        if batch > 1:
+            note = "INSERT … SELECT FROM unnest(arrays)"
+            side = Side("psycopg strict", "floor", "strict", note)
+            yield side, by_arrays(store, connection, log)
+            return
+        side = Side("psycopg strict", "floor", "strict", "pgmem's statement, bell and all")
+        ringing = append_statement(connection, "try", small=size < LARGE)
+        yield side, by_psycopg(store, connection, log, ringing)
+        side = Side("psycopg strict, no bell", "floor", "strict", "INSERT … RETURNING position")
+        yield side, by_psycopg(store, connection, log, PLAIN_INSERT)
+
+
 @contextlib.contextmanager
 def append(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """Batches of 1 to 1,000 events of 200 B, and some of other sizes."""
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(bench.postgres.database())
-        memories: dict[Tier, Memory] = {
-            "relaxed": stack.enter_context(Memory(url, durability="relaxed")),
-            "strict": stack.enter_context(Memory(url)),
-        }
+        memories = memories_of(url, stack)
         connection = stack.enter_context(bare(url))
         log = stack.enter_context(log_of(url))
-        servers = {tier: bench.redis(tier) for tier in TIER_NAMES}
-        clients = {
-            tier: stack.enter_context(contextlib.closing(right.connect(redis.url)))
-            for tier, redis in servers.items()
-        }
-
-        def floors(batch: int, size: int) -> dict[str, tuple[Way, str]]:
-            store = bench.postgres
-            if batch > 1:
-                arrays = by_arrays(store, connection, log)
-                return {"psycopg strict": (arrays, "INSERT … SELECT FROM unnest(arrays)")}
-            ringing = append_statement(connection, "try", small=size < LARGE)
-            same = by_psycopg(store, connection, log, ringing)
-            least = by_psycopg(store, connection, log, PLAIN_INSERT)
-            return {
-                "psycopg strict": (same, "pgmem's statement, bell and all"),
-                "psycopg strict, no bell": (least, "INSERT … RETURNING position"),
-            }
-
-        def arms(calls: int, batch: int, size: int) -> Iterator[Arm]:
-            def run(way: Way) -> Callable[[], Sample]:
-                return functools.partial(appending, way, log, calls, batch, size)
-
-            for tier, redis in servers.items():
-                prefix = redis.key("append:")
-                scripts = (False, True) if tier == "strict" and batch > 1 else (False,)
-                for script in scripts:
-                    yield Arm(
-                        f"redis {TIER_NAMES[tier]}{', script' if script else ''}",
-                        run(by_redis(redis, clients[tier], prefix, transaction=script)),
-                        "XADDs in a Lua script" if script else "XADDs in a pipeline, no MULTI",
-                        kind="redis",
-                        tier=tier,
-                        prepare=redis.prepare,
-                    )
-            for tier, memory in memories.items():
-                yield Arm(
-                    f"pgmem {tier}",
-                    run(by_pgmem(bench.postgres, memory, log)),
-                    "memory.events.append",
-                    tier=tier,
-                )
-            for name, (way, note) in floors(batch, size).items():
-                yield Arm(name, run(way), note, kind="floor", tier="strict")
-
-        def scenario(batch: int, calls: int, size: str = "") -> Scenario:
-            return Scenario(
-                f"append/{batch}" + (f"/{size.replace(' ', '')}" if size else ""),
-                f"append {batch:,} event{'s' * (batch > 1)} of {size or '200 B'} in one call,"
-                f" 1 client ({calls} calls a round)",
-                "µs",
-                list(arms(calls, batch, SIZES.get(size, 0))),
-                _comparisons(batch),
-                rounds=bench.counted(8 if size else 15, 3),
-            )
-
-        scenarios = [scenario(batch, calls[bench.quick]) for batch, calls in CALLS.items()]
+        opened = Opened(bench, clients_of(bench, stack), memories, connection, log)
+        scenarios = [_scenario(opened, batch, calls[bench.quick]) for batch, calls in CALLS.items()]
         if bench.quick:
             bench.leave_out(f"append of {', '.join(SIZES)}", "not in a quick run")
         else:
-            scenarios += [scenario(n, CALLS[n][0] // 2, size) for n in SIZED for size in SIZES]
+            scenarios += [
+                _scenario(opened, batch, CALLS[batch][0] // 2, name)
+                for batch in SIZED
+                for name in SIZES
+            ]
         yield scenarios
+
+
+def _scenario(opened: Opened, batch: int, calls: int, name: str = "") -> Scenario:
+    size = SIZES.get(name, 0)
+    return Scenario(
+        f"append/{batch}" + (f"/{name.replace(' ', '')}" if name else ""),
+        f"append {batch:,} event{'s' * (batch > 1)} of {name or '200 B'} in one call,"
+        f" 1 client ({calls} calls a round)",
+        "µs",
+        [
+            side.arm(functools.partial(appending, way, opened.log, calls, batch, size), way.store)
+            for side, way in opened.ways(batch, size)
+        ],
+        _comparisons(batch),
+        rounds=opened.bench.counted(8 if name else 15, 3),
+    )
 
 
 ENTRIES = (

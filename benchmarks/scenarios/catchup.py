@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from benchmarks.arms import published, right
+from benchmarks.arms import published, records, right
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.audit import Faults
@@ -133,7 +133,7 @@ class CatchUp:
         with contextlib.closing(right.connect(self._url)) as client:
             memory = Right(client, prefix=prefix)
 
-            def events() -> Iterator[right.Recorded]:
+            def events() -> Iterator[records.Recorded]:
                 after = b"0"
                 while found := memory.read(after, PAGE):
                     yield from found
@@ -209,7 +209,7 @@ def _fill_redis(redis: Redis, count: int) -> dict[str, str]:
             for start in range(1, count + 1, FILL):
                 values = [payload(n) for n in range(start, min(start + FILL, count + 1))]
                 memory.append(
-                    [right.Event(TYPE, value, AGENT) for value in values], transaction=True
+                    [records.Event(TYPE, value, AGENT) for value in values], transaction=True
                 )
                 for value in values:
                     piped.write_event(AGENT, TYPE, value)

@@ -191,7 +191,7 @@ def floor(way: Way) -> Iterator[dict[str, Call]]:
         select = sql.statement("state_get", sql.Dialect("pgmem"))
 
         def append(number: int) -> int:
-            connection.execute(statement, params(number)).fetchone()
+            connection.execute(statement, params(payload(number))).fetchone()
             return number
 
         def get(number: int) -> int:

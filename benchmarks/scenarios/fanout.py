@@ -17,6 +17,7 @@ it.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ def _arms(bench: Bench, ways: Sequence[Way], measure: Measure) -> list[Arm]:
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(abc.ABC):
     """Runs a round of one way.
 
     Attributes:
@@ -107,15 +108,15 @@ class Measure:
             received, acknowledged = self.follow(cast, way)
         return self.sample(received, acknowledged, spent)
 
+    @abc.abstractmethod
     def follow(self, cast: Cast, way: str) -> tuple[list[Received], list[Sequence[int]]]:
         """Have events written and followed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sample(
         self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
     ) -> Sample:
         """What that gave."""
-        raise NotImplementedError
 
 
 def _each(spent: Spent, acknowledged: Sequence[Sequence[int]]) -> dict[str, float]:

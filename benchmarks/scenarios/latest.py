@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from benchmarks.arms import right
+from benchmarks.arms import records, right
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.audit import Faults
@@ -61,7 +61,7 @@ def key(number: int) -> str:
     return f"account:{number}"
 
 
-def _value(entry: StateEntry | right.Entry | None) -> Any:
+def _value(entry: StateEntry | records.Entry | None) -> Any:
     return entry and entry.value
 
 
@@ -179,6 +179,19 @@ class Ways(NamedTuple):
             prepare=self.redis.prepare if way.store is self.redis else None,
         )
 
+    def served(self, run: Callable[[Way], Sample], *, many: bool = False) -> list[Arm]:
+        """An arm for each way that asks a server each time."""
+        ways = {
+            "published": self.published,
+            "redis": self.right,
+            "pgmem": self.pgmem,
+            "psycopg": self.psycopg,
+        }
+        return [
+            self.arm(name, way, functools.partial(run, way), many=many)
+            for name, way in ways.items()
+        ]
+
 
 @contextlib.contextmanager
 def _filled(bench: Bench) -> Iterator[Ways]:
@@ -211,21 +224,12 @@ def state_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """One entry from the server."""
     calls = CALLS[bench.quick]
     with _filled(bench) as ways:
-
-        def arm(name: str, way: Way) -> Arm:
-            return ways.arm(name, way, functools.partial(getting_one, way, calls))
-
         yield [
             Scenario(
                 "state_get",
                 f"get one entry of 200 B, 1 client ({calls} calls a round)",
                 "µs",
-                [
-                    arm("published", ways.published),
-                    arm("redis", ways.right),
-                    arm("pgmem", ways.pgmem),
-                    arm("psycopg", ways.psycopg),
-                ],
+                ways.served(functools.partial(getting_one, calls=calls)),
                 [
                     Comparison("pgmem", "redis", at_most=1.8),
                     Comparison("pgmem", "psycopg", at_most=1.3),
@@ -241,22 +245,12 @@ def state_get_many(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """Fifty entries from the server."""
     calls = MANY_CALLS[bench.quick]
     with _filled(bench) as ways:
-
-        def arm(name: str, way: Way) -> Arm:
-            run = functools.partial(getting_many, way, calls)
-            return ways.arm(name, way, run, many=True)
-
         yield [
             Scenario(
                 "state_get_many",
                 f"get {MANY} entries of 200 B, 1 client ({calls} calls a round)",
                 "µs",
-                [
-                    arm("published", ways.published),
-                    arm("redis", ways.right),
-                    arm("pgmem", ways.pgmem),
-                    arm("psycopg", ways.psycopg),
-                ],
+                ways.served(functools.partial(getting_many, calls=calls), many=True),
                 [
                     Comparison("pgmem", "redis"),
                     Comparison("pgmem", "psycopg"),

@@ -28,13 +28,15 @@ from benchmarks.scenarios._base import AGENT, STREAM, TYPE, Bare, Bench, Entry, 
 from benchmarks.scenarios._following import (
     PATIENCE,
     WARM_EVENTS,
+    AsyncProcess,
     Received,
+    SyncProcess,
     Tray,
     follow,
     follow_async,
     pace,
 )
-from pgmem import AsyncMemory, Event, Memory
+from pgmem import Event, Memory
 
 MANY, RATE = 50, 100
 SPREAD, TRANSACTIONS = "last / first", "transactions per event"
@@ -70,13 +72,8 @@ class Writer:
             memory.close()
 
 
-class Threads:
+class Threads(SyncProcess):
     """One process with a `Memory`: as many threads with a subscription as the argument says."""
-
-    def __init__(self, number: int, url: str) -> None:
-        self._memory = Memory(url, pool=1).open()
-        with self._memory.events.subscribe(after="now") as events:
-            self._position = events.position
 
     def go(self, order: str, start: float, argument: float) -> list[Received]:
         """Follow until the last event of the one writer."""
@@ -87,22 +84,9 @@ class Threads:
         time.sleep(FLUSH)
         return [tray.received() for tray in trays]
 
-    def close(self) -> None:
-        """Close the memory."""
-        self._memory.close()
 
-
-class Tasks:
+class Tasks(AsyncProcess):
     """The same with an `AsyncMemory` and tasks."""
-
-    def __init__(self, number: int, url: str) -> None:
-        self._loop = asyncio.Runner()
-        self._memory = self._loop.run(AsyncMemory(url, pool=1).open())
-        self._position = self._loop.run(self._now())
-
-    async def _now(self) -> int:
-        async with self._memory.events.subscribe(after="now") as events:
-            return events.position
 
     def go(self, order: str, start: float, argument: float) -> list[Received]:
         """Follow until the last event of the one writer."""
@@ -115,11 +99,6 @@ class Tasks:
         positions = await asyncio.gather(*following)
         await asyncio.sleep(FLUSH)
         return max(positions)
-
-    def close(self) -> None:
-        """Close the memory."""
-        self._loop.run(self._memory.close())
-        self._loop.close()
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.arms import right
 from benchmarks.crew import START_DELAY, Crew, WorkFactory, crew, together
 from benchmarks.figures import histogram, percentile
-from benchmarks.harness import Arm, Comparison, Sample, Scenario, of_times
+from benchmarks.harness import Comparison, Kind, Sample, Scenario, of_times
 from benchmarks.meter import Store, costs
 from benchmarks.redis_server import Redis
 from benchmarks.scenarios._base import (
@@ -35,6 +35,7 @@ from benchmarks.scenarios._base import (
     TYPE,
     Bench,
     Entry,
+    Side,
     bare,
     encoded,
     payload,
@@ -276,7 +277,7 @@ def neighbours(bench: Bench) -> Iterator[Sequence[Scenario]]:
     count = 16 if bench.quick else 60
     ballast = 20_000 if bench.quick else 100_000
     redis = bench.redis("strict")
-    key, elsewhere = redis.key("neighbours"), redis.key("neighbours-idle")
+    key = redis.key("neighbours")
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(bench.postgres.database())
         fill(url, redis, redis.key("neighbours-ballast"), ballast)
@@ -287,50 +288,14 @@ def neighbours(bench: Bench) -> Iterator[Sequence[Scenario]]:
         }
         writer = stack.enter_context(crew(functools.partial(Writer, lanes), 1))
         reader = stack.enter_context(crew(functools.partial(Reader, followers), 1))
-        subscribed, blocked = (
-            stack.enter_context(crew(functools.partial(Sleepers, name), PROCESSES, at))
-            for name, at in (("", url), (elsewhere, redis.url))
-        )
-        numbers = itertools.count(NUMBERS)
         duration = START_DELAY + count / RATE + HELD
-        beside: dict[str, tuple[str, Neighbour]] = {
-            "pgmem": ("events.append, `for event in subscribe()`, strict", nobody),
-            f"pgmem, {IDLE} listeners": (
-                f"and {IDLE} other memories, subscribed to another stream",
-                functools.partial(idle, subscribed),
-            ),
-            "pgmem, open transaction": (
-                "and a transaction that stays open, and has written nothing in pgmem",
-                functools.partial(open_transaction, url),
-            ),
-            "pgmem, open append": (
-                "and a transaction that stays open, and has appended: readers wait for it",
-                functools.partial(open_append, url, numbers, duration),
-            ),
-            **_dumping(bench, url),
-            "redis": ("XADD, a reader blocked in XREAD, appendfsync always", nobody),
-            f"redis, {IDLE} blocked": (
-                f"and {IDLE} other clients blocked in XREAD of another stream",
-                functools.partial(idle, blocked),
-            ),
-            **_saving(bench, redis),
-        }
-        stores: dict[str, Store] = {"pgmem": bench.postgres, "redis": redis}
+        beside = _beside_pgmem(bench, stack, url, duration) | _beside_redis(bench, stack, redis)
         arms = []
         for name, (note, neighbour) in beside.items():
-            lane = name.partition(",")[0]
-            measure = _Measure(writer, reader, lane, stores[lane], neighbour, count)
-            ours = lane == "pgmem"
-            arms.append(
-                Arm(
-                    name,
-                    measure,
-                    note,
-                    "pgmem" if ours else "redis",
-                    "strict",
-                    None if ours else redis.prepare,
-                )
-            )
+            lane: Kind = "redis" if name.startswith("redis") else "pgmem"
+            side = Side(name, lane, "strict", note)
+            store = bench.store(side)
+            arms.append(side.arm(_Measure(writer, reader, lane, store, neighbour, count), store))
         yield [
             Scenario(
                 "neighbours",
@@ -345,7 +310,45 @@ def neighbours(bench: Bench) -> Iterator[Sequence[Scenario]]:
         ]
 
 
-def _dumping(bench: Bench, url: str) -> dict[str, tuple[str, Neighbour]]:
+Beside = dict[str, tuple[str, Neighbour]]
+"""A note and a neighbour, by arm. What stands before the comma is the lane."""
+
+
+def _beside_pgmem(bench: Bench, stack: contextlib.ExitStack, url: str, duration: float) -> Beside:
+    subscribed = stack.enter_context(crew(functools.partial(Sleepers, ""), PROCESSES, url))
+    numbers = itertools.count(NUMBERS)
+    return {
+        "pgmem": ("events.append, `for event in subscribe()`, strict", nobody),
+        f"pgmem, {IDLE} listeners": (
+            f"and {IDLE} other memories, subscribed to another stream",
+            functools.partial(idle, subscribed),
+        ),
+        "pgmem, open transaction": (
+            "and a transaction that stays open, and has written nothing in pgmem",
+            functools.partial(open_transaction, url),
+        ),
+        "pgmem, open append": (
+            "and a transaction that stays open, and has appended: readers wait for it",
+            functools.partial(open_append, url, numbers, duration),
+        ),
+        **_dumping(bench, url),
+    }
+
+
+def _beside_redis(bench: Bench, stack: contextlib.ExitStack, redis: Redis) -> Beside:
+    sleepers = functools.partial(Sleepers, redis.key("neighbours-idle"))
+    blocked = stack.enter_context(crew(sleepers, PROCESSES, redis.url))
+    return {
+        "redis": ("XADD, a reader blocked in XREAD, appendfsync always", nobody),
+        f"redis, {IDLE} blocked": (
+            f"and {IDLE} other clients blocked in XREAD of another stream",
+            functools.partial(idle, blocked),
+        ),
+        **_saving(bench, redis),
+    }
+
+
+def _dumping(bench: Bench, url: str) -> Beside:
     program = binary("pg_dump")
     error = "there is no pg_dump" if program is None else dump_error(program, url)
     if program is None or error:
@@ -354,7 +357,7 @@ def _dumping(bench: Bench, url: str) -> dict[str, tuple[str, Neighbour]]:
     return {"pgmem, pg_dump": ("and a running pg_dump", functools.partial(dump, program, url))}
 
 
-def _saving(bench: Bench, redis: Redis) -> dict[str, tuple[str, Neighbour]]:
+def _saving(bench: Bench, redis: Redis) -> Beside:
     if redis.pid is None:
         bench.leave_out("neighbours, BGSAVE", "it would overwrite the dump of your own Redis")
         return {}

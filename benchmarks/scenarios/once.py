@@ -20,14 +20,13 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from benchmarks import meter
 from benchmarks.audit import Faults
 from benchmarks.crew import Crew, CrewError, crew
 from benchmarks.figures import histogram
-from benchmarks.harness import Arm, Comparison, Kind, Sample, Scenario, Tier, of_times
-from benchmarks.scenarios._base import Bench, Entry
+from benchmarks.harness import Arm, Comparison, Sample, Scenario, of_times
+from benchmarks.scenarios._base import Bench, Entry, Side
 from benchmarks.scenarios._once import LEASE, Answer, Raced, Racer, Urls, Way, perish, way
 
 RACERS = 8
@@ -39,15 +38,6 @@ DOOMED = 8
 STRICT = ("pgmem", "redis always")
 ONE_CALL = ("pgmem one call", "redis always one script")
 RELAXED = ("pgmem relaxed", "redis everysec")
-
-
-class Side(NamedTuple):
-    """How an arm is listed."""
-
-    name: str
-    kind: Kind
-    tier: Tier
-    note: str
 
 
 SIDES = (
@@ -101,20 +91,14 @@ class Group:
 
     def store(self, side: Side) -> meter.Store:
         """The server that works for an arm."""
-        if side.kind == "pgmem":
-            return self._bench.postgres
-        return self._bench.redis(side.tier)
+        return self._bench.store(side)
 
     def arms(self, once: Callable[[Side], Sample], excused: Sequence[str] = ()) -> list[Arm]:
         """An arm for each side."""
         return [
-            Arm(
-                side.name,
+            side.arm(
                 functools.partial(once, side),
-                side.note,
-                side.kind,
-                side.tier,
-                None if side.kind == "pgmem" else self._bench.redis(side.tier).prepare,
+                self.store(side),
                 excused=("duplicated",) if side.name in excused else (),
             )
             for side in SIDES

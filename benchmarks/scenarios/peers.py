@@ -2,7 +2,7 @@
 
 All on one server at its default durability, each in a database of its own, from processes of
 their own, with the same payload and the same serialiser. Each peer is used as its documentation
-says it runs best; `benchmarks/peers/worker.py` is where to look, and to object.
+says it runs best; `benchmarks/peers/worker/works` is where to look, and to object.
 
 What was acknowledged is compared with what the peer's own table holds, or what its reader was
 given. This module imports no peer.
@@ -192,6 +192,11 @@ FUNCTION = (
     "the same with POSTGRES_ENABLE_DB_FUNCTIONS: one round trip, and no lock on the table, without "
     "which its readers may skip events of writers that overlap"
 )
+BESIDE_EVENTSOURCING = (
+    Comparison("pgmem", "eventsourcing", at_most=0.5),
+    Comparison("pgmem", "eventsourcing", figure="p99"),
+    Comparison("pgmem", "eventsourcing-functions"),
+)
 
 
 @contextlib.contextmanager
@@ -213,11 +218,7 @@ def peer_append(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     recorder.writing("append", calls, RECORDER),
                     function.writing("append", calls, FUNCTION),
                 ],
-                [
-                    Comparison("pgmem", "eventsourcing", at_most=0.5),
-                    Comparison("pgmem", "eventsourcing", figure="p99"),
-                    Comparison("pgmem", "eventsourcing-functions"),
-                ],
+                BESIDE_EVENTSOURCING,
                 rounds=bench.counted(20, 4),
             )
         ]
@@ -349,11 +350,7 @@ def peer_fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 f"({count} events a round)",
                 "µs",
                 [way.arm(name, FANOUT_RATE, count) for name, way in ways.items()],
-                [
-                    Comparison("pgmem", "eventsourcing", at_most=0.5),
-                    Comparison("pgmem", "eventsourcing", figure="p99"),
-                    Comparison("pgmem", "eventsourcing-functions"),
-                ],
+                BESIDE_EVENTSOURCING,
                 rounds=bench.counted(10, 3),
             )
         ]

@@ -30,7 +30,7 @@ from benchmarks.arms.right import Right
 from benchmarks.audit import Faults
 from benchmarks.crew import Crew, crew, until
 from benchmarks.figures import histogram, microseconds
-from benchmarks.harness import Arm, Comparison, Kind, Sample, Scenario, Tier
+from benchmarks.harness import Comparison, Sample, Scenario
 from benchmarks.scenarios._agents import (
     PARTS,
     THREADS,
@@ -43,7 +43,7 @@ from benchmarks.scenarios._agents import (
     account,
 )
 from benchmarks.scenarios._agents_redis import PublishedAgents, RightAgents
-from benchmarks.scenarios._base import NOTE, Bench, Entry
+from benchmarks.scenarios._base import NOTE, Bench, Entry, Side
 from pgmem import Memory
 
 AGENTS: tuple[tuple[Role, int], ...] = (
@@ -63,15 +63,6 @@ PATIENCE = 5.0
 """Seconds without a notified payment after which the rest is lost."""
 DRAIN = 0.1
 """Seconds for what should not come any more: second effects of what was sent twice."""
-
-
-class Side(NamedTuple):
-    """How an arm is listed."""
-
-    name: str
-    kind: Kind
-    tier: Tier
-    note: str
 
 
 _PGMEM = "idempotency keys; mark, balances and event in one transaction; durable subscriptions"
@@ -289,17 +280,7 @@ def pipeline(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 f"payments through gateway, validator, {PARTS} processors and notifier, "
                 f"{WINDOW} under way ({count} a round, {TWICE:.0%} sent twice)",
                 "payments/s",
-                [
-                    Arm(
-                        side.name,
-                        functools.partial(measure, side),
-                        side.note,
-                        side.kind,
-                        side.tier,
-                        None if side.kind == "pgmem" else bench.redis(side.tier).prepare,
-                    )
-                    for side in SIDES
-                ],
+                [side.arm(functools.partial(measure, side), bench.store(side)) for side in SIDES],
                 [
                     Comparison("pgmem", "redis always", at_least=1.2),
                     Comparison("pgmem", "redis always", figure="p50"),
@@ -333,8 +314,7 @@ class Measure:
         opening = {account(run, number): OPENING for number in range(ACCOUNTS)}
         memory.open(run, opening)
         self._over.clear()
-        store = self._bench.postgres if side.kind == "pgmem" else self._bench.redis(side.tier)
-        with meter.costs(store) as spent:
+        with meter.costs(self._bench.store(side)) as spent:
             report = self._agents.run(f"{side.name}/{run}", self._count)[0]
         found = memory.found(run, opening)
         faults = audit(sendings(run, self._count), opening, found)

@@ -15,11 +15,11 @@ from typing import Any
 
 import orjson
 
-from benchmarks.arms import right
+from benchmarks.arms import records, right
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.audit import NO_FAULTS, Faults, compare
-from benchmarks.harness import Arm, Comparison, Sample, Scenario
+from benchmarks.harness import Comparison, Sample, Scenario
 from benchmarks.meter import Store
 from benchmarks.scenarios._base import (
     AGENT,
@@ -28,6 +28,7 @@ from benchmarks.scenarios._base import (
     Bare,
     Bench,
     Entry,
+    Side,
     bare,
     calling,
     payload,
@@ -94,7 +95,9 @@ def by_redis(client: Any, prefix: str) -> Read:
     memory = Right(client, prefix=prefix)
     ids = [b"0"]
     for start in range(0, EVENTS, FILL):
-        batch = [right.Event(TYPE, payload(number), AGENT) for number in range(start, start + FILL)]
+        batch = [
+            records.Event(TYPE, payload(number), AGENT) for number in range(start, start + FILL)
+        ]
         ids += memory.append(batch)
 
     def read(behind: int, count: int) -> list[int]:
@@ -133,62 +136,20 @@ def reading(store: Store, read: Read, calls: int, count: int) -> Sample:
 @contextlib.contextmanager
 def read(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """The same 10,000 events of 200 B in each store."""
-    redis = bench.redis("relaxed")
-    with (
-        bench.postgres.database() as url,
-        Memory(url) as memory,
-        bare(url) as connection,
-        contextlib.closing(right.connect(redis.url)) as client,
-    ):
-        pgmem = by_pgmem(memory)
-        connection.execute("VACUUM ANALYZE pgmem.events")
-        psycopg = by_psycopg(connection)
-        published = by_published(client, redis.key("read:published:"))
-        exclusive = by_redis(client, redis.key("read:right:"))
-
-        def arms(calls: int, count: int) -> list[Arm]:
-            def run(store: Store, way: Read) -> Callable[[], Sample]:
-                return functools.partial(reading, store, way, calls, count)
-
-            return [
-                Arm(
-                    "published",
-                    run(redis, published),
-                    "XREAD COUNT, decoded by json",
-                    kind="published",
-                    tier="relaxed",
-                    prepare=redis.prepare,
-                ),
-                Arm(
-                    "redis",
-                    run(redis, exclusive),
-                    "XRANGE (id + COUNT",
-                    kind="redis",
-                    tier="relaxed",
-                    prepare=redis.prepare,
-                ),
-                Arm(
-                    "pgmem",
-                    run(bench.postgres, pgmem),
-                    "memory.events.read(stream, after=, limit=)",
-                    tier="relaxed",
-                ),
-                Arm(
-                    "psycopg",
-                    run(bench.postgres, psycopg),
-                    "the same SELECT, payload and metadata decoded",
-                    kind="floor",
-                    tier="relaxed",
-                ),
-            ]
-
+    with contextlib.ExitStack() as stack:
+        ways = list(_filled(bench, stack))
         yield [
             Scenario(
                 f"read/{count}",
                 f"read {count:,} event{'s' * (count > 1)} of 200 B in one call, 1 client"
                 f" ({calls[bench.quick]} calls a round)",
                 "µs",
-                arms(calls[bench.quick], count),
+                [
+                    side.arm(
+                        functools.partial(reading, store, way, calls[bench.quick], count), store
+                    )
+                    for side, store, way in ways
+                ],
                 [
                     Comparison("pgmem", "redis", at_most=TARGETS.get(count)),
                     Comparison("pgmem", "psycopg"),
@@ -198,6 +159,23 @@ def read(bench: Bench) -> Iterator[Sequence[Scenario]]:
             )
             for count, calls in CALLS.items()
         ]
+
+
+def _filled(bench: Bench, stack: contextlib.ExitStack) -> Iterator[tuple[Side, Store, Read]]:
+    redis, postgres = bench.redis("relaxed"), bench.postgres
+    client = stack.enter_context(contextlib.closing(right.connect(redis.url)))
+    side = Side("published", "published", "relaxed", "XREAD COUNT, decoded by json")
+    yield side, redis, by_published(client, redis.key("read:published:"))
+    side = Side("redis", "redis", "relaxed", "XRANGE (id + COUNT")
+    yield side, redis, by_redis(client, redis.key("read:right:"))
+    url = stack.enter_context(postgres.database())
+    memory = stack.enter_context(Memory(url))
+    side = Side("pgmem", "pgmem", "relaxed", "memory.events.read(stream, after=, limit=)")
+    yield side, postgres, by_pgmem(memory)
+    connection = stack.enter_context(bare(url))
+    connection.execute("VACUUM ANALYZE pgmem.events")
+    side = Side("psycopg", "floor", "relaxed", "the same SELECT, payload and metadata decoded")
+    yield side, postgres, by_psycopg(connection)
 
 
 ENTRIES = (Entry("read", "read of 1 to 10,000 events in one call", read, (45, 9)),)

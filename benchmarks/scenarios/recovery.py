@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 import psycopg
 
+from benchmarks.arms import right
 from benchmarks.audit import Faults
 from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
 from benchmarks.redis_server import Redis
@@ -36,6 +37,7 @@ BEHIND = 10_000
 PIPELINE = 2_000
 
 State = dict[str, Any]
+Way = Callable[[], State]
 
 _FILL = (
     "INSERT INTO pgmem.events (stream, type, payload, agent_id)"
@@ -77,6 +79,11 @@ def audit(state: State, *, count: int, keys: int) -> Faults:
     return Faults(lost=keys - len(state), torn=wrong)
 
 
+def state_after(count: int, keys: int) -> State:
+    """What so many events lead to."""
+    return {f"account:{n % keys}": event(n, keys) for n in range(count - keys, count)}
+
+
 @contextlib.contextmanager
 def recovery(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """Fold a million events, and fold the last 10,000 onto a snapshot."""
@@ -86,54 +93,28 @@ def recovery(bench: Bench) -> Iterator[Sequence[Scenario]]:
     with (
         bench.postgres.database() as url,
         Memory(url) as memory,
-        contextlib.closing(redis.client()) as client,
+        contextlib.closing(right.connect(redis.url)) as client,
     ):
         fill_postgres(url, count, keys)
         fill_redis(client, redis, count, keys)
-        state = {f"account:{n % keys}": event(n, keys) for n in range(count - keys, count)}
-        older = {
-            f"account:{n % keys}": event(n, keys)
-            for n in range(count - behind - keys, count - behind)
-        }
+        older = state_after(count - behind, keys)
         assert memory.snapshots.save("kept", older, position=count - behind)
         keep_in_redis(client, redis, older, behind)
-        assert audit(state, count=count, keys=keys) == Faults()
-        ways: dict[str, Callable[[], State]] = {
+        assert audit(state_after(count, keys), count=count, keys=keys) == Faults()
+        ways: dict[str, Way] = {
             "pgmem replay": functools.partial(_fold, memory, "none"),
             "pgmem snapshot": functools.partial(_fold, memory, "kept"),
             "pgmem state": lambda: {e.key: e.value for e in _entries(memory, keys)},
-            "redis replay": functools.partial(_replay, client, redis, {}, "-"),
+            "redis replay": functools.partial(_replay, client, redis),
             "redis snapshot": functools.partial(_resume, client, redis),
         }
-
-        def once(way: Callable[[], State]) -> Sample:
-            start = time.perf_counter()
-            found = way()
-            took = time.perf_counter() - start
-            return Sample(took, audit(found, count=count, keys=keys), {"seconds": took})
-
         yield [
             Scenario(
                 "recovery",
                 f"rebuild {keys:,} keys from {count:,} events; snapshots are {behind:,} events old",
                 "s",
-                [
-                    Arm(
-                        name,
-                        functools.partial(once, way),
-                        NOTES[name],
-                        kind="redis" if name.startswith("redis") else "pgmem",
-                        tier="strict",
-                        prepare=redis.prepare if name.startswith("redis") else None,
-                    )
-                    for name, way in ways.items()
-                ],
-                [
-                    Comparison("pgmem snapshot", "pgmem replay", at_most=0.1),
-                    Comparison("pgmem replay", "redis replay"),
-                    Comparison("pgmem snapshot", "redis snapshot"),
-                    Comparison("redis snapshot", "redis replay"),
-                ],
+                [_arm(name, way, redis, count, keys) for name, way in ways.items()],
+                COMPARISONS,
                 [Limit("pgmem snapshot", "seconds", 2.0, always=True)],
                 rounds=bench.counted(3, 2),
                 warmup=0 if bench.quick else 1,
@@ -141,6 +122,30 @@ def recovery(bench: Bench) -> Iterator[Sequence[Scenario]]:
         ]
 
 
+def _arm(name: str, way: Way, redis: Redis, count: int, keys: int) -> Arm:
+    def once() -> Sample:
+        start = time.perf_counter()
+        found = way()
+        took = time.perf_counter() - start
+        return Sample(took, audit(found, count=count, keys=keys), {"seconds": took})
+
+    ours = name.startswith("pgmem")
+    return Arm(
+        name,
+        once,
+        NOTES[name],
+        kind="pgmem" if ours else "redis",
+        tier="strict",
+        prepare=None if ours else redis.prepare,
+    )
+
+
+COMPARISONS = (
+    Comparison("pgmem snapshot", "pgmem replay", at_most=0.1),
+    Comparison("pgmem replay", "redis replay"),
+    Comparison("pgmem snapshot", "redis snapshot"),
+    Comparison("redis snapshot", "redis replay"),
+)
 NOTES = {
     "pgmem replay": "memory.snapshots.fold without a snapshot",
     "pgmem snapshot": "memory.snapshots.fold from its newest snapshot on",
@@ -199,7 +204,11 @@ def _entries(memory: Memory, keys: int) -> Iterator[Any]:
         yield from memory.state.get_many(names[start : start + 1_000]).values()
 
 
-def _replay(client: Any, redis: Redis, state: State, after: str) -> State:
+def _replay(client: Any, redis: Redis) -> State:
+    return _continue(client, redis, {}, "-")
+
+
+def _continue(client: Any, redis: Redis, state: State, after: str) -> State:
     while entries := client.xrange(redis.key("accounts"), min=after, count=PAGE):
         for _, fields in entries:
             apply(state, orjson.loads(fields[b"payload"]))
@@ -209,7 +218,7 @@ def _replay(client: Any, redis: Redis, state: State, after: str) -> State:
 
 def _resume(client: Any, redis: Redis) -> State:
     kept = orjson.loads(client.get(redis.key("snapshot")))
-    return _replay(client, redis, kept["state"], f"({kept['id']}")
+    return _continue(client, redis, kept["state"], f"({kept['id']}")
 
 
 ENTRIES = (

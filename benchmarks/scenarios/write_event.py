@@ -22,7 +22,7 @@ from benchmarks.arms import right
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.audit import Faults, compare, compare_states
-from benchmarks.harness import Arm, Comparison, Kind, Sample, Scenario, Tier
+from benchmarks.harness import Comparison, Sample, Scenario
 from benchmarks.meter import Store
 from benchmarks.redis_server import TIER_NAMES, Redis
 from benchmarks.scenarios._base import (
@@ -33,10 +33,15 @@ from benchmarks.scenarios._base import (
     Bare,
     Bench,
     Entry,
+    Side,
     bare,
     calling,
+    clients_of,
+    memories_of,
+    params,
     payload,
 )
+from benchmarks.servers import Postgres
 from pgmem import Event, Memory
 
 AGENTS = 16
@@ -196,14 +201,7 @@ class PsycopgWay:
 
     def write(self, value: Payload) -> None:
         who = agent(value)
-        values = {
-            "stream": STREAM,
-            "type": TYPE,
-            "payload": orjson.dumps(value).decode(),
-            "agent_id": who,
-            "metadata": None,
-            "key": f"{who}:{TYPE}",
-        }
+        values = {**params(value), "agent_id": who, "key": f"{who}:{TYPE}"}
         self._connection.execute(_BOTH, values).fetchone()
 
 
@@ -218,83 +216,76 @@ def writing(store: Store, way: Way, payloads: Sequence[Payload]) -> Sample:
     return calling(store, way.write, payloads, audit)
 
 
+class Listed(NamedTuple):
+    """A way, how it is listed, and the server that works for it."""
+
+    side: Side
+    way: Way
+    store: Store
+
+
 @contextlib.contextmanager
 def write_event(bench: Bench) -> Iterator[Sequence[Scenario]]:
     """All ways at all tiers, at each payload size."""
     calls = max(AGENTS, CALLS[bench.quick])
+    sizes = {QUICK_SIZE: SIZES[QUICK_SIZE]} if bench.quick else SIZES
+    if bench.quick:
+        others = ", ".join(name for name in SIZES if name not in sizes)
+        bench.leave_out(f"write_event of {others}", "not in a quick run")
+    numbers = itertools.count(1)
+
+    def run(store: Store, way: Way, size: int) -> Sample:
+        return writing(store, way, [payload(next(numbers), size) for _ in range(calls)])
+
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(bench.postgres.database())
-        strict = stack.enter_context(Memory(url))
-        relaxed = stack.enter_context(Memory(url, durability="relaxed"))
-        connection = stack.enter_context(bare(url))
-        tables = Tables(stack.enter_context(bare(url)))
-        servers: dict[Tier, tuple[Redis, Any]] = {}
-        for tier in TIER_NAMES:
-            redis = bench.redis(tier)
-            client = stack.enter_context(contextlib.closing(right.connect(redis.url)))
-            servers[tier] = redis, client
-        numbers = itertools.count(1)
-
-        def run(store: Store, way: Way, size: int) -> Sample:
-            return writing(store, way, [payload(next(numbers), size) for _ in range(calls)])
-
-        def arms(size: int) -> Iterator[Arm]:
-            for tier, (redis, client) in servers.items():
-                name, prefix = TIER_NAMES[tier], redis.key("write:")
-                published = PublishedWay(client, f"{prefix}published:")
-                multi = RightWay(client, f"{prefix}right:")
-                ways: list[tuple[Kind, Way, str]] = [
-                    ("published", published, "XADD MAXLEN ~ 10,000, then HSET"),
-                    ("redis", multi, "MULTI, XADD, HSET, EXEC"),
-                ]
-                for kind, way, note in ways:
-                    yield Arm(
-                        f"{kind} {name}",
-                        functools.partial(run, redis, way, size),
-                        note,
-                        kind=kind,
-                        tier=tier,
-                        prepare=redis.prepare,
-                    )
-            for name, memory in (("pgmem relaxed", relaxed), ("pgmem strict", strict)):
-                yield Arm(
-                    name,
-                    functools.partial(run, bench.postgres, PgmemWay(memory, tables), size),
-                    "memory.state.put(key, value, event=, stream=)",
-                    tier="relaxed" if memory is relaxed else "strict",
-                )
-            yield Arm(
-                "psycopg strict",
-                functools.partial(run, bench.postgres, PsycopgWay(connection, tables), size),
-                "WITH … INSERT … ON CONFLICT DO UPDATE, INSERT in one statement",
-                kind="floor",
-                tier="strict",
-            )
-            redis, client = servers["strict"]
-            yield Arm(
-                "XADD always",
-                functools.partial(run, redis, XaddWay(client, redis.key("write:xadd:")), size),
-                "the event alone, without its state",
-                kind="floor",
-                tier="strict",
-                prepare=redis.prepare,
-            )
-
-        sizes = {QUICK_SIZE: SIZES[QUICK_SIZE]} if bench.quick else SIZES
-        if bench.quick:
-            others = ", ".join(name for name in SIZES if name not in sizes)
-            bench.leave_out(f"write_event of {others}", "not in a quick run")
+        listed = list(_all(bench, stack))
         yield [
             Scenario(
                 f"write_event/{name.replace(' ', '')}",
                 f"an event of {name} and the latest state, 1 client ({calls} calls a round)",
                 "µs",
-                list(arms(size)),
+                [
+                    side.arm(functools.partial(run, store, way, size), store)
+                    for side, way, store in listed
+                ],
                 COMPARISONS,
                 rounds=bench.counted(15, 3),
             )
             for name, size in sizes.items()
         ]
+
+
+def _all(bench: Bench, stack: contextlib.ExitStack) -> Iterator[Listed]:
+    clients = clients_of(bench, stack)
+    for tier, client in clients.items():
+        yield from _of_redis(bench.redis(tier), client)
+    yield from _of_postgres(bench.postgres, stack)
+    redis = bench.redis("strict")
+    half = XaddWay(clients["strict"], redis.key("write:xadd:"))
+    note = "the event alone, without its state"
+    yield Listed(Side("XADD always", "floor", "strict", note), half, redis)
+
+
+def _of_redis(redis: Redis, client: Any) -> Iterator[Listed]:
+    name, prefix = TIER_NAMES[redis.tier], redis.key("write:")
+    published = PublishedWay(client, f"{prefix}published:")
+    note = "XADD MAXLEN ~ 10,000, then HSET"
+    yield Listed(Side(f"published {name}", "published", redis.tier, note), published, redis)
+    multi = RightWay(client, f"{prefix}right:")
+    note = "MULTI, XADD, HSET, EXEC"
+    yield Listed(Side(f"redis {name}", "redis", redis.tier, note), multi, redis)
+
+
+def _of_postgres(postgres: Postgres, stack: contextlib.ExitStack) -> Iterator[Listed]:
+    url = stack.enter_context(postgres.database())
+    tables = Tables(stack.enter_context(bare(url)))
+    note = "memory.state.put(key, value, event=, stream=)"
+    for tier, memory in memories_of(url, stack).items():
+        side = Side(f"pgmem {tier}", "pgmem", tier, note)
+        yield Listed(side, PgmemWay(memory, tables), postgres)
+    least = PsycopgWay(stack.enter_context(bare(url)), tables)
+    note = "WITH … INSERT … ON CONFLICT DO UPDATE, INSERT in one statement"
+    yield Listed(Side("psycopg strict", "floor", "strict", note), least, postgres)
 
 
 ENTRIES = (

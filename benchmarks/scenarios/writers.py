@@ -60,11 +60,11 @@ class Writer:
 
     def plain(self, number: int) -> None:
         """Append without the bell."""
-        self._bare.execute(PLAIN_INSERT, params(number)).fetchone()
+        self._bare.execute(PLAIN_INSERT, params(payload(number))).fetchone()
 
     def ringing(self, number: int) -> None:
         """Append with pgmem's own statement, without pgmem."""
-        self._bare.execute(self._ringing, params(number)).fetchone()
+        self._bare.execute(self._ringing, params(payload(number))).fetchone()
 
     def close(self) -> None:
         """Close both connections."""

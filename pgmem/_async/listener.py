@@ -6,6 +6,7 @@ reconnects by nobody's will but the tailer's, and knows nothing of events.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from datetime import tzinfo
 from typing import TypeVar
@@ -15,6 +16,7 @@ import psycopg
 from pgmem import sql
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.links import AsyncLink
+from pgmem._async.signals import MARK, AsyncSignals
 from pgmem._compat import AReadable
 from pgmem.models import History
 from pgmem.ops import Op
@@ -38,15 +40,16 @@ _KEEPALIVE = {
 
 
 class AsyncListener:
-    """Listens, waits, and runs statements; one session after the other.
+    """Listens, waits, and runs statements; one session after the other. Hands on signals.
 
     Attributes:
         heard: whether the bell rang since it was last set to False.
         letters: what came with it.
     """
 
-    def __init__(self, database: AsyncDatabase) -> None:
+    def __init__(self, database: AsyncDatabase, signals: AsyncSignals) -> None:
         self._database = database
+        self._signals = signals
         self._readable = AReadable()
         self._link: AsyncLink | None = None
         self.heard = False
@@ -85,9 +88,15 @@ class AsyncListener:
         return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
+        self._take_in(notify.payload)
+
+    def _take_in(self, payload: str) -> None:
+        if payload.startswith(MARK):
+            self._signals.tell(payload)
+            return
         self.heard = True
-        if notify.payload:
-            self.letters.append(notify.payload)
+        if payload:
+            self.letters.append(payload)
 
     async def run(self, op: Op[T]) -> T:
         """Run a statement.
@@ -99,24 +108,27 @@ class AsyncListener:
         return op.parse(await self._session().run(query, op.params))
 
     async def wait(self, timeout: float) -> None:
-        """Wait for the bell, at most `timeout` seconds; `wake` ends it early.
+        """Wait for the bell, at most `timeout` seconds; `wake` ends it early, a signal does not.
 
         Raises:
             psycopg.Error: the connection is lost.
         """
+        deadline = time.monotonic() + timeout
         self._collect()
-        if not self.heard:
-            await self._readable.wait(self._session().pgconn.socket, timeout)
-            self._collect()
+        while not self.heard:
+            await self._readable.wait(self._session().pgconn.socket, deadline - time.monotonic())
+            if not self._collect() or time.monotonic() >= deadline:
+                return
 
-    def _collect(self) -> None:
-        """Take in what has arrived."""
+    def _collect(self) -> int:
+        """Take in what has arrived; tells how much it was."""
         pgconn = self._session().pgconn
         pgconn.consume_input()
+        count = 0
         while notify := pgconn.notifies():
-            self.heard = True
-            if notify.extra:
-                self.letters.append(notify.extra.decode())
+            count += 1
+            self._take_in(notify.extra.decode())
+        return count
 
     def wake(self) -> None:
         """End a wait, from any thread."""

@@ -18,9 +18,12 @@ from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
+from pgmem._async.group import AsyncSharing
+from pgmem._async.groups import AsyncGroups
 from pgmem._async.imports import AsyncImports
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
+from pgmem._async.signals import AsyncSignals
 from pgmem._async.snapshots import AsyncSnapshots
 from pgmem._async.state import AsyncState
 from pgmem._async.tailer import AsyncTailer
@@ -128,13 +131,15 @@ class AsyncMemory:
         self._runner = AsyncPoolRunner(self._database)
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        feed, frontier = AsyncFeed(), Frontier()
+        feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
+        poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = AsyncTailer(
             self._database,
             feed,
             frontier,
             self._cache,
-            safety_poll=check_seconds(safety_poll, "safety_poll"),
+            signals,
+            safety_poll=poll,
         )
         reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
         self.events = AsyncEvents(self._runner, self._codec, reader)
@@ -143,6 +148,9 @@ class AsyncMemory:
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._runner)
         self.imports = AsyncImports(self._runner, self._codec, self._cache)
+        self.groups = AsyncGroups(
+            AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

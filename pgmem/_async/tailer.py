@@ -35,6 +35,7 @@ from pgmem._async.cache import StateCache
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.listener import AsyncListener
+from pgmem._async.signals import AsyncSignals
 from pgmem._compat import AWorker, Lock, asleep
 from pgmem.errors import NotOpen, PgmemError
 from pgmem.ops.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
@@ -98,6 +99,7 @@ class AsyncTailer:
         feed: gets the final events.
         frontier: is told how far the log is final.
         cache: is told which entries have changed.
+        signals: are told what arrives for those who wait for something else than events.
         safety_poll: seconds after which it looks without having heard a bell.
     """
 
@@ -107,6 +109,7 @@ class AsyncTailer:
         feed: AsyncFeed,
         frontier: Frontier,
         cache: StateCache | None,
+        signals: AsyncSignals,
         *,
         safety_poll: float,
     ) -> None:
@@ -115,7 +118,8 @@ class AsyncTailer:
         self._frontier = frontier
         self._cache = cache
         self._safety_poll = safety_poll
-        self._listener = AsyncListener(database)
+        self._signals = signals
+        self._listener = AsyncListener(database, signals)
         self._lock = Lock()
         self._worker: AWorker | None = None
         self._closing = False
@@ -213,6 +217,7 @@ class AsyncTailer:
     async def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
         history = await self._listener.connect()
+        self._signals.wake_all()
         if self._cache is not None:
             self._cache.flush()
         self._database.meet(history)

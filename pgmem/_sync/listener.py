@@ -7,6 +7,7 @@ reconnects by nobody's will but the tailer's, and knows nothing of events.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from datetime import tzinfo
 from typing import TypeVar
@@ -17,6 +18,7 @@ from pgmem import sql
 from pgmem._compat import Readable
 from pgmem._sync.database import Database
 from pgmem._sync.links import Link
+from pgmem._sync.signals import MARK, Signals
 from pgmem.models import History
 from pgmem.ops import Op
 from pgmem.ops.page import read_history
@@ -39,15 +41,16 @@ _KEEPALIVE = {
 
 
 class Listener:
-    """Listens, waits, and runs statements; one session after the other.
+    """Listens, waits, and runs statements; one session after the other. Hands on signals.
 
     Attributes:
         heard: whether the bell rang since it was last set to False.
         letters: what came with it.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, signals: Signals) -> None:
         self._database = database
+        self._signals = signals
         self._readable = Readable()
         self._link: Link | None = None
         self.heard = False
@@ -86,9 +89,15 @@ class Listener:
         return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
+        self._take_in(notify.payload)
+
+    def _take_in(self, payload: str) -> None:
+        if payload.startswith(MARK):
+            self._signals.tell(payload)
+            return
         self.heard = True
-        if notify.payload:
-            self.letters.append(notify.payload)
+        if payload:
+            self.letters.append(payload)
 
     def run(self, op: Op[T]) -> T:
         """Run a statement.
@@ -100,24 +109,27 @@ class Listener:
         return op.parse(self._session().run(query, op.params))
 
     def wait(self, timeout: float) -> None:
-        """Wait for the bell, at most `timeout` seconds; `wake` ends it early.
+        """Wait for the bell, at most `timeout` seconds; `wake` ends it early, a signal does not.
 
         Raises:
             psycopg.Error: the connection is lost.
         """
+        deadline = time.monotonic() + timeout
         self._collect()
-        if not self.heard:
-            self._readable.wait(self._session().pgconn.socket, timeout)
-            self._collect()
+        while not self.heard:
+            self._readable.wait(self._session().pgconn.socket, deadline - time.monotonic())
+            if not self._collect() or time.monotonic() >= deadline:
+                return
 
-    def _collect(self) -> None:
-        """Take in what has arrived."""
+    def _collect(self) -> int:
+        """Take in what has arrived; tells how much it was."""
         pgconn = self._session().pgconn
         pgconn.consume_input()
+        count = 0
         while notify := pgconn.notifies():
-            self.heard = True
-            if notify.extra:
-                self.letters.append(notify.extra.decode())
+            count += 1
+            self._take_in(notify.extra.decode())
+        return count
 
     def wake(self) -> None:
         """End a wait, from any thread."""

@@ -19,9 +19,12 @@ from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
+from pgmem._sync.group import Sharing
+from pgmem._sync.groups import Groups
 from pgmem._sync.imports import Imports
 from pgmem._sync.reader import FinalReader
 from pgmem._sync.runners import BoundRunner, PoolRunner
+from pgmem._sync.signals import Signals
 from pgmem._sync.snapshots import Snapshots
 from pgmem._sync.state import State
 from pgmem._sync.tailer import Tailer
@@ -129,13 +132,15 @@ class Memory:
         self._runner = PoolRunner(self._database)
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        feed, frontier = Feed(), Frontier()
+        feed, frontier, signals = Feed(), Frontier(), Signals()
+        poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = Tailer(
             self._database,
             feed,
             frontier,
             self._cache,
-            safety_poll=check_seconds(safety_poll, "safety_poll"),
+            signals,
+            safety_poll=poll,
         )
         reader = FinalReader(self._runner, frontier, feed, self._tailer)
         self.events = Events(self._runner, self._codec, reader)
@@ -144,6 +149,9 @@ class Memory:
         self.snapshots = Snapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = Consumers(self._runner)
         self.imports = Imports(self._runner, self._codec, self._cache)
+        self.groups = Groups(
+            Sharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"

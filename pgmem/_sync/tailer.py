@@ -37,6 +37,7 @@ from pgmem._sync.cache import StateCache
 from pgmem._sync.database import Database
 from pgmem._sync.feed import Feed
 from pgmem._sync.listener import Listener
+from pgmem._sync.signals import Signals
 from pgmem.errors import NotOpen, PgmemError
 from pgmem.ops.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
 from pgmem.ops.faults import translate
@@ -99,6 +100,7 @@ class Tailer:
         feed: gets the final events.
         frontier: is told how far the log is final.
         cache: is told which entries have changed.
+        signals: are told what arrives for those who wait for something else than events.
         safety_poll: seconds after which it looks without having heard a bell.
     """
 
@@ -108,6 +110,7 @@ class Tailer:
         feed: Feed,
         frontier: Frontier,
         cache: StateCache | None,
+        signals: Signals,
         *,
         safety_poll: float,
     ) -> None:
@@ -116,7 +119,8 @@ class Tailer:
         self._frontier = frontier
         self._cache = cache
         self._safety_poll = safety_poll
-        self._listener = Listener(database)
+        self._signals = signals
+        self._listener = Listener(database, signals)
         self._lock = Lock()
         self._worker: Worker | None = None
         self._closing = False
@@ -214,6 +218,7 @@ class Tailer:
     def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
         history = self._listener.connect()
+        self._signals.wake_all()
         if self._cache is not None:
             self._cache.flush()
         self._database.meet(history)

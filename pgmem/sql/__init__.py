@@ -7,7 +7,9 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {sequence} the sequence that positions come from, likewise
     {tokens}   the sequence that fencing tokens of claims come from, likewise
     {consumer_tokens}  the sequence that those of consumers come from, likewise
+    {delivery_tokens}, {lease_tokens}  those of deliveries and of leases, likewise
     {bell}     rings the doorbell; see `BELLS`
+    {signal}   wakes the one that `signal.payload` names, if it names one; see `SIGNAL`
     {letter}   what rides on it: nothing, or (the mark `INLINE`) the row `event` as text
     {with_letter}  joins the one event of the CTE `event`, if it rides on the bell
     {commit}   sets synchronous_commit for this transaction where durability is relaxed
@@ -49,6 +51,14 @@ BELLS: dict[Bell, str] = {
         ELSE 'rung' END""",
     "silent": "'silent'::text",
 }
+
+SIGNAL = """CASE
+        WHEN signal.payload IS NULL THEN NULL
+        WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
+        WHEN pg_catalog.pg_notify(%(channel)s, signal.payload) IS NULL THEN NULL
+        ELSE 'rung' END"""
+"""Sent whoever has the bell: nobody else's ring stands for it. The payload is `["!", name, detail]`
+as JSON text; see `pgmem._async.signals`."""
 
 INLINE = ("letter", "inline")
 """The mark for sending the event itself with the bell."""
@@ -122,6 +132,7 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
     inline = INLINE in marks
     pieces = {
         "bell": BELLS[dialect.bell],
+        "signal": BELLS["silent"] if dialect.bell == "silent" else SIGNAL,
         "commit": _COMMITS[dialect.relaxed],
         **dict(marks),
         "letter": _uncommented("event_letter") if inline else "''",
@@ -139,6 +150,8 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
             sequence=sql.Literal(f"{quoted}.events_position_seq"),
             tokens=sql.Literal(f"{quoted}.dedupe_token_seq"),
             consumer_tokens=sql.Literal(f"{quoted}.consumers_token_seq"),
+            delivery_tokens=sql.Literal(f"{quoted}.deliveries_token_seq"),
+            lease_tokens=sql.Literal(f"{quoted}.leases_token_seq"),
             bell_lock=sql.Literal(bell_lock(dialect.channel)),
         )
         .as_bytes(None)

@@ -39,6 +39,16 @@ def test_a_state_that_is_old_or_lacks_a_key_is_not_right():
     assert recovery.audit(old, count=100, keys=10) == Faults(lost=1, torn=1)
 
 
+def test_each_replay_begins_with_nothing(bench, monkeypatch):
+    monkeypatch.setattr(recovery, "QUICK", (200, 10))
+    (entry,) = recovery.ENTRIES
+    with entry.setup(bench) as (scenario,):
+        (replay,) = (arm for arm in scenario.arms if arm.name == "redis replay")
+        assert replay.run().faults == Faults()
+        bench.redis("strict").clear()
+        assert replay.run().faults == Faults(lost=10)
+
+
 def test_calls_on_logs_of_different_sizes_are_right_and_what_was_left_out_is_said(
     bench, monkeypatch
 ):

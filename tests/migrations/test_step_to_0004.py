@@ -1,4 +1,4 @@
-"""The step from 0002 to 0003, and back: the table of imports."""
+"""The step from 0003 to 0004, and back: the table of imports."""
 
 import psycopg
 import pytest
@@ -13,9 +13,9 @@ PART = (
 
 @pytest.fixture
 def url(make_database):
-    """A database at 0002 with an event in it."""
+    """A database at 0003 with an event in it."""
     url = make_database()
-    migrate.upgrade(url, revision="0002")
+    migrate.upgrade(url, revision="0003")
     run(url, "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '1')")
     return url
 
@@ -28,14 +28,14 @@ def run(url, query):
 
 def test_up_adds_the_table_and_down_takes_it_away(url):
     before = run(url, "SELECT * FROM pgmem.events")
-    migrate.upgrade(url, revision="0003")
+    migrate.upgrade(url, revision="0004")
     run(url, PART)
     assert run(url, "SELECT step, done, refused, detail::text FROM pgmem.imports") == [
         (0, 0, 0, "{}")
     ]
     with migrate.engine(url).connect() as connection:
         up = migrate.describe(connection, "pgmem")
-    migrate.downgrade(url, revision="0002")
+    migrate.downgrade(url, revision="0003")
     with migrate.engine(url).connect() as connection:
         down = migrate.describe(connection, "pgmem")
     assert set(up["table"]) - set(down["table"]) == {"imports"}

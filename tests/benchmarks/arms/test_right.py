@@ -1,4 +1,4 @@
-"""The arms on Redis: what the right one promises, and what is wrong with the published one.
+"""Redis done right keeps its promises, beside rivals and after a crash.
 
 No race here is left to luck: whoever must be first is held until the others are where they must be.
 """
@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-import psycopg
 import pytest
 import redis
 
-from benchmarks import redis_server
-from benchmarks.arms import published, right
-from benchmarks.arms.published import ConcurrentModificationError, Published
-from benchmarks.arms.right import (
+from benchmarks.arms import right
+from benchmarks.arms.published import Published
+from benchmarks.arms.records import (
     ClaimHeld,
     Conflict,
     Entry,
@@ -26,26 +23,11 @@ from benchmarks.arms.right import (
     LeaseLost,
     Outcome,
     Payment,
-    Right,
 )
+from benchmarks.arms.right import Right
 
 RACERS = 8
 WAIT = 30
-
-
-@pytest.fixture(scope="module")
-def server():
-    # Durability is no subject here, and each sync would cost the tests a while.
-    with redis_server.redis("none") as server:
-        yield server
-
-
-@pytest.fixture
-def client(server):
-    """What the tests look into the server with."""
-    with contextlib.closing(server.client()) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture
@@ -61,21 +43,6 @@ def shared(server, client):
         yield Right(connection, agent_id="tester")
 
 
-@pytest.fixture
-def make_published(server, client):
-    with contextlib.ExitStack() as stack:
-
-        def make(*args, kind=None, **kwargs):
-            connection = (
-                published.connect(server.url)
-                if kind is None
-                else kind.from_url(server.url, socket_timeout=None)
-            )
-            return Published(stack.enter_context(contextlib.closing(connection)), *args, **kwargs)
-
-        yield make
-
-
 def at_once(work, times=RACERS):
     """The results of `work(n)` in as many threads, begun together."""
     gate = threading.Barrier(times)
@@ -88,7 +55,7 @@ def at_once(work, times=RACERS):
         return list(pool.map(begin, range(times)))
 
 
-# Redis done right: events
+# Events
 
 
 def test_an_event_and_the_latest_state_are_written_together(memory, client):
@@ -133,15 +100,6 @@ def test_nobody_gets_between_the_events_of_a_transaction(shared):
     assert all(len(batch) == 1 for batch in batches)
 
 
-def test_a_reader_waits_for_what_comes(shared):
-    last = shared.write_event("a", "t", 1)
-    assert shared.wait(last, timeout=0.01) == []
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(shared.wait, last, timeout=WAIT)
-        shared.write_event("a", "t", 2)
-        assert [event.payload for event in waiting.result(WAIT)] == [2]
-
-
 def test_trimming_takes_what_the_caller_has_done_with_and_no_more(memory):
     ids = memory.append([Event("t", n) for n in range(250)])
     assert memory.trim(ids[150]) in range(151)  # whole nodes
@@ -152,7 +110,7 @@ def test_trimming_takes_what_the_caller_has_done_with_and_no_more(memory):
     assert len(memory.read()) < 101
 
 
-# Redis done right: state
+# State
 
 
 def test_an_entry_has_a_value_and_a_version(memory):
@@ -217,7 +175,7 @@ def test_an_update_that_loses_goes_by_what_it_lost_to(memory, client):
         memory.update("k", lambda n: memory.put("k", n + 1), max_retries=1)
 
 
-# Redis done right: once
+# Once
 
 
 def test_racers_run_once_and_all_get_the_result(shared):
@@ -270,17 +228,9 @@ def test_a_late_worker_does_not_release_or_end_anothers_claim(memory, client):
 
 def test_marks_go_by_themselves(memory, client):
     memory.run_once("k", lambda: 1, ttl=100)
-    memory.write_once("l", Event("t", 1), ttl=100)
+    memory.append_once("l", Event("t", 1), ttl=100)
     assert 0 < client.ttl("once:k") <= 100
     assert 0 < client.ttl("once:l") <= 100
-
-
-def test_a_write_with_a_key_is_done_once(shared):
-    outcomes = at_once(lambda who: shared.write_once("k", Event("t", who, "a")))
-    (event,) = shared.read()
-    assert Counter(outcome.first for outcome in outcomes) == {True: 1, False: RACERS - 1}
-    assert {outcome.result for outcome in outcomes} == {event.id}
-    assert shared.latest("a", "t") == event.payload
 
 
 def test_an_append_with_a_key_is_done_once(shared):
@@ -344,7 +294,7 @@ def test_a_payment_that_cannot_be_leaves_nothing(memory, client):
     assert sorted(client.keys()) == [b"opening", b"state"]
 
 
-# Redis done right: groups, and the client
+# Groups, and the client
 
 
 def test_each_event_goes_to_one_of_the_group(shared):
@@ -420,151 +370,3 @@ def test_a_client_that_retries_appends_twice(server, client):
         once.append(1)
         Published(connection).write_event("a", "t", 1)
     assert client.xlen("agent:events") == 2
-
-
-# The approach as published
-
-
-def test_the_published_code_does_what_its_article_shows(make_published, client):
-    arm = make_published(lambda event: {"done": event["id"]})
-    arm.write_event("a", "t", {"n": 1})
-    arm.write_event("a", "t", {"n": 2})
-    ((_, entries),) = arm.read_events()
-    assert [fields[b"payload"] for _, fields in entries] == [b'{"n": 1}', b'{"n": 2}']
-    assert set(entries[0][1]) == {b"agent_id", b"event_type", b"payload", b"timestamp"}
-    assert b"+" not in entries[0][1][b"timestamp"]
-    assert arm.get_latest_state("a", "t") == {"n": 2}
-    assert arm.get_latest_state("a", "other") == {}
-    assert arm.process_event({"id": "1"}) == {"done": "1"}
-    assert arm.process_event({"id": "1"}) == {"status": "skipped", "reason": "already_processed"}
-    assert sorted(client.keys()) == [b"agent:events", b"agent:state", b"processed:events"]
-
-
-def test_a_prefix_keeps_scenarios_apart(make_published, client):
-    arm = make_published(lambda _: 1, prefix="x:")
-    arm.write_event("a", "t", 1)
-    arm.process_event({"id": "1"})
-    arm.update_with_version("r", dict)
-    keys = client.keys()
-    assert len(keys) == 4
-    assert all(key.startswith(b"x:") for key in keys)
-
-
-def test_its_versioned_update_succeeds_once_and_never_again(make_published):
-    arm = make_published()
-    assert arm.update_with_version("r", lambda _: {"n": 1}) == {"n": 1, "version": 1}
-    seen = []
-
-    def change(current):
-        seen.append(current)
-        return {"n": 2}
-
-    start = time.monotonic()
-    with pytest.raises(ConcurrentModificationError):
-        arm.update_with_version("r", change)
-    # Nobody else was there. It slept 0.1, 0.2 and 0.4 s, the last time for nothing.
-    assert seen == [{b"n": b"1", b"version": b"1"}] * 3
-    assert time.monotonic() - start >= 0.7
-
-
-class DiesAtHset(redis.Redis):
-    def hset(self, *args, **kwargs):
-        raise KeyboardInterrupt
-
-
-def test_its_update_that_dies_halfway_bars_the_resource_and_leaves_no_data(make_published, client):
-    with pytest.raises(KeyboardInterrupt):
-        make_published(kind=DiesAtHset).update_with_version("r", lambda _: {"n": 1})
-    assert client.hgetall("resource:r") == {b"version": b"1"}
-    with pytest.raises(ConcurrentModificationError):
-        make_published().update_with_version("r", lambda _: {"n": 1}, max_retries=1)
-
-
-def test_its_racers_all_do_the_work(make_published):
-    gate = threading.Barrier(RACERS)
-
-    def work(_):
-        return gate.wait(WAIT)  # Nobody goes on before all are at work.
-
-    arm = make_published(work)
-    with ThreadPoolExecutor(RACERS) as pool:
-        results = list(pool.map(lambda _: arm.process_event({"id": "p"}), range(RACERS)))
-    assert sorted(results) == list(range(RACERS))
-
-
-def test_its_writer_that_dies_halfway_leaves_an_event_without_state(make_published, client):
-    with pytest.raises(KeyboardInterrupt):
-        make_published(kind=DiesAtHset).write_event("a", "t", {"n": 1})
-    assert client.xlen("agent:events") == 1
-    assert make_published().get_latest_state("a", "t") == {}
-
-
-def test_its_latest_state_may_be_of_an_event_that_is_not_the_latest(make_published):
-    added, written = threading.Event(), threading.Event()
-
-    class SlowToHset(redis.Redis):
-        def hset(self, *args, **kwargs):
-            added.set()
-            assert written.wait(WAIT)
-            return super().hset(*args, **kwargs)
-
-    slow, other = make_published(kind=SlowToHset), make_published()
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(slow.write_event, "a", "t", {"n": 1})
-        assert added.wait(WAIT)
-        other.write_event("a", "t", {"n": 2})
-        written.set()
-        first.result(WAIT)
-    ((_, entries),) = other.read_events()
-    assert entries[-1][1][b"payload"] == b'{"n": 2}'
-    assert other.get_latest_state("a", "t") == {"n": 1}
-
-
-def test_its_log_drops_what_nobody_has_read_without_a_word(make_published, client):
-    arm = make_published()
-    with client.pipeline(transaction=False) as pipe:
-        for _ in range(10_150):
-            pipe.xadd(arm.stream_key, {"payload": "0"})
-        first = pipe.execute()[0]
-    for number in range(100):
-        arm.write_event("a", "t", number)
-    # Approximate: whole nodes of 100 go, so a little more than 10,000 stay.
-    assert 10_000 <= client.xlen(arm.stream_key) < 10_150
-    ((_, entries),) = arm.read_events("0", count=1)
-    assert entries[0][0] != first
-
-
-def test_its_reading_times_out_with_a_client_of_today(server, client):
-    # 5 s is the default of redis-py 8; that it is, is checked without waiting for so long.
-    with contextlib.closing(server.client()) as of_today:
-        connection = of_today.connection_pool.make_connection()
-        assert redis.VERSION < (8,) or connection.socket_timeout == 5
-    hasty = redis.Redis.from_url(server.url, socket_timeout=0.05)
-    with contextlib.closing(hasty), pytest.raises(redis.TimeoutError):
-        Published(hasty).read_events("0")
-
-
-def test_its_reading_waits_with_a_client_that_may(make_published):
-    arm = make_published()
-    assert make_published(block=1).read_events() == []
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(arm.read_events)
-        arm.write_event("a", "t", 1)
-        ((_, entries),) = reading.result(WAIT)
-    assert len(entries) == 1
-
-
-def test_its_snapshots_pile_up_and_do_not_say_of_when_they_are(make_published, database_url):
-    with psycopg.connect(database_url) as database:
-        database.execute(published.SNAPSHOTS_TABLE)
-        arm = make_published(database=database)
-        arm.write_event("a", "t", {"n": 1})
-        arm.take_snapshot()
-        arm.write_event("a", "t", {"n": 2})
-        arm.take_snapshot()
-        rows = database.execute(
-            "SELECT key, value FROM agent_snapshots ORDER BY created_at"
-        ).fetchall()
-        database.execute("DROP TABLE agent_snapshots")
-    # The whole state again each time, and no id of an event to go on from.
-    assert rows == [("a:t", '{"n": 1}'), ("a:t", '{"n": 2}')]

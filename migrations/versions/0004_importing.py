@@ -3,8 +3,8 @@
 Frozen: it imports nothing of pgmem, so that it makes the same schema for ever. Every name is
 qualified with the schema that `env.py` hands over.
 
-Revision ID: 0003
-Revises: 0002
+Revision ID: 0004
+Revises: 0003
 Create Date: 2026-11-22
 """
 
@@ -13,8 +13,8 @@ from __future__ import annotations
 from alembic import context, op
 from sqlalchemy import text
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -46,7 +46,7 @@ DOWNGRADE = ("DROP TABLE {schema}.imports",)
 
 
 def upgrade() -> None:
-    """Adds to the tables of 0002."""
+    """Adds to the tables of 0003."""
     _run(UPGRADE)
 
 

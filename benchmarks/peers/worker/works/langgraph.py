@@ -1,0 +1,54 @@
+"""LangGraph: its store in PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from .base import Answer, Numbers, Payload, UnknownOrder, acknowledged, timed
+
+
+class Langgraph:
+    """`PostgresStore` on one connection: no slower here than its pool or its pipeline.
+
+    Orders: "fill", "put" and "get".
+    """
+
+    def __init__(self, url: str, payload: Payload) -> None:
+        from langgraph.store.postgres import PostgresStore  # noqa: PLC0415
+
+        self._stack = contextlib.ExitStack()
+        self._store: Any = self._stack.enter_context(PostgresStore.from_conn_string(url))
+        self._store.setup()
+        self._payload = payload
+        self._numbers = Numbers()
+        self._filled = 0
+
+    def go(self, order: str, count: int, start: float, argument: float) -> Answer:
+        """Put or get."""
+        if order == "fill":
+            for number in range(count):
+                self._put("filled", number, number)
+            self._filled = count
+            return {}
+        if order == "put":
+            numbers = self._numbers.take(count)
+            times = timed(lambda n: self._put("put", n % self._filled, n), numbers, start)
+            return acknowledged(numbers, times)
+        if order == "get":
+            found: list[int] = []
+            keys = self._filled
+            times = timed(lambda n: found.append(self._get(n * 7 % keys)), range(count), start)
+            return {"found": found, "times": times}
+        raise UnknownOrder(order)
+
+    def _put(self, kind: str, key: int, number: int) -> None:
+        self._store.put((kind,), f"account:{key}", {**self._payload, "n": number})
+
+    def _get(self, key: int) -> int:
+        item = self._store.get(("filled",), f"account:{key}")
+        return int(item.value["n"]) if item else -1
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stack.close()

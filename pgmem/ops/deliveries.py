@@ -1,0 +1,364 @@
+"""Deliveries: an event handed to a member of a group, its end, its return, its burial.
+
+Says what to run for each; `pgmem._async.group` decides when.
+
+::
+
+               claim                         ack (token)
+    behind the ─────────► held by a member ──────────────► gone
+    position               │ │  ▲
+                nack(delay)│ │  │ takeover: attempts + 1, a new token
+                           │ │  └── its lease ran out ──► attempts = max_attempts: dead letter
+                           ▼ └─ nack, attempts = max_attempts; dead_letter() ──► dead letter
+                        parked ── due ──► held                                       │
+                           ▲                                                         │
+                           └───────────────────────── requeue ───────────────────────┘
+
+The token decides, not the clock: a lease that ran out is still ours until somebody takes over.
+Events that were handed out together share a row, a token and a lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from pgmem.errors import HistoryRewritten, InvalidOption, LeaseLost
+from pgmem.models import History, RecordedEvent
+from pgmem.ops import Again, Op, Row
+from pgmem.ops.consumers import check_lease
+from pgmem.ops.events import LostRace
+from pgmem.ops.groups import Group, check_trimmed, not_found
+from pgmem.ops.values import Seconds, check_count, check_name
+
+MAX_COUNT = 1_000
+SKIP = 1_000
+"""So many positions without an event for it may lie behind a group before it is moved over them."""
+PARKED_MOST, PARKED_MOST_ORDERED = 10_000, 1_000
+"""With more events parked, nothing new is handed out: retries must not run ahead of the work."""
+WINDOW = 10
+"""Where keys are busy, so many times more events are looked at than were asked for."""
+ERROR_CHARACTERS = 2_000
+
+
+class Held(NamedTuple):
+    """What a statement finds an event by, if it is still ours."""
+
+    position: int
+    slot: int
+    token: int
+
+
+class Handed(NamedTuple):
+    """What a claim gave.
+
+    Attributes:
+        events: with the attempts of each.
+        slot, token, lease_until: of all of them.
+        position: how far the group has come; nothing of the selection up to it is left to claim.
+        expired: a lease has run out: take that over first.
+        due: something parked is due: take that first.
+        wait: seconds until the next lease ends, or the next parked event is due; None if none.
+    """
+
+    events: list[tuple[RecordedEvent, int]]
+    slot: int
+    token: int
+    lease_until: datetime | None
+    position: int
+    expired: bool
+    due: bool
+    wait: float | None
+
+
+_DUE = """EXISTS (
+               SELECT FROM {schema}.parked
+               WHERE group_name = %(group)s AND available_at <= clock_timestamp())"""
+_DUE_ORDERED = """EXISTS (
+               SELECT FROM (
+                   SELECT DISTINCT ON (key) key, available_at FROM {schema}.parked
+                   WHERE group_name = %(group)s AND key IS NOT NULL ORDER BY key, position
+               ) AS first
+               WHERE available_at <= clock_timestamp() AND NOT EXISTS (
+                   SELECT FROM {schema}.deliveries
+                   WHERE group_name = %(group)s AND first.key = ANY (keys))
+           ) OR EXISTS (
+               SELECT FROM {schema}.parked
+               WHERE group_name = %(group)s AND key IS NULL
+                 AND available_at <= clock_timestamp())"""
+_STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
+_READY = "before.same_history AND before.trimmed IS NULL AND NOT before.expired"
+_READY_FRESH = f"""{_READY} AND NOT before.due AND NOT before.full
+          AND before.position < %(until)s"""
+
+
+def check_read(consumer: str, count: int, lease: Seconds) -> tuple[str, int, float]:
+    """Check what a member asks for.
+
+    Raises:
+        InvalidName, InvalidOption: what is wrong with it.
+    """
+    return (
+        check_name(consumer, "consumer"),
+        check_count(count, "count", minimum=1, maximum=MAX_COUNT),
+        check_lease(lease),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Who asks a group for events, and how they are made."""
+
+    group: Group
+    consumer: str
+    count: int
+    lease: float
+    event_of: Callable[[Row], RecordedEvent]
+
+    def _params(self) -> dict[str, Any]:
+        ordered = self.group.ordered_by is not None
+        return {
+            **self.group.params(),
+            "consumer": self.consumer,
+            "count": self.count,
+            "lease": self.lease,
+            "skip": SKIP,
+            "parked_most": PARKED_MOST_ORDERED if ordered else PARKED_MOST,
+        }
+
+    def _op(
+        self,
+        statement: str,
+        params: dict[str, Any],
+        # After a lost answer the events are held by nobody until the lease runs out.
+        again: Again = Again.HARMLESS,
+        **marks: str,
+    ) -> Op[Handed]:
+        ordered = self.group.ordered_by is not None
+        texts = {
+            **dict(self.group.selection.marks()),
+            "due": _DUE_ORDERED if ordered else _DUE,
+            "acked": "true",
+            "stale": "false",
+            **marks,
+        }
+        return Op(
+            statement,
+            params,
+            self._parse,
+            f"read from the group {self.group.name!r}",
+            again,
+            tuple(texts.items()),
+        )
+
+    def claim(self, until: int, acknowledged: Sequence[Held] = ()) -> Op[Handed]:
+        """Take the next events up to `until`, which must be final.
+
+        Args:
+            until: everything up to it is final.
+            acknowledged: is acknowledged in the same commit; not in a group that orders.
+
+        Raises (from `parse`):
+            GroupNotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
+            LeaseLost: one of `acknowledged` is not ours any more; nothing was done.
+            LostRace: run it again.
+        """
+        params = {**self._params(), "until": until}
+        if self.group.ordered_by is None:
+            if not acknowledged:
+                return self._op("group_claim", params)
+            params |= _held_params(acknowledged)
+            acked = "(SELECT ok FROM judged)"
+            return self._op("group_ack_claim", params, Again.GUARDED, acked=acked)
+        params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
+        by_stream = self.group.ordered_by == "stream"
+        return self._op(
+            "group_claim_ordered",
+            params,
+            key="found.stream" if by_stream else "found.payload ->> %(ordered_by)s",
+            ready=_READY_FRESH,
+            stale=_STALE,
+        )
+
+    def take_over(self) -> Op[Handed]:
+        """Take a batch whose lease ran out. Raises as `claim`."""
+        return self._op("group_takeover", self._params())
+
+    def unpark(self) -> Op[Handed]:
+        """Take parked events that are due. Raises as `claim`."""
+        if self.group.ordered_by is None:
+            return self._op("group_unpark", self._params())
+        return self._op(
+            "group_unpark_ordered",
+            self._params(),
+            ready=_READY,
+            stale=_STALE,
+        )
+
+    def _parse(self, rows: Sequence[Row]) -> Handed:
+        front = next(row for row in rows if row[0] == 0)
+        told = orjson.loads(front[4])
+        self._check(told)
+        attempts = dict(zip(told["positions"] or (), told["attempts"] or (), strict=False))
+        events = [(self.event_of(row), attempts.get(row[0], 1)) for row in rows if row[0]]
+        return Handed(
+            events,
+            told["slot"] or 0,
+            front[2] or 0,
+            front[7],
+            told["position"],
+            told["expired"],
+            told["due"],
+            told["wait"],
+        )
+
+    def _check(self, told: dict[str, Any]) -> None:
+        if not told["found"]:
+            raise not_found(self.group.name)
+        if told["stored"] != told["present"]:
+            raise self._rewritten(told)
+        if told["trimmed"] is not None:
+            raise check_trimmed(self.group, told["begun"], told["trimmed"])
+        if told["acked"] is False:
+            raise _lost("acknowledgement", self.group, ())
+        if told["stale"]:
+            raise LostRace
+
+    def _rewritten(self, told: dict[str, Any]) -> HistoryRewritten:
+        was, now = History._make(told["stored"]), History._make(told["present"])
+        return HistoryRewritten(
+            f"read from the group {self.group.name!r} refused: its position {told['begun']} was "
+            f"made on the timeline {was.timeline} of the cluster {was.system_identifier}, and the "
+            f"server is on the timeline {now.timeline} of the cluster {now.system_identifier} "
+            f"(after a failover or a restore): events up to it may be gone, and their positions "
+            f"used again for others. Check what you have done since, then accept the present "
+            f"history with group.reset(position)",
+            position=told["begun"],
+            expected=was,
+            found=now,
+        )
+
+
+def _held_params(held: Sequence[Held]) -> dict[str, Any]:
+    return {
+        "slots": [one.slot for one in held],
+        "tokens": [one.token for one in held],
+        "positions": [one.position for one in held],
+    }
+
+
+def _lost(verb: str, group: Group, tokens: Sequence[int]) -> LeaseLost:
+    which = f" (their tokens: {', '.join(map(str, tokens[:5]))})" if tokens else ""
+    return LeaseLost(
+        f"{verb} in the group {group.name!r} refused: some of the events are not ours any more"
+        f"{which}: their lease ran out and somebody took over, they were acknowledged or given "
+        f"back before, or the group was reset. Nothing was changed. What was done for them is "
+        f"done again by whoever has them now: undo what is yours to undo, and take a lease that "
+        f"is longer than the work, or extend it"
+    )
+
+
+def _parse_held(verb: str, group: Group) -> Callable[[Sequence[Row]], None]:
+    def parse(rows: Sequence[Row]) -> None:
+        held, tokens, found = rows[0][:3]
+        if held:
+            return
+        if not found:
+            raise not_found(group.name)
+        raise _lost(verb, group, tokens)
+
+    return parse
+
+
+def ack(group: Group, held: Sequence[Held]) -> Op[None]:
+    """Acknowledge events: all or none.
+
+    Raises (from `parse`):
+        LeaseLost: one is not ours any more.
+        GroupNotFound: the group was deleted.
+    """
+    return Op(
+        "delivery_ack",
+        {"group": group.name, **_held_params(held)},
+        _parse_held("acknowledgement", group),
+        f"acknowledge {len(held)} events in the group {group.name!r}",
+        Again.GUARDED,
+    )
+
+
+def nack(
+    group: Group,
+    held: Sequence[Held],
+    *,
+    delay: float = 0.0,
+    error: str | None = None,
+    counted: bool = True,
+    bury: bool = False,
+) -> Op[None]:
+    """Give events back: all or none.
+
+    Args:
+        group: theirs.
+        held: which.
+        delay: seconds until they are due.
+        error: why.
+        counted: whether the attempt counts.
+        bury: give them up for good.
+
+    Raises (from `parse`):
+        LeaseLost: one is not ours any more.
+        GroupNotFound: the group was deleted.
+    """
+    verb = "burial" if bury else "return"
+    return Op(
+        "delivery_nack",
+        {
+            "group": group.name,
+            **_held_params(held),
+            "delay": delay,
+            "error": _shortened(error),
+            "counted": counted,
+            "bury": bury,
+            "max_attempts": group.max_attempts,
+        },
+        _parse_held(verb, group),
+        f"give back {len(held)} events in the group {group.name!r}",
+        Again.GUARDED,
+    )
+
+
+def _shortened(error: str | None) -> str | None:
+    if error is None:
+        return None
+    if not isinstance(error, str):
+        raise InvalidOption(f"error is a text, got {type(error).__name__}")
+    # What PostgreSQL cannot hold in a text is no reason to lose the rest of it.
+    text = error.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    return text[:ERROR_CHARACTERS]
+
+
+def extend(group: Group, held: Sequence[Held], *, lease: Seconds) -> Op[datetime]:
+    """Hold events, and those handed out with them, for another lease; gives its end.
+
+    Raises (from `parse`):
+        LeaseLost: one is not ours any more.
+        GroupNotFound: the group was deleted.
+    """
+    check_held = _parse_held("extension", group)
+
+    def parse(rows: Sequence[Row]) -> datetime:
+        check_held(rows)
+        until: datetime = rows[0][3]
+        return until
+
+    return Op(
+        "delivery_extend",
+        {"group": group.name, **_held_params(held), "lease": check_lease(lease)},
+        parse,
+        f"extend the lease of {len(held)} events in the group {group.name!r}",
+        Again.HARMLESS,
+    )

@@ -1,0 +1,15 @@
+-- Piece: take what was asked out of its slots; a whole batch empties its slot.
+dropped AS (
+    UPDATE {schema}.deliveries AS slots
+    SET positions = CASE WHEN held.whole THEN '{{}}' ELSE ARRAY(
+            SELECT position FROM unnest(held.positions) AS position
+            WHERE position <> ALL (held.asked)) END,
+        attempts = CASE WHEN NOT held.whole AND held.attempts IS NOT NULL THEN ARRAY(
+            SELECT one.attempts FROM unnest(held.positions, held.attempts) AS one (position, attempts)
+            WHERE one.position <> ALL (held.asked)) END,
+        keys = CASE WHEN NOT held.whole AND held.keys IS NOT NULL THEN ARRAY(
+            SELECT one.key FROM unnest(held.positions, held.keys) AS one (position, key)
+            WHERE one.position <> ALL (held.asked)) END
+    FROM held, judged
+    WHERE judged.ok AND slots.group_name = %(group)s AND slots.slot = held.slot
+)

@@ -1,0 +1,21 @@
+-- Piece: the slots of what was asked about, locked, if they are still held under the given tokens;
+-- `judged` tells whether all of them are. All or nothing: one that is lost stops the others.
+asked AS MATERIALIZED (
+    SELECT slot, token, array_agg(position ORDER BY position) AS positions
+    FROM unnest(%(slots)b::bigint[], %(tokens)b::bigint[], %(positions)b::bigint[])
+         AS given (slot, token, position)
+    GROUP BY slot, token
+),
+held AS MATERIALIZED (
+    SELECT slots.slot, slots.consumer, slots.positions, slots.attempts, slots.keys,
+           asked.positions AS asked, slots.positions = asked.positions AS whole
+    FROM asked
+    JOIN {schema}.deliveries AS slots
+      ON slots.group_name = %(group)s AND slots.slot = asked.slot AND slots.token = asked.token
+    WHERE slots.positions = asked.positions OR slots.positions @> asked.positions
+    ORDER BY slots.slot
+    FOR UPDATE OF slots
+),
+judged AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM held) = (SELECT count(*) FROM asked) AS ok
+)

@@ -1,0 +1,58 @@
+-- Give events back: parked until a moment, or buried after their last attempt (or at once: `bury`).
+-- In a group that orders, the later ones of the same key and slot go back with them, uncounted.
+WITH {include delivery_held},
+each AS MATERIALIZED (
+    SELECT held.slot, held.consumer, one.position, coalesce(one.attempts, 1) AS attempts, one.key,
+           one.position = ANY (held.asked) AS named, one.n
+    FROM held CROSS JOIN judged
+    CROSS JOIN LATERAL unnest(held.positions, held.attempts, held.keys)
+        WITH ORDINALITY AS one (position, attempts, key, n)
+    WHERE judged.ok
+),
+back AS MATERIALIZED (
+    SELECT * FROM each
+    WHERE named OR (NOT %(bury)s AND EXISTS (
+        SELECT FROM each AS earlier
+        WHERE earlier.slot = each.slot AND earlier.key = each.key AND earlier.named
+          AND earlier.position < each.position))
+),
+dropped AS (
+    UPDATE {schema}.deliveries AS slots
+    SET positions = ARRAY(SELECT position FROM each WHERE each.slot = held.slot
+                          AND position NOT IN (SELECT position FROM back) ORDER BY n),
+        attempts = CASE WHEN held.attempts IS NOT NULL THEN ARRAY(
+            SELECT attempts FROM each WHERE each.slot = held.slot
+            AND position NOT IN (SELECT position FROM back) ORDER BY n) END,
+        keys = CASE WHEN held.keys IS NOT NULL THEN ARRAY(
+            SELECT key FROM each WHERE each.slot = held.slot
+            AND position NOT IN (SELECT position FROM back) ORDER BY n) END
+    FROM held, judged
+    WHERE judged.ok AND slots.group_name = %(group)s AND slots.slot = held.slot
+),
+buried AS (
+    INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, consumer, error)
+    SELECT %(group)s, position, key, attempts, consumer, %(error)s
+    FROM back
+    WHERE named AND (%(bury)s OR (%(counted)s AND attempts >= %(max_attempts)s))
+    ON CONFLICT (group_name, position) DO UPDATE
+        SET attempts = excluded.attempts, consumer = excluded.consumer, error = excluded.error,
+            buried_at = clock_timestamp()
+    RETURNING position
+),
+parked AS (
+    INSERT INTO {schema}.parked (group_name, position, key, attempts, available_at, error)
+    SELECT %(group)s, position, key,
+           CASE WHEN named AND %(counted)s THEN attempts ELSE attempts - 1 END,
+           clock_timestamp()
+               + CASE WHEN named THEN make_interval(secs => %(delay)s) ELSE '0' END,
+           CASE WHEN named THEN %(error)s END
+    FROM back
+    WHERE NOT (named AND (%(bury)s OR (%(counted)s AND attempts >= %(max_attempts)s)))
+    RETURNING position
+),
+signal AS (
+    SELECT CASE WHEN judged.ok AND (%(delay)s <= 0 OR %(bury)s)
+           THEN {include group_signal} END AS payload
+    FROM judged
+)
+SELECT {include delivery_lost}, {commit}, {signal} FROM judged CROSS JOIN signal

@@ -1,0 +1,10 @@
+-- Acknowledge what a member has done, and hand it the next events, in one commit. If something was
+-- lost, neither happens.
+WITH {include group_before},
+{include delivery_held},
+{include delivery_drop},
+{include group_fresh},
+{include group_slot}
+({include group_front})
+UNION ALL
+(SELECT {include event_columns} FROM batch ORDER BY position)

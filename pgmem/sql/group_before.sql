@@ -1,0 +1,22 @@
+-- Piece: the group as this statement's snapshot shows it, and whether something else comes first.
+present AS MATERIALIZED (
+{include history}
+),
+before AS MATERIALIZED (
+    SELECT held.position, held.max_attempts, held.system_identifier, held.timeline,
+           held.xmin::text AS seen,
+           held.system_identifier = present.system_identifier
+               AND held.timeline = present.timeline AS same_history,
+           (SELECT max(trimmed.position) FROM {schema}.trimmed
+            WHERE trimmed.position > held.position AND trimmed_at > held.begun_at {trimmed}
+           ) AS trimmed,
+           EXISTS (SELECT FROM {schema}.deliveries
+                   WHERE group_name = %(group)s AND positions <> '{{}}'
+                     AND lease_until <= clock_timestamp()) AS expired,
+           {due} AS due,
+           (SELECT count(*) FROM (
+               SELECT FROM {schema}.parked WHERE group_name = %(group)s LIMIT %(parked_most)s
+            ) AS waiting) >= %(parked_most)s AS full
+    FROM {schema}.groups AS held CROSS JOIN present
+    WHERE held.name = %(group)s
+)

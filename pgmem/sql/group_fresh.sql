@@ -1,0 +1,41 @@
+-- Piece: the next events behind the group's position, and its move. Who waited for the group's row
+-- sees the newest position in it, and the events up to `until` were visible before this began: so
+-- the old snapshot does no harm. Where nothing is there, nothing is locked or written.
+locked AS MATERIALIZED (
+    SELECT held.position
+    FROM {schema}.groups AS held
+    WHERE held.name = %(group)s AND {acked} AND EXISTS (
+        SELECT FROM before
+        WHERE before.same_history AND before.trimmed IS NULL AND NOT before.expired
+          AND NOT before.due AND NOT before.full AND before.position < %(until)s
+          AND (before.position + %(skip)s <= %(until)s OR EXISTS (
+              SELECT FROM {schema}.events
+              WHERE position > before.position AND position <= %(until)s {filter}))
+    )
+    FOR NO KEY UPDATE
+),
+batch AS MATERIALIZED (
+    SELECT found.*
+    FROM locked CROSS JOIN LATERAL (
+        SELECT * FROM {schema}.events
+        WHERE position > locked.position AND position <= %(until)s {filter}
+        ORDER BY position LIMIT %(count)s
+    ) AS found
+),
+plan AS MATERIALIZED (
+    SELECT locked.position AS start,
+           CASE WHEN count(batch.position) = %(count)s THEN max(batch.position)
+                ELSE greatest(%(until)s, locked.position) END AS position,
+           array_agg(batch.position ORDER BY batch.position)
+               FILTER (WHERE batch.position IS NOT NULL) AS positions,
+           NULL::integer[] AS attempts, NULL::text[] AS keys
+    FROM locked LEFT JOIN batch ON true
+    GROUP BY locked.position
+),
+moved AS (
+    UPDATE {schema}.groups AS held
+    SET position = plan.position, updated_at = clock_timestamp()
+    FROM plan
+    WHERE held.name = %(group)s
+      AND (plan.positions IS NOT NULL OR plan.position >= plan.start + %(skip)s)
+)

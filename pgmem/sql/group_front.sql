@@ -1,0 +1,34 @@
+-- Piece: the row in front of the events that were handed out, in their columns; its position is 0.
+-- From the CTEs `before` (the group as it was), `mine` (the slot) and `plan` (what is in it).
+SELECT 0::bigint, NULL::text, mine.token, ''::text,
+       json_build_object(
+           'found', before.position IS NOT NULL,
+           'stale', coalesce({stale}, false),
+           'acked', {acked},
+           'slot', mine.slot,
+           'positions', CASE WHEN plan.attempts IS NOT NULL THEN plan.positions END,
+           'attempts', plan.attempts,
+           'position', coalesce(plan.position, before.position),
+           'expired', before.expired,
+           'due', before.due,
+           'wait', CASE WHEN mine.slot IS NULL THEN (
+               SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (
+                   SELECT min(lease_until) AS at FROM {schema}.deliveries
+                   WHERE group_name = %(group)s AND positions <> '{{}}'
+                   UNION ALL
+                   SELECT min(available_at) FROM {schema}.parked
+                   WHERE group_name = %(group)s AND available_at > clock_timestamp()
+               ) AS moments
+           ) END,
+           'trimmed', before.trimmed,
+           'begun', before.position,
+           'stored', json_build_array(before.system_identifier, before.timeline),
+           'present', json_build_array(present.system_identifier, present.timeline),
+           'commit', {commit}
+       )::text,
+       NULL::text, NULL::text, mine.lease_until, NULL::text, NULL::bigint, NULL::boolean,
+       NULL::text, NULL::timestamptz
+FROM present
+LEFT JOIN before ON true
+LEFT JOIN mine ON true
+LEFT JOIN plan ON true

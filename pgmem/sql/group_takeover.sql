@@ -1,0 +1,64 @@
+-- Hand a batch whose lease ran out to another member. What was handed out too often is buried, what
+-- is more than was asked for is parked, what is not in the log any more (a forced trim) is buried.
+WITH {include group_before},
+found AS MATERIALIZED (
+    SELECT slot, consumer, positions, attempts, keys
+    FROM {schema}.deliveries
+    WHERE group_name = %(group)s AND positions <> '{{}}' AND lease_until <= clock_timestamp()
+      AND EXISTS (SELECT FROM before WHERE before.same_history)
+    ORDER BY positions[1]
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+),
+each AS MATERIALIZED (
+    SELECT one.position, coalesce(one.attempts, 1) AS attempts, one.key,
+           event.position IS NOT NULL AS kept,
+           count(*) FILTER (WHERE event.position IS NOT NULL
+                            AND coalesce(one.attempts, 1) < before.max_attempts)
+               OVER (ORDER BY one.position) AS place,
+           coalesce(one.attempts, 1) < before.max_attempts AS alive
+    FROM found CROSS JOIN before
+    CROSS JOIN LATERAL unnest(found.positions, found.attempts, found.keys)
+        AS one (position, attempts, key)
+    LEFT JOIN {schema}.events AS event ON event.position = one.position
+),
+buried AS (
+    INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, consumer, error)
+    SELECT %(group)s, each.position, each.key, each.attempts, found.consumer,
+           CASE WHEN each.kept
+           THEN 'its lease ran out, and it had been handed out ' || each.attempts || ' times'
+           ELSE 'retention has removed the event' END
+    FROM each CROSS JOIN found
+    WHERE NOT (each.kept AND each.alive)
+    ON CONFLICT (group_name, position) DO UPDATE
+        SET attempts = excluded.attempts, consumer = excluded.consumer, error = excluded.error,
+            buried_at = clock_timestamp()
+),
+rest AS (
+    INSERT INTO {schema}.parked (group_name, position, key, attempts, available_at, error)
+    SELECT %(group)s, position, key, attempts, clock_timestamp(), 'its lease ran out'
+    FROM each WHERE kept AND alive AND place > %(count)s
+),
+plan AS MATERIALIZED (
+    SELECT array_agg(position ORDER BY position) AS positions,
+           array_agg(attempts + 1 ORDER BY position) AS attempts,
+           array_agg(key ORDER BY position) AS keys, NULL::bigint AS position
+    FROM each WHERE kept AND alive AND place <= %(count)s
+),
+taken AS (
+    UPDATE {schema}.deliveries AS held
+    SET token = nextval({delivery_tokens}), consumer = %(consumer)s,
+        lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
+        positions = coalesce(plan.positions, '{{}}'), attempts = plan.attempts,
+        keys = CASE WHEN found.keys IS NOT NULL THEN plan.keys END,
+        handed_at = clock_timestamp()
+    FROM plan, found
+    WHERE held.group_name = %(group)s AND held.slot = found.slot
+    RETURNING held.slot, held.token, held.lease_until
+),
+mine AS (SELECT taken.* FROM taken, plan WHERE plan.positions IS NOT NULL)
+({include group_front})
+UNION ALL
+(SELECT {include event_columns} FROM {schema}.events
+ WHERE position IN (SELECT position FROM each WHERE kept AND alive AND place <= %(count)s)
+ ORDER BY position)

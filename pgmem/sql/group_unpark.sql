@@ -1,0 +1,17 @@
+-- Hand out events again that were given back and are due.
+WITH {include group_before},
+due AS MATERIALIZED (
+    SELECT waiting.position, waiting.attempts, waiting.key
+    FROM {schema}.parked AS waiting
+    WHERE waiting.group_name = %(group)s AND waiting.available_at <= clock_timestamp()
+      AND EXISTS (SELECT FROM before WHERE before.same_history)
+    ORDER BY waiting.position
+    LIMIT %(count)s
+    FOR UPDATE SKIP LOCKED
+),
+{include group_unparked},
+{include group_slot}
+({include group_front})
+UNION ALL
+(SELECT {include event_columns} FROM {schema}.events
+ WHERE position IN (SELECT position FROM each WHERE kept) ORDER BY position)

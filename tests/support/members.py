@@ -1,0 +1,187 @@
+"""Members of a group in processes that are killed at will, and the check of what they did.
+
+Each member writes down, by the server's clock and before it handles anything, what it was handed
+and until when; and after an acknowledgement, that it was taken, or refused. What is written is read
+by `audit`: who had an event at the same time as somebody else, how late it came again after a kill,
+whether an acknowledgement that was taken was the last word.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import NamedTuple
+
+import psycopg
+
+from tests.support.processes import Worker
+
+TABLE = """
+CREATE TABLE handed (
+    position bigint, token bigint, member text, attempts int, key text,
+    begun timestamptz DEFAULT clock_timestamp(), lease_until timestamptz,
+    acked timestamptz, refused timestamptz, PRIMARY KEY (position, token)
+);
+CREATE TABLE effects (position bigint, token bigint)"""
+
+# Takes batches until told to stop. Now and then it sleeps beyond its lease before it acknowledges.
+MEMBER = """
+import json, os, random, sys, threading, time
+import psycopg
+from pgmem import Memory
+from pgmem.errors import LeaseLost
+url, name, seed, lease, how, order = sys.argv[1:7]
+rng, lease = random.Random(int(seed)), float(lease)
+NOTE = "UPDATE handed SET {} = clock_timestamp() WHERE position = %s AND token = %s"
+stop = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
+with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) as notes:
+    group = memory.groups.open("killed", stream="work", start=0, ordered_by=order or None,
+                               max_attempts=1000)
+    while not stop.is_set():
+        batch = group.read(name, count=rng.randint(1, 20), timeout=0.2, lease=lease)
+        if not batch:
+            continue
+        notes.cursor().executemany(
+            "INSERT INTO handed (position, token, member, attempts, key, lease_until) "
+            "VALUES (%s, %s, %s, %s, %s, %s)",
+            [(d.event.position, d.token, name, d.attempts, d.event.payload["key"], d.lease_until)
+             for d in batch])
+        time.sleep(rng.uniform(0, 0.01))
+        if rng.random() < 0.01:
+            time.sleep(lease * rng.uniform(0.8, 1.6))
+        mine = [(d.event.position, d.token) for d in batch]
+        try:
+            if how == "transaction":
+                with memory.transaction() as tx:
+                    tx.connection.cursor().executemany("INSERT INTO effects VALUES (%s, %s)", mine)
+                    tx.connection.cursor().executemany(NOTE.format("acked"), mine)
+                    group.ack(batch, tx)
+            else:
+                group.ack(batch)
+                notes.cursor().executemany(NOTE.format("acked"), mine)
+        except LeaseLost:
+            notes.cursor().executemany(NOTE.format("refused"), mine)
+"""
+
+
+class Audit(NamedTuple):
+    """What the members' notes say.
+
+    Attributes:
+        handed: how many times an event was handed out.
+        again: how many of these were not the first.
+        refused: how many acknowledgements were refused.
+        latest: seconds between the end of a dead member's lease and the next hand-out, at most.
+    """
+
+    handed: int
+    again: int
+    refused: int
+    latest: float
+
+
+def work_under_kills(url, rng: random.Random, *, kills: int, lease: float, how="", order="") -> int:
+    """Eight members share out what is in the stream; random ones are killed. Gives the kills."""
+
+    def member(number: int) -> Worker:
+        return Worker(MEMBER, url, f"m{number}", rng.randrange(2**31), lease, how, order)
+
+    members = [member(number) for number in range(8)]
+    done, deadline = 0, time.monotonic() + 600
+    with psycopg.connect(url, autocommit=True) as server:
+        while not _all_acknowledged(server):
+            assert time.monotonic() < deadline, "did not finish"
+            time.sleep(rng.uniform(0.02, 0.12))
+            if done < kills:
+                victim = rng.randrange(len(members))
+                if members[victim].running():
+                    members[victim].kill()
+                    done += 1
+                    members[victim] = member(victim)
+    for one in members:
+        one.say()
+    for one in members:
+        one.finish()
+    return done
+
+
+def _all_acknowledged(server) -> bool:
+    head, position = server.execute(
+        "SELECT (SELECT max(position) FROM pgmem.events WHERE stream = 'work'),"
+        " (SELECT position FROM pgmem.groups WHERE name = 'killed')"
+    ).fetchone()
+    if position is None or position < head:
+        return False
+    return server.execute(
+        "SELECT NOT EXISTS (SELECT FROM pgmem.deliveries WHERE positions <> '{}')"
+        " AND NOT EXISTS (SELECT FROM pgmem.parked)"
+        " AND NOT EXISTS (SELECT FROM pgmem.dead_letters)"
+    ).fetchone()[0]
+
+
+# Somebody's time with an event ends when he was told that it is acknowledged, or when his lease is
+# over; a later token may only begin after that.
+_TOGETHER = """
+SELECT a.position, a.member, b.member, a.lease_until, b.begun
+FROM handed AS a JOIN handed AS b ON a.position = b.position AND a.token < b.token
+WHERE b.begun < coalesce(a.acked, a.lease_until)"""
+
+_AFTER_ACK = """
+SELECT a.position, a.member, b.member
+FROM handed AS a JOIN handed AS b ON a.position = b.position AND a.token < b.token
+WHERE a.acked IS NOT NULL"""
+
+_LATEST = """
+SELECT coalesce(max(extract(epoch FROM b.begun - a.lease_until)), 0)::float8
+FROM handed AS a CROSS JOIN LATERAL (
+    SELECT begun FROM handed WHERE position = a.position AND token > a.token
+    ORDER BY token LIMIT 1) AS b"""
+
+# The same for two events of one key: the later one begins after the earlier one is acknowledged
+# (or with it, in one batch of one member). For this the note must be made with the acknowledgement,
+# in one transaction: made after it, it may come later than the next member's beginning.
+_OUT_OF_ORDER = """
+WITH done AS (
+    SELECT position, key, token, begun, acked,
+           lag(acked) OVER w AS acked_before, lag(token) OVER w AS token_before,
+           lag(position) OVER w AS position_before
+    FROM handed WHERE acked IS NOT NULL WINDOW w AS (PARTITION BY key ORDER BY position))
+SELECT key, position_before, position FROM done
+WHERE begun < acked_before AND token <> token_before"""
+
+_KEY_TOGETHER = """
+SELECT a.key, a.position, a.member, b.position, b.member
+FROM handed AS a JOIN handed AS b ON a.key = b.key AND a.token < b.token
+WHERE a.member <> b.member AND b.begun < coalesce(a.acked, a.lease_until) AND b.begun > a.begun
+  -- Killed between its acknowledgement and its note of it: when it ended is not known.
+  AND (a.acked IS NOT NULL OR EXISTS (
+      SELECT FROM handed AS newer WHERE newer.position = a.position AND newer.token > a.token))"""
+
+
+def audit(url, events: int, *, ordered: bool = False) -> Audit:
+    """Check what every member wrote down; raises at the first thing that is wrong."""
+    with psycopg.connect(url, autocommit=True) as server:
+
+        def rows(query):
+            return server.execute(query).fetchall()
+
+        # Not in a transaction with it, a member may be killed between acknowledgement and note.
+        counts = rows("SELECT position, count(acked) FROM handed GROUP BY position")
+        assert len(counts) == events, f"{events - len(counts)} events were never handed out"
+        assert max(times for _, times in counts) <= 1, "an event was acknowledged twice"
+        assert rows(_TOGETHER) == [], "two live holders at once"
+        assert rows(_AFTER_ACK) == [], "handed out again after its acknowledgement"
+        refused_but_last = rows(
+            "SELECT position FROM handed AS h WHERE refused IS NOT NULL AND NOT EXISTS ("
+            "SELECT FROM handed AS newer"
+            " WHERE newer.position = h.position AND newer.token > h.token)"
+        )
+        assert refused_but_last == [], "refused, and nobody took over"
+        if ordered:
+            assert rows(_OUT_OF_ORDER) == [], "two events of a key out of order"
+            assert rows(_KEY_TOGETHER) == [], "two members at one key"
+        total, refused = rows("SELECT count(*), count(refused) FROM handed")[0]
+        found = Audit(total, total - events, refused, rows(_LATEST)[0][0])
+    print(found)
+    return found
