@@ -265,7 +265,7 @@ def entry_fields(event: RecordedEvent, names: Sequence[str]) -> dict[str, bytes]
         found = {name: plain(item, "text") for name, item in event.payload.items()}
     else:
         found[PAYLOAD_FIELD] = orjson.dumps(event.payload)
-    if type_field is not None or event.type != ENTRY_TYPE:
+    if event.type != ENTRY_TYPE:
         found[type_field or TYPE_FIELDS[0]] = event.type.encode()
     if event.agent_id is not None:
         found[AGENT_FIELD] = event.agent_id.encode()

@@ -145,13 +145,14 @@ class Rules:
 
 
 def published(values: Values | None) -> list[Rule]:
-    """How the keys of the published approach are brought in (docs/coming-from-redis.md).
+    """How the hashes of the published approach are brought in, so that `pgmem.compat` finds them.
 
-    Its state holds JSON, each field an entry of its own; a resource is a hash, and one entry.
+    Its state holds JSON, each field an entry of its own. A resource is a hash, and one entry, with
+    the texts that the code which reads it knows.
     """
     return [
-        Rule("hash", "agent:state", "{field}", values or "json"),
-        Rule("hash", "resource:*", "{key}", values or "auto"),
+        Rule("hash", "agent:state", "{key}:{field}", values or "json"),
+        Rule("hash", "resource:*", "{key}", values or "text"),
     ]
 
 
@@ -178,28 +179,33 @@ def chosen(
                 Rule("stream", "*", "{key}", values or "json"),
                 *(published(values) if hash_as is None else []),
                 Rule("hash", "*", whole, texts),
-                Rule("set", "*", "{member}"),
+                Rule("set", "*", "{key}:{member}"),
                 Rule("string", "*", "{key}", texts, only_ending=True),
             ]
         )
-    rules = [Rule("stream", *_split(given, "{key}"), values or "json") for given in streams]
+    rules: list[Rule] = []
+    for given in streams:
+        pattern, template = _split(given)
+        rules.append(Rule("stream", pattern, template or "{key}", values or "json"))
     for given in hashes:
-        pattern, template = _split(given, "")
+        pattern, template = _split(given)
         known = [rule for rule in published(values) if rule.pattern == pattern]
-        if known and not template and hash_as is None:
+        if known and template is None and hash_as is None:
             rules += known
         else:
             rules.append(Rule("hash", pattern, template or whole, texts))
     for given in dedupe:
-        pattern, template = _split(given, "")
+        pattern, template = _split(given)
         # What the keys are is seen when they are read: a set, or strings.
-        if not template or "{member}" in template:
-            rules.append(Rule("set", pattern, template or "{member}"))
-        if not template or "{member}" not in template:
+        if template is None or "{member}" in template:
+            rules.append(Rule("set", pattern, template or "{key}:{member}"))
+        if template is None or "{member}" not in template:
             rules.append(Rule("string", pattern, template or "{key}", texts))
     return Rules(rules)
 
 
-def _split(given: str, otherwise: str) -> tuple[str, str]:
+def _split(given: str) -> tuple[str, str | None]:
     pattern, *template = _SPLIT.split(given, maxsplit=1)
-    return pattern, template[0] if template else otherwise
+    if template == [""]:
+        raise InvalidOption(f"{given!r} ends with =: write PATTERN=NAME, or PATTERN alone")
+    return pattern, template[0] if template else None
