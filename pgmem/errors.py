@@ -7,7 +7,8 @@
     │   ├── InvalidName                    a stream, key, type, agent or schema name
     │   ├── InvalidValue                   what JSON or PostgreSQL cannot hold exactly
     │   │   └── ValueTooLarge
-    │   └── InvalidOption                  expected_version, ttl, limit, url …
+    │   ├── InvalidOption                  expected_version, ttl, limit, url …
+    │   └── ForeignId                      an id of another log, as of a Redis stream
     ├── Conflict                           the database is not what the caller assumed
     │   ├── VersionConflict                expected, actual, current
     │   ├── IdempotencyMismatch            the key was used before, for something else
@@ -80,6 +81,10 @@ class ValueTooLarge(InvalidValue):
 
 class InvalidOption(InvalidInput):
     """An option outside what is allowed, or options that exclude each other."""
+
+
+class ForeignId(InvalidInput):
+    """An id that belongs to another log, as one of a Redis stream: it says nothing here."""
 
 
 class Conflict(PgmemError):

@@ -1,7 +1,7 @@
 """`pgmem import-redis`: bring a Redis into a memory, follow it, cut over, and go back.
 
-Only the command line, the progress and the report; what happens is `pgmem.importing`, which is
-imported when the command is used.
+Only the command line; what happens is `pgmem.importing`, which is imported when the command is
+used, and how it shows is `pgmem.cli.import_report`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pgmem.cli.options import AsJson, Schema, Url, print_json, say
+from pgmem.cli.import_report import Progress, document_of, print_report
+from pgmem.cli.options import AsJson, Schema, Url, print_json
 from pgmem.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
-    from pgmem.importing.run import Import, Report
-    from pgmem.importing.verify import Comparison
+    from pgmem.importing.run import Import
 
 MEGABYTE = 1024 * 1024
 
@@ -138,7 +138,7 @@ def import_redis(
         raise typer.BadParameter("--verify compares what was imported: not with this mode")
     rules = chosen(stream or (), hash_ or (), dedupe or (), hash_as=hash_as, values=values)
     with (
-        _Progress() as progress,
+        Progress() as progress,
         Memory(url, schema=schema, pool=(1, 3), max_payload_bytes=max_payload_bytes) as memory,
         importing(
             memory,
@@ -158,7 +158,7 @@ def import_redis(
     if as_json:
         print_json(document)
     else:
-        _print(document, dry_run=dry_run)
+        print_report(document, dry_run=dry_run)
     if not good:
         raise typer.Exit(1)
 
@@ -170,7 +170,7 @@ def _check_modes(**modes: bool) -> None:
 
 
 def _bring_in(
-    importer: Import, progress: _Progress, mode: str, *, verify: bool
+    importer: Import, progress: Progress, mode: str, *, verify: bool
 ) -> tuple[dict[str, Any], bool]:
     from pgmem.importing.cutover import cut_over  # noqa: PLC0415
     from pgmem.importing.follow import Follow  # noqa: PLC0415
@@ -190,7 +190,7 @@ def _bring_in(
                 ended = "cut over elsewhere" if Follow(importer, stop).run() else "stopped"
             report = importer.finished()
         compared = compare(importer) if verify else None
-    document = _document(importer, report, compared)
+    document = document_of(importer, report, compared)
     document["ended"] = ended
     return document, report.complete and (compared is None or compared.equal)
 
@@ -224,143 +224,3 @@ def _stopping() -> Iterator[Any]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-class _Progress:
-    """Progress with the time left, on stderr; a line now and then where that is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._progress.add_task("looking at the keys", total=None)
-        self._done = 0
-        self._following = False
-
-    def __enter__(self) -> _Progress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def expect(self, items: int) -> None:
-        """So many items are to come."""
-        self._progress.update(self._task, description="importing", total=items)
-
-    def follow(self) -> None:
-        """The import is done and goes on."""
-        self._following = True
-        self._progress.update(self._task, description="following", total=None)
-        self.say("following: end it with Ctrl-C, or with --cut-over in another terminal")
-
-    def moved(self, kind: str, done: int, refused: int) -> None:
-        """Items were brought in."""
-        self._done += done + refused
-        self._progress.update(self._task, completed=self._done)
-
-    def compared(self, items: int) -> None:
-        """Items were compared."""
-        self._progress.update(self._task, description="comparing", completed=items)
-
-    def lag(self, entries: int | None, seconds: float) -> None:
-        """How far behind the streams are."""
-        behind = "an unknown number of" if entries is None else f"{entries:,}"
-        self._progress.update(
-            self._task, description=f"following, {behind} entries behind ({seconds:.1f} s)"
-        )
-
-    def say(self, words: str) -> None:
-        """A line above the progress."""
-        self._console.print(words, markup=False)
-
-
-def _document(importer: Import, report: Report, compared: Comparison | None) -> dict[str, Any]:
-    """The report for programs."""
-    context = importer.context
-    survey = report.survey
-    document: dict[str, Any] = {
-        "import": context.name,
-        "found": {**survey.items},
-        "streams": [
-            {
-                "key": part.detail.get("key", key.decode(errors="backslashreplace")),
-                "stream": part.target,
-                "events": part.done,
-                "refused": part.refused,
-                "trimmed_unread": report.missed[key],
-                "read_to": part.cursor,
-            }
-            for key, part in report.streams.items()
-        ],
-        "removed": report.removed,
-        "left": {
-            kind: {"keys": count, "examples": examples}
-            for kind, (count, examples) in survey.left.items()
-        },
-        "refused": report.refused,
-        "refused_file": str(context.refused.path),
-    }
-    if compared is not None:
-        from dataclasses import asdict  # noqa: PLC0415
-
-        document["compared"] = {**asdict(compared), "equal": compared.equal}
-    return document
-
-
-def _print(document: dict[str, Any], *, dry_run: bool) -> None:
-    """The report for people."""
-    would = " (on trial: nothing was written)" if dry_run else ""
-    say(f"{document['import']}: {document['ended']}{would}")
-    for stream in document.get("streams", ()):
-        line = f"  stream {stream['key']} → {stream['stream']}: {stream['events']:,} events"
-        if stream["refused"]:
-            line += f", {stream['refused']:,} refused"
-        if stream["trimmed_unread"] != 0:
-            many = stream["trimmed_unread"]
-            line += f", {'some' if many is None else f'{many:,}'} trimmed before they were read"
-        say(line)
-    found = document.get("found", {})
-    for kind, words in (
-        ("hash", "entries of state"),
-        ("set", "members of sets"),
-        ("string", "strings"),
-    ):
-        if found.get(kind):
-            say(f"  {found[kind]:,} {words}")
-    if document.get("removed"):
-        say(f"  {document['removed']:,} removed here: they are not in Redis any more")
-    for kind, left in document.get("left", {}).items():
-        examples = ", ".join(left["examples"])
-        say(f"  left in Redis: {left['keys']:,} keys of type {kind} ({examples})")
-    for kind, count in document.get("written_back", {}).items():
-        say(f"  {kind}: {count:,}")
-    if document.get("refused") or document.get("written_back", {}).get("left"):
-        say(f"  what was left out is listed in {document['refused_file']}")
-    if compared := document.get("compared"):
-        counts = ", ".join(
-            f"{count:,} {kind.replace('_', ' ')}"
-            for kind, count in compared.items()
-            if isinstance(count, int) and not isinstance(count, bool) and count
-        )
-        say(f"  compared: {counts or 'nothing'}")
-        for example in compared["examples"]:
-            say(f"    {example}")
-        say("  both sides are the same" if compared["equal"] else "  the two sides differ")

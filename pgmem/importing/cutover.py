@@ -70,10 +70,9 @@ def _fence_all(importer: Import, *kinds: Kind) -> int:
     )
     fenced = 0
     wanted = {
-        rule.literal
-        for kind in kinds
-        for rule in context.rules.of(kind)
-        if rule.literal is not None and not _is_there(importer, rule.literal)
+        name
+        for name, allowed in context.rules.named.items()
+        if allowed & set(kinds) and not context.source.call("EXISTS", name)
     }
     for found in pages(context.source, context.rules):
         wanted |= {
@@ -86,7 +85,3 @@ def _fence_all(importer: Import, *kinds: Kind) -> int:
         fenced += len(wanted)
         wanted = set()
     return fenced
-
-
-def _is_there(importer: Import, name: bytes) -> bool:
-    return bool(importer.context.source.call("EXISTS", name))

@@ -64,8 +64,8 @@ def named(physical: bytes) -> bytes:
 
 
 def locate(source: RedisSource, key: bytes) -> bytes:
-    """What a key is called in Redis right now."""
-    return aside(key) if source.call("EXISTS", aside(key)) else key
+    """What a key is called in Redis right now, or would be."""
+    return aside(key) if is_fenced(source, key) or source.call("EXISTS", aside(key)) else key
 
 
 def is_fenced(source: RedisSource, key: bytes) -> bool:

@@ -151,13 +151,9 @@ def check_named(source: RedisSource, rules: Rules) -> None:
     Raises:
         InvalidOption: which one, and what it is.
     """
-    named_keys: dict[bytes, set[str]] = {}
-    for rule in rules.all:
-        if rule.literal is not None:
-            named_keys.setdefault(rule.literal, set()).add(rule.kind)
-    answers = source.many([("TYPE", name) for name in named_keys])
-    fenced = source.many([("GETRANGE", name, 0, len(MARK) - 1) for name in named_keys])
-    for (name, wanted), kind, beginning in zip(named_keys.items(), answers, fenced, strict=True):
+    answers = source.many([("TYPE", name) for name in rules.named])
+    fenced = source.many([("GETRANGE", name, 0, len(MARK) - 1) for name in rules.named])
+    for (name, wanted), kind, beginning in zip(rules.named.items(), answers, fenced, strict=True):
         if kind.decode() not in {*wanted, "none"} and beginning != MARK:
             raise InvalidOption(
                 f"the key {shown(name)!r} of Redis is a {kind.decode()}, and was asked for as "

@@ -2,7 +2,7 @@
 
 ::
 
-    1  reversing   the writers to pgmem have stopped; the rest of Redis, if any, is brought in
+    1  reversing   the writers to pgmem have stopped
     2              events that Redis has not: XADD, in the order of the log
     3              entries that were changed, made or deleted: HSET, HDEL
     4              work that was done: SADD, SET
@@ -25,7 +25,7 @@ from pgmem import KnownEntry, KnownMark, RecordedEvent
 from pgmem.errors import ImportConflict, SourceError
 from pgmem.importing.context import Context
 from pgmem.importing.convert import entry_fields, plain
-from pgmem.importing.fences import SUFFIX, WRITTEN_BACK, is_fenced, unfence
+from pgmem.importing.fences import SUFFIX, WRITTEN_BACK, fence, is_fenced, unfence
 from pgmem.importing.keys import pages
 from pgmem.importing.passes import SWEEP, Step
 from pgmem.importing.places import Places
@@ -75,28 +75,50 @@ def reverse(importer: Import) -> Written:
     context = importer.context
     written = Written()
     part = enter(context, "reversing")
-    if not part.detail.get("unfencing"):
-        importer.survey()
-        importer.drain_streams()
-        fenced = [s for s in importer.streams.values() if is_fenced(context.source, s.key)]
-        for stream in fenced:
-            written.add("events", sum(_write_stream(context, stream)))
-        places = Places(context)
-        _write_entries(context, places, written)
-        written.add("deleted", _delete_entries(context, places))
-        _write_marks(context, places, written)
-        for stream in fenced:
-            stream.skip_to_end()
-        # What is the same on both sides is the import's again: the old writers may change it.
-        importer.new_pass(adopt=True).run()
+    # A cut-over that was not ended: nobody writes to pgmem yet, and Redis has everything.
+    if part.detail["before"] == "cut over" and not part.detail.get("unfencing"):
+        _write_back(importer, written, drained=part.detail.get("drained", False))
         set_phase(context, "reversing", unfencing=True)
     context.watcher.say("giving every key its old name back")
     for found in pages(context.source, context.rules):
         for key in found:
             if key.physical.endswith(SUFFIX) or is_fenced(context.source, key.physical):
                 unfence(context.source, key.name)
-    set_phase(context, "importing", unfencing=False)
+    set_phase(context, "importing", drained=False, unfencing=False)
     return written
+
+
+def _write_back(importer: Import, written: Written, *, drained: bool) -> None:
+    context = importer.context
+    importer.survey()
+    for key in _streams(context):
+        fence(context.source, key.encode(), f"by the import {context.name!r}, on its way back")
+    importer.open_streams(
+        {
+            key.encode(): rule
+            for key in _streams(context)
+            if (rule := context.rules.match("stream", key.encode())) is not None
+        }
+    )
+    if not drained:  # else what the streams have got since, a killed run of ours has written
+        importer.drain_streams()
+        set_phase(context, "reversing", drained=True)
+    for stream in importer.streams.values():
+        written.add("events", sum(_write_stream(context, stream)))
+    places = Places(context)
+    _write_entries(context, places, written)
+    written.add("deleted", _delete_entries(context, places))
+    _write_marks(context, places, written)
+    for stream in importer.streams.values():
+        stream.skip_to_end()
+    # What is the same on both sides is the import's again: the old writers may change it.
+    importer.new_pass(adopt=True).run()
+
+
+def _streams(context: Context) -> list[str]:
+    """The streams that were brought in, also those that are not in Redis any more."""
+    parts = context.memory.imports.list(context.name)
+    return [part.part.removeprefix("stream ") for part in parts if part.target is not None]
 
 
 def _write_stream(context: Context, stream: StreamImport) -> Iterator[int]:

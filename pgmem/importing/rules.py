@@ -124,10 +124,20 @@ def glob(pattern: str) -> re.Pattern[bytes]:
 
 
 class Rules:
-    """All rules of an import: of those that match a key, the first one counts."""
+    """All rules of an import: of those that match a key, the first one counts.
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    Attributes:
+        all: the rules.
+        named: the keys that were asked for by name, and the types that they may have.
+    """
+
+    def __init__(self, rules: Iterable[Rule], *, asked: bool = True) -> None:
         self.all = tuple(rules)
+        self.named: dict[bytes, set[Kind]] = {}
+        if asked:
+            for rule in self.all:
+                if rule.literal is not None:
+                    self.named.setdefault(rule.literal, set()).add(rule.kind)
         self._by_kind: dict[str, list[Rule]] = {kind: [] for kind in KINDS}
         for rule in self.all:
             self._by_kind[rule.kind].append(rule)
@@ -181,7 +191,8 @@ def chosen(
                 Rule("hash", "*", whole, texts),
                 Rule("set", "*", "{key}:{member}"),
                 Rule("string", "*", "{key}", texts, only_ending=True),
-            ]
+            ],
+            asked=False,
         )
     rules: list[Rule] = []
     for given in streams:

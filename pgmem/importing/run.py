@@ -96,10 +96,14 @@ class Import:
 
     def drain_streams(self) -> None:
         """Bring in what the streams have."""
-        self.open_streams({key: rule for key, (rule, _) in self.report.survey.streams.items()})
+        self.open_streams_found()
         for stream in self.streams.values():
             stream.drain()
         self.context.ahead.wait()
+
+    def open_streams_found(self) -> None:
+        """Begin with the streams that the survey has found."""
+        self.open_streams({key: rule for key, (rule, _) in self.report.survey.streams.items()})
 
     def open_streams(self, found: dict[bytes, Rule]) -> list[StreamImport]:
         """Begin with the streams that are new; gives those."""
@@ -175,7 +179,7 @@ _NOT_CUT_OVER = (
 
 
 def enter(context: Context, phase: Phase) -> ImportPart:
-    """Say what the import is at from now on.
+    """Say what the import is at from now on, and what it was at before.
 
     Raises:
         ImportConflict: it is at something else that has to be ended first.
@@ -184,7 +188,7 @@ def enter(context: Context, phase: Phase) -> ImportPart:
     if now not in _AFTER[phase]:
         how = _HOW_ON.get(now, _NOT_CUT_OVER)
         raise ImportConflict(f"the import {context.name!r} is {now or 'not begun'}: {how}")
-    return set_phase(context, phase)
+    return set_phase(context, phase) if now == phase else set_phase(context, phase, before=now)
 
 
 def set_phase(context: Context, phase: Phase, **more: Any) -> ImportPart:

@@ -184,7 +184,11 @@ class RedisSource:
             hint = "Its certificate is not trusted: add ?ssl_ca_certs=/path/to/ca.pem to the URL"
         elif "SSL" in reason or "WRONG_VERSION" in reason or "record layer" in reason:
             hint = "It does not speak TLS there: use redis:// instead of rediss://"
-        elif not self.where.startswith(("rediss:", "unix:")) and "refused" not in reason:
+        elif "refused" in reason or self.where.startswith("unix:"):
+            pass  # nobody is there: TLS is no matter
+        elif self.where.startswith("rediss:"):
+            hint += ". If it does not speak TLS there, use redis:// instead of rediss://"
+        else:
             hint += ". If it wants TLS, use rediss:// instead of redis://"
         return SourceUnavailable(f"no answer from Redis at {self.where}: {reason}. {hint}")
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from pgmem.errors import InvalidName, InvalidOption, InvalidValue, ValueTooLarge
+from pgmem.errors import ForeignId, InvalidName, InvalidOption, InvalidValue, ValueTooLarge
 from pgmem.models import Event, RecordedEvent
 from pgmem.names import NAME_BYTES
 
@@ -37,6 +37,8 @@ set the garbage collector going: a thousand take twice as long as one by one."""
 # In JSON text, NUL is always written as this escape; an even number of backslashes before it
 # means that they are escaped themselves and the text merely looks like one.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+_REDIS_ID = re.compile(r"\d+-\d+", re.ASCII)
 
 # Where a JSON text has digits: so many in a row may be an integer that needs more than 64 bits.
 _DIGITS = bytes(ord("0") if ord("0") <= code <= ord("9") else ord(" ") for code in range(256))
@@ -114,6 +116,23 @@ def check_count(number: int, what: str, *, minimum: int, maximum: int = MAX_POSI
     if not minimum <= number <= maximum:
         raise InvalidOption(f"{what} must be {minimum} to {maximum}, got {number}")
     return number
+
+
+def check_position(position: int, what: str) -> int:
+    """Check a position of the log.
+
+    Raises:
+        ForeignId: it is the id of an entry of a Redis stream.
+        InvalidOption: as `check_count`.
+    """
+    text = position.decode(errors="replace") if isinstance(position, bytes) else position
+    if isinstance(text, str) and _REDIS_ID.fullmatch(text):
+        raise ForeignId(
+            f"{what}={text} is an id of a Redis stream, and a position here is an int: "
+            f"pgmem.importing.position_of(memory, stream, id) gives the position of an entry that "
+            f"`pgmem import-redis` brought in"
+        )
+    return check_count(position, what, minimum=0)
 
 
 def check_seconds(duration: Seconds, what: str, *, zero: bool = False) -> float:

@@ -1,4 +1,4 @@
-"""Hashes, sets and strings: entries and marks that follow Redis, and leave alone what is not its."""
+"""Hashes, sets and strings become entries and marks, and leave alone what is not theirs."""
 
 from __future__ import annotations
 

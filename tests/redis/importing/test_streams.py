@@ -102,9 +102,7 @@ def test_large_entries_come_in_small_pages(source, importing, memory):
         source.xadd("s", {"payload": json.dumps("x" * 600_000), "type": str(n)})
     with importing.opened() as importer:
         importer.begin()
-        importer.open_streams(
-            {key: rule for key, (rule, _) in importer.report.survey.streams.items()}
-        )
+        importer.open_streams_found()
         (stream,) = importer.streams.values()
         stream._count = 20
         stream.drain()
@@ -120,9 +118,7 @@ def half(importing, count):
     """Import the first entries of a stream and stop."""
     with importing.opened() as importer:
         importer.begin()
-        importer.open_streams(
-            {key: rule for key, (rule, _) in importer.report.survey.streams.items()}
-        )
+        importer.open_streams_found()
         (stream,) = importer.streams.values()
         stream._count = count
         stream.drain(most=count)
