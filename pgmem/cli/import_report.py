@@ -23,54 +23,45 @@ class Progress:
     """Progress with the time left, on stderr; a line now and then where that is no terminal."""
 
     def __init__(self) -> None:
+        from rich import progress  # noqa: PLC0415
         from rich.console import Console  # noqa: PLC0415
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import (
-            Progress as Bar,
-        )
 
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._progress = Bar(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
+        self._bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._progress.add_task("looking at the keys", total=None)
+        self._task = self._bar.add_task("looking at the keys", total=None)
         self._total = self._done = 0
         self._begun = self._told = time.monotonic()
 
     def __enter__(self) -> Progress:
-        self._progress.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._bar.stop()
 
     def expect(self, items: int) -> None:
         """So many items are to come."""
         self._total, self._begun = items, time.monotonic()
-        self._progress.update(self._task, description="importing", total=items)
+        self._bar.update(self._task, description="importing", total=items)
 
     def follow(self) -> None:
         """The import is done and goes on."""
-        self._progress.update(self._task, description="following", total=None)
+        self._bar.update(self._task, description="following", total=None)
         self.say("following: end it with Ctrl-C, or with --cut-over in another terminal")
 
     def moved(self, kind: str, done: int, refused: int) -> None:
         """Items were brought in."""
         self._done += done + refused
-        self._progress.update(self._task, completed=self._done)
+        self._bar.update(self._task, completed=self._done)
         if self._done < self._total and self._is_time():
             rate = self._done / (time.monotonic() - self._begun)
             left = (self._total - self._done) / max(rate, 1)
@@ -78,7 +69,7 @@ class Progress:
 
     def compared(self, items: int) -> None:
         """Items were compared."""
-        self._progress.update(self._task, description="comparing", completed=items)
+        self._bar.update(self._task, description="comparing", completed=items)
         if self._is_time():
             self.say(f"{items:,} items compared")
 
@@ -86,7 +77,7 @@ class Progress:
         """How far behind the streams are."""
         many = "an unknown number of" if entries is None else f"{entries:,}"
         words = f"following, {many} entries behind ({seconds:.1f} s)"
-        self._progress.update(self._task, description=words)
+        self._bar.update(self._task, description=words)
         if self._is_time():
             self.say(f"{words}, {self._done:,} items so far")
 

@@ -17,7 +17,9 @@ Sans-I/O: it is given bytes and gives bytes. Whether pgmem can hold them, `memor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import orjson
@@ -181,7 +183,8 @@ def plain(found: Any, values: Values) -> bytes:
     return orjson.dumps(found)
 
 
-class Origin(NamedTuple):
+@dataclass(frozen=True)
+class Origin:
     """A key of Redis, and how it is brought in.
 
     Attributes:
@@ -198,6 +201,11 @@ class Origin(NamedTuple):
         """What is kept in pgmem of where something came from."""
         where = {"source": self.source, "type": self.rule.kind, "key": self.key}
         return orjson.dumps({"redis": where if field is None else {**where, "field": field}})
+
+    @cached_property
+    def text(self) -> str:
+        """The same of the whole key, as text."""
+        return self.json().decode()
 
 
 def field_entry(origin: Origin, field: bytes, raw: bytes, ttl: float | None) -> ImportedEntry:
@@ -239,12 +247,12 @@ def member_mark(origin: Origin, member: bytes, ttl: float | None) -> ImportedMar
         Unfit: it cannot be one.
     """
     name = origin.rule.name(origin.key, text(member, "the member"))
-    return ImportedMark(name, origin.json().decode(), None, ttl)
+    return ImportedMark(name, origin.text, None, ttl)
 
 
 def string_mark(origin: Origin, raw: bytes, ttl: float | None) -> tuple[ImportedMark, str]:
     """A string key as a mark, its value as the result; tells why where that cannot be kept."""
-    mark = ImportedMark(origin.rule.name(origin.key), origin.json().decode(), None, ttl)
+    mark = ImportedMark(origin.rule.name(origin.key), origin.text, None, ttl)
     try:
         return mark._replace(result=value(raw, origin.rule.values, "the value")), ""
     except Unfit as error:

@@ -122,6 +122,7 @@ class Pass:
 
     Attributes:
         part: how far it has come, once it is written.
+        first: whether it is the first one, from its beginning: nothing can be stale.
         left_out: how many items were refused, or are held by somebody else.
         streams: the streams that were met on the way.
     """
@@ -132,6 +133,7 @@ class Pass:
         self._context = context
         self._slack = slack
         self._adopt = adopt
+        self.first = part.step == 0
         self.left_out = 0
         self.part = part
         self._walk = Walk(context.source, context.rules, part.cursor)

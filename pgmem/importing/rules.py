@@ -50,6 +50,7 @@ class Rule:
     values: Values = "auto"
     only_ending: bool = False
     matches: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
+    _pieces: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         places = _PLACES[self.kind]
@@ -65,6 +66,8 @@ class Rule:
                 f"member is an idempotency key of its own"
             )
         object.__setattr__(self, "matches", glob(self.pattern))
+        # Texts and marks in turn.
+        object.__setattr__(self, "_pieces", tuple(_MARK.split(self.template)))
 
     @property
     def literal(self) -> bytes | None:
@@ -78,7 +81,9 @@ class Rule:
 
     def name(self, key: str, part: str = "") -> str:
         """What a key, or a field or member of it, is called in pgmem."""
-        return _MARK.sub(lambda mark: key if mark[1] == "key" else part, self.template)
+        pieces = list(self._pieces)
+        pieces[1::2] = [key if mark == "key" else part for mark in pieces[1::2]]
+        return "".join(pieces)
 
     def part_of(self, key: str, name: str) -> str | None:
         """The field or member of a key that has this name in pgmem; None if it is of no such."""

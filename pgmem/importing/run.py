@@ -141,7 +141,8 @@ class Import:
     def end_pass(self, one: Pass) -> list[StreamImport]:
         """Remove what is not there any more; gives the streams that the pass has met first."""
         self._left_out = one.left_out
-        self.report.removed += sweep(self.context)
+        if not one.first:
+            self.report.removed += sweep(self.context)
         return self.open_streams(one.streams)
 
     def finished(self) -> Report:
