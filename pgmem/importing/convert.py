@@ -34,6 +34,8 @@ AGENT_FIELD = "agent_id"
 PAYLOAD_FIELD = "payload"
 TIME_FIELD = "timestamp"
 
+MOST_NAMES = 10_000
+
 Fields = list[bytes]
 """Names and values in turn, as Redis sends them."""
 
@@ -95,21 +97,16 @@ class Streams:
         Raises:
             Unfit: it cannot be one.
         """
-        names = tuple(fields[::2])
+        names, values = tuple(fields[::2]), fields[1::2]
         shape = self._shapes.get(names)
         if shape is None:
             shape = self._shapes[names] = Shape.of(names)
-        values = fields[1::2]
-        kind, agent = b"", b""
+        kind = values[shape.type_at] if shape.type_at >= 0 else b""
+        agent = values[shape.agent_at] if shape.agent_at >= 0 else b""
         others = shape.others
-        if shape.type_at >= 0:
-            kind = values[shape.type_at]
-            if not kind:  # said to be nothing: kept as it is among the others
-                others = (*others, shape.type_at)
-        if shape.agent_at >= 0:
-            agent = values[shape.agent_at]
-            if not agent:
-                others = (*others, shape.agent_at)
+        if not (kind and agent):  # what is said to be nothing is kept among the others
+            said = (at for at in (shape.type_at, shape.agent_at) if at >= 0 and not values[at])
+            others = (*others, *said)
         rest = b""
         if others:
             rest = orjson.dumps({shape.names[at]: _text(values[at], shape, at) for at in others})
@@ -120,21 +117,20 @@ class Streams:
         else:
             payload = value(values[shape.payload_at], self._values, "payload")
         self.shape = shape
-        metadata = b'{"redis":{"id":"%b","fields":%b}}' if rest else b'{"redis":{"id":"%b"}}'
         return ImportedEvent(
-            self._name(kind, "type") if kind else ENTRY_TYPE,
+            (self._names.get(kind) or self._name(kind, "type")) if kind else ENTRY_TYPE,
             payload,
-            self._name(agent, AGENT_FIELD) if agent else None,
-            metadata % ((identity, rest) if rest else identity),
+            (self._names.get(agent) or self._name(agent, AGENT_FIELD)) if agent else None,
+            b'{"redis":{"id":"%b","fields":%b}}' % (identity, rest)
+            if rest
+            else b'{"redis":{"id":"%b"}}' % identity,
         )
 
     def _name(self, raw: bytes, what: str) -> str:
-        """Types and agents are mostly the same few."""
-        known = self._names.get(raw)
-        if known is None:
-            known = text(raw, what)
-            if len(self._names) < 10_000:
-                self._names[raw] = known
+        """Types and agents are mostly the same few: they are kept."""
+        known = text(raw, what)
+        if len(self._names) < MOST_NAMES:
+            self._names[raw] = known
         return known
 
 
@@ -151,7 +147,10 @@ def text(raw: bytes, what: str) -> str:
 
 
 def _text(raw: bytes, shape: Shape, at: int) -> str:
-    return text(raw, f"the field {shape.names[at][:60]!r}")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return text(raw, f"the field {shape.names[at][:60]!r}")
 
 
 def value(raw: bytes, values: Values, what: str) -> bytes:

@@ -131,16 +131,15 @@ class StreamImport:
         """
         moved = 0
         while most is None or moved < most:
-            page = self._page()
+            asked, page = self._count, self._page()
             if page is None:
                 break
             moved += len(page.entries)
             gaps = self._find_gap(page)
             if page.entries or gaps:
                 self._bring_in(page, gaps)
-            if len(page.entries) < self._count:
+            if len(page.entries) < asked:
                 break
-            self._adapt(page.entries)
         return moved
 
     def skip_to_end(self) -> None:
@@ -228,6 +227,7 @@ class StreamImport:
             except Unfit as error:
                 refused.append((self._item(entry), str(error)))
         batch = self._context.memory.imports.events(events)
+        self._adapt(events)
         refused += [(self._item(given[place]), reason) for place, reason in batch.refused]
         if page.entries:
             self.read_to = page.entries[-1][0].decode()
@@ -286,10 +286,11 @@ class StreamImport:
         )
         return Item("gap", self.key, self.read_to.encode()), why
 
-    def _adapt(self, entries: Sequence[Entry]) -> None:
+    def _adapt(self, events: Sequence[ImportedEvent]) -> None:
         """Large entries in small pages."""
-        size = sum([len(max(fields, key=len)) for _, fields in entries]) or 1
-        self._count = max(10, min(PAGE, len(entries) * PAGE_BYTES // size))
+        size = sum([len(event.payload) for event in events])
+        if size:
+            self._count = max(10, min(PAGE, len(events) * PAGE_BYTES // size))
 
     def __repr__(self) -> str:
         return f"<StreamImport {shown(self.key)!r} at {self.read_to or 'the beginning'}>"

@@ -18,11 +18,11 @@ finds step n + 1 under its own token, and nothing is written twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from pgmem.errors import ImportConflict, InvalidInput, InvalidOption
+from pgmem.errors import ImportConflict, InvalidName, InvalidOption, InvalidValue
 from pgmem.models import (
     ImportedEntry,
     ImportedEvent,
@@ -36,6 +36,8 @@ from pgmem.names import PART_BYTES
 from pgmem.ops import Again, Op, Row
 from pgmem.ops.events import MAX_BATCH, LostRace, check_stream
 from pgmem.ops.values import (
+    TOGETHER,
+    are_texts,
     check_count,
     check_name,
     check_prefix,
@@ -49,8 +51,6 @@ ENTRY_TYPE = "state.imported"
 """The type of the events that tell what an import did to the state."""
 OWNER = "import:"
 """What the owner of a mark begins with that an import has made."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +68,64 @@ class Batch:
     refused: list[Refusal]
 
 
-def _sort_out(items: Sequence[T], check: Callable[[T], None]) -> tuple[list[T], list[Refusal]]:
-    """What can be held, and what cannot."""
-    check_count(len(items), "number of items in one step", minimum=0, maximum=MAX_BATCH)
-    kept: list[T] = []
-    refused: list[Refusal] = []
-    for place, item in enumerate(items):
+def _bad_names(names: Sequence[str | None], what: str) -> dict[int, str]:
+    """What is wrong with which of several names, of which many may be the same."""
+    wrong: dict[str | None, str] = {}
+    for name in set(names):
         try:
-            check(item)
-        except InvalidInput as error:
-            refused.append(Refusal(place, str(error)))
-        else:
-            kept.append(item)
-    return kept, refused
+            if name is not None:
+                check_name(name, what)
+        except InvalidName as error:
+            wrong[name] = str(error)
+    if not wrong:
+        return {}
+    return {place: wrong[name] for place, name in enumerate(names) if name in wrong}
+
+
+def _bad_texts(texts: Sequence[bytes | None], what: str, limit: int) -> dict[int, str]:
+    """What is wrong with which of several JSON texts: looked at together, which costs half."""
+    bad: dict[int, str] = {}
+    for start in range(0, len(texts), TOGETHER):
+        some = texts[start : start + TOGETHER]
+        if are_texts([text for text in some if text is not None], limit=limit):
+            continue
+        for place, text in enumerate(some, start):
+            try:
+                if text is not None:
+                    check_text(text, what, limit=limit)
+            except InvalidValue as error:
+                bad[place] = str(error)
+    return bad
+
+
+T = TypeVar("T", ImportedEvent, ImportedEntry, ImportedMark)
+
+
+def _sort_out(items: Sequence[T], *bad: dict[int, str]) -> tuple[list[T], list[Refusal]]:
+    """What can be held, and what cannot."""
+    reasons: dict[int, str] = {}
+    for some in bad:
+        reasons = some | reasons  # the first reason stands
+    if not reasons:
+        return list(items), []
+    kept = [item for place, item in enumerate(items) if place not in reasons]
+    return kept, [Refusal(place, reasons[place]) for place in sorted(reasons)]
+
+
+def _check_size(items: Sequence[Any]) -> None:
+    check_count(len(items), "number of items in one step", minimum=0, maximum=MAX_BATCH)
 
 
 def events(items: Sequence[ImportedEvent], *, max_bytes: int) -> Batch:
     """Check events."""
-    known: set[str | None] = {None}
-
-    def check(event: ImportedEvent) -> None:
-        if event.type not in known:
-            known.add(check_name(event.type, "event type"))
-        if event.agent_id not in known:
-            known.add(check_name(event.agent_id, "agent_id"))  # type: ignore[arg-type]  # not None
-        check_text(event.payload, "payload", limit=max_bytes)
-        if event.metadata is not None:
-            check_text(event.metadata, "metadata", limit=max_bytes)
-
-    kept, refused = _sort_out(items, check)
+    _check_size(items)
+    kept, refused = _sort_out(
+        items,
+        _bad_names([event.type for event in items], "event type"),
+        _bad_names([event.agent_id for event in items], "agent_id"),
+        _bad_texts([event.payload for event in items], "payload", max_bytes),
+        _bad_texts([event.metadata for event in items], "metadata", max_bytes),
+    )
     agents = [event.agent_id for event in kept]
     metadata = [event.metadata for event in kept]
     columns = {
@@ -110,13 +139,15 @@ def events(items: Sequence[ImportedEvent], *, max_bytes: int) -> Batch:
 
 def entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
     """Check state entries. The last one of the same origin counts; of another one, the first."""
-
-    def check(entry: ImportedEntry) -> None:
-        check_name(entry.key, "key")
-        check_text(entry.value, "value", limit=max_bytes)
-        check_text(entry.origin, "origin", limit=max_bytes)
-
-    kept, refused = _unique(items, check, lambda entry: entry.origin)
+    _check_size(items)
+    kept, refused = _sort_out(
+        items,
+        _bad_names([entry.key for entry in items], "key"),
+        _bad_texts([entry.value for entry in items], "value", max_bytes),
+        _bad_texts([entry.origin for entry in items], "origin", max_bytes),
+        _rivals(items),
+    )
+    kept = list({entry.key: entry for entry in kept}.values())
     columns = {
         "keys": NameColumn([entry.key for entry in kept]),
         "values": JsonColumn([entry.value for entry in kept]),
@@ -129,13 +160,14 @@ def entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
 
 def marks(items: Sequence[ImportedMark], *, max_bytes: int) -> Batch:
     """Check marks of work that is done; of the same key, as `entries`."""
-
-    def check(mark: ImportedMark) -> None:
-        check_name(mark.key, "idempotency key")
-        if mark.result is not None:
-            check_text(mark.result, "result", limit=max_bytes)
-
-    kept, refused = _unique(items, check, lambda mark: mark.origin)
+    _check_size(items)
+    kept, refused = _sort_out(
+        items,
+        _bad_names([mark.key for mark in items], "idempotency key"),
+        _bad_texts([mark.result for mark in items], "result", max_bytes),
+        _rivals(items),
+    )
+    kept = list({mark.key: mark for mark in kept}.values())
     results = [mark.result for mark in kept]
     columns = {
         "keys": NameColumn([mark.key for mark in kept]),
@@ -152,25 +184,17 @@ def _ends(ttls: Iterable[float | None]) -> list[float | None] | None:
     return found if any(ttl is not None for ttl in found) else None
 
 
-K = TypeVar("K", ImportedEntry, ImportedMark)
-
-
-def _unique(
-    items: Sequence[K], check: Callable[[K], None], origin: Callable[[K], Any]
-) -> tuple[list[K], list[Refusal]]:
-    first: dict[str, K] = {}
-
-    def check_key(item: K) -> None:
-        check(item)
-        held = first.setdefault(item.key, item)
-        if origin(held) != origin(item):
-            raise InvalidOption(
+def _rivals(items: Sequence[ImportedEntry | ImportedMark]) -> dict[int, str]:
+    """What has a key that another origin has given before."""
+    first: dict[str, str | bytes] = {}
+    bad = {}
+    for place, item in enumerate(items):
+        if first.setdefault(item.key, item.origin) != item.origin:
+            bad[place] = (
                 f"the key {item.key[:60]!r} is given by two different origins: map them to "
                 f"different keys"
             )
-
-    kept, refused = _sort_out(items, check_key)
-    return list({item.key: item for item in kept}.values()), refused
+    return bad
 
 
 def open_part(source: str, part: str, *, target: str | None, token: str) -> Op[ImportPart]:

@@ -319,6 +319,16 @@ def test_what_cannot_be_held_is_told_by_its_place():
     assert batch.size == 4
 
 
+def test_texts_that_are_json_only_together_are_refused():
+    """Several are looked at as one: what one leaves open, another must not close."""
+    texts = [b"[1", b"2]", b"3,4", b'"a', b'b"', b"", b"5", b'{"a":1', b'"b":2}', b"6 7", b"null"]
+    batch = ops.events([ImportedEvent("t", text) for text in texts], max_bytes=99)
+    assert batch.columns["payloads"].cells == [b"5", b"null"]
+    assert [refusal.place for refusal in batch.refused] == [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    joined = [b"[1", b"2]", b"3,4"]  # as many values as texts, if nothing stood between them
+    assert ops.events([ImportedEvent("t", text) for text in joined], max_bytes=99).size == 0
+
+
 def test_two_origins_of_one_key_in_a_step_are_refused():
     batch = entries(("k", b"1", FIELD), ("k", b"2", OTHER), ("k", b"3", FIELD))
     assert (batch.size, [refusal.place for refusal in batch.refused]) == (1, [1])
