@@ -26,7 +26,7 @@ from benchmarks import harness, machine, redis_server, report, servers
 from benchmarks.crew import CrewError
 from benchmarks.harness import Result
 from benchmarks.peers import environment
-from benchmarks.scenarios import ENTRIES, HEADLINES, MISSING, Bench, Entry
+from benchmarks.scenarios import ENTRIES, HEADLINES, Bench, Entry
 
 WRITTEN = {
     "json": "every figure to a file",
@@ -43,7 +43,8 @@ MEASURING = ("only", "peers", "rounds", "quick", "postgres_url", "redis_url")
 
 def _parser() -> argparse.ArgumentParser:
     names = "\n".join(
-        f"  {entry.name:<18} {entry.title}" + (" (--peers)" if entry.peers else "")
+        f"  {entry.name:<18} {entry.title}"
+        + (" (--peers)" if entry.peers else " (--only)" if entry.named else "")
         for entry in ENTRIES.values()
     )
     parser = argparse.ArgumentParser(
@@ -92,7 +93,7 @@ def _chosen(
 
 def _is_listed(entry: Entry, *, peers: bool, quick: bool) -> bool:
     """Whether it runs where it is not named."""
-    return (peers or not entry.peers) and (entry.quick or not quick)
+    return (peers or not entry.peers) and (entry.quick or not quick) and not entry.named
 
 
 def _left_out(options: argparse.Namespace) -> dict[str, str]:
@@ -105,7 +106,13 @@ def _left_out(options: argparse.Namespace) -> dict[str, str]:
         for entry in ENTRIES.values()
         if options.quick and not entry.quick
     }
-    return peers | quick
+    named = {
+        entry.name: f"it takes {entry.seconds[options.quick] / 60:.0f} minutes: ask for it with "
+        "--only"
+        for entry in ENTRIES.values()
+        if entry.named
+    }
+    return peers | quick | named
 
 
 class _Clock:
@@ -224,7 +231,7 @@ def _measured(
     """Run the chosen scenarios, and print each one when it is done."""
     taken = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
     clock = _Clock(entries, options.quick)
-    missing = MISSING | _left_out(options)
+    missing = _left_out(options)
     facts = _facts(options)
     if any(entry.peers for entry in entries):
         facts["peers"] = environment.versions()

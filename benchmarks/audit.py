@@ -7,7 +7,7 @@ This module compares lists; it reads from no store.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
@@ -94,6 +94,21 @@ def compare_states(events: Iterable[tuple[str, int]], states: Mapping[str, int])
     """
     last = dict(events)
     return Faults(torn=sum(last.get(key) != states.get(key) for key in last.keys() | states.keys()))
+
+
+def compare_once(wanted: Sequence[Hashable], found: Iterable[Hashable], left: int = 0) -> Faults:
+    """Whether each piece of work took effect once, in whatever order.
+
+    Args:
+        wanted: what was acknowledged, each of them once.
+        found: what each effect that is there is the effect of.
+        left: how many pieces the store holds for not done: it will hand them out again.
+    """
+    there = Counter(found)
+    return Faults(
+        lost=max(left, sum(not there[each] for each in wanted)),
+        duplicated=there.total() - sum(bool(there[each]) for each in wanted),
+    )
 
 
 def compare_counts(acknowledged: int, found: int, distinct: int) -> Faults:

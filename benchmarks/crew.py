@@ -13,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import multiprocessing
+import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -173,3 +174,23 @@ def crew(make: WorkFactory, size: int, url: str = "") -> Iterator[Crew]:
             if process.is_alive():
                 process.terminate()
                 process.join(5)
+
+
+def killed(target: Callable[..., object], *args: object) -> None:
+    """Run a function in a process that it ends by `kill -9`; back when it has.
+
+    Args:
+        target: the function; pickle finds it by name.
+        args: of the function.
+
+    Raises:
+        CrewError: the process ended in another way.
+    """
+    process = multiprocessing.get_context("forkserver").Process(
+        target=target, args=args, daemon=True
+    )
+    process.start()
+    process.join(30)
+    if process.exitcode != -signal.SIGKILL:
+        process.kill()
+        raise CrewError(f"the process that was to be killed ended with {process.exitcode}")

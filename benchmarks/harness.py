@@ -166,6 +166,19 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """What goes on from round to round, where they are no repetitions of each other.
+
+    Attributes:
+        step: how much a round adds.
+        of: what it adds, in the plural.
+    """
+
+    step: float
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """Arms that do the same thing, and how they should compare.
 
@@ -178,6 +191,7 @@ class Scenario:
         rounds: how many rounds are counted.
         warmup: how many are thrown away before.
         headline: a few words for the chart of the README; "" for a scenario that is not in it.
+        course: what goes on from round to round: the chart shows them one after the other.
     """
 
     name: str
@@ -189,6 +203,7 @@ class Scenario:
     rounds: int = 10
     warmup: int = 1
     headline: str = ""
+    course: Course | None = None
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]

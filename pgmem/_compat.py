@@ -10,16 +10,19 @@ import asyncio
 import inspect
 import os
 import select
+import signal
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
 from pgmem.errors import InvalidOption
+
+R = TypeVar("R")
 
 ALock = asyncio.Lock
 Lock = threading.Lock
@@ -211,6 +214,75 @@ class Worker:
     def join(self, patience: float) -> None:
         """Wait until it ends, at most `patience` seconds."""
         self._thread.join(patience)
+
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class AStopSignals:
+    """Calls a function once, when the process is told to end; a second signal does what it did.
+
+    Only in the main thread: elsewhere signals are not ours to take.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._before: dict[signal.Signals, Any] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOPPING:
+                before = signal.getsignal(number)
+                with suppress(NotImplementedError, ValueError, RuntimeError):
+                    self._loop.add_signal_handler(number, self._hear)
+                    self._before[number] = before
+
+    def _hear(self) -> None:
+        self.__exit__()
+        self._stop()
+
+    def __exit__(self, *_: object) -> None:
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+class StopSignals:
+    """Calls a function once, when the process is told to end; a second signal does what it did.
+
+    Only in the main thread: elsewhere signals are not ours to take.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOPPING:
+                self._before[number] = signal.signal(number, self._hear)
+
+    def _hear(self, *_: object) -> None:
+        self.__exit__()
+        # In a thread of its own: what this one holds while it is interrupted, `stop` may want.
+        threading.Thread(target=self._stop, name="pgmem-stop").start()
+
+    def __exit__(self, *_: object) -> None:
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def aside(function: Callable[..., R], *args: Any) -> R:
+    """Run what works on files, or computes for long, where it holds nobody else up."""
+    return await asyncio.to_thread(function, *args)
+
+
+def here(function: Callable[..., R], *args: Any) -> R:
+    """Run what works on files, or computes for long: a thread waits for itself alone."""
+    return function(*args)
 
 
 async def maybe_await(value: Any) -> Any:

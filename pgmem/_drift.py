@@ -30,12 +30,14 @@ _QUERIES: Final = {
         SELECT c.relname || '.' || a.attname,
                concat_ws(' ', format_type(a.atttypid, a.atttypmod),
                          'collate ' || nullif(l.collname, 'default'),
+                         'storage ' || nullif(a.attstorage, t.typstorage)::text,
                          CASE WHEN a.attnotnull THEN 'not null' END,
                          'identity ' || nullif(a.attidentity::text, ''),
                          'generated ' || nullif(a.attgenerated::text, ''),
                          'default ' || pg_get_expr(d.adbin, d.adrelid))
           FROM pg_class AS c
           JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          JOIN pg_type AS t ON t.oid = a.atttypid
           LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
           LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
          WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p')""",

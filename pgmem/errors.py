@@ -8,16 +8,19 @@
     │   ├── InvalidValue                   what JSON or PostgreSQL cannot hold exactly
     │   │   └── ValueTooLarge
     │   ├── InvalidOption                  expected_version, ttl, limit, url …
-    │   └── ForeignId                      an id of another log, as of a Redis stream
+    │   ├── ForeignId                      an id of another log, as of a Redis stream
+    │   └── InvalidArchive                 a file of removed events that is damaged, or is none
     ├── Conflict                           the database is not what the caller assumed
     │   ├── VersionConflict                expected, actual, current
+    │   │   └── ConcurrentModificationError   the same, by the name of the published layer
     │   ├── IdempotencyMismatch            the key was used before, for something else
     │   ├── ClaimHeld                      another holder's lease is still running
-    │   ├── LeaseLost                      our lease ran out and somebody newer took over
+    │   ├── LeaseLost                      our lease ran out, or somebody newer took over
     │   ├── LeaseHeld                      somebody else holds the named lease
     │   ├── ConsumerMismatch               the consumer was made to follow something else
     │   ├── ImportConflict                 another import is at it, or has been
     │   ├── GroupMismatch                  the group was made with another selection
+    │   ├── ArchiveConflict                the log holds other events than the file
     │   └── TransactionConflict            serialization failure, deadlock: run it all again
     ├── CallbackFailed                     a function given to update() or run_once() raised
     ├── SnapshotNotFound
@@ -27,6 +30,7 @@
     ├── GroupNotFound
     ├── HistoryRewritten                   positions belong to another history of the log
     ├── PositionTrimmed                    retention has removed what the reader has not read
+    ├── ArchiveFailed                      a file could not be written or read
     ├── OutcomeUnknown                     the connection broke while a write was under way
     ├── Unavailable                        no server, no free connection, in the time allowed
     ├── NotOpen                            used before open(), after close(), or in a forked child
@@ -87,6 +91,10 @@ class ForeignId(InvalidInput):
     """An id that belongs to another log, as one of a Redis stream: it says nothing here."""
 
 
+class InvalidArchive(InvalidInput):
+    """A file of removed events is damaged, was changed, or is none. Nothing was restored."""
+
+
 class Conflict(PgmemError):
     """The database holds something else than the caller assumed. Nothing was changed."""
 
@@ -110,6 +118,10 @@ class VersionConflict(Conflict):
         self.current = current
 
 
+class ConcurrentModificationError(VersionConflict):
+    """All tries of a `SharedMemoryLayer.update_with_version` lost. Nothing was changed."""
+
+
 class IdempotencyMismatch(Conflict):
     """An idempotency key was used before with other content. Nothing was changed."""
 
@@ -127,7 +139,10 @@ class ClaimHeld(Conflict):
 
 
 class LeaseLost(Conflict):
-    """The lease ran out and somebody with a newer fencing token took over, or finished the work."""
+    """The lease ran out and somebody with a newer fencing token took over, or finished the work.
+
+    A named lease is lost by the server's clock, also if nobody has taken it yet.
+    """
 
 
 class LeaseHeld(Conflict):
@@ -152,6 +167,10 @@ class ImportConflict(Conflict):
 
 class GroupMismatch(Conflict):
     """The consumer group exists, with another selection, order or limit. Nothing was changed."""
+
+
+class ArchiveConflict(Conflict):
+    """The log holds other events than the file that is to be restored. Nothing was changed."""
 
 
 class TransactionConflict(Conflict):
@@ -210,6 +229,10 @@ class PositionTrimmed(PgmemError):
         super().__init__(message)
         self.position = position
         self.trimmed_to = trimmed_to
+
+
+class ArchiveFailed(PgmemError):
+    """A file of removed events could not be written or read. Nothing was removed or restored."""
 
 
 class OutcomeUnknown(PgmemError):

@@ -110,6 +110,7 @@ _JANITOR: Final = (
     *_WRITER,
     ("DELETE", "TABLE", ("events", "limits")),
     ("INSERT, UPDATE, DELETE", "TABLE", ("trimmed", "policies")),
+    ("UPDATE (log_id)", "TABLE", ("meta",)),
 )
 """Privileges, kind of object, objects."""
 

@@ -509,3 +509,179 @@ class DeadLetter(NamedTuple):
     consumer: str | None
     error: str | None
     buried_at: datetime
+
+
+class Ran(NamedTuple):
+    """What the members of a `group.run` did.
+
+    Attributes:
+        handled: events that were handled and acknowledged.
+        failed: times that the handler raised.
+        lost: events that were handled and were not theirs any more in the end.
+    """
+
+    handled: int
+    failed: int
+    lost: int
+
+
+class LeaseInfo(NamedTuple):
+    """A named lease, and who holds it.
+
+    Attributes:
+        name: its name.
+        holder: who holds it: host, process and agent.
+        fencing_token: the token of this time of holding; later ones are higher.
+        acquired_at: since when (the server's clock).
+        expires_at: when it ends if it is not renewed (the server's clock).
+        waiters: how many wait for it.
+    """
+
+    name: str
+    holder: str
+    fencing_token: int
+    acquired_at: datetime
+    expires_at: datetime
+    waiters: int
+
+
+class Permit(NamedTuple):
+    """The answer of a rate limit.
+
+    Attributes:
+        granted: whether it may go on.
+        remaining: how many more may come at once now.
+        retry_after: seconds until it would fit; 0.0 if it was granted.
+    """
+
+    granted: bool
+    remaining: int
+    retry_after: float
+
+
+PolicyKind = Literal["events", "folds", "snapshots"]
+
+
+class Policy(NamedTuple):
+    """A rule of retention: what exceeds one of its two limits goes.
+
+    Attributes:
+        kind: of "events", "folds" (their snapshots) or "snapshots" (of the whole state).
+        name: of this stream, fold, or name of snapshots; None for all.
+        max_count: so many of the newest are kept; None for any number.
+        max_age: what is older than so many seconds goes; None for any age.
+        updated_at: when the rule was set.
+    """
+
+    kind: PolicyKind
+    name: str | None
+    max_count: int | None
+    max_age: float | None
+    updated_at: datetime
+
+
+class Holder(NamedTuple):
+    """A stored reader that has yet to read what a rule would remove.
+
+    Attributes:
+        kind: "consumer" or "group".
+        name: its name.
+        position: everything up to it has been read: nothing above it was removed.
+    """
+
+    kind: Literal["consumer", "group"]
+    name: str
+    position: int
+
+
+class StreamTrim(NamedTuple):
+    """What a trim removed of one stream, or of the whole log; in a dry run, what it would remove.
+
+    Attributes:
+        stream: the stream; None for the whole log.
+        removed: how many events.
+        first, last: the lowest and the highest position removed; None if there was none.
+        kept: events that were due and stay: handed out by a group and not acknowledged, dead
+            letters, the last event of a versioned stream.
+        held_back_by: the slowest of those that have yet to read what else is due; None if that is
+            nobody.
+        files: what the removed events were written to, with `export=`.
+    """
+
+    stream: str | None
+    removed: int
+    first: int | None
+    last: int | None
+    kept: int
+    held_back_by: Holder | None
+    files: tuple[str, ...] = ()
+
+
+class TrimReport(NamedTuple):
+    """What a trim did.
+
+    Attributes:
+        dry_run: nothing was removed: the report tells what would have been.
+        streams: an entry for each rule that was applied.
+    """
+
+    dry_run: bool
+    streams: tuple[StreamTrim, ...]
+
+    @property
+    def removed(self) -> int:
+        """How many events in all."""
+        return sum(stream.removed for stream in self.streams)
+
+
+class SweepReport(NamedTuple):
+    """What was swept beside the log.
+
+    Attributes:
+        expired_keys: idempotency keys whose time was over.
+        expired_entries: state entries whose time was over.
+        leases: leases that nobody had held or waited for, for a day.
+        limits: rate limits that nobody had used for a day.
+        slots: rows of groups that had been empty for long.
+        folds: snapshots of folds that exceeded their rule.
+        snapshots: copies of the whole state that exceeded theirs.
+        complete: False if a table was so large that only a part of it was looked through.
+    """
+
+    expired_keys: int
+    expired_entries: int
+    leases: int
+    limits: int
+    slots: int
+    folds: int
+    snapshots: int
+    complete: bool
+
+
+class MaintenanceReport(NamedTuple):
+    """What one pass of maintenance did.
+
+    Attributes:
+        trimmed: what the rules for events removed.
+        swept: what was swept beside the log.
+    """
+
+    trimmed: TrimReport
+    swept: SweepReport
+
+
+class RestoreReport(NamedTuple):
+    """What was restored from a file.
+
+    Attributes:
+        stream: the stream that the events had been removed from; None for the whole log.
+        restored: how many events were put back.
+        present: how many were there already.
+        complete: whether the log counts as complete again from before the file on: it was what had
+            been removed last.
+    """
+
+    stream: str | None
+    restored: int
+    present: int
+    complete: bool

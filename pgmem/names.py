@@ -25,6 +25,8 @@ STREAM_BYTES: Final = NAME_BYTES + len(STATE_STREAM_PREFIX)
 """A state entry's stream is the prefix and a key that may have the full length."""
 PART_BYTES: Final = NAME_BYTES + 16
 """A part of an import is a kind and a name that may have the full length."""
+JANITOR_LEASE: Final = "pgmem:janitor"
+"""The lease of the one process that applies retention."""
 APPEND_ONLY_SQLSTATE: Final = "PM001"
 """What the trigger on `events` raises."""
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from pgmem import Memory
+from tests.support import commands
 from tests.support.both import Both
 from tests.support.options import FULL_VARIABLE, full
 from tests.support.server import SERVER_VARIABLE, TEMPLATE, Recycled, Server, fresh_database
@@ -131,3 +132,10 @@ async def both(request, database_url):
 def form(request, database_url):
     """Opens memories in one of the two forms, for tests that need more than one."""
     return Both(request.param, database_url)
+
+
+@pytest.fixture
+def pgmem(capfd, monkeypatch):
+    """Runs the `pgmem` command in this process; gives exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "40")  # long lines are not to be wrapped
+    return lambda *arguments, stdin=None: commands.run(capfd, arguments, stdin)

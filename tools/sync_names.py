@@ -43,10 +43,12 @@ COMPAT_NAMES: Final = {
     "AQueue": "Queue",
     "AReadable": "Readable",
     "ASemaphore": "Semaphore",
+    "AStopSignals": "StopSignals",
     "AWakeup": "Wakeup",
     "AWorker": "Worker",
     "adriver_connection": "driver_connection",
     "agather": "gather",
+    "aside": "here",
     "maybe_await": "passthrough",
     "asleep": "sleep",
     "aspawn": "spawn",
@@ -80,7 +82,7 @@ MERGEABLE: Final = frozenset(
 )
 
 # Words of the tables that are English too: never renamed in prose.
-ENGLISH: Final = frozenset({"asleep"})
+ENGLISH: Final = frozenset({"aside", "asleep"})
 
 # Phrases of docstrings and comments. Longer ones first.
 PHRASES: Final = {

@@ -2,6 +2,7 @@
 
     percentiles   one line for each arm: so large a share of its calls took no longer than this
     rounds        one row for each arm: a dot for each round, the median, its 95 % interval
+    course        one line for each arm: the rounds one after the other
 
 No bars of averages: an average hides what a percentile shows.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 
 from hdrh.histogram import HdrHistogram
@@ -70,6 +71,8 @@ def nines(percent: float) -> float:
 
 def charts(result: Result) -> list[tuple[Drawing, Drawing]]:
     """The charts of a scenario, each one wide and narrow."""
+    if result.scenario.course is not None:
+        return [(course(result, WIDE), course(result, NARROW))]
     arms = result.scenario.arms
     curves = {}
     for arm in arms:
@@ -119,11 +122,7 @@ def percentiles(result: Result, curves: dict[str, Curve], layout: Layout) -> Dra
         content.append(marker(look[name], longest, y(curve.at(100))))
     if layout.labels:
         ends = {name: y(curve.at(100)) for name, curve in curves.items()}
-        apart = spaced(list(ends.values()), 19, top + 4, bottom - 4)
-        for (name, end), place in zip(ends.items(), apart, strict=True):
-            lead = f"M{longest + 8:.1f} {end:.1f}L{right + 10} {place:.1f}"
-            content.append(element("path", class_="lead", d=lead))
-            content += _named(name, look[name], name in wrong, right + 14, place)
+        content += _at_ends(ends, look, wrong, (longest, right), (top, bottom))
     return Drawing(
         layout,
         bottom + 46,
@@ -179,6 +178,30 @@ def _legend(
     return content, 20.0 * len(lines) + 36
 
 
+def _at_ends(
+    ends: Mapping[str, float],
+    look: Mapping[str, str],
+    wrong: Set[str],
+    sides: tuple[float, float],
+    within: tuple[float, float],
+) -> Iterator[Markup]:
+    """The names of the arms behind a plot, each beside the end of its line.
+
+    Args:
+        ends: the height at which each arm's line ends.
+        look: of each arm.
+        wrong: the arms that are.
+        sides: where the lines end, and where the plot does.
+        within: the top and the bottom of the plot.
+    """
+    last, right = sides
+    apart = spaced(list(ends.values()), 19, within[0] + 4, within[1] - 4)
+    for (name, end), place in zip(ends.items(), apart, strict=True):
+        lead = f"M{last + 8:.1f} {end:.1f}L{right + 10} {place:.1f}"
+        yield element("path", class_="lead", d=lead)
+        yield from _named(name, look[name], name in wrong, right + 14, place)
+
+
 def _named(name: str, look: str, wrong: bool, left: float, middle: float) -> list[Markup]:
     """An arm's line, and its name behind it."""
     text = f"{shortened(name, 18)}, wrong" if wrong else shortened(name, 26)
@@ -202,13 +225,7 @@ def rounds(result: Result, layout: Layout) -> Drawing:
     bottom = top + height * len(values)
     x = Scale(min(ticks[0], low), ticks[-1], left + 6, right - 6, log=log)
     content = [label(scenario.unit, left, 14, look="soft")]
-    room = (right - left) / max(text_width(f"{tick:,.9g}") + 10 for tick in ticks)
-    for number, tick in enumerate(ticks):
-        content.append(element("path", class_="grid", d=f"M{x(tick):.1f} {top}V{bottom}"))
-        if number % math.ceil(len(ticks) / room) == 0:
-            text = f"{tick:,.9g}"
-            place = min(x(tick), layout.width - 4 - text_width(text) / 2)
-            content.append(label(text, place, bottom + 18, anchor="middle", look="soft"))
+    content += _grid_across(ticks, x, (top, bottom), layout)
     told = []
     for row, (name, found) in enumerate(values.items()):
         middle = top + height * row + above + 15
@@ -236,6 +253,20 @@ def rounds(result: Result, layout: Layout) -> Drawing:
     )
 
 
+def _grid_across(
+    ticks: Sequence[float], x: Scale, within: tuple[float, float], layout: Layout
+) -> Iterator[Markup]:
+    """The lines down from each tick, and figures below as many of them as there is room for."""
+    top, bottom = within
+    room = (x.end - x.start) / max(text_width(f"{tick:,.9g}") + 10 for tick in ticks)
+    for number, tick in enumerate(ticks):
+        yield element("path", class_="grid", d=f"M{x(tick):.1f} {top}V{bottom}")
+        if number % math.ceil(len(ticks) / room) == 0:
+            text = f"{tick:,.9g}"
+            place = min(x(tick), layout.width - 4 - text_width(text) / 2)
+            yield label(text, place, bottom + 18, anchor="middle", look="soft")
+
+
 def _row(
     look: str, values: Sequence[float], interval: tuple[float, float], x: Scale, middle: float
 ) -> Iterator[Markup]:
@@ -247,3 +278,47 @@ def _row(
     places = ((x(value), middle + (number % 3 - 1) * 5) for number, value in enumerate(values))
     dots = "".join(f"M{place:.1f} {height:.1f}h0" for place, height in places)
     yield element("path", class_=f"round {look}", d=dots)
+
+
+def course(result: Result, layout: Layout) -> Drawing:
+    """What the rounds gave, one after the other: whether it grows shows here."""
+    scenario, along = result.scenario, result.scenario.course
+    assert along is not None
+    look = looks(scenario)
+    values = {arm.name: result.values(arm.name) for arm in scenario.arms}
+    wrong = {name for name in values if result.faults[name]}
+    ticks = linear_ticks(max(map(max, values.values())))
+    far = along.step * max(map(len, values.values()))
+    legend, top = _legend(list(values), look, wrong, layout)
+    left = 14 + max(text_width(f"{tick:,.9g}") for tick in ticks)
+    right = layout.width - (layout.labels if layout.labels else 16)
+    bottom = top + 240
+    x = Scale(0, far, left + 6, right - 8)
+    y = Scale(0, ticks[-1], bottom, top)
+    content = [*legend, label(scenario.unit, 4, top - 13, look="soft")]
+    for tick in ticks:
+        content.append(element("path", class_="grid", d=f"M{left:.1f} {y(tick):.1f}H{right}"))
+        text = f"{tick:,.9g}"
+        content.append(label(text, left - 5, y(tick) + 4, anchor="end", look="soft"))
+    content += _grid_across([at for at in linear_ticks(far) if at <= far], x, (top, bottom), layout)
+    content.append(label(along.of, (left + right) / 2, bottom + 36, anchor="middle"))
+    ends = {}
+    for name, found in values.items():
+        points = [(x(along.step * (n + 1)), y(value)) for n, value in enumerate(found)]
+        line = "M" + "L".join(f"{across:.1f} {height:.1f}" for across, height in points)
+        content.append(element("path", class_=f"arm {look[name]}", d=line))
+        content += [marker(look[name], *point) for point in points]
+        ends[name] = points[-1][1]
+    if layout.labels:
+        content += _at_ends(ends, look, wrong, (x.end, right), (top, bottom))
+    return Drawing(
+        layout,
+        bottom + 46,
+        f"{scenario.name}: {scenario.unit} after so many {along.of}",
+        "; ".join(
+            f"{name}: {figure(found[0])} {scenario.unit} after {along.step:,.9g}, "
+            f"{figure(found[-1])} after {along.step * len(found):,.9g}"
+            for name, found in values.items()
+        ),
+        content,
+    )

@@ -17,7 +17,7 @@ from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLen
 from hdrh.histogram import HdrHistogram
 
 from benchmarks.audit import Faults
-from benchmarks.harness import Arm, Comparison, Limit, Result, Sample, Scenario
+from benchmarks.harness import Arm, Comparison, Course, Limit, Result, Sample, Scenario
 
 FORMAT = 2
 """Goes up when a file of before can no longer be read."""
@@ -61,6 +61,7 @@ def as_data(result: Result) -> dict[str, Any]:
         "unit": scenario.unit,
         "rounds": scenario.rounds,
         "warmup": scenario.warmup,
+        "course": scenario.course,
         "arms": [_arm_data(result, arm) for arm in scenario.arms],
         "comparisons": list(scenario.comparisons),
         "limits": list(scenario.limits),
@@ -127,6 +128,7 @@ def _result(data: Mapping[str, Any]) -> Result:
         rounds=data["rounds"],
         warmup=data["warmup"],
         headline=data["headline"],
+        course=Course(**course) if (course := data.get("course")) else None,
     )
     return Result(
         scenario,

@@ -14,8 +14,12 @@ from benchmarks.scenarios import (
     connections,
     contention,
     crash,
+    effects,
     fanout,
     followed,
+    groups,
+    growth,
+    handover,
     hot,
     import_redis,
     latest,
@@ -26,6 +30,7 @@ from benchmarks.scenarios import (
     pipeline,
     reads,
     recovery,
+    retention,
     scale,
     statement,
     write_event,
@@ -33,7 +38,7 @@ from benchmarks.scenarios import (
 )
 from benchmarks.scenarios._base import Bench, Entry
 
-__all__ = ["ENTRIES", "HEADLINES", "MISSING", "Bench", "Entry"]
+__all__ = ["ENTRIES", "HEADLINES", "Bench", "Entry"]
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
@@ -50,6 +55,11 @@ ENTRIES: dict[str, Entry] = {
         fanout,
         followed,
         many,
+        groups,
+        effects,
+        growth,
+        handover,
+        retention,
         recovery,
         import_redis,
         pipeline,
@@ -63,11 +73,6 @@ ENTRIES: dict[str, Entry] = {
     )
     for entry in module.ENTRIES
 }
-
-MISSING = {
-    "consumer groups": "pgmem has none yet to stand beside XREADGROUP and XAUTOCLAIM",
-}
-"""Scenarios whose part of pgmem is still to come, and why they are not there."""
 
 HEADLINES = {
     "write_event/1kB": "event and latest state, 1 kB",
@@ -83,6 +88,7 @@ HEADLINES = {
     "dedupe/first": "work that takes effect once",
     "fanout/1-1": "append to delivery, 1 writer",
     "fanout/16-1": "append to delivery, 16 writers",
+    "groups/4 members, batches of 10": "consumer group of 4, batches of 10",
     "pipeline": "payment pipeline, payments/s",
     "recovery": "rebuild 10,000 keys",
 }

@@ -117,6 +117,7 @@ class Entry:
         seconds: a guess of how long it takes, full and quick; for the time left.
         peers: whether it stands beside a peer, which `--peers` asks for.
         quick: whether it is part of a quick run, where it is not named.
+        named: whether it runs only where it is named, because it takes long.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Entry:
     seconds: tuple[float, float]
     peers: bool = False
     quick: bool = True
+    named: bool = False
 
 
 SIZES = {"100 B": 100, "1 kB": 1_000, "10 kB": 10_000}

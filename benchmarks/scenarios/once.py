@@ -16,14 +16,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import multiprocessing
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import meter
-from benchmarks.audit import Faults
-from benchmarks.crew import Crew, CrewError, crew
+from benchmarks.audit import Faults, compare_once
+from benchmarks.crew import Crew, crew, killed
 from benchmarks.figures import histogram
 from benchmarks.harness import Arm, Comparison, Sample, Scenario, of_times
 from benchmarks.scenarios._base import Bench, Entry, Side
@@ -51,25 +49,11 @@ SIDES = (
 )
 
 
-def audit(effects: Sequence[str], keys: Sequence[str]) -> Faults:
-    """Whether each key's work took effect once.
-
-    Args:
-        effects: the key of each effect that is there.
-        keys: what was acknowledged.
-    """
-    there = Counter(effects)
-    return Faults(
-        lost=sum(not there[key] for key in keys),
-        duplicated=there.total() - sum(bool(there[key]) for key in keys),
-    )
-
-
 def told(answers: Sequence[Answer]) -> Faults:
     """Whether the callers for one key were told the truth: one did the work, all have its result.
 
-    What is told to one too many is an effect too many, which `audit` counts; a skipped caller of
-    the published code has no result, and nothing to be wrong.
+    What is told to one too many is an effect too many, which `compare_once` counts; a skipped
+    caller of the published code has no result, and nothing to be wrong.
     """
     results = [answer.result for answer in answers if answer.result is not None]
     differ = any(result != results[0] for result in results)
@@ -131,7 +115,9 @@ def first(bench: Bench, group: Group, calls: int) -> Scenario:
         keys = [f"{run}:{number}" for number in range(calls)]
         with meter.costs(group.store(side)) as spent:
             times = meter.timed(lambda key: found.once(key, run), keys)
-        return of_times(histogram(times), audit(found.effects(run), keys), spent.figures(calls))
+        return of_times(
+            histogram(times), compare_once(keys, found.effects(run)), spent.figures(calls)
+        )
 
     return Scenario(
         "dedupe/first",
@@ -162,7 +148,7 @@ def repeated(bench: Bench, group: Group, times_each: int) -> Scenario:
             times = meter.timed(
                 lambda key: answers[key].append(found.once(key, run)), keys * times_each
             )
-        faults = sum(map(told, answers.values()), audit(found.effects(run), keys))
+        faults = sum(map(told, answers.values()), compare_once(keys, found.effects(run)))
         return of_times(histogram(times), faults, spent.figures(calls))
 
     return Scenario(
@@ -188,7 +174,7 @@ def race(bench: Bench, group: Group, racers: Crew) -> Scenario:
         run, found = group.run(), group.ways[side.name]
         keys = [f"{run}:{number}" for number in range(count)]
         raced: list[Raced] = racers.run(f"{side.name}/{run}/{count}", INTERVAL)
-        faults = audit(found.effects(run), keys)
+        faults = compare_once(keys, found.effects(run))
         for answers in zip(*(each.answers for each in raced), strict=True):
             faults += told(answers)
         return of_times(histogram(time for each in raced for time in each.times), faults)
@@ -215,12 +201,12 @@ def crash(bench: Bench, group: Group) -> Scenario:
     def once(side: Side) -> Sample:
         run, found = group.run(), group.ways[side.name]
         keys = [f"{run}:{number}" for number in range(DOOMED)]
-        kill(side.name, group.urls, run, keys)
+        killed(perish, side.name, group.urls, run, keys)
         begun = time.perf_counter()
         for key in keys:
             found.once(key, run)
         seconds = time.perf_counter() - begun
-        faults = audit(found.effects(run), keys)
+        faults = compare_once(keys, found.effects(run))
         wrong = faults.lost + faults.duplicated
         return Sample(seconds * 1e3, faults, {f"wrong of {DOOMED}": wrong})
 
@@ -235,21 +221,6 @@ def crash(bench: Bench, group: Group) -> Scenario:
         rounds=bench.counted(3, 1),
         warmup=0,
     )
-
-
-def kill(name: str, urls: Urls, run: str, keys: Sequence[str]) -> None:
-    """Have a process do the work of some keys and die before it is noted.
-
-    Raises:
-        CrewError: it ended in another way.
-    """
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=perish, args=(name, urls, run, keys), daemon=True)
-    process.start()
-    process.join(30)
-    if process.exitcode != -9:
-        process.kill()
-        raise CrewError(f"the process that was to be killed ended with {process.exitcode}")
 
 
 ENTRIES = (

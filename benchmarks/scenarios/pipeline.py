@@ -5,8 +5,9 @@ seen that one is notified. Some requests are sent twice, under another request i
 payment, and all payments meet on a few accounts. What is timed is a payment from the call that
 submits it to its note in the gateway's hands.
 
-pgmem has no consumer groups yet: a payment's processor is told by its sender, each part is a stream
-of its own, and each has one durable subscription. Redis does the same, with a group for each.
+No work is shared out here (that is `groups`): a payment's processor is told by its sender, each
+part is a stream of its own, and each has one durable subscription. Redis does the same, with a
+group for each.
 """
 
 from __future__ import annotations

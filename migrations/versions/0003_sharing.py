@@ -108,8 +108,9 @@ CREATE TABLE {schema}.dead_letters (
     CONSTRAINT dead_letters_pkey PRIMARY KEY (group_name, position)
 )""",
     "CREATE SEQUENCE {schema}.leases_token_seq",
-    # owner NULL: free. The queue of who waits is in the row itself: whoever changes the row under
-    # its lock sees the newest queue, which a second table would not give in one statement.
+    # A lease that is free has no row; owner NULL: given back, and a transaction of the holder's is
+    # still open. The queue of who waits is in the row itself: whoever changes the row under its
+    # lock sees the newest queue, which a second table would not give in one statement.
     """
 CREATE TABLE {schema}.leases (
     name text COLLATE "C" NOT NULL,
@@ -147,11 +148,15 @@ CREATE TABLE {schema}.policies (
 )""",
     # How many events retention has removed so far.
     "ALTER TABLE {schema}.trimmed ADD COLUMN removed bigint DEFAULT 0 NOT NULL",
+    # Which log this is, for files of removed events: set when the first one is written, so that
+    # databases made from one template are different logs, and a backup is the same one.
+    "ALTER TABLE {schema}.meta ADD COLUMN log_id uuid",
     REFUSE.replace("{trimming}", TRIMMING),
 )
 
 DOWNGRADE = (
     REFUSE.replace("{trimming}", ""),
+    "ALTER TABLE {schema}.meta DROP COLUMN log_id",
     "ALTER TABLE {schema}.trimmed DROP COLUMN removed",
     "DROP TABLE {schema}.policies",
     "DROP TABLE {schema}.limits",

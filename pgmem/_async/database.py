@@ -53,12 +53,13 @@ _QUEUE_FULL_PAUSE = 5.0
 async def fetch(
     connection: psycopg.AsyncConnection[Any], query: bytes, params: dict[str, Any]
 ) -> Sequence[Row]:
-    """Run one statement on any connection and fetch its rows, whatever row factory it has."""
+    """Run one statement on any connection and fetch its rows (none, where it gives none), whatever
+    row factory it has."""
     cursor = connection.cursor(row_factory=tuple_row)
     if has_columns(params):
         register(cursor.adapters)  # of this cursor alone: the connection may be the user's
     await cursor.execute(query, params)
-    return await cursor.fetchall()
+    return await cursor.fetchall() if cursor.description else []
 
 
 class AsyncDatabase:
@@ -68,6 +69,7 @@ class AsyncDatabase:
         history: the history of the log that this memory was opened on.
         pooled: whether a pooler stands between.
         sessions: how many connections the pool has made.
+        commit_wait: the statement that waits for what was committed without waiting.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class AsyncDatabase:
         self._bell_pause = 0.0
         self._told_full = False
         self._statements: dict[tuple[Any, ...], bytes] = {}
+        self.commit_wait = sql.statement("commit_wait", sql.Dialect(schema))
         self._options: dict[str, Any] = {
             **_KEEPALIVE,
             "connect_timeout": max(2, int(timeout)),
@@ -100,6 +103,7 @@ class AsyncDatabase:
         }
         self.listen_options = {
             **self._options,
+            "fallback_application_name": "pgmem listener",  # so that somebody can count them
             **conninfo_to_dict(listen_conninfo or conninfo),
         }
         self._links = AsyncLinks(

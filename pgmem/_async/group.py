@@ -1,91 +1,30 @@
-"""One consumer group, as its members in this process see it: read, acknowledge, give back, look.
+"""One consumer group, as its members see it: read, acknowledge, give back, live in it, look at it.
 
 What to run is `pgmem.ops.deliveries` (which draws the states of a delivery) and `pgmem.ops.groups`;
-the loop that an agent lives in is `pgmem._async.members`. It hands out only what the tailer, or the
-reader, says is final.
-
-::
-
-    read ──► something there? ── no ──► wait: for an event of the selection (the feed), the end
-      ▲           │ yes                 of a lease or a delay, a signal "group:<name>", the poll
-      │           ▼                                    │
-      │       claim ──► expired? take over. due? unpark │
-      └────────────────────────────────────────────────┘
-
-Of several members in one process one asks at a time, and those behind it know what it found: so an
-event wakes them all, and costs one question.
+how members wait is `pgmem._async.claims`, the loop that an agent lives in `pgmem._async.members`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel
 
+from pgmem._async.claims import AsyncClaims, AsyncSharing
 from pgmem._async.consuming import AsyncBound
-from pgmem._async.dedupe import AsyncDedupe
-from pgmem._async.feed import AsyncFollower
-from pgmem._async.reader import AsyncFinalReader
+from pgmem._async.members import AsyncMembers, Handler, Once
 from pgmem._async.runners import AsyncRunner
-from pgmem._async.signals import AsyncSignals
-from pgmem._compat import ALock
 from pgmem.errors import InvalidOption
-from pgmem.models import DeadLetter, GroupInfo, Pending, RecordedEvent
+from pgmem.models import DeadLetter, GroupInfo, Pending, Ran, RecordedEvent
 from pgmem.ops import deliveries as ops
 from pgmem.ops import groups
 from pgmem.ops.consumers import check_lease
-from pgmem.ops.events import Codec, event_maker
+from pgmem.ops.events import event_maker
 from pgmem.ops.values import Seconds, check_seconds
 
 DEFAULT_LEASE: Seconds = 30.0
 DEFAULT_COUNT = 10
-
-
-class AsyncKnown:
-    """What the members of a group in this process know of it together.
-
-    Attributes:
-        lock: one of them asks at a time.
-        position: nothing of the selection up to here is left to claim.
-        due: when (by the monotonic clock) something becomes available by itself.
-    """
-
-    def __init__(self) -> None:
-        self.lock = ALock()
-        self.forget()
-
-    def forget(self) -> None:
-        """Ask the next time, whatever was known."""
-        self.position = -1
-        self.due = 0.0
-
-
-@dataclass
-class AsyncSharing:
-    """What all groups of a memory have in common.
-
-    Attributes:
-        reader: knows what is final, and the feed.
-        codec: how payloads are read.
-        signals: wake members.
-        safety_poll: seconds after which a member asks without having been woken.
-        transaction: makes a transaction of its own.
-        dedupe: for effects elsewhere.
-        known: what is known of each group, by its name.
-    """
-
-    reader: AsyncFinalReader
-    codec: Codec
-    signals: AsyncSignals
-    safety_poll: float
-    transaction: Callable[[], AbstractAsyncContextManager[Any]]
-    dedupe: AsyncDedupe
-    known: dict[str, AsyncKnown] = field(default_factory=dict)
 
 
 class AsyncDelivery:
@@ -95,33 +34,37 @@ class AsyncDelivery:
         event: the event.
         attempts: how often it was handed out, this time included.
         token: the fencing token: grows with every hand-out of a batch.
+        key: what it is ordered by, in a group that orders; else None.
         consumer: the member that has it.
         lease_until: when others may take over (the server's clock).
     """
 
-    __slots__ = ("_group", "attempts", "consumer", "event", "held", "lease_until")
+    __slots__ = ("_group", "_slot", "attempts", "consumer", "event", "key", "lease_until", "token")
 
     def __init__(
         self,
         group: AsyncGroup,
         event: RecordedEvent,
         attempts: int,
-        held: ops.Held,
+        key: str | None,
         *,
         consumer: str,
-        lease_until: datetime,
+        handed: ops.Handed,
     ) -> None:
         self._group = group
         self.event = event
         self.attempts = attempts
-        self.held = held
+        self.key = key
         self.consumer = consumer
-        self.lease_until = lease_until
+        self._slot = handed.slot
+        self.token = handed.token
+        assert handed.lease_until is not None  # noqa: S101  # there is an event
+        self.lease_until = handed.lease_until
 
     @property
-    def token(self) -> int:
-        """The fencing token."""
-        return self.held.token
+    def held(self) -> ops.Held:
+        """What a statement finds it by. Not public."""
+        return ops.Held(self.event.position, self._slot, self.token)
 
     def __repr__(self) -> str:
         return (
@@ -171,13 +114,12 @@ class AsyncGroup:
     def __init__(
         self, sharing: AsyncSharing, group: groups.Group, model: type[BaseModel] | None
     ) -> None:
-        self._sharing = sharing
-        self._reader = sharing.reader
+        self.sharing = sharing
         self._runner = sharing.reader.runner
         self._group = group
         self._event_of = event_maker(sharing.codec, model)
-        self._test = group.selection.test()
-        self._known = sharing.known.setdefault(group.name, AsyncKnown())
+        self._claims = AsyncClaims(sharing, group)
+        self._running: set[AsyncMembers] = set()
 
     @property
     def name(self) -> str:
@@ -204,7 +146,7 @@ class AsyncGroup:
             consumer: who takes them, for others to read, 1 to 512 bytes.
             count: at most so many, 1 to 1,000.
             timeout: wait so long for a first one, in seconds or as a timedelta; None returns at
-                once.
+                once, and with whatever is final by then.
             lease: how long nobody else may have them, at most a day.
             ack: deliveries that are done: acknowledged in the same commit, where that can be, and
                 in any case before new ones are handed out.
@@ -219,100 +161,33 @@ class AsyncGroup:
             HistoryRewritten: the log is another one, after a failover or a restore.
             InvalidInput: an argument that is not allowed.
         """
-        consumer, count, seconds = ops.check_read(consumer, count, lease)
         wait = 0.0 if timeout is None else check_seconds(timeout, "timeout", zero=True)
+        return await self.take(consumer, count, lease, ack, timeout=wait)
+
+    async def take(
+        self,
+        consumer: str,
+        count: int,
+        lease: Seconds,
+        ack: Sequence[AsyncDelivery],
+        *,
+        timeout: float,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> list[AsyncDelivery]:
+        """What `read` does, until it is told to stop. Not public."""
+        consumer, count, seconds = ops.check_read(consumer, count, lease)
+        self._check_ours(ack)
         member = ops.Member(self._group, consumer, count, seconds, self._event_of)
         if ack and self._group.ordered_by is not None:
             await self.ack(ack)
             ack = ()
-        handed = await self._take(member, self._held(ack))
-        if not handed.events and wait:
-            handed = await self._wait_for(member, wait, handed)
+        handed = await self._claims.take(
+            member, self._held(ack), timeout=timeout, stopping=stopping
+        )
         return [
-            AsyncDelivery(
-                self,
-                event,
-                attempts,
-                ops.Held(event.position, handed.slot, handed.token),
-                consumer=consumer,
-                lease_until=handed.lease_until,  # type: ignore[arg-type]  # there are events, so there is one
-            )
-            for event, attempts in handed.events
+            AsyncDelivery(self, event, attempts, key, consumer=consumer, handed=handed)
+            for event, attempts, key in handed.events
         ]
-
-    async def _take(self, member: ops.Member, acknowledged: Sequence[ops.Held]) -> ops.Handed:
-        """Take what is there, if anything may be."""
-        known = self._known
-        async with known.lock:
-            until = await self._final()
-            if not acknowledged and until <= known.position and time.monotonic() < known.due:
-                return _nothing(known.position)
-            handed = await self._runner.run(member.claim(until, acknowledged))
-            if handed.expired:
-                handed = await self._runner.run(member.take_over())
-            if not handed.events and handed.due:
-                handed = await self._runner.run(member.unpark())
-            if not handed.events and (handed.expired or handed.due):
-                # Somebody else was quicker, or all of it was buried: new ones may be there.
-                known.forget()
-                return handed
-            full = len(handed.events) == member.count
-            if handed.events and (full or handed.position < until):
-                known.forget()
-            else:
-                known.position = until
-                known.due = time.monotonic() + min(
-                    self._sharing.safety_poll, handed.wait if handed.wait is not None else 1e9
-                )
-            return handed
-
-    async def _final(self) -> int:
-        """Up to which position the log is final."""
-        feed = self._reader.feed
-        if feed.live:
-            return feed.end
-        self._reader.start()
-        return await self._reader.settle()
-
-    async def _wait_for(self, member: ops.Member, timeout: float, handed: ops.Handed) -> ops.Handed:
-        """Wait for something to take."""
-        deadline = time.monotonic() + timeout
-        feed, signals = self._reader.feed, self._sharing.signals
-        follower = AsyncFollower(self._test, max(0, self._known.position))
-        signal = f"group:{self.name}"
-        feed.enter(follower)
-        signals.enter(signal, follower.wakeup)
-        try:
-            while not handed.events and not follower.stopped:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    break
-                if follower.failed is not None:
-                    raise follower.failed
-                await self._rest(follower, remaining)
-                handed = await self._take(member, ())
-        finally:
-            follower.stopped = True
-            signals.leave(signal, follower.wakeup)
-            feed.leave(follower)
-        return handed
-
-    async def _rest(self, follower: AsyncFollower, remaining: float) -> None:
-        """Wait until something may be there."""
-        known = self._known
-        pause = min(remaining, max(0.0, known.due - time.monotonic()))
-        if pause <= 0.0:
-            return
-        follower.position = max(follower.position, known.position)
-        follower.place = -1
-        if known.position < 0 or self._reader.feed.take(follower, 1):
-            known.forget()
-            return
-        if not self._reader.feed.live:
-            self._reader.start()
-            pause = min(pause, 0.1)
-        if await follower.wakeup.wait(pause):
-            known.forget()
 
     @staticmethod
     def _held(deliveries: Sequence[AsyncDelivery]) -> list[ops.Held]:
@@ -338,11 +213,8 @@ class AsyncGroup:
         if deliveries:
             self._check_ours(deliveries)
             await self._runner_of(tx).run(ops.ack(self._group, self._held(deliveries)))
-            self._known.due = min(self._known.due, self._freed())
-
-    def _freed(self) -> float:
-        """When something may be there after an acknowledgement: in a group that orders, now."""
-        return self._known.due if self._group.ordered_by is None else 0.0
+            if self._group.ordered_by is not None:
+                self._claims.changed()  # What waited for one of their keys is free.
 
     async def nack(
         self,
@@ -379,7 +251,7 @@ class AsyncGroup:
                     counted=counted,
                 )
             )
-            self._known.forget()
+            self._claims.changed()
 
     async def bury(self, deliveries: Sequence[AsyncDelivery], *, error: str | None = None) -> None:
         """Give events up, all or none: they become dead letters.
@@ -396,7 +268,7 @@ class AsyncGroup:
             self._check_ours(deliveries)
             held = self._held(deliveries)
             await self._runner.run(ops.nack(self._group, held, error=error, bury=True))
-            self._known.forget()
+            self._claims.changed()
 
     async def extend(
         self, deliveries: Sequence[AsyncDelivery], lease: Seconds = DEFAULT_LEASE
@@ -411,19 +283,87 @@ class AsyncGroup:
             LeaseLost: one of them is not ours any more.
             InvalidOption: none was given, or a lease that is not allowed.
         """
-        check_lease(lease)
+        seconds = check_lease(lease)
         if not deliveries:
             raise InvalidOption("extend needs at least one delivery, got none")
         self._check_ours(deliveries)
-        return await self._runner.run(ops.extend(self._group, self._held(deliveries), lease=lease))
+        until = await self._runner.run(
+            ops.extend(self._group, self._held(deliveries), lease=seconds)
+        )
+        self._claims.due_in(seconds)
+        return until
 
     def _check_ours(self, deliveries: Sequence[AsyncDelivery]) -> None:
+        if not isinstance(deliveries, Sequence):
+            raise InvalidOption(f"a list of deliveries is needed, got {type(deliveries).__name__}")
         for delivery in deliveries:
+            if not isinstance(delivery, AsyncDelivery):
+                raise InvalidOption(f"deliveries are needed, got {type(delivery).__name__}")
             if delivery._group.name != self.name:
                 raise InvalidOption(
                     f"a delivery of the group {delivery._group.name!r} was given to the group "
                     f"{self.name!r}: acknowledge it there"
                 )
+
+    async def run(
+        self,
+        handler: Handler,
+        *,
+        consumer: str | None = None,
+        concurrency: int = 1,
+        count: int = DEFAULT_COUNT,
+        lease: Seconds = DEFAULT_LEASE,
+        once: Once | None = None,
+    ) -> Ran:
+        """Live as members of the group: read, call the handler, acknowledge, until told to stop.
+
+        SIGTERM, SIGINT (in the main thread) and `stop` end it: what is under way is finished, what
+        was not begun is given back. A handler that raises gives its event back with a delay that
+        grows with each attempt, up to `max_attempts`; then it is a dead letter.
+
+        Args:
+            handler: is called with each `Delivery`; with once="transaction" also with the
+                transaction, in which the event is acknowledged when it returns.
+            consumer: the members' name, for others to read; None for host and process.
+            concurrency: how many batches are worked on at the same time, 1 to 1,000. Each takes a
+                connection while it reads or is in a transaction.
+            count: events of a batch, 1 to 1,000. A batch is acknowledged with the next read.
+            lease: how long a batch may take before others may have it; longer than the slowest
+                handler takes for `count` events.
+            once: "transaction" for effects in this database (exactly once), "claim" for effects
+                elsewhere (`dedupe.run_once` around the handler), None where twice does no harm.
+
+        Returns:
+            How many events were handled, how often the handler raised, and how many events were
+            somebody else's in the end.
+
+        Raises:
+            GroupNotFound, PositionTrimmed, HistoryRewritten: the group cannot go on.
+            InvalidInput: an option that is not allowed.
+        """
+        members = AsyncMembers(
+            self,
+            handler,
+            consumer=consumer,
+            concurrency=concurrency,
+            count=count,
+            lease=lease,
+            once=once,
+        )
+        self._running.add(members)
+        try:
+            return await members.run()
+        finally:
+            self._running.discard(members)
+
+    def stop(self) -> None:
+        """End every `run` of this object, from any thread or task."""
+        for members in list(self._running):
+            members.stop()
+
+    def wake(self) -> None:
+        """Let those who wait here look whether they are to go on. Not public."""
+        self._claims.wake()
 
     async def info(self) -> GroupInfo:
         """The group, and how much is open in it.
@@ -439,10 +379,13 @@ class AsyncGroup:
     async def lag(self) -> int:
         """How many events are final and not handed out to anybody yet.
 
+        What was committed before the call is counted, also where the feed has not heard of it; at
+        most what was written above a transaction that stays open is not.
+
         Raises:
             GroupNotFound: it was deleted.
         """
-        return await self._runner.run(groups.lag(self._group, until=await self._final()))
+        return await self._runner.run(groups.lag(self._group, until=await self._claims.settled()))
 
     async def pending(self, limit: int = 1_000) -> list[Pending]:
         """What members hold, and what is parked, in the order of the log.
@@ -460,11 +403,13 @@ class AsyncGroup:
             limit: at most so many, 1 to 100,000.
         """
         return await self._runner.run(
-            groups.dead_letters(self._group, self._sharing.codec, after=after, limit=limit)
+            groups.dead_letters(self._group, self.sharing.codec, after=after, limit=limit)
         )
 
     async def requeue(self, positions: Sequence[int] | None = None) -> int:
         """Hand dead letters out again, their attempts counted anew; tells how many.
+
+        Those that a reset lets be handed out anyway stay, and so do those whose events are gone.
 
         Args:
             positions: which; None for all.
@@ -474,7 +419,7 @@ class AsyncGroup:
             OutcomeUnknown: the connection was lost under way.
         """
         risen = await self._runner.run(groups.requeue(self._group, positions))
-        self._known.forget()
+        self._claims.changed()
         return risen
 
     async def reset(self, position: int) -> None:
@@ -493,8 +438,4 @@ class AsyncGroup:
             OutcomeUnknown: the connection was lost under way; reset it again.
         """
         await self._runner.run(groups.reset(self._group, position))
-        self._known.forget()
-
-
-def _nothing(position: int) -> ops.Handed:
-    return ops.Handed([], 0, 0, None, position, False, False, None)
+        self._claims.changed()

@@ -7,11 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from pgmem._async.group import AsyncGroup, AsyncSharing
+from pgmem._async.claims import AsyncSharing
+from pgmem._async.group import AsyncGroup
 from pgmem.errors import InvalidOption
 from pgmem.models import GroupInfo
 from pgmem.ops import groups as ops
 from pgmem.ops.selection import Selection
+from pgmem.ops.values import check_count
 
 
 class AsyncGroups:
@@ -36,6 +38,7 @@ class AsyncGroups:
     ) -> AsyncGroup:
         """Make a group, or join the one of that name.
 
+        >>> from pgmem import Event
         >>> receipt = await memory.events.append("orders", Event(type="placed", payload={"n": 1}))
         >>> group = await memory.groups.open("billing", stream="orders")
         >>> for delivery in await group.read("worker-1"):
@@ -69,8 +72,25 @@ class AsyncGroups:
         )
         if isinstance(start, str) and start != "now":
             raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
-        await self._runner.run(ops.open_group(group, start=None if start == "now" else start))
+        begin = None if start == "now" else check_count(start, "start", minimum=0)
+        await self._runner.run(ops.open_group(group, start=begin))
         return AsyncGroup(self._sharing, group, model)
+
+    async def join(self, name: str, *, model: type[BaseModel] | None = None) -> AsyncGroup:
+        """Join a group that exists, knowing only its name: it goes on with what it follows.
+
+        For who looks after groups, and for members that are not to make one by mistake.
+
+        Args:
+            name: its name, 1 to 512 bytes.
+            model: a pydantic model to validate the payloads with.
+
+        Raises:
+            GroupNotFound: there is none of that name.
+            GroupMismatch: a newer version of pgmem has made it, and it follows what this one
+                cannot.
+        """
+        return AsyncGroup(self._sharing, await self._runner.run(ops.join(name)), model)
 
     async def list(self) -> list[GroupInfo]:
         """All groups, in the order of their names."""

@@ -6,6 +6,7 @@ reconnects by nobody's will but the tailer's, and knows nothing of events.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from datetime import tzinfo
@@ -20,6 +21,7 @@ from pgmem._async.signals import MARK, AsyncSignals
 from pgmem._compat import AReadable
 from pgmem.models import History
 from pgmem.ops import Op
+from pgmem.ops.leases import mark_session
 from pgmem.ops.page import read_history
 
 T = TypeVar("T")
@@ -68,6 +70,8 @@ class AsyncListener:
     async def connect(self) -> History:
         """Connect, and listen if the channel is known; tells which history the log has.
 
+        Where no pooler is between, others can see from now on that this process listens.
+
         Raises:
             psycopg.OperationalError: no connection.
             psycopg.Error: the server refused.
@@ -83,8 +87,13 @@ class AsyncListener:
         link.add_notify_handler(self._hear)
         history = await self.run(read_history())
         if database.hears and history.timeline is not None:  # A standby refuses to LISTEN.
+            # A new one each time: a session that was lost may be there for a while yet.
+            mark = None if database.listens_pooled else secrets.randbits(62)
+            if mark is not None:
+                await self.run(mark_session(mark))
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
             await link.execute(listen, prepare=False)
+            self._signals.mark = mark
         return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
@@ -137,6 +146,7 @@ class AsyncListener:
     async def disconnect(self) -> None:
         """Give the session up."""
         link, self._link = self._link, None
+        self._signals.mark = None
         self.letters.clear()
         if link is not None:
             await link.close()

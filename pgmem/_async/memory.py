@@ -13,19 +13,25 @@ from typing import Any, Literal, Self
 import psycopg
 
 from pgmem._async.cache import BoundCache, StateCache
+from pgmem._async.claims import AsyncSharing
 from pgmem._async.consumers import AsyncConsumers
 from pgmem._async.database import AsyncDatabase
 from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
-from pgmem._async.group import AsyncSharing
 from pgmem._async.groups import AsyncGroups
 from pgmem._async.imports import AsyncImports
+from pgmem._async.janitor import AsyncJanitor
+from pgmem._async.keeper import AsyncKeeper
+from pgmem._async.leases import AsyncLeases
+from pgmem._async.limits import AsyncLimits
 from pgmem._async.reader import AsyncFinalReader
+from pgmem._async.retention import AsyncRetention
 from pgmem._async.runners import AsyncBoundRunner, AsyncPoolRunner
 from pgmem._async.signals import AsyncSignals
 from pgmem._async.snapshots import AsyncSnapshots
 from pgmem._async.state import AsyncState
+from pgmem._async.stats import AsyncStatistics
 from pgmem._async.tailer import AsyncTailer
 from pgmem.errors import InvalidOption
 from pgmem.models import Event
@@ -40,6 +46,7 @@ from pgmem.ops.values import (
     check_seconds,
     event_registry,
 )
+from pgmem.stats import Stats
 from pgmem.url import connection_string
 
 Durability = Literal["strict", "relaxed"]
@@ -93,6 +100,8 @@ class AsyncMemory:
             `using()`, once the doorbell arrives, at most the safety poll late. While the log
             cannot be followed, every read asks the server. Entries with an end, and what was
             written with `record=False`, are never kept.
+        janitor: apply the rules of retention in the background, every quarter of a minute or so,
+            while no other process does.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -112,6 +121,7 @@ class AsyncMemory:
         listen_url: str | None = None,
         safety_poll: Seconds = 1.0,
         cache: int | None = None,
+        janitor: bool = False,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -134,13 +144,9 @@ class AsyncMemory:
         feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
         poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = AsyncTailer(
-            self._database,
-            feed,
-            frontier,
-            self._cache,
-            signals,
-            safety_poll=poll,
+            self._database, feed, frontier, self._cache, signals, safety_poll=poll
         )
+        self._keeper = AsyncKeeper(self._runner, signals, self._tailer, safety_poll=poll)
         reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
         self.events = AsyncEvents(self._runner, self._codec, reader)
         self.state = AsyncState(self._runner, self._codec, self._cache, reader)
@@ -151,6 +157,10 @@ class AsyncMemory:
         self.groups = AsyncGroups(
             AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
         )
+        self.limits = AsyncLimits(self._runner)
+        self.leases = AsyncLeases(self._runner, signals, self._keeper, agent_id)
+        self.retention = AsyncRetention(self._runner, reader, schema, self._codec.agent_id)
+        self._janitor = AsyncJanitor(self.leases, self.retention) if janitor else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -165,12 +175,17 @@ class AsyncMemory:
         await self._database.open()
         if self._cache is not None:
             self._tailer.start()
+        if self._janitor is not None:
+            self._janitor.start()
         return self
 
     async def close(self) -> None:
         """End the subscriptions and close every connection; the context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
+        if self._janitor is not None:
+            await self._janitor.close()
+        await self._keeper.close()
         await self._tailer.close()
         await self._database.close()
 
@@ -184,6 +199,19 @@ class AsyncMemory:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    async def stats(self) -> Stats:
+        """How the memory stands, for whoever runs the database; `pgmem stats` prints it.
+
+        It costs a tenth of a second or two, however long the log is: what is large is counted in a
+        sample, and says so. What the role may not see is None, and named in `hidden`.
+
+        >>> stats = await memory.stats()
+        >>> stats.log.events, stats.hidden
+        (Count(value=0, exact=True), ())
+        """
+        durability: Durability = "relaxed" if self._database.relaxed else "strict"
+        return await AsyncStatistics(self._runner).read(self._database.schema, durability)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncTransaction]:
@@ -233,6 +261,7 @@ class AsyncBoundMemory:
         self.events = AsyncEvents(runner, codec)
         self.state = AsyncState(runner, codec, cache)
         self.dedupe = AsyncTransactionDedupe(runner, codec)
+        self.limits = AsyncLimits(runner)
         self.snapshots = AsyncSnapshots(runner, codec, self.events, cache)
 
 

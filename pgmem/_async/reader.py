@@ -17,9 +17,10 @@ from pgmem._async.feed import AsyncFeed
 from pgmem._async.runners import AsyncPoolRunner
 from pgmem._async.tailer import AsyncTailer
 from pgmem._compat import asleep
+from pgmem.errors import PositionTrimmed
 from pgmem.ops import Row
 from pgmem.ops.frontier import Frontier, Watch, read_positions, read_writers
-from pgmem.ops.page import NEVER, PageHead, read_page
+from pgmem.ops.page import NEVER, UNDATED, PageHead, read_page
 from pgmem.ops.selection import Selection
 
 SETTLE_WAIT = 0.25
@@ -28,6 +29,7 @@ SETTLE_WAIT = 0.25
 PATIENCE = 20.0
 """Seconds that a page may take while catching up: a connection may die without a word, and a
 subscription must not wait on it for ever."""
+TRIM_WAIT = 1.0
 WINDOW = 500_000
 """Positions that a page looks through for events of a selection, so that none takes long however
 rare they are."""
@@ -72,6 +74,22 @@ class AsyncFinalReader:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
         return (await self.runner.run_page(op, 0, patience=PATIENCE)).head
+
+    async def beginning(self, selection: Selection) -> PageHead:
+        """Where the log stands, for who begins at whatever there is and is strict from there.
+
+        A trim gets its time only after its commit, and is told to who began before that. Who
+        begins between the two would be told of what he never asked for, so he waits: a moment,
+        or `TRIM_WAIT` seconds where a janitor has died there.
+        """
+        op = read_page(replace(selection, after=0, until=0), limit=1, since=UNDATED)
+        deadline = time.monotonic() + TRIM_WAIT
+        while time.monotonic() < deadline:
+            try:
+                return (await self.runner.run_page(op, 0, patience=PATIENCE)).head
+            except PositionTrimmed:
+                await asleep(PAUSE_LAST)
+        return await self.page_head()
 
     async def read(
         self, selection: Selection, position: int, *, limit: int, since: datetime | str

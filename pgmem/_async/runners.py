@@ -104,7 +104,7 @@ class AsyncPoolRunner:
 
         Args:
             op: what to run.
-            patience: seconds in which the server must answer; only for what reads.
+            patience: seconds in which the server must answer; only for what reads, or is HARMLESS.
 
         Raises:
             PgmemError: what the op's `parse` or the server says.
@@ -116,6 +116,7 @@ class AsyncPoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
+        op = op.instead() if op.instead else op
         while True:
             await asleep(pause)
             try:
@@ -151,8 +152,10 @@ class AsyncPoolRunner:
         link = await database.acquire(op.action)
         link.patience = patience
         try:
-            query = database.statement(op, bell, relaxed=database.relaxed)
+            query = database.statement(op, bell, relaxed=database.relaxed or op.lets_go)
             rows = await link.run(query, database.params(op))
+            if op.lets_go and len(rows) > 1 and not database.relaxed:
+                await self._wait_for_disk(link)
             if link.unconfirmed:
                 database.check_confirmed(link, op.action)
         except psycopg.Error as error:
@@ -166,6 +169,15 @@ class AsyncPoolRunner:
         if op.again is not Again.READS:
             database.bell_answered(rows)
         return op.parse(rows)
+
+    async def _wait_for_disk(self, link: AsyncLink) -> None:
+        """Wait until what was committed is safe."""
+        try:
+            await link.run(self._database.commit_wait, {})
+        except psycopg.Error as error:
+            # It is committed, and a crash may still undo it: the same as a lost answer.
+            await link.close()
+            raise Lost from error
 
     @asynccontextmanager
     async def transaction(
@@ -380,7 +392,8 @@ class AsyncBoundRunner:
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace:
-                continue
+                op = op.instead() if op.instead else op
+                query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None
         raise hidden_winner(op.action)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pgmem._async.cache import BoundCache, StateCache
 from pgmem._async.events import AsyncEvents
 from pgmem._async.runners import AsyncRunner
-from pgmem.errors import CallbackFailed, InvalidOption, PgmemError
+from pgmem.errors import CallbackFailed, InvalidOption, PgmemError, TransactionConflict
 from pgmem.models import Fold, Folded, StateEntry, StateSnapshot
 from pgmem.ops import snapshots as ops
 from pgmem.ops.events import Codec
@@ -23,6 +23,7 @@ from pgmem.ops.values import MAX_POSITION, check_count
 S = TypeVar("S")
 
 FOLD_PAGE = 5_000
+TAKE_TRIES = 10
 
 
 class AsyncSnapshots:
@@ -123,10 +124,22 @@ class AsyncSnapshots:
 
         Args:
             name: to find it again; several may have the same.
+
+        Raises:
+            TransactionConflict: entries kept changing, while the log did not tell what they had
+                been before: retention had removed it, or they were written with `record=False`.
         """
         self._refuse_bound("take")
-        position = await self._events.settle()
-        return await self._runner.run(ops.take(name, position=position))
+        for _ in range(TAKE_TRIES):
+            position = await self._events.settle()
+            taken = await self._runner.run(ops.take(name, position=position))
+            if taken is not None:
+                return taken
+        raise TransactionConflict(
+            f"take a snapshot of the state: {TAKE_TRIES} times an entry had changed since the "
+            f"position that is final, and the log does not hold what it was before. Try again "
+            f"later; a transaction that has appended events and is still open makes it last"
+        )
 
     async def list(self, name: str | None = None, *, limit: int = 100) -> list[StateSnapshot]:
         """The copies of the whole state, newest first.

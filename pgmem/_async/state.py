@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from pgmem._async.cache import BoundCache, StateCache
+from pgmem._async.lease import AsyncLease
 from pgmem._async.reader import AsyncFinalReader
 from pgmem._async.runners import AsyncPoolRunner, AsyncRunner
 from pgmem._async.subscription import AsyncSubscription, Start
 from pgmem._async.update import AsyncUpdate
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidOption, LeaseLost
 from pgmem.models import Event, RecordedEvent, StateChange, StateEntry
 from pgmem.ops import Op
 from pgmem.ops import state as ops
 from pgmem.ops.events import Codec
+from pgmem.ops.leases import fenced
 from pgmem.ops.selection import Selection
 from pgmem.ops.values import Seconds, check_count, check_seconds, decode, decoder
 
@@ -199,6 +201,45 @@ class AsyncState:
         op = ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
         return await self._write(op, recording)
 
+    async def increment(
+        self,
+        key: str,
+        by: float = 1,
+        *,
+        ttl: Seconds | None = None,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> StateEntry:
+        """Add to a number, in one statement: of two at once none is lost.
+
+        Decimal arithmetic of the server: 0.1 and 0.2 make 0.3. Each is a change with its event
+        (unless `record=False`): what moves a thousand times a second is better kept as a fold.
+
+        Args:
+            key: 1 to 512 bytes; where there is no entry it begins at 0.
+            by: an int or a finite float; negative to take away.
+            ttl: how long an entry lives that begins here, in seconds or as a timedelta; one that
+                is there keeps its end.
+            event, stream, record: as for `put`.
+
+        Returns:
+            The new entry, with the sum as its value.
+
+        Raises:
+            InvalidValue: the value is no number, or the sum would leave ±(2⁶³ − 1).
+            InvalidInput: a key or option that is not allowed.
+            OutcomeUnknown: the connection was lost under way.
+        """
+        recording = ops.Recording(event, stream, record)
+        op = ops.increment(key, by, self._codec, ttl=_ttl(ttl), recording=recording)
+        if self._cache is None:
+            return await self._runner.run(op)
+        with self._cache.writing(key) as write:
+            entry = await self._runner.run(op)
+            write.keep(ops.written(entry, ops.number_text(entry), recording))
+        return entry
+
     async def create(
         self,
         key: str,
@@ -231,6 +272,7 @@ class AsyncState:
         event: Event | None = None,
         stream: str | None = None,
         record: bool = True,
+        lease: AsyncLease | None = None,
     ) -> StateEntry:
         """Write an entry if its version is the expected one.
 
@@ -238,9 +280,13 @@ class AsyncState:
             key, value, event, stream, record: as for `put`.
             expected_version: the version that the value was made from; 0 expects no entry.
             ttl: as for `put`, but None keeps the entry's end as it is.
+            lease: write only if this one is still held, by its fencing token and the server's
+                clock. Until the write has committed, in a transaction with all of that, nobody
+                else gets the lease.
 
         Raises:
             VersionConflict: the version is another one; the entry is in the error's `current`.
+            LeaseLost: the lease is not held any more; nothing was changed.
         """
         recording = ops.Recording(event, stream, record)
         op = ops.compare_and_set(
@@ -251,7 +297,17 @@ class AsyncState:
             ttl=_ttl(ttl),
             recording=recording,
         )
-        return await self._write(op, recording)
+        if lease is None:
+            return await self._write(op, recording)
+        if not isinstance(lease, AsyncLease):
+            raise InvalidOption(
+                f"lease= takes what leases.acquire gave, got {type(lease).__name__}"
+            )
+        try:
+            return await self._write(fenced(op, lease.held), recording)
+        except LeaseLost as error:
+            lease.lose(error)
+            raise
 
     async def update(
         self,
@@ -266,8 +322,9 @@ class AsyncState:
     ) -> StateEntry:
         """Change an entry by a function of its value.
 
-        Tries compare-and-set first. After a few lost races it queues for the key's row lock, so
-        that nobody starves on a hot key; `fn` then runs while the lock is held.
+        Tries compare-and-set first. After a few lost races, or when one try is left, it queues for
+        the key's row lock, so that nobody starves on a hot key; `fn` then runs while the lock is
+        held.
 
         Args:
             key: 1 to 512 bytes.

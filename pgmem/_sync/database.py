@@ -54,12 +54,13 @@ _QUEUE_FULL_PAUSE = 5.0
 def fetch(
     connection: psycopg.Connection[Any], query: bytes, params: dict[str, Any]
 ) -> Sequence[Row]:
-    """Run one statement on any connection and fetch its rows, whatever row factory it has."""
+    """Run one statement on any connection and fetch its rows (none, where it gives none), whatever
+    row factory it has."""
     cursor = connection.cursor(row_factory=tuple_row)
     if has_columns(params):
         register(cursor.adapters)  # of this cursor alone: the connection may be the user's
     cursor.execute(query, params)
-    return cursor.fetchall()
+    return cursor.fetchall() if cursor.description else []
 
 
 class Database:
@@ -69,6 +70,7 @@ class Database:
         history: the history of the log that this memory was opened on.
         pooled: whether a pooler stands between.
         sessions: how many connections the pool has made.
+        commit_wait: the statement that waits for what was committed without waiting.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Database:
         self._bell_pause = 0.0
         self._told_full = False
         self._statements: dict[tuple[Any, ...], bytes] = {}
+        self.commit_wait = sql.statement("commit_wait", sql.Dialect(schema))
         self._options: dict[str, Any] = {
             **_KEEPALIVE,
             "connect_timeout": max(2, int(timeout)),
@@ -101,6 +104,7 @@ class Database:
         }
         self.listen_options = {
             **self._options,
+            "fallback_application_name": "pgmem listener",  # so that somebody can count them
             **conninfo_to_dict(listen_conninfo or conninfo),
         }
         self._links = Links(

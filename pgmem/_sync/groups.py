@@ -8,11 +8,13 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from pgmem._sync.group import Group, Sharing
+from pgmem._sync.claims import Sharing
+from pgmem._sync.group import Group
 from pgmem.errors import InvalidOption
 from pgmem.models import GroupInfo
 from pgmem.ops import groups as ops
 from pgmem.ops.selection import Selection
+from pgmem.ops.values import check_count
 
 
 class Groups:
@@ -37,6 +39,7 @@ class Groups:
     ) -> Group:
         """Make a group, or join the one of that name.
 
+        >>> from pgmem import Event
         >>> receipt = memory.events.append("orders", Event(type="placed", payload={"n": 1}))
         >>> group = memory.groups.open("billing", stream="orders")
         >>> for delivery in group.read("worker-1"):
@@ -70,8 +73,25 @@ class Groups:
         )
         if isinstance(start, str) and start != "now":
             raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
-        self._runner.run(ops.open_group(group, start=None if start == "now" else start))
+        begin = None if start == "now" else check_count(start, "start", minimum=0)
+        self._runner.run(ops.open_group(group, start=begin))
         return Group(self._sharing, group, model)
+
+    def join(self, name: str, *, model: type[BaseModel] | None = None) -> Group:
+        """Join a group that exists, knowing only its name: it goes on with what it follows.
+
+        For who looks after groups, and for members that are not to make one by mistake.
+
+        Args:
+            name: its name, 1 to 512 bytes.
+            model: a pydantic model to validate the payloads with.
+
+        Raises:
+            GroupNotFound: there is none of that name.
+            GroupMismatch: a newer version of pgmem has made it, and it follows what this one
+                cannot.
+        """
+        return Group(self._sharing, self._runner.run(ops.join(name)), model)
 
     def list(self) -> list[GroupInfo]:
         """All groups, in the order of their names."""

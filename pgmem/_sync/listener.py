@@ -7,6 +7,7 @@ reconnects by nobody's will but the tailer's, and knows nothing of events.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from datetime import tzinfo
@@ -21,6 +22,7 @@ from pgmem._sync.links import Link
 from pgmem._sync.signals import MARK, Signals
 from pgmem.models import History
 from pgmem.ops import Op
+from pgmem.ops.leases import mark_session
 from pgmem.ops.page import read_history
 
 T = TypeVar("T")
@@ -69,6 +71,8 @@ class Listener:
     def connect(self) -> History:
         """Connect, and listen if the channel is known; tells which history the log has.
 
+        Where no pooler is between, others can see from now on that this process listens.
+
         Raises:
             psycopg.OperationalError: no connection.
             psycopg.Error: the server refused.
@@ -84,8 +88,13 @@ class Listener:
         link.add_notify_handler(self._hear)
         history = self.run(read_history())
         if database.hears and history.timeline is not None:  # A standby refuses to LISTEN.
+            # A new one each time: a session that was lost may be there for a while yet.
+            mark = None if database.listens_pooled else secrets.randbits(62)
+            if mark is not None:
+                self.run(mark_session(mark))
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
             link.execute(listen, prepare=False)
+            self._signals.mark = mark
         return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
@@ -138,6 +147,7 @@ class Listener:
     def disconnect(self) -> None:
         """Give the session up."""
         link, self._link = self._link, None
+        self._signals.mark = None
         self.letters.clear()
         if link is not None:
             link.close()

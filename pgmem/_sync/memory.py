@@ -14,19 +14,25 @@ from typing import Any, Literal, Self
 import psycopg
 
 from pgmem._sync.cache import BoundCache, StateCache
+from pgmem._sync.claims import Sharing
 from pgmem._sync.consumers import Consumers
 from pgmem._sync.database import Database
 from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
-from pgmem._sync.group import Sharing
 from pgmem._sync.groups import Groups
 from pgmem._sync.imports import Imports
+from pgmem._sync.janitor import Janitor
+from pgmem._sync.keeper import Keeper
+from pgmem._sync.leases import Leases
+from pgmem._sync.limits import Limits
 from pgmem._sync.reader import FinalReader
+from pgmem._sync.retention import Retention
 from pgmem._sync.runners import BoundRunner, PoolRunner
 from pgmem._sync.signals import Signals
 from pgmem._sync.snapshots import Snapshots
 from pgmem._sync.state import State
+from pgmem._sync.stats import Statistics
 from pgmem._sync.tailer import Tailer
 from pgmem.errors import InvalidOption
 from pgmem.models import Event
@@ -41,6 +47,7 @@ from pgmem.ops.values import (
     check_seconds,
     event_registry,
 )
+from pgmem.stats import Stats
 from pgmem.url import connection_string
 
 Durability = Literal["strict", "relaxed"]
@@ -94,6 +101,8 @@ class Memory:
             `using()`, once the doorbell arrives, at most the safety poll late. While the log
             cannot be followed, every read asks the server. Entries with an end, and what was
             written with `record=False`, are never kept.
+        janitor: apply the rules of retention in the background, every quarter of a minute or so,
+            while no other process does.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -113,6 +122,7 @@ class Memory:
         listen_url: str | None = None,
         safety_poll: Seconds = 1.0,
         cache: int | None = None,
+        janitor: bool = False,
     ) -> None:
         if durability not in ("strict", "relaxed"):
             raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
@@ -135,13 +145,9 @@ class Memory:
         feed, frontier, signals = Feed(), Frontier(), Signals()
         poll = check_seconds(safety_poll, "safety_poll")
         self._tailer = Tailer(
-            self._database,
-            feed,
-            frontier,
-            self._cache,
-            signals,
-            safety_poll=poll,
+            self._database, feed, frontier, self._cache, signals, safety_poll=poll
         )
+        self._keeper = Keeper(self._runner, signals, self._tailer, safety_poll=poll)
         reader = FinalReader(self._runner, frontier, feed, self._tailer)
         self.events = Events(self._runner, self._codec, reader)
         self.state = State(self._runner, self._codec, self._cache, reader)
@@ -152,6 +158,10 @@ class Memory:
         self.groups = Groups(
             Sharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
         )
+        self.limits = Limits(self._runner)
+        self.leases = Leases(self._runner, signals, self._keeper, agent_id)
+        self.retention = Retention(self._runner, reader, schema, self._codec.agent_id)
+        self._janitor = Janitor(self.leases, self.retention) if janitor else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
@@ -166,12 +176,17 @@ class Memory:
         self._database.open()
         if self._cache is not None:
             self._tailer.start()
+        if self._janitor is not None:
+            self._janitor.start()
         return self
 
     def close(self) -> None:
         """End the subscriptions and close every connection; the context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
+        if self._janitor is not None:
+            self._janitor.close()
+        self._keeper.close()
         self._tailer.close()
         self._database.close()
 
@@ -185,6 +200,19 @@ class Memory:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def stats(self) -> Stats:
+        """How the memory stands, for whoever runs the database; `pgmem stats` prints it.
+
+        It costs a tenth of a second or two, however long the log is: what is large is counted in a
+        sample, and says so. What the role may not see is None, and named in `hidden`.
+
+        >>> stats = memory.stats()
+        >>> stats.log.events, stats.hidden
+        (Count(value=0, exact=True), ())
+        """
+        durability: Durability = "relaxed" if self._database.relaxed else "strict"
+        return Statistics(self._runner).read(self._database.schema, durability)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -234,6 +262,7 @@ class BoundMemory:
         self.events = Events(runner, codec)
         self.state = State(runner, codec, cache)
         self.dedupe = TransactionDedupe(runner, codec)
+        self.limits = Limits(runner)
         self.snapshots = Snapshots(runner, codec, self.events, cache)
 
 

@@ -18,9 +18,10 @@ from pgmem._compat import sleep
 from pgmem._sync.feed import Feed
 from pgmem._sync.runners import PoolRunner
 from pgmem._sync.tailer import Tailer
+from pgmem.errors import PositionTrimmed
 from pgmem.ops import Row
 from pgmem.ops.frontier import Frontier, Watch, read_positions, read_writers
-from pgmem.ops.page import NEVER, PageHead, read_page
+from pgmem.ops.page import NEVER, UNDATED, PageHead, read_page
 from pgmem.ops.selection import Selection
 
 SETTLE_WAIT = 0.25
@@ -29,6 +30,7 @@ SETTLE_WAIT = 0.25
 PATIENCE = 20.0
 """Seconds that a page may take while catching up: a connection may die without a word, and a
 subscription must not wait on it for ever."""
+TRIM_WAIT = 1.0
 WINDOW = 500_000
 """Positions that a page looks through for events of a selection, so that none takes long however
 rare they are."""
@@ -71,6 +73,22 @@ class FinalReader:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
         return self.runner.run_page(op, 0, patience=PATIENCE).head
+
+    def beginning(self, selection: Selection) -> PageHead:
+        """Where the log stands, for who begins at whatever there is and is strict from there.
+
+        A trim gets its time only after its commit, and is told to who began before that. Who
+        begins between the two would be told of what he never asked for, so he waits: a moment,
+        or `TRIM_WAIT` seconds where a janitor has died there.
+        """
+        op = read_page(replace(selection, after=0, until=0), limit=1, since=UNDATED)
+        deadline = time.monotonic() + TRIM_WAIT
+        while time.monotonic() < deadline:
+            try:
+                return self.runner.run_page(op, 0, patience=PATIENCE).head
+            except PositionTrimmed:
+                sleep(PAUSE_LAST)
+        return self.page_head()
 
     def read(
         self, selection: Selection, position: int, *, limit: int, since: datetime | str

@@ -105,7 +105,7 @@ class PoolRunner:
 
         Args:
             op: what to run.
-            patience: seconds in which the server must answer; only for what reads.
+            patience: seconds in which the server must answer; only for what reads, or is HARMLESS.
 
         Raises:
             PgmemError: what the op's `parse` or the server says.
@@ -117,6 +117,7 @@ class PoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
+        op = op.instead() if op.instead else op
         while True:
             sleep(pause)
             try:
@@ -152,8 +153,10 @@ class PoolRunner:
         link = database.acquire(op.action)
         link.patience = patience
         try:
-            query = database.statement(op, bell, relaxed=database.relaxed)
+            query = database.statement(op, bell, relaxed=database.relaxed or op.lets_go)
             rows = link.run(query, database.params(op))
+            if op.lets_go and len(rows) > 1 and not database.relaxed:
+                self._wait_for_disk(link)
             if link.unconfirmed:
                 database.check_confirmed(link, op.action)
         except psycopg.Error as error:
@@ -167,6 +170,15 @@ class PoolRunner:
         if op.again is not Again.READS:
             database.bell_answered(rows)
         return op.parse(rows)
+
+    def _wait_for_disk(self, link: Link) -> None:
+        """Wait until what was committed is safe."""
+        try:
+            link.run(self._database.commit_wait, {})
+        except psycopg.Error as error:
+            # It is committed, and a crash may still undo it: the same as a lost answer.
+            link.close()
+            raise Lost from error
 
     @contextmanager
     def transaction(self, action: str, *, read_committed: bool = False) -> Iterator[BoundRunner]:
@@ -379,7 +391,8 @@ class BoundRunner:
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace:
-                continue
+                op = op.instead() if op.instead else op
+                query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None
         raise hidden_winner(op.action)

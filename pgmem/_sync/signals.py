@@ -1,8 +1,8 @@
 # Generated from pgmem/_async/signals.py by tools/generate_sync.py. Do not edit.
 """Wakes those in this process who wait for something that has a name: a lease, a group's work.
 
-A signal travels like the doorbell, on the same channel, but names whom it is for: so of many who
-wait, only that one asks the server::
+A signal travels like the doorbell, on the same channel or on one that only this process listens to,
+but names whom it is for: so of many who wait, only that one asks the server, or none::
 
     statement ── pg_notify('["!", name, detail]') ──► listener ──► Signals ──► the waiter's wakeup
 
@@ -23,9 +23,15 @@ MARK = '["!"'
 
 
 class Signals:
-    """Who waits for what, in one process. One waiter may wait for one name."""
+    """Who waits for what, in one process. One waiter may wait for one name.
+
+    Attributes:
+        mark: the number by which the server knows that this process listens: whoever signals may
+            rely on it. It is another one in each session; None while nobody listens.
+    """
 
     def __init__(self) -> None:
+        self.mark: int | None = None
         self._lock = Lock()
         self._waiters: dict[str, set[Wakeup]] = {}
         self._details: dict[Wakeup, Any] = {}
@@ -63,6 +69,13 @@ class Signals:
             waiters = list(self._waiters.get(content[1], ()))
             for wakeup in waiters:
                 self._details[wakeup] = content[2]
+        for wakeup in waiters:
+            wakeup.set()
+
+    def wake(self, name: str) -> None:
+        """Wake those in this process who wait for `name`, without a signal."""
+        with self._lock:
+            waiters = list(self._waiters.get(name, ()))
         for wakeup in waiters:
             wakeup.set()
 

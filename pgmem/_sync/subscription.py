@@ -188,14 +188,16 @@ class Subscription(Generic[T]):
         start, feed = self._start, self._reader.feed
         if start != "now" and start > 0 and feed.live and start <= feed.end:
             return start
-        head = self._reader.page_head()
+        if start == 0:
+            head = self._reader.beginning(self._selection)
+            self._since = head.now
+        else:
+            head = self._reader.page_head()
         if head.timeline is None:
             raise standby_error()
         if start == "now":
             return head.head
-        if start == 0:
-            self._since = head.now
-        elif start > head.head:
+        if start > head.head:
             raise InvalidOption(
                 f"after={start} is above the last position of the log, {head.head}: it is no "
                 f"position of this log"

@@ -3,13 +3,14 @@
 
 ::
 
-    optimistic ──► lost OPTIMISTIC_TRIES races ──► queued: SELECT … FOR UPDATE, then write
-        │ won                                          │ won; or no row to queue for: again
+    optimistic ──► lost OPTIMISTIC_TRIES races, ──► queued: SELECT … FOR UPDATE, then write
+        │ won      or one try is left                  │ won; or no row to queue for: again
         ▼                                              ▼
       done                                           done
 
 Tries without a lock are cheapest while writers seldom meet. On a hot key they starve each other:
-there, the queue of the row lock gives everybody a turn.
+there, the queue of the row lock gives everybody a turn. So the last of several tries queues, too,
+however few they are.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Update:
         lost: VersionConflict | None = None
         for attempt in range(tries):
             try:
-                if attempt < OPTIMISTIC_TRIES:
+                if attempt < OPTIMISTIC_TRIES and (attempt == 0 or attempt < tries - 1):
                     return self._optimistic(runner, attempt, lost)
                 return self._queued(runner)
             except VersionConflict as conflict:

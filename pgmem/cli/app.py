@@ -18,7 +18,18 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli import demo, import_redis, migrate, tail
+from pgmem.cli import (
+    demo,
+    groups,
+    import_redis,
+    leases,
+    migrate,
+    retention,
+    state,
+    stats,
+    tail,
+)
+from pgmem.cli.options import one_line
 from pgmem.errors import PgmemError
 
 app = typer.Typer(
@@ -29,10 +40,18 @@ app = typer.Typer(
     # A pretty traceback shows local variables, a connection string among them.
     pretty_exceptions_enable=False,
 )
+app.add_typer(groups.app, name="groups")
+app.add_typer(leases.app, name="leases")
 app.add_typer(migrate.app, name="migrate")
+app.add_typer(retention.app, name="retention")
+app.add_typer(state.app, name="state")
 app.command()(demo.demo)
-app.command()(tail.tail)
 app.command()(import_redis.import_redis)
+app.command()(retention.maintain)
+app.command()(retention.restore)
+app.command()(stats.stats)
+app.command()(tail.tail)
+app.command()(retention.trim)
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,9 +93,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output went away (`pgmem … | head`); say nothing more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message without line breaks or control characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli.options import AsJson, Schema, Url, out, print_json, say
+from pgmem.cli.options import AsJson, Schema, Url, ask, out, print_json, say
 from pgmem.names import DEFAULT_SCHEMA, SCHEMA_REVISION
 
 app = typer.Typer(
@@ -56,11 +56,7 @@ def down(
 
     before = migrate.current(url, schema)
     if not yes:
-        typer.confirm(
-            f"Remove what came after {revision} from schema {schema}, with its data?",
-            abort=True,
-            err=True,
-        )
+        ask(f"Remove what came after {revision} from schema {schema}, with its data?")
     migrate.downgrade(url, schema=schema, revision=revision)
     _report_move(schema, before, migrate.current(url, schema), as_json)
 
@@ -121,6 +117,7 @@ def check(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = Fa
 
 @app.command()
 def grant(
+    *,
     url: Url = None,
     schema: Schema = DEFAULT_SCHEMA,
     reader: Annotated[
@@ -129,18 +126,23 @@ def grant(
     writer: Annotated[
         str | None, typer.Option("--writer", metavar="ROLE", help="A role that is to write, too.")
     ] = None,
+    janitor: Annotated[
+        str | None,
+        typer.Option("--janitor", metavar="ROLE", help="A role that is to apply retention, too."),
+    ] = None,
     only_print: Annotated[
         bool, typer.Option("--sql", help="Print the SQL instead of running it.")
     ] = False,
 ) -> None:
-    """Give existing roles the least privileges that reading or writing needs."""
+    """Give existing roles the least privileges that reading, writing or retention needs."""
     from pgmem import migrate  # noqa: PLC0415
 
+    roles = {"reader": reader, "writer": writer, "janitor": janitor}
     if only_print:
-        sys.stdout.write(migrate.grant_sql(schema, reader=reader, writer=writer))
+        sys.stdout.write(migrate.grant_sql(schema, **roles))
         return
-    migrate.grant(url, schema=schema, reader=reader, writer=writer)
-    for kind, role in (("reader", reader), ("writer", writer)):
+    migrate.grant(url, schema=schema, **roles)
+    for kind, role in roles.items():
         if role is not None:
             say(f"{role} is a {kind} of schema {schema}")
 

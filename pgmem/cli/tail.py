@@ -5,13 +5,12 @@ Only the command line and the look of a line; what follows the log is `memory.ev
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pgmem.cli.options import AsJson, Schema, Url, out
+from pgmem.cli.options import AsJson, Schema, Url, json_text, out, print_json_line, printable
 from pgmem.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def tail(
             while found := events.receive(BATCH):
                 for event in found:
                     if as_json:
-                        sys.stdout.write(_json(event) + "\n")
+                        print_json_line(_data(event))
                     else:
                         console.print(_line(event), soft_wrap=True)
                 sys.stdout.flush()
@@ -100,14 +99,14 @@ def _last(
     return newest[-1].position - 1 if len(newest) == lines else 0
 
 
-def _json(event: RecordedEvent) -> str:
-    data = {
+def _data(event: RecordedEvent) -> dict[str, Any]:
+    data: dict[str, Any] = {
         "position": event.position,
         "stream": event.stream,
         "version": event.version,
         "type": event.type,
         "agent_id": event.agent_id,
-        "recorded_at": event.recorded_at.isoformat(),
+        "recorded_at": event.recorded_at,
         "payload": event.payload,
         "metadata": event.metadata,
     }
@@ -117,9 +116,9 @@ def _json(event: RecordedEvent) -> str:
             "version": change.version,
             "deleted": change.deleted,
             "value": change.value,
-            "expires_at": change.expires_at and change.expires_at.isoformat(),
+            "expires_at": change.expires_at,
         }
-    return json.dumps(data, ensure_ascii=False)
+    return data
 
 
 def _line(event: RecordedEvent) -> Text:
@@ -134,10 +133,5 @@ def _line(event: RecordedEvent) -> Text:
     if event.agent_id is not None:
         parts.append((f"  {event.agent_id}", "magenta"))
     if event.payload is not None:
-        parts.append((f"  {json.dumps(event.payload, ensure_ascii=False)}", ""))
-    return Text.assemble(*((_printable(text), style) for text, style in parts))
-
-
-def _printable(text: str) -> str:
-    """The text without what a terminal would obey."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        parts.append((f"  {json_text(event.payload)}", ""))
+    return Text.assemble(*((printable(text), style) for text, style in parts))

@@ -73,6 +73,7 @@ class Import:
         self.report = Report()
         self._unfit: set[bytes] = set()
         self._left_out = 0
+        self._pass: Pass | None = None
 
     def begin(self, phase: Phase = "importing") -> None:
         """Say what the import is at, and look at what there is.
@@ -130,8 +131,13 @@ class Import:
     def new_pass(self, *, slack: float = 0.0, adopt: bool = False) -> Pass:
         """A pass over the other keys: the one that was broken off, or a new one."""
         context = self.context
-        part = context.memory.imports.open(context.name, PART)
-        return Pass(context, part, slack=slack, adopt=adopt)
+        # Opened once: a second process that begins keeps the part, and this one learns of it.
+        if self._pass is None:
+            part = context.memory.imports.open(context.name, PART)
+        else:
+            part = self._pass.part
+        self._pass = Pass(context, part, slack=slack, adopt=adopt)
+        return self._pass
 
     def finish_pass(self, one: Pass) -> list[StreamImport]:
         """Go on with a pass to its end, as `end_pass`."""

@@ -20,6 +20,7 @@ Events that were handed out together share a row, a token and a lease.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,15 +58,16 @@ class Handed(NamedTuple):
     """What a claim gave.
 
     Attributes:
-        events: with the attempts of each.
+        events: with the attempts of each, and what it is ordered by.
         slot, token, lease_until: of all of them.
         position: how far the group has come; nothing of the selection up to it is left to claim.
         expired: a lease has run out: take that over first.
         due: something parked is due: take that first.
-        wait: seconds until the next lease ends, or the next parked event is due; None if none.
+        wait: seconds until the lease of another batch ends, or the next parked event is due; None
+            if none does, or so many events were given as were asked for.
     """
 
-    events: list[tuple[RecordedEvent, int]]
+    events: list[tuple[RecordedEvent, int, str | None]]
     slot: int
     token: int
     lease_until: datetime | None
@@ -73,6 +75,11 @@ class Handed(NamedTuple):
     expired: bool
     due: bool
     wait: float | None
+
+
+def nothing(position: int) -> Handed:
+    """No event, where nobody was asked."""
+    return Handed([], 0, 0, None, position, False, False, None)
 
 
 _DUE = """EXISTS (
@@ -91,9 +98,12 @@ _DUE_ORDERED = """EXISTS (
                WHERE group_name = %(group)s AND key IS NULL
                  AND available_at <= clock_timestamp())"""
 _STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
-_READY = "before.same_history AND before.trimmed IS NULL AND NOT before.expired"
-_READY_FRESH = f"""{_READY} AND NOT before.due AND NOT before.full
-          AND before.position < %(until)s"""
+_READY = "before.same_history AND before.trimmed IS NULL"
+_FIRST = "NOT before.expired AND NOT before.due"
+_READY_FRESH = f"{_READY} AND {{first}} AND NOT before.full AND before.position < %(until)s"
+
+_AFTER_GROUP = "WHERE (SELECT count(*) FROM locked) >= 0"
+"""The group's row is locked first, as `reset` and `delete` do: neither waits for the other."""
 
 
 def check_read(consumer: str, count: int, lease: Seconds) -> tuple[str, int, float]:
@@ -118,6 +128,10 @@ class Member:
     count: int
     lease: float
     event_of: Callable[[Row], RecordedEvent]
+
+    @property
+    def _action(self) -> str:
+        return f"read from the group {self.group.name!r}"
 
     def _params(self) -> dict[str, Any]:
         ordered = self.group.ordered_by is not None
@@ -144,23 +158,27 @@ class Member:
             "due": _DUE_ORDERED if ordered else _DUE,
             "acked": "true",
             "stale": "false",
+            "after": "",
             **marks,
         }
         return Op(
             statement,
             params,
             self._parse,
-            f"read from the group {self.group.name!r}",
+            self._action,
             again,
             tuple(texts.items()),
         )
 
-    def claim(self, until: int, acknowledged: Sequence[Held] = ()) -> Op[Handed]:
+    def claim(
+        self, until: int, acknowledged: Sequence[Held] = (), *, passing: bool = False
+    ) -> Op[Handed]:
         """Take the next events up to `until`, which must be final.
 
         Args:
             until: everything up to it is final.
             acknowledged: is acknowledged in the same commit; not in a group that orders.
+            passing: even if a lease has run out, or something parked is due.
 
         Raises (from `parse`):
             GroupNotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
@@ -168,21 +186,57 @@ class Member:
             LostRace: run it again.
         """
         params = {**self._params(), "until": until}
+        first = "true" if passing else _FIRST
         if self.group.ordered_by is None:
             if not acknowledged:
-                return self._op("group_claim", params)
-            params |= _held_params(acknowledged)
-            acked = "(SELECT ok FROM judged)"
-            return self._op("group_ack_claim", params, Again.GUARDED, acked=acked)
+                op = self._op("group_claim", params, first=first)
+                return op if passing else op._replace(lets_go=True)
+            if len({one.slot for one in acknowledged}) == 1:
+                return self._next(params, acknowledged)
+            return self._ack_claim(params, acknowledged)
         params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
         by_stream = self.group.ordered_by == "stream"
         return self._op(
             "group_claim_ordered",
             params,
             key="found.stream" if by_stream else "found.payload ->> %(ordered_by)s",
-            ready=_READY_FRESH,
+            ready=_READY_FRESH.replace("{first}", first),
             stale=_STALE,
         )
+
+    def _ack_claim(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
+        return self._op(
+            "group_ack_claim",
+            params | _held_params(acknowledged),
+            Again.GUARDED,
+            acked="(SELECT ok FROM judged)",
+            first=_FIRST,
+        )
+
+    def _next(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
+        """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
+        last = acknowledged[-1]
+        # As text: psycopg asks for the type of each number in a list.
+        positions = "{" + ",".join([str(one.position) for one in acknowledged]) + "}"
+        return Op(
+            "group_next",
+            {**params, "slot": last.slot, "token": last.token, "positions": positions},
+            functools.partial(self._parse_next, last.slot),
+            self._action,
+            Again.GUARDED,
+            self.group.selection.marks(),
+            instead=lambda: self._ack_claim(params, acknowledged),
+            lets_go=True,
+        )
+
+    def _parse_next(self, slot: int, rows: Sequence[Row]) -> Handed:
+        if not rows:
+            raise LostRace
+        front = next(row for row in rows if row[0] == 0)
+        event_of = self.event_of
+        events: list[tuple[RecordedEvent, int, str | None]]
+        events = [(event_of(row), 1, None) for row in rows if row[0]]
+        return Handed(events, slot, front[2], front[7], rows[-1][0], False, False, None)
 
     def take_over(self) -> Op[Handed]:
         """Take a batch whose lease ran out. Raises as `claim`."""
@@ -203,8 +257,14 @@ class Member:
         front = next(row for row in rows if row[0] == 0)
         told = orjson.loads(front[4])
         self._check(told)
-        attempts = dict(zip(told["positions"] or (), told["attempts"] or (), strict=False))
-        events = [(self.event_of(row), attempts.get(row[0], 1)) for row in rows if row[0]]
+        positions = told["positions"] or ()
+        attempts = dict(zip(positions, told["attempts"] or (), strict=False))
+        keys = dict(zip(positions, told["keys"] or (), strict=False))
+        events = [
+            (self.event_of(row), attempts.get(row[0], 1), keys.get(row[0]))
+            for row in rows
+            if row[0]
+        ]
         return Handed(
             events,
             told["slot"] or 0,
@@ -287,6 +347,7 @@ def ack(group: Group, held: Sequence[Held]) -> Op[None]:
         _parse_held("acknowledgement", group),
         f"acknowledge {len(held)} events in the group {group.name!r}",
         Again.GUARDED,
+        (("after", ""),),
     )
 
 
@@ -328,6 +389,7 @@ def nack(
         _parse_held(verb, group),
         f"give back {len(held)} events in the group {group.name!r}",
         Again.GUARDED,
+        (("after", _AFTER_GROUP),),
     )
 
 
@@ -361,4 +423,5 @@ def extend(group: Group, held: Sequence[Held], *, lease: Seconds) -> Op[datetime
         parse,
         f"extend the lease of {len(held)} events in the group {group.name!r}",
         Again.HARMLESS,
+        (("after", ""),),
     )

@@ -21,7 +21,13 @@ from typing import Any
 
 import orjson
 
-from pgmem.errors import GroupMismatch, GroupNotFound, InvalidOption, PositionTrimmed
+from pgmem.errors import (
+    GroupMismatch,
+    GroupNotFound,
+    InvalidInput,
+    InvalidOption,
+    PositionTrimmed,
+)
 from pgmem.models import DeadLetter, GroupInfo, Pending
 from pgmem.ops import Again, Op, Row
 from pgmem.ops.events import Codec, LostRace, event_maker
@@ -85,8 +91,6 @@ def open_group(group: Group, *, start: int | None) -> Op[None]:
         PositionTrimmed: retention has removed events behind `start`.
         LostRace: run it again.
     """
-    if start is not None:
-        check_count(start, "start", minimum=0)
     text = encode_object(group.selection.described(), "selection", limit=DEFAULT_MAX_BYTES)
 
     def parse(rows: Sequence[Row]) -> None:
@@ -147,12 +151,53 @@ def get(name: str) -> Op[GroupInfo | None]:
     )
 
 
+def join(name: str) -> Op[Group]:
+    """The group of that name, as it was made.
+
+    Raises (from `parse`):
+        GroupNotFound: there is none.
+        GroupMismatch: it follows what this version cannot.
+    """
+
+    def parse(rows: Sequence[Row]) -> Group:
+        if not rows:
+            raise not_found(name)
+        info = _info(rows[0])
+        try:
+            selection = Selection.of_described(info.selection)
+        except InvalidInput as error:
+            raise GroupMismatch(
+                f"the group {name!r} follows what this version of pgmem cannot: {error}. A newer "
+                f"one has made it: upgrade this one"
+            ) from None
+        return Group(name, selection, info.ordered_by, info.max_attempts)
+
+    return Op(
+        "group_list",
+        {"group": check_group(name)},
+        parse,
+        f"join the group {name!r}",
+        marks=_BY_NAME,
+    )
+
+
 def delete(name: str) -> Op[bool]:
-    """Forget a group; tells whether there was one."""
+    """Forget a group; tells whether there was one.
+
+    Raises (from `parse`):
+        LostRace: run it again.
+    """
+
+    def parse(rows: Sequence[Row]) -> bool:
+        gone, found = rows[0][:2]
+        if found and not gone:
+            raise LostRace
+        return bool(gone)
+
     return Op(
         "group_delete",
         {"group": check_group(name)},
-        bool,
+        parse,
         f"delete the group {name!r}",
         # A second run would tell another answer, and remove what was made after the first.
         Again.HARMFUL,
@@ -257,12 +302,16 @@ def dead_letters(group: Group, codec: Codec, *, after: int, limit: int) -> Op[li
 def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
     """Hand dead letters out again; tells how many."""
     if positions is not None:
+        if not isinstance(positions, Sequence):
+            raise InvalidOption(f"positions is a list, got {type(positions).__name__}")
         positions = [check_count(position, "position", minimum=1) for position in positions]
 
     def parse(rows: Sequence[Row]) -> int:
-        risen, found = rows[0][:2]
+        risen, found, allowed = rows[0][:3]
         if not found:
             raise not_found(group.name)
+        if not allowed:
+            raise LostRace
         return int(risen)
 
     return Op(

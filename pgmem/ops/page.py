@@ -34,6 +34,8 @@ ALWAYS = "-infinity"
 """Tell of whatever was trimmed, whenever that was."""
 NEVER = "infinity"
 """The reader begins at whatever there is: tell of nothing that was trimmed."""
+UNDATED = "290000-01-01 00:00:00+00"
+"""Tell only of a trim that is yet to be given its time: see `pgmem.ops.retention`."""
 
 _LETTER_FORM = 1
 _NONE: type = type(None)
@@ -100,21 +102,22 @@ def read_page(selection: Selection, *, limit: int, since: datetime | str) -> Op[
     )
 
 
-def read_tail(after: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: int) -> Op[Page]:
+def read_tail(seen: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: int) -> Op[Page]:
     """Read what is new: in the gaps seen before, and behind all that was seen.
 
     Args:
-        after: all that was seen is up to here.
-        gaps: the lowest and the highest position of each.
-        limit: at most so many events behind `after`.
+        seen: all that was seen is up to here.
+        gaps: the lowest and the highest position of each, in order.
+        limit: at most so many events behind `seen`.
         late: at most so many events in the gaps: the first ones.
     """
     if not gaps:
-        return read_page(Selection(after=after), limit=max(1, limit), since=ALWAYS)
+        return read_page(Selection(after=seen), limit=max(1, limit), since=ALWAYS)
     return Op(
         "event_tail",
         {
-            "after": after,
+            "after": gaps[0][0] - 1,
+            "seen": seen,
             "since": ALWAYS,
             "low": [low for low, _ in gaps],
             "high": [high for _, high in gaps],

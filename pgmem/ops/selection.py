@@ -143,6 +143,20 @@ class Selection:
             if value is not None
         }
 
+    @classmethod
+    def of_described(cls, described: dict[str, Any]) -> Selection:
+        """The selection that `described` has told, the inverse of it.
+
+        Raises:
+            InvalidInput: it is none, or says more than this version knows.
+        """
+        if unknown := sorted(described.keys() - _FILTERS.keys()):
+            raise InvalidOption(f"a selection by {', '.join(unknown)} is not known")
+        names = dict(described)
+        if "streams" in names:
+            names["streams"] = tuple(names["streams"])
+        return cls(**names)
+
     def test(self) -> Callable[[Row], bool] | None:
         """A function that tells whether a row is selected; None if all are."""
         tests: list[Callable[[Row], bool]] = []

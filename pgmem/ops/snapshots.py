@@ -56,14 +56,17 @@ def load(
     )
 
 
-def take(name: str | None, *, position: int) -> Op[StateSnapshot]:
-    """Copy the whole state as it was at a final position."""
+def take(name: str | None, *, position: int) -> Op[StateSnapshot | None]:
+    """Copy the whole state as it was at a final position.
+
+    None if the log does not tell any more what an entry was then, which has changed since.
+    """
     if name is not None:
         check_name(name, "snapshot name")
     return Op(
         "snapshot_take",
         {"name": name, "position": position},
-        lambda rows: StateSnapshot._make(rows[0][:5]),
+        lambda rows: StateSnapshot._make(rows[0][:5]) if rows else None,
         "take a snapshot of the state",
         Again.HARMFUL,
     )

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     text,
 )
+from sqlalchemy.dialects.postgresql import UUID
 
 from pgmem.names import APPEND_ONLY_SQLSTATE, STREAM_BYTES
 from pgmem.schema.pieces import after, json, length_check, moment, name_column, now, since
@@ -222,6 +223,9 @@ def meta(metadata: MetaData) -> Table:
             server_default=text("'pgmem_' || replace(gen_random_uuid()::text, '-', '')"),
         ),
         Column("created_at", moment(), nullable=False, server_default=now()),
+        # Set when the first file of removed events is written: not before, so that databases made
+        # from one template are different logs.
+        Column("log_id", UUID(as_uuid=True), info=since("0003")),
         PrimaryKeyConstraint("singleton", name="meta_pkey"),
         CheckConstraint("singleton", name="meta_single_row"),
     )

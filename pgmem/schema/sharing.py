@@ -121,14 +121,15 @@ def dead_letters(metadata: MetaData) -> Table:
 
 
 def leases(metadata: MetaData) -> Table:
-    """Named leases, each with the queue of those who wait for it."""
+    """Named leases that are held or ran out, each with the queue of those who wait for it."""
     token = Sequence("leases_token_seq", metadata=metadata, schema=metadata.schema)
     table = Table(
         "leases",
         metadata,
         Column("name", name_column(), nullable=False),
         Column("token", BigInteger, nullable=False, server_default=token.next_value()),
-        # Whose it is, as a number that nobody else has; NULL: it is free. `holder` is for people.
+        # Whose it is, as a number that nobody else has; NULL: given back, and a transaction of the
+        # holder's is still open. `holder` is for people.
         Column("owner", name_column()),
         Column("holder", name_column()),
         Column("expires_at", moment()),

@@ -8,8 +8,12 @@ A `.sql` file is a statement with these marks, which the loader fills in once pe
     {tokens}   the sequence that fencing tokens of claims come from, likewise
     {consumer_tokens}  the sequence that those of consumers come from, likewise
     {delivery_tokens}, {lease_tokens}  those of deliveries and of leases, likewise
+    {table x}  the table x, likewise
+    {pages x}  of how many pages the table x consists now
     {bell}     rings the doorbell; see `BELLS`
     {signal}   wakes the one that `signal.payload` names, if it names one; see `SIGNAL`
+    {signal_to}  the same where `signal.mark` tells the one process that it is for
+    {fenced}   nothing, or (the mark `FENCED`) whether the lease of the CTE `fence` is still ours
     {letter}   what rides on it: nothing, or (the mark `INLINE`) the row `event` as text
     {with_letter}  joins the one event of the CTE `event`, if it rides on the bell
     {commit}   sets synchronous_commit for this transaction where durability is relaxed
@@ -52,13 +56,21 @@ BELLS: dict[Bell, str] = {
     "silent": "'silent'::text",
 }
 
-SIGNAL = """CASE
+_SIGNAL = """CASE
         WHEN signal.payload IS NULL THEN NULL
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
-        WHEN pg_catalog.pg_notify(%(channel)s, signal.payload) IS NULL THEN NULL
+        WHEN pg_catalog.pg_notify({to}, signal.payload) IS NULL THEN NULL
         ELSE 'rung' END"""
+
+SIGNAL = _SIGNAL.replace("{to}", "%(channel)s")
 """Sent whoever has the bell: nobody else's ring stands for it. The payload is `["!", name, detail]`
 as JSON text; see `pgmem._async.signals`."""
+
+SIGNAL_TO = _SIGNAL.replace("{to}", "%(channel)s || '.' || signal.mark")
+"""On the channel of one process: of a hundred that listen to the doorbell, no other gets it."""
+
+FENCED = ("fenced", " EXISTS (SELECT FROM fence),")
+"""The mark for telling the outcome of a fence."""
 
 INLINE = ("letter", "inline")
 """The mark for sending the event itself with the bell."""
@@ -70,6 +82,9 @@ _COMMITS = {
 
 
 _INCLUDE = re.compile(r"\{include (\w+)\}")
+_TABLE = re.compile(r"\{table (\w+)\}")
+_PAGES = re.compile(r"\{pages (\w+)\}")
+PAGES = r"pg_catalog.pg_relation_size({table \1}) / current_setting('block_size')::bigint"
 _COMMENT = re.compile(r"^\s*--.*\n", flags=re.MULTILINE)
 
 
@@ -133,7 +148,9 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
     pieces = {
         "bell": BELLS[dialect.bell],
         "signal": BELLS["silent"] if dialect.bell == "silent" else SIGNAL,
+        "signal_to": BELLS["silent"] if dialect.bell == "silent" else SIGNAL_TO,
         "commit": _COMMITS[dialect.relaxed],
+        "fenced": "",
         **dict(marks),
         "letter": _uncommented("event_letter") if inline else "''",
         "with_letter": "LEFT JOIN event ON true" if inline else "",
@@ -142,6 +159,9 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
         text = text.replace(f"{{{mark}}}", piece)
     schema = sql.Identifier(dialect.schema)
     quoted = schema.as_string(None)
+    text = _TABLE.sub(
+        lambda found: sql.Literal(f"{quoted}.{found[1]}").as_string(None), _PAGES.sub(PAGES, text)
+    )
     return (
         sql.SQL(text)
         .format(

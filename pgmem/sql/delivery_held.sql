@@ -4,6 +4,7 @@ asked AS MATERIALIZED (
     SELECT slot, token, array_agg(position ORDER BY position) AS positions
     FROM unnest(%(slots)b::bigint[], %(tokens)b::bigint[], %(positions)b::bigint[])
          AS given (slot, token, position)
+    {after}
     GROUP BY slot, token
 ),
 held AS MATERIALIZED (

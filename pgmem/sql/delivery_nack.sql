@@ -1,6 +1,11 @@
 -- Give events back: parked until a moment, or buried after their last attempt (or at once: `bury`).
 -- In a group that orders, the later ones of the same key and slot go back with them, uncounted.
-WITH {include delivery_held},
+WITH {include group_alone},
+{include delivery_held},
+touched AS (
+    UPDATE {schema}.groups AS slotted SET updated_at = slotted.updated_at
+    FROM judged WHERE slotted.name = %(group)s AND judged.ok
+),
 each AS MATERIALIZED (
     SELECT held.slot, held.consumer, one.position, coalesce(one.attempts, 1) AS attempts, one.key,
            one.position = ANY (held.asked) AS named, one.n

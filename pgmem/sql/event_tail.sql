@@ -1,5 +1,6 @@
 -- Read what is new at the end of the log: events in the gaps that were seen before, and events
--- behind all that was seen.
+-- behind all that was seen. The row in front tells of what was trimmed behind `after`, which is in
+-- front of the first gap: an event may have appeared in it and have been removed since.
 ({include event_page_head})
 UNION ALL
 (SELECT {include event_columns}
@@ -14,6 +15,6 @@ UNION ALL
 UNION ALL
 (SELECT {include event_columns}
  FROM {schema}.events
- WHERE position > %(after)s
+ WHERE position > %(seen)s
  ORDER BY position
  LIMIT %(limit)s)

@@ -6,8 +6,8 @@ locked AS MATERIALIZED (
     FROM {schema}.groups AS held
     WHERE held.name = %(group)s AND {acked} AND EXISTS (
         SELECT FROM before
-        WHERE before.same_history AND before.trimmed IS NULL AND NOT before.expired
-          AND NOT before.due AND NOT before.full AND before.position < %(until)s
+        WHERE before.same_history AND before.trimmed IS NULL AND {first}
+          AND NOT before.full AND before.position < %(until)s
           AND (before.position + %(skip)s <= %(until)s OR EXISTS (
               SELECT FROM {schema}.events
               WHERE position > before.position AND position <= %(until)s {filter}))

@@ -6,12 +6,14 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'stale', coalesce({stale}, false),
            'acked', {acked},
            'slot', mine.slot,
-           'positions', CASE WHEN plan.attempts IS NOT NULL THEN plan.positions END,
+           'positions', CASE WHEN plan.attempts IS NOT NULL OR plan.keys IS NOT NULL
+                        THEN plan.positions END,
            'attempts', plan.attempts,
+           'keys', plan.keys,
            'position', coalesce(plan.position, before.position),
            'expired', before.expired,
            'due', before.due,
-           'wait', CASE WHEN mine.slot IS NULL THEN (
+           'wait', CASE WHEN mine.slot IS NULL OR cardinality(plan.positions) < %(count)s THEN (
                SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (
                    SELECT min(lease_until) AS at FROM {schema}.deliveries
                    WHERE group_name = %(group)s AND positions <> '{{}}'

@@ -1,14 +1,19 @@
 -- Hand a batch whose lease ran out to another member. What was handed out too often is buried, what
 -- is more than was asked for is parked, what is not in the log any more (a forced trim) is buried.
 WITH {include group_before},
+{include group_alone},
 found AS MATERIALIZED (
     SELECT slot, consumer, positions, attempts, keys
     FROM {schema}.deliveries
     WHERE group_name = %(group)s AND positions <> '{{}}' AND lease_until <= clock_timestamp()
-      AND EXISTS (SELECT FROM before WHERE before.same_history)
+      AND EXISTS (SELECT FROM before WHERE before.same_history) AND EXISTS (SELECT FROM locked)
     ORDER BY positions[1]
     LIMIT 1
     FOR UPDATE SKIP LOCKED
+),
+touched AS (
+    UPDATE {schema}.groups AS held SET updated_at = clock_timestamp()
+    WHERE held.name = %(group)s AND EXISTS (SELECT FROM found)
 ),
 each AS MATERIALIZED (
     SELECT one.position, coalesce(one.attempts, 1) AS attempts, one.key,

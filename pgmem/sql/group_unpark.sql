@@ -1,13 +1,18 @@
 -- Hand out events again that were given back and are due.
 WITH {include group_before},
+{include group_alone},
 due AS MATERIALIZED (
     SELECT waiting.position, waiting.attempts, waiting.key
     FROM {schema}.parked AS waiting
     WHERE waiting.group_name = %(group)s AND waiting.available_at <= clock_timestamp()
-      AND EXISTS (SELECT FROM before WHERE before.same_history)
+      AND EXISTS (SELECT FROM before WHERE before.same_history) AND EXISTS (SELECT FROM locked)
     ORDER BY waiting.position
     LIMIT %(count)s
     FOR UPDATE SKIP LOCKED
+),
+touched AS (
+    UPDATE {schema}.groups AS held SET updated_at = clock_timestamp()
+    WHERE held.name = %(group)s AND EXISTS (SELECT FROM due)
 ),
 {include group_unparked},
 {include group_slot}

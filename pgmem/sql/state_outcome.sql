@@ -1,6 +1,6 @@
 -- Piece: what was written or, if nothing was, what stands there instead.
 SELECT done.version, done.updated_at, done.expires_at, done.position,
-       current.version, current.updated_at, current.expires_at, current.value::text,
+       current.version, current.updated_at, current.expires_at, current.value::text,{fenced}
        {commit}, CASE WHEN done.position IS NOT NULL THEN {bell} END
 FROM (VALUES (true)) AS always
 LEFT JOIN done ON true {with_letter}

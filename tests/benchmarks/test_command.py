@@ -52,10 +52,11 @@ def test_wrong_arguments(arguments, message, capsys):
 @pytest.mark.parametrize(
     ("arguments", "runs", "left_out"),
     [
-        ([], {"append", "many"}, {"other libraries"}),
+        ([], {"append", "many"}, {"other libraries", "group_growth"}),
         (["--quick"], {"append"}, {"other libraries", "many"}),
         (["--peers"], {"append", "many", "peer_append"}, set()),
         (["--quick", "--only", "many"], {"many"}, set()),
+        (["--only", "group_growth"], {"group_growth"}, set()),
     ],
 )
 def test_what_does_not_run_is_said(arguments, runs, left_out):

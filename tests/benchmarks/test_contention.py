@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import servers
 from benchmarks.arms.published import Published
-from benchmarks.audit import NO_FAULTS, Faults
+from benchmarks.audit import NO_FAULTS, Faults, compare_once
 from benchmarks.scenarios import Bench, _counting, contention, once, pipeline
 from benchmarks.scenarios._agents import Found, Kept, account
 from benchmarks.scenarios._counting import Done
@@ -152,14 +152,14 @@ def test_racers_for_one_key_do_its_work_once(group, name):
         answers = at_once([functools.partial(way.once, f"{run}:1", run) for way in ways])
     assert once.told(answers) == NO_FAULTS
     assert [answer.first for answer in answers].count(True) == 1
-    assert once.audit(group.ways[name].effects(run), [f"{run}:1"]) == NO_FAULTS
+    assert compare_once([f"{run}:1"], group.ways[name].effects(run)) == NO_FAULTS
 
 
 def test_racers_for_one_key_each_do_the_published_work(group):
     run, way, barrier = group.run(), group.ways[PUBLISHED], threading.Barrier(WRITERS)
     # All are at work before one of them marks it.
     at_once([functools.partial(way.once, f"{run}:1", run, barrier.wait)] * WRITERS)
-    assert once.audit(way.effects(run), [f"{run}:1"]) == Faults(duplicated=WRITERS - 1)
+    assert compare_once([f"{run}:1"], way.effects(run)) == Faults(duplicated=WRITERS - 1)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,7 @@ def test_what_redis_never_promised_does_not_fail_the_run(bench, group):
     assert excused == {"redis always", "redis everysec"}
 
 
-def test_effects_and_answers_that_are_wrong_are_counted():
-    assert once.audit(["a", "b", "b"], ["a", "b", "c"]) == Faults(lost=1, duplicated=1)
-    assert once.audit(["a", "x"], ["a"]) == Faults(duplicated=1)
+def test_answers_that_are_wrong_are_counted():
     assert once.told([Answer(True, 1), Answer(False, 1)]) == NO_FAULTS
     assert once.told([Answer(True, 1), Answer(False, 2)]) == Faults(torn=1)
     assert once.told([Answer(False, 1), Answer(False, 1)]) == Faults(torn=1)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from benchmarks import figures, harness
-from benchmarks.audit import Faults, compare, compare_counts, compare_each
+from benchmarks.audit import Faults, compare, compare_counts, compare_each, compare_once
 from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, of_times
 from benchmarks.scenarios._base import median_time
 
@@ -215,6 +215,23 @@ def test_what_became_of_the_events(found, faults):
 )
 def test_what_became_of_the_events_of_several_writers(found, faults):
     assert compare_each([[1, 2, 3], range(11, 13)], found) == faults
+
+
+@pytest.mark.parametrize(
+    ("found", "left", "faults"),
+    [
+        ("abc", 0, Faults()),
+        ("cab", 0, Faults()),
+        ("ac", 0, Faults(lost=1)),
+        ("abc", 2, Faults(lost=2)),
+        ("ac", 1, Faults(lost=1)),
+        ("abbcc", 0, Faults(duplicated=2)),
+        ("abcx", 0, Faults(duplicated=1)),
+        ("abb", 0, Faults(lost=1, duplicated=1)),
+    ],
+)
+def test_what_became_of_work_that_takes_effect_once(found, left, faults):
+    assert compare_once("abc", found, left) == faults
 
 
 def test_what_became_of_the_events_by_counts():

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import figures, harness
 from benchmarks.__main__ import _command, main
 from benchmarks.audit import Faults
-from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario, of_times
+from benchmarks.harness import Arm, Comparison, Course, Limit, Sample, Scenario, of_times
 from benchmarks.report import Content, DataError, Run, headline, page, read_json, write_json
 from benchmarks.report.axis import NARROW, WIDE, Scale, linear_ticks, log_ticks, spaced, text_width
 from benchmarks.report.chart import Curve, charts, nines
@@ -80,6 +80,18 @@ def measured():
             rounds=4,
         ),
         Scenario("lost", "no comparison", "lost", [fixed("nothing", [0.0] * 4)], rounds=3),
+        Scenario(
+            "growth",
+            "rounds that go on",
+            "kB",
+            [
+                fixed("level", [80.0, 96, 96, 96]),
+                fixed("growing", [8_000.0, 16_000, 24_000, 32_000]),
+            ],
+            rounds=4,
+            warmup=0,
+            course=Course(50_000, "deliveries"),
+        ),
     ]
     facts = {"machine": {"processor": NASTY, "fsync of 8 kB": "185 µs"}, "redis": {"save": ""}}
     return Run(
@@ -173,7 +185,7 @@ def test_a_wrong_arm_is_marked(html, run):
     headings, rows = Content(run).correctness()
     assert headings == ["whose", "arms wrong", *Faults.__slots__]
     assert ["the article's Redis code", "1 of 1", "10", "0", "0", "5", "0"] in rows
-    assert rows[0][:3] == ["pgmem", "0 of 4", "0"]
+    assert rows[0][:3] == ["pgmem", "0 of 6", "0"]
 
 
 def test_a_wrong_arm_of_pgmem_is_behind_however_fast_it_is():
@@ -220,6 +232,7 @@ def test_which_chart_is_for_what(run):
         ["times of a call by percentile"],
         ["what each round gave, in events/s"],
         ["what each round gave, in lost"],
+        ["kB after so many deliveries"],
     ]
 
 
@@ -271,6 +284,28 @@ def test_a_marker_stands_where_its_percentile_is():
     assert longest == pytest.approx(grid["100 µs"], abs=0.2)
 
 
+def test_a_course_shows_each_round_where_it_stands(run):
+    ((wide, _),) = charts(run.results[-1])
+    assert "growing: 8,000 kB after 50,000, 32,000 after 200,000" in wide.detail
+    drawn = "".join(wide.content)
+    level, growing = (
+        [tuple(map(float, point.split())) for point in line.split("L")]
+        for line in re.findall(r'class="arm [^"]*" d="M([^"h]+)"', drawn)
+    )
+    grid = {
+        text: float(y) - 4 for y, text in re.findall(r'y="([\d.]+)"[^>]*>([\d,]+)</text>', drawn)
+    }
+    across = {
+        text: float(x) for x, text in re.findall(r'<text x="([\d.]+)"[^>]*>([\d,]+)</text>', drawn)
+    }
+    assert [height for _, height in growing[1::2]] == pytest.approx(
+        [(grid["15,000"] * 4 + grid["20,000"]) / 5, (grid["30,000"] * 3 + grid["35,000"] * 2) / 5],
+        abs=0.5,
+    )
+    assert len({height for _, height in level[1:]}) == 1
+    assert [x for x, _ in growing][1::2] == pytest.approx([across["100,000"], across["200,000"]])
+
+
 def test_scales():
     log = Scale(1, 100, 0, 200, log=True)
     assert [log(v) for v in (1, 10, 100, 1_000, 0.1)] == pytest.approx([0, 100, 200, 200, 0])
@@ -320,7 +355,7 @@ def test_markdown_shows_its_plots(tmp_path, run):
     assert "NOTES.md" in links
     shown = {tmp_path / unquote(link) for link in links if link.endswith(".svg")}
     assert shown == set((tmp_path / "R-plots").iterdir())
-    assert len(shown) == 4
+    assert len(shown) == 5
     for plot in shown:
         ET.parse(plot)
     assert all(alt for alt in re.findall(r"!\[([^]]*)\]", text))

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from pgmem import Event
+from tests.support.commands import started
 
 
 @pytest.fixture
 def tail(database_url):
-    """Runs the command; gives a function for its next line."""
-
-    @contextmanager
-    def run(*arguments, **environment):
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from pgmem.cli.app import main; main()", "tail", *arguments],
-            env={**os.environ, "PGMEM_DATABASE_URL": database_url, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
-
-    return run
+    """Runs the command as a process."""
+    return partial(started, database_url, "tail")
 
 
 def events_of(process, count):

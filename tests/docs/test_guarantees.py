@@ -1,15 +1,30 @@
-"""The tests that guarantees.md names as proof exist."""
+"""The tests that the pages name as proof exist."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
-PAGE = (TESTS.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
+DOCS = TESTS.parent / "docs"
 
 
-def test_each_named_test_exists():
-    named = set(re.findall(r"`(test_\w+)`", PAGE))
-    files = [path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py")]
-    there = {name for text in files for name in re.findall(r"def (test_\w+)\(", text)}
-    assert named, "guarantees.md names no test"
-    assert named - there == set()
+def named_in(page):
+    """The tests that a page names."""
+    return set(re.findall(r"`(test_\w+)`", (DOCS / page).read_text(encoding="utf-8")))
+
+
+def defined_in(*files):
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    return {name for text in texts for name in re.findall(r"def (test_\w+)\(", text)}
+
+
+@pytest.mark.parametrize("page", ["guarantees.md", "coming-from-redis.md"])
+def test_each_named_test_exists(page):
+    named = named_in(page)
+    assert named, f"{page} names no test"
+    assert named - defined_in(*TESTS.rglob("test_*.py")) == set()
+
+
+def test_each_fault_of_the_published_code_has_its_line():
+    assert named_in("coming-from-redis.md") == defined_in(*TESTS.glob("redis/test_faults_of_*.py"))

@@ -24,19 +24,3 @@ def test_query(query, memory, database_url):
     memory.snapshots.take()
     with psycopg.connect(database_url) as connection:
         connection.execute(query)
-
-
-def test_removing_expired_keys_and_old_fold_values_changes_no_answer(memory, database_url):
-    memory.events.append("s", Event(type="t"), idempotency_key="kept")
-    memory.events.append("s", Event(type="t"), idempotency_key="expired", ttl=0.001)
-    for position in (1, 2):
-        memory.snapshots.save("fold", {"at": position}, position=position)
-    with psycopg.connect(database_url) as connection:
-        for query in QUERIES:
-            if query.startswith("DELETE"):
-                connection.execute(query)
-        keys = connection.execute("SELECT key FROM pgmem.dedupe").fetchall()
-        folds = connection.execute("SELECT position FROM pgmem.fold_snapshots").fetchall()
-    assert (keys, folds) == ([("kept",)], [(2,)])
-    assert memory.events.append("s", Event(type="t"), idempotency_key="kept").duplicate
-    assert memory.snapshots.load("fold").position == 2

@@ -7,6 +7,7 @@ events, and its positions may stand for others: who follows is told so.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import psycopg
@@ -15,7 +16,8 @@ import pytest
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
 from pgmem.errors import HistoryRewritten, Unavailable
 from tests.support.clusters import caught_up, kill, promote, reopened, standby_of
-from tests.support.following import Follower, positions, writing
+from tests.support.following import Follower, positions, wait_until, writing
+from tests.support.leases import heard
 from tests.support.options import FORMS, SLOW_FORMS, size
 from tests.support.relay import Relay
 
@@ -89,6 +91,27 @@ def test_restarted_server_costs_no_event(name, crash, place):
             print(f"back after {follower.arrival_after(moment) - moment:.2f} s")
     follower.finish(place.server.url)
     assert set(writers.acknowledged) <= set(follower.positions)
+
+
+def test_leases_outlive_a_restarted_server(place):
+    """Who holds one still does; who waits, waits on, though its entry's session is gone."""
+    with (
+        Memory(place.url, timeout=2, safety_poll=0.5) as memory,
+        Memory(place.url, timeout=2, safety_poll=0.5) as other,
+        ThreadPoolExecutor() as pool,
+    ):
+        lease = memory.leases.acquire("job", ttl=15)
+        waiter = pool.submit(other.leases.acquire, "job")
+        wait_until(lambda: heard(place.server.url) == 1)
+        expires_at = lease.expires_at
+        place.restart(crash=True)
+        wait_until(lambda: heard(place.server.url) == 1)
+        wait_until(lambda: lease.expires_at > expires_at)
+        assert not waiter.done()
+        lease.release()
+        new = waiter.result(5)
+        assert new.fencing_token > lease.fencing_token
+        new.release()
 
 
 @pytest.mark.parametrize(
@@ -271,6 +294,8 @@ def test_a_standby_can_be_read_and_not_followed(place, standby):
             first = behind.events.read(limit=15)
             assert [event.position for event in first] == list(range(1, 16))
             assert len(behind.events.read(after=15)) == 5
+            stats = behind.stats()
+            assert (stats.server.standby, stats.log.events.value, stats.log.last) == (True, 20, 20)
             with pytest.raises(Unavailable, match="standby"):
                 behind.events.subscribe(after=0).receive(timeout=5)
             with pytest.raises(Unavailable, match="standby"):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -19,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pgmem import Event, Memory
 from pgmem.errors import VersionConflict
 from tests.support.following import Follower, percentile, wait_until, writing
+from tests.support.leases import heard, waiting
 from tests.support.options import SLOW_FORMS
 
 CONFIG = """
@@ -112,6 +114,9 @@ def use_everything(memory) -> None:
         claim = memory.dedupe.claim(f"d{n}")
         memory.dedupe.complete(claim, n)
         assert memory.dedupe.claim(f"d{n}").result == n
+        with memory.leases.acquire("l", timeout=0) as lease:
+            memory.state.compare_and_set("l", n, expected_version=n, lease=lease)
+            lease.renew()
         with memory.transaction() as tx:
             tx.events.append("x", Event(type="t", payload=n))
             tx.state.put("x", n)
@@ -161,3 +166,32 @@ def test_without_a_way_to_listen_events_arrive_by_polling(name, pooled_url, data
     assert caplog.text.count("by polling only") == 1
     assert "listen_url" in caplog.text
     assert "lost its connection" not in caplog.text
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["listens beside it", "polls"])
+def test_leases_change_hands_through_it(listens, pooled_url, database_url):
+    """Nothing that a session would have to keep goes through it: no mark, no lock."""
+    options = {"listen_url": database_url, "safety_poll": 20} if listens else {"safety_poll": 0.3}
+    delays, tokens = [], []
+    with Memory(pooled_url, **options) as memory, Memory(pooled_url, **options) as other:
+        for _ in range(4):
+            lease = memory.leases.acquire("job")
+            with ThreadPoolExecutor() as pool:
+                waiter = pool.submit(other.leases.acquire, "job", timeout=10)
+                wait_until(lambda: waiting(database_url) == 1)
+                if listens:
+                    wait_until(lambda: heard(database_url) == 1)
+                with psycopg.connect(database_url) as admin:
+                    held = admin.execute(
+                        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+                        " (SELECT oid FROM pg_database WHERE datname = current_database())"
+                    ).fetchone()
+                assert held == (1 if listens else 0,)
+                released = time.monotonic()
+                lease.release()
+                new = waiter.result()
+            delays.append(time.monotonic() - released)
+            tokens += [lease.fencing_token, new.fencing_token]
+            new.release()
+    assert max(delays) < (1 if listens else 0.3 + 0.5)
+    assert tokens == sorted(set(tokens))

@@ -5,6 +5,9 @@ What retention will do is done here by hand: in one transaction, as the owner.
 
 from __future__ import annotations
 
+import threading
+import time
+
 import psycopg
 import pytest
 
@@ -183,3 +186,57 @@ def test_trimmed_while_the_connection_was_lost(name, database_url):
     assert isinstance(error, PositionTrimmed)
     assert range_of(error) == (120, 130)
     assert current.positions == list(range(1, 121))
+
+
+@FORMS
+def test_an_event_that_appeared_in_a_gap_and_was_removed_before_anybody_looked(name, database_url):
+    """It is nowhere to be seen, as if it had been rolled back: only the mark tells."""
+    with Memory(database_url) as memory, psycopg.connect(database_url) as slow:
+        follower = Follower(name, database_url)
+        fill(memory, 10)
+        follower.wait(lambda: len(follower.got) == 10)
+        slow.execute("SET LOCAL session_replication_role = replica")
+        slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")
+        fill(memory, 10)
+        time.sleep(0.1)  # Seen by now, and waiting behind the gap.
+        assert len(follower.got) == 10
+        slow.execute("DELETE FROM pgmem.events WHERE position BETWEEN 11 AND 15")
+        slow.execute("INSERT INTO pgmem.trimmed (stream, position) VALUES ('', 15)")
+        slow.commit()
+        error = follower.wait_for_error()
+        follower.stop()
+    assert isinstance(error, PositionTrimmed)
+    assert range_of(error) == (10, 15)
+    assert follower.positions == list(range(1, 11))
+
+
+async def test_who_begins_while_a_trim_is_half_recorded_waits_and_is_not_disturbed(
+    both, database_url
+):
+    """Its time is set after its commit: until then nobody can tell who began before it."""
+    for _ in range(100):
+        await both.events.append("a", Event(type="t"))
+    trim(database_url, 60)
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("UPDATE pgmem.trimmed SET trimmed_at = 'infinity'")
+        dated = threading.Timer(
+            0.2,
+            lambda: owner.execute("UPDATE pgmem.trimmed SET trimmed_at = clock_timestamp()"),
+        )
+        dated.start()
+        async with both.events.subscribe(after=0) as subscription:
+            assert not dated.is_alive()
+            assert numbers(await subscription.receive(100)) == list(range(61, 101))
+        async with both.events.subscribe("b", after=0):
+            pass
+
+
+async def test_a_trim_that_is_never_dated_is_told_and_holds_nobody_up(both, database_url):
+    """Its janitor has died: better too much is told than too little."""
+    await both.events.append("a", Event(type="t"))
+    trim(database_url, 1)
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("UPDATE pgmem.trimmed SET trimmed_at = 'infinity'")
+    async with both.events.subscribe(after=0) as subscription:
+        with pytest.raises(PositionTrimmed):
+            await subscription.receive(timeout=5)

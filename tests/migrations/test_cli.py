@@ -8,21 +8,7 @@ import sys
 import psycopg
 import pytest
 
-from pgmem.cli.app import main, one_line
-
-
-@pytest.fixture
-def pgmem(capfd, monkeypatch):
-    """Runs the command in this process; gives exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "40")  # long lines are not to be wrapped
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
+from pgmem.cli.options import one_line
 
 
 def test_from_nothing_to_checked_and_back(pgmem, make_database):
@@ -113,6 +99,10 @@ def test_grant(pgmem, database_url):
     with psycopg.connect(database_url) as server:
         (role,) = server.execute("SELECT current_user").fetchone()
     assert pgmem("migrate", "grant", "--url", database_url, "--writer", role)[0] == 0
+    assert pgmem("migrate", "grant", "--url", database_url, "--janitor", role)[1:] == (
+        "",
+        f"{role} is a janitor of schema pgmem\n",
+    )
 
 
 def test_a_step_from_the_first_revision_and_back_to_it(pgmem, make_database):

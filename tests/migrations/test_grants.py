@@ -13,7 +13,7 @@ from pgmem.errors import DatabaseFault, InvalidName, InvalidOption
 @pytest.fixture
 def roles(database_url):
     suffix = uuid.uuid4().hex[:8]
-    names = {kind: f'Pg"mem % {kind} {suffix}' for kind in ("reader", "writer")}
+    names = {kind: f'Pg"mem % {kind} {suffix}' for kind in ("reader", "writer", "janitor")}
     with psycopg.connect(database_url, autocommit=True) as server:
         for name in names.values():
             server.execute(psycopg.sql.SQL("CREATE ROLE {}").format(psycopg.sql.Identifier(name)))
@@ -41,11 +41,16 @@ def acting(database_url, roles):
         connection.close()
 
 
+GROUP = (
+    "(name, selection, max_attempts, position, system_identifier, timeline) "
+    "VALUES ('g', '{}', 5, 1, 1, 1)"
+)
 CONSUMER = "(name, selection, position, system_identifier, timeline) VALUES ('c', '{}', 1, 1, 1)"
 READS = [
     "SELECT * FROM pgmem.events",
     "SELECT * FROM pgmem.state",
     "SELECT * FROM pgmem.trimmed",
+    "SELECT * FROM pgmem.policies",
     "SELECT * FROM pgmem.fold_snapshots",
     "SELECT * FROM pgmem.state_snapshots",
     "SELECT * FROM pgmem.state_snapshot_entries",
@@ -72,6 +77,23 @@ WRITES = [
     "INSERT INTO pgmem.imports (source, part, cursor, token) VALUES ('r', 'p', '', 't')",
     "UPDATE pgmem.imports SET step = step + 1",
     "DELETE FROM pgmem.imports",
+    f"INSERT INTO pgmem.groups {GROUP}",
+    "SELECT * FROM pgmem.groups WHERE name = 'g' FOR UPDATE",
+    "UPDATE pgmem.groups SET position = 2",
+    "INSERT INTO pgmem.deliveries (group_name, positions) VALUES ('g', '{1}')",
+    "UPDATE pgmem.deliveries SET token = nextval('pgmem.deliveries_token_seq')",
+    "DELETE FROM pgmem.deliveries",
+    "INSERT INTO pgmem.parked (group_name, position, attempts, available_at) "
+    "VALUES ('g', 1, 1, 'epoch')",
+    "DELETE FROM pgmem.parked",
+    "INSERT INTO pgmem.dead_letters (group_name, position, attempts) VALUES ('g', 1, 1)",
+    "DELETE FROM pgmem.dead_letters",
+    "DELETE FROM pgmem.groups",
+    "INSERT INTO pgmem.leases (name) VALUES ('l')",
+    "UPDATE pgmem.leases SET token = nextval('pgmem.leases_token_seq')",
+    "DELETE FROM pgmem.leases",
+    "INSERT INTO pgmem.limits (name, arrival) VALUES ('l', 'epoch')",
+    "UPDATE pgmem.limits SET arrival = clock_timestamp()",
     "INSERT INTO pgmem.fold_snapshots (name, fold_version, position, value) "
     "VALUES ('f', 1, 1, '1')",
     "DELETE FROM pgmem.fold_snapshots",
@@ -80,25 +102,36 @@ WRITES = [
     "SELECT id, 'k', '1', 1 FROM pgmem.state_snapshots",
     "DELETE FROM pgmem.state_snapshots",  # its entries too, through the foreign key
 ]
+SAYS_IT_TRIMS = "SELECT set_config('retention.trimming', pg_current_xact_id()::text, true)"
+JANITORS = [
+    "DELETE FROM pgmem.events",
+    "DELETE FROM pgmem.limits",
+    "INSERT INTO pgmem.trimmed (stream, position) VALUES ('s', 1)",
+    "UPDATE pgmem.trimmed SET position = 1",
+    "DELETE FROM pgmem.trimmed",
+    "INSERT INTO pgmem.policies (kind, name, max_count) VALUES ('events', '', 1)",
+    "UPDATE pgmem.policies SET max_count = 2",
+    "DELETE FROM pgmem.policies",
+    "UPDATE pgmem.meta SET log_id = gen_random_uuid()",
+]
 NOBODYS = [
     "UPDATE pgmem.events SET type = 'x'",
-    "DELETE FROM pgmem.events",
     "TRUNCATE pgmem.events",
     "DELETE FROM pgmem.state",
     "TRUNCATE pgmem.state",
     "TRUNCATE pgmem.dedupe",
     "TRUNCATE pgmem.consumers",
     "TRUNCATE pgmem.imports",
-    "INSERT INTO pgmem.trimmed (stream, position) VALUES ('s', 1)",
-    "UPDATE pgmem.trimmed SET position = 1",
-    "DELETE FROM pgmem.trimmed",
     "TRUNCATE pgmem.trimmed",
+    "TRUNCATE pgmem.policies",
+    "TRUNCATE pgmem.leases",
     "UPDATE pgmem.meta SET channel = 'x'",
     "DELETE FROM pgmem.meta",
     "UPDATE pgmem.pgmem_version SET version_num = 'x'",
     "SELECT setval('pgmem.events_position_seq', 1)",
     "SELECT setval('pgmem.dedupe_token_seq', 1)",
     "SELECT setval('pgmem.consumers_token_seq', 1)",
+    "SELECT setval('pgmem.leases_token_seq', 1)",
     "CREATE TABLE pgmem.mine (a int)",
     "ALTER TABLE pgmem.events DISABLE TRIGGER ALL",
     "DROP TRIGGER events_refuse_change ON pgmem.events",
@@ -110,7 +143,7 @@ def test_a_reader_reads_and_can_do_nothing_else(acting):
     reader = acting("reader")
     for statement in READS:
         reader.execute(statement)
-    for statement in [*WRITES, *NOBODYS]:
+    for statement in [*WRITES, *JANITORS, *NOBODYS]:
         with pytest.raises(pg.InsufficientPrivilege):
             reader.execute(statement)
 
@@ -142,6 +175,12 @@ def test_a_reader_never_sees_who_else_follows_the_log(acting):
         "SELECT * FROM pgmem.imports",
         "SELECT last_value FROM pgmem.consumers_token_seq",
         "SELECT nextval('pgmem.consumers_token_seq')",
+        "SELECT * FROM pgmem.groups",
+        "SELECT * FROM pgmem.deliveries",
+        "SELECT * FROM pgmem.parked",
+        "SELECT * FROM pgmem.dead_letters",
+        "SELECT * FROM pgmem.leases",
+        "SELECT * FROM pgmem.limits",
     ):
         with pytest.raises(pg.InsufficientPrivilege):
             reader.execute(statement)
@@ -151,10 +190,36 @@ def test_a_writer_writes_and_cannot_touch_what_is_written(acting):
     writer = acting("writer")
     for statement in [*WRITES, *READS, "SELECT channel FROM pgmem.meta"]:
         writer.execute(statement)
-    for statement in NOBODYS:
+    for statement in [*JANITORS, *NOBODYS]:
         with pytest.raises(pg.InsufficientPrivilege):
             writer.execute(statement)
     assert writer.execute("SELECT count(*) FROM pgmem.state_snapshot_entries").fetchone() == (0,)
+
+
+def test_a_writer_that_says_that_it_trims_still_may_not(acting):
+    writer = acting("writer")
+    writer.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '1')")
+    with writer.transaction():
+        writer.execute(SAYS_IT_TRIMS)
+        with pytest.raises(pg.InsufficientPrivilege), writer.transaction():
+            writer.execute("DELETE FROM pgmem.events")
+
+
+def test_a_janitor_trims_and_sweeps_and_cannot_touch_what_stays(acting):
+    janitor = acting("janitor")
+    for statement in [*WRITES, *READS, "SELECT channel FROM pgmem.meta"]:
+        janitor.execute(statement)
+    for statement in NOBODYS:
+        with pytest.raises(pg.InsufficientPrivilege):
+            janitor.execute(statement)
+    # It has the right, and the trigger refuses: an event goes only in a transaction that says so.
+    with pytest.raises(psycopg.Error, match="append-only"):
+        janitor.execute("DELETE FROM pgmem.events")
+    with janitor.transaction():
+        janitor.execute(SAYS_IT_TRIMS)
+        for statement in JANITORS:
+            janitor.execute(statement)
+    assert janitor.execute("SELECT count(*) FROM pgmem.events").fetchone() == (0,)
 
 
 def test_granting_again_changes_nothing(database_url, roles):
@@ -191,6 +256,11 @@ def test_the_sql_alone():
     assert '"a""; DROP TABLE x; --"' in script
     assert script.splitlines()[0] == 'GRANT USAGE ON SCHEMA "mine" TO "a""; DROP TABLE x; --";'
     assert "INSERT" not in script
+    # One role a time, or several: each gets its own.
+    script = migrate.grant_sql(reader="r", janitor="j")
+    assert 'GRANT DELETE ON TABLE "pgmem".events TO "j";' in script
+    assert 'GRANT SELECT ON TABLE "pgmem".events TO "r";' in script
+    assert '"w"' not in script
 
 
 @pytest.mark.parametrize(
@@ -201,6 +271,8 @@ def test_a_role_that_cannot_be(role):
         migrate.grant_sql(reader=role)
     with pytest.raises(InvalidName):
         migrate.grant_sql(writer=role)
+    with pytest.raises(InvalidName):
+        migrate.grant_sql(janitor=role)
 
 
 def test_nobody_to_grant_to():

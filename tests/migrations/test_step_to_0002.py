@@ -5,35 +5,8 @@ import pytest
 
 from pgmem import migrate
 from pgmem.errors import DatabaseFault, SchemaTooOld
-
-# A row of every kind that 0001 knows.
-ROWS = """
-INSERT INTO {0}.events (stream, type, agent_id, payload, metadata, recorded_at) VALUES
-    ('s', 't', 'a', '{{"b": 1e300, "a": -0.0, "a": 1.10}}', '{{"trace": 1}}', 'epoch'),
-    ('s', 't', NULL, 'null', NULL, 'epoch');
-INSERT INTO {0}.events (stream, stream_version, type, payload) VALUES ('v', 1, 't', '[]');
-INSERT INTO {0}.events (stream, type, payload, state_key, state_version, state_deleted,
-                        state_value, state_expires_at) VALUES
-    ('state:k', 'state.put', '{{}}', 'k', 1, false, '{{"n" : 1}}', 'infinity'),
-    ('state:gone', 'state.deleted', '{{}}', 'gone', 2, true, NULL, NULL);
-INSERT INTO {0}.state (key, value, version, updated_at, expires_at) VALUES
-    ('k', '{{"n" : 1}}', 1, 'epoch', 'infinity'), ('gone', NULL, 2, 'epoch', NULL),
-    ('expired', '1', 3, 'epoch', 'epoch'), (repeat('é', 256), 'null', 9, 'epoch', NULL);
-INSERT INTO {0}.state (key, value, version)
-    SELECT 'many' || i, '1', 1 FROM generate_series(1, 999) AS i;
-INSERT INTO {0}.dedupe (kind, key, fingerprint, owner, lease_until, completed_at, result) VALUES
-    ('append', 'k', '\\x00ff', NULL, NULL, 'epoch', '{{"position": 1}}'),
-    ('work', 'k', NULL, 'somebody', 'infinity', NULL, NULL);
-INSERT INTO {0}.fold_snapshots (name, fold_version, position, value) VALUES
-    ('f', 2, 3, '{{"x": 1}}');
-INSERT INTO {0}.state_snapshots (name, position, entries) VALUES ('n', 5, 1), (NULL, 5, 0);
-INSERT INTO {0}.state_snapshot_entries (snapshot_id, key, value, version) VALUES (1, 'k', '1', 1);
-"""
-TABLES = (
-    "events", "state", "dedupe", "fold_snapshots", "state_snapshots", "state_snapshot_entries",
-    "meta",
-)  # fmt: skip
-SEQUENCES = ("events_position_seq", "dedupe_token_seq", "state_snapshots_id_seq")
+from tests.support import revisions
+from tests.support.revisions import KEPT_OF_0001, ROWS_OF_0001, SEQUENCES_OF_0001, run
 
 
 @pytest.fixture
@@ -41,36 +14,26 @@ def url(make_database):
     """A database at 0001, with rows in every table."""
     url = make_database()
     migrate.upgrade(url, revision="0001")
-    run(url, ROWS.format("pgmem"))
+    run(url, ROWS_OF_0001.format("pgmem"))
     return url
 
 
-def run(url, query):
-    with psycopg.connect(url, autocommit=True) as server:
-        cursor = server.execute(query)
-        return cursor.fetchall() if cursor.description else []
-
-
 def rows(url, schema="pgmem"):
-    """All that 0001 keeps: the rows in the server's own words, and where the sequences are."""
-    kept = {}
-    for table in TABLES:
-        columns = "*"
-        if table == "state":
-            columns = "key, value, version, updated_at, expires_at"
-        query = f"SELECT r::text FROM (SELECT {columns} FROM {schema}.{table}) AS r ORDER BY 1"
-        kept[table] = run(url, query)
-    for sequence in SEQUENCES:
-        kept[sequence] = run(url, f"SELECT last_value, is_called FROM {schema}.{sequence}")
-    return kept
+    return revisions.rows(url, KEPT_OF_0001, SEQUENCES_OF_0001, schema)
 
 
 def recordings(url, schema="pgmem"):
     return run(url, f"SELECT recording, count(*) FROM {schema}.state GROUP BY 1 ORDER BY 1")
 
 
-def by_code(url):
+def up(url):
     migrate.upgrade(url, revision="0002")
+
+
+def sound(url, schema="pgmem"):
+    """Whether the later revisions can be made of it, and all is then as it should be."""
+    migrate.upgrade(url, schema=schema)
+    return migrate.check(url, schema) == []
 
 
 def by_one_step(url):
@@ -81,10 +44,10 @@ def by_sql(url):
     run(url, migrate.sql(from_revision="0001", revision="0002"))
 
 
-@pytest.mark.parametrize("step", [by_code, by_one_step, by_sql])
+@pytest.mark.parametrize("step", [up, by_one_step, by_sql])
 def test_up_with_rows_keeps_every_one(url, step):
     before = rows(url)
-    assert [len(before[table]) for table in TABLES] == [5, 1003, 2, 1, 2, 1, 1]
+    assert [len(before[table]) for table in KEPT_OF_0001] == [5, 1003, 2, 1, 2, 1, 1]
     step(url)
     assert migrate.current(url) == "0002"
     assert rows(url) == before
@@ -93,11 +56,12 @@ def test_up_with_rows_keeps_every_one(url, step):
         assert run(url, f"SELECT * FROM pgmem.{table}") == []
     with pytest.raises(psycopg.Error, match="append-only"):
         run(url, "DELETE FROM pgmem.events")
+    assert sound(url)
 
 
 def test_down_keeps_what_0001_knows_and_up_again_begins_anew(url):
     before = rows(url)
-    migrate.upgrade(url)
+    up(url)
     run(url, "UPDATE pgmem.state SET recording = 2 WHERE key = 'k'")
     run(url, "UPDATE pgmem.state SET recording = 0 WHERE key = 'expired'")
     run(
@@ -110,11 +74,11 @@ def test_down_keeps_what_0001_knows_and_up_again_begins_anew(url):
     assert rows(url) == before
     with pytest.raises(SchemaTooOld):
         migrate.check(url)
-    migrate.upgrade(url)
-    assert migrate.check(url) == []
+    up(url)
     assert rows(url) == before
     assert recordings(url) == [(1, 1003)]
     assert run(url, "SELECT * FROM pgmem.consumers") == []
+    assert sound(url)
 
 
 def test_down_leaves_nothing_of_0002(make_database):
@@ -131,7 +95,7 @@ def test_down_leaves_nothing_of_0002(make_database):
 def test_up_does_not_write_the_state_anew(url):
     file = "SELECT pg_relation_filenode('pgmem.state')"
     before = run(url, file)
-    migrate.upgrade(url)
+    up(url)
     assert run(url, file) == before
 
 
@@ -139,9 +103,9 @@ def test_the_step_is_one_transaction(url):
     before = rows(url)
     run(url, "CREATE TABLE pgmem.trimmed (mine int)")  # the last thing that the step makes
     with pytest.raises(DatabaseFault, match="already exists"):
-        migrate.upgrade(url)
+        up(url)
     with pytest.raises(psycopg.errors.DuplicateTable):
-        run(url, migrate.sql(from_revision="0001"))
+        by_sql(url)
     assert migrate.current(url) == "0001"
     assert rows(url) == before
     assert run(url, "SELECT to_regclass('pgmem.consumers')::text") == [(None,)]
@@ -151,24 +115,25 @@ def test_the_step_is_one_transaction(url):
 
 def test_a_view_of_the_team_survives_the_step_up_and_stops_the_step_down(url):
     run(url, "CREATE VIEW public.old AS SELECT * FROM pgmem.state")
-    migrate.upgrade(url)
+    up(url)
     assert run(url, "SELECT count(*) FROM public.old") == [(1003,)]
     migrate.downgrade(url, revision="0001")
-    migrate.upgrade(url)
+    up(url)
     run(url, "CREATE VIEW public.new AS SELECT * FROM pgmem.state")
     with pytest.raises(DatabaseFault, match="depend"):
         migrate.downgrade(url, revision="0001")
-    assert migrate.check(url) == []
+    assert migrate.current(url) == "0002"
+    assert sound(url)
 
 
 def test_the_step_in_another_schema_leaves_the_first_alone(url):
     before = rows(url)
     migrate.upgrade(url, schema="select", revision="0001")
-    run(url, ROWS.format('"select"'))
+    run(url, ROWS_OF_0001.format('"select"'))
     there = rows(url, '"select"')
-    run(url, migrate.sql("select", from_revision="0001"))
-    assert migrate.check(url, "select") == []
+    run(url, migrate.sql("select", from_revision="0001", revision="0002"))
     assert (rows(url, '"select"'), recordings(url, '"select"')) == (there, [(1, 1003)])
+    assert sound(url, "select")
     assert (migrate.current(url), rows(url)) == ("0001", before)
 
 

@@ -10,6 +10,21 @@ CONSUMER = (
     "VALUES ({}, '{{}}', {}, 1, 1)"
 )
 TRIMMED = "INSERT INTO pgmem.trimmed (stream, position) VALUES ({}, {})"
+GROUP = (
+    "INSERT INTO pgmem.groups "
+    "(name, selection, max_attempts, position, system_identifier, timeline) "
+    "VALUES ({}, '{{}}', {}, {}, 1, 1)"
+)
+DELIVERY = "INSERT INTO pgmem.deliveries (group_name, consumer) VALUES ('g', {})"
+PARKED = (
+    "INSERT INTO pgmem.parked (group_name, position, attempts, available_at) "
+    "VALUES ('g', 1, 1, 'epoch')"
+)
+DEAD_LETTER = "INSERT INTO pgmem.dead_letters (group_name, position, attempts) VALUES ('g', 1, 1)"
+LEASE = "INSERT INTO pgmem.leases (name) VALUES ({})"
+LIMIT = "INSERT INTO pgmem.limits (name, arrival) VALUES ({}, 'epoch')"
+POLICY = "INSERT INTO pgmem.policies (kind, name, max_count, max_age) VALUES ({}, {}, {}, {})"
+TRIMMING = "SELECT set_config('retention.trimming', pg_current_xact_id()::text, {})"
 
 
 @pytest.fixture
@@ -38,6 +53,37 @@ def test_the_log_is_append_only_even_for_a_superuser(server, statement):
         server.execute(statement)
     assert caught.value.sqlstate == "PM001"
     assert server.execute("SELECT stream, type FROM pgmem.events").fetchall() == [("s", "t")]
+
+
+def test_who_says_so_in_his_own_transaction_may_delete_and_no_more(server):
+    for _ in range(2):
+        server.execute(EVENT)
+    with server.transaction():
+        server.execute(TRIMMING.format("true"))
+        with server.transaction():  # a savepoint is part of it
+            server.execute("DELETE FROM pgmem.events WHERE position = 1")
+        for statement in ("UPDATE pgmem.events SET type = 'x'", "TRUNCATE pgmem.events"):
+            with pytest.raises(psycopg.Error, match="append-only"), server.transaction():
+                server.execute(statement)
+    assert server.execute("SELECT position FROM pgmem.events").fetchall() == [(2,)]
+
+
+@pytest.mark.parametrize("said", ["", "1", "on", "true", "0", "-1"])
+def test_another_word_for_it_allows_nothing(server, said):
+    server.execute(EVENT)
+    with server.transaction():
+        server.execute("SELECT set_config('retention.trimming', %s, true)", (said,))
+        with pytest.raises(psycopg.Error, match="append-only"), server.transaction():
+            server.execute("DELETE FROM pgmem.events")
+
+
+def test_what_was_said_in_one_transaction_allows_nothing_in_the_next(server):
+    server.execute(EVENT)
+    for local in ("true", "false"):  # false: left behind in the session
+        server.execute(TRIMMING.format(local))
+        with pytest.raises(psycopg.Error, match="append-only"):
+            server.execute("DELETE FROM pgmem.events")
+    server.execute("RESET retention.trimming")
 
 
 def test_names_have_a_length_in_bytes(server):
@@ -90,6 +136,27 @@ def test_names_have_a_length_in_bytes(server):
         (TRIMMED.format("'s'", 0), "trimmed_position_positive"),
         (TRIMMED.format("'s'", -1), "trimmed_position_positive"),
         (TRIMMED.format("''", 1) + ", ('', 2)", "trimmed_pkey"),
+        (GROUP.format("''", 1, 0), "groups_name_length"),
+        (GROUP.format("repeat('é', 256) || 'x'", 1, 0), "groups_name_length"),
+        (GROUP.format("'g'", 0, 0), "groups_max_attempts_positive"),
+        (GROUP.format("'g'", 1, -1), "groups_position_positive"),
+        (GROUP.format("'g'", 1, 0) + ", ('g', '{}', 1, 0, 1, 1)", "groups_pkey"),
+        (DELIVERY.format("''"), "deliveries_consumer_length"),
+        (DELIVERY.format("repeat('x', 513)"), "deliveries_consumer_length"),
+        (PARKED + ", ('g', 1, 2, 'epoch')", "parked_pkey"),
+        (DEAD_LETTER + ", ('g', 1, 2)", "dead_letters_pkey"),
+        (LEASE.format("''"), "leases_name_length"),
+        (LEASE.format("repeat('x', 513)"), "leases_name_length"),
+        (LEASE.format("'l'), ('l'"), "leases_pkey"),
+        (LIMIT.format("''"), "limits_name_length"),
+        (LIMIT.format("repeat('x', 513)"), "limits_name_length"),
+        (LIMIT.format("'l'") + ", ('l', 'epoch')", "limits_pkey"),
+        (POLICY.format("'other'", "''", 1, 1), "policies_kind_known"),
+        (POLICY.format("'events'", "repeat('x', 519)", 1, 1), "policies_name_length"),
+        (POLICY.format("'events'", "''", 0, 1), "policies_max_count_positive"),
+        (POLICY.format("'events'", "''", 1, 0), "policies_max_age_positive"),
+        (POLICY.format("'events'", "''", "NULL", "NULL"), "policies_says_something"),
+        (POLICY.format("'events'", "''", 1, 1) + ", ('events', '', 2, 2)", "policies_pkey"),
         (
             "INSERT INTO pgmem.events (stream, type, payload, state_version) "
             "VALUES ('s','t','1',1)",
@@ -124,6 +191,19 @@ def test_what_the_tables_refuse_and_by_which_constraint(server, statement, const
         CONSUMER.format("'c'", 2**63 - 1),
         TRIMMED.format("''", 1),  # of the whole log
         TRIMMED.format("repeat('é', 259)", 2**63 - 1),
+        "INSERT INTO pgmem.trimmed (stream, position, trimmed_at) VALUES ('s', 1, 'infinity')",
+        GROUP.format("repeat('é', 256)", 1, 0),
+        GROUP.format("'g'", 1, 2**63 - 1),
+        DELIVERY.format("NULL"),
+        f"{PARKED}, ('h', 1, 1, 'epoch'), ('g', 2, 1, 'infinity')",
+        LEASE.format("repeat('é', 256)"),
+        LIMIT.format("repeat('é', 256)"),
+        *(
+            POLICY.format(f"'{kind}'", "''", limit, age)
+            for kind in ("events", "folds", "snapshots")
+            for limit, age in ((1, "NULL"), ("NULL", 0.001), (2**63 - 1, 1e9))
+        ),
+        POLICY.format("'events'", "repeat('é', 259)", 1, 1),
     ],
 )
 def test_what_the_tables_just_take(server, statement):
@@ -180,6 +260,8 @@ def test_json_comes_back_as_the_text_that_it_was(server):
     [
         ("dedupe", "INSERT INTO pgmem.dedupe (kind, key) VALUES ('work', 'k')"),
         ("consumers", CONSUMER.format("'c'", 0)),
+        ("deliveries", DELIVERY.format("NULL")),
+        ("leases", LEASE.format("'l'")),
     ],
 )
 def test_a_fencing_token_is_never_given_twice(server, table, claim):
@@ -212,6 +294,29 @@ def test_a_snapshot_takes_its_entries_with_it(server):
             "SELECT 'c' || i, '{}', 0, 1, 1",
             "position = position + 1, token = 7, owner = 'me', lease_until = now(), "
             "updated_at = now() WHERE name < 'c12'",
+        ),
+        (
+            "groups",
+            "(name, selection, max_attempts, position, system_identifier, timeline) "
+            "SELECT 'g' || i, '{}', 1, 0, 1, 1",
+            "position = position + 1, updated_at = now() WHERE name < 'g12'",
+        ),
+        (
+            "deliveries",
+            "(group_name) SELECT 'g'",
+            "token = 7, consumer = 'me', lease_until = now(), handed_at = now(), "
+            "positions = '{1,2,3}', attempts = '{1,1,2}', keys = '{a,b,c}' WHERE slot % 10 = 0",
+        ),
+        (
+            "leases",
+            "(name) SELECT 'l' || i",
+            "token = 7, owner = 'me', holder = 'me', expires_at = now(), waiters = '[1]', "
+            "acquired_at = now() WHERE name < 'l12'",
+        ),
+        (
+            "limits",
+            "(name, arrival) SELECT 'l' || i, 'epoch'",
+            "arrival = now() WHERE name < 'l12'",
         ),
     ],
 )

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import psycopg
 
-from pgmem import AsyncMemory, Memory
+from pgmem import AsyncMemory, Lease, Memory
+from pgmem._sync.group import Delivery
 
-_GROUPS = ("events", "state", "dedupe", "snapshots", "consumers", "imports")
+_GROUPS = (
+    "events", "state", "dedupe", "snapshots", "consumers", "limits", "leases", "retention",
+    "imports",
+)  # fmt: skip
 _SUBSCRIBE = ("subscribe", "watch")
+
+_MANY_WAIT = ThreadPoolExecutor(100)
+"""For threads that wait for each other: asyncio's own are too few."""
 
 
 class Both:
@@ -46,6 +55,8 @@ class Awaited:
         found = getattr(self.wrapped, name)
         if name in _GROUPS:
             return Awaited(found)
+        if name == "groups":
+            return AwaitedGroups(found)
         if name == "connection":
             return found
         if name == "transaction":
@@ -58,11 +69,79 @@ class Awaited:
             return lambda *args, **kwargs: AwaitedSubscription(found(*args, **kwargs))
 
         async def call(*args, **kwargs):
+            if isinstance(kwargs.get("lease"), AwaitedLease):
+                kwargs["lease"] = kwargs["lease"].wrapped
+            if name == "acquire":
+                call = functools.partial(found, *args, **kwargs)
+                loop = asyncio.get_running_loop()
+                result = await loop.run_in_executor(_MANY_WAIT, call)
+                return AwaitedLease(result) if isinstance(result, Lease) else result
             if kwargs.get("timeout") is not None or name == "close":
                 return await asyncio.to_thread(found, *args, **kwargs)  # It waits.
             return found(*args, **kwargs)
 
         return call
+
+
+class AwaitedLease:
+    """A synchronous lease, to be awaited."""
+
+    def __init__(self, wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __repr__(self) -> str:
+        return repr(self.wrapped)
+
+    def __getattr__(self, name: str):
+        found = getattr(self.wrapped, name)
+        if name not in ("release", "renew"):
+            return found
+        return lambda: asyncio.to_thread(found)
+
+    async def __aenter__(self):
+        self.wrapped.__enter__()
+        return self
+
+    async def __aexit__(self, *error):
+        await asyncio.to_thread(self.wrapped.__exit__, *error)
+
+
+class AwaitedGroups(Awaited):
+    """`memory.groups` behind the awaitable face."""
+
+    async def open(self, name, **options):
+        return AwaitedGroup(await asyncio.to_thread(self.wrapped.open, name, **options))
+
+    async def join(self, name, **options):
+        return AwaitedGroup(await asyncio.to_thread(self.wrapped.join, name, **options))
+
+
+class AwaitedGroup:
+    """A synchronous group, or a delivery of it: what is called may wait, and runs in a thread."""
+
+    def __init__(self, wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str):
+        found = getattr(self.wrapped, name)
+        if not callable(found):
+            return found
+
+        async def call(*args, **kwargs):
+            args, kwargs = map(_plain, args), {key: _plain(kwargs[key]) for key in kwargs}
+            result = await asyncio.to_thread(found, *args, **kwargs)
+            if isinstance(result, list):
+                return [AwaitedGroup(x) if isinstance(x, Delivery) else x for x in result]
+            return result
+
+        return call
+
+
+def _plain(given):
+    """What is behind the awaitable face, also of each in a list."""
+    if isinstance(given, list):
+        return [_plain(one) for one in given]
+    return given.wrapped if isinstance(given, (Awaited, AwaitedGroup)) else given
 
 
 class AwaitedSubscription:

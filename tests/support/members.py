@@ -92,7 +92,7 @@ def work_under_kills(url, rng: random.Random, *, kills: int, lease: float, how="
     with psycopg.connect(url, autocommit=True) as server:
         while not _all_acknowledged(server):
             assert time.monotonic() < deadline, "did not finish"
-            time.sleep(rng.uniform(0.02, 0.12))
+            time.sleep(rng.uniform(0.005, 0.03))
             if done < kills:
                 victim = rng.randrange(len(members))
                 if members[victim].running():
@@ -135,8 +135,10 @@ WHERE a.acked IS NOT NULL"""
 _LATEST = """
 SELECT coalesce(max(extract(epoch FROM b.begun - a.lease_until)), 0)::float8
 FROM handed AS a CROSS JOIN LATERAL (
-    SELECT begun FROM handed WHERE position = a.position AND token > a.token
-    ORDER BY token LIMIT 1) AS b"""
+    SELECT begun, attempts FROM handed WHERE position = a.position AND token > a.token
+    ORDER BY token LIMIT 1) AS b
+-- Else somebody had it in between, and was killed before his note of it.
+WHERE b.attempts = a.attempts + 1"""
 
 # The same for two events of one key: the later one begins after the earlier one is acknowledged
 # (or with it, in one batch of one member). For this the note must be made with the acknowledgement,

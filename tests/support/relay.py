@@ -1,4 +1,7 @@
-"""A relay between clients and a server: it can fall silent, cut, refuse, and lead elsewhere."""
+"""A relay between clients and a server: it can fall silent, cut, refuse, and lead elsewhere.
+
+It counts the statements that pass, too.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ class Relay:
 
     Attributes:
         url: how to reach the server through it.
+        statements: how many were sent so far.
     """
 
     def __init__(self, url: str, host: str = "127.0.0.1") -> None:
@@ -22,6 +26,7 @@ class Relay:
         self._pairs: list[_Pair] = []
         self._refusing = False
         self._silent = False
+        self.statements = 0
         self._server = socket.create_server((host, 0))
         port = self._server.getsockname()[1]
         self.url = self._url(url, host, port)
@@ -80,6 +85,10 @@ class Relay:
         """What is said to a new client before anything is passed on."""
         return client
 
+    def _count(self, statements: int) -> None:
+        with self._lock:
+            self.statements += statements
+
     def _accept(self) -> None:
         while True:
             try:
@@ -97,16 +106,39 @@ class Relay:
                 server.close()
                 continue
             with self._lock:
-                pair = _Pair(client, server)
+                pair = _Pair(client, server, self._count)
                 if self._silent:
                     pair.open.clear()
                 self._pairs.append(pair)
             pair.start()
 
 
+class _Statements:
+    """Finds, in what a client sends, the messages that have the server run something."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._started = False
+
+    def count(self, chunk: bytes) -> int:
+        found, data = 0, self._rest + chunk
+        # A message is a letter and its length; the first one of a connection has no letter.
+        while len(data) >= (head := 5 if self._started else 4):
+            size = head - 4 + int.from_bytes(data[head - 4 : head], "big")
+            if len(data) < size:
+                break
+            # Query and Execute. A request for encryption is followed by another first message.
+            found += self._started and data[:1] in b"QE"
+            self._started |= data[4:8] != b"\x04\xd2\x16\x2f"
+            data = data[size:]
+        self._rest = data
+        return found
+
+
 class _Pair:
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, count) -> None:
         self._ends = (client, server)
+        self._count = count
         self._closed = False
         self.open = threading.Event()
         self.open.set()
@@ -117,8 +149,11 @@ class _Pair:
             threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        statements = _Statements()
         try:
             while chunk := source.recv(65536):
+                if source is self._ends[0]:
+                    self._count(statements.count(chunk))
                 self.open.wait()
                 target.sendall(chunk)
         except OSError:

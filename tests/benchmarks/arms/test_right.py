@@ -314,6 +314,24 @@ def test_each_event_goes_to_one_of_the_group(shared):
     assert shared.reclaim("g", "c0", 0).events == []
 
 
+def test_deliveries_are_ended_and_more_received_at_once(memory):
+    memory.create_group("g")
+    assert memory.left("g") == 0
+    ids = memory.append([Event("t", n) for n in range(5)])
+    assert memory.left("g") == 5
+    assert [event.id for event in memory.receive("g", "c", 2)] == ids[:2]
+    ended, found = memory.exchange("g", "c", ids[:2], 2)
+    assert (ended, [event.payload for event in found]) == (2, [2, 3])
+    assert memory.left("g") == 3
+    # What is not open any more ends nothing; what there is comes without waiting for more.
+    ended, found = memory.exchange("g", "c", ids[:3], 10, timeout=5)
+    assert (ended, [event.id for event in found]) == (1, ids[4:])
+    assert memory.exchange("g", "c", ids[3:], timeout=0.01) == (2, [])
+    assert memory.left("g") == 0
+    with pytest.raises(LookupError, match="no group other"):
+        memory.left("other")
+
+
 def test_what_a_dead_consumer_had_is_taken_over(memory):
     memory.create_group("g")
     ids = memory.append([Event("t", n) for n in range(3)])

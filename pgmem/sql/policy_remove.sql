@@ -1,0 +1,3 @@
+-- Remove a rule.
+DELETE FROM {schema}.policies WHERE kind = %(kind)s AND name = %(name)s
+RETURNING name, {commit}

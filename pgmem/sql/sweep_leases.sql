@@ -1,0 +1,17 @@
+-- Remove leases that nobody has held or waited for, for long, from some pages of the table. The
+-- next one to ask makes the row anew, with a token that was never given out.
+WITH due AS MATERIALIZED (
+    SELECT ctid FROM {schema}.leases
+    WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid
+      AND greatest(acquired_at, expires_at) <= clock_timestamp() - make_interval(secs => %(idle)s)
+      AND NOT EXISTS (
+          SELECT FROM jsonb_array_elements(waiters) AS waiter (entry)
+          WHERE (entry ->> 'until')::float8 > extract(epoch FROM clock_timestamp())
+      )
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+),
+swept AS (
+    DELETE FROM {schema}.leases WHERE ctid = ANY (ARRAY(SELECT ctid FROM due)) RETURNING 1
+)
+SELECT count(*), {pages leases}, {commit} FROM swept

@@ -1,0 +1,13 @@
+-- Remove rate limits that nobody has used for long, from some pages of the table: a limit without
+-- a row is one with nothing taken from it.
+WITH due AS MATERIALIZED (
+    SELECT ctid FROM {schema}.limits
+    WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid
+      AND arrival <= clock_timestamp() - make_interval(secs => %(idle)s)
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+),
+swept AS (
+    DELETE FROM {schema}.limits WHERE ctid = ANY (ARRAY(SELECT ctid FROM due)) RETURNING 1
+)
+SELECT count(*), {pages limits}, {commit} FROM swept

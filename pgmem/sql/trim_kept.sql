@@ -1,0 +1,7 @@
+-- Piece: whether the row `event` stays, whatever the rules say: a group still has to deal with it
+-- (the CTE `open`), or it is the last of a versioned stream, whose versions would begin again.
+(event.position IN (SELECT position FROM open)
+ OR (event.stream_version IS NOT NULL AND event.state_key IS NULL AND NOT EXISTS (
+         SELECT FROM {schema}.events AS later
+         WHERE later.stream = event.stream AND later.stream_version > event.stream_version
+           AND later.stream_version IS NOT NULL AND later.state_key IS NULL)))

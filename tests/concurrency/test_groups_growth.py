@@ -1,0 +1,122 @@
+"""What a group costs the database: no growth with what passes through, no look at what is past."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+
+from pgmem import Memory, sql
+from pgmem.ops import deliveries, groups
+from pgmem.ops.selection import Selection
+from tests.support.options import size
+
+MEMBERS, BATCH = 4, 10
+TABLES = ("deliveries", "groups", "parked")
+SMALL = 1024 * 1024
+DEAD_ROW = 256
+"""Bytes of an event that was given back and taken again, until autovacuum comes by."""
+
+
+def write_events(url, count, every=1):
+    """So many events, of which each `every`th is in the stream "work"."""
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(
+            "INSERT INTO pgmem.events (stream, type, payload) SELECT CASE WHEN n %% %s = 0 "
+            "THEN 'work' ELSE 'other' END, 'job', '{}' FROM generate_series(1, %s) n",
+            [every, count],
+        )
+        server.execute("VACUUM ANALYZE pgmem.events")
+
+
+def share_out(url, count, ordered_by=None):
+    """Four members, each with batches of ten; every twentieth batch is given back once."""
+
+    def work(number):
+        done = 0
+        while batch := group.read(f"m{number}", BATCH, timeout=0.5):
+            if done % 20 == 0 and batch[0].attempts == 1:
+                group.nack(batch)
+            else:
+                group.ack(batch)
+                acknowledged.extend(one.event.position for one in batch)
+            done += 1
+
+    acknowledged = []
+    with Memory(url, pool=MEMBERS + 1) as memory:
+        group = memory.groups.open("growing", ordered_by=ordered_by)
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(MEMBERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(acknowledged) == list(range(1, count + 1))
+
+
+def updates(url, table):
+    """Updates of a table, and those that needed no index entry. Counted when sessions end."""
+    with psycopg.connect(url, autocommit=True) as server:
+        return server.execute(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s", [table]
+        ).fetchone()
+
+
+def test_nothing_grows_with_what_passes_through(database_url):
+    count = size(200_000, 5_000)
+    write_events(database_url, count)
+    share_out(database_url, count)
+    with psycopg.connect(database_url, autocommit=True) as server:
+        sizes = {
+            table: server.execute(f"SELECT pg_total_relation_size('pgmem.{table}')").fetchone()[0]
+            for table in TABLES
+        }
+        slots = server.execute("SELECT count(*) FROM pgmem.deliveries").fetchone()[0]
+    print(count, sizes, slots)
+    waiting = sizes.pop("parked")
+    assert max(sizes.values()) < SMALL, sizes
+    assert waiting < SMALL + DEAD_ROW * count / 20, waiting
+    assert slots <= 2 * MEMBERS + 4
+    expected, deadline = count / BATCH, time.monotonic() + 20
+    while updates(database_url, "deliveries")[0] < expected and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for table in ("deliveries", "groups"):
+        all_of_them, hot = updates(database_url, table)
+        print(table, all_of_them, hot)
+        assert all_of_them >= expected
+        assert hot >= 0.95 * all_of_them, table
+
+
+def touched(plan) -> int:
+    """How many pages a statement has looked at."""
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+def cost(server, op) -> int:
+    """How many pages an op touches when it runs; it is undone."""
+    query = sql.statement(op.statement, sql.Dialect("pgmem"), op.marks)
+    with server.transaction(force_rollback=True):
+        explain = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query
+        return touched(server.execute(explain, op.params).fetchone()[0][0]["Plan"])
+
+
+def test_a_claim_costs_the_same_wherever_the_group_stands(database_url):
+    """A hundred thousand events: what is behind the position, and what is far before it, is not
+    looked at; and of a rare stream only its own."""
+    write_events(database_url, 100_000, every=500)
+    with (
+        Memory(database_url) as memory,
+        psycopg.connect(database_url, autocommit=True) as server,
+    ):
+        for ordered_by in (None, "stream"):
+            for stream in (None, "work"):
+                for position in (0, 50_000, 99_000):
+                    name = f"{ordered_by}-{stream}-{position}"
+                    memory.groups.open(name, stream=stream, start=position, ordered_by=ordered_by)
+                    group = groups.Group(name, Selection(stream=stream), ordered_by)
+                    member = deliveries.Member(group, "m", 10, 30.0, lambda row: row)
+                    pages = cost(server, member.claim(100_000))
+                    print(name, pages)
+                    # Who orders looks at a hundred events of the rare stream, each on its page.
+                    most = 600 if ordered_by else 100
+                    assert pages < most, f"{name} touched {pages} pages"

@@ -1,0 +1,197 @@
+"""A reset or a deletion that meets a member on the way: nothing stays with anybody unseen.
+
+The member's statement is run in a transaction that is held open: what it has done shows only after
+the reset has begun.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from pgmem import Event, Memory
+from pgmem.errors import HistoryRewritten, LeaseLost
+from pgmem.ops import deliveries, groups
+from pgmem.ops.selection import Selection
+from tests.support.consumers import sql, waits_for_a_row
+from tests.support.groups import fall_due, lapse
+
+OPEN = (
+    "SELECT (SELECT count(*) FROM pgmem.deliveries WHERE positions <> '{}'),"
+    " (SELECT count(*) FROM pgmem.parked)"
+)
+
+
+def held(delivery):
+    return [delivery.held]
+
+
+def steps(ordered_by):
+    """What a member does, each with how to bring about that there is something to do."""
+    group = groups.Group("g", Selection(), ordered_by)
+    member = deliveries.Member(group, "late", 1, 30.0, lambda row: row)
+
+    def given_back(url, batch):
+        batch[0].nack(delay=60)
+        fall_due(url)
+        return member.unpark()
+
+    def ran_out(url, _):
+        lapse(url)
+        return member.take_over()
+
+    return {
+        "claim": lambda url, batch: member.claim(6),
+        "unpark": given_back,
+        "takeover": ran_out,
+        "nack": lambda url, batch: deliveries.nack(group, held(batch[0])),
+    }
+
+
+def meet(memory, url, op, what):
+    """Run `what` in a thread while the op is done and not committed; gives its error."""
+    errors = []
+
+    def run():
+        try:
+            what()
+        except Exception as error:
+            errors.append(error)
+
+    with memory.transaction() as tx:
+        tx._runner.run(op)
+        thread = threading.Thread(target=run)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while thread.is_alive() and not waits_for_a_row(url):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    thread.join()
+    assert errors == []
+
+
+@pytest.mark.parametrize("ordered_by", [None, "stream"])
+@pytest.mark.parametrize("step", ["claim", "unpark", "takeover", "nack"])
+class TestMeeting:
+    @pytest.fixture
+    def batch(self, memory, ordered_by):
+        """A group that has handed out three of six events, with an empty slot beside."""
+        memory.events.append("s", [Event(type="t") for _ in range(6)])
+        group = memory.groups.open("g", ordered_by=ordered_by)
+        first, second = group.read("x", 1), group.read("x", 1)
+        group.ack(first + second)
+        return group.read("a", 2)
+
+    def test_a_reset_fences_it_off(self, memory, database_url, batch, step, ordered_by):
+        op = steps(ordered_by)[step](database_url, batch)
+        group = memory.groups.open("g", ordered_by=ordered_by)
+        meet(memory, database_url, op, lambda: group.reset(0))
+        assert sql(database_url, OPEN) == [(0, 0)]
+        with pytest.raises(LeaseLost):
+            group.ack(batch)
+        assert [one.event.position for one in group.read("b")] == [1, 2, 3, 4, 5, 6]
+
+    def test_a_deletion_leaves_nothing(self, memory, database_url, batch, step, ordered_by):
+        op = steps(ordered_by)[step](database_url, batch)
+        meet(memory, database_url, op, lambda: memory.groups.delete("g"))
+        assert sql(database_url, OPEN) == [(0, 0)]
+        assert sql(database_url, "SELECT count(*) FROM pgmem.deliveries") == [(0,)]
+
+
+@pytest.mark.parametrize("ordered_by", [None, "stream"])
+@pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
+@pytest.mark.parametrize("rewrite", ["timeline = timeline + 1", "system_identifier = 1"])
+def test_in_another_history_a_step_changes_nothing(memory, database_url, step, ordered_by, rewrite):
+    """Each by itself: a member finds out before it comes to the later ones."""
+    memory.events.append("s", [Event(type="t") for _ in range(6)])
+    group = memory.groups.open("g", ordered_by=ordered_by)
+    op = steps(ordered_by)[step](database_url, group.read("a", 2))
+    sql(database_url, f"UPDATE pgmem.groups SET {rewrite}")
+    tables = [
+        f"SELECT * FROM pgmem.{t} AS t ORDER BY t::text" for t in ("groups", "deliveries", "parked")
+    ]
+    before = [sql(database_url, table) for table in tables]
+    with pytest.raises(HistoryRewritten):
+        memory._runner.run(op)
+    assert [sql(database_url, table) for table in tables] == before
+
+
+def test_a_requeue_that_meets_a_claim_hands_nothing_out_twice(memory, database_url):
+    """After a reset to before it, the claim takes the event of the dead letter."""
+    memory.events.append("s", [Event(type="t") for _ in range(2)])
+    group = memory.groups.open("g")
+    group.read("a", 1)[0].dead_letter()
+    group.reset(0)
+    member = deliveries.Member(groups.Group("g", Selection()), "late", 1, 30.0, lambda row: row)
+    requeued = []
+    meet(
+        memory,
+        database_url,
+        member.claim(2),
+        lambda: requeued.append(group.requeue()),
+    )
+    assert requeued == [0]
+    assert sql(database_url, OPEN) == [(1, 0)]
+
+
+def test_members_of_two_memories_at_resets(database_url):
+    """Resets at random moments: at the end everything is acknowledged, and nothing is with two."""
+    with Memory(database_url, pool=4) as memory, Memory(database_url, pool=4) as other:
+        memory.events.append("s", [Event(type="t") for _ in range(60)])
+        shared = [one.groups.open("g") for one in (memory, other)]
+        errors = []
+
+        def work(number):
+            group, quiet = shared[number % 2], 0
+            while quiet < 8:
+                try:
+                    batch = group.read(f"m{number}", 3, timeout=0.05)
+                    quiet = 0 if batch else quiet + 1
+                    if batch and number == 0:
+                        group.nack(batch, counted=False)
+                    elif batch:
+                        group.ack(batch)
+                except LeaseLost:
+                    continue
+                except Exception as error:
+                    errors.append(error)
+                    return
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for n in range(10):
+            time.sleep(0.03)
+            shared[n % 2].reset(n)
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert sql(database_url, OPEN) == [(0, 0)]
+
+
+def test_a_requeue_that_meets_a_reset_to_before_it_hands_nothing_out_twice(memory, database_url):
+    memory.events.append("s", [Event(type="t") for _ in range(2)])
+    group = memory.groups.open("g")
+    group.read("a", 1)[0].dead_letter()
+    requeued = []
+    op = groups.reset(groups.Group("g", Selection()), 0)
+    meet(memory, database_url, op, lambda: requeued.append(group.requeue()))
+    assert requeued == [0]
+    assert [one.event.position for one in group.read("b")] == [1, 2]
+
+
+@pytest.mark.parametrize("ordered_by", [None, "stream"])
+@pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
+def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, ordered_by):
+    """The second has looked before the first commits."""
+    memory.events.append("s", [Event(type="t") for _ in range(6)])
+    group = memory.groups.open("g", ordered_by=ordered_by)
+    op = steps(ordered_by)[step](database_url, group.read("a", 2))
+    second = []
+    meet(memory, database_url, op, lambda: second.append(memory._runner.run(op)))
+    mine = {row[0] for row, *_ in second[0].events}
+    tokens = sql(database_url, "SELECT unnest(positions), token FROM pgmem.deliveries")
+    assert len(tokens) == len({position for position, _ in tokens}), "two have one event"
+    assert all((position, second[0].token) in tokens for position in mine)

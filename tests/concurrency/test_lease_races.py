@@ -1,0 +1,223 @@
+"""Holders and waiters are killed and stopped: one holder at a time, everybody in turn."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from itertools import pairwise
+
+import psycopg
+import pytest
+
+from pgmem import Memory
+from tests.support.leases import heard
+from tests.support.options import size
+from tests.support.processes import Worker, ready, seed
+
+TTL = 0.6
+
+# Takes its turns. Each has effects in the transaction of a write that is fenced by the lease, and
+# their time is the server's.
+TAKING_TURNS = """
+import json, os, random, sys, time
+from pgmem import Memory
+from pgmem.errors import LeaseLost
+url, ttl, seconds, rng = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), random.Random()
+def say(*words): print(json.dumps([time.monotonic(), os.getpid(), *words]), flush=True)
+def work(memory, lease):
+    for _ in range(rng.randrange(1, 4)):
+        with memory.transaction() as tx:
+            entry = tx.state.get("done")
+            tx.state.compare_and_set("done", lease.fencing_token, lease=lease,
+                                     expected_version=entry.version if entry else 0)
+            tx.connection.execute(
+                "INSERT INTO effects VALUES (%s, clock_timestamp())", [lease.fencing_token])
+        time.sleep(rng.uniform(0, 0.01))
+with Memory(url, pool=3) as memory:
+    print(json.dumps("ready"), flush=True); sys.stdin.readline()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        say("asks", 0)
+        try:
+            with memory.leases.acquire("job", ttl=ttl) as lease:
+                say("holds", lease.fencing_token)
+                work(memory, lease)
+                say("gives", lease.fencing_token)
+        except LeaseLost:
+            say("lost", 0)
+"""
+
+# Says what happens to one lease, and writes by it when told to.
+ONE = """
+import json, sys, time
+from pgmem import Memory
+from pgmem.errors import LeaseLost
+def say(*words): print(json.dumps(words), flush=True)
+with Memory(sys.argv[1], pool=3) as memory:
+    say("ready"); sys.stdin.readline()
+    lease = memory.leases.acquire("job", ttl=float(sys.argv[2]))
+    say("holds", lease.fencing_token); sys.stdin.readline()
+    say("lost", lease.lost is not None)
+    try:
+        memory.state.compare_and_set("k", "late", expected_version=1, lease=lease)
+        say("wrote")
+    except LeaseLost:
+        say("refused")
+    try:
+        lease.release()
+        say("released")
+    except LeaseLost:
+        say("refused")
+"""
+
+
+def stop(worker):
+    os.kill(worker.process.pid, signal.SIGSTOP)
+
+
+def wake(worker):
+    os.kill(worker.process.pid, signal.SIGCONT)
+
+
+def heard_from(worker, word, timeout=30.0):
+    """Wait until a worker has said something; gives what."""
+    deadline = time.monotonic() + timeout
+    while True:
+        for line in worker.lines:
+            if line[0] == word:
+                return line
+        assert time.monotonic() < deadline, (word, worker.lines)
+        time.sleep(0.005)
+
+
+def start(url, ttl):
+    worker = Worker(ONE, url, ttl)
+    ready([worker])
+    return worker
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "free"])
+def test_a_holder_that_stood_still_beyond_its_time_is_refused(database_url, taken):
+    with Memory(database_url) as memory:
+        memory.state.put("k", "early")
+        sleeper = start(database_url, 0.5)
+        old = heard_from(sleeper, "holds")[1]
+        stop(sleeper)
+        if taken:
+            lease = memory.leases.acquire("job", timeout=5)
+            assert lease.fencing_token > old
+        else:
+            time.sleep(0.6)
+        wake(sleeper)
+        sleeper.say()
+        said = sleeper.finish()
+        assert said[2:] == [["lost", True], ["refused"], ["refused"]]
+        entry = memory.state.get("k")
+        assert (entry.value, entry.version) == ("early", 1)
+        if taken:
+            memory.state.compare_and_set("k", "new", expected_version=1, lease=lease)
+            lease.release()
+
+
+def test_a_waiter_that_stood_still_does_not_take_what_was_given_it_meanwhile(database_url):
+    """It was the first, and was given the lease; its time is over before it wakes up."""
+    with Memory(database_url) as memory:
+        memory.state.put("k", 1)
+        lease = memory.leases.acquire("job")
+        sleeper = start(database_url, 0.5)
+        while heard(database_url) == 0:
+            time.sleep(0.01)
+        stop(sleeper)
+        lease.release()
+        given = memory.leases.get("job").fencing_token
+        lease = memory.leases.acquire("job", timeout=5)
+        assert lease.fencing_token > given
+        wake(sleeper)
+        time.sleep(0.5)
+        assert sleeper.lines == [["ready"]]
+        lease.release()
+        assert heard_from(sleeper, "holds")[1] > lease.fencing_token
+        sleeper.say()
+        assert ["wrote"] in sleeper.finish()
+
+
+def test_a_dead_waiter_does_not_hold_the_queue_up(database_url):
+    with Memory(database_url, safety_poll=30) as memory:
+        lease = memory.leases.acquire("job")
+        waiters = []
+        for n in range(3):
+            waiters.append(start(database_url, 60))
+            while heard(database_url) == n:
+                time.sleep(0.01)
+        for worker in waiters[:2]:
+            worker.kill()
+            worker.process.join()
+        released = time.monotonic()
+        lease.release()
+        heard_from(waiters[2], "holds", 5)
+        assert time.monotonic() - released < 2
+        waiters[2].kill()
+        for worker in waiters:
+            worker.finish()
+
+
+def test_one_holder_at_a_time_and_everybody_in_turn_whoever_is_killed(database_url):
+    rng = random.Random(seed())
+    seconds = size(120, 6)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE effects (token bigint, at timestamptz)")
+        args = (TAKING_TURNS, database_url, TTL, seconds)
+        workers = [Worker(*args) for _ in range(8)]
+        ready(workers)
+        ended, end, kills = [], time.monotonic() + seconds, {"holds": 0, "waits": 0}
+        while time.monotonic() < end:
+            time.sleep(rng.uniform(0.05, 0.3))
+            victim = rng.choice(workers)
+            doing = victim.lines[-1][2] if len(victim.lines) > 1 else "starts"
+            # Waiters die more often: a dead holder costs everybody its time.
+            if not victim.running() or (doing == "holds" and rng.random() < 0.3):
+                continue
+            victim.kill()
+            kills["holds" if doing == "holds" else "waits"] += 1
+            ended.append(victim)
+            workers[workers.index(victim)] = new = Worker(*args)
+            new.say()
+        for worker in [*workers, *ended]:
+            worker.finish()
+        effects = connection.execute("SELECT token FROM effects ORDER BY at").fetchall()
+    everybody = [*workers, *ended]
+    said = sorted(line for w in everybody for line in w.lines if line != "ready")
+    turns = [line for line in said if line[2] == "holds"]
+    print(f"{len(turns)} turns, {len(effects)} effects, kills {kills}")
+    assert len(turns) > 20, "too few turns to show anything"
+    assert kills["waits"] > 5
+    check_one_at_a_time(turns, effects)
+    check_in_turn(said)
+    # At the most, a killed holder's time and that of one who was given it as it died.
+    assert max(after[0] - first[0] for first, after in pairwise(turns)) < 2 * TTL + 2
+
+
+def check_one_at_a_time(turns, effects):
+    """By the server's clock, no effect of an older token comes after one of a newer."""
+    assert all(first <= after for first, after in pairwise(effects))
+    tokens = [token for _, _, _, token in turns]
+    assert len(set(tokens)) == len(tokens), "one token was given twice"
+    by_worker = {}
+    for _, pid, _, token in turns:
+        assert token > by_worker.get(pid, 0)
+        by_worker[pid] = token
+
+
+def check_in_turn(said):
+    """Who asks gets it after those before it: nobody sees others go first again and again."""
+    for at, pid, word, _ in said:
+        if word != "asks":
+            continue
+        mine = [line for line in said if line[0] > at and line[1] == pid]
+        if not mine or mine[0][2] != "holds":
+            continue  # Killed while it waited, or given up.
+        before = [line for line in said if line[2] == "holds" and at < line[0] < mine[0][0]]
+        assert max((sum(o[1] == line[1] for o in before) for line in before), default=0) <= 2
+        assert len(before) <= 24

@@ -1,0 +1,114 @@
+"""memory.groups.join: a group by its name alone, with the selection that it was made with."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from pydantic import BaseModel
+
+from pgmem import Event
+from pgmem.errors import GroupMismatch, GroupNotFound, InvalidName
+from pgmem.ops.selection import Selection
+from tests.support.consumers import sql
+
+SELECTIONS = [
+    {},
+    {"stream": "a"},
+    {"stream": ["b", "a"]},
+    {"prefix": "a"},
+    {"prefix": ""},
+    {"type": "t", "agent_id": "x"},
+    {"stream": ["a"], "type": "t"},
+]
+
+
+class Payload(BaseModel):
+    n: int
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_what_was_described_is_the_same_again(selection):
+    given = {"stream": None} | selection
+    made = Selection.of(given.pop("stream"), **given)
+    stored = orjson.loads(orjson.dumps(made.described()))
+    assert Selection.of_described(stored) == made
+
+
+def test_the_changes_of_a_key_prefix_are_described_too():
+    made = Selection(key_prefix="account:")
+    assert Selection.of_described(made.described()) == made
+
+
+async def fill(memory):
+    for stream in ("a", "b", "ab"):
+        await memory.events.append(
+            stream,
+            [Event(type=t, payload={"n": n}) for n, t in enumerate(("t", "u"))],
+        )
+
+
+@pytest.mark.parametrize(
+    ("selection", "positions"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6]),
+        ({"stream": "b"}, [3, 4]),
+        ({"stream": ["a", "b"]}, [1, 2, 3, 4]),
+        ({"prefix": "a"}, [1, 2, 5, 6]),
+        ({"stream": "a", "type": "u"}, [2]),
+        ({"agent_id": "tester", "type": "t"}, [1, 3, 5]),
+    ],
+)
+async def test_who_joins_gets_what_the_group_follows_and_nothing_else(both, selection, positions):
+    await fill(both)
+    await both.groups.open("g", **selection)
+    group = await both.groups.join("g")
+    assert group.name == "g"
+    assert await group.lag() == len(positions)
+    assert [d.event.position for d in await group.read("a", 100)] == positions
+    assert await group.lag() == 0
+
+
+async def test_who_joins_shares_with_the_others(both):
+    await fill(both)
+    first = await both.groups.open("g", stream="a")
+    taken = (await first.read("one", 1))[0]
+    second = await both.groups.join("g")
+    assert [d.event.position for d in await second.read("two")] == [2]
+    await taken.ack()
+    assert [p.position for p in await second.pending()] == [2]
+
+
+async def test_order_and_attempts_are_those_of_the_group(both):
+    for n in (1, 1, 2):
+        await both.events.append("s", Event(type="t", payload={"key": n}))
+    await both.groups.open("g", stream="s", ordered_by="key", max_attempts=1)
+    group = await both.groups.join("g")
+    first = await group.read("a", 1)
+    assert [d.event.position for d in await group.read("b")] == [3]
+    await first[0].nack(error="no")
+    assert [(d.position, d.error) for d in await group.dead_letters()] == [(1, "no")]
+
+
+async def test_payloads_are_validated_with_the_model(both):
+    await fill(both)
+    await both.groups.open("g", stream="a")
+    group = await both.groups.join("g", model=Payload)
+    assert [d.event.payload for d in await group.read("a")] == [Payload(n=0), Payload(n=1)]
+
+
+async def test_none_is_made(both):
+    with pytest.raises(GroupNotFound, match="there is no group 'g'"):
+        await both.groups.join("g")
+    with pytest.raises(InvalidName, match="group name is empty"):
+        await both.groups.join("")
+    assert await both.groups.list() == []
+
+
+async def test_what_a_newer_version_selects_is_not_widened(both, database_url):
+    await both.groups.open("g", stream="a")
+    sql(
+        database_url,
+        """UPDATE pgmem.groups SET selection = '{"stream": "a", "weekday": "Monday"}'""",
+    )
+    with pytest.raises(GroupMismatch, match="selection by weekday is not known"):
+        await both.groups.join("g")

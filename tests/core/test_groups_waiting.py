@@ -1,0 +1,134 @@
+"""Members that wait: what wakes them, in their own memory and in others, and what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+
+from tests.support.groups import fill, positions, waiting
+from tests.support.subscribing import POLL, SOON
+
+
+@pytest.fixture(params=["same", "other"])
+async def pair(request, form):
+    """A memory that does something, and one that waits, without the safety poll: both the same, or
+    two."""
+    async with form.memory(agent_id="tester", safety_poll=POLL) as memory:
+        if request.param == "same":
+            yield memory, memory
+        else:
+            async with form.memory(safety_poll=POLL) as other:
+                yield memory, other
+
+
+async def at_work(pair, count=2):
+    """The group in both memories; everything is handed out, to "a"."""
+    memory, other = pair
+    await fill(memory, count)
+    group, elsewhere = await memory.groups.open("g"), await other.groups.open("g")
+    return group, elsewhere, await group.read("a", lease=60)
+
+
+async def test_an_append_wakes(pair):
+    _, elsewhere, _ = await at_work(pair)
+    waiter = await waiting(elsewhere, timeout=20)
+    await fill(pair[0], 1)
+    assert positions(await asyncio.wait_for(waiter, SOON)) == [3]
+
+
+async def test_a_nack_wakes(pair):
+    _, elsewhere, held = await at_work(pair)
+    waiter = await waiting(elsewhere, timeout=20)
+    await held[1].nack()
+    assert positions(await asyncio.wait_for(waiter, SOON)) == [2]
+
+
+async def test_a_requeue_wakes(pair):
+    group, elsewhere, held = await at_work(pair)
+    await held[0].dead_letter()
+    waiter = await waiting(elsewhere, timeout=20)
+    assert await group.requeue() == 1
+    assert positions(await asyncio.wait_for(waiter, SOON)) == [1]
+
+
+async def test_a_reset_wakes(pair):
+    group, elsewhere, _ = await at_work(pair)
+    waiter = await waiting(elsewhere, timeout=20)
+    await group.reset(1)
+    assert positions(await asyncio.wait_for(waiter, SOON)) == [2]
+
+
+async def test_the_end_of_a_lease_wakes(pair):
+    group, elsewhere, held = await at_work(pair)
+    await held[0].extend(0.8)
+    waiter = await waiting(elsewhere, timeout=20)
+    assert positions(await asyncio.wait_for(waiter, SOON)) == [1, 2]
+    assert [one.consumer for one in await group.pending()] == ["waiter"] * 2
+
+
+async def test_the_end_of_a_delay_wakes(pair):
+    _, elsewhere, held = await at_work(pair)
+    await held[0].nack(delay=0.8)
+    waiter = await waiting(elsewhere, timeout=20)
+    assert positions(await asyncio.wait_for(waiter, SOON)) == [1]
+
+
+async def test_who_does_not_wait_finds_what_another_memory_has_just_given_back(pair):
+    """Whatever its memory knew before."""
+    _, elsewhere, held = await at_work(pair)
+    assert await elsewhere.read("b", timeout=0.1) == []
+    await held[0].nack()
+    assert positions(await elsewhere.read("b")) == [1]
+    await fill(pair[0], 1)
+    assert positions(await elsewhere.read("b")) == [3]
+
+
+async def test_without_a_bell_the_safety_poll_finds_it(form, database_url):
+    async with form.memory(safety_poll=0.3) as memory:
+        await fill(memory, 1)
+        group = await memory.groups.open("g")
+        await group.read("a", lease=60)
+        waiter = await waiting(group, timeout=20)
+        with psycopg.connect(database_url) as silent:
+            silent.execute(
+                "INSERT INTO pgmem.events (stream, type, payload) VALUES ('work', 'job', '1');"
+                "INSERT INTO pgmem.parked (group_name, position, attempts, available_at) "
+                "VALUES ('g', 1, 0, clock_timestamp())"
+            )
+        assert positions(await asyncio.wait_for(waiter, SOON)) == [1]
+        assert positions(await group.read("a", timeout=5)) == [2]
+
+
+async def test_a_wait_ends_in_time(both):
+    group = await both.groups.open("g")
+    started = time.monotonic()
+    assert await group.read("a", timeout=0.4) == []
+    assert 0.4 <= time.monotonic() - started < SOON
+
+
+async def test_one_event_goes_to_one_of_many_who_wait(form):
+    async with form.memory(pool=8, safety_poll=POLL) as memory:
+        group = await memory.groups.open("g")
+        waiters = [await waiting(group, f"m{n}", timeout=3) for n in range(5)]
+        await fill(memory, 1)
+        found = await asyncio.gather(*waiters)
+    assert sorted(map(len, found)) == [0, 0, 0, 0, 1]
+
+
+async def test_waiting_for_what_a_transaction_keeps_is_no_busy_loop(both, database_url):
+    """Its lease is over, and its acknowledgement not committed."""
+    await fill(both, 1)
+    group = await both.groups.open("g")
+    held = await group.read("a", lease=0.2)
+    await asyncio.sleep(0.3)
+    asked = []
+    raw = getattr(group, "wrapped", group)._claims
+    ask = raw._ask
+    raw._ask = lambda *args: (asked.append(1), ask(*args))[1]
+    async with both.transaction() as tx:
+        await group.ack(held, tx)
+        assert await group.read("b", timeout=0.6) == []
+    assert 2 <= len(asked) <= 16

@@ -1,0 +1,182 @@
+"""The janitor, elected by a lease, applies the rules in the background; `pgmem maintain`, too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgmem import Event, Memory, migrate
+from pgmem.errors import PositionTrimmed
+from pgmem.names import JANITOR_LEASE
+from tests.support.options import FORMS
+from tests.support.processes import Worker
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    for tree in ("_async", "_sync"):
+        monkeypatch.setattr(f"pgmem.{tree}.janitor.INTERVAL", 0.05)
+
+
+def fill(memory, count=30):
+    memory.events.append("s", [Event(type="t", payload=n) for n in range(count)])
+
+
+def eventually(true, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+async def test_it_trims_by_the_rules_while_the_memory_is_open(form, database_url):
+    with Memory(database_url) as looking:
+        fill(looking)
+        looking.retention.set(max_events=10)
+        async with form.memory(janitor=True):
+            await _eventually(lambda: looking.events.count() == 10)
+            assert looking.leases.get(JANITOR_LEASE) is not None
+        assert looking.leases.get(JANITOR_LEASE) is None, "closed, it let another one be elected"
+        with pytest.raises(PositionTrimmed, match="up to position 20"):
+            looking.events.read(after=5)
+
+
+async def _eventually(true):
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        await asyncio.sleep(0.02)
+
+
+def test_of_several_one_is_the_janitor_and_another_takes_over_at_its_end(database_url):
+    first, second = (Memory(database_url, agent_id=name, janitor=True) for name in "ab")
+    with Memory(database_url) as looking:
+        first.open()
+        eventually(lambda: looking.leases.get(JANITOR_LEASE) is not None)
+        token = looking.leases.get(JANITOR_LEASE).fencing_token
+        with second:
+            time.sleep(0.3)
+            assert looking.leases.get(JANITOR_LEASE).fencing_token == token
+            first.close()
+            eventually(
+                lambda: (
+                    (held := looking.leases.get(JANITOR_LEASE)) is not None
+                    and held.fencing_token > token
+                )
+            )
+            fill(looking)
+            looking.retention.set(max_events=7)
+            eventually(lambda: looking.events.count() == 7)
+
+
+JANITOR = """
+import json, sys
+from pgmem import Memory
+import pgmem._sync.janitor as janitor
+janitor.INTERVAL, janitor.TTL = 0.05, 1.0
+with Memory(sys.argv[1], janitor=True):
+    print(json.dumps("open"), flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_another_takes_over_from_one_that_was_killed(database_url, monkeypatch):
+    monkeypatch.setattr("pgmem._sync.janitor.TTL", 1.0)
+    with Memory(database_url) as looking:
+        other = Worker(JANITOR, database_url)
+        eventually(lambda: looking.leases.get(JANITOR_LEASE) is not None)
+        with Memory(database_url, janitor=True):
+            other.kill()
+            fill(looking)
+            looking.retention.set(max_events=3)
+            eventually(lambda: looking.events.count() == 3)
+
+
+def test_a_role_without_the_rights_is_told_once_and_writes_go_on(
+    database_url, make_database, caplog
+):
+    url = make_database(template=True)
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute("DROP ROLE IF EXISTS no_janitor_here")
+        server.execute("CREATE ROLE no_janitor_here LOGIN")
+    try:
+        migrate.grant(url, writer="no_janitor_here")
+        with (
+            caplog.at_level(logging.WARNING, "pgmem"),
+            Memory(make_conninfo(url, user="no_janitor_here"), janitor=True) as memory,
+        ):
+            eventually(lambda: "the janitor of this memory ends" in caplog.text)
+            time.sleep(0.2)
+            fill(memory)
+        assert caplog.text.count("the janitor of this memory ends") == 1
+    finally:
+        with psycopg.connect(url, autocommit=True) as server:
+            server.execute("DROP OWNED BY no_janitor_here")
+            server.execute("DROP ROLE no_janitor_here")
+
+
+@FORMS
+def test_the_commands_set_and_apply_a_rule(pgmem, memory, database_url, name):
+    fill(memory)
+    at = ("--url", database_url)
+    if name == "sync":
+        assert pgmem("retention", "set", "--max-events", "10", *at)[0] == 0
+    else:
+        assert pgmem("retention", "set", "--stream", "s", "--max-events", "10", *at)[0] == 0
+    code, said, _ = pgmem("retention", "list", "--json", *at)
+    assert (code, json.loads(said)["max_count"]) == (0, 10)
+    code, said, _ = pgmem("trim", "--dry-run", "--json", *at)
+    assert (code, json.loads(said)["removed"]) == (0, 20)
+    assert memory.events.count() == 30
+    code, said, _ = pgmem("maintain", *at)
+    assert code == 0
+    assert "20 removed, positions 1 to 20" in said
+    assert memory.events.count() == 10
+    with memory.leases.acquire(JANITOR_LEASE):
+        code, said, told = pgmem("maintain", *at)
+        assert (code, said) == (0, "")
+        assert "another process is the janitor" in told
+    scope = () if name == "sync" else ("--stream", "s")
+    assert pgmem("retention", "remove", *scope, *at)[0] == 0
+    assert pgmem("retention", "remove", *scope, *at)[0] == 1
+
+
+def test_removed_events_are_written_to_a_file_and_come_back(pgmem, memory, database_url, tmp_path):
+    fill(memory)
+    at = ("--url", database_url)
+    code, said, _ = pgmem("trim", "--max-events", "10", "--export", str(tmp_path), *at)
+    assert code == 0, said
+    (file,) = tmp_path.iterdir()
+    assert str(file) in said.replace("\n", "")
+    code, said, _ = pgmem("restore", str(file), "--json", *at)
+    assert (code, json.loads(said)["restored"]) == (0, 20)
+    assert [event.payload for event in memory.events.read(after=0)] == list(range(30))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("trim",),
+        ("trim", "--max-events", "0"),
+        ("trim", "--max-age", "soon"),
+        ("maintain", "--every", "0s"),
+        ("retention", "set"),
+        ("retention", "set", "--folds", "--snapshots", "--max-events", "1"),
+        ("trim", "--max-events", "1", "--export", "/nowhere/at/all"),
+        ("restore", "/nowhere/at/all"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(pgmem, memory, database_url, wrong):
+    code, said, told = pgmem(*wrong, "--url", database_url)
+    if wrong == ("trim",):
+        assert (code, said) == (0, "no rule for events: nothing is removed\n")
+        return
+    assert (code, said) == (1, "")
+    assert told.startswith("pgmem: ")
+    assert told.count("\n") == 1

@@ -1,0 +1,421 @@
+"""Named leases in both forms: taken, kept, lost, given back."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import os
+import threading
+import time
+
+import psycopg
+import pytest
+
+from pgmem import AsyncMemory, Memory, sql
+from pgmem.errors import (
+    InvalidName,
+    InvalidOption,
+    LeaseHeld,
+    LeaseLost,
+    NotOpen,
+    VersionConflict,
+)
+from tests.support.both import execute
+from tests.support.leases import end_lease, heard, queue, raw, row, until
+from tests.support.relay import Relay
+
+
+async def free(memory, name="job"):
+    """Whether another one could have it."""
+    try:
+        await (await memory.leases.acquire(name, timeout=0)).release()
+    except LeaseHeld:
+        return False
+    return True
+
+
+class TestHolding:
+    async def test_a_lease_tells_what_it_is(self, both):
+        before = datetime.datetime.now(datetime.UTC)
+        async with await both.leases.acquire("job", ttl=60) as lease:
+            assert (lease.name, lease.lost) == ("job", None)
+            assert lease.fencing_token >= 1
+            assert 55 < (lease.expires_at - before).total_seconds() < 65
+            assert "job" in repr(lease)
+            assert "held" in repr(lease)
+            info = await both.leases.get("job")
+            assert info.name == "job"
+            assert f":{os.getpid()} tester" in info.holder
+            assert (info.fencing_token, info.waiters) == (lease.fencing_token, 0)
+            assert info.expires_at == lease.expires_at
+            assert info.acquired_at < info.expires_at
+            assert await both.leases.list() == [info]
+        assert await both.leases.get("job") is None
+        assert await both.leases.list() == []
+        assert "released" in repr(lease)
+
+    async def test_nobody_else_has_it_meanwhile(self, both):
+        async with await both.leases.acquire("job") as lease:
+            with pytest.raises(LeaseHeld, match=str(os.getpid())) as caught:
+                await both.leases.acquire("job", timeout=0)
+            assert caught.value.expires_at == lease.expires_at
+            assert not await free(both)
+            assert await free(both, "another")
+        assert await free(both)
+
+    async def test_who_tried_once_leaves_nothing(self, both, database_url):
+        async with await both.leases.acquire("job"):
+            before = row(database_url)
+            assert not await free(both)
+            assert row(database_url) == before
+
+    async def test_tokens_grow_also_when_the_row_is_gone(self, both, database_url):
+        tokens = []
+        for _ in range(3):
+            async with await both.leases.acquire("job") as lease:
+                tokens.append(lease.fencing_token)
+            assert row(database_url) is None
+        assert tokens == sorted(set(tokens))
+
+    async def test_list_tells_those_of_a_prefix_in_order(self, both):
+        held = [await both.leases.acquire(name) for name in ("b:2", "b:1", "c", "b;")]
+        found = [info.name for info in await both.leases.list("b:")]
+        assert found == ["b:1", "b:2"]
+        assert len(await both.leases.list()) == 4
+        for lease in held:
+            await lease.release()
+
+    async def test_what_ran_out_is_held_by_nobody(self, both, database_url):
+        await both.leases.acquire("job")
+        end_lease(database_url)
+        assert await both.leases.get("job") is None
+        assert await both.leases.list() == []
+        assert await free(both)
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "says"),
+        [
+            ({"name": ""}, InvalidName, "lease name"),
+            ({"name": "n" * 513}, InvalidName, "513 bytes"),
+            ({"name": "a\0b"}, InvalidName, "NUL"),
+            ({"ttl": 0}, InvalidOption, "ttl"),
+            ({"ttl": -1}, InvalidOption, "ttl"),
+            ({"ttl": True}, InvalidOption, "ttl"),
+            ({"ttl": float("nan")}, InvalidOption, "ttl"),
+            ({"ttl": 86_401}, InvalidOption, "at most a day"),
+            ({"timeout": -0.1}, InvalidOption, "timeout"),
+            ({"timeout": "1"}, InvalidOption, "timeout"),
+        ],
+        ids=str,
+    )
+    async def test_bad_input_is_refused_before_anything_is_sent(
+        self, both, database_url, arguments, error, says
+    ):
+        with pytest.raises(error, match=says):
+            await both.leases.acquire(**{"name": "job"} | arguments)
+        assert row(database_url) is None
+
+    async def test_names_of_the_others_are_checked_too(self, both):
+        for call in (both.leases.get(""), both.leases.release("", fencing_token=1)):
+            with pytest.raises(InvalidName):
+                await call
+        for token in (0, True, "1"):
+            with pytest.raises(InvalidOption, match="fencing_token"):
+                await both.leases.release("job", fencing_token=token)
+
+
+class TestRenewal:
+    async def test_it_is_kept_for_longer_than_its_ttl(self, both):
+        async with await both.leases.acquire("job", ttl=0.3) as lease:
+            first = lease.expires_at
+            end = time.monotonic() + 1.2
+            while time.monotonic() < end:
+                assert not await free(both)
+                await asyncio.sleep(0.02)
+            assert lease.lost is None
+            assert (lease.expires_at - first).total_seconds() > 0.5
+
+    async def test_many_are_renewed_in_one_statement(self, form, database_url):
+        with Relay(database_url) as relay:
+            async with form.memory(relay.url) as memory:
+                leases = [await memory.leases.acquire(f"job{n}", ttl=0.6) for n in range(20)]
+                before = relay.statements
+                await asyncio.sleep(0.7)
+                assert 3 <= relay.statements - before <= 20  # 60, one by one
+                assert [lease.lost for lease in leases] == [None] * 20
+                assert len(await memory.leases.list()) == 20
+
+    async def test_renew_by_hand(self, both):
+        lease = await both.leases.acquire("job", ttl=60)
+        first = lease.expires_at
+        await lease.renew()
+        assert lease.expires_at > first
+        assert (await both.leases.get("job")).expires_at == lease.expires_at
+        await lease.release()
+        with pytest.raises(NotOpen, match="released"):
+            await lease.renew()
+
+    async def test_renewal_does_not_wait_for_a_locked_row(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=0.6)
+        first = lease.expires_at
+        with psycopg.connect(database_url) as other:
+            other.execute("SELECT FROM pgmem.leases FOR UPDATE")
+            await asyncio.sleep(0.3)
+            assert lease.expires_at == first
+        await until(lambda: lease.expires_at > first, 0.3)
+        assert lease.lost is None
+        await lease.release()
+
+    async def test_renewal_finds_out_that_it_was_taken(self, both, caplog):
+        lease = await both.leases.acquire("job", ttl=0.3)
+        await both.leases.release("job", fencing_token=lease.fencing_token)
+        new = await both.leases.acquire("job")
+        with caplog.at_level(logging.WARNING, "pgmem"):
+            await until(lambda: lease.lost)
+        assert str(new.fencing_token) in str(lease.lost)
+        assert "was lost" in caplog.text
+        assert "lost" in repr(lease)
+        with pytest.raises(LeaseLost):
+            await lease.release()
+        assert (await both.leases.get("job")).fencing_token == new.fencing_token
+        await new.release()
+
+    async def test_renewal_goes_on_through_lost_connections(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=0.6)
+        for _ in range(6):
+            with psycopg.connect(database_url, autocommit=True) as admin:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                    "AND backend_type = 'client backend'"
+                )
+            await asyncio.sleep(0.15)
+        assert lease.lost is None
+        await lease.release()
+
+    async def test_a_closed_memory_renews_nothing(self, form, database_url):
+        async with form.memory() as memory:
+            lease = await memory.leases.acquire("job", ttl=0.2)
+        await asyncio.sleep(0.3)
+        assert isinstance(lease.lost, LeaseLost)
+        async with form.memory() as memory:
+            assert await free(memory)
+
+    def test_a_lease_leaves_no_thread(self, database_url):
+        before = threading.active_count()
+        with Memory(database_url) as memory, memory.leases.acquire("job"):
+            assert any(thread.name == "pgmem-leases" for thread in threading.enumerate())
+        assert threading.active_count() == before
+
+    async def test_a_lease_leaves_no_task(self, database_url):
+        before = len(asyncio.all_tasks())
+        async with AsyncMemory(database_url) as memory, await memory.leases.acquire("job"):
+            assert len(asyncio.all_tasks()) > before
+        assert len(asyncio.all_tasks()) == before
+
+
+class TestLosing:
+    async def test_who_let_its_time_run_out_can_do_nothing_though_nobody_took_it(
+        self, both, database_url
+    ):
+        lease = await both.leases.acquire("job", ttl=60)
+        entry = await both.state.put("k", 1)
+        end_lease(database_url)
+        with pytest.raises(LeaseLost, match="token"):
+            await both.state.compare_and_set("k", 2, expected_version=1, lease=lease)
+        assert isinstance(lease.lost, LeaseLost)
+        with pytest.raises(LeaseLost):
+            await lease.renew()
+        with pytest.raises(LeaseLost):
+            await lease.release()
+        assert (await both.state.get("k"))[:3] == entry[:3]
+        assert row(database_url)[0] == lease.fencing_token
+
+    async def test_renew_and_release_ask_the_server(self, both, database_url):
+        for verb in ("renew", "release"):
+            lease = await both.leases.acquire(verb, ttl=60)
+            end_lease(database_url, verb)
+            assert lease.lost is None
+            with pytest.raises(LeaseLost, match="ran out at"):
+                await getattr(lease, verb)()
+            assert isinstance(lease.lost, LeaseLost)
+
+    async def test_leaving_the_block_after_it_was_lost_says_so(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=60)
+        with pytest.raises(LeaseLost):
+            async with lease:
+                end_lease(database_url)
+
+    async def test_the_blocks_own_error_wins(self, both, database_url, caplog):
+        async def work():
+            async with await both.leases.acquire("job", ttl=60):
+                end_lease(database_url)
+                raise KeyError
+
+        with pytest.raises(KeyError), caplog.at_level(logging.WARNING, "pgmem"):
+            await work()
+        assert "was lost" in caplog.text
+
+    async def test_an_error_in_the_block_gives_it_back(self, both):
+        with pytest.raises(KeyError):
+            async with await both.leases.acquire("job", ttl=60):
+                raise KeyError
+        assert await free(both)
+
+    async def test_its_own_clock_tells_without_a_question(self, both):
+        lease = await both.leases.acquire("job", ttl=60)
+        assert lease.lost is None
+        raw(lease).over_at = time.monotonic() - 0.001  # as after standing still
+        assert "ran out" in str(lease.lost)
+        with pytest.raises(LeaseLost):
+            await lease.release()
+
+    async def test_release_is_safe_to_repeat(self, both):
+        lease = await both.leases.acquire("job")
+        await lease.release()
+        other = await both.leases.acquire("job")
+        await lease.release()
+        assert not await free(both)
+        await other.release()
+        with pytest.raises(NotOpen, match="released"):
+            async with lease:
+                pass
+
+    async def test_release_by_the_token(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=60)
+        token = lease.fencing_token
+        for wrong in (token - 1 or token + 5, token + 1):
+            with pytest.raises(LeaseLost, match="token"):
+                await both.leases.release("job", fencing_token=wrong)
+        assert not await free(both)
+        await both.leases.release("job", fencing_token=token)
+        assert row(database_url) is None
+        with pytest.raises(LeaseLost, match="nobody holds it"):
+            await both.leases.release("job", fencing_token=token)
+        with pytest.raises(LeaseLost):
+            await lease.release()
+
+
+class TestFencing:
+    async def test_the_holder_writes(self, both):
+        async with await both.leases.acquire("job") as lease:
+            made = await both.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+            entry = await both.state.compare_and_set(
+                "k", {"n": 2}, expected_version=made.version, lease=lease
+            )
+            assert (await both.state.get("k"))[:3] == entry[:3] == ("k", {"n": 2}, 2)
+            assert [e.version for e in await both.state.history("k")] == [1, 2]
+
+    async def test_a_conflict_stays_what_it_is(self, both):
+        await both.state.put("k", 1)
+        async with await both.leases.acquire("job") as lease:
+            for expected in (0, 7):
+                with pytest.raises(VersionConflict) as caught:
+                    await both.state.compare_and_set("k", 2, expected_version=expected, lease=lease)
+                assert caught.value.current.value == 1
+            assert lease.lost is None
+
+    @pytest.mark.parametrize("expected", [0, 1])
+    @pytest.mark.parametrize("how", ["ran out", "taken", "released"])
+    async def test_who_lost_it_changes_nothing(self, both, database_url, how, expected):
+        if expected:
+            await both.state.put("k", "old")
+        lease = await both.leases.acquire("job", ttl=60)
+        if how == "released":
+            await lease.release()
+        elif how == "ran out":
+            end_lease(database_url)
+        else:
+            await both.leases.release("job", fencing_token=lease.fencing_token)
+            await both.leases.acquire("job")
+        options = {"expected_version": expected, "lease": lease}
+        with pytest.raises(LeaseLost, match=r"'job'.*nothing was changed"):
+            await both.state.compare_and_set("k", "new", **options)
+        async with both.transaction() as tx:
+            with pytest.raises(LeaseLost):
+                await tx.state.compare_and_set("k", "new", **options)
+        entry = await both.state.get("k")
+        assert (entry and entry.value) == ("old" if expected else None)
+        assert len(await both.state.history("k")) == expected
+
+    async def test_nobody_gets_it_before_the_write_is_committed(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=60)
+        async with both.transaction() as tx:
+            await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+            end_lease(database_url)
+            assert not await free(both)
+            [task] = await queue(database_url, both, timeout=20)
+            await asyncio.sleep(0.2)
+            assert not task.done()
+        new = await asyncio.wait_for(task, 3)
+        assert (await both.state.get("k")).value == 1
+        assert new.fencing_token > lease.fencing_token
+        await new.release()
+
+    async def test_a_fenced_write_holds_up_neither_renewal_nor_the_queue(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=0.6)
+        first = lease.expires_at
+        async with both.transaction() as tx:
+            await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+            [task] = await queue(database_url, both, timeout=20)
+            await until(lambda: lease.expires_at > first, 0.5)
+        await lease.release()
+        await (await task).release()
+
+    async def test_released_in_an_open_transaction_it_is_handed_on_at_its_end(
+        self, both, database_url
+    ):
+        lease = await both.leases.acquire("job", ttl=60)
+        [task] = await queue(database_url, both, timeout=20)
+        async with both.transaction() as tx:
+            await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+            await asyncio.wait_for(lease.release(), 5)
+            await asyncio.sleep(0.1)
+            assert not task.done()
+            assert not await free(both)
+            with pytest.raises(LeaseLost):
+                await both.state.compare_and_set("other", 1, expected_version=0, lease=lease)
+        await (await asyncio.wait_for(task, 3)).release()
+
+    async def test_a_row_of_ones_own_and_the_fence_are_one(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=60)
+        with psycopg.connect(database_url, autocommit=True) as admin:
+            admin.execute("CREATE TABLE mine (n int)")
+        end_lease(database_url)
+
+        async def work():
+            async with both.transaction() as tx:
+                await execute(tx.connection, "INSERT INTO mine VALUES (1)")
+                await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+
+        with pytest.raises(LeaseLost):
+            await work()
+        with psycopg.connect(database_url) as admin:
+            assert admin.execute("SELECT count(*) FROM mine").fetchone() == (0,)
+
+    async def test_only_a_lease_will_do(self, both):
+        for wrong in (7, "job", object()):
+            with pytest.raises(InvalidOption, match="lease="):
+                await both.state.compare_and_set("k", 1, expected_version=0, lease=wrong)
+
+    def test_without_a_lease_the_statement_knows_of_none(self):
+        for name in ("state_compare_and_set", "state_create"):
+            text = sql.statement(name, sql.Dialect("s", "c", "try")).decode()
+            assert "lease" not in text
+            assert "fence" not in text
+
+
+async def test_whoever_holds_a_dead_mark_is_passed_over(both, database_url):
+    """The first in the queue is of a process that is dead: nobody holds the lock of its mark."""
+    lease = await both.leases.acquire("job")
+    tasks = await queue(database_url, both, 2, timeout=20)
+    assert heard(database_url) == 2
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        admin.execute("UPDATE pgmem.leases SET waiters = jsonb_set(waiters, '{0,mark}', '12345')")
+    await lease.release()
+    second = await asyncio.wait_for(tasks[1], 2)
+    assert not tasks[0].done()
+    await second.release()
+    # It stands in no queue any more, and finds that out with its next look.
+    await (await asyncio.wait_for(tasks[0], 3)).release()

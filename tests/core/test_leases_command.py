@@ -1,0 +1,132 @@
+"""`pgmem leases …` as somebody types it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from pgmem import Memory
+from pgmem.errors import LeaseLost
+
+
+@pytest.fixture
+def command(pgmem, database_url, monkeypatch):
+    """Runs `pgmem leases …` on the test's database."""
+    monkeypatch.setenv("PGMEM_DATABASE_URL", database_url)
+    return lambda *arguments: pgmem("leases", *arguments)
+
+
+@pytest.fixture
+def held(memory):
+    """Three leases, two of them with the same beginning."""
+    return {name: memory.leases.acquire(name, ttl=60) for name in ("run:b", "other\x9b2J", "run:a")}
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_list(command, memory, held):
+    found = lines(command("list", "--json")[1])
+    assert [lease["name"] for lease in found] == ["other\x9b2J", "run:a", "run:b"]
+    info = memory.leases.get("run:a")
+    assert found[1] == {
+        "name": "run:a", "holder": info.holder, "fencing_token": held["run:a"].fencing_token,
+        "acquired_at": info.acquired_at.isoformat(), "expires_at": info.expires_at.isoformat(),
+        "waiters": 0,
+    }  # fmt: skip
+    found = lines(command("list", "run:", "--json")[1])
+    assert [lease["name"] for lease in found] == ["run:a", "run:b"]
+    code, out, err = command("list")
+    assert (code, err) == (0, "")
+    titles, *rows = out.splitlines()
+    assert titles.split() == ["lease", "held", "by", "token", "since", "until", "waiting"]
+    assert [row.split()[0] for row in rows] == ["other\\x9b2J", "run:a", "run:b"]
+    assert info.holder in rows[1]
+
+
+def test_no_leases_are_no_lines(command):
+    assert command("list") == command("list", "--json") == (0, "", "")
+
+
+def test_a_lease_on_one_screen(command, memory, held):
+    info = memory.leases.get("run:a")
+    code, out, err = command("show", "run:a")
+    assert (code, err) == (0, "")
+    said = {line[:10].rstrip(): line[10:] for line in out.splitlines()}
+    assert said.pop("since") < said.pop("until")
+    assert said == {
+        "lease": "run:a", "held by": info.holder, "token": str(info.fencing_token), "waiting": "0"
+    }  # fmt: skip
+    shown = json.loads(command("show", "run:a", "--json")[1])
+    assert shown == lines(command("list", "run:a", "--json")[1])[0]
+
+
+def test_a_lease_that_nobody_holds(command, memory, held):
+    held["run:a"].release()
+    for name in ("run:a", "never"):
+        code, out, err = command("show", name, "--json")
+        assert (code, out) == (1, "")
+        assert err.startswith(f"pgmem: nobody holds the lease '{name}'")
+        assert err.count("\n") == 1
+
+
+def test_a_release_takes_it_from_its_holder(command, memory, held):
+    lease = held["run:a"]
+    token = str(lease.fencing_token)
+    assert command("release", "run:a", "--token", token) == (0, "run:a: released\n", "")
+    assert memory.leases.get("run:a") is None
+    memory.state.create("k", 1)
+    with pytest.raises(LeaseLost):
+        memory.state.compare_and_set("k", 2, expected_version=1, lease=lease)
+    other = str(held["run:b"].fencing_token)
+    code, out, _ = command("release", "run:b", "--token", other, "--json")
+    assert (code, json.loads(out)) == (0, {"lease": "run:b", "released": True})
+
+
+def test_a_release_gives_it_to_who_waits(command, memory, held, database_url):
+    got = []
+
+    def wait():
+        with (
+            Memory(database_url, agent_id="second") as second,
+            second.leases.acquire("run:a", timeout=20) as lease,
+        ):
+            got.append(lease.fencing_token)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not json.loads(command("show", "run:a", "--json")[1])["waiters"]:
+            assert time.monotonic() < deadline
+        assert command("show", "run:a")[1].splitlines()[-1].split() == ["waiting", "1"]
+        token = held["run:a"].fencing_token
+        assert command("release", "run:a", "--token", str(token))[0] == 0
+    finally:
+        waiter.join(30)
+    assert got
+    assert got[0] > token
+
+
+def test_only_the_present_token_releases(command, memory, held):
+    token = held["run:a"].fencing_token
+    for wrong in (token + 1, token - 1, held["run:b"].fencing_token):
+        code, out, err = command("release", "run:a", "--token", str(wrong), "--json")
+        assert (code, out) == (1, "")
+        assert f"release of the lease 'run:a' with the fencing token {wrong} refused" in err
+        assert err.count("\n") == 1
+    assert command("release", "never", "--token", "1")[0] == 1
+    assert command("release", "run:a")[0] == 2
+    assert command("release", "run:a", "--token", "x")[0] == 2
+    assert memory.leases.get("run:a").fencing_token == token
+
+
+def test_every_leases_command_takes_a_url(pgmem):
+    for command in ("list", "show", "release"):
+        shown = pgmem("leases", command, "--help")[1]
+        assert "--url" in shown
+        assert "--json" in shown

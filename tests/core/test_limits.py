@@ -1,0 +1,112 @@
+"""Rate limits: so many at once, so many a second, for all processes together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+
+import psycopg
+import pytest
+
+from pgmem import Memory
+from pgmem.errors import InvalidInput, InvalidOption
+
+
+async def test_a_burst_passes_and_then_no_more(both):
+    permits = [await both.limits.acquire("l", rate=0.01, burst=3) for _ in range(4)]
+    assert [permit.granted for permit in permits] == [True, True, True, False]
+    assert [permit.remaining for permit in permits] == [2, 1, 0, 0]
+    assert 99 < permits[3].retry_after <= 100
+    assert (await both.limits.acquire("another", rate=0.01, burst=1)).granted
+
+
+async def test_what_is_refused_writes_nothing_and_costs_nothing(both):
+    await both.limits.acquire("l", rate=0.01, burst=1)
+    with psycopg.connect(both_url(both), autocommit=True) as server:
+        before = server.execute("SELECT arrival, xmin::text, xmax::text FROM pgmem.limits")
+        before = before.fetchall()
+        for _ in range(3):
+            assert not (await both.limits.acquire("l", rate=0.01, burst=1)).granted
+        after = server.execute("SELECT arrival, xmin::text, xmax::text FROM pgmem.limits")
+        assert after.fetchall() == before
+
+
+async def test_it_fits_again_when_it_said_so(both):
+    assert (await both.limits.acquire("l", rate=20, burst=1)).granted
+    refused = await both.limits.acquire("l", rate=20, burst=1)
+    assert not refused.granted
+    assert 0 < refused.retry_after <= 0.05
+    await asyncio.sleep(refused.retry_after)
+    assert (await both.limits.acquire("l", rate=20, burst=1)).granted
+
+
+async def test_it_waits_where_that_helps_and_not_where_it_does_not(both):
+    assert (await both.limits.acquire("l", rate=20, burst=1)).granted
+    assert (await both.limits.acquire("l", rate=20, burst=1, timeout=5)).granted
+    await both.limits.acquire("slow", rate=0.01, burst=1)
+    started = time.monotonic()
+    assert not (await both.limits.acquire("slow", rate=0.01, burst=1, timeout=5)).granted
+    assert time.monotonic() - started < 2
+
+
+async def test_a_cost(both):
+    assert (await both.limits.acquire("l", rate=0.01, burst=10, cost=8)).remaining == 2
+    assert not (await both.limits.acquire("l", rate=0.01, burst=10, cost=3)).granted
+    assert (await both.limits.acquire("l", rate=0.01, burst=10, cost=2)).granted
+
+
+async def test_in_a_transaction_it_counts_if_that_commits(both):
+    with suppress(ZeroDivisionError):
+        async with both.transaction() as tx:
+            assert (await tx.limits.acquire("l", rate=0.01, burst=1)).granted
+            raise ZeroDivisionError
+    assert (await both.limits.acquire("l", rate=0.01, burst=1)).granted
+    async with both.transaction() as tx:
+        with pytest.raises(InvalidOption, match="timeout"):
+            await tx.limits.acquire("l", rate=1, burst=1, timeout=1)
+
+
+def test_eight_at_once_get_no_more_than_the_burst(database_url):
+    granted = []
+    with Memory(database_url, pool=8) as memory:
+
+        def ask():
+            granted.extend(
+                memory.limits.acquire("l", rate=0.01, burst=30).granted for _ in range(10)
+            )
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sum(granted) == 30
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"rate": 0},
+        {"rate": -1},
+        {"rate": float("nan")},
+        {"rate": float("inf")},
+        {"rate": "1"},
+        {"rate": True},
+        {"burst": 0},
+        {"burst": 1.5},
+        {"cost": 0},
+        {"cost": 6},
+        {"timeout": -1},
+    ],
+)
+async def test_options_that_are_not_allowed(both, wrong):
+    with pytest.raises(InvalidInput):
+        await both.limits.acquire(**{"name": "l", "rate": 1, "burst": 5, **wrong})
+
+
+def both_url(both) -> str:
+    """The database of a memory in either form."""
+    return getattr(both, "wrapped", both)._database.conninfo

@@ -1,0 +1,572 @@
+"""Removed events in files: exactly those, complete on the disk before they go, and back again."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgmem import Event, Memory, RestoreReport
+from pgmem.errors import (
+    ArchiveConflict,
+    ArchiveFailed,
+    InvalidArchive,
+    InvalidOption,
+    PermissionDenied,
+    PositionTrimmed,
+    TransactionConflict,
+)
+from pgmem.ops import archive as archives
+from pgmem.ops import retention as ops
+from tests.support.retention import (
+    fill,
+    hand_out,
+    insert,
+    left,
+    marks,
+    park,
+    roles,
+    run,
+    store_consumer,
+    store_group,
+)
+
+# Every column, and what JSON can be.
+ODD = """
+INSERT INTO pgmem.events (stream, type, agent_id, payload, metadata, recorded_at) VALUES
+    ('s', 't', NULL,
+     '{"b": 1e300, "a": -0.0,  "a": 1.10, "z" :"\\u00e9\\n\\\\\\u2028"}', NULL, 'epoch'),
+    (repeat('é', 250), 'ü"\\', 'a
+b', 'null', '{"trace" : 1}', '2024-02-29 23:59:59.999999+05:30');
+INSERT INTO pgmem.events (stream, stream_version, type, payload) VALUES ('v', 7, 't', '"\u007f"');
+INSERT INTO pgmem.events (stream, type, payload, state_key, state_version, state_deleted,
+                          state_value, state_expires_at) VALUES
+    ('state:k', 'state.put', '{}', 'k', 1, NULL, '{"n" : 1}', 'infinity'),
+    ('state:k', 'state.touched', '{}', 'k', NULL, NULL, NULL, '2031-01-01 00:00:00.000001+00'),
+    ('state:k', 'state.deleted', 'null', 'k', 2, true, NULL, NULL);
+"""
+
+
+def everything(url):
+    return run(url, "SELECT e::text FROM pgmem.events AS e ORDER BY position")
+
+
+def undated(url):
+    """What is recorded as removed, without when."""
+    return marks(url)
+
+
+async def exported(memory, folder, **limits):
+    report = await memory.retention.trim(**limits, export=folder)
+    (stream,) = report.streams
+    return [Path(file) for file in stream.files]
+
+
+def rewritten(file, change, *, sign=True):
+    """The file with another content."""
+    lines = gzip.decompress(file.read_bytes()).decode().split("\n")[:-1]
+    header, events = json.loads(lines[0]), lines[1:]
+    header, events = change(header, events) or (header, events)
+    rest = "".join(f"{line}\n" for line in events).encode()
+    if sign:
+        import hashlib
+
+        header["sha256"] = hashlib.sha256(rest).hexdigest()
+    file.write_bytes(gzip.compress(json.dumps(header).encode() + b"\n" + rest))
+
+
+# out and back
+
+
+async def test_what_is_removed_is_in_the_file_and_comes_back(both, database_url, tmp_path):
+    run(database_url, ODD)
+    before = everything(database_url)
+    await fill(both, 2)
+    (file,) = await exported(both, tmp_path, max_events=2, force=True)
+    assert file == tmp_path / "pgmem.@all.000000000001-000000000006.jsonl.gz"
+    assert left(database_url) == [3, 7, 8]  # The last of a versioned stream is not in the file.
+    header, *events = map(json.loads, gzip.decompress(file.read_bytes()).decode().splitlines())
+    assert [event["position"] for event in events] == [1, 2, 4, 5, 6]
+    assert (header["count"], header["stream"], header["schema"]) == (5, None, "pgmem")
+    assert header["before"] is None
+    assert header["after"] == {"position": 6, "removed": 5}
+    assert await both.retention.restore(file) == RestoreReport(None, 5, 0, True)
+    assert everything(database_url)[:6] == before
+    assert marks(database_url) == {}
+    assert await both.retention.restore(file) == RestoreReport(None, 0, 5, False)
+    assert everything(database_url)[:6] == before
+
+
+async def test_a_file_for_each_batch_and_the_mark_goes_back_with_the_newest(
+    both, database_url, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ops, "BATCH", 4)
+    await fill(both, 12)
+    before = everything(database_url)
+    files = await exported(both, tmp_path, max_events=1)
+    assert [file.name[-34:-9] for file in files] == [
+        "000000000001-000000000004", "000000000005-000000000008", "000000000009-000000000011"
+    ]  # fmt: skip
+    assert sorted(tmp_path.iterdir()) == files
+    # The oldest first: what is missing behind it is still told.
+    assert await both.retention.restore(files[0]) == RestoreReport(None, 4, 0, False)
+    assert marks(database_url) == {"": (11, 11)}
+    assert await both.retention.restore(files[2]) == RestoreReport(None, 3, 0, True)
+    assert marks(database_url) == {"": (8, 8)}
+    assert await both.retention.restore(files[1]) == RestoreReport(None, 4, 0, True)
+    assert marks(database_url) == {"": (4, 4)}
+    assert await both.retention.restore(files[0]) == RestoreReport(None, 0, 4, True)
+    assert marks(database_url) == {}
+    assert everything(database_url) == before
+
+
+async def test_readers_go_by_the_mark(form, database_url, tmp_path):
+    async with form.memory() as memory:
+        await fill(memory, 20)
+        (file,) = await exported(memory, tmp_path, max_events=5)
+    async with form.memory() as memory:
+        with pytest.raises(PositionTrimmed):
+            await memory.events.read(after=3)
+        await memory.retention.restore(file)
+        assert len(await memory.events.read(after=3)) == 17
+        async with memory.events.subscribe(after=3) as subscription:
+            assert len(await subscription.receive(100)) == 17
+
+
+async def test_of_one_stream_beside_others(both, database_url, tmp_path):
+    await fill(both, 20, "a/b", "c")
+    before = everything(database_url)
+    report = await both.retention.trim("a/b", max_events=1, export=tmp_path)
+    (file,) = report.streams[0].files
+    assert Path(file).name == "pgmem.a%2Fb.000000000001-000000000017.jsonl.gz"
+    await both.retention.trim(max_events=4)
+    assert marks(database_url) == {"": (14, 7), "a/b": (17, 9)}
+    assert await both.retention.restore(file) == RestoreReport("a/b", 9, 0, True)
+    assert marks(database_url) == {"": (14, 7)}
+    assert set(everything(database_url)) < set(before)
+
+
+async def test_a_name_that_is_too_long_for_a_file(both, database_url, tmp_path):
+    names = ["é" * 250, "é" * 249 + "e"]
+    for name in names:
+        insert(database_url, 3, stream=name)
+        await both.retention.trim(name, max_events=1, export=tmp_path)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    restored = {(await both.retention.restore(file)).stream for file in files}
+    assert restored == set(names)
+
+
+async def test_a_versioned_stream_comes_back_as_it_was(both, database_url, tmp_path):
+    for version in range(5):
+        await both.events.append("v", Event(type="t"), expected_version=version)
+    (file,) = await exported(both, tmp_path, max_events=1)
+    await both.events.append("v", Event(type="t"), expected_version=5)
+    await both.retention.restore(file)
+    assert [event.version for event in await both.events.read("v")] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_leftovers_in_a_file_of_their_own(both, database_url, tmp_path):
+    await fill(both, 10)
+    store_group(database_url, 10)
+    hand_out(database_url, 3)
+    before = everything(database_url)
+    (first,) = await exported(both, tmp_path, max_events=2)
+    run(database_url, "DELETE FROM pgmem.deliveries")
+    (second,) = await exported(both, tmp_path, max_events=2)
+    # Without the second one, the log is not whole: so its mark stays.
+    assert not (await both.retention.restore(first)).complete
+    assert marks(database_url) == {"": (8, 8)}
+    assert (await both.retention.restore(second)).complete
+    assert marks(database_url) == {"": (8, 7)}
+    assert (await both.retention.restore(first)).complete
+    assert marks(database_url) == {}
+    assert everything(database_url) == before
+
+
+async def test_into_another_log_that_is_empty(
+    form, database_url, make_database, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ops, "BATCH", 4)
+    run(database_url, ODD.replace("infinity", "2031-01-01"))
+    before = everything(database_url)
+    other = make_database(template=True)
+    async with form.memory() as memory, form.memory(other) as target:
+        await memory.retention.trim(max_events=4)  # Not in a file.
+        await fill(memory, 6)
+        files = await exported(memory, tmp_path, max_events=2)
+        assert len(files) == 2
+        assert await target.retention.restore(files[1]) == RestoreReport(None, 4, 0, True)
+        assert await target.retention.restore(files[1]) == RestoreReport(None, 0, 4, False)
+        assert await target.retention.restore(files[0]) == RestoreReport(None, 3, 0, True)
+        assert marks(other) == {"": (2, 2)}
+        # It goes on behind them.
+        receipt = await target.events.append("a", Event(type="t"))
+        assert receipt.position == 11
+        with pytest.raises(PositionTrimmed):
+            await target.events.read(after=1)
+        assert len(await target.events.read(after=2)) == 8
+    assert everything(other)[:3] == before[3:]
+
+
+async def test_into_another_log_that_is_not(form, make_database, tmp_path):
+    async with form.memory() as memory:
+        await fill(memory, 5)
+        (file,) = await exported(memory, tmp_path, max_events=1)
+    for used in ("event", "trimmed"):
+        other = make_database(template=True)
+        async with form.memory(other) as target:
+            await fill(target, 2)
+            if used == "trimmed":
+                run(other, "SET session_replication_role = replica; DELETE FROM pgmem.events")
+                run(other, "INSERT INTO pgmem.trimmed (stream, position) VALUES ('', 2)")
+            before = everything(other), marks(other)
+            with pytest.raises(ArchiveConflict, match="another log"):
+                await target.retention.restore(file)
+            assert (everything(other), marks(other)) == before
+            assert (await target.events.append("a", Event(type="t"))).position == 3
+
+
+async def test_a_backup_of_the_log_is_the_same_log(form, database_url, make_database, tmp_path):
+    async with form.memory() as memory:
+        await fill(memory, 10)
+        (file,) = await exported(memory, tmp_path, max_events=2)
+    (number,) = run(database_url, "SELECT log_id FROM pgmem.meta")
+    backup = make_database(template=True)
+    run(backup, "UPDATE pgmem.meta SET log_id = %s", number)
+    async with form.memory(backup) as target:
+        await fill(target, 3)
+        # Its end was lost, and others were written in its place.
+        with pytest.raises(ArchiveConflict, match=r"\[1, 2, 3\]"):
+            await target.retention.restore(file)
+        assert left(backup) == [1, 2, 3]
+
+
+async def test_two_databases_of_one_template_are_two_logs(
+    form, database_url, make_database, tmp_path
+):
+    other = make_database(template=True)
+    async with form.memory() as memory, form.memory(other) as second:
+        for each in (memory, second):
+            await fill(each, 5)
+            await each.retention.trim(max_events=2)
+        await fill(memory, 5)
+        (file,) = await exported(memory, tmp_path, max_events=2)
+        (mine,) = await exported(second, tmp_path, max_events=1)
+        with pytest.raises(ArchiveConflict, match="another log"):
+            await second.retention.restore(file)
+        assert (await second.retention.restore(mine)).restored == 1
+
+
+async def test_two_first_exports_at_once_agree_on_the_number(both, database_url, tmp_path):
+    await fill(both, 9)
+    with psycopg.connect(database_url) as first:
+        first.execute("UPDATE pgmem.meta SET log_id = gen_random_uuid()")
+        committed = threading.Timer(0.3, first.commit)
+        committed.start()
+        (file,) = await exported(both, tmp_path, max_events=2)
+        assert not committed.is_alive()
+    assert (await both.retention.restore(file)).complete
+
+
+async def test_positions_that_were_never_drawn_here_are_drawn(form, database_url, tmp_path):
+    """The log was set back by a backup from before these events."""
+    async with form.memory() as memory:
+        await fill(memory, 10)
+        (file,) = await exported(memory, tmp_path, max_events=2)
+        run(database_url, "SET session_replication_role = replica; TRUNCATE pgmem.events")
+        run(database_url, "SELECT setval('pgmem.events_position_seq', 1, false)")
+        run(database_url, "DELETE FROM pgmem.trimmed")
+        assert await memory.retention.restore(file) == RestoreReport(None, 8, 0, False)
+        assert (await memory.events.append("a", Event(type="t"))).position == 9
+
+
+async def test_a_version_that_somebody_else_has_by_now(both, database_url, tmp_path):
+    run(database_url, "INSERT INTO pgmem.state (key, version) VALUES ('k', 9)")
+    await both.state.put("k", 1)
+    await fill(both, 1)
+    (file,) = await exported(both, tmp_path, max_events=1)
+    run(database_url, "UPDATE pgmem.state SET version = 9")
+    await both.state.put("k", "again")
+    with pytest.raises(ArchiveConflict, match=r"\[1\]"):
+        await both.retention.restore(file)
+    assert left(database_url) == [2, 3]
+
+
+# what is in the way
+
+
+async def test_events_that_become_protected_are_not_in_the_file(
+    both, database_url, tmp_path, monkeypatch
+):
+    await fill(both, 20)
+    store_group(database_url, 20)
+    remove = ops.remove
+
+    def protect(*args, **options):
+        monkeypatch.setattr(ops, "remove", remove)
+        park(database_url, 5)
+        store_consumer(database_url, 10)
+        return remove(*args, **options)
+
+    monkeypatch.setattr(ops, "remove", protect)
+    (file,) = await exported(both, tmp_path, max_events=2)
+    assert list(tmp_path.iterdir()) == [file]
+    assert left(database_url) == [5, *range(11, 21)]
+    assert (await both.retention.restore(file)).restored == 9
+    assert len(left(database_url)) == 20
+
+
+async def test_events_that_another_trim_removes_are_not_in_the_file(
+    both, database_url, tmp_path, monkeypatch
+):
+    await fill(both, 20)
+    read_lines = archives.read_lines
+    with Memory(database_url) as other:
+
+        def overtake(positions):
+            monkeypatch.setattr(archives, "read_lines", read_lines)
+            other.retention.trim(max_events=15)
+            return read_lines(positions)
+
+        monkeypatch.setattr(archives, "read_lines", overtake)
+        (file,) = await exported(both, tmp_path, max_events=2)
+    assert file.name == "pgmem.@all.000000000006-000000000018.jsonl.gz"
+    assert (await both.retention.restore(file)).complete
+    assert marks(database_url) == {"": (5, 5)}
+
+
+async def test_who_is_overtaken_again_and_again_is_told(both, database_url, tmp_path, monkeypatch):
+    await fill(both, 20)
+    remove = ops.remove
+
+    def meddle(*args, **options):
+        run(
+            database_url,
+            "INSERT INTO pgmem.trimmed (stream, position) VALUES ('', 1) "
+            "ON CONFLICT (stream) DO UPDATE SET removed = trimmed.removed + 1",
+        )
+        return remove(*args, **options)
+
+    monkeypatch.setattr(ops, "remove", meddle)
+    with pytest.raises(TransactionConflict, match="try again later"):
+        await both.retention.trim(max_events=2, export=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert len(left(database_url)) == 20
+
+
+# folders and files
+
+
+async def test_a_file_that_is_there_is_never_written_over(both, database_url, tmp_path):
+    await fill(both, 5)
+    mine = tmp_path / "pgmem.@all.000000000001-000000000003.jsonl.gz"
+    mine.write_text("mine")
+    (file,) = await exported(both, tmp_path, max_events=2)
+    assert file.name == "pgmem.@all.000000000001-000000000003.2.jsonl.gz"
+    assert mine.read_text() == "mine"
+    assert (await both.retention.restore(file)).restored == 3
+
+
+async def test_files_are_for_their_owner_alone(both, database_url, tmp_path):
+    await fill(both, 5)
+    (file,) = await exported(both, tmp_path, max_events=2)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("step", ["open", "fsync", "replace"])
+async def test_a_disk_that_refuses_loses_nothing(both, database_url, tmp_path, monkeypatch, step):
+    await fill(both, 5)
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    owner = Path if step == "replace" else os
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, refuse)
+        with pytest.raises(ArchiveFailed, match=r"No space left on device.*not removed"):
+            await both.retention.trim(max_events=2, export=tmp_path)
+    assert len(left(database_url)) == 5
+    assert marks(database_url) == {}
+    assert [file for file in tmp_path.iterdir() if file.stat().st_size] == []
+    (file,) = await exported(both, tmp_path, max_events=2)
+    assert (await both.retention.restore(file)).restored == 3
+
+
+async def test_the_file_is_on_the_disk_before_the_events_go(
+    both, database_url, tmp_path, monkeypatch
+):
+    await fill(both, 5)
+    fsync, seen = os.fsync, []
+
+    def watch(descriptor):
+        fsync(descriptor)
+        seen.append((os.readlink(f"/proc/self/fd/{descriptor}"), len(left(database_url))))
+
+    monkeypatch.setattr(os, "fsync", watch)
+    await exported(both, tmp_path, max_events=2)
+    (first, second) = seen
+    assert (first[0].endswith(".tmp"), second[0]) == (True, str(tmp_path))
+    assert (first[1], second[1]) == (5, 5)
+
+
+@pytest.mark.parametrize("folder", ["/no/where", "", 5, None.__class__])
+async def test_a_folder_that_is_none(both, folder):
+    with pytest.raises(InvalidOption, match="existing folder"):
+        await both.retention.trim(max_events=1, export=folder)
+
+
+async def test_a_dry_run_writes_no_file(both, tmp_path):
+    await fill(both, 5)
+    report = await both.retention.trim(max_events=2, export=tmp_path, dry_run=True)
+    assert (report.removed, list(tmp_path.iterdir())) == (3, [])
+
+
+async def test_nothing_to_remove_is_no_file(both, tmp_path):
+    await fill(both, 5)
+    assert await exported(both, tmp_path, max_events=9) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+# files that are none
+
+
+def _truncated(file):
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def _flipped(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def _one_line(change):
+    def event(header, events):
+        found = json.loads(events[1])
+        change(found)
+        events[1] = json.dumps(found)
+
+    return lambda file: rewritten(file, event)
+
+
+def _header(**changes):
+    return lambda file: rewritten(file, lambda header, events: header.update(changes))
+
+
+DAMAGES = {
+    "empty": lambda file: file.write_bytes(b""),
+    "no gzip": lambda file: file.write_bytes(b"not at all"),
+    "gzip of something": lambda file: file.write_bytes(gzip.compress(b"something\n")),
+    "gzip of JSON": lambda file: file.write_bytes(gzip.compress(b"{}\n[]\n")),
+    "truncated": _truncated,
+    "a bit flipped": _flipped,
+    "another form": _header(pgmem_archive=2),
+    "another count": _header(count=4),
+    "another end": _header(last=9),
+    "another beginning": _header(first=2),
+    "another stream": _header(stream="b"),
+    "another mark": _header(after={"position": 3, "removed": 9}),
+    "a mark that is none": _header(before={"position": 3}),
+    "a word too many": _header(more=1),
+    "a type": _header(log=1),
+    "a number of no log": _header(log="1"),
+    "changed unsigned": lambda file: rewritten(
+        file, lambda header, events: events.__setitem__(1, events[1].replace("1", "2")), sign=False
+    ),
+    "an event less": lambda file: rewritten(file, lambda header, events: (header, events[:-1])),
+    "an event twice": lambda file: rewritten(file, lambda header, events: events.append(events[0])),
+    "an event without a stream": _one_line(lambda event: event.pop("stream")),
+    "an event of a number": _one_line(lambda event: event.update(stream=5)),
+    "an event of a truth": _one_line(lambda event: event.update(position=True)),
+    "no JSON": lambda file: rewritten(file, lambda h, events: events.__setitem__(1, "{")),
+    "no object": lambda file: rewritten(file, lambda h, events: events.__setitem__(1, "[]")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_file_that_is_damaged_or_foreign(both, database_url, tmp_path, damage):
+    await fill(both, 5)
+    (file,) = await exported(both, tmp_path, max_events=2)
+    DAMAGES[damage](file)
+    with pytest.raises(InvalidArchive, match="nothing was changed") as error:
+        await both.retention.restore(file)
+    assert str(file) in str(error.value)
+    assert left(database_url) == [4, 5]
+    assert marks(database_url) == {"": (3, 3)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"payload": "{"},
+        {"recorded_at": "yesterday or so"},
+        {"stream_version": 0},
+        {"type": ""},
+    ],
+)
+async def test_an_event_that_the_database_refuses(both, database_url, tmp_path, change):
+    await fill(both, 5)
+    (file,) = await exported(both, tmp_path, max_events=2)
+    _one_line(lambda event: event.update(change))(file)
+    with pytest.raises(InvalidArchive):
+        await both.retention.restore(file)
+    assert left(database_url) == [4, 5]
+
+
+async def test_a_file_that_is_not_there(both, tmp_path):
+    for file in (tmp_path / "none", str(tmp_path)):
+        with pytest.raises(ArchiveFailed, match="restore of"):
+            await both.retention.restore(file)
+    with pytest.raises(InvalidOption, match="got int"):
+        await both.retention.restore(5)
+
+
+async def test_all_or_nothing(both, database_url, tmp_path):
+    await fill(both, 5)
+    (file,) = await exported(both, tmp_path, max_events=2)
+    insert(database_url, 0)
+    run(
+        database_url,
+        "INSERT INTO pgmem.events (position, stream, type, payload) VALUES (3, 'a', 't', '9')",
+    )
+    with pytest.raises(ArchiveConflict, match=r"\[3\].*nothing was changed"):
+        await both.retention.restore(file)
+    assert left(database_url) == [3, 4, 5]
+    assert marks(database_url) == {"": (3, 3)}
+
+
+async def test_who_may(form, database_url, tmp_path):
+    with roles(database_url) as url_of:
+        async with form.memory(url_of("janitor")) as memory:
+            await fill(memory, 5)
+            (file,) = await exported(memory, tmp_path, max_events=2)
+            assert (await memory.retention.restore(file)).complete
+            await memory.retention.trim(max_events=2)
+        async with form.memory(url_of("writer")) as memory:
+            with pytest.raises(PermissionDenied):
+                await memory.retention.restore(file)
+        assert left(database_url) == [4, 5]
+
+
+async def test_a_writer_waits_while_another_log_is_restored(form, make_database, tmp_path):
+    async with form.memory() as memory:
+        await fill(memory, 5)
+        (file,) = await exported(memory, tmp_path, max_events=1)
+    other = make_database(template=True)
+    async with form.memory(other) as target:
+        with psycopg.connect(other) as writer:
+            writer.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a','t','1')")
+            run(other, f"ALTER DATABASE {writer.info.dbname} SET lock_timeout = 200")
+            async with form.memory(other) as impatient:
+                with pytest.raises(Exception, match="lock"):
+                    await impatient.retention.restore(file)
+            writer.rollback()
+        assert (await target.retention.restore(file)).restored == 4
+        assert (await target.events.append("a", Event(type="t"))).position == 5

@@ -1,0 +1,150 @@
+"""`pgmem stats` as somebody types it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgmem import Event, migrate
+from pgmem.cli import stats
+from pgmem.cli.options import age, columns, size
+
+
+def sql(url, *statements):
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.fixture
+def shown(pgmem, database_url):
+    """What `pgmem stats` prints: the upper half by its labels, the tables by their first cells."""
+
+    def run(url=database_url):
+        code, out, err = pgmem("stats", "--url", url)
+        assert (code, err) == (0, "")
+        upper, lower = out.split("\n\n", 1)
+        found, label = {}, ""
+        for line in upper.splitlines():
+            label = line[: stats.WIDTH].strip() or label
+            found.setdefault(label, []).append(line[stats.WIDTH :])
+        return found, {line.split()[0]: line.split()[1:] for line in lower.splitlines() if line}
+
+    return run
+
+
+def test_what_it_says(memory, database_url, shown):
+    memory.events.append("s", [Event(type="t")] * 1_500)
+    memory.state.put("k", 1)
+    memory.state.delete("k")
+    memory.dedupe.claim("w", lease=0.001)
+    found, tables = shown()
+    assert found["schema"] == ["pgmem at 0003"]
+    assert found["log"][0] == (
+        "head 1,502; 1,502 events, 1,502 in the last minute, 1,502 in the last hour"
+    )
+    assert found["log"][1].startswith("oldest 1, of ")
+    assert found["state"] == ["0 entries, 1 deleted, 0 expired"]
+    assert found["dedupe"] == ["1 keys, 0 expired; 1 claims overdue"]
+    assert found["retention"] == ["no rules: everything is kept"]
+    assert found["writers"] == ["no open transaction holds readers back"]
+    assert found["leases"] == ["0 held, 0 waiting"]
+    assert found["sessions"][0].endswith("2 of pgmem")
+    assert tables["events"][-1] == "never"
+    assert "not shown" not in found
+
+
+def test_readers_rules_and_what_was_trimmed(memory, database_url, shown, monkeypatch):
+    monkeypatch.setattr(stats, "SHOWN", 2)
+    memory.events.append("s", [Event(type="t")] * 20)
+    sql(
+        database_url,
+        "INSERT INTO pgmem.consumers (name, selection, position, owner, system_identifier, "
+        "timeline) SELECT 'c' || n || chr(155), '{}', 10 * n, 'me', 1, 1 "
+        "FROM generate_series(1, 4) n",
+        "INSERT INTO pgmem.groups (name, selection, max_attempts, position, system_identifier, "
+        "timeline) VALUES ('billing', '{}', 5, 20, 1, 1)",
+        "INSERT INTO pgmem.dead_letters (group_name, position, attempts) VALUES ('billing', 4, 5)",
+        "INSERT INTO pgmem.policies (kind, name, max_count, max_age) VALUES "
+        "('events', '', 10000, 864000), ('folds', 'a' || chr(155), 3, NULL), "
+        "('folds', 'b', NULL, 60)",
+        "INSERT INTO pgmem.trimmed (stream, position, trimmed_at, removed) VALUES "
+        "('', 3, clock_timestamp() - interval '5 h', 2000), ('a', 7, 'infinity', 1)",
+    )
+    found, tables = shown()
+    assert found["retention"] == [
+        "events: at most 10,000, none older than 10 d; folds of a\\x9b: at most 3; and 1 more"
+    ]
+    assert found["log"][2] == (
+        "trimmed up to 3, and 1 streams by themselves, 2,001 events removed, last 5.0 h ago"
+    )
+    assert tables["c1\\x9b"][:2] == ["10", "10"]
+    assert tables["c2\\x9b"] == ["20", "0", "-", "me"]
+    assert "c3\\x9b" not in tables
+    assert tables["and"] == ["2", "more"]
+    assert tables["billing"] == ["20", "0", "-", "0", "0", "0", "1"]
+
+
+def test_as_json(memory, database_url, pgmem):
+    memory.events.append("s", Event(type="t"))
+    document = json.loads(pgmem("stats", "--json", "--url", database_url)[1])
+    assert document["log"]["events"] == {"value": 1, "exact": True}
+    assert document["log"]["first_at"] <= document["server"]["now"]
+    assert document["hidden"] == []
+    assert document["consumers"] == {"total": 0, "furthest": []}
+    assert "events" in [table["name"] for table in document["tables"]]
+
+
+def test_who_may_only_read_is_told_what_is_not_shown(memory, database_url, shown):
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    sql(database_url, f"CREATE ROLE {role}")
+    migrate.grant(database_url, reader=role)
+    try:
+        with psycopg.connect(make_conninfo(database_url, application_name="x\x9b")) as writer:
+            writer.execute(
+                "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
+            )
+            mine, _ = shown()
+            theirs, _ = shown(make_conninfo(database_url, options=f"-c role={role}"))
+    finally:
+        sql(database_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    assert theirs["not shown"] == [
+        "dedupe, consumers, groups, leases: this role may not read them (`pgmem migrate grant`)"
+    ]
+    assert "dedupe" not in theirs
+    assert "(idle in transaction), for 0." in mine["writers"][0]
+    assert "pg_read_all_stats" in theirs["writers"][0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-1, "0.0 s"), (0.04, "0.0 s"), (9.96, "10.0 s"), (119, "119 s"), (120, "2.0 min"),
+     (5400, "90 min"), (86_400, "24 h"), (2_000_000, "23 d")],
+)  # fmt: skip
+def test_an_age(seconds, shown):
+    assert age(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 kB"),
+        (150_000, "146 kB"),
+        (2**40 * 5000, "5,000.0 TB"),
+    ],
+)
+def test_a_size(number, shown):
+    assert size(number) == shown
+
+
+def test_columns_stand_below_one_another():
+    found = columns(("a", ">number"), [("x", "1"), ("日本", "1,000"), ("\x1b", "")])
+    assert [line.plain for line in found] == [
+        "a     number", "x          1", "日本   1,000", "\\x1b"
+    ]  # fmt: skip

@@ -1,0 +1,44 @@
+"""The `pgmem` command as somebody types it: in this process, or as one of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from pgmem.cli.app import main
+
+
+def run(capfd, arguments, stdin=None):
+    """Run a command in this process; gives exit code, stdout, stderr."""
+    before = sys.stdin
+    if stdin is not None:
+        sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+    finally:
+        sys.stdin = before
+    out, err = capfd.readouterr()
+    return ended.value.code or 0, out, err
+
+
+@contextmanager
+def started(url, *arguments, **environment):
+    """A command as a process of its own, with its output in pipes; killed in the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from pgmem.cli.app import main; main()", *arguments],
+        env={**os.environ, "PGMEM_DATABASE_URL": url, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

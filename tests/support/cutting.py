@@ -1,0 +1,80 @@
+"""A relay that loses a server's answer at a chosen moment, and counts what a client sends."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+
+import psycopg
+
+
+class CuttingRelay:
+    """A relay in front of the server's socket that can cut a connection at a chosen moment.
+
+    `cut_after` is asked with each chunk that the client sends; once it says so, the chunk is
+    still delivered, the server's answer is thrown away and the connection closed: the client
+    cannot know whether its statement took effect.
+
+    Attributes:
+        url: how to reach the server through it.
+        cuts: how many connections it has cut.
+        sent: how often a client has sent something: its round trips, if what it sends is small.
+    """
+
+    def __init__(self, url: str, folder) -> None:
+        info = psycopg.conninfo.conninfo_to_dict(url)
+        self._target = f"{info['host']}/.s.PGSQL.{info.get('port', 5432)}"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"{folder}/.s.PGSQL.5432")
+        self._listener.listen()
+        self.url = psycopg.conninfo.make_conninfo(url, host=str(folder), port=5432)
+        self.cut_after = lambda chunk: False
+        self.cuts = self.sent = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_once_after(self, text: bytes) -> None:
+        """Cut the connection that next carries `text`, once."""
+
+        def matches(chunk: bytes) -> bool:
+            if text in chunk:
+                self.cut_after = lambda chunk: False
+                return True
+            return False
+
+        self.cut_after = matches
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+            threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
+
+    def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server:
+            while True:
+                readable, _, _ = select.select([client, server], [], [])
+                for source in readable:
+                    try:
+                        chunk = source.recv(65536)
+                    except OSError:
+                        return
+                    if not chunk:
+                        return
+                    if source is server:
+                        client.sendall(chunk)
+                        continue
+                    self.sent += 1
+                    cut = self.cut_after(chunk)
+                    server.sendall(chunk)
+                    if cut:
+                        server.recv(65536)  # Answered: the statement has taken effect.
+                        self.cuts += 1
+                        return
+
+    def close(self) -> None:
+        self._listener.close()

@@ -1,0 +1,70 @@
+"""Named leases in tests: their rows, and those who wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psycopg
+
+QUIET = 30.0
+"""A safety poll that no test waits for: what comes sooner was woken."""
+
+
+def raw(thing):
+    """What is behind the awaitable face."""
+    return getattr(thing, "wrapped", thing)
+
+
+def sql(url, query, *params):
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(query, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def end_lease(url, name="job"):
+    """Let a lease's time be over, as that of a process that stands still."""
+    sql(
+        url,
+        "UPDATE pgmem.leases SET expires_at = clock_timestamp() - interval '1 ms' WHERE name = %s",
+        name,
+    )
+
+
+def row(url, name="job"):
+    found = sql(
+        url, "SELECT token, owner, expires_at, waiters FROM pgmem.leases WHERE name = %s", name
+    )
+    return found[0] if found else None
+
+
+def waiting(url, name="job"):
+    """How many stand in the queue, whoever lives."""
+    found = sql(url, "SELECT jsonb_array_length(waiters) FROM pgmem.leases WHERE name = %s", name)
+    return found[0][0] if found else 0
+
+
+def heard(url, name="job"):
+    """How many stand in the queue of whom others know that they hear."""
+    query = """
+        SELECT count(*) FROM pgmem.leases, jsonb_array_elements(waiters) AS waiter
+        WHERE name = %s AND waiter ->> 'mark' IS NOT NULL"""
+    return sql(url, query, name)[0][0]
+
+
+async def until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def queue(url, memory, count=1, name="job", **options):
+    """So many who wait, one after the other, all of them ready to be woken; gives their tasks."""
+    tasks = []
+    for _ in range(count):
+        before = heard(url, name)
+        tasks.append(asyncio.create_task(memory.leases.acquire(name, **options)))
+        await until(lambda b=before: heard(url, name) > b)
+    return tasks

@@ -1,0 +1,114 @@
+"""What tests of retention share: a log to trim, readers that are in the way, and a look at it."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager
+
+import psycopg
+
+from pgmem import Event, migrate
+
+HISTORY = "(SELECT system_identifier FROM pg_control_system()), 1"
+
+
+def run(url, query, params=None):
+    """Run a statement as the owner; gives its rows."""
+    with psycopg.connect(url, autocommit=True) as owner:
+        cursor = owner.execute(query, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+async def fill(memory, count, *streams):
+    """Append so many events, to each of the streams by turns."""
+    streams = streams or ("a",)
+    for n in range(count):
+        await memory.events.append(streams[n % len(streams)], Event(type="t", payload=n))
+
+
+def insert(url, count, *, stream="a", age=0.0):
+    """Append so many events at once, recorded so many seconds ago; the oldest a little earlier."""
+    run(
+        url,
+        "INSERT INTO pgmem.events (stream, type, payload, recorded_at) "
+        "SELECT %(stream)s, 't', '1', clock_timestamp() - make_interval(secs => %(age)s) "
+        "+ n * interval '1 microsecond' FROM generate_series(1, %(count)s) AS n",
+        {"stream": stream, "age": age, "count": count},
+    )
+
+
+def left(url):
+    """The positions that the log still holds."""
+    return [row[0] for row in run(url, "SELECT position FROM pgmem.events ORDER BY position")]
+
+
+def marks(url):
+    """What is recorded as removed: up to where, and how many."""
+    rows = run(url, "SELECT stream, position, removed FROM pgmem.trimmed ORDER BY stream")
+    return {stream: (position, removed) for stream, position, removed in rows}
+
+
+def store_consumer(url, position, name="c", selection="{}"):
+    run(
+        url,
+        "INSERT INTO pgmem.consumers (name, selection, position, system_identifier, timeline) "
+        f"VALUES (%s, %s, %s, {HISTORY}) "
+        "ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+        [name, selection, position],
+    )
+
+
+def store_group(url, position, name="g", selection="{}"):
+    run(
+        url,
+        "INSERT INTO pgmem.groups "
+        "(name, selection, max_attempts, position, system_identifier, timeline) "
+        f"VALUES (%s, %s, 5, %s, {HISTORY}) "
+        "ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+        [name, selection, position],
+    )
+
+
+def hand_out(url, *positions, name="g"):
+    """A batch that a member of the group holds."""
+    run(
+        url,
+        "INSERT INTO pgmem.deliveries (group_name, positions) VALUES (%s, %s)",
+        [name, list(positions)],
+    )
+
+
+def park(url, position, name="g"):
+    """An event that is to be handed out again."""
+    run(
+        url,
+        "INSERT INTO pgmem.parked (group_name, position, attempts, available_at) "
+        "VALUES (%s, %s, 1, 'infinity')",
+        [name, position],
+    )
+
+
+def bury(url, position, name="g"):
+    """An event that the group has given up."""
+    run(
+        url,
+        "INSERT INTO pgmem.dead_letters (group_name, position, attempts) VALUES (%s, %s, 5)",
+        [name, position],
+    )
+
+
+@contextmanager
+def roles(url):
+    """Makes roles that were granted what one kind of them needs; gives the URL to be one."""
+    made = []
+
+    def make(kind):
+        role = f"pgmem_{kind}_{uuid.uuid4().hex[:8]}"
+        run(url, f"CREATE ROLE {role} LOGIN")
+        made.append(role)
+        migrate.grant(url, **{kind: role})
+        return psycopg.conninfo.make_conninfo(url, user=role)
+
+    yield make
+    for role in made:
+        run(url, f"DROP OWNED BY {role}; DROP ROLE {role}")
