@@ -402,6 +402,34 @@ class ImportedMark(NamedTuple):
     ttl: float | None = None
 
 
+class ImportedDelivery(NamedTuple):
+    """An event that a group of another store has handed out, and that is not done.
+
+    Attributes:
+        position: the event's, here.
+        attempts: how often it was handed out there.
+        note: what is to be known of it, as of who has had it.
+    """
+
+    position: int
+    attempts: int
+    note: str | None = None
+
+
+class KnownDelivery(NamedTuple):
+    """An event that a group has handed out here, and that is not done.
+
+    Attributes:
+        position: the event's.
+        attempts: how often it was handed out.
+        parked: whether it waits to be handed out again; else a member holds it.
+    """
+
+    position: int
+    attempts: int
+    parked: bool
+
+
 class Refusal(NamedTuple):
     """An item that cannot be brought in: its place in what was given, and why."""
 

@@ -13,15 +13,19 @@ from typing import Any
 from pgmem._sync.cache import StateCache
 from pgmem._sync.runners import PoolRunner
 from pgmem.models import (
+    ImportedDelivery,
     ImportedEntry,
     ImportedEvent,
     ImportedMark,
     ImportPart,
+    KnownDelivery,
     KnownEntry,
     KnownMark,
 )
+from pgmem.ops import import_groups as group_ops
 from pgmem.ops import imports as ops
 from pgmem.ops.events import Codec
+from pgmem.ops.values import MAX_POSITION
 
 
 class Imports:
@@ -175,6 +179,54 @@ class Imports:
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
         return self._runner.run(ops.mark(part, batch, step, slack=slack))
+
+    def fill_group(
+        self,
+        part: ImportPart,
+        name: str,
+        *,
+        stream: str,
+        position: int,
+        open: Sequence[ImportedDelivery],
+        after: int = 0,
+        until: int = MAX_POSITION,
+    ) -> tuple[ImportPart, bool]:
+        """Make a group what another store says of it: what is open goes to the next member.
+
+        Done again it follows the other store, until somebody works in the group here. One that was
+        opened before, and in which nobody has worked, keeps its order and its `max_attempts`.
+
+        Args:
+            part: as the last step gave it: one for this group alone.
+            name: the group's, 1 to 512 bytes.
+            stream: the stream that it follows.
+            position: everything up to it was handed out.
+            open: what was handed out and is not done, at most 10,000; what is not in the log is
+                passed over.
+            after, until: the range of positions that `open` is about, if it is not all of them:
+                what else is open in it is done.
+
+        Returns:
+            The part after the step, and whether the group was filled: not if members have worked in
+            it, or it follows something else.
+
+        Raises:
+            ImportConflict, OutcomeUnknown: as `append`.
+        """
+        given = group_ops.Fill(name, stream, position, open, after, until)
+        return self._runner.run(group_ops.fill(part, given))
+
+    def known_deliveries(
+        self, group: str, *, after: int = 0, limit: int = 1_000
+    ) -> Sequence[KnownDelivery]:
+        """What a group has handed out and is not done, held or parked, in the order of the log.
+
+        Args:
+            group: its name.
+            after: only positions above this one: the last of the page before.
+            limit: at most so many, 1 to 100,000.
+        """
+        return self._runner.run(group_ops.known_deliveries(group, after=after, limit=limit))
 
     def advance(
         self,

@@ -112,6 +112,7 @@ def document_of(importer: Import, report: Report, compared: Comparison | None) -
             }
             for key, part in report.streams.items()
         ],
+        "groups": [{"group": name, "open": count} for name, count in report.groups.items()],
         "removed": report.removed,
         "left": {
             kind: {"keys": count, "examples": examples}
@@ -137,6 +138,8 @@ def print_report(document: dict[str, Any], *, dry_run: bool) -> None:
             many = stream["trimmed_unread"]
             line += f", {'some' if many is None else f'{many:,}'} trimmed before they were read"
         say(line)
+    for group in document.get("groups", ()):
+        say(f"  group {group['group']}: {group['open']:,} handed out and not done")
     found = document.get("found", {})
     for kind, words in (
         ("hash", "entries of state"),

@@ -66,6 +66,7 @@ class Context:
         rules: what is brought in.
         refused: lists what is not.
         watcher: shows how it goes.
+        trial: nothing is written.
         ahead: writes.
     """
 
@@ -75,6 +76,7 @@ class Context:
     rules: Rules
     refused: RefusedFile
     watcher: Watcher
+    trial: bool = False
     ahead: Ahead = field(default_factory=Ahead)
 
     def refuse(self, items: Sequence[tuple[Item, str]]) -> None:

@@ -6,7 +6,7 @@
     2                 fence the streams: a late XADD fails, and its writer learns of it
     3                 bring in the rest of the streams; now nothing can come any more
     4                 fence hashes and sets, a moment later: who had added an entry writes its state
-    5                 a last pass over hashes, sets and strings; compare, if asked to
+    5                 a last pass over hashes, sets and strings; the groups; compare, if asked to
     6  cut over       the writers write to pgmem
 
 Killed anywhere, it is run again and goes on. An acknowledged write was made before the fence, so it
@@ -53,11 +53,12 @@ def cut_over(importer: Import, *, verify: bool = False) -> tuple[Report, Compari
     while _fence_all(importer, "hash", "set"):
         pass
     importer.finish_pass(importer.new_pass())
+    importer.bring_in_groups()
     report = importer.finished()
     found = compare(importer) if verify else None
     if found is None or found.equal:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        set_phase(context, "cut over", at=now)
+        set_phase(context, "cut over", at=now, over=True)
     return report, found
 
 

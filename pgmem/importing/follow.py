@@ -2,7 +2,8 @@
 
 Streams are followed by XREAD: what is added is in the log some milliseconds later. Hashes, sets and
 strings have no log: one pass over them after the other finds what has changed, step by step between
-the pages of the streams. It ends when it is told to, or when another process cuts over::
+the pages of the streams; then it looks at the streams' groups. It ends when it is told to, or when
+another process cuts over::
 
     import ──► wait for entries ──► bring them in ──► a step of a pass ─┐
                      ▲                                                  │
@@ -126,6 +127,7 @@ class Follow:
             assert self._pass is not None  # noqa: S101  # it has steps
             self._context.ahead.wait()
             self._importer.end_pass(self._pass)
+            self._importer.bring_in_groups()
             self._steps = None
             took = time.monotonic() - self._begun
             self._next_pass = time.monotonic() + max(BETWEEN_PASSES, PASS_SHARE * took)

@@ -6,9 +6,11 @@
     2              events that Redis has not: XADD, in the order of the log
     3              entries that were changed, made or deleted: HSET, HDEL
     4              work that was done: SADD, SET
-    5              each stream's last id is noted: what was written back is not imported again
-    6              unfencing: every key gets its old name back, with all that it had
-    7  importing   the old writers write to Redis, as before; one may follow and cut over again
+    5              groups: XACK what was done, XCLAIM what was not, XGROUP SETID
+    6              each stream's last id is noted: what was written back is not imported again
+    7              what members in pgmem still hold is taken from them
+    8              unfencing: every key gets its old name back, with all that it had
+    9  importing   the old writers write to Redis, as before; one may follow and cut over again
 
 Killed anywhere, it is run again and goes on. Events are written by a script that also keeps, in
 Redis, the position up to which they are there: never twice. What has no place in Redis (an entry
@@ -26,6 +28,7 @@ from pgmem.errors import ImportConflict, SourceError
 from pgmem.importing.context import Context
 from pgmem.importing.convert import entry_fields, plain
 from pgmem.importing.fences import SUFFIX, WRITTEN_BACK, fence, is_fenced, unfence
+from pgmem.importing.groups_back import release, write_groups
 from pgmem.importing.keys import pages
 from pgmem.importing.passes import SWEEP, Step
 from pgmem.importing.places import Places
@@ -75,16 +78,19 @@ def reverse(importer: Import) -> Written:
     context = importer.context
     written = Written()
     part = enter(context, "reversing")
-    # A cut-over that was not ended: nobody writes to pgmem yet, and Redis has everything.
-    if part.detail["before"] == "cut over" and not part.detail.get("unfencing"):
+    # Before a cut-over has ended once, nobody writes to pgmem, and Redis has everything.
+    over = part.detail.get("over", False)
+    if over and not part.detail.get("unfencing"):
         _write_back(importer, written, drained=part.detail.get("drained", False))
         set_phase(context, "reversing", unfencing=True)
+    if over:
+        release(context)
     context.watcher.say("giving every key its old name back")
     for found in pages(context.source, context.rules):
         for key in found:
             if key.physical.endswith(SUFFIX) or is_fenced(context.source, key.physical):
                 unfence(context.source, key.name)
-    set_phase(context, "importing", drained=False, unfencing=False)
+    set_phase(context, "importing", drained=False, unfencing=False, over=False)
     return written
 
 
@@ -110,6 +116,12 @@ def _write_back(importer: Import, written: Written, *, drained: bool) -> None:
     written.add("deleted", _delete_entries(context, places))
     _write_marks(context, places, written)
     for stream in importer.streams.values():
+        groups, lost = write_groups(context, stream)
+        if groups:
+            written.add("groups", groups)
+        if lost:
+            written.add("left", lost)
+    for stream in importer.streams.values():
         stream.skip_to_end()
     # What is the same on both sides is the import's again: the old writers may change it.
     importer.new_pass(adopt=True).run()
@@ -127,11 +139,13 @@ def _write_stream(context: Context, stream: StreamImport) -> Iterator[int]:
     stored = context.source.call("HGET", marker, name) or b"0"
     names = stream.part.detail.get("names", [])
     for events in _pages(_not_imported(context, stream, int(stored))):
+        stream.begin_writing_back()
         last = b"%d" % events[-1].position
         arguments = [name, stored, last]
         for event in events:
             fields = entry_fields(event, names)
-            command = [b"XADD", stream.physical, b"*"]
+            identity = stream.written_id(event.position)
+            command = [b"XADD", stream.physical, identity.encode()]
             for field, text in fields.items():
                 command += [field.encode(), text]
             arguments += [b"%d" % len(command), *command]

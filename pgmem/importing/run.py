@@ -20,6 +20,7 @@ from pgmem import ImportPart
 from pgmem.errors import ImportConflict, InvalidName
 from pgmem.importing.context import Context
 from pgmem.importing.convert import Unfit
+from pgmem.importing.groups import Groups
 from pgmem.importing.keys import Survey, survey
 from pgmem.importing.passes import PART, Pass, sweep
 from pgmem.importing.refused import Item
@@ -40,13 +41,16 @@ class Report:
         streams: the parts of the streams, by their keys.
         missed: how many entries of a stream were trimmed before they were read; None if nobody
             knows how many.
+        groups: the consumer groups, by their names here: how much is open in each.
         removed: entries and marks that were removed because they are not in Redis any more.
-        refused: entries of streams that were refused so far, and what the last pass left out.
+        refused: entries of streams that were refused so far, what the last pass left out, and
+            what groups have pending that is not here.
     """
 
     survey: Survey = field(default_factory=Survey)
     streams: dict[bytes, ImportPart] = field(default_factory=dict)
     missed: dict[bytes, int | None] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
     removed: int = 0
     refused: int = 0
 
@@ -64,12 +68,16 @@ class Import:
 
     Attributes:
         streams: the streams that are brought in.
+        groups: their groups.
+        groups_are_theirs: it was cut over before: members may work in the groups here.
         report: what has come of it so far.
     """
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.streams: dict[bytes, StreamImport] = {}
+        self.groups = Groups(context)
+        self.groups_are_theirs = False
         self.report = Report()
         self._unfit: set[bytes] = set()
         self._left_out = 0
@@ -81,7 +89,8 @@ class Import:
         Raises:
             ImportConflict: it has been cut over.
         """
-        enter(self.context, phase)
+        part = enter(self.context, phase)
+        self.groups_are_theirs = part.detail.get("over", False)
         self.survey()
 
     def survey(self) -> None:
@@ -93,6 +102,7 @@ class Import:
         self.drain_streams()
         for stream in self.finish_pass(self.new_pass()):
             stream.drain()
+        self.bring_in_groups()
         return self.finished()
 
     def drain_streams(self) -> None:
@@ -151,6 +161,13 @@ class Import:
             self.report.removed += sweep(self.context)
         return self.open_streams(one.streams)
 
+    def bring_in_groups(self) -> None:
+        """Bring in the groups of the streams, as they are now."""
+        self.context.ahead.wait()
+        if not self.groups_are_theirs:
+            for stream in self.streams.values():
+                self.groups.bring_in(stream)
+
     def finished(self) -> Report:
         """What has come of it, when nothing is under way any more."""
         self.context.ahead.wait()
@@ -158,7 +175,11 @@ class Import:
             self.report.streams[key] = stream.part
             self.report.missed[key] = stream.missed
         of_streams = sum(stream.part.refused for stream in self.streams.values())
-        self.report.refused = of_streams + len(self._unfit) + self._left_out
+        left_out = self._left_out + self.groups.left_out
+        self.report.refused = of_streams + len(self._unfit) + left_out
+        self.report.groups = {
+            name: len(group.places) for name, group in self.groups.all.items() if not group.foreign
+        }
         return self.report
 
 
@@ -186,7 +207,7 @@ _NOT_CUT_OVER = (
 
 
 def enter(context: Context, phase: Phase) -> ImportPart:
-    """Say what the import is at from now on, and what it was at before.
+    """Say what the import is at from now on. `over` in its detail: pgmem may have been written to.
 
     Raises:
         ImportConflict: it is at something else that has to be ended first.
@@ -195,7 +216,7 @@ def enter(context: Context, phase: Phase) -> ImportPart:
     if now not in _AFTER[phase]:
         how = _HOW_ON.get(now, _NOT_CUT_OVER)
         raise ImportConflict(f"the import {context.name!r} is {now or 'not begun'}: {how}")
-    return set_phase(context, phase) if now == phase else set_phase(context, phase, before=now)
+    return set_phase(context, phase)
 
 
 def set_phase(context: Context, phase: Phase, **more: Any) -> ImportPart:

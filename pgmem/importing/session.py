@@ -73,6 +73,7 @@ def importing(
             rules,
             RefusedFile(refused, chosen),
             shown,
+            trial,
         )
         try:
             yield Import(context)

@@ -142,6 +142,48 @@ class StreamImport:
                 break
         return moved
 
+    def drain_to(self, identity: bytes) -> None:
+        """Bring in what is there up to an entry, and have it written."""
+        while number(self.read_to or "0-0") < number(identity) and self.drain(most=PAGE):
+            pass
+        self._context.ahead.wait()
+
+    def begin_writing_back(self) -> None:
+        """Choose the ids of what is written back: a time behind all that is there, and a position.
+
+        So the event and its entry are found from each other.
+        """
+        if "base" in self.part.detail:
+            return
+        seconds, micros = self._context.source.call("TIME")
+        now = int(seconds) * 1_000 + int(micros) // 1_000
+        # A stream that was deleted in Redis is made anew, and goes on behind its old ids.
+        last = max(number(self.read_to or "0-0"), number(self._last_of() or "0-0"))
+        base = max(now, last[0] + 1)
+        self._advance({**self.part.detail, "base": base})
+
+    def _last_of(self) -> bytes | None:
+        """The id that the stream has given out last; None if there is no stream."""
+        (answer,) = self._context.source.many([("XINFO", "STREAM", self.physical)])
+        if isinstance(answer, Refused):
+            self._no_stream(answer)
+            return None
+        return Info.of(answer).last
+
+    def written_id(self, position: int) -> str:
+        """The id of the entry that an event of this position was written back as."""
+        for _, until in self.part.detail.get("skipped", ()):
+            if position <= number(until)[1]:
+                return f"{number(until)[0]}-{position}"
+        return f"{self.part.detail['base']}-{position}"
+
+    def written_position(self, identity: tuple[int, int]) -> int | None:
+        """The position of the event that was written back as an entry; None if none was."""
+        for after, until in self.part.detail.get("skipped", ()):
+            if number(after) < identity <= number(until):
+                return identity[1] if identity[0] == number(until)[0] else None
+        return None
+
     def skip_to_end(self) -> None:
         """Go on behind what is there: it is in pgmem already.
 
@@ -155,12 +197,12 @@ class StreamImport:
         if number(last) > number(self.read_to or "0-0"):
             skipped = [*skipped, [self.read_to or "0-0", last]]
             self.read_to = last
-        detail = {
-            **self.part.detail,
-            "key": self.name,
-            "passed": self._passed,
-            "skipped": skipped,
-        }
+        detail = {name: known for name, known in self.part.detail.items() if name != "base"}
+        self._advance(
+            {**detail, "key": self.name, "passed": self._passed, "skipped": skipped},
+        )
+
+    def _advance(self, detail: dict[str, Any]) -> None:
         self.part = self._context.memory.imports.advance(
             self.part, cursor=self.read_to, detail=detail
         )

@@ -15,6 +15,15 @@ import orjson
 from pgmem import ImportedEntry, ImportedEvent, ImportedMark, RecordedEvent
 from pgmem.importing.context import Context
 from pgmem.importing.convert import Streams, Unfit
+from pgmem.importing.groups import PART as GROUP_PART
+from pgmem.importing.groups import (
+    RedisGroup,
+    groups_of,
+    known_deliveries,
+    name_of,
+    place_of,
+    places_of,
+)
 from pgmem.importing.keys import shown
 from pgmem.importing.passes import STEP, Step, stale_entries, stale_marks
 from pgmem.importing.positions import number
@@ -74,6 +83,8 @@ def compare(importer: Import) -> Comparison:
     found = Comparison()
     for stream in importer.streams.values():
         _compare_stream(importer.context, stream, found)
+        if not importer.groups_are_theirs:
+            _compare_groups(importer.context, stream, found)
     _compare_keys(importer.context, found)
     return found
 
@@ -169,6 +180,55 @@ def _is(text: bytes, value: Any) -> bool:
         return bool(orjson.loads(text) == value)
     except ValueError:
         return False
+
+
+def _compare_groups(context: Context, stream: StreamImport, found: Comparison) -> None:
+    if stream.part.target is None:
+        return
+    for group in groups_of(context.source, stream):
+        try:
+            name = name_of(stream, group.name)
+        except Unfit:
+            found.refused += 1
+            continue
+        _compare_group(context, stream, group, name, found)
+
+
+def _compare_group(
+    context: Context, stream: StreamImport, group: RedisGroup, name: str, found: Comparison
+) -> None:
+    """The position is one item, and each entry that is pending another."""
+    info = context.memory.groups.get(name)
+    if info is None:
+        found.fault("missing", f"the group {name}")
+        return
+    with context.memory.transaction() as tx:
+        position = place_of(tx, stream, group.last)
+        places = places_of(tx, stream, [held.identity for held in group.held])
+    here = {known.position: known for known in known_deliveries(context, name)}
+    part = context.memory.imports.get(context.name, GROUP_PART + name)
+    filled = part.detail.get("position") if part is not None else None
+    if info.position != filled or not all(known.parked for known in here.values()):
+        found.changed_here += 1
+        return
+    if info.position == position:
+        found.same += 1
+    else:
+        found.fault("different", f"the position of the group {name}")
+    for held in group.held:
+        place = places.get(number(held.identity))
+        known = here.pop(place, None) if place is not None else None
+        words = f"{held.identity.decode()} of the group {name}"
+        if place is None:
+            found.refused += 1
+        elif known is None:
+            found.fault("missing", words)
+        elif known.attempts == held.deliveries:
+            found.same += 1
+        else:
+            found.fault("different", words)
+    for place in here:
+        found.fault("different", f"position {place} of the group {name} is not pending in Redis")
 
 
 def _compare_keys(context: Context, found: Comparison) -> None:

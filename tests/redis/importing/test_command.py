@@ -77,6 +77,7 @@ def test_json_tells_everything(pgmem, source, tmp_path):
                 "read_to": "4-0",
             }
         ],
+        "groups": [],
         "removed": 0,
         "left": {"list": {"keys": 1, "examples": ["queue"]}},
         "refused": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import time
 
@@ -11,7 +12,7 @@ import pytest
 from pgmem import Event
 from pgmem._sync.runners import PoolRunner
 from pgmem.errors import ImportConflict
-from pgmem.importing import cutover, streams
+from pgmem.importing import cutover, groups, streams
 from pgmem.importing.source import RedisSource
 from tests.redis.importing.support import fill, numbers
 from tests.redis.importing.worker import started, until_it_is_done
@@ -42,12 +43,14 @@ def fill_all(source, entries, fields, marks):
 def test_an_import_killed_three_times_brings_in_everything_once(
     source, importing, memory, database_url
 ):
-    """At full size: 1,000,000 entries, 100,000 fields, 50,000 idempotency keys."""
+    """At full size: 1,000,000 entries, 100,000 fields, 50,000 idempotency keys, and three groups
+    with 30,000 pending entries."""
     rng = random.Random(seed())
     entries, fields, marks = size(1_000_000, 10_000), size(100_000, 2_000), size(50_000, 1_000)
     fill_all(source, entries, fields, marks)
+    held = fill_groups(source, entries, rng)
     total = entries + fields + marks
-    for share in sorted(rng.random() for _ in range(3)):
+    for share in sorted(rng.uniform(0, 0.9) for _ in range(3)):
         worker = started(database_url, importing.url, importing.file, "import", page=500)
         deadline = time.monotonic() + 600
         while worker.running() and done(memory) < share * total:
@@ -58,9 +61,46 @@ def test_an_import_killed_three_times_brings_in_everything_once(
         assert done(memory) < total, "it was over before it was killed"
     started(database_url, importing.url, importing.file, "import").finish(600)
     found = importing.compared()
-    assert (found.equal, found.same, found.only_here) == (True, total, 0), found.examples
+    in_groups = 3 + sum(map(len, held.values()))
+    assert (found.equal, found.same, found.only_here) == (True, total + in_groups, 0), found
     assert memory.events.count("agent:events") == entries
     assert numbers(memory) == list(range(1, entries + 1))
+    for place, (group, numbers_held) in enumerate(held.items(), 1):
+        following = entries * place // 5 + entries // 50 + 1
+        check_group(memory, group, numbers_held, following)
+
+
+def fill_groups(source, entries, rng):
+    """Three groups, each handed out so much, a part of it acknowledged; gives what is pending."""
+    held = {}
+    for place, group in enumerate(("billing", "audit", "mail"), 1):
+        source.xgroup_create("agent:events", group, "0")
+        source.execute_command(
+            "XGROUP", "SETID", "agent:events", group, f"{entries * place // 5}-0"
+        )
+        found = source.xreadgroup(group, "a", {"agent:events": ">"}, count=entries // 50)
+        given = [identity for identity, _ in found[0][1]]
+        done = rng.sample(given, len(given) // 2)
+        for at in range(0, len(done), 5_000):
+            source.xack("agent:events", group, *done[at : at + 5_000])
+        again = sorted(set(given) - set(done))[: entries // 1_000]
+        source.xclaim("agent:events", group, "b", 0, again)
+        held[group] = {int(n.split(b"-")[0]): 1 + (n in again) for n in set(given) - set(done)}
+    return held
+
+
+def check_group(memory, group, held, following):
+    """Each pending entry is handed out once, counted once more, and then what nobody was given."""
+    members = memory.groups.open(f"agent:events:{group}", stream="agent:events")
+    found = {}
+    while len(found) < len(held):
+        deliveries = members.read("m", count=1_000)
+        assert found.keys().isdisjoint(one.event.payload["n"] for one in deliveries)
+        found |= {one.event.payload["n"]: one.attempts - 1 for one in deliveries}
+        members.ack(deliveries)
+    assert found == held
+    (new,) = members.read("m", count=1)
+    assert (new.event.payload["n"], new.attempts) == (following, 1)
 
 
 def done(memory):
@@ -98,6 +138,7 @@ def dies_after(monkeypatch):
     monkeypatch.setattr(PoolRunner, "run", counting(PoolRunner.run))
     monkeypatch.setattr(cutover, "GRACE", 0.01)
     monkeypatch.setattr(streams, "PAGE", 40)
+    monkeypatch.setattr(groups, "STEP", 15)
     yield set_
     set_(0)
 
@@ -158,6 +199,9 @@ def test_a_switch_and_the_way_back_killed_anywhere(round_, source, importing, me
 def begin(source):
     fill(source, 100)
     fill(source, 50, "orders")
+    source.xgroup_create("agent:events", "billing", "0")
+    source.xreadgroup("billing", "a", {"agent:events": ">"}, count=60)
+    source.xack("agent:events", "billing", *(f"{n}-0" for n in range(1, 21)))
     source.hset("agent:state", mapping={f"v:t{n}": n for n in range(60)})
     source.hset("resource:1", mapping={"version": 1})
     source.sadd("processed:events", *range(30))
@@ -166,6 +210,8 @@ def begin(source):
 
 def write_on(source):
     fill(source, 20, first=101)
+    source.xreadgroup("billing", "b", {"agent:events": ">"}, count=30)
+    source.xack("agent:events", "billing", *(f"{n}-0" for n in range(21, 41)))
     source.hset("agent:state", "v:t0", 99)
 
 
@@ -179,6 +225,13 @@ def work_in_pgmem(source, memory):
     memory.state.delete("agent:state:v:t2")
     memory.state.put("resource:1", {"version": "2"})
     memory.dedupe.run_once("processed:events:ours", lambda: None)
+    group = memory.groups.open("agent:events:billing", stream="agent:events")
+    handed = [*group.read("m", count=50), *group.read("m", count=40)]
+    by_number = {delivery.event.payload["n"]: delivery for delivery in handed}
+    assert sorted(by_number) == list(range(41, 131))
+    open_ = (50, 95, 125)
+    group.ack([delivery for n, delivery in by_number.items() if n not in open_])
+    by_number[50].nack(delay=0)
 
 
 def check_redis(source):
@@ -195,10 +248,31 @@ def check_redis(source):
     assert source.smembers("processed:events") == {b"ours", *(b"%d" % n for n in range(30))}
     assert source.get("once:a") == b"1"
     assert not list(source.scan_iter("*:before-pgmem"))
+    assert pending(source) == {50: 2, 95: 1, 125: 1}
+
+
+def numbered(fields):
+    return json.loads(fields[b"payload"])["n"]
+
+
+def pending(source):
+    """What is pending in Redis: numbers of entries and deliveries."""
+    found = {}
+    for one in source.xpending_range("agent:events", "billing", "-", "+", 999):
+        ((_, fields),) = source.xrange("agent:events", one["message_id"], one["message_id"])
+        found[numbered(fields)] = one["times_delivered"]
+    return found
+
+
+def events_of(memory):
+    return memory.events.read("agent:events", limit=1_000)
 
 
 def go_on_in_redis(source):
-    """The old writers write again."""
+    """The old writers write again, and the old members go on."""
+    ((_, entries),) = source.xreadgroup("billing", "c", {"agent:events": ">"}, count=5)
+    assert [numbered(fields) for _, fields in entries] == list(range(131, 136))
+    source.xack("agent:events", "billing", "95-0", *(identity for identity, _ in entries[1:]))
     source.xadd("agent:events", {"event_type": "t", "payload": '{"n": 161}'})
     source.hset("agent:state", "v:t1", 7)
 
@@ -206,5 +280,10 @@ def go_on_in_redis(source):
 def check_pgmem(memory, importing):
     assert numbers(memory) == list(range(1, 162))
     assert memory.state.get("agent:state:v:t1").value == 7
+    group = memory.groups.join("agent:events:billing")
+    numbered_here = {event.position: event.payload["n"] for event in events_of(memory)}
+    open_ = {numbered_here[one.position]: one.attempts for one in group.pending()}
+    assert open_ == {50: 2, 125: 1, 131: 1}
+    assert group.lag() == 161 - 135
     assert importing.compared().equal
     assert importing.refused() == []

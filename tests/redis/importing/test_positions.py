@@ -8,7 +8,8 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import InvalidInput, InvalidOption
-from pgmem.importing import position_of
+from pgmem.importing import position_of, positions
+from pgmem.importing.positions import ids_of, positions_of
 from tests.redis.importing.support import fill
 from tests.support.processes import seed
 
@@ -68,3 +69,27 @@ def test_an_old_id_asked_from_pgmem_is_refused_with_what_to_do(memory, identity)
     ):
         with pytest.raises(InvalidInput, match=r"id of a Redis stream.*position_of"):
             ask()
+
+
+def test_many_old_ids_are_found_at_once(source, importing, memory, monkeypatch):
+    rng = random.Random(seed())
+    monkeypatch.setattr(positions, "PAGE", 9)
+    for n in range(2, 302, 2):
+        fill(source, 1, first=n)
+        if rng.random() < 0.2:
+            importing.run()
+            memory.events.append("agent:events", Event(type="between", payload={"n": 0}))
+    importing.run()
+    events = memory.events.read("agent:events", limit=1_000)
+    expected = {(event.payload["n"], 0): event.position for event in events if event.payload["n"]}
+    for count in (0, 1, 3, 40, 300):
+        wanted = [f"{n}-0" for n in rng.sample(range(400), count)]
+        found = positions_of(memory, "agent:events", wanted)
+        numbers = [(int(one.split("-")[0]), 0) for one in wanted]
+        assert found == {one: expected[one] for one in numbers if one in expected}
+        # And back.
+        assert ids_of(memory, "agent:events", found.values()) == {
+            place: one for one, place in found.items()
+        }
+    between = {event.position: None for event in events if not event.payload["n"]}
+    assert ids_of(memory, "agent:events", [*between, 10**9]) == between
