@@ -190,8 +190,12 @@ class Groups:
         groups = self.all.values()
         return len(self.unfit) + sum(group.lost + group.foreign for group in groups)
 
-    def bring_in(self, stream: StreamImport) -> None:
+    def bring_in(self, stream: StreamImport, *, only_new: bool = False) -> None:
         """Bring in the groups of a stream, and the stream as far as they have read it.
+
+        Args:
+            stream: the stream.
+            only_new: not those that were brought in before: members work in them.
 
         Raises:
             ImportConflict: another process goes on with a group.
@@ -203,7 +207,9 @@ class Groups:
                 self.unfit.add((stream.key, found.name))
                 self._context.refuse([(Item("group", stream.key, found.name), str(error))])
                 continue
-            if group is not None and group.seen != found:
+            if group is None or (only_new and "position" in group.part.detail):
+                continue
+            if group.seen != found:
                 stream.drain_to(found.last)
                 self._bring_in(stream, group, found)
 

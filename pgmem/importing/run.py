@@ -69,7 +69,7 @@ class Import:
     Attributes:
         streams: the streams that are brought in.
         groups: their groups.
-        groups_are_theirs: it was cut over before: members may work in the groups here.
+        groups_are_theirs: it was cut over before: members may work in the groups that are here.
         report: what has come of it so far.
     """
 
@@ -164,9 +164,8 @@ class Import:
     def bring_in_groups(self) -> None:
         """Bring in the groups of the streams, as they are now."""
         self.context.ahead.wait()
-        if not self.groups_are_theirs:
-            for stream in self.streams.values():
-                self.groups.bring_in(stream)
+        for stream in self.streams.values():
+            self.groups.bring_in(stream, only_new=self.groups_are_theirs)
 
     def finished(self) -> Report:
         """What has come of it, when nothing is under way any more."""

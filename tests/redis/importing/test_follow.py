@@ -98,14 +98,44 @@ class OldWriter(threading.Thread):
                 self.moved += 1
 
 
+class OldMember(threading.Thread):
+    """A member of a group, in Redis until that has moved.
+
+    Attributes:
+        done: what was acknowledged there: writers and their numbers.
+        refusal: why it stopped.
+    """
+
+    def __init__(self, redis_url, name):
+        super().__init__(name=name)
+        self._client = redis.Redis.from_url(redis_url)
+        self.done = []
+        self.refusal = None
+
+    def run(self):
+        try:
+            while True:
+                found = self._client.xreadgroup(
+                    "billing", self.name, {"agent:events": ">"}, count=7, block=100
+                )
+                for identity, fields in found[0][1] if found else ():
+                    self._client.xack("agent:events", "billing", identity)
+                    n = json.loads(fields[b"payload"])["n"]
+                    self.done.append((fields[b"agent_id"].decode(), n))
+        except redis.ResponseError as error:
+            self.refusal = str(error)
+
+
 def test_a_switch_under_load_loses_and_doubles_nothing(source, importing, memory, database_url):
-    """500 writes a second; at full size for a minute."""
+    """500 writes a second, and two members of a group; at full size for a minute."""
     fill(source, size(20_000, 500), "older")
+    source.xgroup_create("agent:events", "billing", "0", mkstream=True)
     writers = [
         OldWriter(importing.url, database_url, f"writer-{n}", rate=size(100, 50)) for n in range(5)
     ]
-    for writer in writers:
-        writer.start()
+    members = [OldMember(importing.url, f"member-{n}") for n in range(2)]
+    for thread in (*writers, *members):
+        thread.start()
     try:
         with following(importing) as follower:
             wait_until(lambda: importing.told.lags or follower.error, 60, "the first lag")
@@ -122,6 +152,8 @@ def test_a_switch_under_load_loses_and_doubles_nothing(source, importing, memory
         for writer in writers:
             writer.join(30)
             writer.halt.set()
+        for member in members:
+            member.join(30)
     events = memory.events.read("agent:events", limit=100_000)
     for writer in writers:
         assert not writer.is_alive()
@@ -138,8 +170,24 @@ def test_a_switch_under_load_loses_and_doubles_nothing(source, importing, memory
     )
     assert numbers(memory, "older") == list(range(1, size(20_000, 500) + 1))
     assert importing.refused() == []
+    check_members(memory, members, events)
     print(f"lag before the cut-over, in entries: {[entries for entries, _ in lags]}")
     assert min(entries for entries, _ in lags) < 100
+
+
+def check_members(memory, members, events):
+    """What was acknowledged in Redis is not handed out again, and all the rest is, once."""
+    done = [one for member in members for one in member.done]
+    for member in members:
+        assert "WRONGTYPE" in member.refusal
+    group = memory.groups.open("agent:events:billing", stream="agent:events")
+    here = []
+    while deliveries := group.read("new", count=1_000):
+        here += [(one.event.agent_id, one.event.payload["n"]) for one in deliveries]
+        group.ack(deliveries)
+    everything = [(event.agent_id, event.payload["n"]) for event in events]
+    assert len(done) > 0
+    assert sorted([*done, *here]) == sorted(everything)
 
 
 def test_what_comes_while_it_follows_is_there_soon(source, importing, memory, monkeypatch):

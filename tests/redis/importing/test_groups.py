@@ -11,6 +11,7 @@ import redis
 from pgmem import Event
 from pgmem.errors import LeaseLost
 from pgmem.importing import groups
+from pgmem.importing.source import RedisSource
 from pgmem.importing.verify import compare
 from tests.redis.importing.support import fill, published
 from tests.support.processes import seed
@@ -187,6 +188,26 @@ def test_entries_that_a_group_was_given_meanwhile_are_brought_in_first(source, i
     assert [n for n, attempts in worked(memory) if attempts == 1] == [14, 15]
 
 
+def test_entries_that_are_given_while_a_group_is_read_are_not_there_twice(
+    source, importing, memory, monkeypatch
+):
+    grouped(source)
+    call = RedisSource.call
+
+    def meanwhile(self, *command):
+        answer = call(self, *command)
+        if command[:2] == ("XINFO", "GROUPS"):
+            deliver(source, 3)
+        return answer
+
+    monkeypatch.setattr(RedisSource, "call", meanwhile)
+    importing.run()
+    assert sorted(worked(memory)) == [
+        *((n, 2) for n in range(1, 5)),
+        *((n, 1) for n in range(5, 11)),
+    ]
+
+
 def test_many_groups_and_entries_in_many_steps(source, importing, memory, monkeypatch):
     rng = random.Random(seed())
     monkeypatch.setattr(groups, "STEP", 7)
@@ -254,6 +275,10 @@ def test_a_cut_over_keeps_old_members_out_and_brings_in_the_last_state(source, i
     report, found = importing.cut_over(verify=True)
     assert (report.complete, found.equal) == (True, True)
     assert worked(memory) == []
+    fill(source, 3, "late")
+    source.xgroup_create("late", "g", "2-0")
+    importing.cut_over()
+    assert memory.groups.join("late:g").lag() == 1
 
 
 def test_the_way_back_of_a_group(source, importing, memory):
