@@ -12,6 +12,7 @@ import redis
 
 from pgmem import Event, Memory
 from pgmem.errors import ImportConflict, SourceError, SourceUnavailable
+from pgmem.importing import cutover
 from pgmem.importing import follow as module
 from pgmem.importing.cutover import cut_over
 from pgmem.importing.follow import Follow
@@ -310,6 +311,26 @@ def test_whoever_is_late_is_refused_and_the_data_is_kept(source, importing, memo
     assert numbers(memory, "late") == [1, 2]
     assert "once:late" in {mark.key for mark in memory.imports.known_marks()}
     assert numbers(memory) == [1, 2, 3, 4, 5]
+
+
+def test_what_is_written_right_before_the_fence_is_brought_in(
+    source, importing, memory, monkeypatch
+):
+    fill(source, 3)
+    source.hset("h", "f", 1)
+    fence_all = cutover._fence_all
+
+    def late(importer, *kinds):
+        if "stream" in kinds and source.type("agent:events") == b"stream":
+            fill(source, 2, first=4)
+            source.hset("h", "f", 2)
+        return fence_all(importer, *kinds)
+
+    monkeypatch.setattr(cutover, "_fence_all", late)
+    _, compared = importing.cut_over(verify=True)
+    assert compared.equal
+    assert numbers(memory) == [1, 2, 3, 4, 5]
+    assert memory.state.get("h:f").value == 2
 
 
 def test_a_key_that_was_named_and_is_not_there_is_fenced_too(source, importing):
