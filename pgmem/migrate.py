@@ -113,6 +113,8 @@ _JANITOR: Final = (
     ("UPDATE (log_id)", "TABLE", ("meta",)),
 )
 """Privileges, kind of object, objects."""
+_VACUUMED: Final = ("dedupe", "events", "parked", "state")
+"""What a janitor vacuums, where PostgreSQL lets a role that is not the owner: from 17 on."""
 
 # --- what it does ---------------------------------------------------------------------------
 
@@ -296,6 +298,8 @@ def grant_sql(
                 for what, kind, things in privileges
                 for thing in things
             ]
+    if janitor is not None:
+        lines.append(_grant_maintain(schema, _quoted_role(janitor)))
     return "\n".join(lines) + "\n"
 
 
@@ -436,6 +440,17 @@ def _check_revision(revision: str) -> None:
         raise InvalidOption(
             f"there is no revision {ascii(revision)[:80]}: take one of {known}, head, base, +1, -1"
         )
+
+
+def _grant_maintain(schema: str, role: str) -> str:
+    tables = ", ".join(f'"{schema}".{table}' for table in _VACUUMED)
+    quote = "$grant$"
+    while quote in role:
+        quote = f"$_{quote[1:]}"
+    return (
+        f"DO {quote} BEGIN IF current_setting('server_version_num')::integer >= 170000 THEN "
+        f"GRANT MAINTAIN ON TABLE {tables} TO {role}; END IF; END {quote};"
+    )
 
 
 def _quoted_role(role: str) -> str:

@@ -692,10 +692,12 @@ class MaintenanceReport(NamedTuple):
     Attributes:
         trimmed: what the rules for events removed.
         swept: what was swept beside the log.
+        vacuumed: the tables whose dead rows' room was made usable again.
     """
 
     trimmed: TrimReport
     swept: SweepReport
+    vacuumed: tuple[str, ...]
 
 
 class RestoreReport(NamedTuple):

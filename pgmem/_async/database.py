@@ -140,15 +140,22 @@ class AsyncDatabase:
         await self._links.close()
 
     async def _handshake(self) -> None:
-        try:
-            link = await psycopg.AsyncConnection.connect(**self._options, autocommit=True)
-        except psycopg.OperationalError as error:
-            raise self._unreachable(error) from None
-        async with link:
+        async with await self.connect() as link:
             await self._check_schema(link)
             self._channel = await self._find_channel(link)
             self.history = await self._read_history(link)
             self._statements.clear()
+
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        """A connection of its own, beside the pool's. Whoever makes it closes it.
+
+        Raises:
+            Unavailable: the server was not reached.
+        """
+        try:
+            return await psycopg.AsyncConnection.connect(**self._options, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise self._unreachable(error) from None
 
     async def _read_history(self, link: psycopg.AsyncConnection[Any]) -> History:
         op = read_history()

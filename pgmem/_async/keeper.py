@@ -260,7 +260,7 @@ class AsyncKeeper:
     async def _run(self) -> None:
         while not self._closing:
             due = self._next()
-            pause = None if math.isinf(due) else max(PAUSE_LEAST, due - time.monotonic())
+            pause = None if due == math.inf else max(PAUSE_LEAST, due - time.monotonic())
             await self._wakeup.wait(pause)
             if self._closing:
                 return

@@ -60,8 +60,7 @@ class AsyncRetention:
             InvalidOption: neither limit is given, or one is not above zero.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
         """
-        rule = ops.check_rule(max_events, max_age, "max_events")
-        return await self._runner.run(ops.set_policy("events", stream, rule))
+        return await self._runner.run(ops.set_policy("events", stream, max_events, max_age))
 
     async def set_folds(
         self,
@@ -80,8 +79,7 @@ class AsyncRetention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        rule = ops.check_rule(max_count, max_age, "max_count")
-        return await self._runner.run(ops.set_policy("folds", name, rule))
+        return await self._runner.run(ops.set_policy("folds", name, max_count, max_age))
 
     async def set_snapshots(
         self,
@@ -100,8 +98,7 @@ class AsyncRetention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        rule = ops.check_rule(max_count, max_age, "max_count")
-        return await self._runner.run(ops.set_policy("snapshots", name, rule))
+        return await self._runner.run(ops.set_policy("snapshots", name, max_count, max_age))
 
     async def list(self) -> list[Policy]:
         """All rules: of each kind the one for all first, then in the order of their names."""
@@ -161,7 +158,7 @@ class AsyncRetention:
             if stream is not None:
                 rules = {scope: self._own_rule(rules, scope)}
         else:
-            rules = {scope: ops.check_rule(max_events, max_age, "max_events")}
+            rules = {scope: ops.check_rule("events", max_events, max_age)}
         archiver = None if export is None else AsyncArchiver(self._runner, self._schema, export)
         if not dry_run:
             await self._begin()
@@ -196,7 +193,9 @@ class AsyncRetention:
 
         Swept are idempotency keys and state entries whose time is over (an entry that was recorded
         gets the event `state.expired`), leases and rate limits that nobody has used for a day,
-        and snapshots that exceed a rule. A large table is swept a part at a time.
+        and snapshots that exceed a rule. A large table is swept a part at a time. A table below
+        1 GiB that has many dead rows is vacuumed, where the role may, so that their room is used
+        again before autovacuum comes by.
 
         Raises:
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
@@ -206,7 +205,7 @@ class AsyncRetention:
         policies = await self.list()
         trimmed = await self._trim(_for_events(policies))
         swept = await self._sweeper.sweep({policy.kind for policy in policies})
-        return MaintenanceReport(trimmed, swept)
+        return MaintenanceReport(trimmed, swept, tuple(await self._sweeper.vacuum()))
 
     async def _begin(self) -> None:
         """See that this may be done, and finish what somebody who died has left."""

@@ -141,15 +141,22 @@ class Database:
         self._links.close()
 
     def _handshake(self) -> None:
-        try:
-            link = psycopg.Connection.connect(**self._options, autocommit=True)
-        except psycopg.OperationalError as error:
-            raise self._unreachable(error) from None
-        with link:
+        with self.connect() as link:
             self._check_schema(link)
             self._channel = self._find_channel(link)
             self.history = self._read_history(link)
             self._statements.clear()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection of its own, beside the pool's. Whoever makes it closes it.
+
+        Raises:
+            Unavailable: the server was not reached.
+        """
+        try:
+            return psycopg.Connection.connect(**self._options, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise self._unreachable(error) from None
 
     def _read_history(self, link: psycopg.Connection[Any]) -> History:
         op = read_history()

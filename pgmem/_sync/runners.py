@@ -148,6 +148,21 @@ class PoolRunner:
             raise trimmed_error(position, page.head.trimmed)
         return page
 
+    def run_apart(self, op: Op[T]) -> T:
+        """Run one op, once, on a connection of its own: what takes long holds up nobody.
+
+        Raises:
+            PgmemError: what the op's `parse` or the server says.
+            Unavailable: no connection in time, or it was lost under way.
+        """
+        query = self._database.statement(op, "silent", relaxed=False)
+        with self._database.connect() as link:
+            try:
+                rows = fetch(link, query, op.params)
+            except psycopg.Error as error:
+                raise translate(error, op.action) from None
+        return op.parse(rows)
+
     def _once(self, op: Op[T], bell: Bell, patience: float | None = None) -> T:
         database = self._database
         link = database.acquire(op.action)

@@ -58,6 +58,16 @@ class Sweeper:
             complete=all(complete for _, complete in found.values()),
         )
 
+    def vacuum(self) -> list[str]:
+        """Vacuum the tables where autovacuum would come too late; tells which.
+
+        On connections of their own: it may take seconds, and writers need those of the pool.
+        """
+        due = self._runner.run(ops.vacuum_due())
+        for table in due:
+            self._runner.run_apart(ops.vacuum(table))
+        return [*due]
+
     def _table(self, table: ops.Table) -> tuple[int, bool]:
         """Sweep a table; tells how many rows, and whether it was gone through as a whole."""
         number, looked = 0, 0

@@ -16,13 +16,16 @@ from pgmem.cli.options import (
     Schema,
     Url,
     ask,
-    columns,
+    event_data,
     json_text,
     line,
+    memory_of,
     moment,
     out,
+    print_columns,
     print_json,
     print_json_line,
+    print_labelled,
     printable,
     say,
 )
@@ -52,16 +55,14 @@ def list_(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = Fa
 
     With --json each group is one JSON object on a line of its own.
     """
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         found = list(_with_lag(memory))
     if as_json:
         for info, lag in found:
             print_json_line(_info_data(info, lag))
     elif found:
         titles = ("group", ">position", ">lag", ">held", ">parked", ">dead", "follows")
-        console = out()
-        for row in columns(titles, [_info_row(info, lag) for info, lag in found]):
-            console.print(row)
+        print_columns(titles, [_info_row(info, lag) for info, lag in found])
 
 
 @app.command()
@@ -69,16 +70,13 @@ def show(
     name: Name, url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False
 ) -> None:
     """Print what a group follows, how far it is, and how much is open in it."""
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         group = memory.groups.join(name)
         info, lag = group.info(), group.lag()
     if as_json:
         print_json(_info_data(info, lag))
-        return
-    console = out()
-    for label, text in _about(info, lag):
-        console.print(f"{label:{WIDTH}}", style="bold", end="", markup=False)
-        console.print(printable(text), markup=False)
+    else:
+        print_labelled(_about(info, lag), WIDTH)
 
 
 @app.command()
@@ -96,17 +94,14 @@ def pending(
 
     With --json each event is one JSON object on a line of its own.
     """
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         found = memory.groups.join(name).pending(limit)
     if as_json:
         for event in found:
             print_json_line(_pending_data(event))
     elif found:
-        console = out()
-        for row in columns(
-            (">position", ">attempts", "held by", "until", "error"), list(map(_pending_row, found))
-        ):
-            console.print(row)
+        titles = (">position", ">attempts", "held by", "until", "error")
+        print_columns(titles, list(map(_pending_row, found)))
     if len(found) == limit:
         say(f"the first {limit:,}: there may be more, --limit takes up to 100,000")
 
@@ -120,7 +115,7 @@ def dead(
     With --json each dead letter is one JSON object on a line of its own, with its event.
     """
     console = out()
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         for letter in _dead_letters(memory.groups.join(name)):
             if as_json:
                 print_json_line(_dead_data(letter))
@@ -146,7 +141,7 @@ def requeue(
     Exit code 1 if a POSITION is none that could be handed out; the others are.
     """
     wanted = set(positions or ())
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         group = memory.groups.join(name)
         if not wanted and not yes:
             number = group.info().dead_letters
@@ -183,7 +178,7 @@ def reset(
 
     Whoever holds something of it loses it; what is parked is forgotten. Dead letters stay.
     """
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         group = memory.groups.join(name)
         if not yes:
             info = group.info()
@@ -209,7 +204,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Forget a group, with what is open in it, and its dead letters. The events stay."""
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         if not yes and (info := memory.groups.get(name)) is not None:
             ask(
                 f"Delete the group {name}, with its position {info.position:,}, "
@@ -227,12 +222,6 @@ def delete(
 
 
 # --- what is asked of the memory ------------------------------------------------------------
-
-
-def _memory(url: str | None, schema: str) -> Memory:
-    from pgmem import Memory  # noqa: PLC0415
-
-    return Memory(url, schema=schema, pool=1)
 
 
 def _with_lag(memory: Memory) -> Iterator[tuple[GroupInfo, int]]:
@@ -285,25 +274,14 @@ def _pending_data(event: Pending) -> dict[str, Any]:
 
 
 def _dead_data(letter: DeadLetter) -> dict[str, Any]:
-    data: dict[str, Any] = {
+    return {
         "position": letter.position,
         "attempts": letter.attempts,
         "consumer": letter.consumer,
         "error": letter.error,
         "buried_at": letter.buried_at,
-        "event": None,
+        "event": None if letter.event is None else event_data(letter.event),
     }
-    if (event := letter.event) is not None:
-        data["event"] = {
-            "stream": event.stream,
-            "version": event.version,
-            "type": event.type,
-            "agent_id": event.agent_id,
-            "recorded_at": event.recorded_at,
-            "payload": event.payload,
-            "metadata": event.metadata,
-        }
-    return data
 
 
 def _follows(selection: dict[str, Any]) -> str:

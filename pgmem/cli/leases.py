@@ -14,18 +14,20 @@ from pgmem.cli.options import (
     AsJson,
     Schema,
     Url,
-    columns,
+    memory_of,
     moment,
     out,
+    print_columns,
     print_json,
     print_json_line,
+    print_labelled,
     printable,
 )
 from pgmem.errors import PgmemError
 from pgmem.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
-    from pgmem import LeaseInfo, Memory
+    from pgmem import LeaseInfo
 
 app = typer.Typer(help="See who holds which lease, and release one.", no_args_is_help=True)
 
@@ -47,16 +49,14 @@ def list_(
 
     With --json each lease is one JSON object on a line of its own.
     """
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         found = memory.leases.list(prefix)
     if as_json:
         for lease in found:
             print_json_line(lease._asdict())
     elif found:
         titles = ("lease", "held by", ">token", "since", "until", ">waiting")
-        console = out()
-        for row in columns(titles, list(map(_row, found))):
-            console.print(row)
+        print_columns(titles, list(map(_row, found)))
 
 
 @app.command()
@@ -64,7 +64,7 @@ def show(
     name: Name, url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False
 ) -> None:
     """Print who holds a lease; exit code 1 if nobody does."""
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         lease = memory.leases.get(name)
     if lease is None:
         raise PgmemError(
@@ -72,12 +72,9 @@ def show(
         )
     if as_json:
         print_json(lease._asdict())
-        return
-    labels = ("lease", "held by", "token", "since", "until", "waiting")
-    console = out()
-    for label, text in zip(labels, _row(lease), strict=True):
-        console.print(f"{label:{WIDTH}}", style="bold", end="", markup=False)
-        console.print(printable(text), markup=False)
+    else:
+        labels = ("lease", "held by", "token", "since", "until", "waiting")
+        print_labelled(zip(labels, _row(lease), strict=True), WIDTH)
 
 
 @app.command()
@@ -101,18 +98,12 @@ def release(
 
     The holder learns it with its next renewal; what it writes with the lease is refused at once.
     """
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         memory.leases.release(name, fencing_token=token)
     if as_json:
         print_json({"lease": name, "released": True})
     else:
         out().print(f"{printable(name)}: released", markup=False)
-
-
-def _memory(url: str | None, schema: str) -> Memory:
-    from pgmem import Memory  # noqa: PLC0415
-
-    return Memory(url, schema=schema, pool=1)
 
 
 def _row(lease: LeaseInfo) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,8 @@ from pgmem.errors import InvalidOption
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+    from pgmem import Memory, RecordedEvent
 
 Url = Annotated[
     str | None,
@@ -37,6 +39,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhdw])", flags=re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def memory_of(url: str | None, schema: str, *, pool: int | tuple[int, int] = 1) -> Memory:
+    """The memory that the options name, not open yet.
+
+    Imported only now: a command line that is wrong, or asks for help, has its answer sooner.
+    """
+    from pgmem import Memory  # noqa: PLC0415
+
+    return Memory(url, schema=schema, pool=pool)
 
 
 def duration(text: str, option: str) -> timedelta:
@@ -108,6 +120,19 @@ def json_text(data: object, *, indent: int | None = None) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
+def event_data(event: RecordedEvent) -> dict[str, Any]:
+    """What was written of an event, as JSON; where it stands is told apart."""
+    return {
+        "stream": event.stream,
+        "version": event.version,
+        "type": event.type,
+        "agent_id": event.agent_id,
+        "recorded_at": event.recorded_at,
+        "payload": event.payload,
+        "metadata": event.metadata,
+    }
+
+
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
@@ -164,6 +189,21 @@ def columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Text]:
         return "  ".join(padded).rstrip()
 
     return [Text(aligned(lines[0]), style="bold"), *(Text(aligned(line)) for line in lines[1:])]
+
+
+def print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """What `columns` makes, on stdout."""
+    console = out()
+    for row in columns(titles, rows):
+        console.print(row)
+
+
+def print_labelled(lines: Iterable[tuple[str, str]], width: int) -> None:
+    """Lines of a label, `width` cells wide, and what there is to say, on stdout."""
+    console = out()
+    for label, text in lines:
+        console.print(f"{label:{width}}", style="bold", end="", markup=False)
+        console.print(printable(text), markup=False)
 
 
 def age(seconds: float) -> str:

@@ -17,10 +17,11 @@ from pgmem.cli.options import (
     Url,
     age,
     ask,
-    columns,
     duration,
+    memory_of,
     moment,
     out,
+    print_columns,
     print_json,
     print_json_line,
     printable,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from pgmem import MaintenanceReport, Memory, Policy, StreamTrim, TrimReport
 
 app = typer.Typer(help="Say how much of the log is kept.", no_args_is_help=True)
+
+POOL = (1, 3)
+"""Connections, at least and at most."""
 
 Stream = Annotated[
     str | None,
@@ -54,12 +58,6 @@ Snapshots = Annotated[
     bool,
     typer.Option("--snapshots", help="Of the copies of the state; --stream names them."),
 ]
-
-
-def _memory(url: str | None, schema: str) -> Memory:
-    from pgmem import Memory  # noqa: PLC0415
-
-    return Memory(url, schema=schema, pool=(1, 3))
 
 
 def _age(text: str | None) -> timedelta | None:
@@ -90,7 +88,7 @@ def trim(
     """Remove events, by these limits or, without, by the rules that were set."""
     if force and not dry_run and not yes:
         ask("Remove also what stored readers and groups have not read?")
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema, pool=POOL) as memory:
         report = memory.retention.trim(
             stream,
             max_events=max_events,
@@ -122,7 +120,7 @@ def maintain(
     pause = None if every is None else duration(every, "--every").total_seconds()
     if pause is not None and pause <= 0:
         raise InvalidOption(f"--every must be above zero, got {every!r}")
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema, pool=POOL) as memory:
         while True:
             _pass(memory, as_json=as_json)
             if pause is None:
@@ -145,6 +143,8 @@ def _pass(memory: Memory, *, as_json: bool) -> None:
         swept.pop("complete")
         words = [f"{count:,} {name.replace('_', ' ')}" for name, count in swept.items() if count]
         out().print(f"swept: {', '.join(words) or 'nothing'}", markup=False)
+        if report.vacuumed:
+            out().print(f"vacuumed: {', '.join(report.vacuumed)}", markup=False)
 
 
 def _print_trim(report: TrimReport) -> None:
@@ -187,7 +187,11 @@ def _trim_data(report: TrimReport) -> dict[str, Any]:
 
 
 def _maintenance_data(report: MaintenanceReport) -> dict[str, Any]:
-    return {"trimmed": _trim_data(report.trimmed), "swept": report.swept._asdict()}
+    return {
+        "trimmed": _trim_data(report.trimmed),
+        "swept": report.swept._asdict(),
+        "vacuumed": report.vacuumed,
+    }
 
 
 def restore(
@@ -198,7 +202,7 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Put back the events of a file that `pgmem trim --export` has written."""
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema, pool=POOL) as memory:
         report = memory.retention.restore(file)
     if as_json:
         print_json(report._asdict())
@@ -222,7 +226,7 @@ def set_(
 ) -> None:
     """Set a rule: how many events, or snapshots, are kept, and for how long."""
     kind = _kind(folds=folds, snapshots=snapshots)
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema, pool=POOL) as memory:
         retention = memory.retention
         if kind == "events":
             policy = retention.set(stream, max_events=max_events, max_age=_age(max_age))
@@ -242,15 +246,13 @@ def _kind(*, folds: bool, snapshots: bool) -> Any:
 @app.command("list")
 def list_(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False) -> None:
     """List the rules. With --json each is one JSON object on a line of its own."""
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema, pool=POOL) as memory:
         policies = memory.retention.list()
     if as_json:
         for policy in policies:
             print_json_line(policy._asdict())
     elif policies:
-        console = out()
-        for row in columns(("of", "name", ">keep", ">for", "set"), list(map(_row, policies))):
-            console.print(row)
+        print_columns(("of", "name", ">keep", ">for", "set"), list(map(_row, policies)))
 
 
 def _row(policy: Policy) -> tuple[str, str, str, str, str]:
@@ -270,7 +272,7 @@ def remove(
 ) -> None:
     """Forget a rule: from then on it removes nothing. Exit code 1 if there is none."""
     kind = _kind(folds=folds, snapshots=snapshots)
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema, pool=POOL) as memory:
         found = memory.retention.remove(stream, kind=kind)
     if not found:
         say(f"there is no rule for {kind} of {_scope(stream)}")

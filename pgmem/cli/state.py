@@ -21,6 +21,7 @@ from pgmem.cli.options import (
     duration,
     json_text,
     line,
+    memory_of,
     moment,
     out,
     print_json,
@@ -67,7 +68,7 @@ def get(
 
     The value is JSON on stdout, its version a line on stderr.
     """
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         entry = memory.state.get(key)
     if entry is None:
         _refuse_missing(key)
@@ -109,7 +110,7 @@ def set_(
         raise InvalidOption("--create expects no entry: leave --expected-version out")
     lifetime = None if ttl is None else duration(ttl, "--ttl")
     new = _parse(value)
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         if create:
             entry = memory.state.create(key, new, ttl=lifetime)
         elif expected_version is None:
@@ -134,7 +135,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete an entry; exit code 1 if there is none. Its history stays."""
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         if not memory.state.delete(key, expected_version=expected_version):
             _refuse_missing(key)
     if as_json:
@@ -162,7 +163,7 @@ def list_(
     With --json each entry is one JSON object on a line of its own, with its whole value.
     """
     console = out()
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         for entry in islice(_entries(memory, prefix), limit):
             if as_json:
                 print_json_line(_entry_data(entry))
@@ -180,7 +181,7 @@ def history(
     """
     console = out()
     found = False
-    with _memory(url, schema) as memory:
+    with memory_of(url, schema) as memory:
         for event, change in _changes(memory, key):
             found = True
             if as_json:
@@ -205,7 +206,7 @@ def watch(
     With --json each change is one JSON object on a line of its own.
     """
     console = out()
-    with _memory(url, schema) as memory, memory.state.watch(prefix) as changes:
+    with memory_of(url, schema) as memory, memory.state.watch(prefix) as changes:
         while found := changes.receive():
             for change in found:
                 if as_json:
@@ -216,12 +217,6 @@ def watch(
 
 
 # --- what is asked of the memory ------------------------------------------------------------
-
-
-def _memory(url: str | None, schema: str) -> Memory:
-    from pgmem import Memory  # noqa: PLC0415
-
-    return Memory(url, schema=schema, pool=1)
 
 
 def _entries(memory: Memory, prefix: str) -> Iterator[StateEntry]:

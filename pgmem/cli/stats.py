@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pgmem.cli.options import AsJson, Schema, Url, age, columns, out, print_json, printable, size
+from pgmem.cli.options import (
+    AsJson,
+    Schema,
+    Url,
+    age,
+    columns,
+    memory_of,
+    out,
+    print_json,
+    print_labelled,
+    size,
+)
 from pgmem.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
@@ -31,17 +42,13 @@ def stats(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = Fa
 
     It costs little, however long the log is: what is marked ≈ is an estimate from a sample.
     """
-    from pgmem import Memory  # noqa: PLC0415
-
-    with Memory(url, schema=schema, pool=1) as memory:
+    with memory_of(url, schema) as memory:
         found = memory.stats()
     if as_json:
         print_json(dataclasses.asdict(found))
         return
+    print_labelled(_lines(found), WIDTH)
     console = out()
-    for label, text in _lines(found):
-        console.print(f"{label:{WIDTH}}", style="bold", end="", markup=False)
-        console.print(printable(text), markup=False)
     for table in _tables(found):
         console.print()
         for line in table:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pgmem.cli.options import AsJson, Schema, Url, json_text, out, print_json_line, printable
+from pgmem.cli.options import (
+    AsJson,
+    Schema,
+    Url,
+    event_data,
+    json_text,
+    memory_of,
+    out,
+    print_json_line,
+    printable,
+)
 from pgmem.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -64,10 +74,8 @@ def tail(
 
     With --json each event is one JSON object on a line of its own.
     """
-    from pgmem import Memory  # noqa: PLC0415
-
     selection: dict[str, Any] = {"prefix": prefix, "type": type_, "agent_id": agent}
-    with Memory(url, schema=schema, pool=(1, 2)) as memory:
+    with memory_of(url, schema, pool=(1, 2)) as memory:
         chosen = streams or None
         start = _position(after) if after is not None else _last(memory, chosen, selection, lines)
         console = out()
@@ -100,16 +108,7 @@ def _last(
 
 
 def _data(event: RecordedEvent) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "position": event.position,
-        "stream": event.stream,
-        "version": event.version,
-        "type": event.type,
-        "agent_id": event.agent_id,
-        "recorded_at": event.recorded_at,
-        "payload": event.payload,
-        "metadata": event.metadata,
-    }
+    data: dict[str, Any] = {"position": event.position, **event_data(event)}
     if (change := event.change) is not None:
         data["change"] = {
             "key": change.key,

@@ -37,12 +37,9 @@ from pgmem.ops.values import (
     Seconds,
     check_count,
     check_name,
-    check_seconds,
+    check_within_a_day,
     encode_object,
 )
-
-MAX_LEASE = 86_400.0
-"""Seconds: a crashed holder must not keep a consumer for longer."""
 
 _BY_NAME = (("filter", "WHERE name = %(name)s"),)
 _ALL = (("filter", ""),)
@@ -95,15 +92,11 @@ def check_lease(lease: Seconds) -> float:
     """Check a lease and give it in seconds.
 
     Raises:
-        InvalidOption: as `check_seconds`, or over a day.
+        InvalidOption: as `check_within_a_day`.
     """
-    seconds = check_seconds(lease, "lease")
-    if seconds > MAX_LEASE:
-        raise InvalidOption(
-            f"lease must be at most a day ({MAX_LEASE:g} s), got {seconds:g} s: after a crash "
-            f"nobody takes over before it has run out"
-        )
-    return seconds
+    return check_within_a_day(
+        lease, "lease", "after a crash nobody takes over before it has run out"
+    )
 
 
 def acquire(

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from pgmem.errors import InvalidOption, LeaseHeld, LeaseLost
+from pgmem.errors import LeaseHeld, LeaseLost
 from pgmem.models import LeaseInfo, StateEntry
 from pgmem.ops import Again, Op, Row
 from pgmem.ops.events import LostRace
@@ -42,12 +42,9 @@ from pgmem.ops.values import (
     check_count,
     check_name,
     check_prefix,
-    check_seconds,
+    check_within_a_day,
 )
 from pgmem.sql import FENCED
-
-MAX_TTL = 86_400.0
-"""Seconds: a crashed holder must not keep a lease for longer."""
 
 _FENCE_HELD = 8
 """Where `state_outcome` tells it."""
@@ -151,15 +148,14 @@ def check_ttl(ttl: Seconds) -> float:
     """Check how long a lease is to last, and give it in seconds.
 
     Raises:
-        InvalidOption: as `check_seconds`, or over a day.
+        InvalidOption: as `check_within_a_day`.
     """
-    seconds = check_seconds(ttl, "ttl")
-    if seconds > MAX_TTL:
-        raise InvalidOption(
-            f"ttl must be at most a day ({MAX_TTL:g} s), got {seconds:g} s: it is renewed for as "
-            f"long as its holder lives, and after a crash nobody gets it before it has run out"
-        )
-    return seconds
+    return check_within_a_day(
+        ttl,
+        "ttl",
+        "it is renewed for as long as its holder lives, and after a crash nobody gets it before it "
+        "has run out",
+    )
 
 
 def acquire(asker: Asker, *, wait: bool, mark: int | None, stay: float) -> Op[Grant | Busy]:

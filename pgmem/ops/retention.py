@@ -98,12 +98,13 @@ class Removed(NamedTuple):
     removed_before: int | None
 
 
-def check_rule(max_count: int | None, max_age: Seconds | None, count_name: str) -> Rule:
+def check_rule(kind: PolicyKind, max_count: int | None, max_age: Seconds | None) -> Rule:
     """Check a rule.
 
     Raises:
         InvalidOption: neither is given, or one is not above zero.
     """
+    count_name = "max_events" if kind == "events" else "max_count"
     if max_count is None and max_age is None:
         raise InvalidOption(
             f"give {count_name}=, max_age= or both: a rule that limits nothing keeps all, and so "
@@ -136,8 +137,16 @@ def _policy(row: Row) -> Policy:
     return Policy(kind, name or None, max_count, max_age, updated_at)
 
 
-def set_policy(kind: PolicyKind, name: str | None, rule: Rule) -> Op[Policy]:
-    """Store a rule, in place of the one that there was."""
+def set_policy(
+    kind: PolicyKind, name: str | None, max_count: int | None, max_age: Seconds | None
+) -> Op[Policy]:
+    """Store a rule, in place of the one that there was.
+
+    Raises:
+        InvalidOption: as `check_rule` and `check_scope`.
+        InvalidName: as `check_scope`.
+    """
+    rule = check_rule(kind, max_count, max_age)
     return Op(
         "policy_set",
         {"kind": kind, "name": check_scope(kind, name), **rule._asdict()},

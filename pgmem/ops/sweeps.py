@@ -1,4 +1,4 @@
-"""What is swept beside the log: rows whose time is over, and snapshots that exceed a rule.
+"""What is swept beside the log: what is over, snapshots that exceed a rule, and dead rows.
 
 The large tables have no index over the times (it would cost every write): they are walked by their
 pages, some at a time, and only what is over is written to. The walk goes on where it ended.
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from pgmem.ops import Again, Op, Row
+
+Vacuumed = Literal["dedupe", "events", "parked", "state"]
 
 Table = Literal["dedupe", "state", "leases", "limits"]
 TABLES: Final[tuple[Table, ...]] = ("dedupe", "state", "leases", "limits")
@@ -28,6 +30,12 @@ IDLE: Final = 86_400.0
 IDLE_SLOT: Final = 600.0
 KEPT_SLOTS: Final = 4
 """Empty slots of a group that stay, so that a quiet moment does not cost it all of them."""
+DEAD: Final = 5_000
+"""Dead rows, and so many more for each live one, from which on a table is vacuumed: about when
+autovacuum would. It looks once a minute only, in which a quick log outgrows what it keeps."""
+DEAD_SHARE: Final = 0.2
+VACUUMED_SIZE: Final = 2**30
+"""Bytes above which a table is left to autovacuum: beside so much, a minute's dead rows are few."""
 
 
 class Swept(NamedTuple):
@@ -96,3 +104,18 @@ def sweep_folds() -> Op[int]:
 def sweep_snapshots() -> Op[int]:
     """Remove one copy of the state by the rules; tells whether there was one."""
     return Op("sweep_snapshots", {}, _number, "thin the copies of the state", Again.HARMLESS)
+
+
+def vacuum_due() -> Op[list[Vacuumed]]:
+    """Which tables are to be vacuumed now, rather than when autovacuum next looks."""
+    return Op(
+        "vacuum_due",
+        {"dead": DEAD, "share": DEAD_SHARE, "size": VACUUMED_SIZE},
+        lambda rows: [row[0] for row in rows],
+        "look for dead rows",
+    )
+
+
+def vacuum(table: Vacuumed) -> Op[None]:
+    """Vacuum a table: outside of any transaction, and it may take seconds."""
+    return Op("vacuum_table", {}, lambda _: None, f"vacuum {table}", marks=(("vacuumed", table),))

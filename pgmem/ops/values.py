@@ -30,6 +30,7 @@ MAX_POSITION = 2**63 - 1
 DEFAULT_MAX_BYTES = 1024 * 1024
 
 Seconds = float | timedelta
+DAY = 86_400.0
 M = TypeVar("M", bound=BaseModel)
 
 TOGETHER = 16
@@ -154,9 +155,26 @@ def check_seconds(duration: Seconds, what: str, *, zero: bool = False) -> float:
         raise InvalidOption(f"{what} must be seconds or a timedelta, got {type(duration).__name__}")
     if not math.isfinite(duration) or duration < 0 or (duration == 0 and not zero):
         raise InvalidOption(f"{what} must be {'0 or more' if zero else 'above 0'}, got {duration}")
-    if duration > 100 * 366 * 86_400:
+    if duration > 100 * 366 * DAY:
         raise InvalidOption(f"{what} must be at most a hundred years, got {duration} s")
     return float(duration)
+
+
+def check_within_a_day(duration: Seconds, what: str, why: str) -> float:
+    """Check how long something is held, and give it in seconds.
+
+    Args:
+        duration: how long.
+        what: its name.
+        why: what a longer one would do.
+
+    Raises:
+        InvalidOption: as `check_seconds`, or over a day.
+    """
+    seconds = check_seconds(duration, what)
+    if seconds > DAY:
+        raise InvalidOption(f"{what} must be at most a day ({DAY:g} s), got {seconds:g} s: {why}")
+    return seconds
 
 
 def encode(value: Any, what: str, *, limit: int) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import re
-from html import unescape
 from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
@@ -12,95 +10,17 @@ from xml.etree import ElementTree as ET
 import orjson
 import pytest
 
-from benchmarks import figures, harness
+from benchmarks import harness
 from benchmarks.__main__ import _command, main
 from benchmarks.audit import Faults
-from benchmarks.harness import Arm, Comparison, Course, Limit, Sample, Scenario, of_times
+from benchmarks.harness import Comparison, Scenario
 from benchmarks.report import Content, DataError, Run, headline, page, read_json, write_json
-from benchmarks.report.axis import NARROW, WIDE, Scale, linear_ticks, log_ticks, spaced, text_width
-from benchmarks.report.chart import Curve, charts, nines
 from benchmarks.report.content import code_spans, duration, figure, times
 from benchmarks.report.markdown import write_markdown
 from benchmarks.report.markup import Markup, element
+from tests.support.report import measured, timed
 
-NASTY = """<script>alert("1")</script> & 'x' | *y* `z`"""
 VOID = {"meta", "br", "hr", "link", "img", "input"}
-
-
-def timed(name, microseconds, kind="pgmem", tier="strict", note="", faults=None):
-    rng = random.Random(name)
-
-    def run():
-        taken = figures.histogram(
-            microseconds * 1_000 * rng.lognormvariate(0, 0.2) for _ in range(200)
-        )
-        spent = {"per second": 1e6 / microseconds, "log, B each": 612.0, "waits": 3.0}
-        return of_times(taken, faults or Faults(), spent)
-
-    return Arm(name, run, note, kind, tier)
-
-
-def fixed(name, values, kind="pgmem", tier="strict", note=""):
-    left = iter(values)
-    return Arm(name, lambda: Sample(next(left)), note, kind, tier)
-
-
-def measured():
-    scenarios = [
-        Scenario(
-            "write/one",
-            f"write: {NASTY}",
-            "µs",
-            [
-                timed("pgmem", 100, note="`memory.events.append`"),
-                timed("redis always", 200, "redis"),
-                timed("pgmem relaxed", 60, tier="relaxed"),
-                timed("redis everysec", 30, "redis", "relaxed"),
-                timed("published", 150, "published", faults=Faults(lost=2, torn=1)),
-                timed(NASTY, 90, "floor", note=NASTY),
-            ],
-            [
-                Comparison("pgmem", "redis always", at_most=1.0),
-                Comparison("pgmem", "redis always", at_most=0.01, figure="p99"),
-                Comparison("pgmem relaxed", "redis everysec", at_most=1.1),
-                Comparison("pgmem", NASTY),
-            ],
-            [Limit("pgmem", "waits", 5, always=True)],
-            rounds=4,
-        ),
-        Scenario(
-            "write/many",
-            "write by many",
-            "events/s",
-            [
-                fixed("pgmem", [900.0] * 5),
-                fixed("redis", [1_000.0, 1_010, 990, 1_000, 1_005], "redis"),
-            ],
-            [Comparison("pgmem", "redis", at_least=1.2)],
-            rounds=4,
-        ),
-        Scenario("lost", "no comparison", "lost", [fixed("nothing", [0.0] * 4)], rounds=3),
-        Scenario(
-            "growth",
-            "rounds that go on",
-            "kB",
-            [
-                fixed("level", [80.0, 96, 96, 96]),
-                fixed("growing", [8_000.0, 16_000, 24_000, 32_000]),
-            ],
-            rounds=4,
-            warmup=0,
-            course=Course(50_000, "deliveries"),
-        ),
-    ]
-    facts = {"machine": {"processor": NASTY, "fsync of 8 kB": "185 µs"}, "redis": {"save": ""}}
-    return Run(
-        facts,
-        [harness.run(scenario) for scenario in scenarios],
-        {"consumer <groups>": "none yet"},
-        "python -m benchmarks --rounds 4",
-        "2026-11-22 14:00 UTC",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -200,124 +120,11 @@ def test_a_wrong_arm_of_pgmem_is_behind_however_fast_it_is():
     assert '<li class="bad"><b>1</b>' in page(content)
 
 
-def test_a_wrong_arm_is_marked_in_its_chart(run):
-    for drawing in charts(run.results[0])[0]:
-        assert "published, wrong</text>" in "".join(drawing.content)
-
-
 def test_without_anything_to_tell():
     content = Content(Run({}, []))
     assert not Checked(page(content)).wrong
     assert "No scenario of this run" in page(content)
     assert ET.fromstring(headline(content).alone()).tag.endswith("svg")
-
-
-def test_plots_are_xml_and_say_what_they_show(run):
-    for result in run.results:
-        for both in charts(result):
-            for drawing in both:
-                root = ET.fromstring(drawing.alone())
-                space = "{http://www.w3.org/2000/svg}"
-                assert root.find(f"{space}title").text == drawing.title
-                detail = root.find(f"{space}desc").text
-                assert all(arm.name in detail for arm in result.scenario.arms)
-                shown = "".join(root.itertext())
-                assert "prefers-color-scheme: dark" in shown
-                assert "http" not in drawing.alone().replace("http://www.w3.org/2000/svg", "")
-
-
-def test_which_chart_is_for_what(run):
-    kinds = [[wide.title.partition(": ")[2] for wide, _ in charts(r)] for r in run.results]
-    assert kinds == [
-        ["times of a call by percentile"],
-        ["what each round gave, in events/s"],
-        ["what each round gave, in lost"],
-        ["kB after so many deliveries"],
-    ]
-
-
-def test_all_of_a_chart_is_inside_of_it(run):
-    drawings = [headline(Content(run), layout) for layout in (WIDE, NARROW)]
-    drawings += [drawing for result in run.results for both in charts(result) for drawing in both]
-    for drawing in drawings:
-        layout, content = drawing.layout, "".join(drawing.content)
-        for x, text in re.findall(
-            r'<text x="([\d.]+)" y="[\d.]+"(?: class="\w+")?>([^<]+)<', content
-        ):
-            assert float(x) + text_width(unescape(text)) <= layout.width, text
-        for x, y in re.findall(r'<text x="([\d.-]+)" y="([\d.-]+)"', content):
-            assert 0 <= float(x) <= layout.width
-            assert 0 <= float(y) <= drawing.height
-
-
-def test_percentiles_are_the_histogram_s():
-    taken = figures.histogram(1_000 * number for number in range(1, 1_001))
-    curve = Curve(taken)
-    assert curve.count == 1_000
-    for percent in (0, 1, 50, 90, 95, 99, 99.9, 100):
-        assert curve.at(percent) == taken.get_value_at_percentile(percent)
-    assert curve.at(50) == pytest.approx(500_000, rel=0.001)
-    assert curve.at(100) == pytest.approx(1_000_000, rel=0.001)
-
-
-def test_each_nine_is_a_step():
-    assert [nines(p) for p in (0, 90, 99, 99.9)] == pytest.approx([0, 1, 2, 3])
-
-
-def test_times_that_are_all_the_same_have_a_chart():
-    one = Arm("one", lambda: of_times(figures.histogram([1_000] * 9)))
-    result = harness.run(Scenario("s", "t", "µs", [one], rounds=2))
-    assert "max 1 µs" in charts(result)[0][0].detail
-
-
-def test_a_marker_stands_where_its_percentile_is():
-    one = Arm("one", lambda: of_times(figures.histogram([1_000] * 99 + [100_000])))
-    result = harness.run(Scenario("s", "t", "µs", [one], rounds=1, warmup=0))
-    ((wide, _),) = charts(result)
-    places = re.findall(r"translate\(([\d.]+) ([\d.]+)\)", "".join(wide.content))
-    (_, p50), (_, p90), (_, p99), (_, longest), *_ = [(float(x), float(y)) for x, y in places]
-    grid = {
-        text: float(y) - 4
-        for y, text in re.findall(r'y="([\d.]+)"[^>]*>([\d]+ µs)</text>', "".join(wide.content))
-    }
-    assert p50 == p90 == p99 == pytest.approx(grid["1 µs"], abs=0.2)
-    assert longest == pytest.approx(grid["100 µs"], abs=0.2)
-
-
-def test_a_course_shows_each_round_where_it_stands(run):
-    ((wide, _),) = charts(run.results[-1])
-    assert "growing: 8,000 kB after 50,000, 32,000 after 200,000" in wide.detail
-    drawn = "".join(wide.content)
-    level, growing = (
-        [tuple(map(float, point.split())) for point in line.split("L")]
-        for line in re.findall(r'class="arm [^"]*" d="M([^"h]+)"', drawn)
-    )
-    grid = {
-        text: float(y) - 4 for y, text in re.findall(r'y="([\d.]+)"[^>]*>([\d,]+)</text>', drawn)
-    }
-    across = {
-        text: float(x) for x, text in re.findall(r'<text x="([\d.]+)"[^>]*>([\d,]+)</text>', drawn)
-    }
-    assert [height for _, height in growing[1::2]] == pytest.approx(
-        [(grid["15,000"] * 4 + grid["20,000"]) / 5, (grid["30,000"] * 3 + grid["35,000"] * 2) / 5],
-        abs=0.5,
-    )
-    assert len({height for _, height in level[1:]}) == 1
-    assert [x for x, _ in growing][1::2] == pytest.approx([across["100,000"], across["200,000"]])
-
-
-def test_scales():
-    log = Scale(1, 100, 0, 200, log=True)
-    assert [log(v) for v in (1, 10, 100, 1_000, 0.1)] == pytest.approx([0, 100, 200, 200, 0])
-    assert Scale(0, 10, 100, 0)(2.5) == 75
-    assert log_ticks(3, 40) == [2, 5, 10, 20, 50]
-    assert log_ticks(1, 1) == [1, 2]
-    assert log_ticks(3, 3) == [2, 5]
-    assert log_ticks(9, 9) == [5, 10]
-    assert linear_ticks(0) == [0, 1]
-    assert linear_ticks(5) == [0, 1, 2, 3, 4, 5]
-    assert spaced([10, 10, 90], 20, 0, 100) == [10, 30, 90]
-    assert spaced([95, 99], 20, 0, 100) == [80, 100]
 
 
 @pytest.mark.parametrize(

@@ -306,10 +306,9 @@ def test_an_event_waits_until_what_it_voids_is_stored():
     assert cache.lookup("k") is None
 
 
-def test_every_copy_is_right_once_the_events_are_through(database_url):
-    """Threads read and write, another process writes, a slow feed tells: at rest all agree."""
-    keys = [f"k{n}" for n in range(4)]
-    stop, written = threading.Event(), threading.Event()
+def at_once(works, keys, *, seconds):
+    """Do each work in its own thread, on keys by chance, for a while; gives what they raised."""
+    stop = threading.Event()
     failures = []
 
     def guarded(work, seed):
@@ -320,6 +319,23 @@ def test_every_copy_is_right_once_the_events_are_through(database_url):
         except BaseException as failure:
             failures.append(failure)
             stop.set()
+
+    workers = [
+        threading.Thread(target=guarded, args=(work, seed)) for seed, work in enumerate(works)
+    ]
+    for thread in workers:
+        thread.start()
+    stop.wait(seconds)
+    stop.set()
+    for thread in workers:
+        thread.join()
+    return failures
+
+
+def test_every_copy_is_right_once_the_events_are_through(database_url):
+    """Threads read and write, another process writes, a slow feed tells: at rest all agree."""
+    keys = [f"k{n}" for n in range(4)]
+    written = threading.Event()
 
     with Memory(database_url, cache=3) as memory, Memory(database_url) as rival:
         memory._cache.fresh_until = math.inf
@@ -352,17 +368,9 @@ def test_every_copy_is_right_once_the_events_are_through(database_url):
         def write_unrecorded(key, _):
             rival.state.put(key, 2, record=False)
 
-        workers = [
-            threading.Thread(target=guarded, args=(work, seed))
-            for seed, work in enumerate([read, read, write, write, interfere])
-        ]
         follower = threading.Thread(target=feed)
-        for thread in (*workers, follower):
-            thread.start()
-        stop.wait(1.5)
-        stop.set()
-        for thread in workers:
-            thread.join()
+        follower.start()
+        failures = at_once([read, read, write, write, interfere], keys, seconds=1.5)
         written.set()
         follower.join()
         assert failures == []

@@ -30,14 +30,18 @@ async def test_names(both, name):
     assert [info.name for info in await both.groups.list()] == ["g"]
 
 
-async def test_options_are_refused_before_anything_changes(both):
-    await fill(both)
-    group = await both.groups.open("g")
-    held = await group.read("a", 1)
-    other = await both.groups.open("other")
-    foreign = await other.read("a", 1)
-    before = await both.groups.list()
-    calls = [
+def wrong_openings(memory):
+    return [
+        lambda start=start: memory.groups.open("new", start=start)
+        for start in (-1, "yesterday", True, 1.5, None, 2**63)
+    ] + [
+        lambda most=most: memory.groups.open("new", max_attempts=most)
+        for most in (0, -1, True, 1.5, "5", 1_000_001)
+    ]
+
+
+def wrong_reads(group):
+    return [
         lambda value=value, key=key: group.read("a", **{key: value})
         for key, values in {
             "count": [0, -1, 1001, True, 1.5, "1", None],
@@ -46,15 +50,11 @@ async def test_options_are_refused_before_anything_changes(both):
         }.items()
         for value in values
     ]
-    calls += [
-        lambda start=start: both.groups.open("new", start=start)
-        for start in (-1, "yesterday", True, 1.5, None, 2**63)
-    ]
-    calls += [
-        lambda most=most: both.groups.open("new", max_attempts=most)
-        for most in (0, -1, True, 1.5, "5", 1_000_001)
-    ]
-    calls += [
+
+
+def wrong_endings(group, held, foreign):
+    """What is to be done with events of this group, or of another one."""
+    return [
         lambda: group.nack(held, error=5),
         lambda: group.nack(held, error=ValueError("x")),
         lambda: group.nack(held, delay=-1),
@@ -73,6 +73,12 @@ async def test_options_are_refused_before_anything_changes(both):
         lambda: group.read("a", ack=held[0]),
         lambda: group.ack([1]),
         lambda: group.ack(7),
+    ]
+
+
+def wrong_upkeep(group):
+    """What one who looks after a group does."""
+    return [
         lambda: group.pending(0),
         lambda: group.pending(100_001),
         lambda: group.dead_letters(limit=0),
@@ -83,6 +89,21 @@ async def test_options_are_refused_before_anything_changes(both):
         lambda: group.reset(-1),
         lambda: group.reset("now"),
         lambda: group.reset(True),
+    ]
+
+
+async def test_options_are_refused_before_anything_changes(both):
+    await fill(both)
+    group = await both.groups.open("g")
+    held = await group.read("a", 1)
+    other = await both.groups.open("other")
+    foreign = await other.read("a", 1)
+    before = await both.groups.list()
+    calls = [
+        *wrong_openings(both),
+        *wrong_reads(group),
+        *wrong_endings(group, held, foreign),
+        *wrong_upkeep(group),
     ]
     for number, call in enumerate(calls):
         try:

@@ -274,6 +274,15 @@ class TestDoubt:
         await lease.release()
         await (await asyncio.wait_for(task, 5)).release()
 
+    async def test_the_first_look_waits_for_nobody(self, form, other, database_url):
+        async with form.memory(safety_poll=0.2) as memory:
+            # The listener is ready before the keeper waits: nobody wakes it.
+            signals(memory).wake_all = lambda: None
+            lease = await other.leases.acquire("job")
+            [task] = await asyncio.wait_for(queue(database_url, memory), 5)
+            await lease.release()
+            await (await asyncio.wait_for(task, 5)).release()
+
     async def test_who_vanished_from_the_queue_comes_again(self, form, other, database_url):
         async with form.memory(safety_poll=0.2) as memory:
             lease = await other.leases.acquire("job")

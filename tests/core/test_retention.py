@@ -1,29 +1,26 @@
-"""Trimming by count and by age: what goes, what stays, and what is recorded of it."""
+"""Trimming by count and by age, by rules too: what goes, and what is recorded of it."""
 
 from __future__ import annotations
 
 import random
 from datetime import timedelta
 
-import psycopg
 import pytest
 
-from pgmem import Event, Holder, Memory, Policy, StreamTrim, TrimReport
+from pgmem import Holder, Memory, Policy, TrimReport
 from pgmem.errors import InvalidName, InvalidOption, PermissionDenied, PositionTrimmed
 from pgmem.ops import retention as ops
 from tests.support.processes import seed
 from tests.support.retention import (
     bury,
     fill,
-    hand_out,
     insert,
     left,
     marks,
-    park,
+    report,
     roles,
     run,
     store_consumer,
-    store_group,
 )
 
 
@@ -37,10 +34,6 @@ def small_batches(monkeypatch):
 def role_url(database_url):
     with roles(database_url) as make:
         yield make
-
-
-def report(removed, first, last, *, stream=None, kept=0, holder=None, dry_run=False):
-    return TrimReport(dry_run, (StreamTrim(stream, removed, first, last, kept, holder),))
 
 
 # what goes
@@ -180,123 +173,6 @@ async def test_a_rule_that_is_set_again_or_removed(both):
     assert await both.retention.remove("a") is True
     assert await both.retention.list() == []
     assert await both.retention.trim() == TrimReport(False, ())
-
-
-# who is in the way
-
-
-async def test_nothing_above_the_slowest_consumer(both, database_url):
-    await fill(both, 20)
-    store_consumer(database_url, 15, "fast")
-    store_consumer(database_url, 7, "slow")
-    store_group(database_url, 9, "slow too")
-    done = await both.retention.trim(max_events=4)
-    assert done == report(7, 1, 7, holder=Holder("consumer", "slow", 7))
-    store_consumer(database_url, 12, "slow")
-    done = await both.retention.trim(max_events=4)
-    assert done == report(2, 8, 9, holder=Holder("group", "slow too", 9))
-    store_group(database_url, 16, "slow too")
-    store_consumer(database_url, 16, "slow")
-    assert await both.retention.trim(max_events=4) == report(
-        6, 10, 15, holder=Holder("consumer", "fast", 15)
-    )
-    assert await both.retention.trim(max_events=4, force=True) == report(1, 16, 16)
-
-
-async def test_a_consumer_that_has_not_begun_holds_everything(both, database_url):
-    await fill(both, 20)
-    async with both.events.subscribe(consumer="new", auto_commit=False) as events:
-        done = await both.retention.trim(max_events=1)
-        assert done == report(0, None, None, holder=Holder("consumer", "new", 0))
-        assert len(await events.receive(100)) == 20
-        await events.commit()
-        assert await both.retention.trim(max_events=1) == report(19, 1, 19)
-
-
-MAY_WANT = ["{}", '{"stream": "a"}', '{"streams": ["b", "a"]}', '{"prefix": "a"}', '{"type": "x"}',
-            '{"agent_id": "x"}', '{"stream": "a", "type": "x"}', '{"prefix": ""}']  # fmt: skip
-DOES_NOT = ['{"stream": "b"}', '{"streams": ["b", "ab"]}', '{"prefix": "ab"}', '{"prefix": "b"}',
-            '{"stream": "b", "type": "t"}']  # fmt: skip
-
-
-@pytest.mark.parametrize("store", [store_consumer, store_group])
-async def test_of_one_stream_only_who_may_want_it(memory, database_url, store):
-    for n in range(20):
-        memory.events.append("a", Event(type="t", payload=n))
-    for n, selection in enumerate(DOES_NOT):
-        store(database_url, 3, f"other {n}", selection)
-    for n, selection in enumerate(MAY_WANT):
-        store(database_url, n + 5, "wants", selection)
-        run(
-            database_url,
-            "UPDATE pgmem.consumers SET selection = %s WHERE name = 'wants'",
-            [selection],
-        )
-        run(
-            database_url, "UPDATE pgmem.groups SET selection = %s WHERE name = 'wants'", [selection]
-        )
-        (done,) = memory.retention.trim("a", max_events=1).streams
-        assert done.held_back_by == Holder(store.__name__[6:], "wants", n + 5), selection
-        assert marks(database_url)["a"][0] == n + 5
-    # Who follows another stream is in the way of the whole log all the same.
-    (done,) = memory.retention.trim(max_events=1).streams
-    assert done.held_back_by.position == 3
-
-
-@pytest.mark.parametrize("force", [False, True])
-async def test_what_a_group_has_in_hand_stays(both, database_url, force):
-    await fill(both, 20)
-    store_group(database_url, 20)
-    hand_out(database_url, 3, 4, 18)
-    hand_out(database_url)
-    park(database_url, 8)
-    bury(database_url, 9)
-    assert await both.retention.trim(max_events=4, force=force) == report(12, 1, 16, kept=4)
-    assert left(database_url) == [3, 4, 8, 9, 17, 18, 19, 20]
-    # Once it has let go of them, they go too.
-    run(database_url, "DELETE FROM pgmem.deliveries; DELETE FROM pgmem.parked")
-    done = await both.retention.trim(max_events=4, force=force)
-    assert done == report(3, 3, 8, kept=1)
-    assert left(database_url) == [9, 17, 18, 19, 20]
-    assert marks(database_url) == {"": (16, 15)}
-
-
-@pytest.mark.usefixtures("small_batches")
-async def test_what_stayed_is_looked_at_again_a_part_at_a_time(both, database_url):
-    await fill(both, 60)
-    store_group(database_url, 60)
-    hand_out(database_url, *range(1, 51))
-    assert await both.retention.trim(max_events=5) == report(5, 51, 55, kept=50)
-    run(database_url, "DELETE FROM pgmem.deliveries")
-    removed = [(await both.retention.trim(max_events=5)).removed for _ in range(6)]
-    assert sum(removed) == 50
-    assert max(removed) == 4 * 3
-    assert left(database_url) == [56, 57, 58, 59, 60]
-
-
-async def test_a_versioned_stream_goes_on_counting(both, database_url):
-    for version in range(5):
-        await both.events.append("v", Event(type="t"), expected_version=version)
-    await both.events.append("w", Event(type="t"), expected_version=0)
-    await fill(both, 5)
-    assert await both.retention.trim(max_events=1, force=True) == report(8, 1, 10, kept=2)
-    assert left(database_url) == [5, 6, 11]
-    assert await both.events.version("v") == 5
-    receipt = await both.events.append("v", Event(type="t"), expected_version=5)
-    assert (receipt.position, receipt.version) == (12, 6)
-    assert await both.retention.trim(max_events=1) == report(2, 5, 11, kept=1)
-    assert left(database_url) == [6, 12]
-    assert await both.events.version("w") == 1
-
-
-async def test_only_what_is_final(both, database_url):
-    await fill(both, 5)
-    with psycopg.connect(database_url) as slow:
-        slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")
-        await fill(both, 5)
-        assert await both.retention.trim(max_events=1) == report(4, 1, 4)
-        slow.commit()
-    assert await both.retention.trim(max_events=1) == report(6, 5, 10)
 
 
 # what is recorded

@@ -261,6 +261,10 @@ def test_the_sql_alone():
     assert 'GRANT DELETE ON TABLE "pgmem".events TO "j";' in script
     assert 'GRANT SELECT ON TABLE "pgmem".events TO "r";' in script
     assert '"w"' not in script
+    # What vacuums needs a block, whose quotes no role's name ends.
+    last = migrate.grant_sql(janitor="j$grant$x").splitlines()[-1]
+    assert last.startswith("DO $_grant$ BEGIN IF ")
+    assert last.endswith('TO "j$grant$x"; END IF; END $_grant$;')
 
 
 @pytest.mark.parametrize(

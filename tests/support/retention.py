@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 
-from pgmem import Event, migrate
+from pgmem import Event, StreamTrim, TrimReport, migrate
 
 HISTORY = "(SELECT system_identifier FROM pg_control_system()), 1"
 
@@ -46,6 +47,18 @@ def marks(url):
     """What is recorded as removed: up to where, and how many."""
     rows = run(url, "SELECT stream, position, removed FROM pgmem.trimmed ORDER BY stream")
     return {stream: (position, removed) for stream, position, removed in rows}
+
+
+def report(removed, first, last, *, stream=None, kept=0, holder=None, dry_run=False):
+    """What a trim of one stream, or of the whole log, tells."""
+    return TrimReport(dry_run, (StreamTrim(stream, removed, first, last, kept, holder),))
+
+
+async def exported(memory, folder, **limits):
+    """Trim into files; gives their paths."""
+    report = await memory.retention.trim(**limits, export=folder)
+    (stream,) = report.streams
+    return [Path(file) for file in stream.files]
 
 
 def store_consumer(url, position, name="c", selection="{}"):

@@ -60,7 +60,9 @@ def test_an_import_killed_three_times_brings_in_everything_once(
         worker.process.join()
         assert done(memory) < total, "it was over before it was killed"
     started(database_url, importing.url, importing.file, "import").finish(600)
+    begun = time.monotonic()
     found = importing.compared()
+    print(f"{total} items; comparing took {time.monotonic() - begun:.0f} s")
     in_groups = 3 + sum(map(len, held.values()))
     assert (found.equal, found.same, found.only_here) == (True, total + in_groups, 0), found
     assert memory.events.count("agent:events") == entries
