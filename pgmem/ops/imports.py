@@ -396,6 +396,7 @@ def known_entries(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[l
             for key, value, version, ttl, origin in rows
         ],
         "list entries and their origins",
+        marks=_among(keys),
     )
 
 
@@ -414,6 +415,7 @@ def known_marks(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[lis
             for key, result, owner, ttl in rows
         ],
         "list finished work",
+        marks=_among(keys),
     )
 
 
@@ -435,3 +437,8 @@ def _page(after: str, limit: int, keys: Sequence[str] | None) -> dict[str, Any]:
         "limit": check_count(limit, "limit", minimum=1, maximum=100_000),
         "keys": None if keys is None else [check_name(key, "key") for key in keys],
     }
+
+
+def _among(keys: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """Looked up in the index; a parameter that may be NULL would be compared with every row."""
+    return (("among", "" if keys is None else "AND key = ANY (%(keys)s::text[])"),)

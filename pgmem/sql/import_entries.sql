@@ -6,7 +6,7 @@ FROM (
     SELECT key, value, version, expires_at FROM {schema}.state
     WHERE key > %(after)s AND value IS NOT NULL
       AND (expires_at IS NULL OR expires_at > clock_timestamp())
-      AND (%(keys)s::text[] IS NULL OR key = ANY (%(keys)s))
+      {among}
     ORDER BY key LIMIT %(limit)s
 ) AS entry
 LEFT JOIN LATERAL (

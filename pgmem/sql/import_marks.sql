@@ -4,5 +4,5 @@ SELECT key, result::text, owner,
 FROM {schema}.dedupe
 WHERE kind = 'work' AND key > %(after)s AND completed_at IS NOT NULL
   AND (expires_at IS NULL OR expires_at > clock_timestamp())
-  AND (%(keys)s::text[] IS NULL OR key = ANY (%(keys)s))
+  {among}
 ORDER BY key LIMIT %(limit)s

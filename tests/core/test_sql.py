@@ -41,7 +41,7 @@ TABLES = {
 MARKS = (
     ("filter", ""), ("direction", "ASC"), ("trimmed", ""), ("name", ""), ("due", "true"),
     ("first", "true"), ("ready", "true"), ("acked", "true"), ("stale", "false"), ("after", ""),
-    ("key", "found.stream"), ("vacuumed", "events"),
+    ("key", "found.stream"), ("vacuumed", "events"), ("among", ""),
 )  # fmt: skip
 
 
