@@ -19,6 +19,17 @@ from pgmem._sync.lease import Lease
 from pgmem._sync.memory import BoundMemory, Memory, Transaction
 from pgmem._sync.subscription import Subscription
 from pgmem.embedded import EmbeddedPostgres
+from pgmem.imported import (
+    ImportedDelivery,
+    ImportedEntry,
+    ImportedEvent,
+    ImportedMark,
+    ImportPart,
+    KnownDelivery,
+    KnownEntry,
+    KnownMark,
+    Refusal,
+)
 from pgmem.models import (
     Appended,
     Claim,
@@ -30,14 +41,6 @@ from pgmem.models import (
     GroupInfo,
     History,
     Holder,
-    ImportedDelivery,
-    ImportedEntry,
-    ImportedEvent,
-    ImportedMark,
-    ImportPart,
-    KnownDelivery,
-    KnownEntry,
-    KnownMark,
     LeaseInfo,
     MaintenanceReport,
     Outcome,
@@ -46,7 +49,6 @@ from pgmem.models import (
     Policy,
     Ran,
     RecordedEvent,
-    Refusal,
     RestoreReport,
     StateChange,
     StateEntry,

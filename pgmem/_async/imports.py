@@ -11,7 +11,7 @@ from typing import Any
 
 from pgmem._async.cache import StateCache
 from pgmem._async.runners import AsyncPoolRunner
-from pgmem.models import (
+from pgmem.imported import (
     ImportedDelivery,
     ImportedEntry,
     ImportedEvent,

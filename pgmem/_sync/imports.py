@@ -12,7 +12,7 @@ from typing import Any
 
 from pgmem._sync.cache import StateCache
 from pgmem._sync.runners import PoolRunner
-from pgmem.models import (
+from pgmem.imported import (
     ImportedDelivery,
     ImportedEntry,
     ImportedEvent,

@@ -26,101 +26,117 @@ MEGABYTE = 1024 * 1024
 Patterns = list[str] | None
 
 
+RedisUrl = Annotated[
+    str,
+    typer.Argument(
+        metavar="REDIS",
+        help="redis://, rediss:// (TLS) or unix://. A password may also be in REDISCLI_AUTH.",
+    ),
+]
+Streams = Annotated[
+    Patterns,
+    typer.Option(
+        "--stream",
+        metavar="PATTERN[=NAME]",
+        help="Streams that become streams of events. May be given several times.",
+        show_default=False,
+    ),
+]
+Hashes = Annotated[
+    Patterns,
+    typer.Option(
+        "--hash",
+        metavar="PATTERN[=KEY]",
+        help="Hashes that become state entries; {key} and {field} stand in KEY.",
+        show_default=False,
+    ),
+]
+Dedupe = Annotated[
+    Patterns,
+    typer.Option(
+        "--dedupe",
+        metavar="PATTERN[=KEY]",
+        help="Sets and strings that become idempotency keys; {key} and {member} in KEY.",
+        show_default=False,
+    ),
+]
+HashAs = Annotated[
+    Literal["fields", "entry"] | None,
+    typer.Option(
+        "--hash-as",
+        help="Each field of a hash an entry, or each hash one entry.",
+        show_default=False,
+    ),
+]
+Values = Annotated[
+    Literal["auto", "json", "text"] | None,
+    typer.Option(
+        "--values",
+        help="What payloads and values are. Without it, payloads must be JSON, and the rest "
+        "is JSON where it can be.",
+        show_default=False,
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="The name that the progress is kept under. Without it, where the Redis is.",
+        show_default=False,
+    ),
+]
+RefusedFile = Annotated[
+    Path,
+    typer.Option("--refused", metavar="FILE", help="Where to list what cannot be brought in."),
+]
+MaxPayloadBytes = Annotated[
+    int,
+    typer.Option(
+        "--max-payload-bytes",
+        metavar="N",
+        min=1,
+        max=2**28 - 1,
+        help="The limit of one payload or value, as of the Memory that will read it.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Read and check everything, write nothing.")
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare both sides afterwards, item by item.")
+]
+FollowOn = Annotated[
+    bool, typer.Option("--follow", help="Go on while Redis is written to, until Ctrl-C.")
+]
+CutOver = Annotated[
+    bool,
+    typer.Option(
+        "--cut-over", help="Keep writers out of what was imported, and bring in the rest."
+    ),
+]
+Reverse = Annotated[
+    bool,
+    typer.Option("--reverse", help="After a cut-over: write back to Redis what came since."),
+]
+
+
 def import_redis(
-    redis_url: Annotated[
-        str,
-        typer.Argument(
-            metavar="REDIS",
-            help="redis://, rediss:// (TLS) or unix://. A password may also be in REDISCLI_AUTH.",
-        ),
-    ],
+    redis_url: RedisUrl,
     *,
-    stream: Annotated[
-        Patterns,
-        typer.Option(
-            "--stream",
-            metavar="PATTERN[=NAME]",
-            help="Streams that become streams of events. May be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    hash_: Annotated[
-        Patterns,
-        typer.Option(
-            "--hash",
-            metavar="PATTERN[=KEY]",
-            help="Hashes that become state entries; {key} and {field} stand in KEY.",
-            show_default=False,
-        ),
-    ] = None,
-    dedupe: Annotated[
-        Patterns,
-        typer.Option(
-            "--dedupe",
-            metavar="PATTERN[=KEY]",
-            help="Sets and strings that become idempotency keys; {key} and {member} in KEY.",
-            show_default=False,
-        ),
-    ] = None,
-    hash_as: Annotated[
-        Literal["fields", "entry"] | None,
-        typer.Option(
-            "--hash-as",
-            help="Each field of a hash an entry, or each hash one entry.",
-            show_default=False,
-        ),
-    ] = None,
-    values: Annotated[
-        Literal["auto", "json", "text"] | None,
-        typer.Option(
-            "--values",
-            help="What payloads and values are. Without it, payloads must be JSON, and the rest "
-            "is JSON where it can be.",
-            show_default=False,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="The name that the progress is kept under. Without it, where the Redis is.",
-            show_default=False,
-        ),
-    ] = None,
-    refused: Annotated[
-        Path,
-        typer.Option("--refused", metavar="FILE", help="Where to list what cannot be brought in."),
-    ] = Path("import-redis-refused.jsonl"),
-    max_payload_bytes: Annotated[
-        int,
-        typer.Option(
-            "--max-payload-bytes",
-            metavar="N",
-            min=1,
-            max=2**28 - 1,
-            help="The limit of one payload or value, as of the Memory that will read it.",
-        ),
-    ] = MEGABYTE,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read and check everything, write nothing.")
-    ] = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare both sides afterwards, item by item.")
-    ] = False,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Go on while Redis is written to, until Ctrl-C.")
-    ] = False,
-    cut_over: Annotated[
-        bool,
-        typer.Option(
-            "--cut-over", help="Keep writers out of what was imported, and bring in the rest."
-        ),
-    ] = False,
-    reverse: Annotated[
-        bool,
-        typer.Option("--reverse", help="After a cut-over: write back to Redis what came since."),
-    ] = False,
+    stream: Streams = None,
+    hash_: Hashes = None,
+    dedupe: Dedupe = None,
+    hash_as: HashAs = None,
+    values: Values = None,
+    name: Name = None,
+    refused: RefusedFile = Path("import-redis-refused.jsonl"),
+    max_payload_bytes: MaxPayloadBytes = MEGABYTE,
+    dry_run: DryRun = False,
+    verify: Verify = False,
+    follow: FollowOn = False,
+    cut_over: CutOver = False,
+    reverse: Reverse = False,
     url: Url = None,
     schema: Schema = DEFAULT_SCHEMA,
     as_json: AsJson = False,

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from pgmem.imported import ImportedEntry, ImportedEvent, ImportedMark
 from pgmem.importing.rules import Rule, Values
-from pgmem.models import ImportedEntry, ImportedEvent, ImportedMark, RecordedEvent
+from pgmem.models import RecordedEvent
 
 ENTRY_TYPE = "redis.entry"
 """The type of an event whose entry does not say what it is."""

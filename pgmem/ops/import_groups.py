@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pgmem.models import ImportedDelivery, ImportPart, KnownDelivery
+from pgmem.imported import ImportedDelivery, ImportPart, KnownDelivery
 from pgmem.ops import Again, Op, Row
 from pgmem.ops.events import MAX_BATCH, check_stream
 from pgmem.ops.groups import Group, check_group

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from pgmem.errors import ImportConflict, InvalidName, InvalidOption, InvalidValue
-from pgmem.models import (
+from pgmem.imported import (
     ImportedEntry,
     ImportedEvent,
     ImportedMark,
