@@ -27,6 +27,12 @@ def pytest_addoption(parser):
     )
 
     parser.addoption(
+        "--form",
+        choices=["sync", "async"],
+        help="of what is tested in both forms only this one: for one more version of PostgreSQL, "
+        "which answers both alike",
+    )
+    parser.addoption(
         "--full",
         action="store_true",
         help="run everything, and the proofs of concurrency at their full size (minutes instead "
@@ -44,11 +50,20 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out, without --full, what is marked thorough: rare faults, slow to bring about."""
-    left_out = [item for item in items if item.get_closest_marker("thorough") and not full()]
+    """Leave out what is marked thorough (rare faults, slow to bring about) without --full, and the
+    other form with --form."""
+    left_out = {item for item in items if item.get_closest_marker("thorough") and not full()}
+    if config.option.form:
+        other = {"sync": "async", "async": "sync"}[config.option.form]
+        left_out |= {item for item in items if other in _parameters(item)}
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _parameters(item):
+    given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return [value for value in given if isinstance(value, str)]
 
 
 def pytest_collection_finish():

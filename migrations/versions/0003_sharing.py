@@ -41,7 +41,8 @@ TRIMMING = """\
 
 UPGRADE = (
     # Everything up to `position` has been handed out or was not wanted. One row that every claim
-    # changes: half of its page is room for HOT updates.
+    # changes: half of its page is room for HOT updates. No checks, here and in `deliveries`: the
+    # server reads and compiles their text anew in each statement that writes a row.
     """
 CREATE TABLE {schema}.groups (
     name text COLLATE "C" NOT NULL,
@@ -54,10 +55,7 @@ CREATE TABLE {schema}.groups (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT groups_pkey PRIMARY KEY (name),
-    CONSTRAINT groups_name_length CHECK (octet_length(name) BETWEEN 1 AND 512),
-    CONSTRAINT groups_position_positive CHECK (position >= 0),
-    CONSTRAINT groups_max_attempts_positive CHECK (max_attempts > 0)
+    CONSTRAINT groups_pkey PRIMARY KEY (name)
 ) WITH (fillfactor = 50)""",
     # Of no table's own: a fencing token is never given out twice, also after its row is gone.
     "CREATE SEQUENCE {schema}.deliveries_token_seq",
@@ -74,8 +72,7 @@ CREATE TABLE {schema}.deliveries (
     attempts integer[],
     keys text[] COLLATE "C",
     handed_at timestamp with time zone,
-    CONSTRAINT deliveries_pkey PRIMARY KEY (group_name, slot),
-    CONSTRAINT deliveries_consumer_length CHECK (octet_length(consumer) BETWEEN 1 AND 512)
+    CONSTRAINT deliveries_pkey PRIMARY KEY (group_name, slot)
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.0,
         autovacuum_vacuum_threshold = 2000)""",
     # Compressed within the row: out of it, each batch would leave a dead row beside the table.

@@ -7,8 +7,12 @@
                                                          ▼
                                      restore ──► checked as a whole ──► one transaction
 
-A file is there under its name only if it is complete and on the disk. What a file says is
-`pgmem.ops.archive`'s matter; which events are removed, `pgmem._async.trimming`'s.
+A file is there under its name only if it is complete and on the disk; or if it is empty: the name
+is taken first, so that nothing is written over. A process that dies may leave such a file or one in
+`.tmp`, whose events are still there; or a complete one, whose events may be.
+
+What a file says is `pgmem.ops.archive`'s matter; which events are removed,
+`pgmem._async.trimming`'s.
 """
 
 from __future__ import annotations

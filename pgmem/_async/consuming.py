@@ -45,6 +45,21 @@ class AsyncBound(Protocol):
     _runner: AsyncBoundRunner
 
 
+def runner_of(transaction: AsyncBound) -> AsyncBoundRunner:
+    """What runs ops in a transaction of the caller's.
+
+    Raises:
+        InvalidOption: it is none of ours.
+    """
+    runner = getattr(transaction, "_runner", None)
+    if not isinstance(runner, AsyncBoundRunner):
+        raise InvalidOption(
+            f"{type(transaction).__name__} is no transaction of this memory: give what "
+            f"memory.transaction() or memory.using() gives"
+        )
+    return runner
+
+
 class AsyncConsumerSubscription(AsyncSubscription[T]):
     """A subscription that goes on where the last one of the same name has committed.
 
@@ -166,7 +181,7 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
         if transaction is None:
             await self._store(self.position)
         else:
-            await self._lease.commit(self.position, transaction._runner)
+            await self._lease.commit(self.position, runner_of(transaction))
 
     async def __aexit__(
         self,

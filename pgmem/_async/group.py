@@ -12,7 +12,7 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from pgmem._async.claims import AsyncClaims, AsyncSharing
-from pgmem._async.consuming import AsyncBound
+from pgmem._async.consuming import AsyncBound, runner_of
 from pgmem._async.members import AsyncMembers, Handler, Once
 from pgmem._async.runners import AsyncRunner
 from pgmem.errors import InvalidOption
@@ -194,7 +194,7 @@ class AsyncGroup:
         return [delivery.held for delivery in deliveries]
 
     def _runner_of(self, tx: AsyncBound | None) -> AsyncRunner:
-        return self._runner if tx is None else tx._runner
+        return self._runner if tx is None else runner_of(tx)
 
     async def ack(self, deliveries: Sequence[AsyncDelivery], tx: AsyncBound | None = None) -> None:
         """Acknowledge events, all or none: nobody gets them any more.
@@ -208,7 +208,7 @@ class AsyncGroup:
         Raises:
             LeaseLost: one of them is not ours any more: taken over, or acknowledged before.
             GroupNotFound: the group was deleted.
-            InvalidOption: one of them is another group's.
+            InvalidOption: one of them is another group's, or `tx` is no transaction.
         """
         if deliveries:
             self._check_ours(deliveries)

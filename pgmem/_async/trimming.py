@@ -234,6 +234,7 @@ class Work:
                     cut=self._cut,
                     max_age=self._max_age,
                     force=self._force,
+                    limit=ops.BATCH if self._archiver is None else ops.ARCHIVED_BATCH,
                     anywhere=anywhere,
                 )
             )

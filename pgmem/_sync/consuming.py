@@ -46,6 +46,21 @@ class Bound(Protocol):
     _runner: BoundRunner
 
 
+def runner_of(transaction: Bound) -> BoundRunner:
+    """What runs ops in a transaction of the caller's.
+
+    Raises:
+        InvalidOption: it is none of ours.
+    """
+    runner = getattr(transaction, "_runner", None)
+    if not isinstance(runner, BoundRunner):
+        raise InvalidOption(
+            f"{type(transaction).__name__} is no transaction of this memory: give what "
+            f"memory.transaction() or memory.using() gives"
+        )
+    return runner
+
+
 class ConsumerSubscription(Subscription[T]):
     """A subscription that goes on where the last one of the same name has committed.
 
@@ -167,7 +182,7 @@ class ConsumerSubscription(Subscription[T]):
         if transaction is None:
             self._store(self.position)
         else:
-            self._lease.commit(self.position, transaction._runner)
+            self._lease.commit(self.position, runner_of(transaction))
 
     def __exit__(
         self,

@@ -13,7 +13,7 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from pgmem._sync.claims import Claims, Sharing
-from pgmem._sync.consuming import Bound
+from pgmem._sync.consuming import Bound, runner_of
 from pgmem._sync.members import Handler, Members, Once
 from pgmem._sync.runners import Runner
 from pgmem.errors import InvalidOption
@@ -193,7 +193,7 @@ class Group:
         return [delivery.held for delivery in deliveries]
 
     def _runner_of(self, tx: Bound | None) -> Runner:
-        return self._runner if tx is None else tx._runner
+        return self._runner if tx is None else runner_of(tx)
 
     def ack(self, deliveries: Sequence[Delivery], tx: Bound | None = None) -> None:
         """Acknowledge events, all or none: nobody gets them any more.
@@ -207,7 +207,7 @@ class Group:
         Raises:
             LeaseLost: one of them is not ours any more: taken over, or acknowledged before.
             GroupNotFound: the group was deleted.
-            InvalidOption: one of them is another group's.
+            InvalidOption: one of them is another group's, or `tx` is no transaction.
         """
         if deliveries:
             self._check_ours(deliveries)

@@ -139,6 +139,8 @@ def unpack(data: bytes, path: str) -> Archive:
     Raises:
         InvalidArchive: they are not what `pack` made.
     """
+    if not data:
+        raise _invalid(path, "it is empty: an export ended here, and its events were not removed")
     try:
         text = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:

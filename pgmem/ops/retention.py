@@ -36,8 +36,11 @@ from pgmem.ops.values import MAX_POSITION, Seconds, check_count, check_name, che
 
 KINDS: Final = ("events", "folds", "snapshots")
 
-BATCH: Final = 5_000
-"""Events that are removed in one transaction: some ten milliseconds."""
+BATCH: Final = 1_000
+"""Events that are removed in one transaction: a few milliseconds. Of 5,000 at a time the writers
+beside it noticed more (p99 of an append 1.50 times that without, 1.15 of 1,000)."""
+ARCHIVED_BATCH: Final = 5_000
+"""The same where they are written to a file first: each transaction has its own."""
 
 
 class Rule(NamedTuple):
@@ -255,6 +258,7 @@ def find(
     cut: int,
     max_age: float | None,
     force: bool,
+    limit: int,
     anywhere: bool = False,
 ) -> Op[Found]:
     """Find what is to be removed among the next events behind a position.
@@ -266,13 +270,14 @@ def find(
         cut: events up to here are due.
         max_age: and those that are older than so many seconds.
         force: whether stored readers have read them or not.
+        limit: look at so many.
         anywhere: look on behind an event that is not due.
     """
 
     def parse(rows: Sequence[Row]) -> Found:
         positions, kept, last, looked_at, not_due, kind, name, position = rows[0]
         holder = None if kind is None else Holder(kind, name, position)
-        more = looked_at == BATCH and not_due is None and holder is None
+        more = looked_at == limit and not_due is None and holder is None
         return Found(positions, kept, last, more, holder)
 
     return Op(
@@ -285,7 +290,7 @@ def find(
             "max_age": max_age,
             "force": force,
             "anywhere": anywhere,
-            "limit": BATCH,
+            "limit": limit,
         },
         parse,
         "find the events that are due",

@@ -8,9 +8,12 @@ import signal
 import time
 
 import psycopg
+import pytest
 
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
+
+pytestmark = pytest.mark.sized
 
 # Takes the consumer and does its work: a row for each position, in the commit's transaction.
 # Told to pause, it stays in the transaction until it hears from us, before or after its commit.

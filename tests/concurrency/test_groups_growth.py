@@ -6,11 +6,14 @@ import threading
 import time
 
 import psycopg
+import pytest
 
 from pgmem import Memory, sql
 from pgmem.ops import deliveries, groups
 from pgmem.ops.selection import Selection
 from tests.support.options import size
+
+pytestmark = pytest.mark.sized
 
 MEMBERS, BATCH = 4, 10
 TABLES = ("deliveries", "groups", "parked")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 
 import psycopg
+import pytest
 
 from pgmem import Event, Memory
 from tests.support.members import TABLE, audit, work_under_kills
 from tests.support.options import size
 from tests.support.processes import seed
+
+pytestmark = pytest.mark.sized
 
 LEASE = 1.0
 

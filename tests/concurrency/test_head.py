@@ -11,9 +11,12 @@ import threading
 from contextlib import contextmanager
 
 import psycopg
+import pytest
 
 from pgmem import sql
 from tests.support.options import size
+
+pytestmark = pytest.mark.sized
 
 NAME = "pgmem.events_position_seq"
 

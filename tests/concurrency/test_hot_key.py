@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import statistics
 
+import pytest
+
 from tests.support.options import size
 from tests.support.processes import Worker, ready
+
+pytestmark = pytest.mark.sized
 
 UPDATER = """
 import json, sys, time

@@ -16,6 +16,8 @@ from tests.support.leases import heard
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
+pytestmark = pytest.mark.sized
+
 TTL = 0.6
 
 # Takes its turns. Each has effects in the transaction of a write that is fenced by the lease, and

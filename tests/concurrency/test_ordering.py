@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.soak.ordering import Proof
 from tests.support.options import size
 from tests.support.processes import seed
+
+pytestmark = pytest.mark.sized
 
 
 def test_no_event_is_missed_repeated_or_out_of_order(database_url, tmp_path):

@@ -12,6 +12,8 @@ from pgmem import Event, Memory
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
+pytestmark = pytest.mark.sized
+
 # Commits late, rolls back, uses savepoints, appends alone, in batches and in transactions.
 WRITER = """
 import json, random, sys, time

@@ -11,6 +11,8 @@ import pytest
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
+pytestmark = pytest.mark.sized
+
 # Effects in this database: mark and effect in one transaction.
 TRANSACTIONAL = """
 import json, os, random, sys

@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
+
+pytestmark = pytest.mark.sized
 
 WRITERS = 6
 POLL = 5.0

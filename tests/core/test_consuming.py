@@ -167,6 +167,14 @@ async def done(maybe):
         await maybe
 
 
+async def test_a_commit_in_what_is_no_transaction(both):
+    await append(both, 1)
+    async with both.events.subscribe(consumer="billing", auto_commit=False) as events:
+        await events.receive(1)
+        with pytest.raises(InvalidOption, match=r"str is no transaction.*memory\.using"):
+            await events.commit("tx")
+
+
 async def test_a_second_one_stands_by_and_takes_over_when_the_first_one_ends(form):
     async with form.memory() as one, form.memory() as two:
         await append(one, 2)

@@ -2,97 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-import threading
 import time
 
 import psycopg
 import pytest
 
-from pgmem import AsyncMemory, Event, Memory
-from pgmem.errors import GroupNotFound, InvalidOption
+from pgmem import Event, Memory
+from pgmem.errors import InvalidOption
+from tests.support.living import Life, fill, idle
 from tests.support.options import FORMS
 from tests.support.processes import Worker, ready
-
-
-class Life:
-    """Runs a group's handler in one of the forms, until something is true."""
-
-    def __init__(self, name: str, url: str) -> None:
-        self.name = name
-        self.url = url
-
-    def run(self, handler, until, *, meanwhile=None, **options):
-        """Run until `until(memory)` says so; gives what `run` gave."""
-        with Memory(self.url) as looking:
-            started = time.monotonic()
-
-            def over() -> bool:
-                assert time.monotonic() - started < 30, "it did not come about"
-                return until(looking)
-
-            if self.name == "sync":
-                return self._sync(handler, over, meanwhile, options)
-            return asyncio.run(self._async(handler, over, meanwhile, options))
-
-    def _sync(self, handler, over, meanwhile, options):
-        with Memory(self.url, pool=(1, 8)) as memory:
-            group = memory.groups.open("g", stream="s", max_attempts=3)
-
-            def watch() -> None:
-                if meanwhile is not None:
-                    meanwhile(memory)
-                try:
-                    while not over():
-                        time.sleep(0.01)
-                finally:
-                    group.stop()
-
-            watching = threading.Thread(target=watch)
-            watching.start()
-            try:
-                return group.run(handler, **options)
-            finally:
-                watching.join()
-
-    async def _async(self, handler, over, meanwhile, options):
-        async with AsyncMemory(self.url, pool=(1, 8)) as memory:
-            group = await memory.groups.open("g", stream="s", max_attempts=3)
-
-            async def watch() -> None:
-                if meanwhile is not None:
-                    await meanwhile(memory)
-                try:
-                    while not await asyncio.to_thread(over):  # noqa: ASYNC110  # it asks the server
-                        await asyncio.sleep(0.01)
-                finally:
-                    group.stop()
-
-            watching = asyncio.create_task(watch())
-            try:
-                return await group.run(handler, **options)
-            finally:
-                await watching
 
 
 @pytest.fixture(params=["sync", "async"])
 def life(request, database_url):
     return Life(request.param, database_url)
-
-
-def fill(url, count=30):
-    with Memory(url) as memory:
-        memory.events.append("s", [Event(type="t", payload={"n": n}) for n in range(count)])
-
-
-def idle(memory) -> bool:
-    """Everything is acknowledged."""
-    found = memory.groups.get("g")
-    head = memory.events.read("s", limit=1, reverse=True)[0].position
-    return found.position >= head and not found.held and not found.parked
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -131,6 +58,30 @@ def test_what_raises_is_handed_out_again_and_is_a_dead_letter_in_the_end(
         (letter,) = memory.groups.open("g", stream="s", max_attempts=3).dead_letters()
     assert (letter.event.payload["n"], letter.attempts) == (2, 3)
     assert letter.error == "ValueError: no luck with 2"
+
+
+def test_what_follows_what_raised_waits_for_it_where_keys_are_in_order(
+    life, database_url, monkeypatch
+):
+    for tree in ("_async", "_sync"):
+        monkeypatch.setattr(f"pgmem.{tree}.members.BACKOFF_FIRST", 0.02)
+    life.opening["ordered_by"] = "key"
+    with Memory(database_url) as memory:
+        memory.events.append(
+            "s", [Event(type="t", payload={"n": n, "key": n % 2}) for n in range(8)]
+        )
+    tried = []
+
+    def handle(delivery):
+        n = delivery.event.payload["n"]
+        tried.append(n)
+        if n == 2 and delivery.attempts == 1:
+            raise ValueError
+
+    ran = life.run(handle, idle)
+    assert [n for n in tried if n % 2 == 0] == [0, 2, 2, 4, 6]
+    assert [n for n in tried if n % 2 == 1] == [1, 3, 5, 7]
+    assert (ran.handled, ran.failed, ran.lost) == (8, 1, 0)
 
 
 def test_what_raises_comes_later_and_later(life, database_url):
@@ -178,6 +129,34 @@ def test_effects_and_acknowledgement_commit_together(life, database_url, monkeyp
         ]
 
 
+def test_where_the_commit_fails_nothing_is_acknowledged(life, database_url, monkeypatch):
+    for tree in ("_async", "_sync"):
+        monkeypatch.setattr(f"pgmem.{tree}.members.BACKOFF_FIRST", 0.02)
+    fill(database_url, 3)
+    with psycopg.connect(database_url, autocommit=True) as server:
+        server.execute("CREATE TABLE effects (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        server.execute("INSERT INTO effects VALUES (1)")
+
+        def obstacle_gone(delivery):
+            if delivery.attempts == 2:
+                server.execute("DELETE FROM effects WHERE n = 1")
+
+        def handle(delivery, tx):
+            obstacle_gone(delivery)
+            tx.connection.execute("INSERT INTO effects VALUES (%s)", [delivery.event.payload["n"]])
+
+        async def ahandle(delivery, tx):
+            obstacle_gone(delivery)
+            n = delivery.event.payload["n"]
+            await tx.connection.execute("INSERT INTO effects VALUES (%s)", [n])
+
+        chosen = handle if life.name == "sync" else ahandle
+        ran = life.run(chosen, idle, once="transaction")
+        assert (ran.handled, ran.failed, ran.lost) == (3, 1, 0)
+        effects = server.execute("SELECT n FROM effects ORDER BY n").fetchall()
+    assert effects == [(0,), (1,), (2,)]
+
+
 def test_work_under_a_claim_is_not_done_again_when_its_acknowledgement_was_lost(life, database_url):
     fill(database_url, 3)
     done = []
@@ -189,33 +168,34 @@ def test_work_under_a_claim_is_not_done_again_when_its_acknowledgement_was_lost(
     assert ran.handled == 3
 
 
-def test_a_handler_that_outlived_its_lease_is_told_and_no_success(life, database_url, caplog):
+def test_what_one_group_did_under_a_claim_another_has_still_to_do(life, database_url):
+    fill(database_url, 3)
+    done = []
+    for life.group in ("g", "h"):
+        life.run(
+            lambda delivery: done.append((life.group, delivery.event.position)),
+            lambda memory: idle(memory, life.group),
+            once="claim",
+        )
+    assert done == [(group, position) for group in "gh" for position in (1, 2, 3)]
+
+
+def test_what_failed_under_a_claim_says_why(life, database_url):
+    life.opening["max_attempts"] = 1
     fill(database_url, 1)
-    with Memory(database_url) as other:
-        taken = []
-
-        def handle(delivery):
-            if not taken:
-                time.sleep(0.3)
-                group = other.groups.open("g", stream="s", max_attempts=3)
-                taken.extend(group.read("thief", lease=60))
-
-        ran = life.run(handle, lambda memory: bool(taken), lease=0.2)
-    assert [delivery.attempts for delivery in taken] == [2]
-    assert (ran.handled, ran.lost) == (0, 1)
-    assert "is not ours any more" in caplog.text
-
-
-def test_a_group_that_is_gone_ends_it_with_an_error(life, database_url):
-    fill(database_url, 1)
-    gone = []
 
     def handle(delivery):
-        with Memory(database_url) as memory:
-            gone.append(memory.groups.delete("g"))
+        raise ValueError("no luck")
 
-    with pytest.raises(GroupNotFound, match="no group 'g'"):
-        life.run(handle, lambda memory: bool(gone) and time.sleep(1.5) is None, concurrency=2)
+    life.run(handle, lambda memory: memory.groups.get("g").dead_letters == 1, once="claim")
+    with Memory(database_url) as memory:
+        (letter,) = memory.groups.open("g", **life.opening).dead_letters()
+    assert letter.error == "ValueError: no luck"
+
+
+def test_a_handler_that_is_none(life):
+    with pytest.raises(InvalidOption, match="handler is a function, got int"):
+        life.run(5, lambda memory: True)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +251,7 @@ def test_a_signal_lets_what_is_under_way_end_and_gives_the_rest_back(database_ur
     begun = [line[1] for line in lines if line[0] == "begun"]
     done = [line[1] for line in lines if line[0] == "done"]
     assert sorted(begun) == sorted(done), json.dumps(lines)
+    assert len(done) <= 6, "what was not begun was begun after the signal"
     assert lines[-1] == ["ran", [len(done), 0, 0]]
     with Memory(database_url) as memory:
         group = memory.groups.open("g", stream="s", max_attempts=3)

@@ -73,6 +73,8 @@ def wrong_endings(group, held, foreign):
         lambda: group.read("a", ack=held[0]),
         lambda: group.ack([1]),
         lambda: group.ack(7),
+        lambda: group.ack(held, "tx"),
+        lambda: held[0].ack(group),
     ]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from pgmem import Memory
 from pgmem.errors import InvalidInput, InvalidOption
+from pgmem.ops import limits as ops
 
 
 async def test_a_burst_passes_and_then_no_more(both):
@@ -20,6 +21,15 @@ async def test_a_burst_passes_and_then_no_more(both):
     assert [permit.remaining for permit in permits] == [2, 1, 0, 0]
     assert 99 < permits[3].retry_after <= 100
     assert (await both.limits.acquire("another", rate=0.01, burst=1)).granted
+
+
+async def test_a_pause_saves_up_no_more_than_the_burst(both):
+    await both.limits.acquire("l", rate=0.01, burst=3)
+    with psycopg.connect(both_url(both), autocommit=True) as server:
+        server.execute("UPDATE pgmem.limits SET arrival = arrival - interval '1 day'")
+    permits = [await both.limits.acquire("l", rate=0.01, burst=3) for _ in range(4)]
+    assert [permit.granted for permit in permits] == [True, True, True, False]
+    assert [permit.remaining for permit in permits] == [2, 1, 0, 0]
 
 
 async def test_what_is_refused_writes_nothing_and_costs_nothing(both):
@@ -51,9 +61,26 @@ async def test_it_waits_where_that_helps_and_not_where_it_does_not(both):
     assert time.monotonic() - started < 2
 
 
+async def test_it_waits_as_long_as_it_was_told_and_asks_once(form, monkeypatch):
+    asked, acquire = [], ops.acquire
+
+    def count(*args):
+        op = acquire(*args)
+        return op._replace(parse=lambda rows: asked.append(op) or op.parse(rows))
+
+    monkeypatch.setattr(ops, "acquire", count)
+    async with form.memory() as memory:
+        assert (await memory.limits.acquire("l", rate=10, burst=1)).granted
+        asked.clear()
+        assert (await memory.limits.acquire("l", rate=10, burst=1, timeout=5)).granted
+    assert len(asked) <= 3, "refused, and granted; or refused once more by a hair"
+
+
 async def test_a_cost(both):
     assert (await both.limits.acquire("l", rate=0.01, burst=10, cost=8)).remaining == 2
-    assert not (await both.limits.acquire("l", rate=0.01, burst=10, cost=3)).granted
+    refused = await both.limits.acquire("l", rate=0.01, burst=10, cost=3)
+    assert not refused.granted
+    assert 99 < refused.retry_after <= 100, "until one more fits"
     assert (await both.limits.acquire("l", rate=0.01, burst=10, cost=2)).granted
 
 

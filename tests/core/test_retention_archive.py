@@ -78,7 +78,7 @@ async def test_what_is_removed_is_in_the_file_and_comes_back(both, database_url,
 async def test_a_file_for_each_batch_and_the_mark_goes_back_with_the_newest(
     both, database_url, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ops, "BATCH", 4)
+    monkeypatch.setattr(ops, "ARCHIVED_BATCH", 4)
     await fill(both, 12)
     before = everything(database_url)
     files = await exported(both, tmp_path, max_events=1)
@@ -165,7 +165,7 @@ async def test_leftovers_in_a_file_of_their_own(both, database_url, tmp_path):
 async def test_into_another_log_that_is_empty(
     form, database_url, make_database, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ops, "BATCH", 4)
+    monkeypatch.setattr(ops, "ARCHIVED_BATCH", 4)
     run(database_url, ODD.replace("infinity", "2031-01-01"))
     before = everything(database_url)
     other = make_database(template=True)

@@ -162,7 +162,7 @@ def member(ordered_by=None, **selection) -> deliveries.Member:
 GROUP = member().group
 OPEN = [deliveries.Held(7, 7, 7), deliveries.Held(8, 7, 7)]
 
-WALK = {"after": 100, "final": 25000, "force": False}
+WALK = {"limit": 1_000, "after": 100, "final": 25000, "force": False}
 
 HOT = [
     (member().claim(25000), "events_pkey"),

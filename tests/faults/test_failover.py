@@ -21,6 +21,8 @@ from tests.support.leases import heard
 from tests.support.options import FORMS, SLOW_FORMS, size
 from tests.support.relay import Relay
 
+pytestmark = pytest.mark.sized
+
 SETTINGS = {"fsync": "off"}  # The machine itself does not crash.
 INSERT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
 

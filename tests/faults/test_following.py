@@ -32,6 +32,8 @@ from tests.support.following import (
 from tests.support.options import FORMS, SLOW_FORMS, size
 from tests.support.relay import Relay
 
+pytestmark = pytest.mark.sized
+
 
 def kill_listeners(admin) -> float:
     """End each listening session; tells when."""

@@ -16,6 +16,8 @@ from pgmem import EmbeddedPostgres, Event, migrate
 from tests.support.following import Follower, percentile, writing
 from tests.support.options import SLOW_FORMS, size
 
+pytestmark = pytest.mark.sized
+
 INSERT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
 
 

@@ -98,7 +98,7 @@ def test_the_tables_and_the_migrations_make_the_same_schema(database_url):
         assert {kind: len(found) for kind, found in have.items()} == {
             "table": 18,
             "column": 120,
-            "constraint": 52,
+            "constraint": 48,
             "index": 25,
             "trigger": 2,
             "function": 1,

@@ -35,6 +35,8 @@ def test_the_whole_way(pgmem, source, memory, tmp_path):
     source.hset("agent:state", "v:t", 1)
     source.sadd("processed:events", "e1")
     source.zadd("board", {"a": 1})
+    source.xgroup_create("agent:events", "billing", "0")
+    source.xreadgroup("billing", "a", {"agent:events": ">"}, count=3)
     code, out, err = pgmem("--dry-run")
     assert (code, out) == (0, "")
     assert "on trial: nothing was written" in err
@@ -43,11 +45,13 @@ def test_the_whole_way(pgmem, source, memory, tmp_path):
     assert (memory.events.count(), memory.imports.list()) == (0, [])
     code, out, err = pgmem("--verify")
     assert (code, out) == (0, "")
-    assert "compared: 12 same" in err
+    assert "group agent:events:billing: 3 handed out and not done" in err
+    assert "compared: 16 same" in err
     assert "both sides are the same" in err
     code, out, err = pgmem("--cut-over", "--json")
     document = json.loads(out)
     assert (code, document["ended"]) == (0, "cut over")
+    assert document["groups"] == [{"group": "agent:events:billing", "open": 3}]
     code, out, err = pgmem()
     assert (code, out) == (1, "")
     assert err.count("\n") == 1

@@ -1,0 +1,142 @@
+"""group.run where leases, members, handlers and the way to the server fail."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import psycopg
+import pytest
+
+from pgmem import Memory
+from pgmem.errors import GroupNotFound, Unavailable
+from tests.support.living import Life, fill, idle
+
+
+@pytest.fixture(params=["sync", "async"])
+def life(request, database_url):
+    return Life(request.param, database_url)
+
+
+def test_a_handler_that_outlived_its_lease_is_told_and_no_success(life, database_url, caplog):
+    fill(database_url, 1)
+    with Memory(database_url) as other:
+        taken = []
+
+        def handle(delivery):
+            if not taken:
+                time.sleep(0.3)
+                group = other.groups.open("g", stream="s", max_attempts=3)
+                taken.extend(group.read("thief", lease=60))
+
+        ran = life.run(handle, lambda memory: bool(taken), lease=0.2)
+    assert [delivery.attempts for delivery in taken] == [2]
+    assert (ran.handled, ran.lost) == (0, 1)
+    assert "is not ours any more" in caplog.text
+
+
+def test_what_became_anothers_under_way_is_lost_and_not_failed(life, database_url):
+    """Its transaction is refused the acknowledgement: it is not tried again, another has it."""
+    fill(database_url, 1)
+    taken = []
+    with psycopg.connect(database_url, autocommit=True) as server:
+
+        def let_go(delivery):
+            taken.append(delivery)
+            server.execute("DELETE FROM pgmem.deliveries")
+            server.execute(
+                "INSERT INTO pgmem.deliveries (group_name, positions, lease_until) "
+                "VALUES ('g', '{1}', clock_timestamp() + interval '1 hour')"
+            )
+
+        def handle(delivery, tx):
+            let_go(delivery)
+
+        async def ahandle(delivery, tx):
+            let_go(delivery)
+
+        chosen = handle if life.name == "sync" else ahandle
+        ran = life.run(chosen, lambda memory: bool(taken), once="transaction")
+    assert ran == (0, 0, 1)
+
+
+def taking(life, monkeypatch, before):
+    """Let `before(consumer)` be called before each read."""
+    name = "AsyncGroup" if life.name == "async" else "Group"
+    take = getattr(sys.modules[f"pgmem._{life.name}.group"], name).take
+
+    def taken(self, consumer, *args, **options):
+        before(consumer)
+        return take(self, consumer, *args, **options)
+
+    monkeypatch.setattr(f"pgmem._{life.name}.group.{name}.take", taken)
+
+
+def test_a_server_that_is_away_for_a_while_does_not_end_it(life, database_url, monkeypatch, caplog):
+    monkeypatch.setattr(f"pgmem._{life.name}.members.RETRY_FIRST", 0.01)
+    faults = [Unavailable("away"), psycopg.OperationalError("cut"), OSError("no way")]
+
+    def away(consumer):
+        if faults:
+            raise faults.pop()
+
+    taking(life, monkeypatch, away)
+    fill(database_url, 5)
+    assert life.run(lambda delivery: None, idle) == (5, 0, 0)
+    assert caplog.text.count("cannot read, and tries again") == 3
+
+
+def test_where_one_member_fails_the_others_end_too(life, database_url, monkeypatch):
+    monkeypatch.setattr(f"pgmem._{life.name}.members.IDLE_READ", 0.05)
+    failed, late = [], []
+
+    def fail(consumer):
+        if consumer.endswith("#1"):
+            failed.append(time.monotonic())
+            raise ZeroDivisionError
+        if failed and time.monotonic() > failed[0] + 0.5:
+            late.append(consumer)
+
+    taking(life, monkeypatch, fail)
+    fill(database_url, 1)
+    with pytest.raises(ZeroDivisionError):
+        life.run(
+            lambda delivery: None,
+            lambda memory: bool(failed) and time.sleep(1) is None,
+            concurrency=3,
+        )
+    assert not late
+
+
+class Struck(BaseException):
+    """What no handler of errors catches."""
+
+
+def test_what_was_not_begun_when_it_was_cancelled_is_given_back(life, database_url):
+    fill(database_url, 5)
+    begun = []
+
+    def handle(delivery):
+        begun.append(delivery.event.position)
+        if len(begun) == 2:
+            raise Struck
+
+    with pytest.raises(Struck):
+        life.run(handle, lambda memory: len(begun) == 2, lease=60)
+    with Memory(database_url) as memory:
+        rest = memory.groups.open("g", stream="s", max_attempts=3).read("next", 100)
+    assert [(delivery.event.position, delivery.attempts) for delivery in rest] == [
+        (position, 1) for position in (3, 4, 5)
+    ]
+
+
+def test_a_group_that_is_gone_ends_it_with_an_error(life, database_url):
+    fill(database_url, 1)
+    gone = []
+
+    def handle(delivery):
+        with Memory(database_url) as memory:
+            gone.append(memory.groups.delete("g"))
+
+    with pytest.raises(GroupNotFound, match="no group 'g'"):
+        life.run(handle, lambda memory: bool(gone) and time.sleep(1.5) is None, concurrency=2)

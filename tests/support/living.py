@@ -1,0 +1,83 @@
+"""Runs the handler of a group in one of the two forms, until something is true."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from pgmem import AsyncMemory, Event, Memory
+
+
+class Life:
+    """Runs a group's handler in one of the forms, until something is true."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.url = url
+        self.group = "g"
+        self.opening = {"stream": "s", "max_attempts": 3}
+
+    def run(self, handler, until, *, meanwhile=None, **options):
+        """Run until `until(memory)` says so; gives what `run` gave."""
+        with Memory(self.url) as looking:
+            started = time.monotonic()
+
+            def over() -> bool:
+                assert time.monotonic() - started < 30, "it did not come about"
+                return until(looking)
+
+            if self.name == "sync":
+                return self._sync(handler, over, meanwhile, options)
+            return asyncio.run(self._async(handler, over, meanwhile, options))
+
+    def _sync(self, handler, over, meanwhile, options):
+        with Memory(self.url, pool=(1, 8)) as memory:
+            group = memory.groups.open(self.group, **self.opening)
+
+            def watch() -> None:
+                if meanwhile is not None:
+                    meanwhile(memory)
+                try:
+                    while not over():
+                        time.sleep(0.01)
+                finally:
+                    group.stop()
+
+            watching = threading.Thread(target=watch)
+            watching.start()
+            try:
+                return group.run(handler, **options)
+            finally:
+                watching.join()
+
+    async def _async(self, handler, over, meanwhile, options):
+        async with AsyncMemory(self.url, pool=(1, 8)) as memory:
+            group = await memory.groups.open(self.group, **self.opening)
+
+            async def watch() -> None:
+                if meanwhile is not None:
+                    await meanwhile(memory)
+                try:
+                    while not await asyncio.to_thread(over):  # noqa: ASYNC110  # it asks the server
+                        await asyncio.sleep(0.01)
+                finally:
+                    group.stop()
+
+            watching = asyncio.create_task(watch())
+            try:
+                return await group.run(handler, **options)
+            finally:
+                await watching
+
+
+def fill(url, count=30):
+    with Memory(url) as memory:
+        memory.events.append("s", [Event(type="t", payload={"n": n}) for n in range(count)])
+
+
+def idle(memory, group="g") -> bool:
+    """Everything is acknowledged."""
+    found = memory.groups.get(group)
+    head = memory.events.read("s", limit=1, reverse=True)[0].position
+    return found.position >= head and not found.held and not found.parked
