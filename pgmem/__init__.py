@@ -19,6 +19,17 @@ from pgmem._sync.lease import Lease
 from pgmem._sync.memory import BoundMemory, Memory, Transaction
 from pgmem._sync.subscription import Subscription
 from pgmem.embedded import EmbeddedPostgres
+from pgmem.imported import (
+    ImportedDelivery,
+    ImportedEntry,
+    ImportedEvent,
+    ImportedMark,
+    ImportPart,
+    KnownDelivery,
+    KnownEntry,
+    KnownMark,
+    Refusal,
+)
 from pgmem.models import (
     Appended,
     Claim,
@@ -72,6 +83,14 @@ __all__ = [
     "GroupInfo",
     "History",
     "Holder",
+    "ImportPart",
+    "ImportedDelivery",
+    "ImportedEntry",
+    "ImportedEvent",
+    "ImportedMark",
+    "KnownDelivery",
+    "KnownEntry",
+    "KnownMark",
     "Lease",
     "LeaseInfo",
     "MaintenanceReport",
@@ -82,6 +101,7 @@ __all__ = [
     "Policy",
     "Ran",
     "RecordedEvent",
+    "Refusal",
     "RestoreReport",
     "StateChange",
     "StateEntry",

@@ -18,12 +18,15 @@
     │   ├── LeaseLost                      our lease ran out, or somebody newer took over
     │   ├── LeaseHeld                      somebody else holds the named lease
     │   ├── ConsumerMismatch               the consumer was made to follow something else
+    │   ├── ImportConflict                 another import is at it, or has been
     │   ├── GroupMismatch                  the group was made with another selection
     │   ├── ArchiveConflict                the log holds other events than the file
     │   └── TransactionConflict            serialization failure, deadlock: run it all again
     ├── CallbackFailed                     a function given to update() or run_once() raised
     ├── SnapshotNotFound
     ├── ConsumerNotFound
+    ├── SourceError                        what is imported from refused, or is not as it was
+    │   └── SourceUnavailable              it does not answer
     ├── GroupNotFound
     ├── HistoryRewritten                   positions belong to another history of the log
     ├── PositionTrimmed                    retention has removed what the reader has not read
@@ -158,6 +161,10 @@ class ConsumerMismatch(Conflict):
     """The consumer exists, with another selection of events. Nothing was changed."""
 
 
+class ImportConflict(Conflict):
+    """An import cannot go on: another process does, or the target belongs to another import."""
+
+
 class GroupMismatch(Conflict):
     """The consumer group exists, with another selection, order or limit. Nothing was changed."""
 
@@ -180,6 +187,14 @@ class SnapshotNotFound(PgmemError):
 
 class ConsumerNotFound(PgmemError):
     """The consumer that was asked for does not exist."""
+
+
+class SourceError(PgmemError):
+    """What is imported from refused a command, or is not what it was when the import began."""
+
+
+class SourceUnavailable(SourceError):
+    """What is imported from could not be reached, or went away and did not come back in time."""
 
 
 class GroupNotFound(PgmemError):

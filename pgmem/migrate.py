@@ -77,7 +77,16 @@ _WRITER: Final = (
     (
         "SELECT, INSERT, UPDATE, DELETE",
         "TABLE",
-        ("dedupe", "consumers", "groups", "deliveries", "parked", "dead_letters", "leases"),
+        (
+            "dedupe",
+            "consumers",
+            "groups",
+            "deliveries",
+            "parked",
+            "dead_letters",
+            "leases",
+            "imports",
+        ),
     ),
     ("SELECT, INSERT, UPDATE", "TABLE", ("limits",)),
     ("SELECT, INSERT, DELETE", "TABLE", ("fold_snapshots", "state_snapshots")),

@@ -12,7 +12,7 @@ from typing import Final
 from pgmem.errors import InvalidName
 
 DEFAULT_SCHEMA: Final = "pgmem"
-SCHEMA_REVISION: Final = "0003"
+SCHEMA_REVISION: Final = "0004"
 """The revision of the migrations that this library works with."""
 VERSION_TABLE: Final = "pgmem_version"
 """Not alembic's own name: with this schema on a search_path, a team's alembic would take it for
@@ -23,6 +23,8 @@ NAME_BYTES: Final = 512
 STATE_STREAM_PREFIX: Final = "state:"
 STREAM_BYTES: Final = NAME_BYTES + len(STATE_STREAM_PREFIX)
 """A state entry's stream is the prefix and a key that may have the full length."""
+PART_BYTES: Final = NAME_BYTES + 16
+"""A part of an import is a kind and a name that may have the full length."""
 JANITOR_LEASE: Final = "pgmem:janitor"
 """The lease of the one process that applies retention."""
 APPEND_ONLY_SQLSTATE: Final = "PM001"

@@ -20,6 +20,7 @@ from pgmem._async.dedupe import AsyncDedupe, AsyncTransactionDedupe
 from pgmem._async.events import AsyncEvents
 from pgmem._async.feed import AsyncFeed
 from pgmem._async.groups import AsyncGroups
+from pgmem._async.imports import AsyncImports
 from pgmem._async.janitor import AsyncJanitor
 from pgmem._async.keeper import AsyncKeeper
 from pgmem._async.leases import AsyncLeases
@@ -152,6 +153,7 @@ class AsyncMemory:
         self.dedupe = AsyncDedupe(self._runner, self._codec)
         self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._runner)
+        self.imports = AsyncImports(self._runner, self._codec, self._cache)
         self.groups = AsyncGroups(
             AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
         )

@@ -27,7 +27,7 @@ from pgmem.errors import InvalidOption, NotOpen, Unavailable
 from pgmem.ops import Row
 from pgmem.ops.page import ALWAYS, PageSize, standby_error
 from pgmem.ops.selection import Selection
-from pgmem.ops.values import Seconds, check_count, check_seconds
+from pgmem.ops.values import Seconds, check_count, check_position, check_seconds
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class AsyncSubscription(Generic[T]):
     ) -> None:
         self._follower = AsyncFollower(selection.test(), 0)
         if start != "now":
-            check_count(start, "after", minimum=0)
+            check_position(start, "after")
         self._reader = reader
         self._selection = selection
         self._start = start

@@ -21,6 +21,7 @@ from pgmem._sync.dedupe import Dedupe, TransactionDedupe
 from pgmem._sync.events import Events
 from pgmem._sync.feed import Feed
 from pgmem._sync.groups import Groups
+from pgmem._sync.imports import Imports
 from pgmem._sync.janitor import Janitor
 from pgmem._sync.keeper import Keeper
 from pgmem._sync.leases import Leases
@@ -153,6 +154,7 @@ class Memory:
         self.dedupe = Dedupe(self._runner, self._codec)
         self.snapshots = Snapshots(self._runner, self._codec, self.events, self._cache)
         self.consumers = Consumers(self._runner)
+        self.imports = Imports(self._runner, self._codec, self._cache)
         self.groups = Groups(
             Sharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
         )

@@ -28,7 +28,7 @@ from pgmem.errors import InvalidOption, NotOpen, Unavailable
 from pgmem.ops import Row
 from pgmem.ops.page import ALWAYS, PageSize, standby_error
 from pgmem.ops.selection import Selection
-from pgmem.ops.values import Seconds, check_count, check_seconds
+from pgmem.ops.values import Seconds, check_count, check_position, check_seconds
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Subscription(Generic[T]):
     ) -> None:
         self._follower = Follower(selection.test(), 0)
         if start != "now":
-            check_count(start, "after", minimum=0)
+            check_position(start, "after")
         self._reader = reader
         self._selection = selection
         self._start = start

@@ -18,7 +18,17 @@ from typing import Annotated
 
 import typer
 
-from pgmem.cli import demo, groups, leases, migrate, retention, state, stats, tail
+from pgmem.cli import (
+    demo,
+    groups,
+    import_redis,
+    leases,
+    migrate,
+    retention,
+    state,
+    stats,
+    tail,
+)
 from pgmem.cli.options import one_line
 from pgmem.errors import PgmemError
 
@@ -36,6 +46,7 @@ app.add_typer(migrate.app, name="migrate")
 app.add_typer(retention.app, name="retention")
 app.add_typer(state.app, name="state")
 app.command()(demo.demo)
+app.command()(import_redis.import_redis)
 app.command()(retention.maintain)
 app.command()(retention.restore)
 app.command()(stats.stats)

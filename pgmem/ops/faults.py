@@ -23,7 +23,8 @@ from pgmem.errors import (
 )
 from pgmem.names import APPEND_ONLY_SQLSTATE
 
-VERSION_CONSTRAINT = "events_stream_version_key"
+_RACES = frozenset({"events_stream_version_key", "imports_target_key"})
+"""Who runs into one of these looked before another transaction had committed, and looks again."""
 
 _RETRY_WHOLE = (
     pg.SerializationFailure,
@@ -47,6 +48,9 @@ _NAME_CONSTRAINTS = {
     "state_key_length": "the key",
     "dedupe_key_length": "the idempotency key",
     "consumers_name_length": "the consumer's name",
+    "imports_source_length": "the name of the import",
+    "imports_part_length": "the part of the import",
+    "imports_target_length": "the target of the import",
 }
 
 
@@ -109,10 +113,8 @@ def is_full_queue(error: Exception) -> bool:
 
 
 def is_version_race(error: Exception) -> bool:
-    """Whether another writer appended the same version of a stream first."""
-    return (
-        isinstance(error, pg.UniqueViolation) and error.diag.constraint_name == VERSION_CONSTRAINT
-    )
+    """Whether another writer appended the same version of a stream, or took the target, first."""
+    return isinstance(error, pg.UniqueViolation) and error.diag.constraint_name in _RACES
 
 
 def is_disconnect(error: psycopg.Error) -> bool:

@@ -57,7 +57,8 @@ def position_of(last_id: Text | int) -> int | Literal["now"]:
         raise ForeignId(
             f"read_events after {text[:60]!r}: that is an id of a Redis stream, and events have "
             f"positions here. Begin with '0', or go on from an id that read_events gave; what is "
-            f"still unread in Redis is read there, or copied here first"
+            f"still unread in Redis is brought in by `pgmem import-redis`, and "
+            f"pgmem.importing.position_of then gives its position"
         )
     kind = type(last_id).__name__
     raise InvalidOption(

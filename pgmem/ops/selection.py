@@ -13,7 +13,14 @@ from pgmem.errors import InvalidOption
 from pgmem.names import STREAM_BYTES
 from pgmem.ops import Row
 from pgmem.ops.columns import AGENT_ID, STATE_KEY, STREAM, TYPE
-from pgmem.ops.values import MAX_POSITION, after_prefix, check_count, check_name, check_prefix
+from pgmem.ops.values import (
+    MAX_POSITION,
+    after_prefix,
+    check_count,
+    check_name,
+    check_position,
+    check_prefix,
+)
 
 MAX_STREAMS = 1_000
 
@@ -59,8 +66,8 @@ class Selection:
         for name in ("type", "agent_id"):
             if getattr(self, name) is not None:
                 check_name(getattr(self, name), name)
-        check_count(self.after, "after", minimum=0)
-        check_count(self.until, "until", minimum=0)
+        check_position(self.after, "after")
+        check_position(self.until, "until")
         if self.prefix is not None:
             check_prefix(self.prefix, "prefix")
         if self.key_prefix is not None:

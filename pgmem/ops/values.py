@@ -10,16 +10,19 @@ This module does not know what the names and values are for.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from string import ascii_letters
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from pgmem.errors import InvalidName, InvalidOption, InvalidValue, ValueTooLarge
+from pgmem.errors import ForeignId, InvalidName, InvalidOption, InvalidValue, ValueTooLarge
 from pgmem.models import Event, RecordedEvent
 from pgmem.names import NAME_BYTES
 
@@ -30,13 +33,23 @@ Seconds = float | timedelta
 DAY = 86_400.0
 M = TypeVar("M", bound=BaseModel)
 
-_TOGETHER = 16
+TOGETHER = 16
 """So many values of a batch are decoded and compared at once. More of them alive at the same time
 set the garbage collector going: a thousand take twice as long as one by one."""
 
 # In JSON text, NUL is always written as this escape; an even number of backslashes before it
 # means that they are escaped themselves and the text merely looks like one.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+_REDIS_ID = re.compile(r"\d+-\d+", re.ASCII)
+
+# Where a JSON text has digits: so many in a row may be an integer that needs more than 64 bits.
+_DIGITS = bytes(ord("0") if ord("0") <= code <= ord("9") else ord(" ") for code in range(256))
+_LONG_NUMBER = b"0" * 19
+
+# Stands between two JSON texts that are looked at as one. Nobody can write it into a text of his.
+_MARK = "".join(secrets.choice(ascii_letters) for _ in range(24))
+_BETWEEN = b',"%b",' % _MARK.encode()
 
 
 def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
@@ -112,6 +125,23 @@ def check_count(number: int, what: str, *, minimum: int, maximum: int = MAX_POSI
     return number
 
 
+def check_position(position: int, what: str) -> int:
+    """Check a position of the log.
+
+    Raises:
+        ForeignId: it is the id of an entry of a Redis stream.
+        InvalidOption: as `check_count`.
+    """
+    text = position.decode(errors="replace") if isinstance(position, bytes) else position
+    if isinstance(text, str) and _REDIS_ID.fullmatch(text):
+        raise ForeignId(
+            f"{what}={text} is an id of a Redis stream, and a position here is an int: "
+            f"pgmem.importing.position_of(memory, stream, id) gives the position of an entry that "
+            f"`pgmem import-redis` brought in"
+        )
+    return check_count(position, what, minimum=0)
+
+
 def check_seconds(duration: Seconds, what: str, *, zero: bool = False) -> float:
     """Check a duration and give it in seconds.
 
@@ -164,16 +194,58 @@ def encode(value: Any, what: str, *, limit: int) -> str:
     if not exact:
         raise InvalidValue(f"{what}: {_culprit(value) or 'it would not come back as it is'}")
     if len(data) > limit:
-        raise ValueTooLarge(
-            f"{what} has {len(data)} bytes as JSON, {limit} are allowed (max_payload_bytes): "
-            f"store it elsewhere and keep a reference, or raise the limit",
-            size=len(data),
-            limit=limit,
-        )
+        raise _too_large(what, len(data), limit)
     text = data.decode()
     if "\\u0000" in text and _NUL.search(text):
         raise InvalidValue(f"{what}: {_culprit(value) or 'it holds a NUL character'}")
     return text
+
+
+def _too_large(what: str, size: int, limit: int) -> ValueTooLarge:
+    return ValueTooLarge(
+        f"{what} has {size} bytes as JSON, {limit} are allowed (max_payload_bytes): "
+        f"store it elsewhere and keep a reference, or raise the limit",
+        size=size,
+        limit=limit,
+    )
+
+
+def check_text(text: bytes, what: str, *, limit: int) -> bytes:
+    """Check a JSON text that is stored as it is given: half the work of decoding and encoding it.
+
+    Raises:
+        InvalidValue: it is no JSON, or JSON that pgmem would not give back as every reader of the
+            text takes it.
+        ValueTooLarge: it has more than `limit` bytes.
+    """
+    if len(text) > limit:
+        raise _too_large(what, len(text), limit)
+    try:
+        orjson.loads(text)
+        suspicious = b"\\u0000" in text or _LONG_NUMBER in text.translate(_DIGITS)
+        # orjson would take a larger integer for a float; the standard library tells.
+        value = json.loads(text) if suspicious else None
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"{what}: it is no JSON: {error}") from None
+    if suspicious:
+        encode(value, what, limit=limit)
+    return text
+
+
+def are_texts(texts: Sequence[bytes], *, limit: int) -> bool:
+    """Whether `check_text` would pass each of some JSON texts: they are looked at as one.
+
+    False is no verdict: one is wrong, or looks as if, or all together are over the limit of one.
+    """
+    joined = _BETWEEN.join(texts)
+    if len(joined) > limit or b"\\u0000" in joined or _LONG_NUMBER in joined.translate(_DIGITS):
+        return False
+    try:
+        values = orjson.loads(b"[%b]" % joined)
+    except ValueError:
+        return False
+    # A text with a comma at its top would be two values; only the mark between is nobody's.
+    return len(values) == 2 * len(texts) - 1 and values[1::2] == [_MARK] * (len(texts) - 1)
 
 
 def encode_all(values: list[Any], what: str, *, limit: int) -> list[str]:
@@ -183,8 +255,8 @@ def encode_all(values: list[Any], what: str, *, limit: int) -> list[str]:
         InvalidValue, ValueTooLarge: as `encode`, for the first that is wrong.
     """
     texts: list[str] = []
-    for start in range(0, len(values), _TOGETHER):
-        some = values[start : start + _TOGETHER]
+    for start in range(0, len(values), TOGETHER):
+        some = values[start : start + TOGETHER]
         texts += _together(some, limit) or [encode(value, what, limit=limit) for value in some]
     return texts
 

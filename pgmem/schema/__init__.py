@@ -16,7 +16,7 @@ from typing import Final
 from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table
 
 from pgmem.names import DEFAULT_SCHEMA, VERSION_TABLE, check_schema_name
-from pgmem.schema import following, memory, sharing
+from pgmem.schema import following, importing, memory, sharing
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Tables:
     leases: Table
     limits: Table
     policies: Table
+    imports: Table
     fold_snapshots: Table
     state_snapshots: Table
     state_snapshot_entries: Table
@@ -76,6 +77,7 @@ def build(schema: str) -> Tables:
         leases=sharing.leases(metadata),
         limits=sharing.limits(metadata),
         policies=sharing.policies(metadata),
+        imports=importing.imports(metadata),
         fold_snapshots=memory.fold_snapshots(metadata),
         state_snapshots=memory.state_snapshots(metadata),
         state_snapshot_entries=memory.state_snapshot_entries(metadata),

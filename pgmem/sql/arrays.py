@@ -19,14 +19,17 @@ _LENGTH = struct.Struct("!i")
 _NULL = _LENGTH.pack(-1)
 
 
+Cell = str | bytes | None
+
+
 class Column:
-    """One column of a batch: a text for each row, or None for NULL."""
+    """One column of a batch: a text for each row, in UTF-8 if it is bytes, or None for NULL."""
 
     __slots__ = ("cells",)
 
     element: ClassVar[str]
 
-    def __init__(self, cells: Sequence[str | None]) -> None:
+    def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells = cells
 
 
@@ -44,19 +47,22 @@ class JsonColumn(Column):
     element = "json"
 
 
-def _packed(cell: str | None, encoding: str) -> bytes:
+def _packed(cell: Cell, encoding: str) -> bytes:
     if cell is None:
         return _NULL
-    data = cell.encode(encoding)
+    if isinstance(cell, bytes):
+        data = cell if encoding == "utf-8" else cell.decode().encode(encoding)
+    else:
+        data = cell.encode(encoding)
     return _LENGTH.pack(len(data)) + data
 
 
-def _few(cells: Sequence[str | None], encoding: str) -> list[bytes]:
+def _few(cells: Sequence[Cell], encoding: str) -> list[bytes]:
     known = {cell: _packed(cell, encoding) for cell in set(cells)}
     return [known[cell] for cell in cells]
 
 
-def _many(cells: Sequence[str | None], encoding: str) -> list[bytes]:
+def _many(cells: Sequence[Cell], encoding: str) -> list[bytes]:
     return [_packed(cell, encoding) for cell in cells]
 
 

@@ -36,11 +36,12 @@ TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",
     "state_snapshot_entries", "pgmem_version", "events_position_seq", "consumers", "trimmed",
     "groups", "deliveries", "parked", "dead_letters", "leases", "limits", "policies",
+    "imports",
 }  # fmt: skip
 MARKS = (
     ("filter", ""), ("direction", "ASC"), ("trimmed", ""), ("name", ""), ("due", "true"),
     ("first", "true"), ("ready", "true"), ("acked", "true"), ("stale", "false"), ("after", ""),
-    ("key", "found.stream"), ("vacuumed", "events"),
+    ("key", "found.stream"), ("vacuumed", "events"), ("among", ""),
 )  # fmt: skip
 
 

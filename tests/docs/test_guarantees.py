@@ -19,7 +19,7 @@ def defined_in(*files):
     return {name for text in texts for name in re.findall(r"def (test_\w+)\(", text)}
 
 
-@pytest.mark.parametrize("page", ["guarantees.md", "coming-from-redis.md"])
+@pytest.mark.parametrize("page", ["guarantees.md", "coming-from-redis.md", "switching.md"])
 def test_each_named_test_exists(page):
     named = named_in(page)
     assert named, f"{page} names no test"

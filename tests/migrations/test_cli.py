@@ -15,11 +15,11 @@ def test_from_nothing_to_checked_and_back(pgmem, make_database):
     url = make_database()
     at = ("--url", url, "--schema", "mine")
     assert pgmem("migrate", "current", *at) == (0, "(none)\n", "")
-    assert pgmem("migrate", "up", *at) == (0, "schema mine: (none) → 0003\n", "")
-    assert pgmem("migrate", "up", *at) == (0, "schema mine is at 0003: nothing to do\n", "")
-    assert pgmem("migrate", "current", *at) == (0, "0003\n", "")
+    assert pgmem("migrate", "up", *at) == (0, "schema mine: (none) → 0004\n", "")
+    assert pgmem("migrate", "up", *at) == (0, "schema mine is at 0004: nothing to do\n", "")
+    assert pgmem("migrate", "current", *at) == (0, "0004\n", "")
     assert pgmem("migrate", "check", *at)[0] == 0
-    assert pgmem("migrate", "down", "base", "--yes", *at) == (0, "schema mine: 0003 → (none)\n", "")
+    assert pgmem("migrate", "down", "base", "--yes", *at) == (0, "schema mine: 0004 → (none)\n", "")
     code, out, err = pgmem("migrate", "check", *at)
     assert (code, out) == (1, "")
     assert (
@@ -34,16 +34,16 @@ def test_json(pgmem, make_database):
     assert json.loads(pgmem("migrate", "up", *at)[1]) == {
         "schema": "pgmem",
         "before": None,
-        "after": "0003",
+        "after": "0004",
     }
     assert json.loads(pgmem("migrate", "current", *at)[1]) == {
         "schema": "pgmem",
-        "revision": "0003",
-        "needed": "0003",
+        "revision": "0004",
+        "needed": "0004",
     }
     assert json.loads(pgmem("migrate", "check", *at)[1]) == {
         "schema": "pgmem",
-        "revision": "0003",
+        "revision": "0004",
         "ok": True,
         "problems": [],
     }
@@ -111,14 +111,14 @@ def test_a_step_from_the_first_revision_and_back_to_it(pgmem, make_database):
     assert json.loads(pgmem("migrate", "current", "--json", *at)[1]) == {
         "schema": "pgmem",
         "revision": "0001",
-        "needed": "0003",
+        "needed": "0004",
     }
     for command in (["check"], ["grant", "--reader", "r"]):
         code, out, err = pgmem("migrate", *command, *at)
         assert (code, out) == (1, "")
-        assert "is at revision 0001, and this library needs 0003: run `pgmem migrate up" in err
-    assert pgmem("migrate", "up", *at)[1] == "schema pgmem: 0001 → 0003\n"
-    assert pgmem("migrate", "down", "0001", "--yes", *at)[1] == "schema pgmem: 0003 → 0001\n"
+        assert "is at revision 0001, and this library needs 0004: run `pgmem migrate up" in err
+    assert pgmem("migrate", "up", *at)[1] == "schema pgmem: 0001 → 0004\n"
+    assert pgmem("migrate", "down", "0001", "--yes", *at)[1] == "schema pgmem: 0004 → 0001\n"
     script = pgmem("migrate", "sql", "--from", "0001")[1]
     with psycopg.connect(at[1], autocommit=True) as server:
         server.execute(script)

@@ -15,6 +15,7 @@ from pgmem._sync.group import Delivery
 
 _GROUPS = (
     "events", "state", "dedupe", "snapshots", "consumers", "limits", "leases", "retention",
+    "imports",
 )  # fmt: skip
 _SUBSCRIBE = ("subscribe", "watch")
 

@@ -29,8 +29,11 @@ class Relay:
         self.statements = 0
         self._server = socket.create_server((host, 0))
         port = self._server.getsockname()[1]
-        self.url = make_conninfo(url, host=host, port=port)
+        self.url = self._url(url, host, port)
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def _url(self, url: str, host: str, port: int) -> str:
+        return make_conninfo(url, host=host, port=port)
 
     def lead_to(self, url: str) -> None:
         """Connect new clients to this server."""
@@ -78,6 +81,10 @@ class Relay:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def _welcome(self, client: socket.socket) -> socket.socket:
+        """What is said to a new client before anything is passed on."""
+        return client
+
     def _count(self, statements: int) -> None:
         with self._lock:
             self.statements += statements
@@ -92,6 +99,7 @@ class Relay:
             try:
                 if self._refusing:
                     raise ConnectionRefusedError
+                client = self._welcome(client)
                 server.connect(self._target)
             except OSError:
                 client.close()

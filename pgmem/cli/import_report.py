@@ -1,0 +1,170 @@
+"""How `pgmem import-redis` shows what it does, and what has come of it.
+
+What happens is `pgmem.importing`; this only counts, and finds words.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pgmem.cli.options import say
+
+if TYPE_CHECKING:
+    from pgmem.importing.run import Import, Report
+    from pgmem.importing.verify import Comparison
+
+TELL_EVERY = 10.0
+"""Seconds between two lines of progress, where stderr is no terminal."""
+
+
+class Progress:
+    """Progress with the time left, on stderr; a line now and then where that is no terminal."""
+
+    def __init__(self) -> None:
+        from rich import progress  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415
+
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("looking at the keys", total=None)
+        self._total = self._done = 0
+        self._begun = self._told = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def expect(self, items: int) -> None:
+        """So many items are to come."""
+        self._total, self._begun = items, time.monotonic()
+        self._bar.update(self._task, description="importing", total=items)
+
+    def follow(self) -> None:
+        """The import is done and goes on."""
+        self._bar.update(self._task, description="following", total=None)
+        self.say("following: end it with Ctrl-C, or with --cut-over in another terminal")
+
+    def moved(self, kind: str, done: int, refused: int) -> None:
+        """Items were brought in."""
+        self._done += done + refused
+        self._bar.update(self._task, completed=self._done)
+        if self._done < self._total and self._is_time():
+            rate = self._done / (time.monotonic() - self._begun)
+            left = (self._total - self._done) / max(rate, 1)
+            self.say(f"{self._done:,} of {self._total:,} items, {rate:,.0f}/s, {left:,.0f} s left")
+
+    def compared(self, items: int) -> None:
+        """Items were compared."""
+        self._bar.update(self._task, description="comparing", completed=items)
+        if self._is_time():
+            self.say(f"{items:,} items compared")
+
+    def lag(self, entries: int | None, seconds: float) -> None:
+        """How far behind the streams are."""
+        many = "an unknown number of" if entries is None else f"{entries:,}"
+        words = f"following, {many} entries behind ({seconds:.1f} s)"
+        self._bar.update(self._task, description=words)
+        if self._is_time():
+            self.say(f"{words}, {self._done:,} items so far")
+
+    def _is_time(self) -> bool:
+        """Whether a line is due, where no bar shows."""
+        now = time.monotonic()
+        due = not self._console.is_terminal and now > self._told + TELL_EVERY
+        if due:
+            self._told = now
+        return due
+
+    def say(self, words: str) -> None:
+        """A line above the progress."""
+        self._console.print(words, markup=False)
+
+
+def document_of(importer: Import, report: Report, compared: Comparison | None) -> dict[str, Any]:
+    """The report for programs."""
+    context = importer.context
+    survey = report.survey
+    document: dict[str, Any] = {
+        "import": context.name,
+        "found": {**survey.items},
+        "streams": [
+            {
+                "key": part.detail.get("key", key.decode(errors="backslashreplace")),
+                "stream": part.target,
+                "events": part.done,
+                "refused": part.refused,
+                "trimmed_unread": report.missed[key],
+                "read_to": part.cursor,
+            }
+            for key, part in report.streams.items()
+        ],
+        "groups": [{"group": name, "open": count} for name, count in report.groups.items()],
+        "removed": report.removed,
+        "left": {
+            kind: {"keys": count, "examples": examples}
+            for kind, (count, examples) in survey.left.items()
+        },
+        "refused": report.refused,
+        "refused_file": str(context.refused.path),
+    }
+    if compared is not None:
+        document["compared"] = {**asdict(compared), "equal": compared.equal}
+    return document
+
+
+def print_report(document: dict[str, Any], *, dry_run: bool) -> None:
+    """The report for people."""
+    would = " (on trial: nothing was written)" if dry_run else ""
+    say(f"{document['import']}: {document['ended']}{would}")
+    for stream in document.get("streams", ()):
+        line = f"  stream {stream['key']} → {stream['stream']}: {stream['events']:,} events"
+        if stream["refused"]:
+            line += f", {stream['refused']:,} refused"
+        if stream["trimmed_unread"] != 0:
+            many = stream["trimmed_unread"]
+            line += f", {'some' if many is None else f'{many:,}'} trimmed before they were read"
+        say(line)
+    for group in document.get("groups", ()):
+        say(f"  group {group['group']}: {group['open']:,} handed out and not done")
+    found = document.get("found", {})
+    for kind, words in (
+        ("hash", "entries of state"),
+        ("set", "members of sets"),
+        ("string", "strings"),
+    ):
+        if found.get(kind):
+            say(f"  {found[kind]:,} {words}")
+    if document.get("removed"):
+        say(f"  {document['removed']:,} removed here: they are not in Redis any more")
+    for kind, left in document.get("left", {}).items():
+        examples = ", ".join(left["examples"])
+        say(f"  left in Redis: {left['keys']:,} keys of type {kind} ({examples})")
+    for kind, count in document.get("written_back", {}).items():
+        say(f"  {kind}: {count:,}")
+    gaps = any(stream["trimmed_unread"] != 0 for stream in document.get("streams", ()))
+    if gaps or document.get("refused") or document.get("written_back", {}).get("left"):
+        say(f"  what was left out is listed in {document['refused_file']}")
+    if compared := document.get("compared"):
+        counts = ", ".join(
+            f"{count:,} {kind.replace('_', ' ')}"
+            for kind, count in compared.items()
+            if isinstance(count, int) and not isinstance(count, bool) and count
+        )
+        say(f"  compared: {counts or 'nothing'}")
+        for example in compared["examples"]:
+            say(f"    {example}")
+        say("  both sides are the same" if compared["equal"] else "  the two sides differ")

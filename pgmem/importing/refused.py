@@ -1,0 +1,119 @@
+"""The file of what was refused: nothing is left out without a line in it.
+
+One JSON object a line, with the raw bytes in base64, so that it can be mended and brought in by
+hand. A line is on the disk before the step that leaves its item out is committed. The file holds
+data, so only its owner may read it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pgmem.errors import InvalidOption
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something of Redis that may have to be refused.
+
+    Attributes:
+        kind: "entry" of a stream, "field", "hash", "member", "string", "key", or "gap".
+        key: the key.
+        name: the id, field or member.
+        raw: what it holds: names and values in turn, or a value.
+    """
+
+    kind: str
+    key: bytes
+    name: bytes = b""
+    raw: Sequence[bytes] = ()
+
+
+class RefusedFile:
+    """Lists what was refused, each thing once, also over several runs.
+
+    Args:
+        path: the file; it is made when the first line is written.
+        source: the name of the import.
+
+    Raises:
+        InvalidOption: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.path = path
+        self._source = source
+        self._known: set[bytes] = set()
+        self._broken = False
+        try:
+            if path.exists():
+                self._load()
+            elif not os.access(path.absolute().parent, os.W_OK):
+                raise PermissionError(f"{path.absolute().parent} cannot be written to")
+        except OSError as error:
+            raise InvalidOption(f"the file of what is refused, {path}: {error}") from None
+
+    def _load(self) -> None:
+        text = self.path.read_text(encoding="utf-8")
+        # A killed process may have left half a line.
+        self._broken = bool(text) and not text.endswith("\n")
+        for line in text.splitlines():
+            try:
+                self._known.add(_identity(json.loads(line)))
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def add(self, items: Sequence[tuple[Item, str]]) -> int:
+        """List items, each with its reason; gives how many are new."""
+        lines = []
+        for item, reason in items:
+            line = self._line(item, reason)
+            identity = _identity(line)
+            if identity not in self._known:
+                self._known.add(identity)
+                lines.append(json.dumps(line, ensure_ascii=False))
+        if lines:
+            self._write("".join(f"{line}\n" for line in lines))
+        return len(lines)
+
+    def _line(self, item: Item, reason: str) -> dict[str, Any]:
+        return {
+            "import": self._source,
+            "kind": item.kind,
+            "key": item.key.decode(errors="backslashreplace"),
+            "name": item.name.decode(errors="backslashreplace"),
+            "reason": reason,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "key_base64": _base64(item.key),
+            "name_base64": _base64(item.name),
+            "raw_base64": [_base64(part) for part in item.raw],
+        }
+
+    def _write(self, text: str) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        try:
+            with open(os.open(self.path, flags, 0o600), "ab") as file:
+                file.write((("\n" if self._broken else "") + text).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InvalidOption(f"the file of what is refused, {self.path}: {error}") from None
+        self._broken = False
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _identity(line: dict[str, Any]) -> bytes:
+    names = ("import", "kind", "key_base64", "name_base64", "raw_base64", "reason")
+    text = json.dumps([line[name] for name in names])
+    return hashlib.blake2b(text.encode(), digest_size=12).digest()

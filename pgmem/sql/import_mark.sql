@@ -1,0 +1,51 @@
+-- Mark the work of a step as done: what is not marked yet, and what this import marked before with
+-- another result or end. Work that is marked as done here stays as it is. Work that somebody is at,
+-- and what another part of an import has marked, is told. Rows are locked in the order of their keys.
+WITH {include import_step},
+given AS MATERIALIZED (
+    SELECT given.key, given.result, given.ttl, given.owner
+    FROM unnest(
+        %(keys)b::text[], %(results)b::json[], %(ttls)b::float8[], %(owners)b::text[]
+    ) AS given (key, result, ttl, owner)
+),
+known AS MATERIALIZED (
+    SELECT held.key, held.token, held.owner = given.owner AS ours,
+           held.completed_at IS NOT NULL AND coalesce(
+               NOT starts_with(held.owner, %(prefix)s)
+               OR (held.owner = given.owner
+                   AND held.result::text IS NOT DISTINCT FROM given.result::text
+                   AND (held.expires_at IS NULL) = (given.ttl IS NULL)
+                   AND abs(coalesce(
+                           extract(epoch FROM held.expires_at - clock_timestamp()) - given.ttl, 0
+                       )) <= greatest(2, %(slack)s * coalesce(given.ttl, 0))), true) AS same
+    FROM given
+    JOIN {schema}.dedupe AS held
+        ON held.kind = 'work' AND held.key = given.key
+           AND (held.expires_at IS NULL OR held.expires_at > clock_timestamp())
+           AND (held.completed_at IS NOT NULL OR held.lease_until > clock_timestamp())
+),
+mark AS (
+    INSERT INTO {schema}.dedupe AS held (kind, key, owner, completed_at, expires_at, result)
+    SELECT 'work', given.key, given.owner, clock_timestamp(),
+           clock_timestamp() + make_interval(secs => given.ttl), given.result
+    FROM given LEFT JOIN known ON known.key = given.key
+    WHERE EXISTS (SELECT FROM step) AND (known.key IS NULL OR (known.ours AND NOT known.same))
+    ORDER BY given.key
+    ON CONFLICT (kind, key) DO UPDATE
+        SET token = nextval({tokens}), owner = excluded.owner, lease_until = NULL,
+            completed_at = excluded.completed_at, created_at = clock_timestamp(),
+            expires_at = excluded.expires_at, result = excluded.result
+        WHERE held.expires_at <= clock_timestamp()
+           OR (held.completed_at IS NULL AND held.lease_until <= clock_timestamp())
+           OR held.token = (SELECT known.token FROM known WHERE known.key = held.key)
+    RETURNING key
+)
+SELECT step.step, found.token, found.step, (SELECT count(*) FROM mark),
+       ARRAY(
+           SELECT key FROM given
+           WHERE NOT EXISTS (SELECT FROM mark WHERE mark.key = given.key)
+             AND NOT EXISTS (SELECT FROM known WHERE known.key = given.key AND known.same)
+           ORDER BY key
+       ),
+       {commit}
+FROM (VALUES (true)) AS always LEFT JOIN step ON true LEFT JOIN found ON true

@@ -1,0 +1,120 @@
+"""What the tests of the import share."""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import contextmanager
+
+from pgmem.importing.cutover import cut_over
+from pgmem.importing.reverse import reverse
+from pgmem.importing.rules import chosen
+from pgmem.importing.session import Quiet, importing
+from pgmem.importing.verify import compare
+
+
+class Told(Quiet):
+    """Remembers what was said."""
+
+    def __init__(self):
+        self.words = []
+        self.lags = []
+
+    def say(self, words):
+        self.words.append(words)
+
+    def lag(self, entries, seconds):
+        self.lags.append((entries, seconds))
+
+
+class Importing:
+    """Runs imports from one Redis into one memory.
+
+    Attributes:
+        told: who is told how it goes.
+        file: where the refused things are listed.
+    """
+
+    def __init__(self, url, memory, folder):
+        self.url = url
+        self.memory = memory
+        self.file = folder / "refused.jsonl"
+        self.told = Told()
+
+    @contextmanager
+    def opened(self, *, name="test", trial=False, patience=30.0, url=None, **rules):
+        """An `Import` that has not begun."""
+        with importing(
+            self.memory,
+            url or self.url,
+            chosen(**rules),
+            refused=self.file,
+            name=name,
+            watcher=self.told,
+            trial=trial,
+            patience=patience,
+        ) as importer:
+            yield importer
+
+    def run(self, **options):
+        """Import what there is; gives the report."""
+        with self.opened(**options) as importer:
+            importer.begin()
+            return importer.run()
+
+    def compared(self, **options):
+        """Import what there is and compare both sides; gives the comparison."""
+        with self.opened(**options) as importer:
+            importer.begin()
+            importer.run()
+            return compare(importer)
+
+    def cut_over(self, *, verify=False, **options):
+        """Cut over; gives the report and the comparison."""
+        with self.opened(**options) as importer:
+            return cut_over(importer, verify=verify)
+
+    def reverse(self, **options):
+        """Go back; gives what was written back."""
+        with self.opened(**options) as importer:
+            return reverse(importer)
+
+    def refused(self):
+        """The lines of the file: kind, key, name and reason."""
+        if not self.file.exists():
+            return []
+        lines = [json.loads(line) for line in self.file.read_text().splitlines()]
+        return [(line["kind"], line["key"], line["name"], line["reason"]) for line in lines]
+
+    def raw(self):
+        """The raw bytes of the lines of the file."""
+        lines = [json.loads(line) for line in self.file.read_text().splitlines()]
+        return [[base64.b64decode(part) for part in line["raw_base64"]] for line in lines]
+
+
+def published(n, **fields):
+    """An entry as the published code writes it."""
+    return {
+        "agent_id": "validator",
+        "event_type": "payment.validated",
+        "payload": json.dumps({"n": n}),
+        "timestamp": "2026-11-22T10:00:00",
+        **fields,
+    }
+
+
+def fill(client, count, stream="agent:events", first=1):
+    """Add published entries with the ids 1-0, 2-0, …"""
+    with client.pipeline(transaction=False) as pipe:
+        for n in range(first, first + count):
+            pipe.xadd(stream, published(n), id=f"{n}-0")
+        pipe.execute()
+
+
+def numbers(memory, stream="agent:events"):
+    """The numbers of the events of a stream, in their order."""
+    found, after = [], 0
+    while events := memory.events.read(stream, after=after, limit=10_000):
+        found += [event.payload["n"] for event in events]
+        after = events[-1].position
+    return found
