@@ -234,6 +234,8 @@ class AStopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in _STOPPING:
                 before = signal.getsignal(number)
+                # A loop that is nobody's main one, or not of this platform, takes no signals: then
+                # they end the process as they always did, and leases run out.
                 with suppress(NotImplementedError, ValueError, RuntimeError):
                     self._loop.add_signal_handler(number, self._hear)
                     self._before[number] = before

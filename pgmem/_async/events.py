@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from pgmem._async.consuming import DEFAULT_LEASE, AsyncConsumerSubscription
 from pgmem._async.reader import AsyncFinalReader
-from pgmem._async.runners import MAX_RACES, AsyncBoundRunner, AsyncRunner, hidden_winner
+from pgmem._async.retrying import MAX_RACES
+from pgmem._async.runners import AsyncBoundRunner, AsyncRunner, hidden_winner
 from pgmem._async.subscription import AsyncSubscription, Start
 from pgmem.errors import InvalidOption
 from pgmem.models import Appended, Event, RecordedEvent

@@ -2,23 +2,13 @@
 
 A pool runner gives each op a short transaction of its own, rings the bell only if it is free, and
 repeats what may be repeated. A bound runner works in a transaction that somebody else ends, and
-repeats nothing that the server refused::
-
-    lost connection      reads            run again on another connection
-                         HARMLESS         run again
-                         GUARDED          run again; a conflict then may be our own first run:
-                                          OutcomeUnknown
-                         HARMFUL          OutcomeUnknown
-    serialization/deadlock, full queue    run again (the server undid it)
-    lost race                             run again (a new snapshot sees who won)
+repeats nothing that the server refused. What is repeated, `retrying` draws.
 
 This module does not know what the ops do.
 """
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -27,7 +17,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgmem._async.database import AsyncDatabase, fetch, log
-from pgmem._async.links import AsyncLink, NoAnswer
+from pgmem._async.links import AsyncLink
+from pgmem._async.retrying import FAILURES, MAX_RACES, MAX_REPEATS, Lost, Retry, again, is_lost
 from pgmem._compat import adriver_connection, asleep
 from pgmem.errors import (
     Conflict,
@@ -40,14 +31,11 @@ from pgmem.errors import (
 )
 from pgmem.ops import Again, Op
 from pgmem.ops.events import LostRace
-from pgmem.ops.faults import is_disconnect, is_full_queue, is_repeatable, is_version_race, translate
+from pgmem.ops.faults import is_repeatable, is_version_race, translate
 from pgmem.ops.page import Page, trimmed_error
 from pgmem.sql import Bell
 
 T = TypeVar("T")
-
-MAX_RACES = 50
-MAX_REPEATS = 10
 
 
 class AsyncRunner(Protocol):
@@ -61,33 +49,12 @@ class AsyncRunner(Protocol):
         """Run one op and give its result."""
 
 
-def _pause(attempt: int) -> float:
-    """Full jitter: up to 2 ms at first, doubling, at most 100 ms."""
-    return random.uniform(0, min(0.1, 0.002 * 2**attempt))  # noqa: S311  # no secret
-
-
-def is_lost(link: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:
-    """Whether the connection is gone, and with it the answer."""
-    return link.closed or is_disconnect(error) or isinstance(error, NoAnswer)
-
-
 def hidden_winner(action: str) -> TransactionConflict:
     """The error for losing to a transaction that this one, by its isolation level, cannot see."""
     return TransactionConflict(
         f"{action}: another transaction changed it after this one began and this one, by its "
         f"isolation level, cannot see it. Run the whole transaction again"
     )
-
-
-class Lost(Exception):
-    """The connection went away while a statement was under way."""
-
-
-FAILURES = (LostRace, Lost, psycopg.Error)
-
-
-def _again(op: Op[T], failure: Exception) -> Op[T]:
-    return op.instead(isinstance(failure, Lost)) if op.instead else op
 
 
 class AsyncPoolRunner:
@@ -120,14 +87,14 @@ class AsyncPoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
-            op = _again(op, failure)
+            op = again(op, failure)
         while True:
             await asleep(pause)
             try:
                 return await self._once(op, retry.bell, patience)
             except FAILURES as failure:
                 pause = retry.after(failure)
-                op = _again(op, failure)
+                op = again(op, failure)
             except (Conflict, Unavailable) as error:
                 if retry.hides(error):
                     raise retry.outcome_unknown() from error
@@ -279,78 +246,6 @@ class AsyncPoolRunner:
         self._database.check_confirmed(link, action)
 
 
-class Retry:
-    """What to do after each way that an op can fail.
-
-    Attributes:
-        bell: how the next run rings.
-    """
-
-    def __init__(self, database: AsyncDatabase, op: Op[Any]) -> None:
-        self._database = database
-        self._op = op
-        self._deadline = time.monotonic() + database.timeout
-        self._unknown = False
-        self._repeats = 0
-        self.bell: Bell = "try"
-
-    def after(self, failure: Exception) -> float:
-        """Give the seconds to wait before the next run, or raise what the caller gets.
-
-        Raises:
-            OutcomeUnknown, Unavailable, TransactionConflict: there is no next run.
-            PgmemError: what the server said.
-        """
-        self._repeats += 1
-        pause = 0.0 if self._repeats == 1 else _pause(self._repeats)
-        if isinstance(failure, Lost):
-            self._after_loss()
-            return pause
-        if isinstance(failure, LostRace) or is_version_race(failure):
-            self._give_up_after(MAX_RACES)
-            return pause
-        if is_full_queue(failure) and self.bell != "silent":
-            self._database.rest_bell()
-            self.bell = "silent"
-            return 0.0
-        if is_repeatable(failure) and self._repeats < MAX_REPEATS:
-            return pause
-        raise translate(failure, self._op.action) from None
-
-    def hides(self, error: Conflict | Unavailable) -> bool:
-        """Whether the truth may be that an earlier run, whose answer was lost, took effect."""
-        again = self._op.again
-        if not self._unknown or again is Again.READS:
-            return False
-        return isinstance(error, Unavailable) or again is Again.GUARDED
-
-    def _give_up_after(self, most: int) -> None:
-        if self._repeats > most:
-            raise TransactionConflict(
-                f"{self._op.action}: lost {most} races in a row. Try again later"
-            ) from None
-
-    def _after_loss(self) -> None:
-        if self._op.again is Again.HARMFUL:
-            raise self.outcome_unknown() from None
-        self._unknown = True
-        if time.monotonic() > self._deadline:
-            if self._op.again is not Again.READS:
-                raise self.outcome_unknown() from None
-            raise Unavailable(
-                f"{self._op.action}: the connection to {self._database.where} was lost "
-                f"{self._repeats} times within {self._database.timeout:g} s. Try again later"
-            ) from None
-
-    def outcome_unknown(self) -> OutcomeUnknown:
-        """The error that tells the caller so."""
-        return OutcomeUnknown(
-            f"{self._op.action}: the connection to {self._database.where} was lost while it was "
-            f"under way: it may or may not have happened. Read back before writing again; an "
-            f"idempotency key or an expected version makes a repeat harmless"
-        )
-
-
 async def _roll_back(link: AsyncLink) -> None:
     try:
         await link.rollback()
@@ -412,7 +307,7 @@ class AsyncBoundRunner:
                 self._database.bell_answered(rows)
                 return op.parse(rows)
             except LostRace as race:
-                op = _again(op, race)
+                op = again(op, race)
                 query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None

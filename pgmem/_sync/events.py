@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from pgmem._sync.consuming import DEFAULT_LEASE, ConsumerSubscription
 from pgmem._sync.reader import FinalReader
-from pgmem._sync.runners import MAX_RACES, BoundRunner, Runner, hidden_winner
+from pgmem._sync.retrying import MAX_RACES
+from pgmem._sync.runners import BoundRunner, Runner, hidden_winner
 from pgmem._sync.subscription import Start, Subscription
 from pgmem.errors import InvalidOption
 from pgmem.models import Appended, Event, RecordedEvent

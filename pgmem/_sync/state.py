@@ -22,6 +22,7 @@ from pgmem.models import Event, RecordedEvent, StateChange, StateEntry
 from pgmem.ops import Op
 from pgmem.ops import state as ops
 from pgmem.ops.events import Codec
+from pgmem.ops.increment import increment, number_text
 from pgmem.ops.leases import fenced
 from pgmem.ops.selection import Selection
 from pgmem.ops.values import Seconds, check_count, check_seconds, decode, decoder
@@ -231,12 +232,12 @@ class State:
             OutcomeUnknown: the connection was lost under way.
         """
         recording = ops.Recording(event, stream, record)
-        op = ops.increment(key, by, self._codec, ttl=_ttl(ttl), recording=recording)
+        op = increment(key, by, self._codec, ttl=_ttl(ttl), recording=recording)
         if self._cache is None:
             return self._runner.run(op)
         with self._cache.writing(key) as write:
             entry = self._runner.run(op)
-            write.keep(ops.written(entry, ops.number_text(entry), recording))
+            write.keep(ops.written(entry, number_text(entry), recording))
         return entry
 
     def create(

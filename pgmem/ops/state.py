@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from pgmem.errors import InvalidOption, InvalidValue, VersionConflict
+from pgmem.errors import InvalidOption, VersionConflict
 from pgmem.models import Event, RecordedEvent, StateChange, StateEntry
 from pgmem.names import STATE_STREAM_PREFIX
 from pgmem.ops import Again, Op, Row
@@ -36,7 +36,6 @@ from pgmem.ops.events import (
     parse_events,
 )
 from pgmem.ops.values import (
-    DEFAULT_MAX_BYTES,
     after_prefix,
     check_count,
     check_name,
@@ -58,9 +57,6 @@ RECORDED = 2
 """`state.recording`, where the last change is in the log and the next one will be."""
 
 MAX_KEYS = 10_000
-
-NUMBER_LIMIT = 2**63
-"""An increment stays below it on both sides: so what comes back is what the server added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +255,7 @@ def history(
     )
 
 
-def _write(
+def write(
     statement: str,
     params: dict[str, Any],
     parse: Callable[[Sequence[Row]], T],
@@ -285,7 +281,7 @@ def put(
         version, updated_at, expires_at, position = rows[0][:4]
         return StateEntry(key, value, version, updated_at, expires_at, position)
 
-    return _write(
+    return write(
         "state_put",
         {"key": check_key(key), "value": text, "ttl": ttl}
         | recording.params(codec, PUT_TYPE, text),
@@ -302,61 +298,12 @@ def written(entry: StateEntry, text: str, recording: Recording) -> Copy | None:
     return Copy(entry.version, text, entry.updated_at)
 
 
-def increment(
-    key: str, by: float, codec: Codec, *, ttl: float | None, recording: Recording
-) -> Op[StateEntry]:
-    """Add to the number under a key.
-
-    Raises (from `parse`):
-        InvalidValue: what is there is no number, or the sum would leave the range.
-    """
-    if isinstance(by, bool) or not isinstance(by, int | float):
-        raise InvalidValue(f"increment adds an int or a float, got {type(by).__name__}")
-    if not -NUMBER_LIMIT < by < NUMBER_LIMIT:  # also false for NaN
-        raise InvalidValue(f"increment adds at most ±(2⁶³ − 1), got {by!r}")
-
-    def parse(rows: Sequence[Row]) -> StateEntry:
-        version, updated_at, expires_at, position, text, found = rows[0][:6]
-        if version is not None:
-            return StateEntry(key, decode(text), version, updated_at, expires_at, position)
-        if found is None:  # It changed while the statement ran.
-            raise LostRace
-        if found != "number":
-            raise InvalidValue(
-                f"increment of state {key!r}: its value is a JSON {found}, not a number; nothing "
-                f"was changed. Put a number there first, or change it with state.update"
-            )
-        raise InvalidValue(
-            f"increment of state {key!r} by {by!r}: the sum would leave ±(2⁶³ − 1), or has left "
-            f"it already; nothing was changed"
-        )
-
-    return _write(
-        "state_increment",
-        {
-            "key": check_key(key),
-            "by": encode(by, "by", limit=codec.max_bytes),
-            "ttl": ttl,
-            "limit": str(NUMBER_LIMIT),
-        }
-        | recording.params(codec, PUT_TYPE, None),
-        parse,
-        f"increment state {key!r}",
-        Again.HARMFUL,
-    )
-
-
-def number_text(entry: StateEntry) -> str:
-    """The JSON text of a number."""
-    return encode(entry.value, "value", limit=DEFAULT_MAX_BYTES)
-
-
 def create(
     key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
 ) -> Op[StateEntry]:
     """Write an entry where none is."""
     text = encode(value, "value", limit=codec.max_bytes)
-    return _write(
+    return write(
         "state_create",
         {"key": check_key(key), "value": text, "ttl": ttl}
         | recording.params(codec, PUT_TYPE, text),
@@ -380,7 +327,7 @@ def compare_and_set(
     if expected_version == 0:
         return create(key, value, codec, ttl=ttl, recording=recording)
     text = encode(value, "value", limit=codec.max_bytes)
-    return _write(
+    return write(
         "state_compare_and_set",
         {
             "key": check_key(key),
@@ -410,7 +357,7 @@ def delete(
             parse_outcome(rows)
         return deleted
 
-    return _write(
+    return write(
         "state_delete",
         {"key": check_key(key), "expected_version": expected_version}
         | recording.params(codec, DELETED_TYPE, None),

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
-from pgmem._sync.runners import Retry
+from pgmem._sync.retrying import Retry
 from pgmem.errors import OutcomeUnknown, Unavailable
 from pgmem.ops import events as ops
 from pgmem.ops.faults import is_full_queue
