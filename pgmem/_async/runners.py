@@ -86,6 +86,10 @@ class Lost(Exception):
 FAILURES = (LostRace, Lost, psycopg.Error)
 
 
+def _again(op: Op[T], failure: Exception) -> Op[T]:
+    return op.instead(isinstance(failure, Lost)) if op.instead else op
+
+
 class AsyncPoolRunner:
     """Runs each op in a short transaction of its own."""
 
@@ -116,13 +120,14 @@ class AsyncPoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
-        op = op.instead() if op.instead else op
+            op = _again(op, failure)
         while True:
             await asleep(pause)
             try:
                 return await self._once(op, retry.bell, patience)
             except FAILURES as failure:
                 pause = retry.after(failure)
+                op = _again(op, failure)
             except (Conflict, Unavailable) as error:
                 if retry.hides(error):
                     raise retry.outcome_unknown() from error
@@ -406,8 +411,8 @@ class AsyncBoundRunner:
                 rows = await fetch(link, query, self._database.params(op))
                 self._database.bell_answered(rows)
                 return op.parse(rows)
-            except LostRace:
-                op = op.instead() if op.instead else op
+            except LostRace as race:
+                op = _again(op, race)
                 query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None

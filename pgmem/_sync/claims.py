@@ -150,9 +150,12 @@ class Claims:
             nothing = until <= known.position and time.monotonic() < known.due
             if nothing and not acknowledged and not sure:
                 return ops.nothing(known.position)
+            sessions = self._reader.runner.sessions
             handed = self._ask(member, until, acknowledged)
-            if sure and not handed.events and self._reader.feed.live:
-                # The feed may not have heard yet of what this process has just written.
+            unsure = sessions != self._reader.runner.sessions
+            if not handed.events and (unsure or (sure and self._reader.feed.live)):
+                # The feed may not have heard yet of what this process has just written; or an
+                # answer was lost, and nothing new was asked for.
                 until = self._reader.settle()
                 handed = self._ask(member, until)
             if handed.events:

@@ -87,6 +87,10 @@ class Lost(Exception):
 FAILURES = (LostRace, Lost, psycopg.Error)
 
 
+def _again(op: Op[T], failure: Exception) -> Op[T]:
+    return op.instead(isinstance(failure, Lost)) if op.instead else op
+
+
 class PoolRunner:
     """Runs each op in a short transaction of its own."""
 
@@ -117,13 +121,14 @@ class PoolRunner:
         except FAILURES as failure:
             retry = Retry(self._database, op)
             pause = retry.after(failure)
-        op = op.instead() if op.instead else op
+            op = _again(op, failure)
         while True:
             sleep(pause)
             try:
                 return self._once(op, retry.bell, patience)
             except FAILURES as failure:
                 pause = retry.after(failure)
+                op = _again(op, failure)
             except (Conflict, Unavailable) as error:
                 if retry.hides(error):
                     raise retry.outcome_unknown() from error
@@ -405,8 +410,8 @@ class BoundRunner:
                 rows = fetch(link, query, self._database.params(op))
                 self._database.bell_answered(rows)
                 return op.parse(rows)
-            except LostRace:
-                op = op.instead() if op.instead else op
+            except LostRace as race:
+                op = _again(op, race)
                 query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None

@@ -38,8 +38,9 @@ class Op(NamedTuple, Generic[T]):
         action: what the caller asked for, in words, for messages; holds no payload.
         again: what a second run does.
         marks: pieces of the statement chosen from fixed texts.
-        instead: makes what to run in its place when it lost a race, or its answer was lost: this
-            one is quick because it does only what is usual.
+        instead: makes what to run in its place when it lost a race (False), or its answer was lost
+            (True): because this one does only what is usual, or relies on what a crash of the
+            server may have undone.
         lets_go: others wait for a row that it locks. It commits without waiting for the disk, so
             that they can go on, and if it gives more than its first row, that wait follows as a
             statement of its own, before anybody is told.
@@ -51,5 +52,5 @@ class Op(NamedTuple, Generic[T]):
     action: str
     again: Again = Again.READS
     marks: tuple[tuple[str, str], ...] = ()
-    instead: Callable[[], Op[T]] | None = None
+    instead: Callable[[bool], Op[T]] | None = None
     lets_go: bool = False

@@ -44,6 +44,9 @@ PARKED_MOST, PARKED_MOST_ORDERED = 10_000, 1_000
 WINDOW = 10
 """Where keys are busy, so many times more events are looked at than were asked for."""
 ERROR_CHARACTERS = 2_000
+UNSURE = 0
+"""How far the log is final for a claim whose answer was lost: the server may have crashed, and give
+positions out again that were final before. Nothing new is handed out until that is known anew."""
 
 
 class Held(NamedTuple):
@@ -185,6 +188,16 @@ class Member:
             LeaseLost: one of `acknowledged` is not ours any more; nothing was done.
             LostRace: run it again.
         """
+        op = self._claim(until, acknowledged, passing=passing)
+        if op.instead:
+            return op
+        return op._replace(
+            instead=lambda lost: self.claim(
+                UNSURE if lost else until, acknowledged, passing=passing
+            )
+        )
+
+    def _claim(self, until: int, acknowledged: Sequence[Held], *, passing: bool) -> Op[Handed]:
         params = {**self._params(), "until": until}
         first = "true" if passing else _FIRST
         if self.group.ordered_by is None:
@@ -211,6 +224,10 @@ class Member:
             Again.GUARDED,
             acked="(SELECT ok FROM judged)",
             first=_FIRST,
+        )._replace(
+            instead=lambda lost: self._ack_claim(
+                {**params, "until": UNSURE} if lost else params, acknowledged
+            )
         )
 
     def _next(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
@@ -225,7 +242,9 @@ class Member:
             self._action,
             Again.GUARDED,
             self.group.selection.marks(),
-            instead=lambda: self._ack_claim(params, acknowledged),
+            instead=lambda lost: self._ack_claim(
+                {**params, "until": UNSURE} if lost else params, acknowledged
+            ),
             lets_go=True,
         )
 

@@ -9,6 +9,9 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import HistoryRewritten, LeaseLost
+from pgmem.ops import deliveries as ops
+from pgmem.ops.groups import Group
+from pgmem.ops.selection import Selection
 from tests.support.consumers import sql
 from tests.support.groups import fill, lapse, opened, positions, slots
 
@@ -235,3 +238,19 @@ def test_an_emptied_slot_is_filled_again(memory, database_url):
     while batch := group.read("a", 5):
         group.ack(batch)
     assert slots(database_url) == 1
+
+
+@pytest.mark.parametrize("passing", [False, True])
+@pytest.mark.parametrize(
+    ("ordered_by", "slots"), [("key", ()), (None, ()), (None, (1,)), (None, (1, 1)), (None, (1, 2))]
+)
+@pytest.mark.parametrize("lost", [(False, False), (True,), (False, True), (True, False)])
+def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, slots, lost):
+    """The server may have crashed: what was final then may be written anew, and not be final."""
+    member = ops.Member(Group("g", Selection(), ordered_by), "c", 10, 30.0, lambda row: row)
+    acknowledged = [ops.Held(n, slot, 7) for n, slot in enumerate(slots)]
+    op = member.claim(99, acknowledged, passing=passing)
+    assert op.params["until"] == 99
+    for one in lost:
+        op = op.instead(one)
+    assert op.params["until"] == (ops.UNSURE if any(lost) else 99)

@@ -9,7 +9,14 @@ import psycopg
 import pytest
 
 from pgmem import Event, Memory, migrate
-from pgmem.errors import NotOpen, OutcomeUnknown, PermissionDenied, Unavailable, VersionConflict
+from pgmem.errors import (
+    LeaseLost,
+    NotOpen,
+    OutcomeUnknown,
+    PermissionDenied,
+    Unavailable,
+    VersionConflict,
+)
 from tests.support.cutting import CuttingRelay
 
 
@@ -204,3 +211,26 @@ async def test_role_without_privileges_is_told_so(form):
         finally:
             admin.execute(f"DROP OWNED BY {role}")
             admin.execute(f"DROP ROLE {role}")
+
+
+def test_claim_of_a_group_whose_answer_is_lost_is_made_anew(cut, memory):
+    """The first batch waits for the end of its lease; how far the log is final is asked anew."""
+    memory.events.append("work", [Event(type="t", payload=n) for n in range(6)])
+    group = cut.groups.open("g", stream="work")
+    assert [one.event.payload for one in group.read("MARK", 2)] == [2, 3]
+    assert [one.position for one in group.pending()] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_ack_with_the_next_claim_whose_answer_is_lost(relay, memory, batches):
+    memory.events.append("work", [Event(type="t", payload=n) for n in range(6)])
+    with Memory(relay.url, pool=1) as behind:
+        group = behind.groups.open("g", stream="work")
+        held = [one for _ in range(batches) for one in group.read("MARK", 1)]
+        relay.cut_once_after(b"MARK")
+        with pytest.raises(OutcomeUnknown) as error:
+            group.read("MARK", 2, ack=held)
+    assert isinstance(error.value.__cause__, LeaseLost)
+    assert relay.cuts == 1
+    # What it acknowledged is gone, and what it was given waits for the end of its lease.
+    assert [one.position for one in memory.groups.join("g").pending()] == [batches + 1, batches + 2]
