@@ -323,3 +323,15 @@ def test_a_group_that_stands_still_passes_no_refused_entry_again_on_its_way_back
     importing.reverse()
     assert deliver(source, 9) == []
     assert pending(source) == {}
+
+
+def test_what_was_written_back_is_not_handed_out_again(source, importing, memory):
+    """Behind it comes only what cannot be brought in: the group stands there."""
+    grouped(source, delivered=0)
+    importing.cut_over()
+    memory.events.append(STREAM, Event(type="t", payload={"n": 11}))
+    importing.reverse()
+    source.xadd(STREAM, published(0, payload="{"))  # refused
+    source.xack(STREAM, "billing", *deliver(source, 99))
+    importing.cut_over()
+    assert worked(memory) == []
