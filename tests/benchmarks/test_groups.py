@@ -349,10 +349,16 @@ def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows, side):
 )
 def test_a_crash_between_rows_and_their_note(bench, rows, side, doubled):
     (arm,) = [arm for arm in effects.crash(bench, rows).arms if arm.name == side.name]
-    sample = arm.run()
-    assert sample.faults == Faults(duplicated=doubled)
-    assert sample.figures["rows too many, of 10"] == doubled
-    assert sample.value >= effects.LEASE * 1e3 * 0.9
+    longest = 0.0
+    for _ in range(3):
+        sample = arm.run()
+        assert sample.faults == Faults(duplicated=doubled)
+        assert sample.figures["rows too many, of 10"] == doubled
+        longest = max(longest, sample.value)
+        if longest >= effects.LEASE * 1e3 * 0.9:
+            break
+    else:  # On a busy machine a part of the lease is over before the kill; not each time.
+        pytest.fail(f"taken over {longest:.0f} ms after the kill: the lease was not waited for")
     assert bool(arm.excused) is bool(doubled)
 
 

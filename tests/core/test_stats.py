@@ -13,6 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgmem import Event, Memory, migrate
+from pgmem.names import SCHEMA_REVISION
 from pgmem.ops import stats as ops
 from pgmem.stats import Count
 
@@ -66,7 +67,11 @@ async def test_the_server_and_its_tables(both, database_url):
     server = stats.server
     with psycopg.connect(database_url) as connection:
         assert server.version == connection.info.parameter_status("server_version")
-    assert (server.standby, server.revision, server.durability) == (False, "0003", "strict")
+    assert (server.standby, server.revision, server.durability) == (
+        False,
+        SCHEMA_REVISION,
+        "strict",
+    )
     assert (server.synchronous_commit, server.fsync) in {("on", "off"), ("on", "on")}
     tables = {table.name: table for table in stats.tables}
     assert {"events", "state", "dedupe", "groups", "leases", "policies"} <= tables.keys()

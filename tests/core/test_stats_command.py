@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from pgmem import Event, migrate
 from pgmem.cli import stats
 from pgmem.cli.options import age, columns, size
+from pgmem.names import SCHEMA_REVISION
 
 
 def sql(url, *statements):
@@ -43,7 +44,7 @@ def test_what_it_says(memory, database_url, shown):
     memory.state.delete("k")
     memory.dedupe.claim("w", lease=0.001)
     found, tables = shown()
-    assert found["schema"] == ["pgmem at 0003"]
+    assert found["schema"] == [f"pgmem at {SCHEMA_REVISION}"]
     assert found["log"][0] == (
         "head 1,502; 1,502 events, 1,502 in the last minute, 1,502 in the last hour"
     )
