@@ -268,7 +268,8 @@ async def test_who_is_connected(both):
     before = (await both.stats()).sessions
     assert (before.of_pgmem, before.listening) == (1, 0)
     assert before.in_database <= before.on_server <= before.most
-    assert before.queue_usage == 0.0
+    # The queue is one for the whole server, and other tests ring there at the same time.
+    assert 0.0 <= before.queue_usage < 0.001
     async with both.events.subscribe():
         deadline = time.monotonic() + 10
         while (sessions := (await both.stats()).sessions).listening == 0:
