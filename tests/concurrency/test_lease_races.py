@@ -145,6 +145,15 @@ def test_a_waiter_that_stood_still_does_not_take_what_was_given_it_meanwhile(dat
         assert ["wrote"] in sleeper.finish()
 
 
+def listening(url):
+    """How many sessions hear signals."""
+    with psycopg.connect(url) as server:
+        return server.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name = 'pgmem listener'"
+        ).fetchone()[0]
+
+
 def test_a_dead_waiter_does_not_hold_the_queue_up(database_url):
     with Memory(database_url, safety_poll=30) as memory:
         lease = memory.leases.acquire("job")
@@ -156,6 +165,11 @@ def test_a_dead_waiter_does_not_hold_the_queue_up(database_url):
         for worker in waiters[:2]:
             worker.kill()
             worker.process.join()
+        # The server finds out a moment later. Who is given the lease before that has it to its end.
+        deadline = time.monotonic() + 10
+        while listening(database_url) > 1:
+            assert time.monotonic() < deadline, "the server keeps the sessions of the dead"
+            time.sleep(0.01)
         released = time.monotonic()
         lease.release()
         heard_from(waiters[2], "holds", 5)
