@@ -224,6 +224,7 @@ class TestDoubt:
         [task] = await queue(database_url, quiet, ttl=0.6)
         keeper, late = raw(quiet)._keeper, []
         keeper._look = still(quiet)
+        await asyncio.sleep(0.2)  # A look that was under way would find the lease given to it.
         tell, keeper._signals.tell = keeper._signals.tell, late.append
         await lease.release()
         await until(lambda: late)
