@@ -72,6 +72,7 @@ CREATE TABLE {schema}.deliveries (
     attempts integer[],
     keys text[] COLLATE "C",
     handed_at timestamp with time zone,
+    reserved bigint[] DEFAULT '{{}}' NOT NULL,
     CONSTRAINT deliveries_pkey PRIMARY KEY (group_name, slot)
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.0,
         autovacuum_vacuum_threshold = 2000)""",
@@ -79,7 +80,7 @@ CREATE TABLE {schema}.deliveries (
     """
 ALTER TABLE {schema}.deliveries
     ALTER COLUMN positions SET STORAGE MAIN, ALTER COLUMN attempts SET STORAGE MAIN,
-    ALTER COLUMN keys SET STORAGE MAIN""",
+    ALTER COLUMN keys SET STORAGE MAIN, ALTER COLUMN reserved SET STORAGE MAIN""",
     # Events behind the group's position that are to be handed out again, or wait for an earlier
     # one of their key.
     """

@@ -28,10 +28,12 @@ from pgmem._compat import Lock
 from pgmem._sync.dedupe import Dedupe
 from pgmem._sync.feed import Follower
 from pgmem._sync.reader import FinalReader
+from pgmem._sync.reserves import Reserves
 from pgmem._sync.signals import Signals
 from pgmem.ops import deliveries as ops
 from pgmem.ops import groups
 from pgmem.ops.events import Codec
+from pgmem.ops.reserves import RESERVE, unreserve
 
 LOCKED_PAUSE = 0.05
 """Seconds until a member looks again for what somebody's transaction keeps from being taken."""
@@ -46,10 +48,12 @@ class Known:
         lock: one of them asks at a time.
         position: nothing of the selection up to here is left to claim.
         due: when (by the monotonic clock) something becomes available by itself.
+        reserves: what is reserved for them.
     """
 
     def __init__(self) -> None:
         self.lock = Lock()
+        self.reserves = Reserves()
         self.forget()
 
     def forget(self) -> None:
@@ -145,19 +149,32 @@ class Claims:
     ) -> ops.Handed:
         """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
+        asked = time.monotonic()
+        before = known.reserves.pop(acknowledged)
+        if before is not None and before.in_time:
+            # Nobody waits for anybody: no lock.
+            handed = self._reader.runner.run(member.fetch(acknowledged))
+            known.reserves.remember(asked, handed)
+            if handed.events:
+                return handed
+            known.reserves.rest()
+            known.forget()
+            acknowledged = ()
         with known.lock:
             until = self._final()
             nothing = until <= known.position and time.monotonic() < known.due
             if nothing and not acknowledged and not sure:
                 return ops.nothing(known.position)
             sessions = self._reader.runner.sessions
-            handed = self._ask(member, until, acknowledged)
+            more = known.reserves.how_many(member.count, before)
+            handed = self._ask(member, until, acknowledged, reserving=more)
             unsure = sessions != self._reader.runner.sessions
             if not handed.events and (unsure or (sure and self._reader.feed.live)):
                 # The feed may not have heard yet of what this process has just written; or an
                 # answer was lost, and nothing new was asked for.
                 until = self._reader.settle()
                 handed = self._ask(member, until)
+            known.reserves.remember(asked, handed)
             if handed.events:
                 known.forget()
             else:
@@ -166,27 +183,38 @@ class Claims:
             return handed
 
     def _ask(
-        self, member: ops.Member, until: int, acknowledged: Sequence[ops.Held] = ()
+        self,
+        member: ops.Member,
+        until: int,
+        acknowledged: Sequence[ops.Held] = (),
+        *,
+        reserving: int = 0,
     ) -> ops.Handed:
-        """Take what ran out, or else what is due, or else what is new."""
+        """Take what ran out, or else what is due, or else what is new, or what others reserve."""
         run = self._reader.runner.run
-        handed = run(member.claim(until, acknowledged))
+        handed = run(member.claim(until, acknowledged, reserving=reserving))
         if handed.expired:
             handed = run(member.take_over())
-        if not handed.events and (handed.expired or handed.due):
+        if not handed.events and handed.unfetched:
+            run(unreserve(self._group, member.consumer))
+        if not handed.events and _something_first(handed):
             # Also if nothing was due: what has just been buried may have freed its key.
             handed = run(member.unpark())
-        if not handed.events and (handed.expired or handed.due):
-            # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
-            # transaction that takes longer than the lease: that must hold up nobody.
-            handed = run(member.claim(until, passing=True))
+            if not handed.events:
+                # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
+                # transaction that takes longer than the lease: that must hold up nobody.
+                handed = run(member.claim(until, passing=True))
+        if not handed.events and handed.reserved and run(unreserve(self._group, None)):
+            handed = run(member.unpark())
         return handed
 
     def _pause_after(self, handed: ops.Handed, lease: float) -> float:
         """Seconds until it is worth while to ask again without having been woken."""
         wait = lease if handed.wait is None else min(lease, handed.wait)
-        if handed.expired or handed.due:
+        if _something_first(handed):
             wait = max(wait, LOCKED_PAUSE)
+        if handed.reserved:
+            wait = min(wait, RESERVE)  # Its member is just fetching it.
         return min(self._sharing.safety_poll, wait)
 
     def settled(self) -> int:
@@ -216,3 +244,7 @@ class Claims:
             pause = min(pause, RETRY)
         if follower.wakeup.wait(pause) and feed.end <= known.position:
             known.forget()  # No event: a signal, or the end.
+
+
+def _something_first(handed: ops.Handed) -> bool:
+    return handed.expired or handed.due or handed.unfetched

@@ -34,6 +34,7 @@ from pgmem.ops import Again, Op, Row
 from pgmem.ops.consumers import check_lease
 from pgmem.ops.events import LostRace
 from pgmem.ops.groups import Group, check_trimmed, not_found
+from pgmem.ops.reserves import RESERVE
 from pgmem.ops.values import Seconds, check_count, check_name
 
 MAX_COUNT = 1_000
@@ -66,6 +67,9 @@ class Handed(NamedTuple):
         position: how far the group has come; nothing of the selection up to it is left to claim.
         expired: a lease has run out: take that over first.
         due: something parked is due: take that first.
+        unfetched: something reserved was not come for: take that first.
+        reserved: so many events are reserved with these; where there are none, more than 0 if
+            something may be reserved for others.
         wait: seconds until the lease of another batch ends, or the next parked event is due; None
             if none does, or so many events were given as were asked for.
     """
@@ -78,6 +82,8 @@ class Handed(NamedTuple):
     expired: bool
     due: bool
     wait: float | None
+    unfetched: bool = False
+    reserved: int = 0
 
 
 def nothing(position: int) -> Handed:
@@ -100,9 +106,11 @@ _DUE_ORDERED = """EXISTS (
                SELECT FROM {schema}.parked
                WHERE group_name = %(group)s AND key IS NULL
                  AND available_at <= clock_timestamp())"""
+_OVERTAKEN = "coalesce(plan.start > before.position, false)"
+"""Who has moved the group while this waited may have reserved what it does not see."""
 _STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
 _READY = "before.same_history AND before.trimmed IS NULL"
-_FIRST = "NOT before.expired AND NOT before.due"
+_FIRST = "NOT before.expired AND NOT before.due AND NOT before.unfetched"
 _READY_FRESH = f"{_READY} AND {{first}} AND NOT before.full AND before.position < %(until)s"
 
 _AFTER_GROUP = "WHERE (SELECT count(*) FROM locked) >= 0"
@@ -144,6 +152,7 @@ class Member:
             "count": self.count,
             "lease": self.lease,
             "skip": SKIP,
+            "reserve": RESERVE,
             "parked_most": PARKED_MOST_ORDERED if ordered else PARKED_MOST,
         }
 
@@ -161,6 +170,7 @@ class Member:
             "due": _DUE_ORDERED if ordered else _DUE,
             "acked": "true",
             "stale": "false",
+            "overtaken": "false",
             "after": "",
             **marks,
         }
@@ -174,7 +184,12 @@ class Member:
         )
 
     def claim(
-        self, until: int, acknowledged: Sequence[Held] = (), *, passing: bool = False
+        self,
+        until: int,
+        acknowledged: Sequence[Held] = (),
+        *,
+        passing: bool = False,
+        reserving: int = 0,
     ) -> Op[Handed]:
         """Take the next events up to `until`, which must be final.
 
@@ -182,13 +197,14 @@ class Member:
             until: everything up to it is final.
             acknowledged: is acknowledged in the same commit; not in a group that orders.
             passing: even if a lease has run out, or something parked is due.
+            reserving: so many events more are reserved, where a whole batch is acknowledged.
 
         Raises (from `parse`):
             GroupNotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
             LeaseLost: one of `acknowledged` is not ours any more; nothing was done.
             LostRace: run it again.
         """
-        op = self._claim(until, acknowledged, passing=passing)
+        op = self._claim(until, acknowledged, passing=passing, reserving=reserving)
         if op.instead:
             return op
         return op._replace(
@@ -197,15 +213,17 @@ class Member:
             )
         )
 
-    def _claim(self, until: int, acknowledged: Sequence[Held], *, passing: bool) -> Op[Handed]:
+    def _claim(
+        self, until: int, acknowledged: Sequence[Held], *, passing: bool, reserving: int
+    ) -> Op[Handed]:
         params = {**self._params(), "until": until}
         first = "true" if passing else _FIRST
         if self.group.ordered_by is None:
             if not acknowledged:
-                op = self._op("group_claim", params, first=first)
+                op = self._op("group_claim", params, first=first, overtaken=_OVERTAKEN)
                 return op if passing else op._replace(lets_go=True)
             if len({one.slot for one in acknowledged}) == 1:
-                return self._next(params, acknowledged)
+                return self._next(params, acknowledged, reserving)
             return self._ack_claim(params, acknowledged)
         params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
         by_stream = self.group.ordered_by == "stream"
@@ -224,21 +242,21 @@ class Member:
             Again.GUARDED,
             acked="(SELECT ok FROM judged)",
             first=_FIRST,
+            overtaken=_OVERTAKEN,
         )._replace(
             instead=lambda lost: self._ack_claim(
                 {**params, "until": UNSURE} if lost else params, acknowledged
             )
         )
 
-    def _next(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
+    def _next(
+        self, params: dict[str, Any], acknowledged: Sequence[Held], reserving: int
+    ) -> Op[Handed]:
         """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
-        last = acknowledged[-1]
-        # As text: psycopg asks for the type of each number in a list.
-        positions = "{" + ",".join([str(one.position) for one in acknowledged]) + "}"
         return Op(
             "group_next",
-            {**params, "slot": last.slot, "token": last.token, "positions": positions},
-            functools.partial(self._parse_next, last.slot),
+            {**params, **_whole(acknowledged), "most": self.count + reserving},
+            functools.partial(self._parse_next, acknowledged[-1].slot),
             self._action,
             Again.GUARDED,
             self.group.selection.marks(),
@@ -248,6 +266,28 @@ class Member:
             lets_go=True,
         )
 
+    def fetch(self, acknowledged: Sequence[Held]) -> Op[Handed]:
+        """Acknowledge a whole batch, and take what is reserved with it; see `pgmem.ops.reserves`.
+
+        If nothing is reserved any more, the batch is acknowledged and nothing is taken.
+
+        Raises (from `parse`): as `claim`.
+        """
+        return Op(
+            "group_reserved",
+            {
+                "group": self.group.name,
+                "consumer": self.consumer,
+                "count": self.count,
+                "lease": self.lease,
+                **_whole(acknowledged),
+            },
+            functools.partial(self._parse_next, acknowledged[-1].slot),
+            self._action,
+            Again.GUARDED,
+            instead=lambda lost: self._ack_claim({**self._params(), "until": UNSURE}, acknowledged),
+        )
+
     def _parse_next(self, slot: int, rows: Sequence[Row]) -> Handed:
         if not rows:
             raise LostRace
@@ -255,7 +295,10 @@ class Member:
         event_of = self.event_of
         events: list[tuple[RecordedEvent, int, str | None]]
         events = [(event_of(row), 1, None) for row in rows if row[0]]
-        return Handed(events, slot, front[2], front[7], rows[-1][0], False, False, None)
+        position = rows[-1][0]
+        return Handed(
+            events, slot, front[2], front[7], position, False, False, None, reserved=front[9]
+        )
 
     def take_over(self) -> Op[Handed]:
         """Take a batch whose lease ran out. Raises as `claim`."""
@@ -293,6 +336,8 @@ class Member:
             told["expired"],
             told["due"],
             told["wait"],
+            told["unfetched"],
+            int(told["reserved"]),
         )
 
     def _check(self, told: dict[str, Any]) -> None:
@@ -320,6 +365,12 @@ class Member:
             expected=was,
             found=now,
         )
+
+
+def _whole(held: Sequence[Held]) -> dict[str, Any]:
+    # As text: psycopg asks for the type of each number in a list.
+    positions = "{" + ",".join([str(one.position) for one in held]) + "}"
+    return {"slot": held[-1].slot, "token": held[-1].token, "positions": positions}
 
 
 def _held_params(held: Sequence[Held]) -> dict[str, Any]:

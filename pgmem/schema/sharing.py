@@ -68,6 +68,8 @@ def deliveries(metadata: MetaData) -> Table:
         # What each is ordered by, in a group that orders.
         Column("keys", ARRAY(name_column())),
         Column("handed_at", moment()),
+        # What its member gets next; nobody has it yet. See `pgmem.ops.reserves`.
+        Column("reserved", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
         PrimaryKeyConstraint("group_name", "slot", name="deliveries_pkey"),
     )
     # No index over what changes, and room on the page: updates are HOT, and no dead row outlives
@@ -76,7 +78,7 @@ def deliveries(metadata: MetaData) -> Table:
     after(
         table, f'ALTER TABLE "{metadata.schema}".deliveries SET (fillfactor = 40, {_PRUNED_OFTEN})'
     )
-    for column in ("positions", "attempts", "keys"):
+    for column in ("positions", "attempts", "keys", "reserved"):
         after(
             table,
             f'ALTER TABLE "{metadata.schema}".deliveries ALTER COLUMN {column} SET STORAGE MAIN',

@@ -13,6 +13,10 @@ before AS MATERIALIZED (
            EXISTS (SELECT FROM {schema}.deliveries
                    WHERE group_name = %(group)s AND positions <> '{{}}'
                      AND lease_until <= clock_timestamp()) AS expired,
+           -- Whoever reads on has left what was reserved for it; and its order is the log's.
+           EXISTS (SELECT FROM {schema}.deliveries
+                   WHERE group_name = %(group)s AND reserved <> '{{}}'
+                     AND (consumer = %(consumer)s OR {include reserve_left})) AS unfetched,
            {due} AS due,
            (SELECT count(*) FROM (
                SELECT FROM {schema}.parked WHERE group_name = %(group)s LIMIT %(parked_most)s

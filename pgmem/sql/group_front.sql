@@ -13,6 +13,10 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'position', coalesce(plan.position, before.position),
            'expired', before.expired,
            'due', before.due,
+           'unfetched', before.unfetched,
+           'reserved', mine.slot IS NULL AND ({overtaken} OR EXISTS (
+               SELECT FROM {schema}.deliveries
+               WHERE group_name = %(group)s AND reserved <> '{{}}')),
            'wait', CASE WHEN mine.slot IS NULL OR cardinality(plan.positions) < %(count)s THEN (
                SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (
                    SELECT min(lease_until) AS at FROM {schema}.deliveries

@@ -1,4 +1,6 @@
--- How many events of a group's selection are final and not handed out.
+-- How many events of a group's selection are final and not handed out, those that are reserved included.
 SELECT (SELECT count(*) FROM {schema}.events
         WHERE position > held.position AND position <= %(until)s {filter})
+       + (SELECT coalesce(sum(cardinality(reserved)), 0)::bigint FROM {schema}.deliveries
+          WHERE group_name = held.name)
 FROM {schema}.groups AS held WHERE held.name = %(group)s

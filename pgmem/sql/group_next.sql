@@ -3,7 +3,8 @@
 -- something due, nothing new, a batch that is not ours any more) it does nothing, and gives no row:
 -- group_ack_claim finds out what. Its order of things is the same: the group's row is locked, the
 -- newest position is read from it, and only then events behind that are looked for. The slot is
--- written before the group moves, so that a batch that is lost moves nothing.
+-- written before the group moves, so that a batch that is lost moves nothing. What is more than was
+-- asked for is reserved in the slot: see `pgmem.ops.reserves`.
 WITH before AS MATERIALIZED (
     SELECT FROM {schema}.groups AS held CROSS JOIN (
 {include history}
@@ -14,8 +15,9 @@ WITH before AS MATERIALIZED (
       AND NOT EXISTS (SELECT FROM {schema}.trimmed
                       WHERE trimmed.position > held.position AND trimmed_at > held.begun_at {trimmed})
       AND NOT EXISTS (SELECT FROM {schema}.deliveries
-                      WHERE group_name = %(group)s AND positions <> '{{}}'
-                        AND lease_until <= clock_timestamp())
+                      WHERE group_name = %(group)s
+                        AND (positions <> '{{}}' AND lease_until <= clock_timestamp()
+                             OR {include reserve_left}))
       AND NOT EXISTS (SELECT FROM {schema}.parked
                       WHERE group_name = %(group)s AND available_at <= clock_timestamp())
       AND NOT EXISTS (SELECT FROM {schema}.parked
@@ -31,7 +33,7 @@ batch AS MATERIALIZED (
     FROM locked CROSS JOIN LATERAL (
         SELECT * FROM {schema}.events
         WHERE position > locked.position AND position <= %(until)s {filter}
-        ORDER BY position LIMIT %(count)s
+        ORDER BY position LIMIT %(most)s
     ) AS found
 ),
 plan AS MATERIALIZED (
@@ -42,11 +44,12 @@ mine AS (
     UPDATE {schema}.deliveries AS held
     SET token = nextval({delivery_tokens}), consumer = %(consumer)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
-        positions = plan.positions, attempts = NULL, handed_at = clock_timestamp()
+        positions = plan.positions[:%(count)s], reserved = plan.positions[%(count)s + 1:],
+        attempts = NULL, handed_at = clock_timestamp()
     FROM plan
     WHERE held.group_name = %(group)s AND held.slot = %(slot)s AND held.token = %(token)s
-      AND held.positions = %(positions)s::bigint[]
-    RETURNING held.token, held.lease_until, plan.position
+      AND held.positions = %(positions)s::bigint[] AND held.reserved = '{{}}'
+    RETURNING held.token, held.lease_until, held.reserved, plan.position
 ),
 moved AS (
     UPDATE {schema}.groups AS held
@@ -55,7 +58,8 @@ moved AS (
     WHERE held.name = %(group)s
 )
 (SELECT 0::bigint, {commit}, token, NULL::text, NULL::text, NULL::text, NULL::text, lease_until,
-        NULL::text, NULL::bigint, NULL::boolean, NULL::text, NULL::timestamptz
+        NULL::text, cardinality(reserved)::bigint, NULL::boolean, NULL::text, NULL::timestamptz
  FROM mine)
 UNION ALL
-(SELECT {include event_columns} FROM batch WHERE EXISTS (SELECT FROM mine) ORDER BY position)
+(SELECT {include event_columns} FROM batch WHERE EXISTS (SELECT FROM mine)
+ ORDER BY position LIMIT %(count)s)

@@ -30,8 +30,10 @@ moved AS (
 ),
 fenced AS (
     UPDATE {schema}.deliveries
-    SET token = nextval({delivery_tokens}), positions = '{{}}', attempts = NULL, keys = NULL
-    WHERE group_name = %(group)s AND positions <> '{{}}' AND EXISTS (SELECT FROM allowed)
+    SET token = nextval({delivery_tokens}), positions = '{{}}', attempts = NULL, keys = NULL,
+        reserved = '{{}}'
+    WHERE group_name = %(group)s AND (positions <> '{{}}' OR reserved <> '{{}}')
+      AND EXISTS (SELECT FROM allowed)
 ),
 forgotten AS (
     DELETE FROM {schema}.parked WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)

@@ -2,7 +2,7 @@
 -- again, a slot leaves no dead row: none of its indexed columns changes.
 free AS MATERIALIZED (
     SELECT slot FROM {schema}.deliveries
-    WHERE group_name = %(group)s AND positions = '{{}}'
+    WHERE group_name = %(group)s AND positions = '{{}}' AND reserved = '{{}}'
       AND EXISTS (SELECT FROM plan WHERE plan.positions IS NOT NULL)
     LIMIT 1
     FOR UPDATE SKIP LOCKED

@@ -10,7 +10,7 @@ LEFT JOIN LATERAL (
     {include stats_behind}
 ) AS behind ON true
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(cardinality(positions)), 0)::bigint AS open,
+    SELECT coalesce(sum(cardinality(positions) + cardinality(reserved)), 0)::bigint AS open,
            coalesce(sum(cardinality(positions))
                FILTER (WHERE lease_until <= clock_timestamp()), 0)::bigint AS overdue
     FROM {schema}.deliveries WHERE group_name = reader.name

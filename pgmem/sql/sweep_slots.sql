@@ -3,7 +3,7 @@ WITH spare AS MATERIALIZED (
     SELECT ctid FROM (
         SELECT ctid, handed_at,
                row_number() OVER (PARTITION BY group_name ORDER BY slot) AS place
-        FROM {schema}.deliveries WHERE positions = '{{}}'
+        FROM {schema}.deliveries WHERE positions = '{{}}' AND reserved = '{{}}'
     ) AS slot
     WHERE place > %(keep)s
       AND coalesce(handed_at <= clock_timestamp() - make_interval(secs => %(idle)s), true)
@@ -11,7 +11,7 @@ WITH spare AS MATERIALIZED (
 ),
 due AS MATERIALIZED (
     SELECT ctid FROM {schema}.deliveries
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM spare)) AND positions = '{{}}'
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM spare)) AND positions = '{{}}' AND reserved = '{{}}'
     FOR UPDATE SKIP LOCKED
 ),
 swept AS (

@@ -41,6 +41,7 @@ TABLES = {
 MARKS = (
     ("filter", ""), ("direction", "ASC"), ("trimmed", ""), ("name", ""), ("due", "true"),
     ("first", "true"), ("ready", "true"), ("acked", "true"), ("stale", "false"), ("after", ""),
+    ("overtaken", "false"),
     ("key", "found.stream"), ("vacuumed", "events"), ("among", ""),
 )  # fmt: skip
 

@@ -1,0 +1,21 @@
+-- Acknowledge a whole batch, and hand out what is reserved in the same slot: no other row is touched,
+-- so members do not wait for one another. Where the batch is not ours any more, somebody has taken
+-- what was reserved, or a forced trim has removed some of it, it does nothing and gives no row.
+WITH mine AS (
+    UPDATE {schema}.deliveries AS held
+    SET token = nextval({delivery_tokens}), consumer = %(consumer)s,
+        lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
+        positions = reserved[:%(count)s], reserved = reserved[%(count)s + 1:],
+        attempts = NULL, handed_at = clock_timestamp()
+    WHERE group_name = %(group)s AND slot = %(slot)s AND token = %(token)s
+      AND positions = %(positions)s::bigint[] AND reserved <> '{{}}'
+      AND (SELECT count(*) FROM {schema}.events WHERE position = ANY (held.reserved[:%(count)s]))
+          = least(%(count)s, cardinality(reserved))
+    RETURNING token, lease_until, positions, reserved
+)
+(SELECT 0::bigint, {commit}, token, NULL::text, NULL::text, NULL::text, NULL::text, lease_until,
+        NULL::text, cardinality(reserved)::bigint, NULL::boolean, NULL::text, NULL::timestamptz
+ FROM mine)
+UNION ALL
+(SELECT {include event_columns} FROM {schema}.events
+ WHERE position = ANY (ARRAY(SELECT unnest(positions) FROM mine)) ORDER BY position)

@@ -1,0 +1,28 @@
+-- What members have reserved and not come for, or are asked to share, is anybody's: it is parked, due
+-- at once, and handed out before anything new. What is being fetched this moment is left alone.
+WITH {include group_alone},
+found AS MATERIALIZED (
+    SELECT slot, reserved FROM {schema}.deliveries
+    WHERE group_name = %(group)s AND reserved <> '{{}}'
+      AND (%(consumer)s::text IS NULL OR consumer = %(consumer)s OR {include reserve_left})
+      AND EXISTS (SELECT FROM locked)
+    FOR UPDATE SKIP LOCKED
+),
+emptied AS (
+    UPDATE {schema}.deliveries AS held SET reserved = '{{}}'
+    FROM found WHERE held.group_name = %(group)s AND held.slot = found.slot
+),
+touched AS (
+    UPDATE {schema}.groups AS held SET updated_at = clock_timestamp()
+    WHERE held.name = %(group)s AND EXISTS (SELECT FROM found)
+),
+shared AS (
+    INSERT INTO {schema}.parked (group_name, position, attempts, available_at)
+    SELECT %(group)s, position, 0, clock_timestamp()
+    FROM found CROSS JOIN LATERAL unnest(found.reserved) AS position
+    RETURNING position
+),
+signal AS (
+    SELECT CASE WHEN EXISTS (SELECT FROM shared) THEN {include group_signal} END AS payload
+)
+SELECT (SELECT count(*) FROM shared), {commit}, {signal} FROM signal
