@@ -38,8 +38,17 @@ threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True)
 with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) as notes:
     group = memory.groups.open("killed", stream="work", start=0, ordered_by=order or None,
                                max_attempts=1000)
+    held = []
     while not stop.is_set():
-        batch = group.read(name, count=rng.randint(1, 20), timeout=0.2, lease=lease)
+        try:
+            batch = group.read(name, count=rng.randint(1, 20), timeout=0.2, lease=lease, ack=held)
+        except LeaseLost:
+            notes.cursor().executemany(NOTE.format("refused"), mine)
+            held = []
+            continue
+        if held:
+            notes.cursor().executemany(NOTE.format("acked"), mine)
+        held = []
         if not batch:
             continue
         notes.cursor().executemany(
@@ -51,6 +60,9 @@ with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) a
         if rng.random() < 0.01:
             time.sleep(lease * rng.uniform(0.8, 1.6))
         mine = [(d.event.position, d.token) for d in batch]
+        if how != "transaction" and rng.random() < 0.8:
+            held = batch  # With the next read.
+            continue
         try:
             if how == "transaction":
                 with memory.transaction() as tx:
@@ -62,6 +74,7 @@ with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) a
                 notes.cursor().executemany(NOTE.format("acked"), mine)
         except LeaseLost:
             notes.cursor().executemany(NOTE.format("refused"), mine)
+    # What is held here has been taken over: all of it is acknowledged.
 """
 
 
@@ -114,7 +127,7 @@ def _all_acknowledged(server) -> bool:
     if position is None or position < head:
         return False
     return server.execute(
-        "SELECT NOT EXISTS (SELECT FROM pgmem.deliveries WHERE positions <> '{}')"
+        "SELECT NOT EXISTS (SELECT FROM pgmem.deliveries WHERE positions || reserved <> '{}')"
         " AND NOT EXISTS (SELECT FROM pgmem.parked)"
         " AND NOT EXISTS (SELECT FROM pgmem.dead_letters)"
     ).fetchone()[0]
