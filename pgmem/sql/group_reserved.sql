@@ -1,16 +1,15 @@
 -- Acknowledge a whole batch, and hand out what is reserved in the same slot: no other row is touched,
--- so members do not wait for one another. Where the batch is not ours any more, somebody has taken
--- what was reserved, or a forced trim has removed some of it, it does nothing and gives no row.
+-- so members do not wait for one another. Where the batch is not ours any more, or somebody has taken
+-- what was reserved, it does nothing and gives no row. What is not in the log any more (a forced trim)
+-- is held, and not given: when the lease has run out, `group_takeover` buries it.
 WITH mine AS (
-    UPDATE {schema}.deliveries AS held
+    UPDATE {schema}.deliveries
     SET token = nextval({delivery_tokens}), consumer = %(consumer)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
         positions = reserved[:%(count)s], reserved = reserved[%(count)s + 1:],
         attempts = NULL, handed_at = clock_timestamp()
     WHERE group_name = %(group)s AND slot = %(slot)s AND token = %(token)s
       AND positions = %(positions)s::bigint[] AND reserved <> '{{}}'
-      AND (SELECT count(*) FROM {schema}.events WHERE position = ANY (held.reserved[:%(count)s]))
-          = least(%(count)s, cardinality(reserved))
     RETURNING token, lease_until, positions, reserved
 )
 (SELECT 0::bigint, {commit}, token, NULL::text, NULL::text, NULL::text, NULL::text, lease_until,
@@ -18,4 +17,4 @@ WITH mine AS (
  FROM mine)
 UNION ALL
 (SELECT {include event_columns} FROM {schema}.events
- WHERE position = ANY (ARRAY(SELECT unnest(positions) FROM mine)) ORDER BY position)
+ WHERE position = ANY ((SELECT positions FROM mine)::bigint[]) ORDER BY position)

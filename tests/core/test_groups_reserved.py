@@ -174,6 +174,8 @@ async def test_a_forced_trim_of_it_is_no_secret(both, database_url):
     while held := await group.read("a", 2, ack=held):
         got += positions(held)
     assert sorted(got) == [*range(8, 21)]
+    lapse(database_url)
+    assert await group.read("b", 9) == []
     buried = await group.dead_letters()
     assert [one.event and one.event.position for one in buried] == [None] * 3
     assert {one.error for one in buried} == {"retention has removed the event"}
