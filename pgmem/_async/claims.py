@@ -47,6 +47,7 @@ class AsyncKnown:
         lock: one of them asks at a time.
         position: nothing of the selection up to here is left to claim.
         due: when (by the monotonic clock) something becomes available by itself.
+        told: how many signals had been told of when it was asked last.
         reserves: what is reserved for them.
     """
 
@@ -59,6 +60,7 @@ class AsyncKnown:
         """Ask the next time, whatever was known."""
         self.position = -1
         self.due = 0.0
+        self.told = 0
 
 
 @dataclass
@@ -161,8 +163,11 @@ class AsyncClaims:
             acknowledged = ()
         async with known.lock:
             until = await self._final()
-            nothing = until <= known.position and time.monotonic() < known.due
-            if nothing and not acknowledged and not sure:
+            told = self._sharing.signals.told
+            nothing = until <= known.position and asked < known.due and told == known.told
+            if nothing and not sure:
+                if acknowledged:
+                    await self._reader.runner.run(ops.ack(self._group, acknowledged))
                 return ops.nothing(known.position)
             sessions = self._reader.runner.sessions
             more = known.reserves.how_many(member.count, before)
@@ -174,10 +179,10 @@ class AsyncClaims:
                 until = await self._reader.settle()
                 handed = await self._ask(member, until)
             known.reserves.remember(asked, handed)
-            if handed.events:
+            if handed.events and not (self._reader.feed.live and member.has_all(handed, until)):
                 known.forget()
             else:
-                known.position = until
+                known.position, known.told = until, told
                 known.due = time.monotonic() + self._pause_after(handed, member.lease)
             return handed
 

@@ -27,10 +27,13 @@ class AsyncSignals:
     Attributes:
         mark: the number by which the server knows that this process listens: whoever signals may
             rely on it. It is another one in each session; None while nobody listens.
+        told: grows with every signal, whoever it was for: who was not waiting when it came sees
+            that there may have been one.
     """
 
     def __init__(self) -> None:
         self.mark: int | None = None
+        self.told = 0
         self._lock = Lock()
         self._waiters: dict[str, set[AWakeup]] = {}
         self._details: dict[AWakeup, Any] = {}
@@ -65,6 +68,7 @@ class AsyncSignals:
         if not (isinstance(content, list) and len(content) == 3 and isinstance(content[1], str)):
             return
         with self._lock:
+            self.told += 1
             waiters = list(self._waiters.get(content[1], ()))
             for wakeup in waiters:
                 self._details[wakeup] = content[2]
@@ -81,6 +85,7 @@ class AsyncSignals:
     def wake_all(self) -> None:
         """Signals may have been lost: everybody looks for themselves."""
         with self._lock:
+            self.told += 1
             waiters = {wakeup for some in self._waiters.values() for wakeup in some}
         for wakeup in waiters:
             wakeup.set()

@@ -48,6 +48,7 @@ class Known:
         lock: one of them asks at a time.
         position: nothing of the selection up to here is left to claim.
         due: when (by the monotonic clock) something becomes available by itself.
+        told: how many signals had been told of when it was asked last.
         reserves: what is reserved for them.
     """
 
@@ -60,6 +61,7 @@ class Known:
         """Ask the next time, whatever was known."""
         self.position = -1
         self.due = 0.0
+        self.told = 0
 
 
 @dataclass
@@ -162,8 +164,11 @@ class Claims:
             acknowledged = ()
         with known.lock:
             until = self._final()
-            nothing = until <= known.position and time.monotonic() < known.due
-            if nothing and not acknowledged and not sure:
+            told = self._sharing.signals.told
+            nothing = until <= known.position and asked < known.due and told == known.told
+            if nothing and not sure:
+                if acknowledged:
+                    self._reader.runner.run(ops.ack(self._group, acknowledged))
                 return ops.nothing(known.position)
             sessions = self._reader.runner.sessions
             more = known.reserves.how_many(member.count, before)
@@ -175,10 +180,10 @@ class Claims:
                 until = self._reader.settle()
                 handed = self._ask(member, until)
             known.reserves.remember(asked, handed)
-            if handed.events:
+            if handed.events and not (self._reader.feed.live and member.has_all(handed, until)):
                 known.forget()
             else:
-                known.position = until
+                known.position, known.told = until, told
                 known.due = time.monotonic() + self._pause_after(handed, member.lease)
             return handed
 

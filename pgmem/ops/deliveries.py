@@ -67,6 +67,7 @@ class Handed(NamedTuple):
         position: how far the group has come; nothing of the selection up to it is left to claim.
         expired: a lease has run out: take that over first.
         due: something parked is due: take that first.
+        looked: whether it was looked for these: `expired` to `reserved`.
         unfetched: something reserved was not come for: take that first.
         reserved: so many events are reserved with these; where there are none, more than 0 if
             something may be reserved for others.
@@ -82,6 +83,7 @@ class Handed(NamedTuple):
     expired: bool
     due: bool
     wait: float | None
+    looked: bool = False
     unfetched: bool = False
     reserved: int = 0
 
@@ -255,7 +257,7 @@ class Member:
         """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
         return Op(
             "group_next",
-            {**params, **_whole(acknowledged), "most": self.count + reserving},
+            {**params, **_whole(acknowledged), "reserving": reserving},
             functools.partial(self._parse_next, acknowledged[-1].slot),
             self._action,
             Again.GUARDED,
@@ -300,6 +302,16 @@ class Member:
             events, slot, front[2], front[7], position, False, False, None, reserved=front[9]
         )
 
+    def has_all(self, handed: Handed, until: int) -> bool:
+        """Whether nothing is left to claim up to `until`, but what `handed.wait` tells of."""
+        first = handed.expired or handed.due or handed.unfetched
+        return (
+            handed.looked
+            and not first
+            and handed.position >= until
+            and len(handed.events) < self.count
+        )
+
     def take_over(self) -> Op[Handed]:
         """Take a batch whose lease ran out. Raises as `claim`."""
         return self._op("group_takeover", self._params())
@@ -336,6 +348,7 @@ class Member:
             told["expired"],
             told["due"],
             told["wait"],
+            True,
             told["unfetched"],
             int(told["reserved"]),
         )

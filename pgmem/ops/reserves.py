@@ -48,7 +48,8 @@ def unreserve(group: Group, consumer: str | None) -> Op[int]:
 
     Args:
         group: whose.
-        consumer: what is reserved for it, and what nobody has come for in time; None: all.
+        consumer: what is reserved for it, and what nobody has come for in time; None: what is in
+            the slot where there is most.
     """
     return Op(
         "group_unreserve",

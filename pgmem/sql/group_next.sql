@@ -4,7 +4,8 @@
 -- group_ack_claim finds out what. Its order of things is the same: the group's row is locked, the
 -- newest position is read from it, and only then events behind that are looked for. The slot is
 -- written before the group moves, so that a batch that is lost moves nothing. What is more than was
--- asked for is reserved in the slot: see `pgmem.ops.reserves`.
+-- asked for is reserved in the slot: see `pgmem.ops.reserves`; never more than half of the member's
+-- share of what there is, so that nobody has to take it back in the end.
 WITH before AS MATERIALIZED (
     SELECT FROM {schema}.groups AS held CROSS JOIN (
 {include history}
@@ -33,7 +34,8 @@ batch AS MATERIALIZED (
     FROM locked CROSS JOIN LATERAL (
         SELECT * FROM {schema}.events
         WHERE position > locked.position AND position <= %(until)s {filter}
-        ORDER BY position LIMIT %(most)s
+        ORDER BY position LIMIT %(count)s + least(%(reserving)s, (%(until)s - locked.position) / (
+            SELECT 2 * count(*) FROM {schema}.deliveries WHERE group_name = %(group)s))
     ) AS found
 ),
 plan AS MATERIALIZED (

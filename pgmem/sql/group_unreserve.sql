@@ -6,6 +6,8 @@ found AS MATERIALIZED (
     WHERE group_name = %(group)s AND reserved <> '{{}}'
       AND (%(consumer)s::text IS NULL OR consumer = %(consumer)s OR {include reserve_left})
       AND EXISTS (SELECT FROM locked)
+    ORDER BY cardinality(reserved) DESC
+    LIMIT CASE WHEN %(consumer)s::text IS NULL THEN 1 END
     FOR UPDATE SKIP LOCKED
 ),
 emptied AS (
