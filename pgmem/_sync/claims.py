@@ -28,10 +28,10 @@ from pgmem._compat import Lock
 from pgmem._sync.dedupe import Dedupe
 from pgmem._sync.feed import Follower
 from pgmem._sync.reader import FinalReader
-from pgmem._sync.reserves import Reserves
 from pgmem._sync.signals import Signals
+from pgmem._sync.slots import Slot, Slots
+from pgmem.ops import Op, groups
 from pgmem.ops import deliveries as ops
-from pgmem.ops import groups
 from pgmem.ops.events import Codec
 from pgmem.ops.reserves import RESERVE, unreserve
 
@@ -49,12 +49,12 @@ class Known:
         position: nothing of the selection up to here is left to claim.
         due: when (by the monotonic clock) something becomes available by itself.
         told: how many signals had been told of when it was asked last.
-        reserves: what is reserved for them.
+        slots: where their batches are.
     """
 
     def __init__(self) -> None:
         self.lock = Lock()
-        self.reserves = Reserves()
+        self.slots = Slots()
         self.forget()
 
     def forget(self) -> None:
@@ -111,6 +111,10 @@ class Claims:
         """Something becomes available by itself, so many seconds from now at the latest."""
         self._known.due = min(self._known.due, time.monotonic() + seconds)
 
+    def acknowledged(self, held: Sequence[ops.Held]) -> None:
+        """They are done, and committed: what is empty now may be filled again."""
+        self._known.slots.acknowledged(held)
+
     def wake(self) -> None:
         """Let those who wait look whether they are to go on."""
         self._sharing.signals.wake(self._signal)
@@ -152,14 +156,14 @@ class Claims:
         """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
         asked = time.monotonic()
-        before = known.reserves.pop(acknowledged)
+        before = known.slots.pop(acknowledged)
         if before is not None and before.in_time:
             # Nobody waits for anybody: no lock.
             handed = self._reader.runner.run(member.fetch(acknowledged))
-            known.reserves.remember(asked, handed)
+            known.slots.filled(asked, handed)
             if handed.events:
                 return handed
-            known.reserves.rest()
+            known.slots.rest()
             known.forget()
             acknowledged = ()
         with known.lock:
@@ -169,35 +173,49 @@ class Claims:
             if nothing and not sure:
                 if acknowledged:
                     self._reader.runner.run(ops.ack(self._group, acknowledged))
+                    known.slots.acknowledged(acknowledged, before)
                 return ops.nothing(known.position)
-            sessions = self._reader.runner.sessions
-            more = known.reserves.how_many(member.count, before)
-            handed = self._ask(member, until, acknowledged, reserving=more)
-            unsure = sessions != self._reader.runner.sessions
-            if not handed.events and (unsure or (sure and self._reader.feed.live)):
-                # The feed may not have heard yet of what this process has just written; or an
-                # answer was lost, and nothing new was asked for.
-                until = self._reader.settle()
-                handed = self._ask(member, until)
-            known.reserves.remember(asked, handed)
+            handed = self._take_now(member, until, acknowledged, before, sure=sure)
+            known.slots.filled(asked, handed)
             if handed.events and not (self._reader.feed.live and member.has_all(handed, until)):
                 known.forget()
             else:
-                known.position, known.told = until, told
+                known.position, known.told = max(until, handed.position), told
                 known.due = time.monotonic() + self._pause_after(handed, member.lease)
             return handed
 
-    def _ask(
+    def _take_now(
         self,
         member: ops.Member,
         until: int,
-        acknowledged: Sequence[ops.Held] = (),
+        acknowledged: Sequence[ops.Held],
+        before: Slot | None,
         *,
-        reserving: int = 0,
+        sure: bool,
     ) -> ops.Handed:
+        """Ask; and if there is nothing, although there could be, find out and ask once more."""
+        reader, slots = self._reader, self._known.slots
+        sessions = reader.runner.sessions
+        ask = member.claim(
+            until,
+            acknowledged,
+            reserving=slots.how_many(member.count, before),
+            empty=None if acknowledged else slots.pop_free(),
+            crowded=slots.crowded,
+        )
+        handed = self._ask(member, until, ask)
+        unsure = sessions != reader.runner.sessions
+        if not handed.events and (unsure or (sure and reader.feed.live)):
+            # The feed may not have heard yet of what this process has just written; or an
+            # answer was lost, and nothing new was asked for.
+            until = reader.settle()
+            handed = self._ask(member, until, member.claim(until))
+        return handed
+
+    def _ask(self, member: ops.Member, until: int, claim: Op[ops.Handed]) -> ops.Handed:
         """Take what ran out, or else what is due, or else what is new, or what others reserve."""
         run = self._reader.runner.run
-        handed = run(member.claim(until, acknowledged, reserving=reserving))
+        handed = run(claim)
         if handed.expired:
             handed = run(member.take_over())
         if not handed.events and handed.unfetched:
@@ -209,7 +227,8 @@ class Claims:
                 # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
                 # transaction that takes longer than the lease: that must hold up nobody.
                 handed = run(member.claim(until, passing=True))
-        if not handed.events and handed.reserved and run(unreserve(self._group, None)):
+        shared = not handed.events and (handed.reserved or handed.overtaken)
+        if shared and run(unreserve(self._group, None)):
             handed = run(member.unpark())
         return handed
 

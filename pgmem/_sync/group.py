@@ -211,7 +211,10 @@ class Group:
         """
         if deliveries:
             self._check_ours(deliveries)
-            self._runner_of(tx).run(ops.ack(self._group, self._held(deliveries)))
+            held = self._held(deliveries)
+            self._runner_of(tx).run(ops.ack(self._group, held))
+            if tx is None:
+                self._claims.acknowledged(held)
             if self._group.ordered_by is not None:
                 self._claims.changed()  # What waited for one of their keys is free.
 

@@ -67,10 +67,12 @@ class Handed(NamedTuple):
         position: how far the group has come; nothing of the selection up to it is left to claim.
         expired: a lease has run out: take that over first.
         due: something parked is due: take that first.
-        looked: whether it was looked for these: `expired` to `reserved`.
+        looked: whether it was looked for all of these.
+        overtaken: somebody else has moved the group while this waited, and may have reserved what
+            it does not see.
         unfetched: something reserved was not come for: take that first.
-        reserved: so many events are reserved with these; where there are none, more than 0 if
-            something may be reserved for others.
+        reserved: so many events are reserved with these; where there are none, 1 if something is
+            reserved for others.
         wait: seconds until the lease of another batch ends, or the next parked event is due; None
             if none does, or so many events were given as were asked for.
     """
@@ -84,6 +86,7 @@ class Handed(NamedTuple):
     due: bool
     wait: float | None
     looked: bool = False
+    overtaken: bool = False
     unfetched: bool = False
     reserved: int = 0
 
@@ -109,7 +112,6 @@ _DUE_ORDERED = """EXISTS (
                WHERE group_name = %(group)s AND key IS NULL
                  AND available_at <= clock_timestamp())"""
 _OVERTAKEN = "coalesce(plan.start > before.position, false)"
-"""Who has moved the group while this waited may have reserved what it does not see."""
 _STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
 _READY = "before.same_history AND before.trimmed IS NULL"
 _FIRST = "NOT before.expired AND NOT before.due AND NOT before.unfetched"
@@ -192,6 +194,8 @@ class Member:
         *,
         passing: bool = False,
         reserving: int = 0,
+        empty: Held | None = None,
+        crowded: bool = True,
     ) -> Op[Handed]:
         """Take the next events up to `until`, which must be final.
 
@@ -199,14 +203,20 @@ class Member:
             until: everything up to it is final.
             acknowledged: is acknowledged in the same commit; not in a group that orders.
             passing: even if a lease has run out, or something parked is due.
-            reserving: so many events more are reserved, where a whole batch is acknowledged.
+            reserving: so many events more are reserved, where the slot is known.
+            empty: a slot that should have nothing in it.
+            crowded: others take new events as well, and should not wait for the disk behind us.
 
         Raises (from `parse`):
             GroupNotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
             LeaseLost: one of `acknowledged` is not ours any more; nothing was done.
             LostRace: run it again.
         """
+        if empty is not None and not acknowledged and self.group.ordered_by is None:
+            return self._next_in(empty, until, reserving, crowded=crowded)
         op = self._claim(until, acknowledged, passing=passing, reserving=reserving)
+        if op.lets_go:
+            op = op._replace(lets_go=crowded)
         if op.instead:
             return op
         return op._replace(
@@ -258,7 +268,7 @@ class Member:
         return Op(
             "group_next",
             {**params, **_whole(acknowledged), "reserving": reserving},
-            functools.partial(self._parse_next, acknowledged[-1].slot),
+            functools.partial(self._parse_next, acknowledged[-1].slot, params["until"]),
             self._action,
             Again.GUARDED,
             self.group.selection.marks(),
@@ -266,6 +276,20 @@ class Member:
                 {**params, "until": UNSURE} if lost else params, acknowledged
             ),
             lets_go=True,
+        )
+
+    def _next_in(self, empty: Held, until: int, reserving: int, *, crowded: bool) -> Op[Handed]:
+        """The same, with nothing to acknowledge."""
+        slot = {"slot": empty.slot, "token": empty.token, "positions": "{}"}
+        return Op(
+            "group_next",
+            {**self._params(), "until": until, **slot, "reserving": reserving},
+            functools.partial(self._parse_next, empty.slot, until),
+            self._action,
+            Again.HARMLESS,
+            self.group.selection.marks(),
+            instead=lambda lost: self.claim(UNSURE if lost else until, crowded=crowded),
+            lets_go=crowded,
         )
 
     def fetch(self, acknowledged: Sequence[Held]) -> Op[Handed]:
@@ -284,22 +308,32 @@ class Member:
                 "lease": self.lease,
                 **_whole(acknowledged),
             },
-            functools.partial(self._parse_next, acknowledged[-1].slot),
+            functools.partial(self._parse_next, acknowledged[-1].slot, 0),
             self._action,
             Again.GUARDED,
             instead=lambda lost: self._ack_claim({**self._params(), "until": UNSURE}, acknowledged),
         )
 
-    def _parse_next(self, slot: int, rows: Sequence[Row]) -> Handed:
+    def _parse_next(self, slot: int, until: int, rows: Sequence[Row]) -> Handed:
         if not rows:
             raise LostRace
         front = next(row for row in rows if row[0] == 0)
         event_of = self.event_of
         events: list[tuple[RecordedEvent, int, str | None]]
         events = [(event_of(row), 1, None) for row in rows if row[0]]
-        position = rows[-1][0]
+        wait = front[4]
         return Handed(
-            events, slot, front[2], front[7], position, False, False, None, reserved=front[9]
+            events,
+            slot,
+            front[2],
+            front[7],
+            until if wait else rows[-1][0],
+            False,
+            False,
+            float(wait) if wait and wait != "none" else None,
+            bool(wait),
+            bool(front[10]),
+            reserved=front[9],
         )
 
     def has_all(self, handed: Handed, until: int) -> bool:
@@ -349,6 +383,7 @@ class Member:
             told["due"],
             told["wait"],
             True,
+            told["overtaken"],
             told["unfetched"],
             int(told["reserved"]),
         )

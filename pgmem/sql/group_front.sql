@@ -14,17 +14,12 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'expired', before.expired,
            'due', before.due,
            'unfetched', before.unfetched,
-           'reserved', mine.slot IS NULL AND ({overtaken} OR EXISTS (
+           'overtaken', {overtaken},
+           'reserved', mine.slot IS NULL AND EXISTS (
                SELECT FROM {schema}.deliveries
-               WHERE group_name = %(group)s AND reserved <> '{{}}')),
+               WHERE group_name = %(group)s AND reserved <> '{{}}'),
            'wait', CASE WHEN mine.slot IS NULL OR cardinality(plan.positions) < %(count)s THEN (
-               SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (
-                   SELECT min(lease_until) AS at FROM {schema}.deliveries
-                   WHERE group_name = %(group)s AND positions <> '{{}}'
-                   UNION ALL
-                   SELECT min(available_at) FROM {schema}.parked
-                   WHERE group_name = %(group)s AND available_at > clock_timestamp()
-               ) AS moments
+               {include group_wait}
            ) END,
            'trimmed', before.trimmed,
            'begun', before.position,

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-import pgmem._async.reserves as async_reserves
-import pgmem._sync.reserves as sync_reserves
+import pgmem._async.slots as async_slots
+import pgmem._sync.slots as sync_slots
 from pgmem.errors import LeaseLost
 from pgmem.ops import deliveries, reserves
 from tests.faults.test_trimmed import trim
@@ -18,9 +18,9 @@ from tests.support.groups import fill, lapse, opened, positions
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """However slow the machine is: four batches are reserved, for a minute."""
-    for module in (async_reserves, sync_reserves):
+    for module in (async_slots, sync_slots):
         monkeypatch.setattr(module, "reserving", lambda count, _: 4 * count)
-    for module in (async_reserves, sync_reserves, deliveries, reserves):
+    for module in (async_slots, sync_slots, deliveries, reserves):
         monkeypatch.setattr(module, "RESERVE", 60.0)
 
 
@@ -132,7 +132,7 @@ async def test_a_member_that_was_slow_looks_for_all_else_first(both, database_ur
     group, held = await reserving(both, database_url)
     other = await group.read("b", 1)
     await other[0].nack()
-    for module in (async_reserves, sync_reserves, deliveries, reserves):
+    for module in (async_slots, sync_slots, deliveries, reserves):
         monkeypatch.setattr(module, "RESERVE", 0.1)
     await asyncio.sleep(0.15)
     assert positions(await group.read("a", 9, ack=held)) == [*range(5, 14)]

@@ -127,7 +127,7 @@ async def test_waiting_for_what_a_transaction_keeps_is_no_busy_loop(both, databa
     asked = []
     raw = getattr(group, "wrapped", group)._claims
     ask = raw._ask
-    raw._ask = lambda *args, **more: (asked.append(1), ask(*args, **more))[1]
+    raw._ask = lambda *args: (asked.append(1), ask(*args))[1]
     async with both.transaction() as tx:
         await group.ack(held, tx)
         assert await group.read("b", timeout=0.6) == []

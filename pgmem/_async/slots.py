@@ -1,0 +1,109 @@
+"""What the members of a group in this process know of the slots that they have batches in.
+
+::
+
+    free ── next, or a claim ──► held ── read(ack=) of all of it ──► held
+      ▲                           │       └ from what is reserved, if something is
+      └───── acknowledged ────────┘
+
+`pgmem.ops.deliveries` and `pgmem.ops.reserves` say what a slot holds. Only the server knows whether
+it is still so: what is remembered here says which statement to try first, and is no promise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pgmem.ops import deliveries as ops
+from pgmem.ops.reserves import RESERVE, reserving
+
+REST = 1.0
+"""Seconds in which nothing is reserved after somebody else has needed what was, and in which
+members let one another go on after they met at the group's row."""
+
+
+class Slot(NamedTuple):
+    """What is known of a slot.
+
+    Attributes:
+        token: of what is in it.
+        asked: when (by the monotonic clock) it was last filled, or a little before.
+        held: how many events of it are not acknowledged.
+        reserved: how many events are reserved in it.
+    """
+
+    token: int
+    asked: float
+    held: int
+    reserved: int
+
+    @property
+    def in_time(self) -> bool:
+        """Whether something should be reserved, and nobody else may have been asked to take it."""
+        return self.reserved > 0 and time.monotonic() - self.asked < RESERVE
+
+
+class AsyncSlots:
+    """The slots of one group's members."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Slot] = {}
+        self._free: dict[int, int] = {}
+        self._rest_until = 0.0
+        self._crowded_until = 0.0
+
+    def pop(self, acknowledged: Sequence[ops.Held]) -> Slot | None:
+        """What is known of the one slot of what is acknowledged; it is known no more."""
+        if len({one.slot for one in acknowledged}) != 1:
+            return None
+        return self._held.pop(acknowledged[0].slot, None)
+
+    def filled(self, asked: float, handed: ops.Handed) -> None:
+        """Take in what was handed out and reserved."""
+        if handed.overtaken:
+            self._crowded_until = time.monotonic() + REST
+        if handed.events:
+            self._free.pop(handed.slot, None)
+            self._held[handed.slot] = Slot(handed.token, asked, len(handed.events), handed.reserved)
+
+    def acknowledged(self, held: Sequence[ops.Held], known: Slot | None = None) -> None:
+        """Events are acknowledged; `known` is what was known of their slot."""
+        known = known or self.pop(held)
+        if known is None or known.token != held[0].token:
+            return
+        known = known._replace(held=known.held - len(held))
+        if known.held > 0 or known.reserved:
+            self._held[held[0].slot] = known
+        else:
+            self._free[held[0].slot] = known.token
+
+    def pop_free(self) -> ops.Held | None:
+        """A slot with nothing in it; nobody else here gets it."""
+        try:
+            slot, token = self._free.popitem()
+        except KeyError:
+            return None
+        return ops.Held(0, slot, token)
+
+    def rest(self) -> None:
+        """Somebody else has needed what was reserved: reserve nothing for a while."""
+        self._rest_until = time.monotonic() + REST
+
+    @property
+    def crowded(self) -> bool:
+        """Whether members of other processes take new events at the same time."""
+        return time.monotonic() < self._crowded_until
+
+    def how_many(self, count: int, known: Slot | None) -> int:
+        """How many events to reserve with the next batch.
+
+        Args:
+            count: of a batch.
+            known: what was known of the slot that is acknowledged.
+        """
+        now = time.monotonic()
+        if known is None or now < self._rest_until:
+            return 0
+        return reserving(count, now - known.asked)
