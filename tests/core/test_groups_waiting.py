@@ -8,6 +8,8 @@ import time
 import psycopg
 import pytest
 
+from pgmem.errors import LeaseLost
+from tests.support.consumers import sql
 from tests.support.groups import fill, positions, waiting
 from tests.support.subscribing import POLL, SOON
 
@@ -132,3 +134,57 @@ async def test_waiting_for_what_a_transaction_keeps_is_no_busy_loop(both, databa
         await group.ack(held, tx)
         assert await group.read("b", timeout=0.6) == []
     assert 2 <= len(asked) <= 16
+
+
+async def handed_after_a_wait(pair):
+    """A member that waited for its event, and knows that there is nothing else."""
+    group, elsewhere, held = await at_work(pair)
+    waiter = await waiting(elsewhere, timeout=20)
+    await fill(pair[0], 1)
+    mine = await asyncio.wait_for(waiter, SOON)
+    assert positions(mine) == [3]
+    return group, elsewhere, held, mine
+
+
+async def test_what_was_given_back_while_it_was_at_work_is_not_missed(pair):
+    _, elsewhere, held, mine = await handed_after_a_wait(pair)
+    await held[1].nack()
+    await asyncio.sleep(0.2)  # The signal has come, and nobody waited for it.
+    more = await asyncio.wait_for(elsewhere.read("waiter", timeout=20, ack=mine), SOON)
+    assert positions(more) == [2]
+
+
+async def test_a_lease_that_ends_while_it_was_at_work_is_not_missed(pair):
+    _, elsewhere, held, mine = await handed_after_a_wait(pair)
+    await held[0].extend(0.3)
+    # Asked anew, as something new is there; then it knows when that lease ends.
+    await fill(pair[0], 1)
+    await asyncio.sleep(0.1)
+    mine = await elsewhere.read("waiter", timeout=20, ack=mine)
+    assert positions(mine) == [4]
+    more = await asyncio.wait_for(elsewhere.read("waiter", timeout=20, ack=mine), SOON)
+    assert positions(more) == [1, 2]
+
+
+async def test_who_has_all_acknowledges_and_waits(pair):
+    group, elsewhere, held, mine = await handed_after_a_wait(pair)
+    assert await elsewhere.read("waiter", timeout=0.1, ack=mine) == []
+    assert [one.position for one in await group.pending()] == [1, 2]
+    with pytest.raises(LeaseLost):
+        await elsewhere.read("waiter", timeout=0.1, ack=mine)
+
+
+async def test_a_slot_that_was_empty_and_is_not_is_left_alone(pair, database_url):
+    """What a member knows of its slot is old: others have filled it meanwhile."""
+    group, elsewhere, held, mine = await handed_after_a_wait(pair)
+    assert await elsewhere.read("waiter", timeout=0.1, ack=mine) == []
+    waiter = await waiting(elsewhere, timeout=20)
+    sql(
+        database_url,
+        "UPDATE pgmem.deliveries SET token = nextval('pgmem.deliveries_token_seq')"
+        " WHERE positions = '{}'",
+    )
+    await fill(pair[0], 1)
+    last = await asyncio.wait_for(waiter, SOON)
+    assert positions(last) == [4]
+    await group.ack([*held, *last])
