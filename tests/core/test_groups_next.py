@@ -6,6 +6,7 @@ import pytest
 
 from pgmem import Event, Memory
 from pgmem.errors import LeaseLost
+from tests.support.groups import lapse
 
 
 @pytest.fixture
@@ -65,3 +66,14 @@ def test_what_is_handed_out_strictly_is_on_disk(group, memory):
             "SELECT pg_current_wal_flush_lsn() > %s::pg_lsn", [begun]
         ).fetchone()[0]
     assert written
+
+
+def test_a_batch_that_another_process_took_over_is_not_acknowledged(group, database_url):
+    held = group.read("me", 3)
+    lapse(database_url)
+    with Memory(database_url) as other:
+        taken = other.groups.join("team").read("other", 3)
+        assert numbers(taken) == [0, 1, 2]
+        with pytest.raises(LeaseLost):
+            group.read("me", 3, ack=held)
+        other.groups.join("team").ack(taken)

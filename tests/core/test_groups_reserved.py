@@ -9,10 +9,10 @@ import pytest
 import pgmem._async.slots as async_slots
 import pgmem._sync.slots as sync_slots
 from pgmem.errors import LeaseLost
-from pgmem.ops import deliveries, reserves
+from pgmem.ops import deliveries, reserves, sweeps
 from tests.faults.test_trimmed import trim
 from tests.support.consumers import sql
-from tests.support.groups import fill, lapse, opened, positions
+from tests.support.groups import fill, lapse, opened, positions, slots
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,7 @@ async def test_who_acknowledges_a_part_stays_in_order(both, database_url):
     group, held = await reserving(both, database_url)
     more = await group.read("a", 3, ack=held[:1])
     assert positions(more) == [5, 6, 7]
+    assert [one.position for one in await group.pending()][:4] == [4, 5, 6, 7]
     assert positions(await group.read("a", 3, ack=[held[1], *more])) == [8, 9, 10]
 
 
@@ -145,14 +146,34 @@ async def test_who_waits_is_told_when_somebody_leaves_it(both, database_url):
     assert positions(await group.read("c", 99, timeout=5)) == [*range(6, 13)]
 
 
-async def test_a_lost_lease_gives_nothing(both, database_url):
+@pytest.fixture
+async def elsewhere(form):
+    """Another process, as far as pgmem can tell."""
+    async with form.memory() as memory:
+        yield memory
+
+
+async def test_a_lost_lease_gives_nothing(both, elsewhere, database_url):
     group, held = await reserving(both, database_url)
     lapse(database_url)
-    assert positions(await group.read("b")) == [3, 4]
+    assert positions(await (await elsewhere.groups.join("g")).read("b", 2)) == [3, 4]
     with pytest.raises(LeaseLost):
         await group.read("a", 2, ack=held)
-    leave(database_url)
-    assert positions(await group.read("b", 99)) == [*range(5, 13)]
+    assert reserved(database_url) == [*range(5, 13)]
+
+
+async def test_who_takes_a_batch_over_loses_nothing_of_what_was_reserved_with_it(
+    both, elsewhere, database_url
+):
+    await reserving(both, database_url)
+    lapse(database_url)
+    other = await elsewhere.groups.join("g")
+    taken = await other.read("b", 2)
+    got = []
+    while taken:
+        got += positions(taken)
+        taken = await other.read("b", 2, ack=taken)
+    assert got == [*range(3, 21)]
 
 
 async def test_a_reset_forgets_it(both, database_url):
@@ -187,11 +208,13 @@ async def test_a_forced_trim_of_it_is_no_secret(both, database_url):
 
 
 async def test_a_slot_with_something_reserved_is_used_by_nobody_and_swept_by_nobody(
-    both, database_url
+    both, database_url, monkeypatch
 ):
+    monkeypatch.setattr(sweeps, "KEPT_SLOTS", 0)
     group, held = await reserving(both, database_url)
     await group.ack(held)
     await group.read("b", 1)
+    assert slots(database_url) == 2
     sql(database_url, "UPDATE pgmem.deliveries SET handed_at = handed_at - interval '9 days'")
     await both.retention.maintain()
     assert reserved(database_url) == [*range(5, 13)]

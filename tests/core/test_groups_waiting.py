@@ -167,7 +167,7 @@ async def test_a_lease_that_ends_while_it_was_at_work_is_not_missed(pair):
 
 
 async def test_who_has_all_acknowledges_and_waits(pair):
-    group, elsewhere, held, mine = await handed_after_a_wait(pair)
+    group, elsewhere, _, mine = await handed_after_a_wait(pair)
     assert await elsewhere.read("waiter", timeout=0.1, ack=mine) == []
     assert [one.position for one in await group.pending()] == [1, 2]
     with pytest.raises(LeaseLost):
