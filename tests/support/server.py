@@ -184,8 +184,7 @@ class Recycled:
             drop_database(self._server, self._name)
 
     def _take_stock(self, connection) -> tuple[str, int]:
-        (since,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
-        since = str(int(since) % 2**32)
+        since = _moment(connection)
         rows, newer = connection.execute(_DEFINITION, {"since": since}).fetchone()
         assert newer == 0
         return since, rows
@@ -204,7 +203,13 @@ class Recycled:
                 if connection.execute(_DEFINITION, {"since": since}).fetchone() != (rows, 0):
                     return False
                 connection.execute(_EMPTY)
-                self._known = self._take_stock(connection)
+                self._known = _moment(connection), rows  # Emptied, it has as many as before.
         except psycopg.Error:
             return False
         return True
+
+
+def _moment(connection) -> str:
+    """A transaction, for `_DEFINITION`: each later one counts as newer."""
+    (now,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+    return str(int(now) % 2**32)
