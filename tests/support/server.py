@@ -8,8 +8,10 @@ gives it to the next test, if that can be told from a new one in nothing that ma
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from contextlib import contextmanager
@@ -51,7 +53,8 @@ class Server:
             if self._wanted:
                 os.environ["PGMEM_PG_BIN"] = str(binaries(self._wanted))
             self._embedded = EmbeddedPostgres(settings=SETTINGS)
-            self._embedded.start()
+            with _temporary_folders_in_memory():
+                self._embedded.start()
             url = self._embedded.url
         os.environ[SERVER_VARIABLE] = url
         drop_database(url, TEMPLATE)
@@ -63,6 +66,22 @@ class Server:
             self._embedded.stop()
         elif self._wanted:
             drop_database(os.environ[SERVER_VARIABLE], TEMPLATE)
+
+
+MEMORY, ROOM = Path("/dev/shm"), 4 * 1024**3
+
+
+@contextmanager
+def _temporary_folders_in_memory():
+    """Where the system has a file system in memory with room for a server: thousands of tests make
+    and remove files of tables there. Nothing is to outlive this server."""
+    before = tempfile.tempdir
+    try:
+        if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
+            tempfile.tempdir = str(MEMORY)
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def binaries(wanted: str) -> Path:
