@@ -185,8 +185,7 @@ def test_one_holder_at_a_time_and_everybody_in_turn_whoever_is_killed(database_u
     seconds = size(60, 6)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE effects (token bigint, at timestamptz)")
-        args = (TAKING_TURNS, database_url, TTL, seconds)
-        workers = [Worker(*args) for _ in range(8)]
+        workers = [Worker(TAKING_TURNS, database_url, TTL, seconds) for _ in range(8)]
         ready(workers)
         ended, end, kills = [], time.monotonic() + seconds, {"holds": 0, "waits": 0}
         while time.monotonic() < end:
@@ -199,7 +198,9 @@ def test_one_holder_at_a_time_and_everybody_in_turn_whoever_is_killed(database_u
             victim.kill()
             kills["holds" if doing == "holds" else "waits"] += 1
             ended.append(victim)
-            workers[workers.index(victim)] = new = Worker(*args)
+            rest = max(end - time.monotonic(), 0.0)
+            new = Worker(TAKING_TURNS, database_url, TTL, rest)
+            workers[workers.index(victim)] = new
             new.say()
         for worker in [*workers, *ended]:
             worker.finish()
