@@ -13,8 +13,6 @@ import pytest
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
-pytestmark = pytest.mark.sized
-
 # Takes the consumer and does its work: a row for each position, in the commit's transaction.
 # Told to pause, it stays in the transaction until it hears from us, before or after its commit.
 WORKER = """
@@ -164,10 +162,11 @@ def test_one_that_stops_after_its_commit_in_a_transaction_is_waited_for(database
         check_exactly_once(connection, 4)
 
 
+@pytest.mark.sized
 def test_takeovers_race_commits_and_every_position_has_one_effect(database_url):
     """Holders are stopped for longer than their lease, and killed, again and again."""
     rng = random.Random(seed())
-    lease, last = 0.1, size(20_000, 1_500)
+    lease, last = 0.1, size(8_000, 1_500)
     with prepare(database_url) as connection:
         workers = [Worker(WORKER, database_url, lease, last, "never") for _ in range(4)]
         ready(workers)

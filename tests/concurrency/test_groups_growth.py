@@ -13,8 +13,6 @@ from pgmem.ops import deliveries, groups
 from pgmem.ops.selection import Selection
 from tests.support.options import size
 
-pytestmark = pytest.mark.sized
-
 MEMBERS, BATCH = 4, 10
 TABLES = ("deliveries", "groups", "parked")
 SMALL = 1024 * 1024
@@ -65,6 +63,7 @@ def updates(url, table):
         ).fetchone()
 
 
+@pytest.mark.sized
 def test_nothing_grows_with_what_passes_through(database_url):
     count = size(200_000, 5_000)
     write_events(database_url, count)

@@ -16,8 +16,6 @@ import pytest
 from pgmem import sql
 from tests.support.options import size
 
-pytestmark = pytest.mark.sized
-
 NAME = "pgmem.events_position_seq"
 
 
@@ -54,6 +52,7 @@ def steps_back(connection, expression, reads) -> int:
     return row[0]
 
 
+@pytest.mark.sized
 def test_the_head_never_goes_back_while_positions_are_drawn(database_url):
     text = sql._uncommented("event_head").format(sequence=f"'{NAME}'")
     reads = size(3_000_000, 300_000)

@@ -12,8 +12,6 @@ from pgmem import Event, Memory
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
-pytestmark = pytest.mark.sized
-
 # Commits late, rolls back, uses savepoints, appends alone, in batches and in transactions.
 WRITER = """
 import json, random, sys, time
@@ -70,6 +68,7 @@ class Pager(threading.Thread):
                     last_round = self.stop.is_set()
 
 
+@pytest.mark.sized
 def test_no_event_is_skipped_repeated_or_out_of_order(database_url):
     base = seed()
     stop = threading.Event()
@@ -97,6 +96,7 @@ def test_no_event_is_skipped_repeated_or_out_of_order(database_url):
         assert reader.found == [row for row in log if row[1] == "s1"]
 
 
+@pytest.mark.sized
 def test_two_racers_with_one_idempotency_key_append_once(database_url):
     event = Event(type="t", payload={"n": 1})
     for n in range(size(30, 10)):
@@ -117,6 +117,7 @@ def test_two_racers_with_one_idempotency_key_append_once(database_url):
         assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * 5
 
 
+@pytest.mark.sized
 @pytest.mark.parametrize("batch", [1, 5])
 def test_racers_for_one_version_get_it_once(database_url, batch):
     from pgmem.errors import VersionConflict

@@ -150,7 +150,7 @@ def test_every_reader_gets_each_event_or_is_told_of_it(database_url, force):
         Worker(READER, database_url, base + n, kind, slow) for n, (kind, slow) in enumerate(kinds)
     ]
     trimmers = [Worker(TRIMMER, database_url, base + 50 + n, force) for n in range(2)]
-    writers = [Worker(WRITER, database_url, base + 90 + n, size(1_500, 250)) for n in range(4)]
+    writers = [Worker(WRITER, database_url, base + 90 + n, size(750, 250)) for n in range(4)]
     deadline = time.monotonic() + 60
     while not all(worker.lines for worker in [*readers, *trimmers]):
         assert time.monotonic() < deadline

@@ -62,7 +62,7 @@ def test_a_database_that_was_changed_is_not_used_again(database):
         for change in CHANGES:
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(change)
-            assert not database._renewed(url), change
+            assert not database._renewed(), change
             if change != CHANGES[-1]:
                 # On with the next change, as if this database were a new one.
                 with psycopg.connect(url, autocommit=True) as connection:
@@ -81,7 +81,7 @@ def test_what_is_left_open_is_not_left_to_the_next_test(database, left):
         session = psycopg.connect(url, autocommit=True)
         if left == "a prepared transaction":
             session.execute("BEGIN; CREATE TABLE mine (); PREPARE TRANSACTION 'left'")
-        assert not database._renewed(url)
+        assert not database._renewed()
         if left == "a prepared transaction":
             session.execute("ROLLBACK PREPARED 'left'")
         session.close()

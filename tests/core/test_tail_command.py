@@ -74,9 +74,9 @@ def test_a_line_for_people_obeys_no_control_character(memory, tail):
         (("a", "--prefix", "b"), "stream= or prefix="),
     ],
 )
-def test_wrong_arguments_are_told_in_one_line(memory, tail, arguments, said):
-    with tail(*arguments) as process:
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (1, "")
+def test_wrong_arguments_are_told_in_one_line(pgmem, database_url, monkeypatch, arguments, said):
+    monkeypatch.setenv("PGMEM_DATABASE_URL", database_url)
+    code, out, err = pgmem("tail", *arguments)
+    assert (code, out) == (1, "")
     assert said in err
     assert err.count("\n") == 1

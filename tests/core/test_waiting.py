@@ -10,6 +10,7 @@ import pytest
 
 from pgmem import Memory
 from pgmem.errors import InvalidOption
+from tests.support.server import KEEPER
 from tests.support.subscribing import POLL, SOON, entered, event, payloads, receive
 
 
@@ -79,6 +80,8 @@ def ended(url):
         while connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            " AND application_name <> %s",
+            [KEEPER],
         ).fetchone() != (0,):
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -18,10 +18,8 @@ from pgmem.errors import HistoryRewritten, Unavailable
 from tests.support.clusters import caught_up, kill, promote, reopened, standby_of
 from tests.support.following import Follower, positions, wait_until, writing
 from tests.support.leases import heard
-from tests.support.options import FORMS, SLOW_FORMS, size
+from tests.support.options import FORMS, SIZED_SLOW_FORMS, SLOW_FORMS, size
 from tests.support.relay import Relay
-
-pytestmark = pytest.mark.sized
 
 SETTINGS = {"fsync": "off"}  # The machine itself does not crash.
 INSERT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
@@ -81,11 +79,11 @@ class Place:
 @pytest.mark.parametrize(
     "crash", [pytest.param(False, marks=pytest.mark.thorough), True], ids=["stopped", "killed"]
 )
-@SLOW_FORMS
+@SIZED_SLOW_FORMS
 def test_restarted_server_costs_no_event(name, crash, place):
     follower = Follower(name, place.url)
     with writing(place.url, 4, pause=0.003, timeout=20) as writers:
-        for _ in range(size(10, 2)):
+        for _ in range(size(10, 2, name)):
             writers.wait_for(50)
             place.restart(crash=crash)
             moment = time.monotonic()

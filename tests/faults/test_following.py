@@ -29,10 +29,8 @@ from tests.support.following import (
     wait_until,
     writing,
 )
-from tests.support.options import FORMS, SLOW_FORMS, size
+from tests.support.options import FORMS, SIZED_FORMS, SIZED_SLOW_FORMS, size
 from tests.support.relay import Relay
-
-pytestmark = pytest.mark.sized
 
 
 def kill_listeners(admin) -> float:
@@ -45,7 +43,7 @@ def kill_listeners(admin) -> float:
     return moment
 
 
-@FORMS
+@SIZED_FORMS
 def test_killed_listener_costs_a_moment_and_no_event(name, database_url):
     follower = Follower(name, database_url)
     delays = []
@@ -53,7 +51,7 @@ def test_killed_listener_costs_a_moment_and_no_event(name, database_url):
         writing(database_url, 3),
         psycopg.connect(database_url, autocommit=True) as admin,
     ):
-        for _ in range(size(50, 8)):
+        for _ in range(size(50, 8, name)):
             moment = kill_listeners(admin)
             follower.wait(lambda m=moment: follower.arrival_after(m) is not None)
             delays.append(follower.arrival_after(moment) - moment)
@@ -83,15 +81,15 @@ def test_listener_killed_again_and_again_before_anything_new_came_is_no_crash(na
 
 
 @pytest.fixture
-def patience(monkeypatch):
+def patience(monkeypatch, name):
     """How long the listener waits for an answer: as it is with --full, shorter without."""
-    seconds = size(5, 1)
+    seconds = size(5, 1, name)
     for form in ("sync", "async"):
         monkeypatch.setattr(f"pgmem._{form}.listener.PATIENCE", float(seconds))
     return seconds
 
 
-@SLOW_FORMS
+@SIZED_SLOW_FORMS
 def test_half_open_connection_is_given_up_and_nothing_is_lost(name, database_url, patience):
     """No RST, no FIN: what is sent just vanishes. New connections get through."""
     with Relay(database_url) as relay, writing(database_url, 2, pause=0.02) as writers:
@@ -128,7 +126,7 @@ def test_network_that_is_gone_for_a_while_is_waited_for(name, database_url, pati
     assert delay <= max(patience, 2) + 2.5
 
 
-@SLOW_FORMS
+@SIZED_SLOW_FORMS
 def test_frozen_backend_of_the_listener_is_given_up(name, database_url, patience):
     """It is stopped while idle, so that it holds no lock of the server's."""
     follower = Follower(name, database_url)
@@ -164,7 +162,7 @@ POLL = 0.4
 """The safety poll of these tests: shorter than usual, so that they take less."""
 
 
-@SLOW_FORMS
+@SIZED_SLOW_FORMS
 def test_without_any_bell_events_come_by_polling(name, database_url, caplog):
     """Plain INSERTs, at random times: each waits for the poll, none is lost; said once."""
     follower = Follower(name, database_url, safety_poll=POLL)
@@ -172,7 +170,7 @@ def test_without_any_bell_events_come_by_polling(name, database_url, caplog):
         caplog.at_level(logging.WARNING, "pgmem"),
         psycopg.connect(database_url, autocommit=True) as raw,
     ):
-        for n in range(size(200, 60)):
+        for n in range(size(200, 60, name)):
             raw.execute(
                 "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', %s)",
                 [str(time.monotonic())],

@@ -14,9 +14,7 @@ import pytest
 
 from pgmem import EmbeddedPostgres, Event, migrate
 from tests.support.following import Follower, percentile, writing
-from tests.support.options import SLOW_FORMS, size
-
-pytestmark = pytest.mark.sized
+from tests.support.options import SIZED_SLOW_FORMS, SLOW_FORMS, size
 
 INSERT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
 
@@ -137,7 +135,7 @@ def ring_for_ever(connection) -> None:
         connection.execute("SELECT pg_notify('anything', repeat('x', 7900))")
 
 
-@SLOW_FORMS
+@SIZED_SLOW_FORMS
 def test_stuck_listener_and_full_queue_stop_neither_writers_nor_the_feed(
     name, caplog, pg_server_url
 ):
@@ -158,7 +156,7 @@ def test_stuck_listener_and_full_queue_stop_neither_writers_nor_the_feed(
                     ring_for_ever(ringing)
                 moment = time.monotonic()
                 with caplog.at_level(logging.WARNING, "pgmem"):
-                    writers.wait_for(size(3000, 150))
+                    writers.wait_for(size(3000, 150, name))
                 assert writers.failed == []
                 delays = [at - sent for _, sent, at in follower.got if sent > moment]
             follower.finish(server.url)

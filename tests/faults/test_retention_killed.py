@@ -16,9 +16,10 @@ import pytest
 
 from pgmem import Memory
 from pgmem.errors import InvalidArchive, PositionTrimmed
-from tests.support.options import SLOW_FORMS, full
+from tests.support.options import SIZED_SLOW_FORMS, SLOW_FORMS, full
 from tests.support.processes import Worker, seed
 from tests.support.retention import left, marks, run
+from tests.support.server import KEEPER
 from tests.support.trimming import (
     BATCH,
     GAPS,
@@ -33,8 +34,6 @@ from tests.support.trimming import (
     prepare,
     rows_of,
 )
-
-pytestmark = pytest.mark.sized
 
 KEPT = sorted({PARKED, VERSIONED[-1], *range(LAST - KEEP + 1, LAST + 1)})
 """What the log holds once it is trimmed."""
@@ -111,7 +110,7 @@ def some(steps, rng, name):
     return sorted({rng.choice(every), last, *range(second, third + 1)})
 
 
-@SLOW_FORMS
+@SIZED_SLOW_FORMS
 @pytest.mark.parametrize("export", [False, True])
 def test_killed_before_each_step(database_url, tmp_path, export, name):
     rng = random.Random(seed())
@@ -129,9 +128,10 @@ def test_killed_before_each_step(database_url, tmp_path, export, name):
         goes_on(database_url, before, folder)
 
 
-SESSIONS = """
+SESSIONS = f"""
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+AND application_name <> '{KEEPER}'
 """
 
 
@@ -143,7 +143,7 @@ def wait_for(true, what):
     return found
 
 
-@SLOW_FORMS
+@SIZED_SLOW_FORMS
 @pytest.mark.parametrize("export", [False, True])
 def test_its_session_is_ended_before_each_step(database_url, tmp_path, export, name):
     """It goes on by itself, or says why not, and then leaves no file of what is still there."""

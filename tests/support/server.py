@@ -8,8 +8,10 @@ gives it to the next test, if that can be told from a new one in nothing that ma
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from contextlib import contextmanager
@@ -24,6 +26,9 @@ from pgmem.embedded import EmbeddedPostgres
 
 SERVER_VARIABLE = "PGMEM_TEST_SERVER"
 TEMPLATE = "pgmem_test_template"
+
+KEEPER = "pgmem tests"
+"""The application name of a session that looks after a database: no test's own."""
 
 SETTINGS = {
     "fsync": "off",  # The tests of durability start servers of their own.
@@ -48,7 +53,8 @@ class Server:
             if self._wanted:
                 os.environ["PGMEM_PG_BIN"] = str(binaries(self._wanted))
             self._embedded = EmbeddedPostgres(settings=SETTINGS)
-            self._embedded.start()
+            with _temporary_folders_in_memory():
+                self._embedded.start()
             url = self._embedded.url
         os.environ[SERVER_VARIABLE] = url
         drop_database(url, TEMPLATE)
@@ -60,6 +66,22 @@ class Server:
             self._embedded.stop()
         elif self._wanted:
             drop_database(os.environ[SERVER_VARIABLE], TEMPLATE)
+
+
+MEMORY, ROOM = Path("/dev/shm"), 4 * 1024**3
+
+
+@contextmanager
+def _temporary_folders_in_memory():
+    """Where the system has a file system in memory with room for a server: thousands of tests make
+    and remove files of tables there. Nothing is to outlive this server."""
+    before = tempfile.tempdir
+    try:
+        if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
+            tempfile.tempdir = str(MEMORY)
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def binaries(wanted: str) -> Path:
@@ -130,7 +152,7 @@ SELECT (SELECT count(*) FROM pg_stat_activity
            AND backend_type = 'client backend')
      + (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())"""
 
-# Files without a page, sequences that have not begun, statistics at zero.
+# Files without a page, sequences that have not begun.
 _EMPTY = """
 DO $$
 DECLARE
@@ -144,7 +166,6 @@ BEGIN
         EXECUTE 'TRUNCATE ' || used || ' CASCADE';
     END IF;
     PERFORM setval(seqrelid, seqstart, false) FROM pg_sequence;
-    PERFORM pg_stat_reset();
 END $$"""
 
 
@@ -154,11 +175,16 @@ class Recycled:
     After each test it is emptied. It is dropped, and the next test gets a new one, if the test
     changed anything but the rows of pgmem's tables (a schema, a table, a right, a setting, the
     version), or left a session or a prepared transaction.
+
+    It is looked after by one session that stays, `KEEPER`: a new one for each test would have to
+    read the catalogs anew, which takes longer than all that it does then.
     """
 
     def __init__(self, server: str) -> None:
         self._server = server
         self._name = ""
+        self._url = ""
+        self._keeper: psycopg.Connection | None = None
         self._known: tuple[str, int] | None = None  # a transaction, and the rows there were then
 
     @contextmanager
@@ -166,45 +192,67 @@ class Recycled:
         """The database's URL, for as long as the block lasts."""
         if self._known is None:
             self._name = f"test_{uuid.uuid4().hex[:12]}"
-            url = create_database(self._server, self._name, TEMPLATE)
-            with psycopg.connect(url, autocommit=True) as connection:
-                self._known = self._take_stock(connection)
-        else:
-            url = make_conninfo(self._server, dbname=self._name)
+            self._url = create_database(self._server, self._name, TEMPLATE)
+            self._keeper = self._connect()
+            self._known = self._take_stock(self._keeper)
         try:
-            yield url
+            yield self._url
         finally:
-            if not self._renewed(url):
+            if not self._renewed():
                 self.drop()
 
     def drop(self) -> None:
         """Drop the database, if there is one."""
         if self._known is not None:
             self._known = None
+            self._keeper.close()
             drop_database(self._server, self._name)
 
+    def _connect(self):
+        return psycopg.connect(self._url, autocommit=True, application_name=KEEPER)
+
     def _take_stock(self, connection) -> tuple[str, int]:
-        (since,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
-        since = str(int(since) % 2**32)
+        since = _moment(connection)
         rows, newer = connection.execute(_DEFINITION, {"since": since}).fetchone()
         assert newer == 0
         return since, rows
 
-    def _renewed(self, url: str) -> bool:
+    def _renewed(self) -> bool:
         """Whether it is as new again."""
         try:
-            with psycopg.connect(url, autocommit=True) as connection:
-                deadline = time.monotonic() + 2
-                # A closed session takes a moment to end.
-                while connection.execute(_IN_USE).fetchone() != (0,):
-                    if time.monotonic() > deadline:
-                        return False
-                    time.sleep(0.002)
-                since, rows = self._known
-                if connection.execute(_DEFINITION, {"since": since}).fetchone() != (rows, 0):
-                    return False
-                connection.execute(_EMPTY)
-                self._known = self._take_stock(connection)
+            if not self._in_order():
+                return False
+            self._keeper.execute(_EMPTY)
+            # What the keeper itself did is counted now, and forgotten, not in the next test.
+            self._keeper.execute("SELECT pg_stat_force_next_flush()")
+            self._keeper.execute("SELECT pg_stat_reset()")
+            self._known = _moment(self._keeper), self._known[1]  # Emptied, it has as many rows.
         except psycopg.Error:
             return False
         return True
+
+    def _in_order(self) -> bool:
+        """Whether nobody is there any more, and only rows of pgmem's were changed."""
+        deadline = time.monotonic() + 2
+        # A closed session takes a moment to end.
+        while self._sessions() != 0:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        since, rows = self._known
+        return self._keeper.execute(_DEFINITION, {"since": since}).fetchone() == (rows, 0)
+
+    def _sessions(self) -> int:
+        """Sessions and prepared transactions that are still there."""
+        try:
+            return self._keeper.execute(_IN_USE).fetchone()[0]
+        except psycopg.OperationalError:  # The test ended each session that it found.
+            self._keeper.close()
+            self._keeper = self._connect()
+            return self._keeper.execute(_IN_USE).fetchone()[0]
+
+
+def _moment(connection) -> str:
+    """A transaction, for `_DEFINITION`: each later one counts as newer."""
+    (now,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+    return str(int(now) % 2**32)
