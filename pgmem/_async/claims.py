@@ -159,7 +159,7 @@ class AsyncClaims:
         if before is not None and before.in_time:
             # Nobody waits for anybody: no lock.
             handed = await self._reader.runner.run(member.fetch(acknowledged))
-            known.slots.filled(asked, handed)
+            known.slots.filled(member, asked, handed)
             if handed.events:
                 return handed
             known.slots.rest()
@@ -175,7 +175,7 @@ class AsyncClaims:
                     known.slots.acknowledged(acknowledged, before)
                 return ops.nothing(known.position)
             handed = await self._take_now(member, until, acknowledged, before, sure=sure)
-            known.slots.filled(asked, handed)
+            known.slots.filled(member, asked, handed)
             if handed.events and not (self._reader.feed.live and member.has_all(handed, until)):
                 known.forget()
             else:
@@ -203,11 +203,14 @@ class AsyncClaims:
             crowded=slots.crowded,
         )
         handed = await self._ask(member, until, ask)
-        unsure = sessions != reader.runner.sessions
-        if not handed.events and (unsure or (sure and reader.feed.live)):
-            # The feed may not have heard yet of what this process has just written; or an
-            # answer was lost, and nothing new was asked for.
+        if handed.events:
+            return handed
+        # The feed may not have heard yet of what this process has just written; or an answer was
+        # lost: the server may have crashed, and what was final not be final any more.
+        unsure = (sure and reader.feed.live) or sessions != reader.runner.sessions
+        if unsure:
             until = await reader.settle()
+        if unsure or not handed.looked:  # Or it was only acknowledged: something stood in the way.
             handed = await self._ask(member, until, member.claim(until))
         return handed
 
@@ -227,7 +230,8 @@ class AsyncClaims:
                 # transaction that takes longer than the lease: that must hold up nobody.
                 handed = await run(member.claim(until, passing=True))
         shared = not handed.events and (handed.reserved or handed.overtaken)
-        if shared and await run(unreserve(self._group, None)):
+        last = self._known.slots.last(member.consumer)
+        if shared and await run(unreserve(self._group, member.consumer, last)):
             handed = await run(member.unpark())
         return handed
 
@@ -236,8 +240,8 @@ class AsyncClaims:
         wait = lease if handed.wait is None else min(lease, handed.wait)
         if _something_first(handed):
             wait = max(wait, LOCKED_PAUSE)
-        if handed.reserved:
-            wait = min(wait, RESERVE)  # Its member is just fetching it.
+        if handed.reserved or handed.overtaken:
+            wait = min(wait, RESERVE)  # Its member is quick, or leaves it.
         return min(self._sharing.safety_poll, wait)
 
     async def settled(self) -> int:

@@ -160,7 +160,7 @@ class Claims:
         if before is not None and before.in_time:
             # Nobody waits for anybody: no lock.
             handed = self._reader.runner.run(member.fetch(acknowledged))
-            known.slots.filled(asked, handed)
+            known.slots.filled(member, asked, handed)
             if handed.events:
                 return handed
             known.slots.rest()
@@ -176,7 +176,7 @@ class Claims:
                     known.slots.acknowledged(acknowledged, before)
                 return ops.nothing(known.position)
             handed = self._take_now(member, until, acknowledged, before, sure=sure)
-            known.slots.filled(asked, handed)
+            known.slots.filled(member, asked, handed)
             if handed.events and not (self._reader.feed.live and member.has_all(handed, until)):
                 known.forget()
             else:
@@ -204,11 +204,14 @@ class Claims:
             crowded=slots.crowded,
         )
         handed = self._ask(member, until, ask)
-        unsure = sessions != reader.runner.sessions
-        if not handed.events and (unsure or (sure and reader.feed.live)):
-            # The feed may not have heard yet of what this process has just written; or an
-            # answer was lost, and nothing new was asked for.
+        if handed.events:
+            return handed
+        # The feed may not have heard yet of what this process has just written; or an answer was
+        # lost: the server may have crashed, and what was final not be final any more.
+        unsure = (sure and reader.feed.live) or sessions != reader.runner.sessions
+        if unsure:
             until = reader.settle()
+        if unsure or not handed.looked:  # Or it was only acknowledged: something stood in the way.
             handed = self._ask(member, until, member.claim(until))
         return handed
 
@@ -228,7 +231,8 @@ class Claims:
                 # transaction that takes longer than the lease: that must hold up nobody.
                 handed = run(member.claim(until, passing=True))
         shared = not handed.events and (handed.reserved or handed.overtaken)
-        if shared and run(unreserve(self._group, None)):
+        last = self._known.slots.last(member.consumer)
+        if shared and run(unreserve(self._group, member.consumer, last)):
             handed = run(member.unpark())
         return handed
 
@@ -237,8 +241,8 @@ class Claims:
         wait = lease if handed.wait is None else min(lease, handed.wait)
         if _something_first(handed):
             wait = max(wait, LOCKED_PAUSE)
-        if handed.reserved:
-            wait = min(wait, RESERVE)  # Its member is just fetching it.
+        if handed.reserved or handed.overtaken:
+            wait = min(wait, RESERVE)  # Its member is quick, or leaves it.
         return min(self._sharing.safety_poll, wait)
 
     def settled(self) -> int:

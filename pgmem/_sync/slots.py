@@ -25,6 +25,9 @@ REST = 1.0
 members let one another go on after they met at the group's row."""
 
 
+MOST_CONSUMERS = 1_000
+
+
 class Slot(NamedTuple):
     """What is known of a slot.
 
@@ -52,6 +55,7 @@ class Slots:
     def __init__(self) -> None:
         self._held: dict[int, Slot] = {}
         self._free: dict[int, int] = {}
+        self._last: dict[str, int] = {}
         self._rest_until = 0.0
         self._crowded_until = 0.0
 
@@ -61,12 +65,15 @@ class Slots:
             return None
         return self._held.pop(acknowledged[0].slot, None)
 
-    def filled(self, asked: float, handed: ops.Handed) -> None:
+    def filled(self, member: ops.Member, asked: float, handed: ops.Handed) -> None:
         """Take in what was handed out and reserved."""
         if handed.overtaken:
             self._crowded_until = time.monotonic() + REST
         if handed.events:
             self._free.pop(handed.slot, None)
+            if len(self._last) >= MOST_CONSUMERS:
+                self._last.clear()
+            self._last[member.consumer] = handed.events[-1][0].position
             self._held[handed.slot] = Slot(handed.token, asked, len(handed.events), handed.reserved)
 
     def acknowledged(self, held: Sequence[ops.Held], known: Slot | None = None) -> None:
@@ -79,6 +86,10 @@ class Slots:
             self._held[held[0].slot] = known
         else:
             self._free[held[0].slot] = known.token
+
+    def last(self, consumer: str) -> int:
+        """The position of the event that a consumer was handed last, as far as is remembered."""
+        return self._last.get(consumer, 0)
 
     def pop_free(self) -> ops.Held | None:
         """A slot with nothing in it; nobody else here gets it."""
@@ -98,7 +109,7 @@ class Slots:
         return time.monotonic() < self._crowded_until
 
     def how_many(self, count: int, known: Slot | None) -> int:
-        """How many events to reserve with the next batch.
+        """How many batches to reserve with the next one.
 
         Args:
             count: of a batch.

@@ -203,7 +203,7 @@ class Member:
             until: everything up to it is final.
             acknowledged: is acknowledged in the same commit; not in a group that orders.
             passing: even if a lease has run out, or something parked is due.
-            reserving: so many events more are reserved, where the slot is known.
+            reserving: so many batches more are reserved, where the slot is known.
             empty: a slot that should have nothing in it.
             crowded: others take new events as well, and should not wait for the disk behind us.
 
@@ -272,11 +272,19 @@ class Member:
             self._action,
             Again.GUARDED,
             self.group.selection.marks(),
-            instead=lambda lost: self._ack_claim(
-                {**params, "until": UNSURE} if lost else params, acknowledged
-            ),
+            instead=lambda lost: self._acknowledge(acknowledged),
             lets_go=True,
         )
+
+    def _acknowledge(self, acknowledged: Sequence[Held]) -> Op[Handed]:
+        """Only that: what is there is asked for next."""
+        op = ack(self.group, acknowledged)
+
+        def parse(rows: Sequence[Row]) -> Handed:
+            op.parse(rows)
+            return nothing(0)
+
+        return Op(op.statement, op.params, parse, self._action, Again.GUARDED, op.marks)
 
     def _next_in(self, empty: Held, until: int, reserving: int, *, crowded: bool) -> Op[Handed]:
         """The same, with nothing to acknowledge."""
@@ -311,7 +319,7 @@ class Member:
             functools.partial(self._parse_next, acknowledged[-1].slot, 0),
             self._action,
             Again.GUARDED,
-            instead=lambda lost: self._ack_claim({**self._params(), "until": UNSURE}, acknowledged),
+            instead=lambda lost: self._acknowledge(acknowledged),
         )
 
     def _parse_next(self, slot: int, until: int, rows: Sequence[Row]) -> Handed:

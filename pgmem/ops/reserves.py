@@ -30,30 +30,31 @@ RESERVED_EVENTS = 128
 
 
 def reserving(count: int, interval: float) -> int:
-    """How many events to reserve for a member that takes `count` at a time.
+    """How many batches to reserve for a member that takes `count` at a time.
 
     Args:
         count: of a batch.
         interval: seconds from its last call to this one.
 
     Returns:
-        As many whole batches as it will come for in half of `RESERVE`, if it goes on like this.
+        As many as it will come for in half of `RESERVE`, if it goes on like this.
     """
     batches = int(min(RESERVE / 2 / max(interval, 1e-6), RESERVED_BATCHES))
-    return count * min(batches, max(1, RESERVED_EVENTS // count))
+    return min(batches, max(1, RESERVED_EVENTS // count))
 
 
-def unreserve(group: Group, consumer: str | None) -> Op[int]:
+def unreserve(group: Group, consumer: str, after: int | None = None) -> Op[int]:
     """What is reserved is anybody's; tells how many events that were.
 
     Args:
         group: whose.
-        consumer: what is reserved for it, and what nobody has come for in time; None: what is in
-            the slot where there is most.
+        consumer: what is reserved for it, and what nobody has come for in time;
+        after: or, where this is given, what is in one slot, the fullest, and behind this position:
+            nobody gets an event after a later one because he has taken it from somebody quick.
     """
     return Op(
         "group_unreserve",
-        {"group": group.name, "consumer": consumer, "reserve": RESERVE},
+        {"group": group.name, "consumer": consumer, "after": after, "reserve": RESERVE},
         lambda rows: int(rows[0][0]),
         f"share what is reserved in the group {group.name!r}",
         Again.HARMLESS,

@@ -1,11 +1,11 @@
 -- Acknowledge a whole batch, and hand out the next one in the same slot, or in one that is empty: what
--- nearly every claim is, in a third of the work of group_ack_claim and group_claim. Where anything stands in the way (a lease that ran out,
--- something due, nothing new, a batch that is not ours any more) it does nothing, and gives no row:
--- those find out what. Its order of things is the same: the group's row is locked, the
--- newest position is read from it, and only then events behind that are looked for. The slot is
--- written before the group moves, so that a batch that is lost moves nothing. What is more than was
--- asked for is reserved in the slot: see `pgmem.ops.reserves`; never more than half of the member's
--- share of what there is, so that nobody has to take it back in the end.
+-- nearly every claim is, in a third of the work of group_claim. Where anything stands in the way (a
+-- lease that ran out, something due, nothing new, a batch that is not ours any more) it does nothing,
+-- and gives no row: group_claim finds out what. Its order of things is the same: the group's row is
+-- locked, the newest position is read from it, and only then events behind that are looked for. The
+-- slot is written before the group moves, so that a batch that is lost moves nothing. What is more
+-- than was asked for is reserved in the slot: see `pgmem.ops.reserves`; never more than a quarter of
+-- the member's share of what there is, so that nobody has to take it back in the end.
 WITH before AS MATERIALIZED (
     SELECT held.position FROM {schema}.groups AS held CROSS JOIN (
 {include history}
@@ -34,8 +34,9 @@ batch AS MATERIALIZED (
     FROM locked CROSS JOIN LATERAL (
         SELECT * FROM {schema}.events
         WHERE position > locked.position AND position <= %(until)s {filter}
-        ORDER BY position LIMIT %(count)s + least(%(reserving)s, (%(until)s - locked.position) / (
-            SELECT 2 * count(*) FROM {schema}.deliveries WHERE group_name = %(group)s))
+        ORDER BY position LIMIT %(count)s * (1 + least(%(reserving)s, (%(until)s - locked.position)
+            / (SELECT 4 * %(count)s * count(*) FROM {schema}.deliveries
+               WHERE group_name = %(group)s)))
     ) AS found
 ),
 plan AS MATERIALIZED (

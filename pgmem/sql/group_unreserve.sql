@@ -4,10 +4,11 @@ WITH {include group_alone},
 found AS MATERIALIZED (
     SELECT slot, reserved FROM {schema}.deliveries
     WHERE group_name = %(group)s AND reserved <> '{{}}'
-      AND (%(consumer)s::text IS NULL OR consumer = %(consumer)s OR {include reserve_left})
+      AND CASE WHEN %(after)s::bigint IS NULL THEN consumer = %(consumer)s OR {include reserve_left}
+               ELSE reserved[1] > %(after)s END
       AND EXISTS (SELECT FROM locked)
     ORDER BY cardinality(reserved) DESC
-    LIMIT CASE WHEN %(consumer)s::text IS NULL THEN 1 END
+    LIMIT CASE WHEN %(after)s::bigint IS NOT NULL THEN 1 END
     FOR UPDATE SKIP LOCKED
 ),
 emptied AS (
