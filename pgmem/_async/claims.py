@@ -195,16 +195,19 @@ class AsyncClaims:
         """Ask; and if there is nothing, although there could be, find out and ask once more."""
         reader, slots = self._reader, self._known.slots
         sessions = reader.runner.sessions
+        empty = None if acknowledged else slots.pop_free()
         ask = member.claim(
             until,
             acknowledged,
             reserving=slots.how_many(member.count, before),
-            empty=None if acknowledged else slots.pop_free(),
+            empty=empty,
             crowded=slots.crowded,
         )
         handed = await self._ask(member, until, ask)
         if handed.events:
             return handed
+        if empty is not None:
+            slots.push_free(empty)
         # The feed may not have heard yet of what this process has just written; or an answer was
         # lost: the server may have crashed, and what was final not be final any more.
         unsure = (sure and reader.feed.live) or sessions != reader.runner.sessions
@@ -229,10 +232,10 @@ class AsyncClaims:
                 # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
                 # transaction that takes longer than the lease: that must hold up nobody.
                 handed = await run(member.claim(until, passing=True))
-        shared = not handed.events and (handed.reserved or handed.overtaken)
-        last = self._known.slots.last(member.consumer)
-        if shared and await run(unreserve(self._group, member.consumer, last)):
-            handed = await run(member.unpark())
+        if not handed.events and handed.reserved:
+            last = self._known.slots.last(member.consumer)
+            if await run(unreserve(self._group, member.consumer, last)):
+                handed = await run(member.unpark())
         return handed
 
     def _pause_after(self, handed: ops.Handed, lease: float) -> float:

@@ -99,6 +99,10 @@ class Slots:
             return None
         return ops.Held(0, slot, token)
 
+    def push_free(self, empty: ops.Held) -> None:
+        """It is still empty."""
+        self._free.setdefault(empty.slot, empty.token)
+
     def rest(self) -> None:
         """Somebody else has needed what was reserved: reserve nothing for a while."""
         self._rest_until = time.monotonic() + REST

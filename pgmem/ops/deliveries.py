@@ -333,7 +333,7 @@ class Member:
         return Handed(
             events,
             slot,
-            front[2],
+            front[2] or 0,
             front[7],
             until if wait else rows[-1][0],
             False,

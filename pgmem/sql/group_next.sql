@@ -1,7 +1,8 @@
 -- Acknowledge a whole batch, and hand out the next one in the same slot, or in one that is empty: what
 -- nearly every claim is, in a third of the work of group_claim. Where anything stands in the way (a
 -- lease that ran out, something due, nothing new, a batch that is not ours any more) it does nothing,
--- and gives no row: group_claim finds out what. Its order of things is the same: the group's row is
+-- and gives no row: group_claim finds out what. (But that there is nothing new is told to who has
+-- nothing to acknowledge: of many who wait, all but one learn that.) Its order of things is the same: the group's row is
 -- locked, the newest position is read from it, and only then events behind that are looked for. The
 -- slot is written before the group moves, so that a batch that is lost moves nothing. What is more
 -- than was asked for is reserved in the slot: see `pgmem.ops.reserves`; never more than a quarter of
@@ -10,7 +11,7 @@ WITH before AS MATERIALIZED (
     SELECT held.position FROM {schema}.groups AS held CROSS JOIN (
 {include history}
     ) AS present
-    WHERE held.name = %(group)s AND held.position < %(until)s
+    WHERE held.name = %(group)s
       AND held.system_identifier = present.system_identifier
       AND held.timeline = present.timeline
       AND NOT EXISTS (SELECT FROM {schema}.trimmed
@@ -26,7 +27,7 @@ WITH before AS MATERIALIZED (
 ),
 locked AS MATERIALIZED (
     SELECT held.position FROM {schema}.groups AS held
-    WHERE held.name = %(group)s AND EXISTS (SELECT FROM before)
+    WHERE held.name = %(group)s AND EXISTS (SELECT FROM before WHERE position < %(until)s)
     FOR NO KEY UPDATE
 ),
 batch AS MATERIALIZED (
@@ -60,13 +61,20 @@ moved AS (
     FROM mine
     WHERE held.name = %(group)s
 )
-(SELECT 0::bigint, {commit}, token, NULL::text,
+(SELECT 0::bigint, {commit}, mine.token, NULL::text,
         CASE WHEN (SELECT count(*) FROM batch) < %(count)s THEN coalesce((
             {include group_wait}
         )::text, 'none') END,
-        NULL::text, NULL::text, lease_until, NULL::text, cardinality(reserved)::bigint,
-        before.position < locked.position, NULL::text, NULL::timestamptz
- FROM mine, before, locked)
+        NULL::text, NULL::text, lease_until, NULL::text,
+        CASE WHEN mine.token IS NOT NULL THEN cardinality(reserved)
+             WHEN EXISTS (SELECT FROM {schema}.deliveries
+                          WHERE group_name = %(group)s AND reserved <> '{{}}') THEN 1
+             ELSE 0 END::bigint,
+        coalesce(before.position < locked.position, false), NULL::text, NULL::timestamptz
+ FROM before LEFT JOIN locked ON true LEFT JOIN mine ON true
+ WHERE mine.token IS NOT NULL
+    OR %(positions)s = '{{}}' AND NOT EXISTS (SELECT FROM batch)
+       AND before.position + %(skip)s > %(until)s)
 UNION ALL
 (SELECT {include event_columns} FROM batch WHERE EXISTS (SELECT FROM mine)
  ORDER BY position LIMIT %(count)s)
