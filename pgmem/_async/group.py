@@ -1,6 +1,7 @@
 """One consumer group, as its members see it: read, acknowledge, give back, live in it, look at it.
 
-What to run is `pgmem.ops.deliveries` (which draws the states of a delivery) and `pgmem.ops.groups`;
+What to run is `pgmem.ops.claims`, `pgmem.ops.deliveries` (which draws the states of a delivery) and
+`pgmem.ops.groups`;
 how members wait is `pgmem._async.claims`, the loop that an agent lives in `pgmem._async.members`.
 """
 
@@ -17,8 +18,8 @@ from pgmem._async.members import AsyncMembers, Handler, Once
 from pgmem._async.runners import AsyncRunner
 from pgmem.errors import InvalidOption
 from pgmem.models import DeadLetter, GroupInfo, Pending, Ran, RecordedEvent
+from pgmem.ops import claims, groups
 from pgmem.ops import deliveries as ops
-from pgmem.ops import groups
 from pgmem.ops.consumers import check_lease
 from pgmem.ops.events import event_maker
 from pgmem.ops.values import Seconds, check_seconds
@@ -49,7 +50,7 @@ class AsyncDelivery:
         key: str | None,
         *,
         consumer: str,
-        handed: ops.Handed,
+        handed: claims.Handed,
     ) -> None:
         self._group = group
         self.event = event
@@ -175,9 +176,9 @@ class AsyncGroup:
         stopping: Callable[[], bool] = lambda: False,
     ) -> list[AsyncDelivery]:
         """What `read` does, until it is told to stop. Not public."""
-        consumer, count, seconds = ops.check_read(consumer, count, lease)
+        consumer, count, seconds = claims.check_read(consumer, count, lease)
         self._check_ours(ack)
-        member = ops.Member(self._group, consumer, count, seconds, self._event_of)
+        member = claims.Member(self._group, consumer, count, seconds, self._event_of)
         if ack and self._group.ordered_by is not None:
             await self.ack(ack)
             ack = ()

@@ -6,7 +6,7 @@
       ▲                           │       └ from what is reserved, if something is
       └───── acknowledged ────────┘
 
-`pgmem.ops.deliveries` and `pgmem.ops.reserves` say what a slot holds. Only the server knows whether
+`pgmem.ops.claims` and `pgmem.ops.reserves` say what a slot holds. Only the server knows whether
 it is still so: what is remembered here says which statement to try first, and is no promise.
 """
 
@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pgmem.ops import deliveries as ops
+from pgmem.ops import claims as ops
+from pgmem.ops.deliveries import Held
 from pgmem.ops.reserves import RESERVE, reserving
 
 REST = 1.0
@@ -58,7 +59,7 @@ class AsyncSlots:
         self._rest_until = 0.0
         self._crowded_until = 0.0
 
-    def pop(self, acknowledged: Sequence[ops.Held]) -> Slot | None:
+    def pop(self, acknowledged: Sequence[Held]) -> Slot | None:
         """What is known of the one slot of what is acknowledged; it is known no more."""
         if len({one.slot for one in acknowledged}) != 1:
             return None
@@ -75,7 +76,7 @@ class AsyncSlots:
             self._last[member.consumer] = handed.events[-1][0].position
             self._held[handed.slot] = Slot(handed.token, asked, len(handed.events), handed.reserved)
 
-    def acknowledged(self, held: Sequence[ops.Held], known: Slot | None = None) -> None:
+    def acknowledged(self, held: Sequence[Held], known: Slot | None = None) -> None:
         """Events are acknowledged; `known` is what was known of their slot."""
         known = known or self.pop(held)
         if known is None or known.token != held[0].token:
@@ -90,15 +91,15 @@ class AsyncSlots:
         """The position of the event that a consumer was handed last, as far as is remembered."""
         return self._last.get(consumer, 0)
 
-    def pop_free(self) -> ops.Held | None:
+    def pop_free(self) -> Held | None:
         """A slot with nothing in it; nobody else here gets it."""
         try:
             slot, token = self._free.popitem()
         except KeyError:
             return None
-        return ops.Held(0, slot, token)
+        return Held(0, slot, token)
 
-    def push_free(self, empty: ops.Held) -> None:
+    def push_free(self, empty: Held) -> None:
         """It is still empty."""
         self._free.setdefault(empty.slot, empty.token)
 

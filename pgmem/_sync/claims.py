@@ -1,7 +1,7 @@
 # Generated from pgmem/_async/claims.py by tools/generate_sync.py. Do not edit.
 """How the members of a process get events of a group: ask, and wait until it is worth asking.
 
-What is asked is `pgmem.ops.deliveries`. It hands out only what the tailer, or the reader, says is
+What is asked is `pgmem.ops.claims`. It hands out only what the tailer, or the reader, says is
 final.
 
 ::
@@ -31,7 +31,8 @@ from pgmem._sync.reader import FinalReader
 from pgmem._sync.signals import Signals
 from pgmem._sync.slots import Slot, Slots
 from pgmem.ops import Op, groups
-from pgmem.ops import deliveries as ops
+from pgmem.ops import claims as ops
+from pgmem.ops.deliveries import Held, ack
 from pgmem.ops.events import Codec
 from pgmem.ops.reserves import RESERVE, unreserve
 
@@ -111,7 +112,7 @@ class Claims:
         """Something becomes available by itself, so many seconds from now at the latest."""
         self._known.due = min(self._known.due, time.monotonic() + seconds)
 
-    def acknowledged(self, held: Sequence[ops.Held]) -> None:
+    def acknowledged(self, held: Sequence[Held]) -> None:
         """They are done, and committed: what is empty now may be filled again."""
         self._known.slots.acknowledged(held)
 
@@ -122,7 +123,7 @@ class Claims:
     def take(
         self,
         member: ops.Member,
-        acknowledged: Sequence[ops.Held],
+        acknowledged: Sequence[Held],
         *,
         timeout: float,
         stopping: Callable[[], bool],
@@ -151,11 +152,12 @@ class Claims:
         return handed
 
     def _take(
-        self, member: ops.Member, acknowledged: Sequence[ops.Held], *, sure: bool = False
+        self, member: ops.Member, acknowledged: Sequence[Held], *, sure: bool = False
     ) -> ops.Handed:
         """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
         asked = time.monotonic()
+        sessions = self._reader.runner.sessions
         before = known.slots.pop(acknowledged)
         if before is not None and before.in_time:
             # Nobody waits for anybody: no lock.
@@ -172,10 +174,10 @@ class Claims:
             nothing = until <= known.position and asked < known.due and told == known.told
             if nothing and not sure:
                 if acknowledged:
-                    self._reader.runner.run(ops.ack(self._group, acknowledged))
+                    self._reader.runner.run(ack(self._group, acknowledged))
                     known.slots.acknowledged(acknowledged, before)
                 return ops.nothing(known.position)
-            handed = self._take_now(member, until, acknowledged, before, sure=sure)
+            handed = self._take_now(member, until, acknowledged, before, sessions, sure=sure)
             known.slots.filled(member, asked, handed)
             if handed.events and not (self._reader.feed.live and member.has_all(handed, until)):
                 known.forget()
@@ -188,14 +190,14 @@ class Claims:
         self,
         member: ops.Member,
         until: int,
-        acknowledged: Sequence[ops.Held],
+        acknowledged: Sequence[Held],
         before: Slot | None,
+        sessions: int,
         *,
         sure: bool,
     ) -> ops.Handed:
         """Ask; and if there is nothing, although there could be, find out and ask once more."""
         reader, slots = self._reader, self._known.slots
-        sessions = reader.runner.sessions
         empty = None if acknowledged else slots.pop_free()
         ask = member.claim(
             until,

@@ -1,7 +1,8 @@
 # Generated from pgmem/_async/group.py by tools/generate_sync.py. Do not edit.
 """One consumer group, as its members see it: read, acknowledge, give back, live in it, look at it.
 
-What to run is `pgmem.ops.deliveries` (which draws the states of a delivery) and `pgmem.ops.groups`;
+What to run is `pgmem.ops.claims`, `pgmem.ops.deliveries` (which draws the states of a delivery) and
+`pgmem.ops.groups`;
 how members wait is `pgmem._sync.claims`, the loop that an agent lives in `pgmem._sync.members`.
 """
 
@@ -18,8 +19,8 @@ from pgmem._sync.members import Handler, Members, Once
 from pgmem._sync.runners import Runner
 from pgmem.errors import InvalidOption
 from pgmem.models import DeadLetter, GroupInfo, Pending, Ran, RecordedEvent
+from pgmem.ops import claims, groups
 from pgmem.ops import deliveries as ops
-from pgmem.ops import groups
 from pgmem.ops.consumers import check_lease
 from pgmem.ops.events import event_maker
 from pgmem.ops.values import Seconds, check_seconds
@@ -50,7 +51,7 @@ class Delivery:
         key: str | None,
         *,
         consumer: str,
-        handed: ops.Handed,
+        handed: claims.Handed,
     ) -> None:
         self._group = group
         self.event = event
@@ -176,9 +177,9 @@ class Group:
         stopping: Callable[[], bool] = lambda: False,
     ) -> list[Delivery]:
         """What `read` does, until it is told to stop. Not public."""
-        consumer, count, seconds = ops.check_read(consumer, count, lease)
+        consumer, count, seconds = claims.check_read(consumer, count, lease)
         self._check_ours(ack)
-        member = ops.Member(self._group, consumer, count, seconds, self._event_of)
+        member = claims.Member(self._group, consumer, count, seconds, self._event_of)
         if ack and self._group.ordered_by is not None:
             self.ack(ack)
             ack = ()

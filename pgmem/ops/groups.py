@@ -1,7 +1,7 @@
 """Consumer groups: a selection of the log that several members share out, and its position.
 
-Says what to run for a group as a whole; what members do with single events is
-`pgmem.ops.deliveries`. Who waits, and for what, is `pgmem._async.group`.
+Says what to run for a group as a whole; what members get is `pgmem.ops.claims`,
+and what they do with it `pgmem.ops.deliveries`. Who waits, and for what, is `pgmem._async.group`.
 
 ::
 

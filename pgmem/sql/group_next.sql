@@ -2,11 +2,12 @@
 -- nearly every claim is, in a third of the work of group_claim. Where anything stands in the way (a
 -- lease that ran out, something due, nothing new, a batch that is not ours any more) it does nothing,
 -- and gives no row: group_claim finds out what. (But that there is nothing new is told to who has
--- nothing to acknowledge: of many who wait, all but one learn that.) Its order of things is the same: the group's row is
--- locked, the newest position is read from it, and only then events behind that are looked for. The
--- slot is written before the group moves, so that a batch that is lost moves nothing. What is more
--- than was asked for is reserved in the slot: see `pgmem.ops.reserves`; never more than a quarter of
--- the member's share of what there is, so that nobody has to take it back in the end.
+-- nothing to acknowledge: of many who wait, all but one learn that.) Its order of things is the same:
+-- the group's row is locked, the newest position is read from it, and only then events behind that
+-- are looked for. The slot is written before the group moves, so that a batch that is lost moves
+-- nothing. What is more than was asked for is reserved in the slot: see `pgmem.ops.reserves`; never
+-- more than a quarter of the member's share of what there is, so that nobody has to take it back in
+-- the end.
 WITH before AS MATERIALIZED (
     SELECT held.position FROM {schema}.groups AS held CROSS JOIN (
 {include history}

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgmem import Memory, sql
-from pgmem.ops import deliveries, groups
+from pgmem.ops import claims, groups
 from pgmem.ops.selection import Selection
 from tests.support.options import size
 
@@ -116,7 +116,7 @@ def test_a_claim_costs_the_same_wherever_the_group_stands(database_url):
                     name = f"{ordered_by}-{stream}-{position}"
                     memory.groups.open(name, stream=stream, start=position, ordered_by=ordered_by)
                     group = groups.Group(name, Selection(stream=stream), ordered_by)
-                    member = deliveries.Member(group, "m", 10, 30.0, lambda row: row)
+                    member = claims.Member(group, "m", 10, 30.0, lambda row: row)
                     pages = cost(server, member.claim(100_000))
                     print(name, pages)
                     # Who orders looks at a hundred events of the rare stream, each on its page.

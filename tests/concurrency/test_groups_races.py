@@ -13,7 +13,7 @@ import pytest
 
 from pgmem import Event, Memory
 from pgmem.errors import HistoryRewritten, LeaseLost
-from pgmem.ops import deliveries, groups
+from pgmem.ops import claims, deliveries, groups
 from pgmem.ops.selection import Selection
 from tests.support.consumers import sql, waits_for_a_row
 from tests.support.groups import fall_due, lapse
@@ -31,7 +31,7 @@ def held(delivery):
 def steps(ordered_by):
     """What a member does, each with how to bring about that there is something to do."""
     group = groups.Group("g", Selection(), ordered_by)
-    member = deliveries.Member(group, "late", 1, 30.0, lambda row: row)
+    member = claims.Member(group, "late", 1, 30.0, lambda row: row)
 
     def given_back(url, batch):
         batch[0].nack(delay=60)
@@ -124,7 +124,7 @@ def test_a_requeue_that_meets_a_claim_hands_nothing_out_twice(memory, database_u
     group = memory.groups.open("g")
     group.read("a", 1)[0].dead_letter()
     group.reset(0)
-    member = deliveries.Member(groups.Group("g", Selection()), "late", 1, 30.0, lambda row: row)
+    member = claims.Member(groups.Group("g", Selection()), "late", 1, 30.0, lambda row: row)
     requeued = []
     meet(
         memory,

@@ -9,7 +9,8 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import HistoryRewritten, LeaseLost
-from pgmem.ops import deliveries as ops
+from pgmem.ops import claims as ops
+from pgmem.ops.deliveries import Held
 from pgmem.ops.groups import Group
 from pgmem.ops.selection import Selection
 from tests.support.consumers import sql
@@ -248,7 +249,7 @@ def test_an_emptied_slot_is_filled_again(memory, database_url):
 def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, slots, lost):
     """The server may have crashed: what was final then may be written anew, and not be final."""
     member = ops.Member(Group("g", Selection(), ordered_by), "c", 10, 30.0, lambda row: row)
-    acknowledged = [ops.Held(n, slot, 7) for n, slot in enumerate(slots)]
+    acknowledged = [Held(n, slot, 7) for n, slot in enumerate(slots)]
     op = member.claim(99, acknowledged, passing=passing)
     assert op.params["until"] == 99
     for one in lost:

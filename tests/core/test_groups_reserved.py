@@ -9,7 +9,7 @@ import pytest
 import pgmem._async.slots as async_slots
 import pgmem._sync.slots as sync_slots
 from pgmem.errors import LeaseLost
-from pgmem.ops import deliveries, reserves, sweeps
+from pgmem.ops import claims, reserves, sweeps
 from tests.faults.test_trimmed import trim
 from tests.support.consumers import sql
 from tests.support.groups import fill, lapse, opened, positions, slots
@@ -20,7 +20,7 @@ def quick(monkeypatch):
     """However slow the machine is: four batches are reserved, for a minute."""
     for module in (async_slots, sync_slots):
         monkeypatch.setattr(module, "reserving", lambda count, _: 4)
-    for module in (async_slots, sync_slots, deliveries, reserves):
+    for module in (async_slots, sync_slots, claims, reserves):
         monkeypatch.setattr(module, "RESERVE", 60.0)
 
 
@@ -141,7 +141,7 @@ async def test_a_member_that_was_slow_looks_for_all_else_first(both, database_ur
     group, held = await reserving(both, database_url)
     other = await group.read("b", 1)
     await other[0].nack()
-    for module in (async_slots, sync_slots, deliveries, reserves):
+    for module in (async_slots, sync_slots, claims, reserves):
         monkeypatch.setattr(module, "RESERVE", 0.1)
     await asyncio.sleep(0.15)
     assert positions(await group.read("a", 9, ack=held)) == [*range(5, 14)]

@@ -13,6 +13,7 @@ from pgmem import sql
 from pgmem.models import History
 from pgmem.ops import (
     Op,
+    claims,
     consumers,
     dedupe,
     deliveries,
@@ -155,9 +156,9 @@ ASKER = leases.Asker("k7", "o", "h", 5.0)
 LEASE = leases.Held("k7", "o", 7, 5.0)
 
 
-def member(ordered_by=None, **selection) -> deliveries.Member:
+def member(ordered_by=None, **selection) -> claims.Member:
     group = groups.Group("g7", Selection(**selection), ordered_by)
-    return deliveries.Member(group, "c", 10, 30.0, lambda row: row)
+    return claims.Member(group, "c", 10, 30.0, lambda row: row)
 
 
 GROUP = member().group
