@@ -74,8 +74,11 @@ def transactions(url):
 
 
 def ended(url):
-    """Wait until no other session is left: what they did is counted when they end."""
-    with psycopg.connect(url, autocommit=True) as connection:
+    """Wait until no other session is left: what they did is counted when they end.
+
+    In one transaction, however long it takes: it is counted, too.
+    """
+    with psycopg.connect(url) as connection:
         deadline = time.monotonic() + SOON
         while connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -85,6 +88,7 @@ def ended(url):
         ).fetchone() != (0,):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+            connection.execute("SELECT pg_stat_clear_snapshot()")
 
 
 async def test_who_waits_leaves_the_database_alone(form, database_url):
