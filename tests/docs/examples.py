@@ -1,8 +1,8 @@
-"""Finds the examples in pages and docstrings, and runs them as a reader would.
+"""Find the examples in pages and docstrings, and run them as a reader would.
 
 A page (a Markdown file) is one program: its ```python blocks run in order in one namespace, on a
 database of their own. A block of `>>>` lines is compared with the results shown (`...` stands for
-anything); any other block only has to run. Two marks, invisible to the reader:
+anything); any other block only has to run. Two directives are invisible to the reader:
 
     <!-- given                  Python that runs here and is not shown
     …
@@ -10,9 +10,9 @@ anything); any other block only has to run. Two marks, invisible to the reader:
     <!-- not run: why -->       the next block is only compiled
 
 A docstring is a program of its own, and sees its module's names. Where an example shows no result,
-none is compared. Everywhere `url` is the database and `memory` an open memory:
-an `AsyncMemory` in the docstrings of `pgmem._async`, else a `Memory`. `async with` and `await` may
-stand at the top level.
+none is compared. Everywhere `url` is the database and `memory` an open memory: an `AsyncMemory` in
+a docstring whose examples await something, else a `Memory`. `async with` and `await` may stand at
+the top level. tests/typing checks the types of the same examples.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ class Wrong(AssertionError):
     """An example does not do what its page says."""
 
 
-BESIDE_REDIS = CHECKOUT / "docs" / "redis-commands.md"
-"""Its blocks are pairs, each with its own two servers: tests/redis runs them."""
+REDIS_PAIRS = CHECKOUT / "docs" / "reference" / "redis"
+"""The blocks of these pages are pairs, each for two servers. tests/redis runs them."""
 
 
 def pages() -> list[Path]:
-    docs = sorted({*(CHECKOUT / "docs").glob("*.md")} - {BESIDE_REDIS})
-    return [CHECKOUT / "README.md", *docs]
+    """Return the pages of the documentation, README first, without the pairs for Redis."""
+    docs = {*(CHECKOUT / "docs").rglob("*.md")} - {*REDIS_PAIRS.glob("*.md")}
+    return [CHECKOUT / "README.md", *sorted(docs)]
 
 
 def blocks(text: str) -> list[Block]:
@@ -84,6 +85,11 @@ def docstrings() -> dict[str, doctest.DocTest]:
     return {test.name: test for test in tests if test.examples}
 
 
+def is_async(test: doctest.DocTest) -> bool:
+    """Return True if the examples of a docstring await something."""
+    return any(re.search(r"\b(?:await|async) ", e.source) for e in test.examples)
+
+
 def _module_names() -> list[str]:
     found = pkgutil.walk_packages(pgmem.__path__, "pgmem.")
     return [
@@ -92,7 +98,7 @@ def _module_names() -> list[str]:
 
 
 class Program:
-    """Runs pieces of Python one after the other in one namespace and one event loop."""
+    """Run pieces of Python one after the other in one namespace and one event loop."""
 
     def __init__(
         self, where: str, url: str, *, asynchronous: bool = False, names: dict | None = None

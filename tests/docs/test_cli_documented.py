@@ -61,7 +61,7 @@ COMMANDS = {
     name: command for name, command in commands().items() if options(command) or name.count(" ")
 }
 DOCUMENTED = {}
-for page in sorted(DOCS.glob("*.md")):
+for page in sorted(DOCS.rglob("*.md")):
     DOCUMENTED |= sections(page.read_text(encoding="utf-8"))
 
 

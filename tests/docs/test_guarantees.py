@@ -10,7 +10,7 @@ DOCS = TESTS.parent / "docs"
 
 
 def named_in(page):
-    """The tests that a page names."""
+    """Return the names of the tests that a page mentions."""
     return set(re.findall(r"`(test_\w+)`", (DOCS / page).read_text(encoding="utf-8")))
 
 
@@ -19,7 +19,12 @@ def defined_in(*files):
     return {name for text in texts for name in re.findall(r"def (test_\w+)\(", text)}
 
 
-@pytest.mark.parametrize("page", ["guarantees.md", "coming-from-redis.md", "switching.md"])
+PUBLISHED_LAYER = "howto/published-layer.md"
+
+
+@pytest.mark.parametrize(
+    "page", ["explanation/guarantees.md", PUBLISHED_LAYER, "howto/switching-from-redis.md"]
+)
 def test_each_named_test_exists(page):
     named = named_in(page)
     assert named, f"{page} names no test"
@@ -27,4 +32,4 @@ def test_each_named_test_exists(page):
 
 
 def test_each_fault_of_the_published_code_has_its_line():
-    assert named_in("coming-from-redis.md") == defined_in(*TESTS.glob("redis/test_faults_of_*.py"))
+    assert named_in(PUBLISHED_LAYER) == defined_in(*TESTS.glob("redis/test_faults_of_*.py"))

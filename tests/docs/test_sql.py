@@ -1,4 +1,4 @@
-"""The queries in operations.md run on a migrated database that has something in it."""
+"""The queries in the docs run on a migrated database that has something in it."""
 
 import re
 from pathlib import Path
@@ -8,12 +8,17 @@ import pytest
 
 from pgmem import Event
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
-QUERIES = re.findall(r"^```sql\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+_QUERY = re.compile(r"^```sql\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+DOCS = Path(__file__).parents[2] / "docs"
+QUERIES = [
+    query
+    for page in sorted(DOCS.rglob("*.md"))
+    for query in _QUERY.findall(page.read_text(encoding="utf-8"))
+]
 
 
 def test_there_are_queries():
-    assert len(QUERIES) == PAGE.count("```sql") > 5
+    assert len(QUERIES) > 5
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: " ".join(query.split()[:6]))

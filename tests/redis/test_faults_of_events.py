@@ -1,6 +1,6 @@
 """What the published code gets wrong about events; and that it is right here.
 
-One test for each line of the table in docs/coming-from-redis.md. The first half of a test shows the
+One test for each line of the table in docs/howto/published-layer.md. The first half of a test shows the
 fault with `benchmarks.arms.published`, the second that `pgmem.compat` has none of it. Who must be
 first in a race is held until the others are where they must be.
 """
