@@ -276,13 +276,17 @@ def _write(options: argparse.Namespace, run: report.Run) -> None:
         report.write_json(options.json, run)
     if not (options.html or options.markdown or options.headline):
         return
+    # matplotlib is loaded after the run, so that it takes no memory or time of an arm.
+    from benchmarks.report.charts import headline  # noqa: PLC0415
+    from benchmarks.report.document import page, write_markdown  # noqa: PLC0415
+
     content = report.Content(run)
     if options.html is not None:
-        options.html.write_text(report.page(content), encoding="utf-8")
+        options.html.write_text(page(content), encoding="utf-8")
     if options.markdown is not None:
-        report.write_markdown(options.markdown, content)
+        write_markdown(options.markdown, content)
     if options.headline is not None:
-        options.headline.write_text(report.headline(content).alone(), encoding="utf-8")
+        options.headline.write_text(headline(content).svg(), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -305,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (servers.ServerError, CrewError) as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 1
-    report.print_summary(console, run.results, run.missing)
+    report.print_summary(console, run)
     _write(options, run)
     failed = any(why.startswith(FAILED) for why in run.missing.values())
     return 1 if failed or any(_is_wrong(result) for result in run.results) else 0

@@ -1,21 +1,16 @@
-"""The results on a terminal, while the run goes on and at its end."""
+"""Print the results on a terminal, while the run goes on and at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.figures import Interval
-from benchmarks.harness import Result, Verdict
-from benchmarks.report.content import figure, spread
-
-
-def interval(found: Interval) -> str:
-    """A ratio and between what it lies."""
-    return f"{found.median:.3f}  ({found.low:.3f} – {found.high:.3f})"
+from benchmarks.harness import Result
+from benchmarks.report.content import Answer, Content, section, spread, times
+from benchmarks.report.data import Run
 
 
 def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
@@ -28,59 +23,50 @@ def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
 
 
 def print_result(console: Console, result: Result) -> None:
-    """Print a scenario: its arms, then what was asked of them."""
-    scenario = result.scenario
+    """Print a scenario: its arms, then the answers to its questions."""
+    told, scenario = section(result), result.scenario
+    median = f"median, {scenario.unit}"
     console.print(Text(scenario.name, style="bold"), Text(scenario.title))
-    arms = Table(box=None, pad_edge=False, padding=(0, 2))
-    arms.add_column("  arm")
-    arms.add_column(f"median, {scenario.unit}", justify="right")
-    arms.add_column("wrong")
-    arms.add_column("what it is")
+    arms = _table(["  arm", median, "wrong", "what it is"])
+    arms.columns[1].justify = "right"
     for arm in scenario.arms:
-        wrong = str(result.faults[arm.name])
-        style = "" if wrong == "none" else "bold red"
-        arms.add_row(
-            f"  {arm.name}", figure(result.median(arm.name)), Text(wrong, style=style), arm.note
-        )
+        style = "bold red" if result.faults[arm.name] else ""
+        wrong = Text(str(result.faults[arm.name]), style=style)
+        arms.add_row(f"  {arm.name}", told.columns[median][arm.name], wrong, Text(arm.note))
     console.print(arms)
-    asked = Table(box=None, pad_edge=False, padding=(0, 2))
-    for heading in ("  ratio", f"median of {scenario.rounds} rounds (95 %)", "target", ""):
-        asked.add_column(heading)
-    for verdict in result.verdicts():
-        asked.add_row(
-            f"  {verdict.question}", interval(verdict.ratio), verdict.target, _met(verdict)
-        )
+    asked = _table(["  ratio", f"median of {scenario.rounds} rounds (95 %)", "target", ""])
+    for answer in told.answers:
+        verdict = answer.verdict
+        asked.add_row(f"  {verdict.question}", answer.ratio, verdict.target, _outcome(answer))
     console.print(asked)
     for arm in scenario.arms:
-        for name, found in result.figures(arm.name).items():
-            console.print(Text(f"  {arm.name}: {name} {spread(found)}"))
+        for name, interval in result.figures(arm.name).items():
+            console.print(Text(f"  {arm.name}: {name} {spread(interval)}"))
     console.print()
 
 
-def _met(verdict: Verdict) -> Text:
-    if verdict.met is None:
+def _table(headings: Iterable[str]) -> Table:
+    return Table(*headings, box=None, pad_edge=False, padding=(0, 2))
+
+
+def _outcome(answer: Answer) -> Text:
+    if answer.verdict.met is None:
         return Text("for information", style="dim")
-    doubt = "" if verdict.sure else ", but the interval crosses the target"
-    if verdict.met:
-        return Text(f"met{doubt}", style="green" if verdict.sure else "yellow")
-    return Text(f"MISSED{doubt}", style="bold red")
+    sure = "green" if answer.verdict.sure else "yellow"
+    return Text(answer.outcome, style=sure if answer.verdict.met else "bold red")
 
 
-def print_summary(console: Console, results: Sequence[Result], missing: Mapping[str, str]) -> None:
+def print_summary(console: Console, run: Run) -> None:
     """Print how many targets are met, which are not, and what was not measured."""
-    verdicts = [(r.scenario.name, v) for r in results for v in r.verdicts() if v.met is not None]
-    missed = [(name, v) for name, v in verdicts if not v.met]
-    wrong = [
-        f"{result.scenario.name}, {arm}: {faults}"
-        for result in results
-        for arm, faults in result.faults.items()
-        if faults
-    ]
-    console.print(Text(f"{len(verdicts) - len(missed)} of {len(verdicts)} targets met."))
-    for name, verdict in missed:
-        text = f"  missed: {name}, {verdict.question}: {verdict.ratio.median:.3f}, {verdict.target}"
-        console.print(Text(text))
-    for line in wrong:
-        console.print(Text(f"  WRONG: {line}", style="bold red"))
-    for what, why in missing.items():
+    content = Content(run)
+    console.print(Text(content.met()))
+    for answer in content.targets:
+        if not answer.verdict.met:
+            asked, ratio = answer.verdict, times(answer.verdict.ratio.median)
+            text = f"  missed: {answer.scenario.name}, {asked.question}: {ratio}, {asked.target}"
+            console.print(Text(text))
+    for told, arm in content.wrong:
+        line = f"  WRONG: {told.scenario.name}, {arm.name}: {told.wrong(arm.name)}"
+        console.print(Text(line, style="bold red"))
+    for what, why in run.missing.items():
         console.print(Text(f"  not measured: {what}: {why}", style="yellow"))

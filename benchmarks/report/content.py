@@ -1,23 +1,19 @@
-"""What is told, and in what order and words, however it looks.
+"""Choose, round and name what a report says, for all of its forms.
 
-The order is the reader's: where pgmem stands beside Redis done right at the equal promise, what
-was asked and missed, what was wrong, what is not measured; then each scenario; then what it ran
-on. Figures are the harness's: nothing is computed here beyond choosing, rounding and naming them.
+The figures come from `benchmarks.harness`; this module computes none.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import zip_longest
 
 from benchmarks.audit import Faults
 from benchmarks.figures import PERCENTILES, Interval, microseconds
 from benchmarks.harness import Arm, Comparison, Limit, Result, Scenario, Standing, Verdict
 from benchmarks.report.data import Run
 
-TIER_TITLES = {"strict": "strict", "relaxed": "relaxed", "none": "none", "": "–"}
 KIND_TITLES = {
     "pgmem": "pgmem",
     "redis": "Redis done right",
@@ -25,34 +21,6 @@ KIND_TITLES = {
     "floor": "the bare driver",
     "peer": "another library",
 }
-PROMISES = (
-    (
-        "strict",
-        "synchronous_commit as the server has it (on)",
-        "appendonly yes, appendfsync always",
-        "What is acknowledged is on the disk: it survives kill -9 of the server and a power cut.",
-    ),
-    (
-        "relaxed",
-        'durability="relaxed": synchronous_commit off',
-        "appendonly yes, appendfsync everysec",
-        "A crash may take the last of what was acknowledged. pgmem: the last fraction of a second, "
-        "by kill -9 of the server or a power cut, and never a part of a transaction. Redis: up to "
-        "about two seconds, by a power cut; by kill -9 only what waits for a disk that is late.",
-    ),
-    ("none", "pgmem has no such tier", "appendonly no", "Nothing: it is in memory only."),
-)
-"""Tier, how pgmem and Redis are set to it, and what an acknowledged write survives."""
-METHOD = (
-    "Arms run in turn, round by round, in an order that alternates, so that whatever else the "
-    "machine does hits all of them; the warm-up rounds are thrown away.",
-    "A figure is the median over the rounds. A ratio is made within each round, from figures taken "
-    "moments apart; its median is given, with a 95 % bootstrap interval.",
-    "Level means that the interval holds 1. An arm that did anything wrong is behind, and meets no "
-    "target, however fast it was.",
-    "What was lost, duplicated, reordered, torn or starved is counted from what the store holds.",
-)
-INSTALL = "python3 -m venv .venv && .venv/bin/pip install '.[bench]'"
 SPENT = {
     "per second": "per second",
     "client CPU, µs each": "client CPU, µs",
@@ -61,44 +29,52 @@ SPENT = {
     "data, B each": "data, B",
     "memory, B each": "memory, B",
 }
-"""The further figures with a column in every scenario: as they are named, and their heading."""
+"""The further figures with a column in every scenario: name to heading."""
 STANDINGS: tuple[Standing, ...] = ("ahead", "level", "behind")
+TIMES = ("ns", "µs", "ms", "s")
 HEADLINE_ROWS = 16
 
 
 def figure(value: float) -> str:
-    """A figure with three or four digits that mean something."""
+    """Format a figure with three or four significant digits."""
     if abs(value) >= 1_000:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def times(value: float) -> str:
-    """How often, as a ratio is told: with two digits behind the point, or three that mean much."""
+    """Format a ratio with two or three significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
 def duration(nanoseconds: float) -> str:
-    """A time with its unit."""
+    """Format a time with its unit."""
     for size, unit in ((10**9, "s"), (10**6, "ms"), (10**3, "µs")):
         if nanoseconds >= size:
             return f"{nanoseconds / size:.3g} {unit}"
     return f"{nanoseconds:.3g} ns"
 
 
-def code_spans(text: str) -> list[tuple[bool, str]]:
-    """A note in parts: whether it is code, which stands between backquotes, and the text."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:  # a backquote without its other half is only a character
-        return [(False, text)]
-    return [(bool(number % 2), part) for number, part in enumerate(parts) if part]
+def spread(found: Interval, form: Callable[[float], str] = figure) -> str:
+    """Format a figure with its interval."""
+    if found.low == found.high:
+        return form(found.median)
+    return f"{form(found.median)} ({form(found.low)} – {form(found.high)})"
+
+
+def shortened(text: str, longest: int) -> str:
+    """Cut a text to `longest` characters."""
+    return text if len(text) <= longest else text[: longest - 1].rstrip(" ,") + "…"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A question of a scenario with its answer."""
+    """A question of a scenario with its answer.
+
+    `verdict.standing` is set if the question compares pgmem with Redis at the equal promise.
+    """
 
     scenario: Scenario
     asked: Comparison | Limit
@@ -107,31 +83,25 @@ class Answer:
 
     @property
     def arm(self) -> Arm:
-        """Whom it is about."""
+        """The arm that the question is about."""
         return self.scenario.arm(self.asked.arm)
 
     @property
-    def figure(self) -> str:
-        """Which further figure is compared, behind the scenario's name; "" for its own."""
-        named = isinstance(self.asked, Comparison) and self.asked.figure
-        return f", {named}" if named else ""
-
-    @property
-    def told(self) -> bool:
-        """Whether it says where pgmem stands beside Redis at the equal promise."""
-        return self.verdict.standing is not None and self.verdict.better is not None
+    def figure(self) -> str | None:
+        """The further figure that is compared; None for the scenario's own."""
+        return self.asked.figure if isinstance(self.asked, Comparison) else None
 
     @property
     def ratio(self) -> str:
-        """The figure with its interval, as it was asked for."""
+        """The figure with its interval."""
         found = self.verdict.ratio
         if isinstance(self.asked, Limit):
-            return spread(found, figure)
-        return f"{spread(found, times)} ×" if found.low == found.high else f"{spread(found, times)}"
+            return spread(found)
+        return spread(found, times) + (" ×" if found.low == found.high else "")
 
     @property
     def outcome(self) -> str:
-        """Whether the target is met; "" without one."""
+        """Whether the target is met, in words; "" without a target."""
         if self.verdict.met is None:
             return ""
         if self.wrong:
@@ -141,188 +111,130 @@ class Answer:
 
     @property
     def in_words(self) -> str:
-        """Where pgmem is, for people: "1.35 × slower"."""
+        """Where pgmem stands beside Redis: "behind: 1.35 × slower"; "" for other questions."""
         better = self.verdict.better
-        if better is None:
+        if better is None or self.verdict.standing is None:
             return ""
-        unit = self.scenario.unit
-        comparison = self.asked if isinstance(self.asked, Comparison) else None
-        named = comparison.figure if comparison and comparison.figure else unit
-        timed = named.startswith("p") or "/s" in named or "per second" in named
-        timed = timed or named in ("ns", "µs", "ms", "s", "max")
+        named = self.figure or self.scenario.unit
+        timed = named in (*TIMES, "max") or re.match(r"p\d|.*(/s|per second)", named)
         more, less = ("faster", "slower") if timed else ("better", "worse")
-        text = f"{times(better.median)} × {more}"
-        if better.median < 1:
-            text = f"{times(1 / better.median)} × {less}"
-        return f"{text}, and wrong" if self.wrong else text
-
-
-def spread(found: Interval, told: Callable[[float], str] = figure) -> str:
-    """A figure and between what it lies."""
-    if found.low == found.high:
-        return told(found.median)
-    return f"{told(found.median)} ({told(found.low)} – {told(found.high)})"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An arm in its scenario's table: its cells, in the order of the section's headings."""
-
-    arm: Arm
-    cells: Sequence[str]
-    wrong: str
+        ratio = better.median
+        text = f"{times(ratio)} × {more}" if ratio >= 1 else f"{times(1 / ratio)} × {less}"
+        return f"{self.verdict.standing}: {text}" + (", and wrong" if self.wrong else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A scenario as it is told.
+    """What the report says about a scenario.
 
     Attributes:
-        result: what was measured.
-        answers: what was asked.
-        headings: of the table's columns of figures.
-        rows: of the table.
-        further: figures that only this scenario has: by name, of each arm that has it.
+        result: the measurements.
+        answers: the scenario's questions, answered.
+        columns: the table's columns of figures: by heading, then by arm.
+        further: figures that only this scenario has: by name, then by arm.
     """
 
     result: Result
     answers: Sequence[Answer]
-    headings: Sequence[str]
-    rows: Sequence[Row]
+    columns: Mapping[str, Mapping[str, str]]
     further: Mapping[str, Mapping[str, Interval]]
 
     @property
     def scenario(self) -> Scenario:
-        """Which one it is."""
+        """The scenario."""
         return self.result.scenario
 
     @property
     def main(self) -> list[Answer]:
-        """Where pgmem stands with the scenario's own figure: the first that is asked by promise.
+        """The first comparison with Redis of the scenario's own figure at each promise.
 
-        A scenario may ask for a second form of pgmem too, which would count twice.
+        A scenario may compare a second form of pgmem too. It does not count again.
         """
         found: dict[str, Answer] = {}
         for answer in self.answers:
-            if answer.told and isinstance(answer.asked, Comparison) and answer.asked.figure is None:
+            if answer.verdict.standing is not None and answer.figure is None:
                 found.setdefault(answer.arm.tier, answer)
         return list(found.values())
 
-    @property
-    def group(self) -> str:
-        """The scenarios that were set up together have the same."""
-        return group_of(self.scenario)
-
-
-def group_of(scenario: Scenario) -> str:
-    """What stands before the "/" of a scenario's name."""
-    return scenario.name.partition("/")[0]
-
-
-def wrong_text(result: Result, arm: str) -> str:
-    """What an arm did wrong, counted: "0", or how many of which kind."""
-    return str(result.faults[arm]) if result.faults[arm] else "0"
+    def wrong(self, arm: str) -> str:
+        """Return the counts of what an arm did wrong, or "0"."""
+        faults = self.result.faults[arm]
+        return str(faults) if faults else "0"
 
 
 class Content:
-    """A run as it is told; makes every figure once, for all of the forms it is told in.
+    """A run in the words of the report.
 
     Attributes:
-        run: what was measured.
-        sections: a section for each scenario.
-        answers: of all scenarios.
-        main: those that say where pgmem stands: one for each scenario and promise.
-        wrong: the arms that did something wrong, and what.
+        run: the measurements.
+        sections: one for each scenario, in the order of the run.
+        main: the answers that count in the summary, one for each scenario and promise.
+        compared: all comparisons with Redis at the equal promise, the best first.
+        targets: the answers that have a target, the missed ones first.
+        wrong: the arms that did something wrong.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.sections = [_section(result) for result in run.results]
-        self.answers = [answer for section in self.sections for answer in section.answers]
-        self.main = [answer for section in self.sections for answer in section.main]
+        self.sections = [section(result) for result in run.results]
+        answers = [answer for each in self.sections for answer in each.answers]
+        self.main = [answer for each in self.sections for answer in each.main]
+        self.compared = sorted((a for a in answers if a.verdict.standing), key=_rank)
+        asked = [answer for answer in answers if answer.verdict.met is not None]
+        self.targets = sorted(asked, key=lambda answer: answer.verdict.met is True)
         self.wrong = [
-            (result.scenario, arm, wrong_text(result, arm.name))
-            for result in run.results
-            for arm in result.scenario.arms
-            if result.faults[arm.name]
+            (each, arm)
+            for each in self.sections
+            for arm in each.scenario.arms
+            if each.result.faults[arm.name]
         ]
 
     @property
-    def compared(self) -> list[Answer]:
-        """Where pgmem stands beside Redis at the equal promise, the best first."""
-        told = [answer for answer in self.answers if answer.told]
-        return sorted(told, key=_rank)
-
-    def standing(self, standing: Standing) -> int:
-        """How many main figures of pgmem stand so."""
-        return sum(answer.verdict.standing == standing for answer in self.main)
-
-    @property
-    def targets(self) -> list[Answer]:
-        """What was asked, the missed first."""
-        asked = [answer for answer in self.answers if answer.verdict.met is not None]
-        return sorted(asked, key=lambda answer: answer.verdict.met is True)
-
-    @property
     def groups(self) -> dict[str, list[Section]]:
-        """The sections by their group, in the order they ran."""
+        """The sections by the part of their name before the "/", in the order of the run."""
         found: dict[str, list[Section]] = {}
-        for section in self.sections:
-            found.setdefault(section.group, []).append(section)
+        for each in self.sections:
+            found.setdefault(each.scenario.name.partition("/")[0], []).append(each)
         return found
 
     def headline(self) -> list[list[Answer]]:
-        """The main figures of the scenarios that matter most, those of one scenario together.
+        """Return the main comparisons of the headline chart, by scenario.
 
-        They are the ones with a headline; where none has, one of each group, those with targets
-        first, and then further ones, up to as many as can be read at a glance.
+        These are the scenarios with a headline; if none has one, the first of the run.
         """
-        found: dict[str, list[Answer]] = {}
-        for answer in self.main:
-            found.setdefault(answer.scenario.name, []).append(answer)
-        rows = list(found.values())
+        rows = [each.main for each in self.sections if each.main]
         named = [row for row in rows if row[0].scenario.headline]
-        if named:
-            return named
-        groups: dict[str, list[list[Answer]]] = {}
-        for row in sorted(rows, key=lambda row: all(a.verdict.met is None for a in row)):
-            groups.setdefault(group_of(row[0].scenario), []).append(row)
-        in_turn = [row for turn in zip_longest(*groups.values()) for row in turn if row is not None]
-        chosen = {row[0].scenario.name for row in in_turn[:HEADLINE_ROWS]}
-        return [row for row in rows if row[0].scenario.name in chosen]
+        return named or rows[:HEADLINE_ROWS]
 
     def summary(self) -> str:
-        """The verdict in a sentence."""
-        counts = {standing: self.standing(standing) for standing in STANDINGS}
-        if not sum(counts.values()):
+        """Return how pgmem compares with Redis, in a sentence."""
+        if not self.main:
             return "No scenario of this run compares pgmem with Redis at an equal promise."
+        found = [answer.verdict.standing for answer in self.main]
+        ahead, level, behind = (found.count(standing) for standing in STANDINGS)
         return (
-            f"Of {sum(counts.values())} comparisons with Redis done right at the equal promise, "
-            f"pgmem is ahead in {counts['ahead']}, level in {counts['level']} and behind in "
-            f"{counts['behind']}."
+            f"Of {len(self.main)} comparisons with Redis done right at the equal promise, "
+            f"pgmem is ahead in {ahead}, level in {level} and behind in {behind}."
         )
 
-    def correctness(self) -> tuple[list[str], list[list[str]]]:
-        """What was wrong by whose way it is, counted: headings and rows."""
-        kinds = [each.name for each in fields(Faults)]
-        rows = []
-        for kind, title in KIND_TITLES.items():
-            arms = [
-                result.faults[arm.name]
-                for result in self.run.results
-                for arm in result.scenario.arms
-                if arm.kind == kind
-            ]
-            if arms:
-                total = sum(arms, Faults())
-                counts = [f"{getattr(total, name):,}" for name in kinds]
-                rows.append([title, f"{sum(map(bool, arms))} of {len(arms)}", *counts])
-        return ["whose", "arms wrong", *kinds], rows
-
     def met(self) -> str:
-        """How many targets are met."""
-        targets = self.targets
-        return f"{sum(a.verdict.met is True for a in targets)} of {len(targets)}"
+        """Return how many targets are met."""
+        met = sum(answer.verdict.met is True for answer in self.targets)
+        return f"{met} of {len(self.targets)} targets are met."
+
+    def correctness(self) -> tuple[list[str], list[list[str]]]:
+        """Return what was wrong, counted by kind of arm: headings and rows."""
+        kinds = [each.name for each in fields(Faults)]
+        found: dict[str, list[Faults]] = {kind: [] for kind in KIND_TITLES}
+        for result in self.run.results:
+            for arm in result.scenario.arms:
+                found[arm.kind].append(result.faults[arm.name])
+        rows = []
+        for kind, arms in found.items():
+            counts = [f"{getattr(sum(arms, Faults()), name):,}" for name in kinds]
+            if arms:
+                rows.append([KIND_TITLES[kind], f"{sum(map(bool, arms))} of {len(arms)}", *counts])
+        return ["code", "arms wrong", *kinds], rows
 
 
 def _rank(answer: Answer) -> tuple[int, float]:
@@ -331,66 +243,36 @@ def _rank(answer: Answer) -> tuple[int, float]:
     return STANDINGS.index(answer.verdict.standing), -answer.verdict.better.median
 
 
-def _section(result: Result) -> Section:
+def section(result: Result) -> Section:
+    """Return what the report says about a scenario."""
     scenario = result.scenario
     questions: list[Comparison | Limit] = [*scenario.comparisons, *scenario.limits]
     answers = [
         Answer(scenario, asked, verdict, bool(result.faults[asked.arm]))
         for asked, verdict in zip(questions, result.verdicts(), strict=True)
     ]
-    columns = {
-        f"median, {scenario.unit}": {
-            arm.name: figure(result.median(arm.name)) for arm in scenario.arms
-        },
-        **{name: {} for name in PERCENTILES},
-        **{heading: {} for heading in SPENT.values()},
+    main = f"median, {scenario.unit}"
+    percentiles = {name: f"{name}, µs" for name in PERCENTILES}
+    columns: dict[str, dict[str, str]] = {
+        heading: {} for heading in (main, *percentiles.values(), *SPENT.values())
     }
     further: dict[str, dict[str, Interval]] = {}
     for arm in scenario.arms:
+        columns[main][arm.name] = figure(result.median(arm.name))
         taken = result.times(arm.name)
-        if taken is not None:
-            for name, percent in PERCENTILES.items():
-                columns[name][arm.name] = figure(microseconds(taken, percent))
-        for name in dict.fromkeys(n for s in result.samples[arm.name] for n in s.figures):
-            values = [s.figures[name] for s in result.samples[arm.name] if name in s.figures]
-            if name in SPENT:
-                columns[SPENT[name]][arm.name] = figure(statistics.median(values))
-            elif name in PERCENTILES and taken is None and scenario.unit == "µs":
-                columns[name][arm.name] = figure(statistics.median(values))
-    for arm in scenario.arms:
+        for name, percent in PERCENTILES.items() if taken is not None else ():
+            columns[percentiles[name]][arm.name] = figure(microseconds(taken, percent))
         for name, found in result.figures(arm.name).items():
-            if name not in SPENT and name not in PERCENTILES:
+            if name in SPENT:
+                columns[SPENT[name]][arm.name] = figure(found.median)
+            elif name not in PERCENTILES:
                 further.setdefault(name, {})[arm.name] = found
-    filled = {heading: cells for heading, cells in columns.items() if cells}
-    rows = [
-        Row(
-            arm,
-            [cells.get(arm.name, "–") for cells in filled.values()],
-            wrong_text(result, arm.name),
-        )
-        for arm in scenario.arms
-    ]
-    headings = [f"{name}, µs" if name in PERCENTILES else name for name in filled]
-    return Section(result, answers, headings, rows, further)
-
-
-def whose(arm: Arm) -> str:
-    """Whose way an arm is, to stand behind its note; "" for pgmem's."""
-    return "" if arm.kind == "pgmem" else f" ({KIND_TITLES[arm.kind]})"
+            elif taken is None and scenario.unit == "µs":
+                columns[percentiles[name]][arm.name] = figure(found.median)
+    return Section(result, answers, {k: v for k, v in columns.items() if v}, further)
 
 
 def title_of(scenario: Scenario, longest: int = 60) -> str:
-    """A scenario in a few words."""
-    if scenario.headline:
-        return scenario.headline
-    return shortened(scenario.title.partition(":")[0].partition(" (")[0], longest)
-
-
-def shortened(text: str, longest: int) -> str:
-    """A text that is not longer than so many characters."""
-    return text if len(text) <= longest else text[: longest - 1].rstrip(" ,") + "…"
-
-
-def listed(texts: Iterable[str]) -> str:
-    """Some texts in a line."""
-    return ", ".join(texts)
+    """Return the title of a scenario in a few words."""
+    title = scenario.title.partition(":")[0].partition(" (")[0]
+    return scenario.headline or shortened(title, longest)

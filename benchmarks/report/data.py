@@ -1,7 +1,7 @@
-"""A run as JSON, and back: what was measured once can be told again, without measuring.
+"""Store a run as JSON and read it back, to report it again without measuring.
 
-Medians, intervals and verdicts are written for who reads the file; read back, they are made anew
-from the rounds, so both ways give the same report.
+The file also holds medians, intervals and verdicts, for other programs. `read_json` ignores them:
+they are computed again from the rounds, so both runs give the same report.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from benchmarks.audit import Faults
 from benchmarks.harness import Arm, Comparison, Course, Limit, Result, Sample, Scenario
 
 FORMAT = 2
-"""Goes up when a file of before can no longer be read."""
-BROKEN = (HdrCookieException, HdrHistogramSettingsException, HdrLengthException)
+"""Increased when this program can no longer read the files of before."""
+BROKEN = (HdrCookieException, HdrHistogramSettingsException, HdrLengthException, zlib.error)
 
 
 class DataError(Exception):
-    """A file does not hold a run."""
+    """Raised if a file does not hold a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All that a report tells.
+    """What a report is made from.
 
     Attributes:
-        facts: what the figures were taken on: names and values, by title.
-        results: of the scenarios, in the order they ran.
-        missing: what was not measured, and why.
+        facts: the machine and the servers: names and values, by title.
+        results: the results of the scenarios, in the order of the run.
+        missing: what was not measured, with the reason.
         command: the command line that was used.
-        taken: when, as people write it.
+        taken: the date and time of the run.
     """
 
     facts: Mapping[str, Mapping[str, str]]
@@ -47,12 +47,20 @@ class Run:
     taken: str = ""
 
 
-def as_data(result: Result) -> dict[str, Any]:
-    """A scenario's result for JSON: every round of every arm, and the answers.
+def write_json(file: Path, run: Run) -> None:
+    """Write a run to a file."""
+    data = {
+        "format": FORMAT,
+        "command": run.command,
+        "taken": run.taken,
+        "facts": run.facts,
+        "scenarios": [_scenario_data(result) for result in run.results],
+        "missing": run.missing,
+    }
+    file.write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2))
 
-    The times of an arm are one histogram, of all rounds: a report needs no more, and a file with
-    one for each round would be ten times the size.
-    """
+
+def _scenario_data(result: Result) -> dict[str, Any]:
     scenario = result.scenario
     return {
         "name": scenario.name,
@@ -70,6 +78,7 @@ def as_data(result: Result) -> dict[str, Any]:
 
 
 def _arm_data(result: Result, arm: Arm) -> dict[str, Any]:
+    # One histogram for all rounds: one per round would make the file ten times as large.
     times = result.times(arm.name)
     return {
         "name": arm.name,
@@ -85,24 +94,11 @@ def _arm_data(result: Result, arm: Arm) -> dict[str, Any]:
     }
 
 
-def write_json(file: Path, run: Run) -> None:
-    """Write everything to a file."""
-    data = {
-        "format": FORMAT,
-        "command": run.command,
-        "taken": run.taken,
-        "facts": run.facts,
-        "scenarios": [as_data(result) for result in run.results],
-        "missing": run.missing,
-    }
-    file.write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2))
-
-
 def read_json(file: Path) -> Run:
-    """What `write_json` wrote.
+    """Read a run that `write_json` wrote.
 
     Raises:
-        DataError: the file cannot be read, or is none of ours.
+        DataError: the file cannot be read, or holds no run.
     """
     try:
         data = orjson.loads(file.read_bytes())
@@ -112,7 +108,7 @@ def read_json(file: Path) -> Run:
         return Run(data["facts"], results, data["missing"], data["command"], data["taken"])
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, *BROKEN) as error:
         raise DataError(f"{file} holds no run of this program: {error!r}") from None
 
 
@@ -130,17 +126,14 @@ def _result(data: Mapping[str, Any]) -> Result:
         headline=data["headline"],
         course=Course(**course) if (course := data.get("course")) else None,
     )
-    return Result(
-        scenario,
-        {arm["name"]: _samples(arm) for arm in arms},
-        {arm["name"]: Faults(**arm["faults"]) for arm in arms},
-    )
+    faults = {arm["name"]: Faults(**arm["faults"]) for arm in arms}
+    return Result(scenario, {arm["name"]: _samples(arm) for arm in arms}, faults)
 
 
 def _samples(arm: Mapping[str, Any]) -> list[Sample]:
-    """The rounds; the times of all of them are with the first."""
+    """Return the rounds of an arm; the first one has the times of all of them."""
     encoded = arm["times, ns"]
-    times = [None if encoded is None else _decoded(encoded)]
+    times = [None if encoded is None else HdrHistogram.decode(encoded)]
     rounds = zip(arm["values"], arm["figures of rounds"], strict=True)
     return [
         Sample(value, figures=figures, times=times.pop() if times else None)
@@ -148,12 +141,5 @@ def _samples(arm: Mapping[str, Any]) -> list[Sample]:
     ]
 
 
-def _decoded(encoded: str) -> HdrHistogram:
-    try:
-        return HdrHistogram.decode(encoded)
-    except (*BROKEN, zlib.error) as error:
-        raise ValueError(f"a histogram that is none: {error}") from None
-
-
 def _not_again() -> NoReturn:
-    raise RuntimeError("this arm was read from a file: it can be told, not run")
+    raise RuntimeError("an arm that was read from a file does not run")

@@ -1,19 +1,19 @@
-"""The charts of a report: valid, inside of their frame, and each mark where its figure belongs."""
+"""The charts of a report: valid SVG that shows each figure of the data."""
 
 from __future__ import annotations
 
 import re
-from html import unescape
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from benchmarks import figures, harness
 from benchmarks.harness import Arm, Scenario, of_times
-from benchmarks.report import Content, headline
-from benchmarks.report.axis import NARROW, WIDE, Scale, linear_ticks, log_ticks, spaced, text_width
-from benchmarks.report.chart import Curve, charts, nines
+from benchmarks.report import Content
+from benchmarks.report.charts import DARK, charts, headline, nines
 from tests.support.report import measured
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -21,114 +21,122 @@ def run():
     return measured()
 
 
-def test_a_wrong_arm_is_marked_in_its_chart(run):
-    for drawing in charts(run.results[0])[0]:
-        assert "published, wrong</text>" in "".join(drawing.content)
+@pytest.fixture(scope="module")
+def plots(run):
+    return [headline(Content(run)), *(plot for each in run.results for plot in charts(each))]
 
 
-def test_plots_are_xml_and_say_what_they_show(run):
+def lines_of(plot):
+    """Return the lines of a chart by label: (x, y) points."""
+    (axes,) = plot.figure.axes
+    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
+
+
+def timed(*nanoseconds):
+    one = Arm("one", lambda: of_times(figures.histogram(nanoseconds)))
+    return harness.run(Scenario("s", "t", "µs", [one], rounds=1, warmup=0))
+
+
+def test_plots_are_svg_with_a_title_and_load_nothing(plots):
+    for plot in plots:
+        root = ET.fromstring(plot.svg())
+        assert root.find(f"{SVG}title").text == plot.title
+        assert not re.search(r"url\((?!#)|@import|<image|href=\"(?!#)", plot.svg())
+
+
+def test_every_color_of_a_plot_has_one_for_dark_pages(plots):
+    for plot in plots:
+        svg = plot.svg()
+        assert "@media(prefers-color-scheme:dark)" in svg
+        used = re.findall(r"(?:fill|stroke): (#\w+)", re.sub(r"<style>.*?</style>", "", svg))
+        assert used
+        assert set(used) <= set(DARK)
+
+
+def test_plots_have_no_date_and_the_same_bytes_each_time(run):
     for result in run.results:
-        for both in charts(result):
-            for drawing in both:
-                root = ET.fromstring(drawing.alone())
-                space = "{http://www.w3.org/2000/svg}"
-                assert root.find(f"{space}title").text == drawing.title
-                detail = root.find(f"{space}desc").text
-                assert all(arm.name in detail for arm in result.scenario.arms)
-                shown = "".join(root.itertext())
-                assert "prefers-color-scheme: dark" in shown
-                assert "http" not in drawing.alone().replace("http://www.w3.org/2000/svg", "")
+        first, second = ([plot.svg() for plot in charts(result)] for _ in range(2))
+        assert first == second
+        assert not any("date" in svg for svg in first)
 
 
-def test_which_chart_is_for_what(run):
-    kinds = [[wide.title.partition(": ")[2] for wide, _ in charts(r)] for r in run.results]
+def test_plots_name_every_arm_and_mark_wrong_ones(run):
+    for result in run.results:
+        (plot,) = charts(result)
+        shown = "".join(ET.fromstring(plot.svg()).itertext())
+        for arm in result.scenario.arms:
+            assert arm.name[:20] in shown
+    assert "published, wrong" in charts(run.results[0])[0].svg()
+
+
+def test_kind_of_chart_follows_from_the_data(run):
+    kinds = [[plot.title.partition(": ")[2] for plot in charts(r)] for r in run.results]
     assert kinds == [
         ["times of a call by percentile"],
         ["what each round gave, in events/s"],
         ["what each round gave, in lost"],
-        ["kB after so many deliveries"],
+        ["kB by deliveries"],
     ]
 
 
-def test_all_of_a_chart_is_inside_of_it(run):
-    drawings = [headline(Content(run), layout) for layout in (WIDE, NARROW)]
-    drawings += [drawing for result in run.results for both in charts(result) for drawing in both]
-    for drawing in drawings:
-        layout, content = drawing.layout, "".join(drawing.content)
-        for x, text in re.findall(
-            r'<text x="([\d.]+)" y="[\d.]+"(?: class="\w+")?>([^<]+)<', content
-        ):
-            assert float(x) + text_width(unescape(text)) <= layout.width, text
-        for x, y in re.findall(r'<text x="([\d.-]+)" y="([\d.-]+)"', content):
-            assert 0 <= float(x) <= layout.width
-            assert 0 <= float(y) <= drawing.height
+def test_scenario_with_and_without_times_has_both_charts():
+    arms = [
+        Arm("timed", lambda: of_times(figures.histogram([1_000]))),
+        Arm("counted", lambda: harness.Sample(7.0)),
+    ]
+    result = harness.run(Scenario("s", "t", "µs", arms, rounds=2))
+    assert [plot.title.partition(",")[0] for plot in charts(result)] == [
+        "s: times of a call by percentile",
+        "s: what each round gave",
+    ]
 
 
-def test_percentiles_are_the_histogram_s():
-    taken = figures.histogram(1_000 * number for number in range(1, 1_001))
-    curve = Curve(taken)
-    assert curve.count == 1_000
-    for percent in (0, 1, 50, 90, 95, 99, 99.9, 100):
-        assert curve.at(percent) == taken.get_value_at_percentile(percent)
-    assert curve.at(50) == pytest.approx(500_000, rel=0.001)
-    assert curve.at(100) == pytest.approx(1_000_000, rel=0.001)
+def test_line_has_each_percentile_of_the_histogram():
+    taken = [1_000 * number for number in range(1, 1_001)]
+    (plot,) = charts(timed(*taken))
+    points = dict(lines_of(plot)["one"])
+    histogram = figures.histogram(taken)
+    for percent in (50, 90, 99, 99.9):
+        assert points[nines(percent)] == histogram.get_value_at_percentile(percent)
+    assert points[max(points)] == histogram.get_max_value()
+    assert [label.get_text() for label in plot.figure.axes[0].get_xticklabels()] == [
+        *("min", "50", "90", "99", "99.9", "max")
+    ]
 
 
-def test_each_nine_is_a_step():
+def test_each_nine_is_one_step():
     assert [nines(p) for p in (0, 90, 99, 99.9)] == pytest.approx([0, 1, 2, 3])
 
 
-def test_times_that_are_all_the_same_have_a_chart():
-    one = Arm("one", lambda: of_times(figures.histogram([1_000] * 9)))
-    result = harness.run(Scenario("s", "t", "µs", [one], rounds=2))
-    assert "max 1 µs" in charts(result)[0][0].detail
+def test_equal_times_have_a_chart():
+    (plot,) = charts(timed(*[1_000] * 9))
+    assert {height for _, height in lines_of(plot)["one"]} == {1_000}
+    assert "1 µs" in plot.svg()
 
 
-def test_a_marker_stands_where_its_percentile_is():
-    one = Arm("one", lambda: of_times(figures.histogram([1_000] * 99 + [100_000])))
-    result = harness.run(Scenario("s", "t", "µs", [one], rounds=1, warmup=0))
-    ((wide, _),) = charts(result)
-    places = re.findall(r"translate\(([\d.]+) ([\d.]+)\)", "".join(wide.content))
-    (_, p50), (_, p90), (_, p99), (_, longest), *_ = [(float(x), float(y)) for x, y in places]
-    grid = {
-        text: float(y) - 4
-        for y, text in re.findall(r'y="([\d.]+)"[^>]*>([\d]+ µs)</text>', "".join(wide.content))
-    }
-    assert p50 == p90 == p99 == pytest.approx(grid["1 µs"], abs=0.2)
-    assert longest == pytest.approx(grid["100 µs"], abs=0.2)
+def test_rounds_show_every_round_and_the_median(run):
+    (plot,) = charts(run.results[1])
+    (axes,) = plot.figure.axes
+    shown = [value for line in axes.lines for value in line.get_xdata()]
+    for name in ("pgmem", "redis"):
+        assert set(run.results[1].values(name)) <= set(shown)
+        assert run.results[1].median(name) in shown
+    assert "1,002" in plot.svg()
 
 
-def test_a_course_shows_each_round_where_it_stands(run):
-    ((wide, _),) = charts(run.results[-1])
-    assert "growing: 8,000 kB after 50,000, 32,000 after 200,000" in wide.detail
-    drawn = "".join(wide.content)
-    level, growing = (
-        [tuple(map(float, point.split())) for point in line.split("L")]
-        for line in re.findall(r'class="arm [^"]*" d="M([^"h]+)"', drawn)
-    )
-    grid = {
-        text: float(y) - 4 for y, text in re.findall(r'y="([\d.]+)"[^>]*>([\d,]+)</text>', drawn)
-    }
-    across = {
-        text: float(x) for x, text in re.findall(r'<text x="([\d.]+)"[^>]*>([\d,]+)</text>', drawn)
-    }
-    assert [height for _, height in growing[1::2]] == pytest.approx(
-        [(grid["15,000"] * 4 + grid["20,000"]) / 5, (grid["30,000"] * 3 + grid["35,000"] * 2) / 5],
-        abs=0.5,
-    )
-    assert len({height for _, height in level[1:]}) == 1
-    assert [x for x, _ in growing][1::2] == pytest.approx([across["100,000"], across["200,000"]])
+def test_course_shows_each_round_at_its_step(run):
+    lines = lines_of(charts(run.results[-1])[0])
+    assert lines["growing"] == [(50_000 * n, 8_000 * n) for n in range(1, 5)]
+    assert [kilobytes for _, kilobytes in lines["level"]] == [80, 96, 96, 96]
 
 
-def test_scales():
-    log = Scale(1, 100, 0, 200, log=True)
-    assert [log(v) for v in (1, 10, 100, 1_000, 0.1)] == pytest.approx([0, 100, 200, 200, 0])
-    assert Scale(0, 10, 100, 0)(2.5) == 75
-    assert log_ticks(3, 40) == [2, 5, 10, 20, 50]
-    assert log_ticks(1, 1) == [1, 2]
-    assert log_ticks(3, 3) == [2, 5]
-    assert log_ticks(9, 9) == [5, 10]
-    assert linear_ticks(0) == [0, 1]
-    assert linear_ticks(5) == [0, 1, 2, 3, 4, 5]
-    assert spaced([10, 10, 90], 20, 0, 100) == [10, 30, 90]
-    assert spaced([95, 99], 20, 0, 100) == [80, 100]
+def test_headline_shows_each_ratio_with_its_interval(run):
+    content = Content(run)
+    (axes,) = headline(content).figure.axes
+    shown = [tuple(line.get_xdata()) for line in axes.lines]
+    for answer in content.main:
+        better = answer.verdict.better
+        assert (better.median,) in shown
+        assert (better.low, better.high) in shown
+    low, high = axes.get_xlim()
+    assert low == pytest.approx(1 / high)
