@@ -13,9 +13,9 @@ import os
 from alembic import context
 from sqlalchemy import Connection
 
+from pgmem.admin.migrate import begin_migration, engine, ensure_schema, safe_search_path
+from pgmem.core.names import DEFAULT_SCHEMA, VERSION_TABLE, check_schema_name
 from pgmem.errors import InvalidOption
-from pgmem.migrate import begin_migration, engine, ensure_schema, safe_search_path
-from pgmem.names import DEFAULT_SCHEMA, VERSION_TABLE, check_schema_name
 
 attributes = context.config.attributes
 # Only the command line has -x; code has the attributes.

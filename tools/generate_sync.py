@@ -1,226 +1,218 @@
-"""Make `pgmem/_sync/` from `pgmem/_async/`, or check that it is what would be made.
+"""Generate the sync modules under `pgmem/_sync/` from the async modules of `pgmem/`.
 
     python tools/generate_sync.py            write the tree
-    python tools/generate_sync.py --check    compare the trees; exit 1 with a diff if they differ
+    python tools/generate_sync.py --check    compare only; exit 1 and print a diff if they differ
 
-What it is for: the async tree is edited by hand, the sync tree is generated and committed.
-Tables of names are in `sync_names.py`, the conversion of one module in `sync_source.py`,
-docstrings and comments in `sync_text.py`, refusals in `sync_checks.py`.
-What it may not do: touch anything outside the target folder, follow a symbolic link, delete
-a file that it did not generate, or write anything at all while one file is refused.
+A module of a capability is a source if its code uses `async`, `await` or a name that begins with
+`Async`. Its twin has the same path under `pgmem/_sync/`. What tasks and threads do differently
+stands in pairs in `pgmem/core/concurrency.py`: `AsyncLock` and `Lock`, `async_sleep` and `sleep`.
 
-The result is made in a temporary folder, sorted and formatted there by ruff with the
-project's own settings, and then compared file by file, in both directions: whatever is
-missing, extra or different in the target is found, whoever put it there.
+The substitutions work on text, as httpcore's unasync.py does. ruff then removes unused imports,
+sorts and formats. A twin that does not compile, or still holds `async` or `await`, is refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
-import json
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
-from sync_checks import Problem, RefusedError, find_leftovers
-from sync_names import FORBIDDEN
-from sync_source import convert_module
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "pgmem"
+TARGET = PACKAGE / "_sync"
+HEADER = "# Generated from {} by tools/generate_sync.py. Do not edit.\n"
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-SOURCE: Final = ROOT / "pgmem" / "_async"
-TARGET: Final = ROOT / "pgmem" / "_sync"
+WITHOUT_TWIN = ("_sync", "cli", "demo", "embedded", "redis/importing", "core/concurrency.py")
 
-HEADER: Final = "# Generated from {} by tools/generate_sync.py. Do not edit.\n"
-_HEADER_START, _HEADER_END = HEADER.split("{}")
+SUBSTITUTIONS = [
+    (r"\basync (with|for|def)\b", r"\1"),
+    (r"\bawait (?=[\w(\"'])", ""),
+    (r"(?i)\b(a)n (`*)Async(?=[B-DF-HJ-NP-TV-Z])", r"\1 \2"),
+    (r"\bAsync(?=[A-Z])", ""),
+    (r"\b_Async(?=[A-Z])", "_"),
+    (r"\basync_(?=[a-z])", ""),
+    (r" \| Awaitable\[Any\]", ""),
+    (r"\b(?:Awaitable)\[(\w+)\]", r"\1"),
+    (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),
+    (r"\bStopAsyncIteration\b", "StopIteration"),
+    (r"\basynccontextmanager\b", "contextmanager"),
+    (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
+    (r"\ba(closing|close|iter|next)\(", r"\1("),
+    (r"\benter_async_context\b", "enter_context"),
+    (r"\bpush_async_callback\b", "callback"),
+    (r"\brun_in_thread\b", "run_inline"),
+    (r"\bmaybe_await\b", "passthrough"),
+    (r"\bsqlalchemy\.ext\.asyncio\.engine\b", "sqlalchemy.engine"),
+    (r"\bsqlalchemy\.ext\.asyncio\.session\b", "sqlalchemy.orm.session"),
+    (r"\b([Aa])n async (context manager|generator|function)\b", r"\1 \2"),
+    (r"\b[Aa]sync (context manager|iterator|generator|function)\b", r"\1"),
+    (r"\b([Aa])n asynchronous\b", r"\1 synchronous"),
+    (r"\basynchronous\b", "synchronous"),
+]
+_COMPILED = [(re.compile(pattern), text) for pattern, text in SUBSTITUTIONS]
 
-# Imports sorted; imports that only async code needs, removed; `X | X` (once
-# `X | Awaitable[X]`) made one; `__all__` in order again after the renames.
-RUFF_RULES: Final = "I,F401,PYI016,RUF022"
-
-Tree = dict[str, bytes]
+# Imports sorted, unused ones removed, `X | X` made one, `__all__` in order after the renames.
+RUFF_RULES = "I,F401,PYI016,RUF022"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line: 0 done or equal, 1 the trees differ, 2 refused."""
-    parser = argparse.ArgumentParser(description="Make pgmem/_sync/ from pgmem/_async/.")
-    parser.add_argument("--check", action="store_true", help="compare only, write nothing")
-    parser.add_argument("--source", type=Path, default=SOURCE, help=argparse.SUPPRESS)
-    parser.add_argument("--target", type=Path, default=TARGET, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    source, target = options.source.absolute(), options.target.absolute()
+class RefusedError(Exception):
+    """A module cannot be converted. Nothing was written."""
+
+
+def is_source(text: str) -> bool:
+    """Return True if the code of a module (its texts left out) is asynchronous."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            return True
+        names = (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom)
+            else [getattr(node, "id", ""), getattr(node, "name", "")]
+        )
+        if any(isinstance(name, str) and re.match(r"_*Async[A-Z]", name) for name in names):
+            return True
+    return False
+
+
+def find_sources(package: Path) -> dict[str, str]:
+    """Return the text of each async module by its path relative to the package."""
+    sources = {}
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        if path.name == "__init__.py" or name.startswith(WITHOUT_TWIN):
+            continue
+        if is_source(text := path.read_text("utf-8")):
+            sources[name] = text
+    return sources
+
+
+def convert(text: str, sources: set[str], package: str = "pgmem") -> str:
+    """Return the sync twin of a module's text, not yet formatted.
+
+    Args:
+        text: the async module.
+        sources: the dotted names, below the package, of all async modules.
+        package: the package's name.
+    """
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+
+    def qualify(found: re.Match[str]) -> str:
+        """Point an import, or a name in a text, at the twin if the module has one."""
+        return f"{package}._sync.{found[1]}" if found[1] in sources else found[0]
+
+    text = re.sub(rf"\b{package}\.((?:\w+\.)*\w+)\b", qualify, text)
+
+    def qualify_module(found: re.Match[str]) -> str:
+        """The same for `from pgmem.events import reader`."""
+        if f"{found[1]}.{found[2]}" not in sources:
+            return found[0]
+        return f"from {package}._sync.{found[1]} import {found[2]}"
+
+    return re.sub(
+        rf"^from {package}\.(\w+) import (\w+)(?= as |$)", qualify_module, text, flags=re.M
+    )
+
+
+def check_converted(text: str, name: str) -> None:
+    """Refuse a twin that is not synchronous Python.
+
+    Raises:
+        RefusedError: it does not compile, or something asynchronous is left in its code.
+    """
     try:
-        fresh = generate(source, target)
-        present = read_tree(target)
-        if options.check:
-            return report_differences(present, fresh, target)
-        write_tree(target, present, fresh)
+        tree = ast.parse(text)
+        compile(text, name, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise RefusedError(
+            f"{name}:{error.lineno}: generated invalid Python: {error.msg}"
+        ) from None
+    if is_source(text):
+        raise RefusedError(f"{name}: async code is left over: extend SUBSTITUTIONS")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and "asyncio" in ast.unparse(node):
+            raise RefusedError(
+                f"{name}:{node.lineno}: imports asyncio: put the pair that differs into "
+                f"core/concurrency.py"
+            )
+
+
+def generate(package: Path) -> dict[str, bytes]:
+    """Return what the target should hold: the bytes of each file by its relative path.
+
+    Raises:
+        RefusedError: a module cannot be converted.
+    """
+    found = find_sources(package)
+    dotted = {name.removesuffix(".py").replace("/", ".") for name in found}
+    with tempfile.TemporaryDirectory(prefix="generate-sync-") as folder:
+        tree = Path(folder) / "tree"
+        folders = {parent for name in found for parent in Path(name).parents}
+        for parent in folders:
+            (tree / parent).mkdir(parents=True, exist_ok=True)
+            source = f"{package.name}/{parent}/" if str(parent) != "." else f"{package.name}/"
+            (tree / parent / "__init__.py").write_text(HEADER.format(source), "utf-8")
+        for name, text in found.items():
+            twin = HEADER.format(f"{package.name}/{name}") + convert(text, dotted, package.name)
+            check_converted(twin, name)
+            (tree / name).write_text(twin, "utf-8")
+        ours = f'lint.isort.known-first-party=["{package.name}"]'
+        fix = ["--select", RUFF_RULES, "--fix", "--no-unsafe-fixes", "--exit-zero"]
+        run_ruff(["check", *fix, "--config", ours, str(tree)])
+        run_ruff(["format", str(tree)])
+        return {p.relative_to(tree).as_posix(): p.read_bytes() for p in sorted(tree.rglob("*.py"))}
+
+
+def run_ruff(arguments: list[str]) -> None:
+    """Run ruff with the project's settings."""
+    settings = ["--quiet", "--no-cache", "--config", str(ROOT / "pyproject.toml")]
+    subprocess.run([sys.executable, "-m", "ruff", *arguments, *settings], cwd=ROOT, check=True)
+
+
+def report_differences(present: dict[str, bytes], fresh: dict[str, bytes]) -> int:
+    """Print a diff of each file that is missing, extra or different. Return their number."""
+    differing = [n for n in sorted({*present, *fresh}) if present.get(n) != fresh.get(n)]
+    for name in differing:
+        before = present.get(name, b"").decode(errors="replace").splitlines()
+        after = fresh.get(name, b"").decode().splitlines()
+        shown = f"pgmem/_sync/{name}"
+        print(
+            *difflib.unified_diff(before, after, shown, f"{shown} (generated)", "", "", 3, ""),
+            sep="\n",
+        )
+    if differing:
+        print(f"{len(differing)} files differ: edit the async module, run tools/generate_sync.py")
+    return len(differing)
+
+
+def main() -> int:
+    """Write the tree, or compare it. Return the exit status: 1 if it differs, 2 if refused."""
+    parser = argparse.ArgumentParser(description="Generate pgmem/_sync/ from the async modules.")
+    parser.add_argument("--check", action="store_true", help="compare only, write nothing")
+    options = parser.parse_args()
+    try:
+        fresh = generate(PACKAGE)
     except RefusedError as refused:
         print(refused, file=sys.stderr)
         return 2
-    return 0
-
-
-def generate(source: Path, target: Path) -> Tree:
-    """Everything that the target should hold."""
-    root = find_root(target)
-    modules = read_tree(source)
-    if not modules:
-        raise RefusedError([Problem(str(source), 0, "there is nothing to generate from")])
-    if source == target or source in target.parents or target in source.parents:
-        raise RefusedError([Problem(str(target), 0, "source and target lie in one another")])
-    converted: dict[str, str] = {}
-    problems: list[Problem] = []
-    for name, content in modules.items():
-        try:
-            converted[name] = convert_file(name, content, display(source / name, root))
-        except RefusedError as refused:
-            problems += refused.problems
-    if problems:
-        raise RefusedError(problems)
-    fresh = format_tree(converted, root, target.relative_to(root).parts[0])
-    for name, content in fresh.items():
-        problems += find_leftovers(content.decode(), display(target / name, root))
-    if problems:
-        raise RefusedError(problems)
-    return fresh
-
-
-def convert_file(name: str, content: bytes, shown: str) -> str:
-    """The sync twin of one file, with its header, not yet formatted."""
-    if not name.endswith(".py"):
-        raise RefusedError(
-            [Problem(shown, 0, "only .py files can be turned: it belongs elsewhere")]
-        )
-    if FORBIDDEN.search(name):
-        raise RefusedError([Problem(shown, 0, "the file's own name must do for both trees")])
-    try:
-        text = content.decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise RefusedError([Problem(shown, 0, f"this is no UTF-8: {error}")]) from error
-    return HEADER.format(shown) + convert_module(text, shown)
-
-
-def format_tree(modules: dict[str, str], root: Path, package: str) -> Tree:
-    """Sort the imports and format, in a temporary folder, with the project's settings.
-
-    Ruff takes a module for ours if it finds its file, and before the first writing there is
-    none of `pgmem._sync`: the package is named, lest the second run sorts another way.
-    """
-    with tempfile.TemporaryDirectory(prefix="generate-sync-") as folder:
-        tree = Path(folder).resolve() / "tree"
-        for name, text in modules.items():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            (tree / name).write_text(text, encoding="utf-8", newline="\n")
-        rules = ["--select", RUFF_RULES, "--fix", "--no-unsafe-fixes", "--exit-zero"]
-        ours = ["--config", f"lint.isort.known-first-party=[{json.dumps(package)}]"]
-        run_ruff(["check", *rules, *ours], tree, root)
-        run_ruff(["format"], tree, root)
-        return read_tree(tree)
-
-
-def run_ruff(command: list[str], tree: Path, root: Path) -> None:
-    """Run ruff on the folder as if it were part of the project."""
-    settings = ["--quiet", "--no-cache", "--config", str(root / "pyproject.toml")]
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", *command, *settings, str(tree)],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        output = (done.stderr or done.stdout).strip()
-        raise RefusedError([Problem("ruff " + command[0], 0, f"failed: {output}")])
-
-
-def read_tree(folder: Path) -> Tree:
-    """The files below a folder by their relative names, `__pycache__` left out."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(walk(folder))}
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder; a symbolic link, which could lead out of it, is refused."""
-    if folder.is_symlink():
-        raise RefusedError([Problem(str(folder), 0, "is a symbolic link")])
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        if path.is_symlink():
-            raise RefusedError([Problem(str(path), 0, "is a symbolic link")])
-        if not path.is_dir():
-            yield path
-        elif path.name != "__pycache__":
-            yield from walk(path)
-
-
-def report_differences(present: Tree, fresh: Tree, target: Path) -> int:
-    """Print what differs, as unified diffs from what is there to what should be."""
-    root = find_root(target)
-    differing = [
-        name for name in sorted({*present, *fresh}) if present.get(name) != fresh.get(name)
-    ]
-    for name in differing:
-        shown = display(target / name, root)
-        kind = "missing" if name not in present else "differs" if name in fresh else "extra"
-        print(f"{kind}: {shown}")
-        before = present.get(name, b"").decode(errors="replace").splitlines(keepends=True)
-        after = fresh.get(name, b"").decode(errors="replace").splitlines(keepends=True)
-        old = shown if name in present else "/dev/null"
-        new = f"{shown} (generated)" if name in fresh else "/dev/null"
-        for line in difflib.unified_diff(before, after, old, new):
-            print(
-                line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n", end=""
-            )
-    if differing:
-        print(f"{len(differing)} files differ. Edit the async tree, then run:")
-        print("python tools/generate_sync.py")
-    return 1 if differing else 0
-
-
-def write_tree(target: Path, present: Tree, fresh: Tree) -> None:
-    """Make the target hold exactly the fresh files; files that are right are not touched."""
-    stale = [name for name in present if name not in fresh]
-    foreign = [name for name in stale if not is_generated(present[name])]
-    if foreign:
-        message = "was not generated: move it away, nothing was written"
-        raise RefusedError([Problem(str(target / name), 0, message) for name in foreign])
-    for name in stale:
-        (target / name).unlink()
-        remove_empty_folders((target / name).parent, target)
+    present = {p.relative_to(TARGET).as_posix(): p.read_bytes() for p in TARGET.rglob("*.py")}
+    if options.check:
+        return 1 if report_differences(present, fresh) else 0
+    for name in present.keys() - fresh.keys():
+        (TARGET / name).unlink()
     for name, content in fresh.items():
         if present.get(name) != content:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes(content)
-
-
-def remove_empty_folders(folder: Path, target: Path) -> None:
-    """Remove a folder and those above it, up to the target, as far as they are empty."""
-    if folder != target and not any(folder.iterdir()):
-        folder.rmdir()
-        remove_empty_folders(folder.parent, target)
-
-
-def is_generated(content: bytes) -> bool:
-    """Whether a file says of itself that it comes from here."""
-    first = content.split(b"\n", 1)[0].decode(errors="replace") + "\n"
-    return first.startswith(_HEADER_START) and first.endswith(_HEADER_END)
-
-
-def find_root(target: Path) -> Path:
-    """The project's folder: the nearest one above the target that has a pyproject.toml."""
-    for folder in target.parents:
-        if (folder / "pyproject.toml").is_file():
-            return folder
-    raise RefusedError([Problem(str(target), 0, "no pyproject.toml in any folder above it")])
-
-
-def display(path: Path, root: Path) -> str:
-    """The path as people and headers say it: from the project's folder."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+            (TARGET / name).parent.mkdir(parents=True, exist_ok=True)
+            (TARGET / name).write_bytes(content)
+    for folder in [p for p in TARGET.rglob("*") if p.is_dir() and not list(p.glob("*.py"))]:
+        shutil.rmtree(folder, ignore_errors=True)  # A folder whose modules all went.
+    return 0
 
 
 if __name__ == "__main__":

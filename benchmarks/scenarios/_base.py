@@ -25,7 +25,8 @@ from benchmarks.harness import Arm, Kind, Sample, Scenario, Tier, of_times
 from benchmarks.meter import Store, costs, timed
 from benchmarks.redis_server import TIER_NAMES, Redis
 from benchmarks.servers import Postgres
-from pgmem import Memory, sql
+from pgmem import Memory
+from pgmem.core import statements as sql
 
 NOTE = "monthly rent for the flat in District 3"
 STREAM = "payments"

@@ -38,7 +38,8 @@ from benchmarks.scenarios._base import (
     payload,
 )
 from benchmarks.scenarios._following import NUMBERS
-from pgmem import Event, Memory, sql
+from pgmem import Event, Memory
+from pgmem.core import statements as sql
 
 PROCESSES = 10
 CLIENTS = {1: (1, 1), 10: (PROCESSES, 1), 100: (PROCESSES, 10)}

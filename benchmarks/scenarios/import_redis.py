@@ -22,8 +22,8 @@ from benchmarks.meter import costs
 from benchmarks.redis_server import Redis
 from benchmarks.scenarios._base import AGENT, TYPE, Bench, Entry, bare, payload
 from pgmem import Memory
-from pgmem.importing.rules import chosen
-from pgmem.importing.session import importing
+from pgmem.redis.importing.rules import chosen
+from pgmem.redis.importing.session import importing
 
 FULL, QUICK = (1_000_000, 100_000, 50_000), (100_000, 10_000, 5_000)
 """Entries of the stream, fields of the hash, members of the set."""

@@ -22,7 +22,8 @@ from benchmarks.harness import Arm, Comparison, Kind, Limit, Sample, Scenario
 from benchmarks.meter import Store
 from benchmarks.redis_server import Redis
 from benchmarks.scenarios._base import TYPE, Bare, Bench, Entry, bare, calling, payload
-from pgmem import Memory, StateEntry, sql
+from pgmem import Memory, StateEntry
+from pgmem.core import statements as sql
 
 KEYS = 1_000
 MANY = 50

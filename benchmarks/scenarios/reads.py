@@ -33,7 +33,8 @@ from benchmarks.scenarios._base import (
     calling,
     payload,
 )
-from pgmem import Event, Memory, sql
+from pgmem import Event, Memory
+from pgmem.core import statements as sql
 
 EVENTS = 10_000
 """In the log; the published stream is cut at more."""

@@ -1,4 +1,4 @@
-# Generated from pgmem/_async/memory.py by tools/generate_sync.py. Do not edit.
+# Generated from pgmem/memory.py by tools/generate_sync.py. Do not edit.
 """`Memory`: the shared memory, and its face inside a transaction.
 
 Puts the verb groups together; decides nothing itself.
@@ -13,42 +13,36 @@ from typing import Any, Literal, Self
 
 import psycopg
 
-from pgmem._sync.cache import BoundCache, StateCache
-from pgmem._sync.claims import Sharing
-from pgmem._sync.consumers import Consumers
-from pgmem._sync.database import Database
-from pgmem._sync.dedupe import Dedupe, TransactionDedupe
-from pgmem._sync.events import Events
-from pgmem._sync.feed import Feed
-from pgmem._sync.groups import Groups
-from pgmem._sync.imports import Imports
-from pgmem._sync.janitor import Janitor
-from pgmem._sync.keeper import Keeper
-from pgmem._sync.leases import Leases
-from pgmem._sync.limits import Limits
-from pgmem._sync.reader import FinalReader
-from pgmem._sync.retention import Retention
-from pgmem._sync.runners import BoundRunner, PoolRunner
-from pgmem._sync.signals import Signals
-from pgmem._sync.snapshots import Snapshots
-from pgmem._sync.state import State
-from pgmem._sync.stats import Statistics
-from pgmem._sync.tailer import Tailer
+from pgmem._sync.admin.stats import Statistics
+from pgmem._sync.core.database import Database
+from pgmem._sync.core.execution import BoundRunner, PoolRunner
+from pgmem._sync.core.notifications import Signals
+from pgmem._sync.dedupe.verbs import Dedupe, TransactionDedupe
+from pgmem._sync.events.buffer import Feed
+from pgmem._sync.events.durable_lease import Consumers
+from pgmem._sync.events.follower import Tailer
+from pgmem._sync.events.reader import FinalReader
+from pgmem._sync.events.verbs import Events
+from pgmem._sync.folds.verbs import Snapshots
+from pgmem._sync.groups.claims import Sharing
+from pgmem._sync.groups.verbs import Groups
+from pgmem._sync.leases.limits import Limits
+from pgmem._sync.leases.renewer import Keeper
+from pgmem._sync.leases.verbs import Leases
+from pgmem._sync.redis.steps import Imports
+from pgmem._sync.retention.janitor import Janitor
+from pgmem._sync.retention.verbs import Retention
+from pgmem._sync.state.verbs import State
+from pgmem.admin.stats_models import Stats
+from pgmem.core.encoding import DEFAULT_MAX_BYTES
+from pgmem.core.names import check_schema_name
+from pgmem.core.url import connection_string
+from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
 from pgmem.errors import InvalidOption
-from pgmem.models import Event
-from pgmem.names import check_schema_name
-from pgmem.ops.events import Codec
-from pgmem.ops.frontier import Frontier
-from pgmem.ops.values import (
-    DEFAULT_MAX_BYTES,
-    Seconds,
-    check_count,
-    check_name,
-    check_seconds,
-    event_registry,
-)
-from pgmem.stats import Stats
-from pgmem.url import connection_string
+from pgmem.events.codec import Codec, event_registry
+from pgmem.events.models import Event
+from pgmem.events.stable_position import Frontier
+from pgmem.state.cache import BoundCache, StateCache
 
 Durability = Literal["strict", "relaxed"]
 

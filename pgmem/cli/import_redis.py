@@ -1,6 +1,7 @@
 """`pgmem import-redis`: bring a Redis into a memory, follow it, cut over, and go back.
 
-Only the command line; what happens is `pgmem.importing`, which is imported when the command is
+Only the command line; what happens is `pgmem.redis.importing`, which is imported when the command
+is
 used, and how it shows is `pgmem.cli.import_report`.
 """
 
@@ -16,10 +17,10 @@ import typer
 
 from pgmem.cli.import_report import Progress, document_of, print_report
 from pgmem.cli.options import AsJson, Schema, Url, print_json
-from pgmem.names import DEFAULT_SCHEMA
+from pgmem.core.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
-    from pgmem.importing.run import Import
+    from pgmem.redis.importing.run import Import
 
 MEGABYTE = 1024 * 1024
 
@@ -146,8 +147,8 @@ def import_redis(
     Run it again to go on where it was. Exit code 1 if something was left out, or is not the same.
     """
     from pgmem import Memory  # noqa: PLC0415
-    from pgmem.importing.rules import chosen  # noqa: PLC0415
-    from pgmem.importing.session import importing  # noqa: PLC0415
+    from pgmem.redis.importing.rules import chosen  # noqa: PLC0415
+    from pgmem.redis.importing.session import importing  # noqa: PLC0415
 
     _check_modes(dry_run=dry_run, follow=follow, cut_over=cut_over, reverse=reverse)
     if verify and (dry_run or reverse):
@@ -188,9 +189,9 @@ def _check_modes(**modes: bool) -> None:
 def _bring_in(
     importer: Import, progress: Progress, mode: str, *, verify: bool
 ) -> tuple[dict[str, Any], bool]:
-    from pgmem.importing.cutover import cut_over  # noqa: PLC0415
-    from pgmem.importing.follow import Follow  # noqa: PLC0415
-    from pgmem.importing.verify import compare  # noqa: PLC0415
+    from pgmem.redis.importing.cutover import cut_over  # noqa: PLC0415
+    from pgmem.redis.importing.follow import Follow  # noqa: PLC0415
+    from pgmem.redis.importing.verify import compare  # noqa: PLC0415
 
     if mode == "cut over":
         report, compared = cut_over(importer, verify=verify)
@@ -212,7 +213,7 @@ def _bring_in(
 
 
 def _reverse(importer: Import) -> tuple[dict[str, Any], bool]:
-    from pgmem.importing.reverse import reverse  # noqa: PLC0415
+    from pgmem.redis.importing.reverse import reverse  # noqa: PLC0415
 
     written = reverse(importer)
     return {

@@ -1,6 +1,6 @@
 """How `pgmem import-redis` shows what it does, and what has come of it.
 
-What happens is `pgmem.importing`; this only counts, and finds words.
+What happens is `pgmem.redis.importing`; this only counts, and finds words.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pgmem.cli.options import say
 
 if TYPE_CHECKING:
-    from pgmem.importing.run import Import, Report
-    from pgmem.importing.verify import Comparison
+    from pgmem.redis.importing.run import Import, Report
+    from pgmem.redis.importing.verify import Comparison
 
 TELL_EVERY = 10.0
 """Seconds between two lines of progress, where stderr is no terminal."""

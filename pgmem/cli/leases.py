@@ -23,8 +23,8 @@ from pgmem.cli.options import (
     print_labelled,
     printable,
 )
+from pgmem.core.names import DEFAULT_SCHEMA
 from pgmem.errors import PgmemError
-from pgmem.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
     from pgmem import LeaseInfo

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pgmem.cli.options import AsJson, Schema, Url, ask, out, print_json, say
-from pgmem.names import DEFAULT_SCHEMA, SCHEMA_REVISION
+from pgmem.core.names import DEFAULT_SCHEMA, SCHEMA_REVISION
 
 app = typer.Typer(
     help="Make, change, show and check pgmem's tables in a database.", no_args_is_help=True

@@ -27,8 +27,8 @@ from pgmem.cli.options import (
     printable,
     say,
 )
+from pgmem.core.names import DEFAULT_SCHEMA, JANITOR_LEASE
 from pgmem.errors import InvalidOption, LeaseHeld
-from pgmem.names import DEFAULT_SCHEMA, JANITOR_LEASE
 
 if TYPE_CHECKING:
     from datetime import timedelta

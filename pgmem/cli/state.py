@@ -29,8 +29,8 @@ from pgmem.cli.options import (
     printable,
     say,
 )
+from pgmem.core.names import DEFAULT_SCHEMA
 from pgmem.errors import InvalidOption, InvalidValue, PgmemError
-from pgmem.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -22,12 +22,19 @@ from pgmem.cli.options import (
     print_labelled,
     size,
 )
-from pgmem.names import DEFAULT_SCHEMA
+from pgmem.core.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from pgmem.stats import ConsumerStats, Count, GroupStats, OpenWriter, Readers, Stats
+    from pgmem.admin.stats_models import (
+        ConsumerStats,
+        Count,
+        GroupStats,
+        OpenWriter,
+        Readers,
+        Stats,
+    )
 
 SHOWN = 10
 """So many consumers, groups and rules; the rest is counted."""

@@ -19,9 +19,9 @@ from typing import IO, Any, Final, Self
 from psycopg.conninfo import make_conninfo
 
 from pgmem import Event, Memory
+from pgmem.core.url import connection_string
 from pgmem.demo.run import ROLES, Role, Run
 from pgmem.errors import PgmemError
-from pgmem.url import connection_string
 
 START_SECONDS: Final = 60.0
 HUNT_SECONDS: Final = 1.0

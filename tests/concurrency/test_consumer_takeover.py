@@ -18,7 +18,7 @@ from tests.support.processes import Worker, ready, seed
 WORKER = """
 import json, os, sys, time
 from pgmem import Memory
-from pgmem._sync.consumers import ConsumerLease
+from pgmem._sync.events.durable_lease import ConsumerLease
 from pgmem.errors import LeaseLost, TransactionConflict
 url, lease_seconds, last, pause = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def say(*words): print(json.dumps([time.monotonic(), *words]), flush=True)

@@ -8,9 +8,11 @@ import time
 import psycopg
 import pytest
 
-from pgmem import Memory, sql
-from pgmem.ops import claims, groups
-from pgmem.ops.selection import Selection
+from pgmem import Memory
+from pgmem.core import statements as sql
+from pgmem.events.filter import Selection
+from pgmem.groups import claim_ops as claims
+from pgmem.groups import ops as groups
 from tests.support.options import size
 
 MEMBERS, BATCH = 4, 10

@@ -13,8 +13,10 @@ import pytest
 
 from pgmem import Event, Memory
 from pgmem.errors import HistoryRewritten, LeaseLost
-from pgmem.ops import claims, deliveries, groups
-from pgmem.ops.selection import Selection
+from pgmem.events.filter import Selection
+from pgmem.groups import claim_ops as claims
+from pgmem.groups import delivery_ops as deliveries
+from pgmem.groups import ops as groups
 from tests.support.consumers import sql, waits_for_a_row
 from tests.support.groups import fall_due, lapse
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from pgmem import sql
+from pgmem.core import statements as sql
 from tests.support.options import size
 
 NAME = "pgmem.events_position_seq"

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgmem import AsyncMemory, Event, Memory
+from pgmem.core.names import VERSION_TABLE
 from pgmem.errors import (
     InvalidInput,
     InvalidName,
@@ -26,7 +27,6 @@ from pgmem.errors import (
     Unavailable,
     ValueTooLarge,
 )
-from pgmem.names import VERSION_TABLE
 
 deep = current = []
 for _ in range(300):

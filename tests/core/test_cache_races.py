@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from pgmem import Memory
-from pgmem._compat import maybe_await
-from pgmem._sync.cache import StateCache
+from pgmem.core.concurrency import maybe_await
 from pgmem.errors import OutcomeUnknown
-from pgmem.ops.state import Copy
+from pgmem.state.cache import StateCache
+from pgmem.state.ops import Copy
 from tests.support.both import execute, is_async
 from tests.support.cached import between, cache_of, change_behind, fresh, inner, value
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pgmem import Event
+from pgmem.core.history import History
 from pgmem.errors import HistoryRewritten
-from pgmem.models import History
-from pgmem.ops import consumers as ops
+from pgmem.events import durable_ops as ops
 from tests.support.consumers import Lease, awaited, plain, sql, until
 
 REWRITES = ["timeline = timeline + 1", "system_identifier = system_identifier - 1"]

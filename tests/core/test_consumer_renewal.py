@@ -12,7 +12,7 @@ import pytest
 
 from pgmem import AsyncMemory, Memory
 from pgmem.errors import LeaseLost, NotOpen
-from pgmem.ops import consumers as ops
+from pgmem.events import durable_ops as ops
 from tests.support.consumers import (
     Lease,
     awaited,

@@ -21,7 +21,7 @@ from pgmem.errors import (
     LeaseLost,
     NotOpen,
 )
-from pgmem.ops import consumers as ops
+from pgmem.events import durable_ops as ops
 from tests.support.both import execute
 from tests.support.consumers import (
     SELECTION,

@@ -239,7 +239,7 @@ async def test_a_waiting_standby_can_be_stopped(form):
 
 
 async def test_events_of_no_interest_move_the_position_on(both, monkeypatch):
-    for module in ("pgmem._async.consuming", "pgmem._sync.consuming"):
+    for module in ("pgmem.events.durable", "pgmem._sync.events.durable"):
         monkeypatch.setattr(f"{module}.IDLE_COMMIT", 0.1)
     async with both.events.subscribe("payments", consumer="billing") as events:
         await append(both, 20, "orders")

@@ -9,10 +9,10 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import HistoryRewritten, LeaseLost
-from pgmem.ops import claims as ops
-from pgmem.ops.deliveries import Held
-from pgmem.ops.groups import Group
-from pgmem.ops.selection import Selection
+from pgmem.events.filter import Selection
+from pgmem.groups import claim_ops as ops
+from pgmem.groups.delivery_ops import Held
+from pgmem.groups.ops import Group
 from tests.support.consumers import sql
 from tests.support.groups import fill, lapse, opened, positions, slots
 

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from pgmem import Event
-from pgmem._async import feed as async_feed
-from pgmem._sync import feed as sync_feed
-from pgmem._sync.feed import Feed, Follower
+from pgmem._sync.events.buffer import Feed, Follower
+from pgmem._sync.events.verbs import buffer as sync_feed
+from pgmem.events import buffer as async_feed
 from tests.support.rows import positions, row
 
 KEPT = 20

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pgmem.ops.frontier import Frontier, Watch, Writers
+from pgmem.events.stable_position import Frontier, Watch, Writers
 
 
 def writers(head: int, *holders: str) -> Writers:

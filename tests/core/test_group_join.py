@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from pgmem import Event
 from pgmem.errors import GroupMismatch, GroupNotFound, InvalidName
-from pgmem.ops.selection import Selection
+from pgmem.events.filter import Selection
 from tests.support.consumers import sql
 
 SELECTIONS = [

@@ -12,6 +12,7 @@ import pytest
 
 from pgmem import Event, Memory
 from pgmem.errors import InvalidOption
+from tests.support.both import module_name
 from tests.support.living import Life, fill, idle
 from tests.support.options import FORMS
 from tests.support.processes import Worker, ready
@@ -40,7 +41,7 @@ def test_what_raises_is_handed_out_again_and_is_a_dead_letter_in_the_end(
     life, database_url, monkeypatch
 ):
     for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"pgmem.{tree}.members.BACKOFF_FIRST", 0.02)
+        monkeypatch.setattr(f"{module_name(tree, 'groups.worker')}.BACKOFF_FIRST", 0.02)
     fill(database_url, 5)
     tried = []
 
@@ -64,7 +65,7 @@ def test_what_follows_what_raised_waits_for_it_where_keys_are_in_order(
     life, database_url, monkeypatch
 ):
     for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"pgmem.{tree}.members.BACKOFF_FIRST", 0.02)
+        monkeypatch.setattr(f"{module_name(tree, 'groups.worker')}.BACKOFF_FIRST", 0.02)
     life.opening["ordered_by"] = "key"
     with Memory(database_url) as memory:
         memory.events.append(
@@ -101,7 +102,7 @@ def test_what_raises_comes_later_and_later(life, database_url):
 
 def test_effects_and_acknowledgement_commit_together(life, database_url, monkeypatch):
     for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"pgmem.{tree}.members.BACKOFF_FIRST", 0.02)
+        monkeypatch.setattr(f"{module_name(tree, 'groups.worker')}.BACKOFF_FIRST", 0.02)
     fill(database_url, 10)
     with psycopg.connect(database_url, autocommit=True) as server:
         server.execute("CREATE TABLE effects (n int)")
@@ -131,7 +132,7 @@ def test_effects_and_acknowledgement_commit_together(life, database_url, monkeyp
 
 def test_where_the_commit_fails_nothing_is_acknowledged(life, database_url, monkeypatch):
     for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"pgmem.{tree}.members.BACKOFF_FIRST", 0.02)
+        monkeypatch.setattr(f"{module_name(tree, 'groups.worker')}.BACKOFF_FIRST", 0.02)
     fill(database_url, 3)
     with psycopg.connect(database_url, autocommit=True) as server:
         server.execute("CREATE TABLE effects (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")

@@ -10,6 +10,7 @@ import pytest
 
 from pgmem import Memory
 from pgmem.errors import GroupNotFound, Unavailable
+from tests.support.both import module_name
 from tests.support.living import Life, fill, idle
 
 
@@ -63,17 +64,17 @@ def test_what_became_anothers_under_way_is_lost_and_not_failed(life, database_ur
 def taking(life, monkeypatch, before):
     """Let `before(consumer)` be called before each read."""
     name = "AsyncGroup" if life.name == "async" else "Group"
-    take = getattr(sys.modules[f"pgmem._{life.name}.group"], name).take
+    take = getattr(sys.modules[module_name(life.name, "groups.group")], name).take
 
     def taken(self, consumer, *args, **options):
         before(consumer)
         return take(self, consumer, *args, **options)
 
-    monkeypatch.setattr(f"pgmem._{life.name}.group.{name}.take", taken)
+    monkeypatch.setattr(f"{module_name(life.name, 'groups.group')}.{name}.take", taken)
 
 
 def test_a_server_that_is_away_for_a_while_does_not_end_it(life, database_url, monkeypatch, caplog):
-    monkeypatch.setattr(f"pgmem._{life.name}.members.RETRY_FIRST", 0.01)
+    monkeypatch.setattr(f"{module_name(life.name, 'groups.worker')}.RETRY_FIRST", 0.01)
     faults = [Unavailable("away"), psycopg.OperationalError("cut"), OSError("no way")]
 
     def away(consumer):
@@ -87,7 +88,7 @@ def test_a_server_that_is_away_for_a_while_does_not_end_it(life, database_url, m
 
 
 def test_where_one_member_fails_the_others_end_too(life, database_url, monkeypatch):
-    monkeypatch.setattr(f"pgmem._{life.name}.members.IDLE_READ", 0.05)
+    monkeypatch.setattr(f"{module_name(life.name, 'groups.worker')}.IDLE_READ", 0.05)
     failed, late = [], []
 
     def fail(consumer):

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
-import pgmem._async.slots as async_slots
-import pgmem._sync.slots as sync_slots
+import pgmem._sync.groups.batches as sync_slots
+import pgmem.groups.batches as async_slots
 from pgmem.errors import LeaseLost
-from pgmem.ops import claims, reserves, sweeps
+from pgmem.groups import claim_ops as claims
+from pgmem.groups import prefetch_ops as reserves
+from pgmem.retention import sweep_ops as sweeps
 from tests.faults.test_trimmed import trim
 from tests.support.consumers import sql
 from tests.support.groups import fill, lapse, opened, positions, slots

@@ -3,8 +3,8 @@
 import pytest
 
 from pgmem import Event, ImportedDelivery, KnownDelivery
+from pgmem.core.validation import MAX_POSITION
 from pgmem.errors import ImportConflict, InvalidInput, LeaseLost
-from pgmem.ops.values import MAX_POSITION
 
 SOURCE = "old store"
 

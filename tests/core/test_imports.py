@@ -6,9 +6,9 @@ import psycopg
 import pytest
 
 from pgmem import ImportedEntry, ImportedEvent, ImportedMark, Memory
+from pgmem.core.encoding import DEFAULT_MAX_BYTES
 from pgmem.errors import ImportConflict, InvalidName, InvalidOption
-from pgmem.ops import imports as ops
-from pgmem.ops.values import DEFAULT_MAX_BYTES
+from pgmem.redis import step_ops as ops
 from tests.support.cached import inner
 
 SOURCE = "old store"

@@ -12,8 +12,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgmem import Event, Memory, migrate
+from pgmem.core.names import JANITOR_LEASE
 from pgmem.errors import PositionTrimmed
-from pgmem.names import JANITOR_LEASE
+from tests.support.both import module_name
 from tests.support.options import FORMS
 from tests.support.processes import Worker
 
@@ -21,7 +22,7 @@ from tests.support.processes import Worker
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"pgmem.{tree}.janitor.INTERVAL", 0.05)
+        monkeypatch.setattr(f"{module_name(tree, 'retention.janitor')}.INTERVAL", 0.05)
 
 
 def fill(memory, count=30):
@@ -78,7 +79,7 @@ def test_of_several_one_is_the_janitor_and_another_takes_over_at_its_end(databas
 JANITOR = """
 import json, sys
 from pgmem import Memory
-import pgmem._sync.janitor as janitor
+import pgmem._sync.retention.janitor as janitor
 janitor.INTERVAL, janitor.TTL = 0.05, 1.0
 with Memory(sys.argv[1], janitor=True):
     print(json.dumps("open"), flush=True)
@@ -87,7 +88,7 @@ with Memory(sys.argv[1], janitor=True):
 
 
 def test_another_takes_over_from_one_that_was_killed(database_url, monkeypatch):
-    monkeypatch.setattr("pgmem._sync.janitor.TTL", 1.0)
+    monkeypatch.setattr("pgmem._sync.retention.janitor.TTL", 1.0)
     with Memory(database_url) as looking:
         other = Worker(JANITOR, database_url)
         eventually(lambda: looking.leases.get(JANITOR_LEASE) is not None)

@@ -14,8 +14,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from pgmem import Memory
+from pgmem.core.names import JANITOR_LEASE
 from pgmem.errors import Unavailable
-from pgmem.names import JANITOR_LEASE
+from tests.support.both import module_name
 from tests.support.processes import Worker
 from tests.support.retention import run
 
@@ -43,7 +44,7 @@ class Passes:
 @pytest.fixture
 def passes(form, monkeypatch):
     """Writes down the passes, and lets them come quickly."""
-    found, tree = Passes(), sys.modules[f"pgmem._{form.name}.retention"]
+    found, tree = Passes(), sys.modules[module_name(form.name, "retention.verbs")]
     cls = getattr(tree, "AsyncRetention" if form.name == "async" else "Retention")
     maintain = cls.maintain
     if form.name == "async":
@@ -60,7 +61,7 @@ def passes(form, monkeypatch):
             return report
 
     monkeypatch.setattr(cls, "maintain", recorded)
-    monkeypatch.setattr(f"pgmem._{form.name}.janitor.INTERVAL", 0.02)
+    monkeypatch.setattr(f"{module_name(form.name, 'retention.janitor')}.INTERVAL", 0.02)
     return found
 
 
@@ -91,7 +92,7 @@ async def test_of_several_one_works_and_the_next_only_after_it(form, passes):
 
 async def test_whose_lease_is_taken_works_no_more(form, database_url, passes, monkeypatch):
     """It stood still, and learns that its time is over: another one may have begun."""
-    monkeypatch.setattr(f"pgmem._{form.name}.janitor.TTL", 0.6)
+    monkeypatch.setattr(f"{module_name(form.name, 'retention.janitor')}.TTL", 0.6)
     with Memory(database_url) as thief:
         async with form.memory(janitor=True):
             await several(passes)
@@ -108,8 +109,8 @@ async def test_whose_lease_is_taken_works_no_more(form, database_url, passes, mo
 JANITOR = """
 import json, sys, time
 from pgmem import Memory
-import pgmem._sync.janitor as janitor
-from pgmem._sync.retention import Retention
+import pgmem._sync.retention.janitor as janitor
+from pgmem._sync.retention.verbs import Retention
 janitor.INTERVAL, janitor.TTL = 0.02, 1.0
 maintain = Retention.maintain
 def recorded(self):
@@ -165,7 +166,7 @@ async def test_a_pass_that_fails_is_not_the_last(form, passes, caplog):
 
 
 async def test_closing_does_not_wait_for_the_next_pass(form, passes, monkeypatch):
-    monkeypatch.setattr(f"pgmem._{form.name}.janitor.INTERVAL", 60.0)
+    monkeypatch.setattr(f"{module_name(form.name, 'retention.janitor')}.INTERVAL", 60.0)
     async with form.memory(janitor=True):
         await several(passes, 1)
         await asyncio.sleep(0.05)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pgmem import AsyncMemory, Memory
-from pgmem._sync.keeper import Waiter
+from pgmem._sync.leases.renewer import Waiter
 from pgmem.errors import LeaseHeld, NotOpen, SchemaMissing
 from tests.support.leases import QUIET, end_lease, heard, queue, raw, row, sql, until, waiting
 
@@ -181,7 +181,7 @@ class TestLeaving:
                     assert waiting(database_url) == 1
                     raise KeyboardInterrupt
 
-            monkeypatch.setattr("pgmem._sync.leases.Waiter", Interrupted)
+            monkeypatch.setattr("pgmem._sync.leases.verbs.Waiter", Interrupted)
             with pytest.raises(KeyboardInterrupt):
                 memory.leases.acquire("job")
             assert waiting(database_url) == 0

@@ -12,7 +12,8 @@ import time
 import psycopg
 import pytest
 
-from pgmem import AsyncMemory, Memory, sql
+from pgmem import AsyncMemory, Memory
+from pgmem.core import statements as sql
 from pgmem.errors import (
     InvalidName,
     InvalidOption,

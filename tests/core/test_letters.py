@@ -9,10 +9,11 @@ import psycopg
 import pytest
 
 from pgmem import Event, Memory
-from pgmem.ops.events import LETTER_BYTES, Codec, encode_event, fits_letter
-from pgmem.ops.page import PAGE_FIRST, PAGE_MOST, PageSize, open_letter, row_bytes
-from pgmem.ops.selection import Selection
-from pgmem.sql import source as statement_source
+from pgmem.core.statements import source as statement_source
+from pgmem.events.codec import Codec
+from pgmem.events.filter import Selection
+from pgmem.events.ops import LETTER_BYTES, encode_event, fits_letter
+from pgmem.events.page import PAGE_FIRST, PAGE_MOST, PageSize, open_letter, row_bytes
 from tests.support.rows import MOMENT, row
 
 ZONE = MOMENT.tzinfo
@@ -154,7 +155,7 @@ def test_a_selection_is_the_same_for_the_statement_and_for_the_test_of_a_row(mem
     for name in NAMES:
         memory.state.put(name, 1)
         memory.state.put(name, 2, event=Event(type=name), stream=rng.choice(NAMES))
-    from pgmem.ops.page import NEVER, read_page
+    from pgmem.events.page import NEVER, read_page
 
     def read(selection):
         page = memory._runner.run(read_page(selection, limit=1000, since=NEVER))

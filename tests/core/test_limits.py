@@ -12,7 +12,7 @@ import pytest
 
 from pgmem import Memory
 from pgmem.errors import InvalidInput, InvalidOption
-from pgmem.ops import limits as ops
+from pgmem.leases import limit_ops as ops
 
 
 async def test_a_burst_passes_and_then_no_more(both):

@@ -9,7 +9,7 @@ import pytest
 
 from pgmem import Holder, Memory, Policy, TrimReport
 from pgmem.errors import InvalidName, InvalidOption, PermissionDenied, PositionTrimmed
-from pgmem.ops import retention as ops
+from pgmem.retention import ops
 from tests.support.processes import seed
 from tests.support.retention import (
     bury,

@@ -17,8 +17,8 @@ from pgmem.errors import (
     PositionTrimmed,
     TransactionConflict,
 )
-from pgmem.ops import archive as archives
-from pgmem.ops import retention as ops
+from pgmem.retention import archive_ops as archives
+from pgmem.retention import ops
 from tests.support.retention import (
     exported,
     fill,

@@ -13,8 +13,9 @@ import pytest
 
 from pgmem import Event, Memory, RestoreReport
 from pgmem.errors import ArchiveConflict, InvalidArchive, OutcomeUnknown
-from pgmem.ops import archive as archives
-from pgmem.ops import retention as ops
+from pgmem.retention import archive_ops as archives
+from pgmem.retention import ops
+from tests.support.both import module_name
 from tests.support.cutting import CuttingRelay
 from tests.support.retention import (
     fill,
@@ -197,7 +198,7 @@ async def test_what_is_old_stays_while_something_below_it_is_being_written(
     form, database_url, monkeypatch
 ):
     """By its age it is due; but a reader waits for what is below it, and would be told too much."""
-    monkeypatch.setattr(f"pgmem._{form.name}.reader.SETTLE_WAIT", 0.05)
+    monkeypatch.setattr(f"{module_name(form.name, 'events.reader')}.SETTLE_WAIT", 0.05)
     async with form.memory() as memory:
         await fill(memory, 5)
         with psycopg.connect(database_url) as slow:

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from pgmem import Event, Holder
-from pgmem.ops import retention as ops
+from pgmem.retention import ops
 from tests.support.retention import (
     bury,
     fill,

@@ -11,8 +11,8 @@ from psycopg.conninfo import make_conninfo
 
 from pgmem import Event, Fold, Holder, Memory
 from pgmem.errors import PositionTrimmed, TransactionConflict
-from pgmem.ops import retention as ops
-from pgmem.ops import snapshots
+from pgmem.folds import ops as snapshots
+from pgmem.retention import ops
 from tests.support.retention import (
     bury,
     fill,

@@ -7,7 +7,7 @@ import pytest
 
 from pgmem import Memory, SweepReport
 from pgmem.errors import LeaseLost, PermissionDenied, VersionConflict
-from pgmem.ops import sweeps as ops
+from pgmem.retention import sweep_ops as ops
 from tests.support.retention import insert, left, roles, run, store_group
 
 NOTHING = SweepReport(0, 0, 0, 0, 0, 0, 0, True)
@@ -320,7 +320,7 @@ def test_who_sweeps_once_begins_anywhere(database_url):
 
 @pytest.mark.parametrize("table", ops.TABLES)
 def test_the_pages_are_read_and_no_others(memory, database_url, table):
-    from pgmem import sql
+    from pgmem.core import statements as sql
 
     run(
         database_url,

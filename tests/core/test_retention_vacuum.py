@@ -9,7 +9,7 @@ import pytest
 
 from pgmem import Memory
 from pgmem.errors import Unavailable
-from pgmem.ops import sweeps as ops
+from pgmem.retention import sweep_ops as ops
 from tests.support.leases import until
 from tests.support.retention import insert, roles, run
 

@@ -9,26 +9,24 @@ import time
 import psycopg
 import pytest
 
-from pgmem import sql
-from pgmem.models import History
-from pgmem.ops import (
-    Op,
-    claims,
-    consumers,
-    dedupe,
-    deliveries,
-    events,
-    groups,
-    leases,
-    reserves,
-    retention,
-    snapshots,
-    state,
-    stats,
-)
-from pgmem.ops.frontier import read_positions
-from pgmem.ops.selection import Selection
-from pgmem.ops.state import Recording
+from pgmem.admin import stats_ops as stats
+from pgmem.core import statements as sql
+from pgmem.core.history import History
+from pgmem.core.op import Op
+from pgmem.dedupe import ops as dedupe
+from pgmem.events import durable_ops as consumers
+from pgmem.events import ops as events
+from pgmem.events.filter import Selection
+from pgmem.events.stable_position import read_positions
+from pgmem.folds import ops as snapshots
+from pgmem.groups import claim_ops as claims
+from pgmem.groups import delivery_ops as deliveries
+from pgmem.groups import ops as groups
+from pgmem.groups import prefetch_ops as reserves
+from pgmem.leases import ops as leases
+from pgmem.retention import ops as retention
+from pgmem.state import ops as state
+from pgmem.state.ops import Recording
 from tests.support.server import TEMPLATE, fresh_database
 
 CODEC = events.Codec()

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from pgmem import Event, Memory
+from pgmem.core.validation import after_prefix
 from pgmem.errors import CallbackFailed, InvalidOption, VersionConflict
-from pgmem.ops.values import after_prefix
 
 
 def sql(url, query, *params):

@@ -13,9 +13,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgmem import Event, Memory, migrate
-from pgmem.names import SCHEMA_REVISION
-from pgmem.ops import stats as ops
-from pgmem.stats import Count
+from pgmem.admin import stats_ops as ops
+from pgmem.admin.stats_models import Count
+from pgmem.core.names import SCHEMA_REVISION
 
 NOTHING = Count(0)
 

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from pgmem import Event, migrate
 from pgmem.cli import stats
 from pgmem.cli.options import age, columns, size
-from pgmem.names import SCHEMA_REVISION
+from pgmem.core.names import SCHEMA_REVISION
 
 
 def sql(url, *statements):

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from pgmem import Event
 from pgmem.errors import InvalidInput, InvalidOption, InvalidValue
+from tests.support.both import module_name
 from tests.support.subscribing import (
     POLL,
     SOON,
@@ -352,7 +353,7 @@ async def test_what_was_written_as_a_class_comes_back_as_its_instance(form):
 async def test_what_is_rare_is_found_over_many_pages(both, monkeypatch):
     """A page looks through so many positions and no more; the next one goes on behind them."""
     for tree in ("sync", "async"):
-        monkeypatch.setattr(f"pgmem._{tree}.reader.WINDOW", 10)
+        monkeypatch.setattr(f"{module_name(tree, 'events.reader')}.WINDOW", 10)
     for n in range(100):
         await both.events.append("rare" if n % 40 == 0 else "often", event(n))
     # The first one makes the feed live.

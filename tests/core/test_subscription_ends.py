@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from pgmem import AsyncMemory, Memory
-from pgmem._compat import AWakeup
+from pgmem.core.concurrency import AsyncWakeup
 from pgmem.errors import InvalidOption, NotOpen, PgmemError
 from tests.support.both import Awaited
 from tests.support.subscribing import POLL, SOON, entered, event, followers, payloads, receive
@@ -244,7 +244,7 @@ async def test_a_call_from_another_thread_is_not_lost_when_the_wait_begins():
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(500):
-            wakeup = AWakeup()
+            wakeup = AsyncWakeup()
             thread = threading.Thread(target=wakeup.set)
             thread.start()
             assert await wakeup.wait(SOON)

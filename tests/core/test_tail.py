@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from pgmem.ops import tail as module
-from pgmem.ops.frontier import Writers
-from pgmem.ops.tail import Tail
+from pgmem.events import gap_tracker as module
+from pgmem.events.gap_tracker import Tail
+from pgmem.events.stable_position import Writers
 from tests.support.rows import page, positions, row
 
 
@@ -109,7 +109,7 @@ def test_what_a_letter_leaves_out_is_void_only_after_a_look():
 def test_a_letter_far_ahead_or_behind_much_that_is_pending_is_left_to_a_look(monkeypatch):
     tail = Tail(0)
     assert accept(tail, 1_002) is None
-    monkeypatch.setattr("pgmem.ops.tail.MAX_PENDING_BYTES", 100)
+    monkeypatch.setattr("pgmem.events.gap_tracker.MAX_PENDING_BYTES", 100)
     assert accept(tail, 2) == []
     assert accept(tail, 3) is None
     assert tail.seen == 2

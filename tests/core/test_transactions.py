@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from pgmem import AsyncMemory, Event, Memory
+from pgmem.admin.tables import tables
 from pgmem.errors import (
     IdempotencyMismatch,
     InvalidOption,
@@ -21,7 +22,6 @@ from pgmem.errors import (
     Unavailable,
     VersionConflict,
 )
-from pgmem.schema import tables
 from tests.support.both import execute
 
 

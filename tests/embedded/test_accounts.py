@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pgmem._postgres import binaries
-from pgmem._postgres.accounts import account_for
-from pgmem.embedded import EmbeddedPostgres
+from pgmem.embedded import binaries
+from pgmem.embedded.accounts import account_for
+from pgmem.embedded.postgres import EmbeddedPostgres
 from pgmem.errors import EmbeddedPostgresError
 
 from .conftest import CHECKOUT, User, eventually, is_alive, query, server_pid

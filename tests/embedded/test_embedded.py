@@ -15,8 +15,8 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from pgmem._postgres import cluster, server
-from pgmem.embedded import EmbeddedPostgres
+from pgmem.embedded import cluster, server
+from pgmem.embedded.postgres import EmbeddedPostgres
 from pgmem.errors import EmbeddedPostgresError, InvalidOption
 
 from .conftest import (

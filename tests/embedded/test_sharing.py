@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pgmem.embedded import EmbeddedPostgres
+from pgmem.embedded.postgres import EmbeddedPostgres
 from pgmem.errors import EmbeddedPostgresError
 
 from .conftest import (

@@ -20,6 +20,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgmem import Event, Memory, migrate
+from tests.support.both import module_name
 from tests.support.following import (
     LISTENER,
     Follower,
@@ -85,7 +86,7 @@ def patience(monkeypatch, name):
     """How long the listener waits for an answer: as it is with --full, shorter without."""
     seconds = size(5, 1, name)
     for form in ("sync", "async"):
-        monkeypatch.setattr(f"pgmem._{form}.listener.PATIENCE", float(seconds))
+        monkeypatch.setattr(f"{module_name(form, 'core.listener')}.PATIENCE", float(seconds))
     return seconds
 
 
@@ -310,7 +311,7 @@ class Lines:
 async def test_frozen_connection_does_not_hold_up_who_catches_up(form, monkeypatch):
     """Its page is given up and read again on another connection."""
     for tree in ("sync", "async"):
-        monkeypatch.setattr(f"pgmem._{tree}.reader.PATIENCE", 1.0)
+        monkeypatch.setattr(f"{module_name(tree, 'events.reader')}.PATIENCE", 1.0)
     async with form.memory(pool=1) as memory:
         getattr(memory, "wrapped", memory)._database.listen_options["application_name"] = LISTENER
         await memory.events.append("s", [Event(type="t")] * 20)

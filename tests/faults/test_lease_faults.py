@@ -8,8 +8,8 @@ import time
 import pytest
 
 from pgmem import AsyncMemory
+from pgmem.core.statements import statement
 from pgmem.errors import LeaseHeld
-from pgmem.sql import statement
 from tests.support.leases import heard, queue, raw, row
 from tests.support.relay import Relay
 

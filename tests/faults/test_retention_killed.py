@@ -45,7 +45,7 @@ STANDS = range(1, LAST + 1, 3)
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     for name in ("BATCH", "ARCHIVED_BATCH"):
-        monkeypatch.setattr(f"pgmem.ops.retention.{name}", BATCH)
+        monkeypatch.setattr(f"pgmem.retention.ops.{name}", BATCH)
 
 
 def trimmer(url, folder, *, name="sync", at=0, how="kill"):
@@ -244,8 +244,8 @@ def to_the_end(memory, subscription):
 @pytest.mark.parametrize("export", [False, True])
 @pytest.mark.parametrize("how", ["killed", "stopped", "session ended"])
 def test_it_ends_inside_a_statement(make_database, tmp_path, monkeypatch, export, how, name):
-    monkeypatch.setattr("pgmem._sync.feed.KEPT_EVENTS", 3)
-    monkeypatch.setattr("pgmem._sync.subscription.BATCH", 3)
+    monkeypatch.setattr("pgmem._sync.events.buffer.KEPT_EVENTS", 3)
+    monkeypatch.setattr("pgmem._sync.events.subscription.BATCH", 3)
     url = make_database(template=True)
     run(url, SLOW_COMMIT)
     for number, (lock, (blocks, statement)) in enumerate(LOCKS.items()):

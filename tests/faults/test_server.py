@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
-from pgmem._sync.retrying import Retry
+from pgmem._sync.core.retry import Retry
+from pgmem.core.sqlstates import is_full_queue
 from pgmem.errors import OutcomeUnknown, Unavailable
-from pgmem.ops import events as ops
-from pgmem.ops.faults import is_full_queue
+from pgmem.events import ops
 from tests.support.clusters import postmaster, reopened
 
 

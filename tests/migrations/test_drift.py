@@ -4,8 +4,8 @@ import psycopg
 import pytest
 
 from pgmem import migrate
-from pgmem._drift import describe, differences
-from pgmem.schema import build, tables
+from pgmem.admin.drift import describe, differences
+from pgmem.admin.tables import build, tables
 
 # Each breaks one thing; with it, what check has to say about it.
 BREAKAGES = [

@@ -14,6 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgmem import migrate
+from pgmem.core.names import SCHEMA_REVISION
 from pgmem.errors import (
     InvalidName,
     InvalidOption,
@@ -23,7 +24,6 @@ from pgmem.errors import (
     SchemaTooOld,
     Unavailable,
 )
-from pgmem.names import SCHEMA_REVISION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

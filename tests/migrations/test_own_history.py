@@ -11,8 +11,8 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Text
 
 from pgmem import migrate
-from pgmem.names import SCHEMA_REVISION
-from pgmem.schema import include_object, tables
+from pgmem.admin.tables import include_object, tables
+from pgmem.core.names import SCHEMA_REVISION
 
 ENV = """
 from alembic import context

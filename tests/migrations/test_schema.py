@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql
 
+from pgmem.admin.tables import include_object, tables
+from pgmem.core.names import check_schema_name
 from pgmem.errors import InvalidName
-from pgmem.names import check_schema_name
-from pgmem.schema import include_object, tables
 
 
 @pytest.mark.parametrize("name", ["pgmem", "pgmem2", "_", "a", "select", "user", "a" * 63, "t_1"])
@@ -71,5 +71,5 @@ def test_a_join_names_the_schema():
 
 @pytest.mark.thorough
 def test_the_tables_do_without_alembic():
-    code = "import pgmem.schema, sys; sys.exit('alembic' in sys.modules)"
+    code = "import pgmem.admin.tables, sys; sys.exit('alembic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -7,8 +7,8 @@ import sys
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from pgmem.core.url import ENVIRONMENT, connection_string, redacted
 from pgmem.errors import InvalidOption
-from pgmem.url import ENVIRONMENT, connection_string, redacted
 
 
 @pytest.fixture(autouse=True)
@@ -121,11 +121,11 @@ def test_an_unusable_url_is_refused_without_being_quoted(url):
 def test_no_traceback_shows_the_password():
     urls = [u for u in UNUSABLE if "s3cr3t" in u]
     code = """
-import sys, traceback, pgmem.url
+import sys, traceback, pgmem.core.url
 for url in sys.stdin.read().splitlines():
     try:
-        pgmem.url.connection_string(url)
-    except pgmem.url.InvalidOption:
+        pgmem.core.url.connection_string(url)
+    except pgmem.core.url.InvalidOption:
         traceback.print_exc()
 """
     done = subprocess.run(

@@ -9,7 +9,7 @@ import redis
 
 from benchmarks import redis_server
 from benchmarks.arms.published import Published
-from pgmem.compat import SharedMemoryLayer
+from pgmem.redis import SharedMemoryLayer
 from tests.redis.layers import Layers
 
 

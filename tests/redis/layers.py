@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from pgmem import AsyncMemory, Memory
-from pgmem.compat import AsyncSharedMemoryLayer, SharedMemoryLayer
+from pgmem.redis import AsyncSharedMemoryLayer, SharedMemoryLayer
 
 
 class Layers:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pgmem import Event, Memory
-from pgmem.compat import ForeignId
 from pgmem.errors import (
     InvalidInput,
     InvalidName,
@@ -17,6 +16,7 @@ from pgmem.errors import (
     InvalidValue,
     NotOpen,
 )
+from pgmem.redis import ForeignId
 from tests.support.cutting import CuttingRelay
 
 SOON = 20

@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 
 from pgmem import Memory
-from pgmem.compat import ConcurrentModificationError
 from pgmem.errors import (
     CallbackFailed,
     InvalidInput,
@@ -16,6 +15,7 @@ from pgmem.errors import (
     InvalidValue,
     VersionConflict,
 )
+from pgmem.redis import ConcurrentModificationError
 from tests.redis.layers import Layers
 
 SKIPPED = {"status": "skipped", "reason": "already_processed"}

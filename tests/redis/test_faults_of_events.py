@@ -20,8 +20,8 @@ import redis
 from benchmarks.arms import published
 from benchmarks.arms.published import Published
 from pgmem import Event
-from pgmem.compat import ForeignId
 from pgmem.errors import InvalidOption, OutcomeUnknown, PositionTrimmed
+from pgmem.redis import ForeignId
 from tests.redis.faults import WAIT, DiesAtHset, at_once, entries, killed_under_way
 from tests.support.cutting import CuttingRelay
 

@@ -22,7 +22,7 @@ from benchmarks import redis_server
 from benchmarks.arms import published
 from benchmarks.arms.published import Published
 from pgmem import EmbeddedPostgres, migrate
-from pgmem.compat import ConcurrentModificationError, SharedMemoryLayer
+from pgmem.redis import ConcurrentModificationError, SharedMemoryLayer
 from tests.redis.faults import RACERS, WAIT, DiesAtHset, at_once, entries, killed_under_way
 from tests.support.clusters import kill, reopened
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from pgmem import AsyncMemory, Lease, Memory
-from pgmem._sync.group import Delivery
+from pgmem._sync.groups.group import Delivery
 
 _GROUPS = (
     "events", "state", "dedupe", "snapshots", "consumers", "limits", "leases", "retention",
@@ -196,3 +196,13 @@ async def execute(connection, query, params=None):
 def is_async(connection) -> bool:
     """Whether a psycopg connection is the asynchronous form."""
     return isinstance(connection, psycopg.AsyncConnection)
+
+
+def module_name(form: str, name: str) -> str:
+    """Return the dotted name of a module of one form.
+
+    Args:
+        form: "async" or "sync", with or without the underscore before it.
+        name: the module below `pgmem`, such as "events.reader".
+    """
+    return f"pgmem.{name}" if form.lstrip("_") == "async" else f"pgmem._sync.{name}"

@@ -8,8 +8,8 @@ import time
 
 import psycopg
 
-from pgmem._async.consumers import AsyncConsumerLease
-from pgmem._sync.consumers import ConsumerLease
+from pgmem._sync.events.durable_lease import ConsumerLease
+from pgmem.events.durable_lease import AsyncConsumerLease
 from tests.support.both import Awaited
 
 SELECTION = {"stream": "payments"}

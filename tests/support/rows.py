@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pgmem.ops.page import Page, PageHead
+from pgmem.events.page import Page, PageHead
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 

@@ -22,7 +22,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgmem import migrate
-from pgmem.embedded import EmbeddedPostgres
+from pgmem.embedded.postgres import EmbeddedPostgres
 
 SERVER_VARIABLE = "PGMEM_TEST_SERVER"
 TEMPLATE = "pgmem_test_template"

@@ -63,7 +63,7 @@ class Halves:
         self._file.close()
 
 first = "Async" if form == "async" else ""
-runners = importlib.import_module(f"pgmem._{form}.runners")
+runners = importlib.import_module(module_name(form, "core.execution"))
 before(getattr(runners, first + "PoolRunner"), "_once", lambda self, op, *rest: op.statement)
 before(getattr(runners, first + "PoolRunner"), "_begin", lambda *rest: "begin")
 before(getattr(runners, first + "PoolRunner"), "_commit", lambda *rest: "commit")
@@ -71,7 +71,7 @@ before(getattr(runners, first + "BoundRunner"), "run", lambda self, op: op.state
 before(os, "open", lambda path, *rest: "open " + str(path)[-4:])
 before(os, "fsync", lambda descriptor: "fsync")
 before(os, "replace", lambda *rest: "replace")
-archive = importlib.import_module(f"pgmem._{form}.archive")
+archive = importlib.import_module(module_name(form, "retention.archive"))
 archive.open = lambda *args: Halves(open(*args))
 
 limits = {"max_events": int(keep), "export": folder or None}

@@ -6,11 +6,11 @@ import base64
 import json
 from contextlib import contextmanager
 
-from pgmem.importing.cutover import cut_over
-from pgmem.importing.reverse import reverse
-from pgmem.importing.rules import chosen
-from pgmem.importing.session import Quiet, importing
-from pgmem.importing.verify import compare
+from pgmem.redis.importing.cutover import cut_over
+from pgmem.redis.importing.reverse import reverse
+from pgmem.redis.importing.rules import chosen
+from pgmem.redis.importing.session import Quiet, importing
+from pgmem.redis.importing.verify import compare
 
 
 class Told(Quiet):

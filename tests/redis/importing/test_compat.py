@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from benchmarks.arms import published
-from pgmem.compat import SharedMemoryLayer
+from pgmem.redis import SharedMemoryLayer
 
 
 class Payments:

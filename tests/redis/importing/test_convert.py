@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from pgmem import RecordedEvent
-from pgmem.importing.convert import (
+from pgmem.redis.importing.convert import (
     Origin,
     Streams,
     Unfit,
@@ -23,7 +23,7 @@ from pgmem.importing.convert import (
     value,
     whole_entry,
 )
-from pgmem.importing.rules import Rule
+from pgmem.redis.importing.rules import Rule
 from tests.redis.importing.support import published
 from tests.support.processes import seed
 

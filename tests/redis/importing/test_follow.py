@@ -12,10 +12,10 @@ import redis
 
 from pgmem import Event, Memory
 from pgmem.errors import ImportConflict, SourceError, SourceUnavailable
-from pgmem.importing import cutover
-from pgmem.importing import follow as module
-from pgmem.importing.cutover import cut_over
-from pgmem.importing.follow import Follow
+from pgmem.redis.importing import cutover
+from pgmem.redis.importing import follow as module
+from pgmem.redis.importing.cutover import cut_over
+from pgmem.redis.importing.follow import Follow
 from tests.redis.importing.relay import RedisRelay
 from tests.redis.importing.support import fill, numbers, published
 from tests.support.following import wait_until
@@ -361,7 +361,7 @@ def test_an_unequal_comparison_does_not_end_the_cut_over(source, importing, memo
     importing.run()
     with importing.opened() as importer:
         monkeypatch.setattr(
-            "pgmem.importing.verify._same_event", lambda given, event: event.payload["n"] != 2
+            "pgmem.redis.importing.verify._same_event", lambda given, event: event.payload["n"] != 2
         )
         _, compared = cut_over(importer, verify=True)
     assert (compared.equal, compared.different) == (False, 1)

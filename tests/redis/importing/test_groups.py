@@ -10,9 +10,9 @@ import redis
 
 from pgmem import Event
 from pgmem.errors import LeaseLost
-from pgmem.importing import groups
-from pgmem.importing.source import RedisSource
-from pgmem.importing.verify import compare
+from pgmem.redis.importing import groups
+from pgmem.redis.importing.source import RedisSource
+from pgmem.redis.importing.verify import compare
 from tests.redis.importing.support import fill, published
 from tests.support.processes import seed
 

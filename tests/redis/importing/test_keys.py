@@ -7,9 +7,9 @@ import json
 import pytest
 
 from pgmem.errors import InvalidOption
-from pgmem.importing.passes import PART
-from pgmem.importing.source import RedisSource
-from pgmem.importing.walk import ENDED, LARGE, Place, Walk
+from pgmem.redis.importing.passes import PART
+from pgmem.redis.importing.source import RedisSource
+from pgmem.redis.importing.walk import ENDED, LARGE, Place, Walk
 
 
 def never():

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from pgmem import Event
-from pgmem._sync.runners import PoolRunner
+from pgmem._sync.core.execution import PoolRunner
 from pgmem.errors import ImportConflict
-from pgmem.importing import cutover, groups, streams
-from pgmem.importing.source import RedisSource
+from pgmem.redis.importing import cutover, groups, streams
+from pgmem.redis.importing.source import RedisSource
 from tests.redis.importing.support import fill, numbers
 from tests.redis.importing.worker import started, until_it_is_done
 from tests.support.options import size

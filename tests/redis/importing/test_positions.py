@@ -8,8 +8,8 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import InvalidInput, InvalidOption
-from pgmem.importing import position_of, positions
-from pgmem.importing.positions import ids_of, positions_of
+from pgmem.redis.importing import position_of, positions
+from pgmem.redis.importing.positions import ids_of, positions_of
 from tests.redis.importing.support import fill
 from tests.support.processes import seed
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pgmem.errors import InvalidOption
-from pgmem.importing.refused import Item, RefusedFile
+from pgmem.redis.importing.refused import Item, RefusedFile
 from tests.redis.importing.support import published
 
 ITEM = Item("entry", b"s\xff", b"1-0", (b"a", b"\x00\xff"))

@@ -8,7 +8,7 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import ImportConflict, SourceError
-from pgmem.importing import reverse as module
+from pgmem.redis.importing import reverse as module
 from tests.redis.importing.support import fill, numbers, published
 
 
@@ -181,8 +181,10 @@ def test_a_cut_over_that_was_not_ended_can_be_taken_back(source, importing, memo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pgmem.importing.streams.StreamImport.drain", dying)
-        patch.setattr("pgmem.importing.run.Import.run", lambda self: self.open_streams_found())
+        patch.setattr("pgmem.redis.importing.streams.StreamImport.drain", dying)
+        patch.setattr(
+            "pgmem.redis.importing.run.Import.run", lambda self: self.open_streams_found()
+        )
         with pytest.raises(KeyboardInterrupt):
             importing.cut_over()
     assert drained

@@ -3,7 +3,7 @@
 import pytest
 
 from pgmem.errors import InvalidOption
-from pgmem.importing.rules import Rule, chosen, glob
+from pgmem.redis.importing.rules import Rule, chosen, glob
 
 
 def name(rules, kind, key, part=""):

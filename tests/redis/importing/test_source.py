@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import redis_server
 from pgmem.errors import InvalidOption, SourceError, SourceUnavailable
-from pgmem.importing import source as module
-from pgmem.importing.source import RedisSource, Refused
+from pgmem.redis.importing import source as module
+from pgmem.redis.importing.source import RedisSource, Refused
 from tests.redis.importing.relay import RedisRelay
 from tests.redis.importing.support import Importing, fill, numbers
 

@@ -8,7 +8,7 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import ImportConflict, InvalidOption, SourceError
-from pgmem.importing.streams import Info
+from pgmem.redis.importing.streams import Info
 from tests.redis.importing.support import fill, numbers, published
 
 

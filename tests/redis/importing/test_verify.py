@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from pgmem import Event
-from pgmem.importing.verify import compare
+from pgmem.redis.importing.verify import compare
 from tests.redis.importing.support import fill, published
 
 

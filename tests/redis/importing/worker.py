@@ -13,13 +13,13 @@ SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
 from pgmem import Memory
-from pgmem._sync.runners import PoolRunner
-from pgmem.importing import streams
-from pgmem.importing.cutover import cut_over
-from pgmem.importing.reverse import reverse
-from pgmem.importing.rules import chosen
-from pgmem.importing.session import importing
-from pgmem.importing.source import RedisSource
+from pgmem._sync.core.execution import PoolRunner
+from pgmem.redis.importing import streams
+from pgmem.redis.importing.cutover import cut_over
+from pgmem.redis.importing.reverse import reverse
+from pgmem.redis.importing.rules import chosen
+from pgmem.redis.importing.session import importing
+from pgmem.redis.importing.source import RedisSource
 
 url, redis_url, file, mode, dies, page = sys.argv[1:]
 streams.PAGE = int(page)
@@ -39,7 +39,7 @@ def counting(call):
 
 RedisSource._run = counting(RedisSource._run)
 PoolRunner.run = counting(PoolRunner.run)
-import pgmem.importing.cutover as module
+import pgmem.redis.importing.cutover as module
 module.GRACE = 0.01
 
 print(json.dumps("ready"), flush=True)

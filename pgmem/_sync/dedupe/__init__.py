@@ -1,0 +1,1 @@
+# Generated from pgmem/dedupe/ by tools/generate_sync.py. Do not edit.

@@ -1,0 +1,235 @@
+# Generated from pgmem/dedupe/verbs.py by tools/generate_sync.py. Do not edit.
+"""`memory.dedupe`: work that takes effect once.
+
+Two forms. `Dedupe` is for effects elsewhere (a call to a bank, a mail): claim with a lease,
+do, complete with the result. `TransactionDedupe` is for effects in this database: the mark
+and the effects commit together. What to run is `pgmem.dedupe.ops`, which also draws the states.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from pgmem._sync.core.database import log
+from pgmem._sync.core.execution import BoundRunner, Runner
+from pgmem._sync.events.verbs import DEFAULT_KEY_TTL
+from pgmem.core.concurrency import passthrough, sleep
+from pgmem.core.encoding import encode
+from pgmem.core.validation import Seconds, check_seconds
+from pgmem.dedupe import ops
+from pgmem.dedupe.models import Claim, Outcome
+from pgmem.errors import (
+    CallbackFailed,
+    ClaimHeld,
+    InvalidOption,
+    InvalidValue,
+    PgmemError,
+)
+from pgmem.events.codec import Codec
+
+Work = Callable[[], Any]
+
+
+def _ttl(ttl: Seconds | None) -> float | None:
+    return None if ttl is None else check_seconds(ttl, "ttl")
+
+
+def _failed(key: str, error: Exception, consequence: str) -> CallbackFailed:
+    return CallbackFailed(
+        f"run_once of {key!r}: the function raised {type(error).__name__}; {consequence}"
+    )
+
+
+class Dedupe:
+    """Idempotency keys for work whose effects are elsewhere. Reached as `memory.dedupe`."""
+
+    def __init__(self, runner: Runner, codec: Codec) -> None:
+        self._runner = runner
+        self._codec = codec
+
+    def run_once(
+        self,
+        key: str,
+        fn: Work,
+        *,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
+        lease: Seconds = 30.0,
+        timeout: Seconds = 60.0,
+    ) -> Outcome:
+        """Do a piece of work unless it has been done; give its result either way.
+
+        A caller that finds another one at work waits for its result. If that one dies, its lease
+        runs out and a waiting caller takes over. The work's effect and the mark cannot be atomic
+        here: a crash between the two runs the work again. Where the effects are in this database,
+        use `tx.dedupe.run_once` and they are.
+
+        Args:
+            key: names the work, 1 to 512 bytes.
+            fn: does the work and gives a JSON value (or a pydantic model) as its result.
+            ttl: how long the result is kept and the work not repeated; None for ever.
+            lease: how long the work may take before another caller may take over.
+            timeout: how long to wait for another caller's work.
+
+        Raises:
+            CallbackFailed: `fn` raised (its exception is the `__cause__`); the claim is released.
+            ClaimHeld: another caller was still at work after `timeout`.
+            LeaseLost: `fn` took longer than the lease and another caller took over.
+            InvalidValue: `fn`'s result cannot be stored; the work is marked as done.
+        """
+        keep, hold = _ttl(ttl), check_seconds(lease, "lease")
+        claim = self._claim(key, hold, check_seconds(timeout, "timeout", zero=True))
+        if not claim.acquired:
+            return Outcome("skipped", claim.result)
+        try:
+            result = passthrough(fn())
+        except BaseException as error:
+            self._release_failed(claim)
+            if isinstance(error, PgmemError) or not isinstance(error, Exception):
+                raise
+            raise _failed(key, error, "the claim was released, nothing is marked") from error
+        try:
+            encode(result, "result", limit=self._codec.max_bytes)
+        except InvalidValue:
+            # The work is done: it must not be done again because its result does not fit.
+            self.complete(claim, None, ttl=keep)
+            raise
+        self.complete(claim, result, ttl=keep)
+        return Outcome("processed", result)
+
+    def _claim(self, key: str, lease: float, timeout: float) -> Claim:
+        deadline = time.monotonic() + timeout
+        pause = 0.005
+        while True:
+            try:
+                return self.claim(key, lease=lease)
+            except ClaimHeld:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise
+            sleep(min(random.uniform(pause / 2, pause), remaining))  # noqa: S311
+            pause = min(pause * 1.5, 0.1)
+
+    def _release_failed(self, claim: Claim) -> None:
+        try:
+            self.release(claim)
+        except PgmemError as error:
+            # The work's own error matters more. The lease runs out by itself.
+            log.warning("could not release the claim of %r: %s", claim.key, error)
+
+    def claim(self, key: str, *, lease: Seconds = 30.0) -> Claim:
+        """Claim a piece of work, or get its stored result.
+
+        Args:
+            key: names the work, 1 to 512 bytes.
+            lease: how long nobody else may claim it, in seconds or as a timedelta.
+
+        Returns:
+            A claim with `acquired=True` and a fencing token, or `acquired=False` and the result.
+
+        Raises:
+            ClaimHeld: another claim's lease is running.
+        """
+        return self._runner.run(
+            ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
+        )
+
+    def complete(
+        self, claim: Claim, result: Any = None, *, ttl: Seconds | None = DEFAULT_KEY_TTL
+    ) -> None:
+        """Store the result of claimed work: from now on it counts as done.
+
+        Args:
+            claim: what `claim` gave.
+            result: a JSON value or a pydantic model.
+            ttl: how long the result is kept and the work not repeated; None for ever.
+
+        Raises:
+            LeaseLost: the lease ran out and another one took over; nothing was stored.
+        """
+        self._runner.run(
+            ops.complete(
+                _held(claim).key,
+                token=claim.token,
+                result=result,
+                ttl=_ttl(ttl),
+                max_bytes=self._codec.max_bytes,
+            )
+        )
+
+    def release(self, claim: Claim) -> None:
+        """Give a claim back without a result: the next caller may do the work.
+
+        Raises:
+            LeaseLost: the lease ran out and another one took over.
+        """
+        self._runner.run(ops.release(_held(claim).key, token=claim.token))
+
+
+def _held(claim: Claim) -> Claim:
+    if not isinstance(claim, Claim):
+        raise InvalidOption(f"expected the Claim that claim() gave, got {type(claim).__name__}")
+    if not claim.acquired:
+        raise InvalidOption(
+            f"the claim of {claim.key!r} was not acquired: the work is done, use its result"
+        )
+    return claim
+
+
+class TransactionDedupe:
+    """Idempotency keys for work whose effects are in this transaction.
+
+    Reached as `tx.dedupe` or `bound.dedupe`.
+    """
+
+    def __init__(self, runner: BoundRunner, codec: Codec) -> None:
+        self._runner = runner
+        self._codec = codec
+
+    def run_once(self, key: str, fn: Work, *, ttl: Seconds | None = DEFAULT_KEY_TTL) -> Outcome:
+        """Do a piece of work unless it has been done; give its result either way.
+
+        The mark, the result and what `fn` does in this transaction commit together or not at all.
+        A second caller waits until the first one's transaction has ended. If `fn` raises, what it
+        did and the mark are undone, and the transaction stays usable.
+
+        Args:
+            key: names the work, 1 to 512 bytes.
+            fn: does the work in this transaction and gives a JSON value or a pydantic model.
+            ttl: how long the result is kept and the work not repeated; None for ever.
+
+        Raises:
+            CallbackFailed: `fn` raised (its exception is the `__cause__`).
+            ClaimHeld: a caller of `memory.dedupe.run_once` is at work under this key.
+            InvalidValue: `fn`'s result cannot be stored; all that it did is undone.
+            TransactionConflict: run the whole transaction again.
+        """
+        mark = self._runner.run(ops.mark(key, ttl=_ttl(ttl)))
+        if not mark.acquired:
+            return Outcome("skipped", mark.result)
+        try:
+            with self._runner.savepoint():
+                return Outcome("processed", self._work(key, fn, mark))
+        except BaseException:
+            # The savepoint comes after the mark, so that a skipped call costs one round trip.
+            if self._runner.usable():
+                self._runner.run(ops.unmark(key, token=mark.token))
+            raise
+
+    def _work(self, key: str, fn: Work, mark: Claim) -> Any:
+        try:
+            result = passthrough(fn())
+        except PgmemError:
+            raise
+        except Exception as error:
+            raise _failed(key, error, "what it did is undone, nothing is marked") from error
+        if result is not None:
+            self._runner.run(
+                ops.store_result(
+                    key, token=mark.token, result=result, max_bytes=self._codec.max_bytes
+                )
+            )
+        return result

@@ -1,0 +1,191 @@
+# Generated from pgmem/events/reader.py by tools/generate_sync.py. Do not edit.
+"""Reads final events: those below which nothing can still appear.
+
+Where the memory's tailer follows the log, it knows how far that is, and nothing has to be asked.
+Elsewhere a read finds out by itself: from positions without a gap, or from who is writing (see
+`pgmem.events.stable_position`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
+
+from pgmem._sync.core.execution import PoolRunner
+from pgmem._sync.events.buffer import Feed
+from pgmem._sync.events.follower import Tailer
+from pgmem.core.concurrency import sleep
+from pgmem.core.op import Row
+from pgmem.errors import PositionTrimmed
+from pgmem.events.filter import Selection
+from pgmem.events.page import NEVER, UNDATED, PageHead, read_page
+from pgmem.events.stable_position import Frontier, Watch, read_positions, read_writers
+
+SETTLE_WAIT = 0.25
+"""How long a read waits for writers that keep what it found from being final."""
+
+PATIENCE = 20.0
+"""Seconds that a page may take while catching up: a connection may die without a word, and a
+subscription must not wait on it for ever."""
+TRIM_WAIT = 1.0
+WINDOW = 500_000
+"""Positions that a page looks through for events of a selection, so that none takes long however
+rare they are."""
+
+PAUSE_FIRST, PAUSE_LAST = 0.001, 0.02
+
+
+class FinalRows(NamedTuple):
+    """What a read found.
+
+    Attributes:
+        rows: final events, in order.
+        complete_to: no event of the selection up to this position is missing or still to come.
+    """
+
+    rows: list[Row]
+    complete_to: int
+
+
+class FinalReader:
+    """Reads final events from the database, on the connections of the pool.
+
+    Attributes:
+        runner: what it reads with.
+        feed: the final events that are in memory.
+    """
+
+    def __init__(self, runner: PoolRunner, frontier: Frontier, feed: Feed, tailer: Tailer) -> None:
+        self.runner = runner
+        self._frontier = frontier
+        self._tailer = tailer
+        self._sessions = 0
+        self.feed = feed
+
+    def start(self) -> None:
+        """See that the tailer follows the log."""
+        self._tailer.start()
+
+    def page_head(self) -> PageHead:
+        """Where the log stands now."""
+        op = read_page(Selection(until=0), limit=1, since=NEVER)
+        return (self.runner.run_page(op, 0, patience=PATIENCE)).head
+
+    def beginning(self, selection: Selection) -> PageHead:
+        """Where the log stands, for who begins at whatever there is and is strict from there.
+
+        A trim gets its time only after its commit, and is told to who began before that. Who
+        begins between the two would be told of what he never asked for, so he waits: a moment,
+        or `TRIM_WAIT` seconds where a janitor has died there.
+        """
+        op = read_page(replace(selection, after=0, until=0), limit=1, since=UNDATED)
+        deadline = time.monotonic() + TRIM_WAIT
+        while time.monotonic() < deadline:
+            try:
+                return (self.runner.run_page(op, 0, patience=PATIENCE)).head
+            except PositionTrimmed:
+                sleep(PAUSE_LAST)
+        return self.page_head()
+
+    def read(
+        self, selection: Selection, position: int, *, limit: int, since: datetime | str
+    ) -> FinalRows:
+        """Read final events behind a position.
+
+        Args:
+            selection: which events; its `after` is not used.
+            position: where the reader stands.
+            limit: at most so many events.
+            since: the reader knows what was trimmed up to this moment.
+
+        Raises:
+            PositionTrimmed, HistoryRewritten: as `PoolRunner.run_page`.
+        """
+        selection = replace(selection, after=position)
+        if not self.feed.live:
+            return self._settled(selection, limit=limit, since=since, patience=PATIENCE)
+        until = min(selection.until, self.feed.end)
+        if selection.filtered:
+            until = min(until, position + WINDOW)
+        if position >= until:
+            return FinalRows([], position)
+        rewinds = self.feed.rewinds
+        op = read_page(replace(selection, until=until), limit=limit, since=since)
+        rows = (self.runner.run_page(op, position, patience=PATIENCE)).rows
+        if self.feed.rewinds != rewinds:
+            return FinalRows([], position)  # The end was taken back meanwhile: read again.
+        return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
+
+    def read_now(self, selection: Selection, *, limit: int, since: datetime | str) -> FinalRows:
+        """Read what is final by now, whatever the tailer has seen of it."""
+        return self._settled(selection, limit=limit, since=since)
+
+    def _settled(
+        self,
+        selection: Selection,
+        *,
+        limit: int,
+        since: datetime | str,
+        patience: float | None = None,
+    ) -> FinalRows:
+        op = read_page(selection, limit=limit, since=since)
+        known = self._known()
+        rows = (self.runner.run_page(op, selection.after, patience=patience)).rows
+        known = min(known, self._known())
+        if rows and not selection.filtered and _follows(selection.after, rows):
+            # Nothing is missing between the caller's position and the last one.
+            self._frontier.raise_to(rows[-1][0] if selection.after <= known else 0)
+            return FinalRows(rows, rows[-1][0])
+        if rows and rows[-1][0] > known:
+            self.settle(rows[-1][0])
+            # What is final now may have become visible only after the first read.
+            known = self._known()
+            rows = (self.runner.run_page(op, selection.after, patience=patience)).rows
+            known = min(known, self._known())
+        full = len(rows) == limit
+        rows = [row for row in rows if row[0] <= known]
+        if full and rows:
+            return FinalRows(rows, rows[-1][0])
+        return FinalRows(rows, max(selection.after, min(known, selection.until)))
+
+    def _known(self) -> int:
+        """How far the log is final, as far as that is still certain."""
+        sessions = self.runner.sessions
+        if sessions != self._sessions:
+            # A new connection may lead to a server that has crashed.
+            self._sessions = sessions
+            self._frontier.forget()
+        return self._frontier.position
+
+    def settle(self, target: int | None = None) -> int:
+        """Wait until the positions up to `target`, or drawn by now, are final; at most
+        `SETTLE_WAIT` seconds. Tells how far the log is final."""
+        deadline = time.monotonic() + SETTLE_WAIT
+        watch = Watch()
+        pause = PAUSE_FIRST
+        while True:
+            sessions = self.runner.sessions
+            writers = self.runner.run(read_writers(), patience=PATIENCE)
+            if sessions != self.runner.sessions:
+                watch = Watch()  # Whom it waits for may be gone by a crash, and come again.
+                self._known()
+            if target is None:
+                target = writers.head
+            self._frontier.raise_to(watch.observe(writers))
+            if self._frontier.position >= target:
+                return self._frontier.position
+            if time.monotonic() > deadline:
+                break
+            sleep(pause)
+            pause = min(pause * 2, PAUSE_LAST)
+        # Somebody writes for long. What follows without a gap is final all the same.
+        positions = self.runner.run(read_positions(self._frontier.position), patience=PATIENCE)
+        self._frontier.follow(positions)
+        return self._frontier.position
+
+
+def _follows(after: int, rows: Sequence[Row]) -> bool:
+    return bool(rows[-1][0] - after == len(rows))

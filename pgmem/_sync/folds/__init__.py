@@ -1,0 +1,1 @@
+# Generated from pgmem/folds/ by tools/generate_sync.py. Do not edit.

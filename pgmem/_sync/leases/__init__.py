@@ -1,0 +1,1 @@
+# Generated from pgmem/leases/ by tools/generate_sync.py. Do not edit.

@@ -1,0 +1,1 @@
+# Generated from pgmem/retention/ by tools/generate_sync.py. Do not edit.

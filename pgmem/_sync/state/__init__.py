@@ -1,0 +1,1 @@
+# Generated from pgmem/state/ by tools/generate_sync.py. Do not edit.

@@ -1,0 +1,377 @@
+"""alembic, driven from code: makes, changes, shows and checks pgmem's schema in a database.
+
+The migrations lie in the wheel (`pgmem/migrations`) or, in a checkout, beside the package
+(`migrations/`). Each run is one transaction behind one lock per schema: of two processes that
+migrate at once, one waits and then finds nothing left to do. A team's own alembic history is
+never touched: the version table lies in pgmem's schema.
+
+It prints nothing, configures no logging and keeps no connection. Nothing here is used on the
+way of a read or a write.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from pgmem.admin.drift import describe, differences, expected
+from pgmem.admin.grants import grant_sql
+from pgmem.core.names import DEFAULT_SCHEMA, SCHEMA_REVISION, VERSION_TABLE, check_schema_name
+from pgmem.core.url import connection_string, redacted
+from pgmem.errors import (
+    DatabaseFault,
+    InvalidOption,
+    PermissionDenied,
+    PgmemError,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+    Unavailable,
+)
+
+__all__ = [
+    "begin_migration", "check", "check_revision", "current", "downgrade", "engine", "ensure_schema",
+    "grant", "grant_sql", "migrations_directory", "safe_search_path", "sql", "upgrade",
+]  # fmt: skip
+
+CONNECT_SECONDS: Final = 10
+"""How long to wait for the server, unless the url says otherwise (connect_timeout)."""
+
+# alembic keeps the running environment in module globals: one command at a time in a process.
+_one_command = threading.Lock()
+
+
+# --- what it does ---------------------------------------------------------------------------
+
+
+def upgrade(
+    url: str | None = None,
+    *,
+    schema: str = DEFAULT_SCHEMA,
+    revision: str = "head",
+    create_schema: bool = True,
+) -> None:
+    """Brings the schema to `revision`; nothing happens where it is there already.
+
+    Args:
+        url: the database, see `pgmem.core.url.connection_string`.
+        schema: the schema to make the tables in.
+        revision: the revision to reach.
+        create_schema: make the schema itself if it does not exist. False: it must be there.
+
+    Raises:
+        InvalidName, InvalidOption: the schema name, the url or the revision cannot be used.
+        Unavailable: no server was reached.
+        SchemaMissing: the schema does not exist, and `create_schema` is False.
+        SchemaTooNew: the schema's revision is one that this library does not know.
+        PermissionDenied: the role may not create the schema or its tables.
+        DatabaseFault: the server refused for another reason. Nothing was changed.
+    """
+    check_schema_name(schema)
+    _check_revision(revision)
+    with _one_command, _translated(url, schema), engine(url).begin() as connection:
+        config = _config(connection=connection, schema=schema, create_schema=create_schema)
+        command.upgrade(config, revision)
+
+
+def downgrade(url: str | None = None, *, revision: str, schema: str = DEFAULT_SCHEMA) -> None:
+    """Takes the schema back to `revision`. What later revisions made is removed, data and all.
+
+    Args:
+        url: the database, see `pgmem.core.url.connection_string`.
+        revision: the revision to go back to; ``base`` removes every table.
+        schema: the schema.
+
+    Raises:
+        SchemaMissing: the schema does not exist.
+        PgmemError: as `upgrade`.
+    """
+    check_schema_name(schema)
+    _check_revision(revision)
+    with _one_command, _translated(url, schema), engine(url).begin() as connection:
+        config = _config(connection=connection, schema=schema, create_schema=False)
+        command.downgrade(config, revision)
+
+
+def current(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> str | None:
+    """The revision that the schema is at; None where there is none.
+
+    Raises:
+        InvalidName, InvalidOption, Unavailable, PermissionDenied, DatabaseFault: as `upgrade`.
+    """
+    check_schema_name(schema)
+    with _translated(url, schema), engine(url).begin() as connection:
+        return _revision(connection, schema)
+
+
+def sql(
+    schema: str = DEFAULT_SCHEMA,
+    *,
+    revision: str = "head",
+    from_revision: str | None = None,
+    create_schema: bool = True,
+) -> str:
+    """The SQL that brings a schema to `revision`, for an administrator to read and run.
+
+    One transaction, for psql or any driver; no connection is made.
+
+    Args:
+        schema: the schema to make the tables in.
+        revision: the revision to reach.
+        from_revision: the revision that the schema is at; None: there is nothing yet.
+        create_schema: begin with CREATE SCHEMA IF NOT EXISTS.
+
+    Raises:
+        InvalidName, InvalidOption: the schema name or a revision cannot be used.
+    """
+    check_schema_name(schema)
+    for name in (revision, from_revision):
+        if name is not None:
+            _check_revision(name)
+    output = io.StringIO()
+    config = _config(output, schema=schema, create_schema=create_schema and not from_revision)
+    span = revision if from_revision is None else f"{from_revision}:{revision}"
+    try:
+        with _one_command:
+            command.upgrade(config, span, sql=True)
+    except CommandError as error:
+        raise InvalidOption(
+            f"there is no way from {from_revision} to {revision}: {error}"
+        ) from error
+    return output.getvalue()
+
+
+def check(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> list[str]:
+    """What in the schema is not as this library needs it; an empty list if all is well.
+
+    Looks at the revision and at every table, column, constraint, index, trigger, function and
+    sequence. It changes nothing, but makes temporary tables to compare with and rolls them back.
+
+    Raises:
+        SchemaMissing, SchemaTooOld, SchemaTooNew: the revision is not this library's.
+        PermissionDenied: the role may not read the schema, or make temporary tables.
+        InvalidName, InvalidOption, Unavailable, DatabaseFault: as `upgrade`.
+    """
+    check_schema_name(schema)
+    with _translated(url, schema), engine(url).connect() as connection, connection.begin() as work:
+        check_revision(_revision(connection, schema), schema)
+        with safe_search_path(connection):  # it decides how definitions are written
+            have = describe(connection, schema)
+            want = expected(connection)
+        work.rollback()
+    return list(differences(want, have))
+
+
+def check_revision(found: str | None, schema: str) -> None:
+    """Compares the revision found in `schema` with the one that this library needs.
+
+    Raises:
+        SchemaMissing: there is none.
+        SchemaTooOld: it is an earlier one.
+        SchemaTooNew: it is one that this library does not know.
+    """
+    if found == SCHEMA_REVISION:
+        return
+    if found is None:
+        raise SchemaMissing(
+            f"the schema {schema!r} has no pgmem tables: run `pgmem migrate up --schema {schema}`"
+        )
+    if found in _known_revisions():
+        raise SchemaTooOld(
+            f"the schema {schema!r} is at revision {found}, and this library needs "
+            f"{SCHEMA_REVISION}: run `pgmem migrate up --schema {schema}`"
+        )
+    raise _too_new(schema, found)
+
+
+def grant(
+    url: str | None = None,
+    *,
+    schema: str = DEFAULT_SCHEMA,
+    reader: str | None = None,
+    writer: str | None = None,
+    janitor: str | None = None,
+) -> None:
+    """Runs `grant_sql` in one transaction.
+
+    Raises:
+        SchemaMissing, SchemaTooOld, SchemaTooNew: the revision is not this library's.
+        PgmemError: as `grant_sql` and `upgrade`; a role that does not exist is a DatabaseFault.
+    """
+    statements = grant_sql(schema, reader=reader, writer=writer, janitor=janitor)
+    with _translated(url, schema), engine(url).begin() as connection:
+        check_revision(_revision(connection, schema), schema)
+        for statement in statements.splitlines():
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+# --- parts that the alembic environment uses too --------------------------------------------
+
+
+def engine(url: str | None) -> Engine:
+    """An engine that makes a new connection each time and keeps none.
+
+    Read committed, whatever the database's default: after waiting for the lock, the next
+    statement must see what the other migrator has committed.
+    """
+    conninfo = connection_string(url)
+
+    patience = conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_SECONDS
+
+    def connect() -> psycopg.Connection[Any]:
+        # No prepared statements: the server may be behind PgBouncer.
+        return psycopg.connect(conninfo, prepare_threshold=None, connect_timeout=patience)
+
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        poolclass=NullPool,
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,
+    )
+
+
+def begin_migration(connection: Connection, schema: str) -> None:
+    """Waits until nobody else migrates `schema`, and keeps others out until the commit."""
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended('pgmem migrate ' || :schema, 0))"),
+        {"schema": schema},
+    )
+
+
+def ensure_schema(connection: Connection, schema: str, *, create: bool) -> None:
+    """Makes the schema if it is missing and `create` allows it.
+
+    Raises:
+        SchemaMissing: it is missing, and `create` is False.
+    """
+    found = connection.execute(
+        text("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"), {"schema": schema}
+    )
+    if found.first() is not None:
+        # Not CREATE SCHEMA IF NOT EXISTS alone: that needs the right to create schemas even
+        # where there is nothing left to create.
+        return
+    if not create:
+        role = connection.execute(text("SELECT current_user")).scalar_one()
+        raise SchemaMissing(
+            f"the schema {schema!r} does not exist, and create_schema is off. Ask the database's "
+            f'administrator for: CREATE SCHEMA "{schema}" AUTHORIZATION "{role}";'
+        )
+    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+
+
+@contextmanager
+def safe_search_path(connection: Connection) -> Iterator[None]:
+    """No name or operator is taken from a schema that somebody else can fill."""
+    setting = text("SELECT set_config('search_path', :path, true)")
+    before = connection.execute(text("SELECT current_setting('search_path')")).scalar_one()
+    connection.execute(setting, {"path": "pg_catalog, pg_temp"})
+    yield
+    connection.execute(setting, {"path": before})  # the transaction may be a caller's
+
+
+# --- inside ---------------------------------------------------------------------------------
+
+
+def migrations_directory() -> Path:
+    """Where the migrations are: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for directory in (package / "migrations", package.parent / "migrations"):
+        if (directory / "env.py").is_file():
+            return directory
+    raise PgmemError(
+        f"the migrations are missing from {package}: this installation of pgmem is incomplete; "
+        "install it again"
+    )
+
+
+def _config(output: io.StringIO | None = None, **attributes: object) -> Config:
+    """alembic's configuration without a file: nothing of the current directory is read."""
+    config = Config(stdout=io.StringIO(), output_buffer=output)
+    # ConfigParser takes % for interpolation.
+    config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(attributes)
+    return config
+
+
+def _revision(connection: Connection, schema: str) -> str | None:
+    present = connection.execute(
+        text("SELECT to_regclass(:name) IS NOT NULL"), {"name": f'"{schema}".{VERSION_TABLE}'}
+    )
+    if not present.scalar_one():
+        return None
+    query = text(f'SELECT version_num FROM "{schema}".{VERSION_TABLE}')  # noqa: S608
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _known_revisions() -> set[str]:
+    script = ScriptDirectory.from_config(_config())
+    return {entry.revision for entry in script.walk_revisions()}
+
+
+def _check_revision(revision: str) -> None:
+    """Refuses a revision that there is no migration for, before anything is asked of a server."""
+    named = re.fullmatch(r"[0-9A-Za-z_]+", revision)
+    if revision in {"head", "heads", "base"} or re.fullmatch(r"[+-][0-9]+", revision):
+        return
+    if named is None or revision not in _known_revisions():
+        known = ", ".join(sorted(_known_revisions()))
+        raise InvalidOption(
+            f"there is no revision {ascii(revision)[:80]}: take one of {known}, head, base, +1, -1"
+        )
+
+
+@contextmanager
+def _translated(url: str | None, schema: str) -> Iterator[None]:
+    """alembic's, SQLAlchemy's and psycopg's errors as pgmem's own."""
+    try:
+        yield
+    except CommandError as error:
+        unknown = re.search(r"locate revision identified by '([^']*)'", str(error))
+        if unknown:  # the one asked for was looked up before, so it is the database's
+            raise _too_new(schema, unknown.group(1)) from error
+        raise InvalidOption(f"alembic cannot do that in schema {schema!r}: {error}") from error
+    except DBAPIError as error:
+        raise _database_error(error.orig, url, schema) from error
+    except psycopg.Error as error:
+        raise _database_error(error, url, schema) from error
+
+
+def _too_new(schema: str, found: str) -> SchemaTooNew:
+    return SchemaTooNew(
+        f"the schema {schema!r} is at revision {ascii(found)[:80]}, and this library knows none "
+        f"later than {SCHEMA_REVISION}: upgrade pgmem-agents. If the schema is not pgmem's, give "
+        "pgmem one of its own"
+    )
+
+
+def _database_error(error: BaseException | None, url: str | None, schema: str) -> PgmemError:
+    where = redacted(connection_string(url))
+    said = " ".join(str(error).split())
+    code = getattr(error, "sqlstate", None)
+    if isinstance(error, pg.InsufficientPrivilege):
+        return PermissionDenied(
+            f"the role lacks a privilege for schema {schema!r} ({where}): {said}. Ask the "
+            "database's administrator for it, or connect as the schema's owner"
+        )
+    if code is None and isinstance(error, psycopg.OperationalError):
+        return Unavailable(f"no connection to {where}: {said}")
+    return DatabaseFault(f"the server refused ({where}): {said}", sqlstate=code)

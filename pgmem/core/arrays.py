@@ -1,0 +1,106 @@
+"""The columns of a batch, as PostgreSQL's binary arrays.
+
+psycopg's own way from a list to an array asks for the type of each element: it takes four times as
+long. A class for each type, because psycopg finds out by the class how to send a parameter.
+
+This module turns values into bytes; what they mean, `pgmem.events.ops` knows.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from psycopg import abc, adapt, postgres, pq
+
+_HEADER = struct.Struct("!iiIii")  # dimensions, whether there are nulls, type, length, first index
+_LENGTH = struct.Struct("!i")
+_NULL = _LENGTH.pack(-1)
+
+
+Cell = str | bytes | None
+
+
+class Column:
+    """One column of a batch: a text for each row, in UTF-8 if it is bytes, or None for NULL."""
+
+    __slots__ = ("cells",)
+
+    element: ClassVar[str]
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.cells = cells
+
+
+class NameColumn(Column):
+    """Texts of which most are the same: `text[]`."""
+
+    __slots__ = ()
+    element = "text"
+
+
+class JsonColumn(Column):
+    """JSON texts, hardly any two the same: `json[]`."""
+
+    __slots__ = ()
+    element = "json"
+
+
+def _packed(cell: Cell, encoding: str) -> bytes:
+    if cell is None:
+        return _NULL
+    if isinstance(cell, bytes):
+        data = cell if encoding == "utf-8" else cell.decode().encode(encoding)
+    else:
+        data = cell.encode(encoding)
+    return _LENGTH.pack(len(data)) + data
+
+
+def _few(cells: Sequence[Cell], encoding: str) -> list[bytes]:
+    known = {cell: _packed(cell, encoding) for cell in set(cells)}
+    return [known[cell] for cell in cells]
+
+
+def _many(cells: Sequence[Cell], encoding: str) -> list[bytes]:
+    return [_packed(cell, encoding) for cell in cells]
+
+
+class _ColumnDumper(adapt.Dumper):
+    """How psycopg sends a column."""
+
+    format = pq.Format.BINARY
+    column: ClassVar[type[Column]]
+
+    def __init__(self, cls: type, context: abc.AdaptContext | None = None) -> None:
+        super().__init__(cls, context)
+        info = postgres.types[self.column.element]
+        self.oid, self._element = info.array_oid, info.oid
+        self._pack = _few if self.column is NameColumn else _many
+        # A connection of the user's own may have any encoding.
+        encoding = self.connection.info.encoding if self.connection else "utf-8"
+        self._encoding = "utf-8" if encoding == "ascii" else encoding
+
+    def dump(self, obj: Column) -> bytes:
+        cells = obj.cells
+        header = _HEADER.pack(1, None in cells, self._element, len(cells), 1)
+        return b"".join([header, *self._pack(cells, self._encoding)])
+
+
+class _NameDumper(_ColumnDumper):
+    column = NameColumn
+
+
+class _JsonDumper(_ColumnDumper):
+    column = JsonColumn
+
+
+def register(adapters: adapt.AdaptersMap) -> None:
+    """Teach a connection, or one cursor of it, to send columns."""
+    adapters.register_dumper(NameColumn, _NameDumper)
+    adapters.register_dumper(JsonColumn, _JsonDumper)
+
+
+def has_columns(params: dict[str, Any]) -> bool:
+    """Whether there is a column among a statement's parameters."""
+    return any(isinstance(value, Column) for value in params.values())

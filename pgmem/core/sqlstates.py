@@ -1,0 +1,151 @@
+"""Database errors turned into pgmem's errors.
+
+The one place that knows SQLSTATEs and constraint names. Messages name the action and what to do;
+they never repeat the server's DETAIL, which may hold values.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors as pg
+
+from pgmem.core.names import APPEND_ONLY_SQLSTATE
+from pgmem.errors import (
+    AppendOnlyViolation,
+    DatabaseFault,
+    InvalidInput,
+    InvalidName,
+    InvalidValue,
+    PermissionDenied,
+    PgmemError,
+    SchemaMissing,
+    TransactionConflict,
+    Unavailable,
+)
+
+_RACES = frozenset({"events_stream_version_key", "imports_target_key"})
+"""Who runs into one of these looked before another transaction had committed, and looks again."""
+
+_RETRY_WHOLE = (
+    pg.SerializationFailure,
+    pg.DeadlockDetected,
+)
+
+_UNSENT = (pg.CannotConnectNow, pg.TooManyConnections)
+
+_DISCONNECTS = (
+    pg.AdminShutdown,
+    pg.CrashShutdown,
+    pg.IdleSessionTimeout,
+    pg.IdleInTransactionSessionTimeout,
+)
+
+_NAME_CONSTRAINTS = {
+    "events_stream_length": "the stream's name",
+    "events_type_length": "the event's type",
+    "events_agent_id_length": "the agent's id",
+    "events_state_key_length": "the key",
+    "state_key_length": "the key",
+    "dedupe_key_length": "the idempotency key",
+    "consumers_name_length": "the consumer's name",
+    "imports_source_length": "the name of the import",
+    "imports_part_length": "the part of the import",
+    "imports_target_length": "the target of the import",
+}
+
+
+_FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ...] = (
+    (
+        _RETRY_WHOLE,
+        TransactionConflict,
+        "the server undid the transaction, because it could not be ordered with another one that "
+        "ran beside it ({state}). Run the whole transaction again",
+    ),
+    (
+        (pg.InFailedSqlTransaction,),
+        TransactionConflict,
+        "an earlier statement of this transaction failed, so the server refuses the rest of it. "
+        "Roll back, and run the whole transaction again",
+    ),
+    (
+        (pg.UndefinedTable, pg.InvalidSchemaName, pg.UndefinedColumn),
+        SchemaMissing,
+        "the database lacks a table or column of pgmem's. Run the migrations (`pgmem migrate up`) "
+        "on this database and schema",
+    ),
+    (
+        (pg.InsufficientPrivilege,),
+        PermissionDenied,
+        "the role may not ({reason}). `pgmem migrate grant` gives a role what it needs",
+    ),
+    (
+        (pg.ReadOnlySqlTransaction,),
+        DatabaseFault,
+        "the server takes no writes (a standby, or a read-only transaction). Connect to the "
+        "primary",
+    ),
+    (
+        (*_UNSENT, *_DISCONNECTS),
+        Unavailable,
+        "{reason}. Try again later",
+    ),
+    (
+        (pg.UntranslatableCharacter, pg.CharacterNotInRepertoire),
+        InvalidValue,
+        "a text holds a character that PostgreSQL cannot store",
+    ),
+    (
+        (psycopg.DataError,),
+        InvalidInput,
+        "PostgreSQL cannot hold a value that was given ({state})",
+    ),
+)
+
+
+def is_repeatable(error: Exception) -> bool:
+    """Whether the server undid the statement to keep others consistent: run it again."""
+    return isinstance(error, _RETRY_WHOLE)
+
+
+def is_full_queue(error: Exception) -> bool:
+    """Whether a commit failed because nobody empties the notification queue."""
+    return isinstance(error, pg.ProgramLimitExceeded) and "NOTIFY" in str(error)
+
+
+def is_version_race(error: Exception) -> bool:
+    """Whether another writer appended the same version of a stream, or took the target, first."""
+    return isinstance(error, pg.UniqueViolation) and error.diag.constraint_name in _RACES
+
+
+def is_disconnect(error: psycopg.Error) -> bool:
+    """Whether the server ended the connection, even if the client has not noticed yet."""
+    return isinstance(error, _DISCONNECTS)
+
+
+def translate(error: Exception, action: str) -> PgmemError:
+    """The typed error for what the server, or the connection, answered.
+
+    A connection that broke while a write was under way is not decided here: only the caller knows
+    whether the statement may be repeated.
+    """
+    if not isinstance(error, psycopg.Error):
+        raise TypeError(f"{error!r} is no database error") from error
+    constraint = error.diag.constraint_name
+    if isinstance(error, pg.CheckViolation) and constraint in _NAME_CONSTRAINTS:
+        return InvalidName(
+            f"{action}: the database refused {_NAME_CONSTRAINTS[constraint]}: 1 to 512 bytes are "
+            f"allowed"
+        )
+    if error.sqlstate == APPEND_ONLY_SQLSTATE:
+        return AppendOnlyViolation(
+            f"{action}: the log is append-only, events are neither changed nor removed"
+        )
+    reason = error.diag.message_primary or type(error).__name__
+    for classes, typed, text in _FAULTS:
+        if isinstance(error, classes):
+            return typed(f"{action}: {text.format(reason=reason, state=error.sqlstate)}")
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return Unavailable(f"{action}: the connection failed. Try again later")
+    return DatabaseFault(
+        f"{action}: the server refused it: {reason} ({error.sqlstate})", sqlstate=error.sqlstate
+    )

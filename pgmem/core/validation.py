@@ -1,0 +1,152 @@
+"""Checks of what users give: names, JSON values, durations, numbers.
+
+Everything is checked before anything is sent. A value passes only if it comes back exactly: it is
+encoded, decoded again and compared, which finds NaN, tuples, datetimes, UUIDs and all else that
+JSON would silently turn into something different.
+
+This module does not know what the names and values are for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Collection
+from datetime import timedelta
+
+from pgmem.core.names import NAME_BYTES
+from pgmem.errors import ForeignId, InvalidName, InvalidOption
+
+MAX_POSITION = 2**63 - 1
+
+Seconds = float | timedelta
+DAY = 86_400.0
+
+
+_REDIS_ID = re.compile(r"\d+-\d+", re.ASCII)
+
+
+def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
+    """Check a stream, key, type, agent or other name.
+
+    Raises:
+        InvalidName: it is no text, empty, longer than `most` bytes in UTF-8, or holds a character
+            that PostgreSQL cannot store.
+    """
+    if type(name) is str and 0 < len(name) <= most and name.isascii() and "\0" not in name:
+        return name  # Nearly every name: a character is a byte.
+    if not isinstance(name, str):
+        raise InvalidName(f"{what} must be a str, got {type(name).__name__}")
+    if not name:
+        raise InvalidName(f"{what} is empty: give it 1 to {most} bytes")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidName(
+            f"{what} {name!a} holds a lone surrogate, which is no character: decode it properly"
+        ) from None
+    if size > most:
+        raise InvalidName(f"{what} {name[:40]!r}… has {size} bytes in UTF-8, {most} are allowed")
+    if "\0" in name:
+        raise InvalidName(f"{what} {name!r} holds a NUL character, which PostgreSQL cannot store")
+    return name
+
+
+def check_names(names: Collection[str], what: str) -> None:
+    """Check several names, of which most are the same.
+
+    Raises:
+        InvalidName: as `check_name`.
+    """
+    with contextlib.suppress(TypeError):  # what cannot be in a set is no str either
+        names = set(names)
+    for name in names:
+        check_name(name, what)
+
+
+def check_prefix(prefix: str, what: str) -> str:
+    """Check the beginning of a name; it may be empty.
+
+    Raises:
+        InvalidName: as `check_name`.
+    """
+    return prefix if prefix == "" else check_name(prefix, what)
+
+
+def after_prefix(prefix: str) -> str | None:
+    """The smallest text above every text that begins with `prefix`, or None if there is none.
+
+    Texts compare by their UTF-8 bytes, which is the order of their code points.
+    """
+    for end in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[end])
+        if code < 0x10FFFF:
+            following = 0xE000 if code + 1 == 0xD800 else code + 1
+            return prefix[:end] + chr(following)
+    return None
+
+
+def check_count(number: int, what: str, *, minimum: int, maximum: int = MAX_POSITION) -> int:
+    """Check a whole number.
+
+    Raises:
+        InvalidOption: it is no int, or outside the bounds.
+    """
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InvalidOption(f"{what} must be an int, got {type(number).__name__}")
+    if not minimum <= number <= maximum:
+        raise InvalidOption(f"{what} must be {minimum} to {maximum}, got {number}")
+    return number
+
+
+def check_position(position: int, what: str) -> int:
+    """Check a position of the log.
+
+    Raises:
+        ForeignId: it is the id of an entry of a Redis stream.
+        InvalidOption: as `check_count`.
+    """
+    text = position.decode(errors="replace") if isinstance(position, bytes) else position
+    if isinstance(text, str) and _REDIS_ID.fullmatch(text):
+        raise ForeignId(
+            f"{what}={text} is an id of a Redis stream, and a position here is an int: "
+            f"pgmem.redis.importing.position_of(memory, stream, id) gives the position of an entry "
+            f"that `pgmem import-redis` brought in"
+        )
+    return check_count(position, what, minimum=0)
+
+
+def check_seconds(duration: Seconds, what: str, *, zero: bool = False) -> float:
+    """Check a duration and give it in seconds.
+
+    Raises:
+        InvalidOption: it is no number of seconds or timedelta, not finite, not above zero (or
+            below it, where `zero` is allowed), or over a hundred years.
+    """
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    if not isinstance(duration, int | float) or isinstance(duration, bool):
+        raise InvalidOption(f"{what} must be seconds or a timedelta, got {type(duration).__name__}")
+    if not math.isfinite(duration) or duration < 0 or (duration == 0 and not zero):
+        raise InvalidOption(f"{what} must be {'0 or more' if zero else 'above 0'}, got {duration}")
+    if duration > 100 * 366 * DAY:
+        raise InvalidOption(f"{what} must be at most a hundred years, got {duration} s")
+    return float(duration)
+
+
+def check_within_a_day(duration: Seconds, what: str, why: str) -> float:
+    """Check how long something is held, and give it in seconds.
+
+    Args:
+        duration: how long.
+        what: its name.
+        why: what a longer one would do.
+
+    Raises:
+        InvalidOption: as `check_seconds`, or over a day.
+    """
+    seconds = check_seconds(duration, what)
+    if seconds > DAY:
+        raise InvalidOption(f"{what} must be at most a day ({DAY:g} s), got {seconds:g} s: {why}")
+    return seconds

@@ -1,0 +1,297 @@
+"""One server: is it running, start it through a watchdog, wait until it is ready.
+
+A running server is known by `postmaster.pid` in its data folder, and only by a process that has
+that folder as its working folder: the file outlives a crash, and its pid may be anybody's by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from pgmem.embedded import options
+from pgmem.embedded.accounts import Account, server_environment
+from pgmem.embedded.binaries import Binaries
+from pgmem.embedded.cluster import LOG_FILE, reached_by_path
+from pgmem.embedded.locks import Lock
+from pgmem.embedded.watchdog import remove
+from pgmem.errors import EmbeddedPostgresError
+
+_RUNTIME_NAME = "pgmem-"
+_LONGEST_PARENT = 70  # of 103 bytes for a socket's path on macOS, 107 on Linux
+_POLL = 0.005
+_PATIENCE = 20.0
+_READY = ("ready", "standby")
+_BACKENDS_REMAIN = "pre-existing shared memory block"  # in the server's log; LC_ALL is C
+# Who can reach the socket owns the data folder or is root, and could read the files anyway: the
+# socket's folder is 0700 and the server's account's. A password would guard nothing more.
+_ACCESS_RULE = "local all all trust\nlocal replication all trust\n"
+
+
+class BackendsRemain(EmbeddedPostgresError):
+    """Backends of a server that was killed still run on the folder. They end by themselves."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What `postmaster.pid` says about a server that is really there."""
+
+    pid: int
+    runtime: Path
+    status: str
+
+    def is_watched(self) -> bool:
+        """Whether a watchdog holds the runtime folder's lock."""
+        try:
+            lock = Lock(self.runtime, os.O_DIRECTORY)
+        except OSError:
+            return False
+        try:
+            return not lock.try_shared()
+        finally:
+            lock.close()
+
+    def is_ours(self, account: Account) -> bool:
+        """Whether pgmem started it. The owner counts: the file may have been written by others."""
+        try:
+            owner = self.runtime.lstat().st_uid
+        except OSError:
+            return False
+        return self.runtime.name.startswith(_RUNTIME_NAME) and owner == account.uid
+
+
+class Watchdog:
+    """Our end of a watchdog that was just started: it gives up when this end is closed."""
+
+    def __init__(self, account: Account) -> None:
+        if not sys.executable:
+            raise EmbeddedPostgresError(
+                "tried to start the watchdog of the server, found no Python interpreter"
+                " (sys.executable is empty): run inside an ordinary Python."
+            )
+        script = Path(__file__).with_name("watchdog.py")
+        self._process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-S", str(script)],
+            bufsize=0,  # a line already read into a buffer would be hidden from select()
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for Python, which then ends the server in order
+        )
+        try:
+            self._tell(
+                parent=str(_runtime_parent(account)),
+                uid=account.uid if account.switch else None,
+                gid=account.gid if account.switch else None,
+            )
+            answer = self._hear_about("runtime")
+            self.runtime, self._pid = Path(answer["runtime"]), int(answer["watchdog"])
+        except BaseException:
+            self.close()
+            raise
+
+    def launch(self, program: Path, arguments: list[str], data: Path, *, by_path: bool) -> int:
+        """Have the server started; its pid. From here on the data folder's lock keeps it alive."""
+        (self.runtime / "pg_hba.conf").write_text(_ACCESS_RULE)
+        (self.runtime / "pg_hba.conf").chmod(0o644)  # root's file, the server's account reads it
+        self._tell(
+            program=str(program),
+            arguments=arguments,
+            environment=server_environment() | _stale_pid(data),
+            data=str(data),
+            by_path=by_path,
+            log=str(data / LOG_FILE),
+        )
+        return int(self._hear_about("pid")["pid"])
+
+    def hear(self, timeout: float) -> dict[str, Any]:
+        """The next message; `{}` if none came in time."""
+        assert self._process.stdout is not None  # noqa: S101 - opened above
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
+            return {}
+        line = self._process.stdout.readline()
+        message = json.loads(line) if line else {"error": "it ended without a word"}
+        if "error" in message:
+            raise EmbeddedPostgresError(
+                f"tried to start the server through its watchdog, found: {message['error']}"
+            )
+        return dict(message)
+
+    def end(self) -> None:
+        """Have it end at once: after a start that failed it waits for the folder's other users."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None  # noqa: S101
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        self._process.wait()  # it left its child behind and ended at once
+
+    def _hear_about(self, key: str) -> dict[str, Any]:
+        message = self.hear(_PATIENCE)
+        if key not in message:
+            raise EmbeddedPostgresError(
+                f"tried to start the watchdog of the server, found no answer in {_PATIENCE:.0f} s."
+                " The machine is overloaded, or a program stops new ones: try again."
+            )
+        return message
+
+    def _tell(self, **message: object) -> None:
+        assert self._process.stdin is not None  # noqa: S101
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self.hear(1)  # raises with what it said before it ended
+
+
+def find_running(data: Path) -> Running | None:
+    """The server that runs on this data folder now, if any."""
+    try:
+        lines = os.fsdecode((data / "postmaster.pid").read_bytes()).splitlines()
+    except FileNotFoundError:
+        return None
+    if not lines or not lines[0].isdigit() or not _serves(int(lines[0]), data):
+        return None
+    lines += [""] * 8
+    return Running(int(lines[0]), Path(lines[4]), lines[7].strip())
+
+
+def start(
+    watchdog: Watchdog,
+    data: Path,
+    *,
+    binaries: Binaries,
+    account: Account,
+    settings: Mapping[str, str],
+    deadline: float,
+) -> None:
+    """Start a server on the folder and wait until it takes connections."""
+    pid = watchdog.launch(
+        binaries.postgres,
+        options.arguments(settings, watchdog.runtime),
+        data,
+        by_path=reached_by_path(data, account),
+    )
+    while True:
+        message = watchdog.hear(_POLL)
+        if "exit" in message:
+            words = _last_words(data)
+            kind = BackendsRemain if _BACKENDS_REMAIN in words else EmbeddedPostgresError
+            raise kind(
+                f"tried to start {binaries.postgres} on {data} as {account.name}, found that it"
+                f" ended with status {message['exit']}. {words}"
+            )
+        found = find_running(data)
+        if found is not None and found.pid == pid and found.status in _READY:
+            return
+        if time.monotonic() > deadline:
+            raise EmbeddedPostgresError(
+                f"tried to start {binaries.postgres} on {data}, found it not ready in time (it may"
+                f" be recovering from a crash: give a longer start_timeout). {_last_words(data)}"
+            )
+
+
+def wait_ready(data: Path, deadline: float) -> Running | None:
+    """A server that somebody else started, once it is ready; None if it ended instead."""
+    while (found := find_running(data)) is not None and found.status not in _READY:
+        if time.monotonic() > deadline:
+            raise EmbeddedPostgresError(
+                f"tried to join the server on {data} (pid {found.pid}), found it"
+                f" `{found.status or 'starting'}` and not ready in time. {_last_words(data)}"
+            )
+        time.sleep(_POLL)
+    return found
+
+
+def end_orphan(running: Running, data: Path, deadline: float) -> None:
+    """Stop a server of ours whose watchdog was killed, and which nobody uses."""
+    for number, share in ((signal.SIGINT, 0.7), (signal.SIGQUIT, 1.0)):
+        until = time.monotonic() + share * max(0.0, deadline - time.monotonic())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, number)
+        while _serves(running.pid, data):
+            if time.monotonic() > until:
+                break
+            time.sleep(_POLL)
+        else:
+            remove(str(running.runtime))
+            return
+    raise EmbeddedPostgresError(
+        f"tried to stop the server on {data} (pid {running.pid}), which its watchdog had left"
+        f" behind, found it still running. Stop it by hand: kill -QUIT {running.pid}."
+    )
+
+
+def _serves(pid: int, data: Path) -> bool:
+    """Whether this pid is alive and a server on this folder, not a stranger with a reused pid."""
+    if Path("/proc/self/cwd").exists():
+        try:
+            return (Path("/proc") / str(pid) / "cwd").samefile(data)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return False  # gone, a zombie, or another account's: the server's account is ours
+    listed = subprocess.run(  # noqa: S603
+        ["/bin/ps", "-o", "stat=,comm=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split(maxsplit=1)
+    return len(listed) == 2 and listed[0][0] != "Z" and "postgres" in listed[1]
+
+
+def _stale_pid(data: Path) -> dict[str, str]:
+    """Tell the server that the pid in a stale `postmaster.pid` is not another server.
+
+    It refuses to start while a process with that pid exists, whatever it is, except for its own
+    grandparent's: the variable by which pg_ctl says so. Removing the file instead would also
+    remove the server's protection against backends that outlived a killed server.
+    """
+    try:
+        first = (data / "postmaster.pid").read_text(errors="replace").partition("\n")[0]
+    except FileNotFoundError:
+        return {}
+    return {"PG_GRANDPARENT_PID": first} if first.isdigit() else {}
+
+
+def _last_words(data: Path) -> str:
+    log = data / LOG_FILE
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError as error:
+        return f"Its log {log} cannot be read: {error.strerror}."
+    return "The last lines of its log:\n" + "\n".join(lines[-12:])
+
+
+def _runtime_parent(account: Account) -> Path:
+    """A folder for temporary folders, short and plain enough for a socket's path."""
+    parents = list(_plain_parents())
+    for parent in parents:
+        if os.access(parent, os.W_OK | os.X_OK) and account.can_enter(parent):
+            return parent
+    raise EmbeddedPostgresError(
+        f"tried to find a folder for the server's socket, found none that is writable and that"
+        f" {account.name} can enter among {', '.join(map(str, parents))}. Set TMPDIR to one with a"
+        f" path of at most {_LONGEST_PARENT} plain characters."
+    )
+
+
+def _plain_parents() -> Iterator[Path]:
+    for text in (gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108 - mkdtemp makes ours below it
+        # Spaces, commas and quotes mean something in unix_socket_directories.
+        plain = text.isascii() and all(c.isalnum() or c in "/._-" for c in text)
+        if plain and len(text) <= _LONGEST_PARENT and Path(text).is_dir():
+            yield Path(text)

@@ -1,0 +1,203 @@
+"""Subscriptions whose position is stored: durable consumers.
+
+::
+
+    standing by ──► holding ── hands out events ──► position ──► committed ──┐
+        ▲              ▲                                                     │
+        │              └─────────────────────────────────────────────────────┘
+        └── another process holds the consumer        lost: LeaseLost, for good
+
+    committed    automatically: what was handed out before, when more is asked for, and all of it
+                 when the block ends without an error
+                 explicitly: what was handed out so far
+                 in the caller's transaction: the same, if and only if the transaction commits
+
+Knows when to commit; what a lease is, is `pgmem.events.durable_lease`' matter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from pgmem.core.execution import AsyncBoundRunner
+from pgmem.core.op import Row
+from pgmem.core.validation import Seconds
+from pgmem.errors import InvalidOption, PgmemError, Unavailable
+from pgmem.events.durable_lease import AsyncConsumerLease, owner_name
+from pgmem.events.filter import Selection
+from pgmem.events.page import ALWAYS
+from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.subscription import AsyncSubscription, Start
+
+T = TypeVar("T")
+
+DEFAULT_LEASE: Seconds = 30.0
+IDLE_COMMIT = 5.0
+"""Seconds between two commits of a position that moved only past events of no interest."""
+
+
+class AsyncBound(Protocol):
+    """What `memory.transaction()` and `memory.using()` give."""
+
+    _runner: AsyncBoundRunner
+
+
+def runner_of(transaction: AsyncBound) -> AsyncBoundRunner:
+    """What runs ops in a transaction of the caller's.
+
+    Raises:
+        InvalidOption: it is none of ours.
+    """
+    runner = getattr(transaction, "_runner", None)
+    if not isinstance(runner, AsyncBoundRunner):
+        raise InvalidOption(
+            f"{type(transaction).__name__} is no transaction of this memory: give what "
+            f"memory.transaction() or memory.using() gives"
+        )
+    return runner
+
+
+class AsyncConsumerSubscription(AsyncSubscription[T]):
+    """A subscription that goes on where the last one of the same name has committed.
+
+    Made by `memory.events.subscribe(…, consumer=name)`. One process at a time has the consumer;
+    others that ask for it stand by, and take over when it is closed, or its lease runs out.
+    """
+
+    def __init__(
+        self,
+        reader: AsyncFinalReader,
+        selection: Selection,
+        start: Start,
+        decode: Callable[[Row], T],
+        *,
+        consumer: str,
+        lease: Seconds,
+        auto_commit: bool,
+        agent_id: str | None,
+    ) -> None:
+        super().__init__(reader, selection, start, decode)
+        # The lease checks its arguments now, and learns where to begin when that is known.
+        self._new_lease: Callable[[int], AsyncConsumerLease] = lambda position: AsyncConsumerLease(
+            reader.runner,
+            consumer,
+            selection.described(),
+            start=position,
+            lease=lease,
+            owner=owner_name(agent_id),
+            on_lost=self._lose,
+        )
+        self._new_lease(0)
+        self._consumer = consumer
+        self._auto_commit = auto_commit
+        self._lease: AsyncConsumerLease | None = None
+        self._committed = 0
+        self._handled = 0
+        self._idle_since = time.monotonic()
+
+    @property
+    def committed(self) -> int:
+        """The position that was stored last, as far as it was stored outside of a transaction."""
+        return self._committed
+
+    @property
+    def holding(self) -> bool:
+        """Whether this process has the consumer; while it has not, it stands by."""
+        return self._begun and self._follower.failed is None
+
+    def _lose(self, error: PgmemError) -> None:
+        self._follower.failed = error
+        self._follower.wakeup.set()
+
+    async def _begin(self) -> float | None:
+        if self._lease is None:
+            await self._enter()
+            self._lease = self._new_lease(await self._first_position())
+        pause = await self._lease.try_acquire()
+        if pause is not None:
+            return pause
+        position, created_at = self._lease.position, self._lease.created_at
+        self._since = created_at if position == 0 and created_at is not None else ALWAYS
+        self._committed = self._handled = position
+        self._stand(position)
+        return None
+
+    async def _prepare(self) -> None:
+        """Whoever asks for more has handled what was handed out before."""
+        self._handled = self.position
+        if self._auto_commit and self._begun:
+            await self._commit_quietly(self._handled)
+
+    async def _idle(self) -> float | None:
+        """Store, now and then, that nothing of interest came."""
+        if not self._auto_commit:
+            return None
+        now = time.monotonic()
+        if now - self._idle_since >= IDLE_COMMIT:
+            self._idle_since = now
+            self._handled = max(self._handled, self._follower.position)
+            await self._commit_quietly(self._handled)
+        return IDLE_COMMIT
+
+    async def _commit_quietly(self, position: int) -> None:
+        try:
+            await self._store(position)
+        except Unavailable:
+            return  # The server is away. The next commit makes up for it, or another holder does.
+
+    async def _store(self, position: int) -> None:
+        if position > self._committed and self._lease is not None:
+            await self._lease.commit(position)
+            self._committed = position
+            self._idle_since = time.monotonic()
+
+    async def commit(self, transaction: AsyncBound | None = None) -> None:
+        """Store that everything that was handed out so far is done.
+
+        >>> async with memory.events.subscribe(
+        ...     "payments", consumer="billing", auto_commit=False
+        ... ) as events:
+        ...     for event in await events.receive(timeout=0):
+        ...         async with memory.transaction() as tx:
+        ...             await tx.state.put(f"billed:{event.position}", event.payload)
+        ...             await events.commit(tx)
+
+        Args:
+            transaction: what `memory.transaction()` or `memory.using()` gave: the position is
+                stored if and only if that transaction commits, together with what else it did.
+
+        Raises:
+            LeaseLost: somebody else has taken over: roll back what you did for these events.
+            InvalidOption: the consumer is not held yet.
+        """
+        if not self._begun or self._lease is None:
+            raise InvalidOption(
+                f"commit of the consumer {self._consumer!r}: it is still standing by; commit "
+                f"after the first event was handed out"
+            )
+        if transaction is None:
+            await self._store(self.position)
+        else:
+            await self._lease.commit(self.position, runner_of(transaction))
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            usable = self._begun and not self._closed and self._follower.failed is None
+            if self._auto_commit and usable:
+                await self._commit_quietly(self.position if error is None else self._handled)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Follow no more, and let another process have the consumer."""
+        await super().close()
+        if self._lease is not None:
+            await self._lease.release()

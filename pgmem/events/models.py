@@ -1,0 +1,212 @@
+"""What an event is: as users give it, and as the log gives it back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pgmem.errors import InvalidValue
+
+
+class Event(BaseModel):
+    """A fact to append to the log.
+
+    Use it as it is, or subclass it to give the payload a shape. A subclass carries its type
+    name (the class name, or `type=` in the class statement), and its own fields are the payload:
+
+    >>> event = Event(type="validated", payload={"amount": 1_500_000}, agent_id="validator")
+    >>> class PaymentValidated(Event, type="payment.validated"):
+    ...     amount: int
+    >>> PaymentValidated(amount=1_500_000).type
+    'payment.validated'
+
+    A subclass may redeclare `payload` as a pydantic model instead of adding fields.
+
+    Args:
+        type: what happened, 1 to 512 bytes. Set by the class in a subclass.
+        payload: any JSON value, or a pydantic model.
+        agent_id: who says so, 1 to 512 bytes; None takes the memory's own `agent_id`.
+        metadata: a JSON object that travels with the event (trace ids, causes …).
+
+    Attributes:
+        event_type: the type name that the class carries; None in `Event` itself.
+        payload_fields: the names of the fields that a subclass added: they are its payload.
+
+    Raises:
+        InvalidValue: a field is missing, unknown or of the wrong type.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_type: ClassVar[str | None] = None
+    payload_fields: ClassVar[frozenset[str]] = frozenset()
+
+    type: str
+    payload: Any = None
+    agent_id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    def __init_subclass__(cls, *, type: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.event_type = type or cls.__name__
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.payload_fields = frozenset(cls.model_fields) - frozenset(Event.model_fields)
+        if cls.payload_fields and cls.model_fields["payload"].annotation is not Any:
+            raise InvalidValue(
+                f"event class {cls.__name__} both redeclares payload and adds the fields "
+                f"{sorted(cls.payload_fields)}: do one of the two"
+            )
+
+    if not TYPE_CHECKING:  # The type checker reads the fields, not this signature.
+
+        def __init__(self, **fields: Any) -> None:
+            if self.event_type is not None and fields.setdefault("type", self.event_type) != (
+                self.event_type
+            ):
+                raise InvalidValue(
+                    f"{type(self).__name__} events have the type {self.event_type!r}: leave type= "
+                    f"out"
+                )
+            try:
+                # What BaseModel's own does; calling that one costs a third more.
+                self.__pydantic_validator__.validate_python(fields, self_instance=self)
+            except ValidationError as error:
+                raise InvalidValue(f"{type(self).__name__}: {_describe(error)}") from None
+
+    @classmethod
+    def from_stored(
+        cls, payload: Any, agent_id: str | None, metadata: dict[str, Any] | None
+    ) -> Event:
+        """Build the event again from what the log holds.
+
+        Raises:
+            InvalidValue: the stored payload does not fit the class.
+        """
+        fields = payload if cls.payload_fields else {"payload": payload}
+        if not isinstance(fields, dict):
+            raise InvalidValue(f"{cls.__name__}: the stored payload is no JSON object")
+        return cls(**{**fields, "agent_id": agent_id, "metadata": metadata})
+
+
+def _describe(error: ValidationError) -> str:
+    """What is wrong, without the input: payloads must not reach logs."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'input'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    )
+
+
+class Appended(NamedTuple):
+    """The receipt for one event.
+
+    Attributes:
+        position: the event's number in the whole log.
+        version: its number in the stream, if `expected_version` was given; else None.
+        duplicate: True if the idempotency key had been used before, for the same content: the
+            receipt is then the first one's.
+    """
+
+    position: int
+    version: int | None = None
+    duplicate: bool = False
+
+
+class StateChange(NamedTuple):
+    """What an event did to a state entry.
+
+    Attributes:
+        key: the entry's key.
+        version: the entry's version after the change; None for a touch, which keeps it.
+        deleted: True if the entry was deleted.
+        value: the new value; None if deleted or touched.
+        expires_at: when the entry expires; None if never.
+        position: the event's position.
+        agent_id: who changed it, if somebody said so.
+    """
+
+    key: str
+    version: int | None
+    deleted: bool
+    value: Any
+    expires_at: datetime | None
+    position: int = 0
+    agent_id: str | None = None
+
+
+class RecordedEvent(NamedTuple):
+    """An event as the log holds it.
+
+    Attributes:
+        position: its number in the whole log; grows, may have gaps.
+        stream: the stream it was appended to.
+        version: its number in a versioned stream, or the version of the state entry; else None.
+        type: what happened.
+        payload: the JSON value; an instance of `model=`, or of the registered event class.
+        agent_id: who said so, if somebody did.
+        metadata: the JSON object that travels with it, or None.
+        recorded_at: when the server stored it (the server's clock).
+    """
+
+    position: int
+    stream: str
+    version: int | None
+    type: str
+    payload: Any
+    agent_id: str | None
+    metadata: dict[str, Any] | None
+    recorded_at: datetime
+    state_key: str | None = None
+    state_version: int | None = None
+    state_deleted: bool | None = None
+    state_value_json: str | None = None
+    state_expires_at: datetime | None = None
+
+    @property
+    def change(self) -> StateChange | None:
+        """What the event did to a state entry, or None if it touched none."""
+        if self.state_key is None:
+            return None
+        deleted = bool(self.state_deleted)
+        value: Any = None
+        if self.state_version is not None and not deleted:
+            value = self.payload
+            if self.state_value_json is not None:
+                value = orjson.loads(self.state_value_json)
+        return StateChange(
+            self.state_key,
+            self.state_version,
+            deleted,
+            value,
+            self.state_expires_at,
+            self.position,
+            self.agent_id,
+        )
+
+
+class ConsumerInfo(NamedTuple):
+    """A named position in the log, and who holds it.
+
+    Attributes:
+        name: its name.
+        position: every event up to it is done.
+        lag: how far the head of the log is from it, in positions; 0 if there is nothing more. It
+            counts also what the consumer does not follow, and positions without an event.
+        owner: who holds it, or held it last without giving it back: host, process and agent.
+        lease_until: when others may take over (the server's clock); None if it was given back.
+        created_at: when it was first used.
+        updated_at: when its position was last stored.
+    """
+
+    name: str
+    position: int
+    lag: int
+    owner: str | None
+    lease_until: datetime | None
+    created_at: datetime
+    updated_at: datetime

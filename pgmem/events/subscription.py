@@ -1,0 +1,265 @@
+"""Subscriptions: catch up, then follow; survive what a connection does not.
+
+::
+
+    behind ── reads pages from the database ──► joined ── takes from the feed ──┐
+       ▲                                           ▲                            │
+       └──── too slow: the feed has moved on ──────┴─────── waits ◄─────────────┘
+
+    with a consumer:   standing by ──► holding the lease ──► (lost: LeaseLost)
+
+Everything up to `position` has been handed out, once and in order. What a subscription reads by
+itself ends where the tailer says that the log is final, so both ways give the same events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from types import TracebackType
+from typing import Generic, Literal, Self, TypeVar
+
+from pgmem.core.op import Row
+from pgmem.core.validation import Seconds, check_count, check_position, check_seconds
+from pgmem.errors import InvalidOption, NotOpen, Unavailable
+from pgmem.events.buffer import AsyncFollower
+from pgmem.events.filter import Selection
+from pgmem.events.page import ALWAYS, PageSize, standby_error
+from pgmem.events.reader import AsyncFinalReader
+
+T = TypeVar("T")
+
+Start = int | Literal["now"]
+
+BATCH = 500
+"""So many events are fetched at a time for who takes them one by one."""
+RETRY = 0.1
+"""Seconds until it reads again by itself, where nobody will wake it."""
+
+
+class AsyncSubscription(Generic[T]):
+    """Hands out the events of a selection, one after the other, for as long as it lives.
+
+    Made by `memory.events.subscribe` and `memory.state.watch`. Use it as a context manager, from
+    one task at a time; only `stop` may be called from elsewhere.
+    """
+
+    def __init__(
+        self,
+        reader: AsyncFinalReader,
+        selection: Selection,
+        start: Start,
+        decode: Callable[[Row], T],
+    ) -> None:
+        self._follower = AsyncFollower(selection.test(), 0)
+        if start != "now":
+            check_position(start, "after")
+        self._reader = reader
+        self._selection = selection
+        self._start = start
+        self._decode = decode
+        self._since: datetime | str = ALWAYS
+        self._begun = False
+        self._closed = False
+        self._ready: deque[Row] = deque()
+        self._size = PageSize()
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """Everything of the selection up to this position has been handed out."""
+        if self._ready:
+            return self._position
+        # It goes back if the server crashed: what was void behind the last event may be no more.
+        return min(self._position, self._follower.position)
+
+    async def __aenter__(self) -> Self:
+        if not self._begun:
+            try:
+                await self._begin()
+            except BaseException:
+                await self.close()  # Nobody else will.
+                raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        ready = self._ready
+        if not ready:
+            await self._fill(BATCH, None)
+        if not ready or self._follower.stopped:
+            raise StopAsyncIteration
+        # What `_take` does; a call more for each event would show.
+        row = ready.popleft()
+        self._position = row[0] if ready else self._follower.position
+        return self._decode(row)
+
+    async def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
+        """The next events: those that are there, or else the first that comes.
+
+        Args:
+            limit: at most so many, 1 to 10,000.
+            timeout: wait so long for the first one, in seconds or as a timedelta; None for ever.
+
+        Returns:
+            Events in order; none if the time is over or the subscription was stopped.
+
+        Raises:
+            PositionTrimmed: retention has removed events that were not read yet.
+            HistoryRewritten: the log is another one after a failover or a restore.
+            InvalidValue: the next event's payload does not fit `model`; it counts as handed out.
+        """
+        check_count(limit, "limit", minimum=1, maximum=10_000)
+        wait = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
+        if not self._ready:
+            await self._fill(limit, wait)
+        items: list[T] = []
+        while self._ready and len(items) < limit and not self._follower.stopped:
+            try:
+                item = self._decode(self._ready[0])
+            except Exception:
+                if items:
+                    break  # It is the first of the next call.
+                self._take()
+                raise
+            self._take()
+            items.append(item)
+        return items
+
+    def _take(self) -> Row:
+        row = self._ready.popleft()
+        self._position = row[0] if self._ready else self._follower.position
+        return row
+
+    def stop(self) -> None:
+        """End it, from any thread or task: no more events are handed out."""
+        self._follower.stopped = True
+        self._follower.wakeup.set()
+
+    async def close(self) -> None:
+        """Follow no more."""
+        self._closed = True
+        self.stop()
+        self._reader.feed.leave(self._follower)
+
+    def __del__(self) -> None:
+        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        self._follower.stopped = True
+
+    async def _enter(self) -> None:
+        """Join those whom the tailer serves."""
+        if self._closed:
+            raise InvalidOption("this subscription was closed: make another one")
+        self._reader.start()
+        self._reader.feed.enter(self._follower)
+
+    async def _begin(self) -> float | None:
+        """Find the position to begin at; gives the seconds to wait if that is not possible yet."""
+        await self._enter()
+        self._stand(await self._first_position())
+        return None
+
+    def _stand(self, position: int) -> None:
+        self._position = position
+        self._follower.position = self._follower.handed = position
+        self._begun = True
+
+    async def _prepare(self) -> None:
+        """More is asked for: a subclass may act on that."""
+
+    async def _idle(self) -> float | None:
+        """Nothing is there: a subclass may use the time; gives how long to wait at most."""
+        return None
+
+    async def _first_position(self) -> int:
+        start, feed = self._start, self._reader.feed
+        if start != "now" and start > 0 and feed.live and start <= feed.end:
+            return start
+        if start == 0:
+            head = await self._reader.beginning(self._selection)
+            self._since = head.now
+        else:
+            head = await self._reader.page_head()
+        if head.timeline is None:
+            raise standby_error()
+        if start == "now":
+            return head.head
+        if start > head.head:
+            raise InvalidOption(
+                f"after={start} is above the last position of the log, {head.head}: it is no "
+                f"position of this log"
+            )
+        return start
+
+    async def _fill(self, most: int, timeout: float | None) -> None:
+        """Get events ready; none if the time is over, or it was stopped."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        follower = self._follower
+        await self._prepare()
+        while not follower.stopped:
+            if follower.failed is not None:
+                raise follower.failed
+            rows, pause = await self._next_rows(most)
+            if rows:
+                self._position = min(self._position, rows[0][0] - 1)
+                self._ready.extend(rows)
+                return
+            if pause == 0.0:
+                continue
+            if follower.position >= self._selection.until:
+                break
+            if deadline is not None:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                pause = remaining if pause is None else min(pause, remaining)
+            await follower.wakeup.wait(pause)
+        if self._begun:
+            self._position = follower.position
+
+    async def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
+        """What is there; or nothing, and how long to wait for a wake-up (None: for ever)."""
+        if not self._begun:
+            pause = await self._begin()
+            if pause is not None:
+                return [], pause
+        rows = self._reader.feed.take(self._follower, most)
+        if rows is None:
+            return await self._catch_up(most)
+        return rows, None if rows else await self._idle()
+
+    async def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
+        """Read by itself; gives events, and how long to wait if there are none."""
+        follower = self._follower
+        limit = min(self._size.limit, max(most, BATCH))
+        try:
+            if not self._reader.feed.live:
+                self._reader.start()  # It may have been ending when this one began.
+            found = await self._reader.read(
+                self._selection, follower.position, limit=limit, since=self._since
+            )
+        except Unavailable:
+            # The runner has tried for long, and the tailer says what is wrong.
+            return [], RETRY
+        except NotOpen:
+            if not follower.stopped:
+                raise
+            return [], 0.0
+        if found.rows:
+            follower.handed = found.rows[-1][0]
+        moved = found.complete_to > follower.position
+        follower.position = max(follower.position, found.complete_to)
+        self._size.learn(found.rows)
+        return found.rows, 0.0 if moved else RETRY

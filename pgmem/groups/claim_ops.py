@@ -1,0 +1,400 @@
+"""Claims: how a member of a group gets events, new ones or those that somebody else has left.
+
+Says what to run for each, and how its rows are read; `pgmem.groups.claims` decides which and when.
+What a delivery is, and how it ends, is in `pgmem.groups.delivery_ops`; what is reserved, in
+`pgmem.groups.prefetch_ops`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from pgmem.core.history import History
+from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.validation import Seconds, check_count, check_name
+from pgmem.errors import HistoryRewritten
+from pgmem.events.durable_ops import check_lease
+from pgmem.events.models import RecordedEvent
+from pgmem.groups.delivery_ops import Held, ack, held_params, lost_error, whole_params
+from pgmem.groups.ops import Group, check_trimmed, not_found
+from pgmem.groups.prefetch_ops import RESERVE
+
+MAX_COUNT = 1_000
+SKIP = 1_000
+"""So many positions without an event for it may lie behind a group before it is moved over them."""
+PARKED_MOST, PARKED_MOST_ORDERED = 10_000, 1_000
+"""With more events parked, nothing new is handed out: retries must not run ahead of the work."""
+WINDOW = 10
+"""Where keys are busy, so many times more events are looked at than were asked for."""
+UNSURE = 0
+"""How far the log is final for a claim whose answer was lost: the server may have crashed, and give
+positions out again that were final before. Nothing new is handed out until that is known anew."""
+
+
+class Handed(NamedTuple):
+    """What a claim gave.
+
+    Attributes:
+        events: with the attempts of each, and what it is ordered by.
+        slot, token, lease_until: of all of them.
+        position: how far the group has come; nothing of the selection up to it is left to claim.
+        expired: a lease has run out: take that over first.
+        due: something parked is due: take that first.
+        looked: whether it was looked for all of these.
+        overtaken: somebody else has moved the group while this waited, and may have reserved what
+            it does not see.
+        unfetched: something reserved was not come for: take that first.
+        reserved: so many events are reserved with these; where there are none, 1 if something is
+            reserved for others.
+        wait: seconds until the lease of another batch ends, or the next parked event is due; None
+            if none does, or so many events were given as were asked for.
+    """
+
+    events: list[tuple[RecordedEvent, int, str | None]]
+    slot: int
+    token: int
+    lease_until: datetime | None
+    position: int
+    expired: bool
+    due: bool
+    wait: float | None
+    looked: bool = False
+    overtaken: bool = False
+    unfetched: bool = False
+    reserved: int = 0
+
+
+def nothing(position: int) -> Handed:
+    """No event, where nobody was asked."""
+    return Handed([], 0, 0, None, position, False, False, None)
+
+
+_DUE = """EXISTS (
+               SELECT FROM {schema}.parked
+               WHERE group_name = %(group)s AND available_at <= clock_timestamp())"""
+_DUE_ORDERED = """EXISTS (
+               SELECT FROM (
+                   SELECT DISTINCT ON (key) key, available_at FROM {schema}.parked
+                   WHERE group_name = %(group)s AND key IS NOT NULL ORDER BY key, position
+               ) AS first
+               WHERE available_at <= clock_timestamp() AND NOT EXISTS (
+                   SELECT FROM {schema}.deliveries
+                   WHERE group_name = %(group)s AND first.key = ANY (keys))
+           ) OR EXISTS (
+               SELECT FROM {schema}.parked
+               WHERE group_name = %(group)s AND key IS NULL
+                 AND available_at <= clock_timestamp())"""
+_OVERTAKEN = "coalesce(plan.start > before.position, false)"
+_STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
+_READY = "before.same_history AND before.trimmed IS NULL"
+_FIRST = "NOT before.expired AND NOT before.due AND NOT before.unfetched"
+_READY_FRESH = f"{_READY} AND {{first}} AND NOT before.full AND before.position < %(until)s"
+
+
+def check_read(consumer: str, count: int, lease: Seconds) -> tuple[str, int, float]:
+    """Check what a member asks for.
+
+    Raises:
+        InvalidName, InvalidOption: what is wrong with it.
+    """
+    return (
+        check_name(consumer, "consumer"),
+        check_count(count, "count", minimum=1, maximum=MAX_COUNT),
+        check_lease(lease),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Who asks a group for events, and how they are made."""
+
+    group: Group
+    consumer: str
+    count: int
+    lease: float
+    event_of: Callable[[Row], RecordedEvent]
+
+    @property
+    def _action(self) -> str:
+        return f"read from the group {self.group.name!r}"
+
+    def _params(self) -> dict[str, Any]:
+        ordered = self.group.ordered_by is not None
+        return {
+            **self.group.params(),
+            "consumer": self.consumer,
+            "count": self.count,
+            "lease": self.lease,
+            "skip": SKIP,
+            "reserve": RESERVE,
+            "parked_most": PARKED_MOST_ORDERED if ordered else PARKED_MOST,
+        }
+
+    def _op(
+        self,
+        statement: str,
+        params: dict[str, Any],
+        # After a lost answer the events are held by nobody until the lease runs out.
+        again: Again = Again.HARMLESS,
+        **marks: str,
+    ) -> Op[Handed]:
+        ordered = self.group.ordered_by is not None
+        texts = {
+            **dict(self.group.selection.marks()),
+            "due": _DUE_ORDERED if ordered else _DUE,
+            "acked": "true",
+            "stale": "false",
+            "overtaken": "false",
+            "after": "",
+            **marks,
+        }
+        return Op(
+            statement,
+            params,
+            self._parse,
+            self._action,
+            again,
+            tuple(texts.items()),
+        )
+
+    def claim(
+        self,
+        until: int,
+        acknowledged: Sequence[Held] = (),
+        *,
+        passing: bool = False,
+        reserving: int = 0,
+        empty: Held | None = None,
+        crowded: bool = True,
+    ) -> Op[Handed]:
+        """Take the next events up to `until`, which must be final.
+
+        Args:
+            until: everything up to it is final.
+            acknowledged: is acknowledged in the same commit; not in a group that orders.
+            passing: even if a lease has run out, or something parked is due.
+            reserving: so many batches more are reserved, where the slot is known.
+            empty: a slot that should have nothing in it.
+            crowded: others take new events as well, and should not wait for the disk behind us.
+
+        Raises (from `parse`):
+            GroupNotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
+            LeaseLost: one of `acknowledged` is not ours any more; nothing was done.
+            LostRace: run it again.
+        """
+        if empty is not None and not acknowledged and self.group.ordered_by is None:
+            return self._next_in(empty, until, reserving, crowded=crowded)
+        op = self._claim(until, acknowledged, passing=passing, reserving=reserving)
+        if op.lets_go:
+            op = op._replace(lets_go=crowded)
+        if op.instead:
+            return op
+        return op._replace(
+            instead=lambda lost: self.claim(
+                UNSURE if lost else until, acknowledged, passing=passing
+            )
+        )
+
+    def _claim(
+        self, until: int, acknowledged: Sequence[Held], *, passing: bool, reserving: int
+    ) -> Op[Handed]:
+        params = {**self._params(), "until": until}
+        first = "true" if passing else _FIRST
+        if self.group.ordered_by is None:
+            if not acknowledged:
+                op = self._op("group_claim", params, first=first, overtaken=_OVERTAKEN)
+                return op if passing else op._replace(lets_go=True)
+            if len({one.slot for one in acknowledged}) == 1:
+                return self._next(params, acknowledged, reserving)
+            return self._ack_claim(params, acknowledged)
+        params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
+        by_stream = self.group.ordered_by == "stream"
+        return self._op(
+            "group_claim_ordered",
+            params,
+            key="found.stream" if by_stream else "found.payload ->> %(ordered_by)s",
+            ready=_READY_FRESH.replace("{first}", first),
+            stale=_STALE,
+        )
+
+    def _ack_claim(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
+        return self._op(
+            "group_ack_claim",
+            params | held_params(acknowledged),
+            Again.GUARDED,
+            acked="(SELECT ok FROM judged)",
+            first=_FIRST,
+            overtaken=_OVERTAKEN,
+        )._replace(
+            instead=lambda lost: self._ack_claim(
+                {**params, "until": UNSURE} if lost else params, acknowledged
+            )
+        )
+
+    def _next(
+        self, params: dict[str, Any], acknowledged: Sequence[Held], reserving: int
+    ) -> Op[Handed]:
+        """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
+        return Op(
+            "group_next",
+            {**params, **whole_params(acknowledged), "reserving": reserving},
+            functools.partial(self._parse_next, acknowledged[-1].slot, params["until"]),
+            self._action,
+            Again.GUARDED,
+            self.group.selection.marks(),
+            instead=lambda lost: self._acknowledge(acknowledged),
+            lets_go=True,
+        )
+
+    def _acknowledge(self, acknowledged: Sequence[Held]) -> Op[Handed]:
+        """Only that: what is there is asked for next."""
+        op = ack(self.group, acknowledged)
+
+        def parse(rows: Sequence[Row]) -> Handed:
+            op.parse(rows)
+            return nothing(0)
+
+        return Op(op.statement, op.params, parse, self._action, Again.GUARDED, op.marks)
+
+    def _next_in(self, empty: Held, until: int, reserving: int, *, crowded: bool) -> Op[Handed]:
+        """The same, with nothing to acknowledge."""
+        slot = {"slot": empty.slot, "token": empty.token, "positions": "{}"}
+        return Op(
+            "group_next",
+            {**self._params(), "until": until, **slot, "reserving": reserving},
+            functools.partial(self._parse_next, empty.slot, until),
+            self._action,
+            Again.HARMLESS,
+            self.group.selection.marks(),
+            instead=lambda lost: self.claim(UNSURE if lost else until, crowded=crowded),
+            lets_go=crowded,
+        )
+
+    def fetch(self, acknowledged: Sequence[Held]) -> Op[Handed]:
+        """Acknowledge a whole batch, and take what is reserved with it; see
+        `pgmem.groups.prefetch_ops`.
+
+        If nothing is reserved any more, the batch is acknowledged and nothing is taken.
+
+        Raises (from `parse`): as `claim`.
+        """
+        return Op(
+            "group_reserved",
+            {
+                "group": self.group.name,
+                "consumer": self.consumer,
+                "count": self.count,
+                "lease": self.lease,
+                **whole_params(acknowledged),
+            },
+            functools.partial(self._parse_next, acknowledged[-1].slot, 0),
+            self._action,
+            Again.GUARDED,
+            instead=lambda lost: self._acknowledge(acknowledged),
+        )
+
+    def _parse_next(self, slot: int, until: int, rows: Sequence[Row]) -> Handed:
+        if not rows:
+            raise LostRace
+        front = next(row for row in rows if row[0] == 0)
+        event_of = self.event_of
+        events: list[tuple[RecordedEvent, int, str | None]]
+        events = [(event_of(row), 1, None) for row in rows if row[0]]
+        wait = front[4]
+        return Handed(
+            events,
+            slot,
+            front[2] or 0,
+            front[7],
+            until if wait else rows[-1][0],
+            False,
+            False,
+            float(wait) if wait and wait != "none" else None,
+            bool(wait),
+            bool(front[10]),
+            reserved=front[9],
+        )
+
+    def has_all(self, handed: Handed, until: int) -> bool:
+        """Whether nothing is left to claim up to `until`, but what `handed.wait` tells of."""
+        first = handed.expired or handed.due or handed.unfetched
+        return (
+            handed.looked
+            and not first
+            and handed.position >= until
+            and len(handed.events) < self.count
+        )
+
+    def take_over(self) -> Op[Handed]:
+        """Take a batch whose lease ran out. Raises as `claim`."""
+        return self._op("group_takeover", self._params())
+
+    def unpark(self) -> Op[Handed]:
+        """Take parked events that are due. Raises as `claim`."""
+        if self.group.ordered_by is None:
+            return self._op("group_unpark", self._params())
+        return self._op(
+            "group_unpark_ordered",
+            self._params(),
+            ready=_READY,
+            stale=_STALE,
+        )
+
+    def _parse(self, rows: Sequence[Row]) -> Handed:
+        front = next(row for row in rows if row[0] == 0)
+        told = orjson.loads(front[4])
+        self._check(told)
+        positions = told["positions"] or ()
+        attempts = dict(zip(positions, told["attempts"] or (), strict=False))
+        keys = dict(zip(positions, told["keys"] or (), strict=False))
+        events = [
+            (self.event_of(row), attempts.get(row[0], 1), keys.get(row[0]))
+            for row in rows
+            if row[0]
+        ]
+        return Handed(
+            events,
+            told["slot"] or 0,
+            front[2] or 0,
+            front[7],
+            told["position"],
+            told["expired"],
+            told["due"],
+            told["wait"],
+            True,
+            told["overtaken"],
+            told["unfetched"],
+            int(told["reserved"]),
+        )
+
+    def _check(self, told: dict[str, Any]) -> None:
+        if not told["found"]:
+            raise not_found(self.group.name)
+        if told["stored"] != told["present"]:
+            raise self._rewritten(told)
+        if told["trimmed"] is not None:
+            raise check_trimmed(self.group, told["begun"], told["trimmed"])
+        if told["acked"] is False:
+            raise lost_error("acknowledgement", self.group, ())
+        if told["stale"]:
+            raise LostRace
+
+    def _rewritten(self, told: dict[str, Any]) -> HistoryRewritten:
+        was, now = History._make(told["stored"]), History._make(told["present"])
+        return HistoryRewritten(
+            f"read from the group {self.group.name!r} refused: its position {told['begun']} was "
+            f"made on the timeline {was.timeline} of the cluster {was.system_identifier}, and the "
+            f"server is on the timeline {now.timeline} of the cluster {now.system_identifier} "
+            f"(after a failover or a restore): events up to it may be gone, and their positions "
+            f"used again for others. Check what you have done since, then accept the present "
+            f"history with group.reset(position)",
+            position=told["begun"],
+            expected=was,
+            found=now,
+        )

@@ -1,0 +1,277 @@
+"""`AsyncMemory`: the shared memory, and its face inside a transaction.
+
+Puts the verb groups together; decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import psycopg
+
+from pgmem.admin.stats import AsyncStatistics
+from pgmem.admin.stats_models import Stats
+from pgmem.core.database import AsyncDatabase
+from pgmem.core.encoding import DEFAULT_MAX_BYTES
+from pgmem.core.execution import AsyncBoundRunner, AsyncPoolRunner
+from pgmem.core.names import check_schema_name
+from pgmem.core.notifications import AsyncSignals
+from pgmem.core.url import connection_string
+from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
+from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
+from pgmem.errors import InvalidOption
+from pgmem.events.buffer import AsyncFeed
+from pgmem.events.codec import Codec, event_registry
+from pgmem.events.durable_lease import AsyncConsumers
+from pgmem.events.follower import AsyncTailer
+from pgmem.events.models import Event
+from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.stable_position import Frontier
+from pgmem.events.verbs import AsyncEvents
+from pgmem.folds.verbs import AsyncSnapshots
+from pgmem.groups.claims import AsyncSharing
+from pgmem.groups.verbs import AsyncGroups
+from pgmem.leases.limits import AsyncLimits
+from pgmem.leases.renewer import AsyncKeeper
+from pgmem.leases.verbs import AsyncLeases
+from pgmem.redis.steps import AsyncImports
+from pgmem.retention.janitor import AsyncJanitor
+from pgmem.retention.verbs import AsyncRetention
+from pgmem.state.cache import BoundCache, StateCache
+from pgmem.state.verbs import AsyncState
+
+Durability = Literal["strict", "relaxed"]
+
+DEFAULT_POOL = (1, 10)
+
+
+def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
+    """The least and the most connections of a pool."""
+    if pool is None:
+        return DEFAULT_POOL
+    if isinstance(pool, int):
+        pool = (min(1, pool), pool)
+    if not (isinstance(pool, tuple) and len(pool) == 2):
+        raise InvalidOption(f"pool= takes the most connections, or (least, most), got {pool!r}")
+    least = check_count(pool[0], "pool's least", minimum=0)
+    return least, check_count(pool[1], "pool's most", minimum=max(1, least))
+
+
+class AsyncMemory:
+    """A memory that several agents share, in a schema of a PostgreSQL database.
+
+    Use it as a context manager, one for each process:
+
+    >>> from pgmem import AsyncMemory, Event
+    >>> async with AsyncMemory(url) as memory:
+    ...     receipt = await memory.events.append("payments", Event(type="received"))
+    ...     entry = await memory.state.put("account:1", {"balance": 0})
+    >>> entry.version
+    1
+
+    Args:
+        url: a libpq URI or DSN, or a SQLAlchemy URL; None takes PGMEM_DATABASE_URL, then
+            DATABASE_URL, then libpq's PG* variables.
+        schema: the schema with pgmem's tables.
+        durability: "strict" leaves synchronous_commit as the server has it; "relaxed" turns it
+            off for pgmem's own transactions: much faster, and a crash of the server may lose the
+            last fraction of a second (never more, never in another order).
+        pool: the most connections, or the least and the most; None for 1 to 10.
+        agent_id: who writes, for events that do not say.
+        events: subclasses of `Event`: what is read of their types comes back as their instances.
+        max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
+        timeout: how long to wait for a connection, in seconds or as a timedelta.
+        listen_url: a direct way to the server where `url` goes through a pooler in transaction
+            mode (PgBouncer), which delivers no notifications. Statements are not prepared through a
+            pooler, with or without this.
+        safety_poll: how often subscriptions look for events without having heard the doorbell,
+            in seconds or as a timedelta: how late an event may be when a notification is lost.
+        cache: keep copies of so many state entries in this process for `state.get`; None for
+            none. The process sees its own writes at once; those of others, and its own inside
+            `using()`, once the doorbell arrives, at most the safety poll late. While the log
+            cannot be followed, every read asks the server. Entries with an end, and what was
+            written with `record=False`, are never kept.
+        janitor: apply the rules of retention in the background, every quarter of a minute or so,
+            while no other process does.
+
+    Raises:
+        InvalidInput: an argument that is not allowed.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        schema: str = "pgmem",
+        durability: Durability = "strict",
+        pool: int | tuple[int, int] | None = None,
+        agent_id: str | None = None,
+        events: Sequence[type[Event]] = (),
+        max_payload_bytes: int = DEFAULT_MAX_BYTES,
+        timeout: Seconds = 10.0,
+        listen_url: str | None = None,
+        safety_poll: Seconds = 1.0,
+        cache: int | None = None,
+        janitor: bool = False,
+    ) -> None:
+        if durability not in ("strict", "relaxed"):
+            raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
+        self._database = AsyncDatabase(
+            connection_string(url),
+            schema=check_schema_name(schema),
+            relaxed=durability == "relaxed",
+            sizes=_sizes(pool),
+            timeout=check_seconds(timeout, "timeout"),
+            listen_conninfo=None if listen_url is None else connection_string(listen_url),
+        )
+        self._codec = Codec(
+            check_count(max_payload_bytes, "max_payload_bytes", minimum=1, maximum=2**28 - 1),
+            None if agent_id is None else check_name(agent_id, "agent_id"),
+            event_registry(tuple(events)),
+        )
+        self._runner = AsyncPoolRunner(self._database)
+        # Whoever follows the log tells it what changes; until then it serves nothing.
+        self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
+        feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
+        poll = check_seconds(safety_poll, "safety_poll")
+        self._tailer = AsyncTailer(
+            self._database, feed, frontier, self._cache, signals, safety_poll=poll
+        )
+        self._keeper = AsyncKeeper(self._runner, signals, self._tailer, safety_poll=poll)
+        reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
+        self.events = AsyncEvents(self._runner, self._codec, reader)
+        self.state = AsyncState(self._runner, self._codec, self._cache, reader)
+        self.dedupe = AsyncDedupe(self._runner, self._codec)
+        self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
+        self.consumers = AsyncConsumers(self._runner)
+        self.imports = AsyncImports(self._runner, self._codec, self._cache)
+        self.groups = AsyncGroups(
+            AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
+        )
+        self.limits = AsyncLimits(self._runner)
+        self.leases = AsyncLeases(self._runner, signals, self._keeper, agent_id)
+        self.retention = AsyncRetention(self._runner, reader, schema, self._codec.agent_id)
+        self._janitor = AsyncJanitor(self.leases, self.retention) if janitor else None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
+
+    async def open(self) -> Self:
+        """Connect and check the schema; the context manager does it.
+
+        Raises:
+            Unavailable: the server could not be reached within `timeout`.
+            SchemaMissing, SchemaTooOld, SchemaTooNew: schema and library do not fit.
+        """
+        await self._database.open()
+        if self._cache is not None:
+            self._tailer.start()
+        if self._janitor is not None:
+            self._janitor.start()
+        return self
+
+    async def close(self) -> None:
+        """End the subscriptions and close every connection; the context manager does it."""
+        if self._cache is not None:
+            self._cache.fresh_until = 0.0
+        if self._janitor is not None:
+            await self._janitor.close()
+        await self._keeper.close()
+        await self._tailer.close()
+        await self._database.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def stats(self) -> Stats:
+        """How the memory stands, for whoever runs the database; `pgmem stats` prints it.
+
+        It costs a tenth of a second or two, however long the log is: what is large is counted in a
+        sample, and says so. What the role may not see is None, and named in `hidden`.
+
+        >>> stats = await memory.stats()
+        >>> stats.log.events, stats.hidden
+        (Count(value=0, exact=True), ())
+        """
+        durability: Durability = "relaxed" if self._database.relaxed else "strict"
+        return await AsyncStatistics(self._runner).read(self._database.schema, durability)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncTransaction]:
+        """A transaction: all that is done in the block commits at its end, or nothing does.
+
+        >>> async with memory.transaction() as tx:
+        ...     await tx.state.put("order:1", {"paid": True})
+        ...     await tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")
+
+        Raises:
+            TransactionConflict: the server undid it: run the whole block again.
+            OutcomeUnknown: the connection was lost during the commit.
+        """
+        cache = self._bound_cache(settles=True)
+        try:
+            async with self._runner.transaction("transaction") as runner:
+                yield AsyncTransaction(runner, self._codec, cache, await runner.connection())
+        finally:
+            if cache is not None:
+                cache.settle()
+
+    def using(self, connection: Any) -> AsyncBoundMemory:
+        """The same face inside the caller's own transaction: the caller ends it.
+
+        When that is, nobody tells: what it writes reaches the copies of `cache=` by the feed, as
+        the writes of others do.
+
+        Args:
+            connection: a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession
+                on the psycopg driver, in the database of this memory.
+
+        Raises (at the first call on what it returns):
+            InvalidOption: it is none of these, or it commits each statement by itself.
+        """
+        runner = AsyncBoundRunner(self._database, connection)
+        return AsyncBoundMemory(runner, self._codec, self._bound_cache(settles=False))
+
+    def _bound_cache(self, *, settles: bool) -> BoundCache | None:
+        return None if self._cache is None else BoundCache(self._cache, settles=settles)
+
+
+class AsyncBoundMemory:
+    """The memory's face inside a transaction that somebody else ends."""
+
+    def __init__(self, runner: AsyncBoundRunner, codec: Codec, cache: BoundCache | None) -> None:
+        self._runner = runner
+        self.events = AsyncEvents(runner, codec)
+        self.state = AsyncState(runner, codec, cache)
+        self.dedupe = AsyncTransactionDedupe(runner, codec)
+        self.limits = AsyncLimits(runner)
+        self.snapshots = AsyncSnapshots(runner, codec, self.events, cache)
+
+
+class AsyncTransaction(AsyncBoundMemory):
+    """The memory's face inside `memory.transaction()`.
+
+    Attributes:
+        connection: the psycopg connection, for the caller's own rows.
+    """
+
+    def __init__(
+        self,
+        runner: AsyncBoundRunner,
+        codec: Codec,
+        cache: BoundCache | None,
+        connection: psycopg.AsyncConnection[Any],
+    ) -> None:
+        super().__init__(runner, codec, cache)
+        self.connection = connection

@@ -1,0 +1,108 @@
+"""Groups of another store: their position, and what is handed out and not done.
+
+A group is a part of an import, as a stream is (`pgmem.redis.step_ops`). What is filled in is what
+the
+other store says now, so a group that is brought in again follows it, until somebody works in it
+here: from then on it is theirs, and is left as it is::
+
+    (no group) ──fill──► as the other store has it ──fill──► …
+                              │            ▲
+                 a member     │            │ reset
+                 reads from it▼            │ (groups.reset, or an import on its way back)
+                           worked in here ─┘
+
+This module does not know what the other store is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pgmem.core.arrays import NameColumn
+from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
+from pgmem.core.op import Again, Op, Row
+from pgmem.core.validation import MAX_POSITION, check_count
+from pgmem.events.filter import Selection
+from pgmem.events.ops import MAX_BATCH, check_stream
+from pgmem.groups.ops import Group, check_group
+from pgmem.redis.models import ImportedDelivery, ImportPart, KnownDelivery
+from pgmem.redis.step_ops import Step
+
+MAX_ATTEMPTS = 2**31 - 2
+
+
+class Fill(NamedTuple):
+    """What is said of a group.
+
+    Attributes:
+        name: the group's.
+        stream: what it follows.
+        position: everything up to it was handed out.
+        open: of these, what is not done, in the range.
+        after, until: the range: what else is parked in it is done.
+    """
+
+    name: str
+    stream: str
+    position: int
+    open: Sequence[ImportedDelivery]
+    after: int = 0
+    until: int = MAX_POSITION
+
+
+def fill(part: ImportPart, given: Fill) -> Op[tuple[ImportPart, bool]]:
+    """Fill a group and make the step; tells whether it could be.
+
+    Raises:
+        InvalidInput: a name, a position or a number that cannot be.
+
+    Raises (from `parse`):
+        ImportConflict: as `Step.of`.
+    """
+    check_count(len(given.open), "number of items in one step", minimum=0, maximum=MAX_BATCH)
+    check_count(given.position, "position", minimum=0)
+    for item in given.open:
+        check_count(item.position, "position", minimum=1)
+        check_count(item.attempts, "attempts", minimum=0, maximum=MAX_ATTEMPTS)
+    group = Group(given.name, Selection.of(check_stream(given.stream)))
+    known = part.detail.get("position")
+    step = Step(part.cursor, 0, 0, {**part.detail, "position": given.position})
+    text = encode_object(group.selection.described(), "selection", limit=DEFAULT_MAX_BYTES)
+
+    def parse(rows: Sequence[Row]) -> tuple[ImportPart, bool]:
+        return step.of(part, rows[0]), bool(rows[0][4])
+
+    return Op(
+        "import_group",
+        {
+            **step.params(part),
+            "group": group.name,
+            "selection": text,
+            "max_attempts": group.max_attempts,
+            "known": known,
+            "position": given.position,
+            "positions": [item.position for item in given.open],
+            "attempts": [item.attempts for item in given.open],
+            "notes": NameColumn([item.note for item in given.open]),
+            "after": given.after,
+            "until": given.until,
+        },
+        parse,
+        f"fill the group {group.name!r} by the import {part.source!r}",
+        Again.HARMLESS,
+    )
+
+
+def known_deliveries(group: str, *, after: int, limit: int) -> Op[list[KnownDelivery]]:
+    """What is handed out in a group and not done, in the order of the log."""
+    return Op(
+        "import_open_deliveries",
+        {
+            "group": check_group(group),
+            "after": check_count(after, "after", minimum=0),
+            "limit": check_count(limit, "limit", minimum=1, maximum=100_000),
+        },
+        lambda rows: list(map(KnownDelivery._make, rows)),
+        f"list what is open in the group {group!r}",
+    )

@@ -1,0 +1,146 @@
+"""Following (`--follow`): the import goes on while the old writers write to Redis.
+
+Streams are followed by XREAD: what is added is in the log some milliseconds later. Hashes, sets and
+strings have no log: one pass over them after the other finds what has changed, step by step between
+the pages of the streams; then it looks at the streams' groups. It ends when it is told to, or when
+another process cuts over::
+
+    import ──► wait for entries ──► bring them in ──► a step of a pass ─┐
+                     ▲                                                  │
+                     └──────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from pgmem.errors import ImportConflict, SourceError, SourceUnavailable
+from pgmem.redis.importing.passes import Pass
+from pgmem.redis.importing.positions import number
+from pgmem.redis.importing.run import PHASE_PART, Import, phase_of
+from pgmem.redis.importing.streams import StreamImport
+
+BLOCK = 0.5
+"""Seconds that one look waits for entries: so long it may take to notice that it is to stop."""
+BETWEEN_PASSES = 2.0
+"""Seconds, at least, from the end of a pass to the next one."""
+PASS_SHARE = 5.0
+"""A pass is followed by a rest of so many times what it took."""
+SLACK = 0.05
+"""While it goes on, an end may be off by a twentieth of what is left. The cut-over is exact."""
+AT_A_TIME = 20_000
+"""Entries of one stream, before the others get their turn."""
+
+
+class Follow:
+    """Follows a Redis until told to stop.
+
+    Args:
+        importer: what has brought in what was there.
+        stop: is asked between two looks.
+    """
+
+    def __init__(self, importer: Import, stop: Callable[[], bool] = lambda: False) -> None:
+        self._importer = importer
+        self._context = importer.context
+        self._stop = stop
+        self._steps: Iterator[int] | None = None
+        self._pass: Pass | None = None
+        self._begun = 0.0
+        self._next_pass = 0.0
+        self._next_check = 0.0
+
+    def run(self) -> bool:
+        """Follow; tells whether another process has cut over.
+
+        Raises:
+            ImportConflict: another process goes on with this import.
+            SourceError: what cannot be followed.
+        """
+        while not self._stop():
+            try:
+                if self._is_over():
+                    return True
+                self._look()
+            except SourceUnavailable:
+                raise
+            except (ImportConflict, SourceError):
+                # The one who cuts over takes the parts, and fences the keys off.
+                self._next_check = 0.0
+                if self._is_over():
+                    return True
+                self._look_at_types()
+                raise
+        return False
+
+    def _look(self) -> None:
+        for stream in self._moved():
+            stream.drain(most=AT_A_TIME)
+        self._go_on_with_pass()
+        self._context.ahead.wait()
+        self._tell_lag()
+
+    def _is_over(self) -> bool:
+        now = time.monotonic()
+        if now < self._next_check:
+            return False
+        self._next_check = now + 1.0
+        imports = self._context.memory.imports
+        return phase_of(imports.get(self._context.name, PHASE_PART)) != "importing"
+
+    def _moved(self) -> list[StreamImport]:
+        """The streams that have something new; waits for some while nothing else is to do."""
+        streams = {stream.physical: stream for stream in self._importer.streams.values()}
+        wait = 0.0
+        if self._steps is None:
+            wait = max(0.0, min(BLOCK, self._next_pass - time.monotonic()))
+        if not streams:
+            time.sleep(wait)
+            return []
+        command: list[object] = ["XREAD", "COUNT", 1]
+        if wait >= 0.001:
+            command += ["BLOCK", int(wait * 1_000)]
+        ids = [stream.read_to or "0-0" for stream in streams.values()]
+        found = self._context.source.call(*command, "STREAMS", *streams, *ids)
+        return [streams[key] for key, _ in found or ()]
+
+    def _look_at_types(self) -> None:
+        """Say which stream is none any more, if that is why."""
+        for stream in self._importer.streams.values():
+            kind = self._context.source.call("TYPE", stream.physical).decode()
+            if kind not in ("stream", "none"):
+                raise SourceError(
+                    f"the stream {stream.name!r} of Redis is a {kind} now: nothing can be read "
+                    f"from it any more. What was imported so far is kept"
+                ) from None
+
+    def _go_on_with_pass(self) -> None:
+        now = time.monotonic()
+        if self._steps is None:
+            if now < self._next_pass:
+                return
+            self._begun = now
+            self._pass = self._importer.new_pass(slack=SLACK)
+            self._steps = self._pass.steps()
+        if next(self._steps, None) is None:
+            assert self._pass is not None  # noqa: S101  # it has steps
+            self._context.ahead.wait()
+            self._importer.end_pass(self._pass)
+            self._importer.bring_in_groups()
+            self._steps = None
+            took = time.monotonic() - self._begun
+            self._next_pass = time.monotonic() + max(BETWEEN_PASSES, PASS_SHARE * took)
+
+    def _tell_lag(self) -> None:
+        behind: int | None = 0
+        seconds = 0.0
+        for stream in self._importer.streams.values():
+            if stream.behind is None or behind is None:
+                behind = None
+            else:
+                behind += stream.behind
+            if stream.info is not None and stream.read_to:
+                span = number(stream.info.last)[0] - number(stream.read_to)[0]
+                seconds = max(seconds, span / 1_000)
+        self._context.watcher.lag(behind, seconds)

@@ -1,0 +1,342 @@
+"""One pass over the hashes, sets and strings of Redis: each becomes entries and marks.
+
+A pass may be broken off and gone on with, and done again as often as one likes: it writes what is
+missing and what has changed, and nothing that somebody else has written in pgmem. After a pass
+that has come to its end, `sweep` removes what is not in Redis any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import orjson
+
+from pgmem import ImportedEntry, ImportedMark, ImportPart, KnownEntry, KnownMark
+from pgmem.errors import VersionConflict
+from pgmem.redis.importing.context import Context
+from pgmem.redis.importing.convert import (
+    Origin,
+    Unfit,
+    field_entry,
+    member_mark,
+    string_mark,
+    text,
+    whole_entry,
+)
+from pgmem.redis.importing.fences import aside
+from pgmem.redis.importing.refused import Item
+from pgmem.redis.importing.source import Command
+from pgmem.redis.importing.walk import ENDED, Chunk, Walk
+
+PART = "keys"
+STEP = 2_000
+"""Items in a step."""
+SWEEP = 1_000
+"""Entries and marks that are looked up in Redis in one round trip."""
+
+FOREIGN_ENTRY = (
+    "the entry {key!r} holds something that this key of Redis did not bring: it was written in "
+    "pgmem, or came from another key. It was left as it is"
+)
+NO_RESULT = "the key is marked as done, without its result: "
+FOREIGN_MARK = (
+    "the idempotency key {key!r} is claimed in pgmem right now, or was marked by another key of "
+    "Redis. It was left as it is"
+)
+
+
+@dataclass(slots=True)
+class Step:
+    """What has been read and is still to be written."""
+
+    entries: list[tuple[ImportedEntry, Item]] = field(default_factory=list)
+    marks: list[tuple[ImportedMark, Item]] = field(default_factory=list)
+    refused: list[tuple[Item, str]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many items it has."""
+        return len(self.entries) + len(self.marks) + len(self.refused)
+
+    def take(self, source: str, chunk: Chunk) -> None:
+        """Convert what a key holds."""
+        key, parts = chunk.key, chunk.parts
+        if chunk.changed:
+            why = "it was replaced by a key of another type while it was read"
+            self.refused.append((Item("key", key.name), why))
+            return
+        try:
+            origin = Origin(source, chunk.rule, text(key.name, "the key"))
+        except Unfit as error:
+            self.refused.append((Item("key", key.name, b"", parts), str(error)))
+            return
+        if key.kind == "string":
+            self._mark(Item("string", key.name, b"", parts), origin, chunk)
+        elif key.kind == "set":
+            for member in parts:
+                self._mark(Item("member", key.name, member), origin, chunk)
+        elif chunk.rule.whole:
+            self._entry(Item("hash", key.name, b"", parts), origin, chunk.ttl)
+        else:
+            for at in range(0, len(parts), 2):
+                ttl = chunk.ttls[at // 2] if chunk.ttls is not None else None
+                ends = [left for left in (ttl, chunk.ttl) if left is not None]
+                item = Item("field", key.name, parts[at], (parts[at + 1],))
+                self._entry(item, origin, min(ends, default=None))
+
+    def _entry(self, item: Item, origin: Origin, ttl: float | None) -> None:
+        try:
+            if item.kind == "hash":
+                entry = whole_entry(origin, list(item.raw), ttl)
+            else:
+                entry = field_entry(origin, item.name, item.raw[0], ttl)
+        except Unfit as error:
+            self.refused.append((item, str(error)))
+        else:
+            self.entries.append((entry, item))
+
+    def _mark(self, item: Item, origin: Origin, chunk: Chunk) -> None:
+        try:
+            if item.kind == "member":
+                mark = member_mark(origin, item.name, chunk.ttl)
+            else:
+                mark, why = string_mark(origin, item.raw[0], chunk.ttl)
+                if why:
+                    self.refused.append((item, NO_RESULT + why))
+        except Unfit as error:
+            self.refused.append((item, str(error)))
+        else:
+            self.marks.append((mark, item))
+
+
+class Pass:
+    """One pass.
+
+    Args:
+        context: what the import works with.
+        part: the part of the import that remembers it, as the last step gave it.
+        slack: ends that are off by less than this share of what is left are not written.
+        adopt: entries that were written in pgmem, and are the same there, become the import's.
+
+    Attributes:
+        part: how far it has come, once it is written.
+        first: whether it is the first one, from its beginning: nothing can be stale.
+        left_out: how many items were refused, or are held by somebody else.
+        streams: the streams that were met on the way.
+    """
+
+    def __init__(
+        self, context: Context, part: ImportPart, *, slack: float = 0.0, adopt: bool = False
+    ) -> None:
+        self._context = context
+        self._slack = slack
+        self._adopt = adopt
+        self.first = part.step == 0
+        self.left_out = 0
+        self.part = part
+        self._walk = Walk(context.source, context.rules, part.cursor)
+        self.streams = self._walk.streams
+
+    def run(self) -> None:
+        """To the end."""
+        for _ in self.steps():
+            pass
+        self._context.ahead.wait()
+
+    def steps(self) -> Iterator[int]:
+        """Step by step; gives how many items each has. It ends when all is on its way."""
+        step = Step()
+        for chunk in self._walk.chunks():
+            step.take(self._context.name, chunk)
+            if step.size >= STEP:
+                yield from self._write(step, self._walk.cursor)
+                step = Step()
+        yield from self._write(step, ENDED)
+
+    def _write(self, step: Step, cursor: str) -> Iterator[int]:
+        """A large hash in one chunk may be more than a step can hold."""
+        entries = [step.entries[at : at + STEP] for at in range(0, len(step.entries), STEP)]
+        marks = [step.marks[at : at + STEP] for at in range(0, len(step.marks), STEP)]
+        refused = step.refused
+        for some in entries:
+            self._put(some, refused)
+            refused = []
+            yield len(some)
+        for few in marks:
+            self._mark(few, refused)
+            refused = []
+            yield len(few)
+        self._advance(cursor, refused)
+        yield len(refused)
+
+    def _put(
+        self, given: Sequence[tuple[ImportedEntry, Item]], refused: list[tuple[Item, str]]
+    ) -> None:
+        context = self._context
+        batch = context.memory.imports.entries([entry for entry, _ in given])
+        refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
+
+        def write() -> None:
+            self._refuse(refused)
+            self.part, kept = context.memory.imports.put(
+                self.part,
+                batch,
+                cursor=self.part.cursor,
+                done=len(given) - len(batch.refused),
+                refused=len(refused),
+                slack=self._slack,
+                adopt=self._adopt,
+            )
+            items = {entry.key: item for entry, item in given}
+            self._refuse([(items[key], FOREIGN_ENTRY.format(key=key)) for key in kept])
+            context.watcher.moved("hash", len(given) - len(batch.refused), len(refused))
+
+        context.ahead.write(write)
+
+    def _mark(
+        self, given: Sequence[tuple[ImportedMark, Item]], refused: list[tuple[Item, str]]
+    ) -> None:
+        context = self._context
+        batch = context.memory.imports.marks([mark for mark, _ in given])
+        if any(given[place][0].result is not None for place, _ in batch.refused):
+            # Work that was done stays done, whatever became of its result.
+            bad = dict(batch.refused)
+            refused = [
+                *refused,
+                *((given[place][1], NO_RESULT + why) for place, why in bad.items()),
+            ]
+            given = [
+                (mark._replace(result=None) if place in bad else mark, item)
+                for place, (mark, item) in enumerate(given)
+            ]
+            batch = context.memory.imports.marks([mark for mark, _ in given])
+        refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
+
+        def write() -> None:
+            self._refuse(refused)
+            self.part, kept = context.memory.imports.mark(
+                self.part,
+                batch,
+                cursor=self.part.cursor,
+                done=len(given) - len(batch.refused),
+                refused=len(refused),
+                slack=self._slack,
+            )
+            items = {mark.key: item for mark, item in given}
+            self._refuse([(items[key], FOREIGN_MARK.format(key=key)) for key in kept])
+            context.watcher.moved("mark", len(given) - len(batch.refused), len(refused))
+
+        context.ahead.write(write)
+
+    def _refuse(self, items: Sequence[tuple[Item, str]]) -> None:
+        self.left_out += len(items)
+        self._context.refuse(items)
+
+    def _advance(self, cursor: str, refused: list[tuple[Item, str]]) -> None:
+        context = self._context
+
+        def write() -> None:
+            self._refuse(refused)
+            self.part = context.memory.imports.advance(
+                self.part, cursor=cursor, refused=len(refused)
+            )
+            if refused:
+                context.watcher.moved("key", 0, len(refused))
+
+        context.ahead.write(write)
+
+
+def sweep(context: Context) -> int:
+    """Remove the entries and marks that came from Redis and are not there any more.
+
+    Only what this import brought, and nobody has changed since. Gives how many.
+    """
+    removed = 0
+    for entry in stale_entries(context):
+        try:
+            removed += context.memory.state.delete(entry.key, expected_version=entry.version)
+        except VersionConflict:
+            continue  # somebody has changed it this moment: it is theirs
+    for marks in stale_marks(context):
+        removed += context.memory.imports.unmark(marks)
+    return removed
+
+
+def stale_entries(context: Context) -> Iterator[KnownEntry]:
+    """The entries that this import brought and that are not in Redis any more."""
+    after = ""
+    while found := context.memory.imports.known_entries(after=after, limit=SWEEP):
+        after = found[-1].key
+        yield from _missing(context, [(entry, _place(context, entry.origin)) for entry in found])
+
+
+def stale_marks(context: Context) -> Iterator[list[KnownMark]]:
+    """The same of marks, page by page."""
+    after = ""
+    while found := context.memory.imports.known_marks(after=after, limit=SWEEP):
+        after = found[-1].key
+        places = []
+        for mark in found:
+            place = _place(context, orjson.loads(mark.origin) if mark.origin else None)
+            if place is not None and place.kind == "set":
+                rule = context.rules.match("set", place.key.encode())
+                member = rule.part_of(place.key, mark.key) if rule is not None else None
+                # Without a member, it was brought in by other rules.
+                place = None if member is None else place._replace(part=member)
+            places.append((mark, place))
+        yield _missing(context, places)
+
+
+class _Place(NamedTuple):
+    """Where something came from: a key, and its field or member."""
+
+    kind: str
+    key: str
+    part: str | None
+
+
+def _place(context: Context, origin: dict[str, Any] | None) -> _Place | None:
+    """Where something came from; None if this import did not bring it."""
+    where = (origin or {}).get("redis", {})
+    if where.get("source") != context.name or "key" not in where:
+        return None
+    return _Place(where["type"], where["key"], where.get("field"))
+
+
+K = TypeVar("K", KnownEntry, KnownMark)
+
+
+def _missing(context: Context, found: Sequence[tuple[K, _Place | None]]) -> list[K]:
+    """What came from Redis and is not there any more, asked for key by key."""
+    by_key: dict[tuple[str, str], list[tuple[K, _Place]]] = {}
+    for known, place in found:
+        if place is not None:
+            by_key.setdefault((place.kind, place.key), []).append((known, place))
+    commands: list[Command] = []
+    for (kind, key), group in by_key.items():
+        parts: list[bytes] = [place.part.encode() for _, place in group if place.part is not None]
+        # A key may have been put aside: then it is there under the other name.
+        names = (key.encode(), aside(key.encode()))
+        commands += [(_ASK[kind], name, *parts) if parts else ("TYPE", name) for name in names]
+    answers = iter(context.source.many(commands))
+    missing: list[K] = []
+    for (kind, _), group in by_key.items():
+        there = [_there(next(answers), kind, len(group)) for _ in range(2)]
+        missing += [
+            known
+            for (known, _), one, other in zip(group, *there, strict=True)
+            if not (one or other)
+        ]
+    return missing
+
+
+_ASK = {"hash": "HMGET", "set": "SMISMEMBER"}
+
+
+def _there(answer: Any, kind: str, size: int) -> list[bool]:
+    """Which of the parts of a key are there."""
+    if isinstance(answer, list):
+        return [bool(part is not None and part != 0) for part in answer]
+    return [answer == kind.encode()] * size

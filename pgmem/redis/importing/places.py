@@ -1,0 +1,92 @@
+"""Where in Redis an entry or a mark of pgmem belongs: the rules, read backwards.
+
+What was imported says it itself: the first change in its history has its origin. What was made in
+pgmem belongs where the rules would have brought it from: of several such places, to the one whose
+key says most of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pgmem.redis.importing.context import Context
+from pgmem.redis.importing.fences import locate
+from pgmem.redis.importing.keys import pages
+from pgmem.redis.importing.rules import Kind, Rule
+
+
+class Place(NamedTuple):
+    """A key of Redis, and its field or member."""
+
+    rule: Rule
+    key: str
+    part: str | None = None
+
+
+class Places:
+    """The places of one Redis.
+
+    Args:
+        context: what the import works with.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._physical: dict[str, bytes] = {}
+        self._known: dict[Kind, dict[str, Rule]] = {"hash": {}, "set": {}, "string": {}}
+        for kind, known in self._known.items():
+            for rule in context.rules.of(kind):
+                if rule.literal is not None:
+                    known.setdefault(rule.literal.decode(errors="replace"), rule)
+        for found in pages(context.source, context.rules):
+            for key in found:
+                if key.rule is not None and key.kind in self._known and not key.rule.whole:
+                    self._known[key.rule.kind][key.name.decode(errors="replace")] = key.rule
+
+    def physical(self, key: str) -> bytes:
+        """What a key is called in Redis right now."""
+        if key not in self._physical:
+            self._physical[key] = locate(self._context.source, key.encode())
+        return self._physical[key]
+
+    def of_entry(self, name: str) -> Place | None:
+        """Where a state entry belongs; None if that is nowhere, or not sure."""
+        history = self._context.memory.state.history(name, limit=1)
+        origin = (history[0].metadata or {}).get("redis") if history else None
+        if isinstance(origin, dict) and origin.get("source") == self._context.name:
+            rule = self._context.rules.match("hash", str(origin["key"]).encode())
+            return None if rule is None else Place(rule, origin["key"], origin.get("field"))
+        fields = self._fitting("hash", name)
+        # A hash of its own, if its name would be this one.
+        rule = self._context.rules.match("hash", name.encode())
+        if rule is not None and rule.whole and rule.name(name) == name:
+            fields.append(Place(rule, name))
+        return _closest(fields)
+
+    def of_mark(self, name: str) -> Place | None:
+        """Where an idempotency key belongs; None if that is nowhere, or not sure."""
+        members = self._fitting("set", name)
+        if members:
+            return _closest(members)
+        rule = self._context.rules.match("string", name.encode())
+        if rule is not None and rule.name(name) == name:
+            return Place(rule, name)
+        return None
+
+    def _fitting(self, kind: Kind, name: str) -> list[Place]:
+        places = []
+        for key, rule in self._known[kind].items():
+            if rule.whole:
+                continue
+            part = rule.part_of(key, name)
+            if part is not None:
+                places.append(Place(rule, key, part))
+        return places
+
+
+def _closest(places: Sequence[Place]) -> Place | None:
+    """The place that leaves the least of the name to its field; None if there are two such."""
+    lengths = [len(place.part or "") for place in places]
+    least = min(lengths, default=0)
+    return places[lengths.index(least)] if lengths.count(least) == 1 else None

@@ -1,0 +1,342 @@
+"""One stream of Redis, brought into one stream of the log: in order, each entry once.
+
+A page is asked for from the last entry that was brought in, that entry included: if it is still
+there, nothing behind it can have been trimmed unread (MAXLEN and XTRIM take the oldest first).
+Where it is not, the stream's own count of entries tells how many were::
+
+    entries-added ─ length  =  how many went before the first one that is there
+    passed                  =  how many went by up to the last one that was brought in
+    the difference          =  how many were trimmed before anybody read them
+
+This module reads one page ahead of what is being written; it retries nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pgmem import ImportedEvent, ImportPart
+from pgmem.errors import SourceError
+from pgmem.redis.importing.context import Context
+from pgmem.redis.importing.convert import Shape, Streams, Unfit, text
+from pgmem.redis.importing.fences import locate
+from pgmem.redis.importing.keys import shown
+from pgmem.redis.importing.positions import number
+from pgmem.redis.importing.refused import Item
+from pgmem.redis.importing.rules import Rule
+from pgmem.redis.importing.source import Refused, key_error
+
+PAGE = 2_000
+"""Entries in a page, and in a step."""
+PAGE_BYTES = 4 * 2**20
+"""Large entries come in smaller pages, of about so many bytes."""
+
+Entry = tuple[bytes, list[bytes]]
+
+
+class Info(NamedTuple):
+    """What a stream says of itself.
+
+    Attributes:
+        length: how many entries it has.
+        last: the id that was given out last.
+        added: how many entries it ever had; None before Redis 7.
+        first: the id of the oldest entry; None if there is none.
+    """
+
+    length: int
+    last: bytes
+    added: int | None
+    first: bytes | None
+
+    @classmethod
+    def of(cls, answer: Sequence[Any]) -> Info:
+        """The answer to XINFO STREAM."""
+        found = dict(zip(answer[::2], answer[1::2], strict=True))
+        first = found.get(b"first-entry")
+        return cls(
+            found[b"length"],
+            found[b"last-generated-id"],
+            found.get(b"entries-added"),
+            first[0] if first else None,
+        )
+
+    @property
+    def gone(self) -> int | None:
+        """How many entries went before the first one that is there."""
+        return None if self.added is None else self.added - self.length
+
+
+class Page(NamedTuple):
+    """What was read.
+
+    Attributes:
+        entries: behind the last one that was brought in.
+        info: the stream at that moment.
+        unbroken: whether the last one that was brought in was still there.
+    """
+
+    entries: list[Entry]
+    info: Info
+    unbroken: bool
+
+
+class StreamImport:
+    """Brings in one stream, from where it was left.
+
+    Args:
+        context: what the import works with.
+        key: the stream's key.
+        rule: how it is brought in.
+
+    Attributes:
+        name: the key as text.
+        rule: how it is brought in.
+        part: how far it has come, once it is written.
+        read_to: the id of the last entry that was read.
+        physical: what the stream is called in Redis right now.
+        info: what it said of itself when it was read last; None before.
+        missed: how many entries were trimmed before they were read; None if nobody knows.
+
+    Raises:
+        Unfit, InvalidName: the key cannot be the name of a stream.
+        ImportConflict: another import fills the same stream of the log.
+        SourceError: the stream in Redis is not the one that was imported before.
+    """
+
+    def __init__(self, context: Context, key: bytes, rule: Rule) -> None:
+        self._context = context
+        self.key = key
+        self.name = text(key, "the key")
+        self.rule = rule
+        self._converter = Streams(rule.values)
+        self.part: ImportPart = context.memory.imports.open(
+            context.name, f"stream {self.name}", target=rule.name(self.name)
+        )
+        detail = self.part.detail
+        self._passed: int | None = detail.get("passed", 0)
+        self.read_to = self.part.cursor
+        self.missed: int | None = detail.get("missed", 0)
+        self._count = PAGE
+        self._told_gone = False
+        self.physical = locate(context.source, key)
+        self.info: Info | None = None
+
+    def drain(self, *, most: int | None = None) -> int:
+        """Bring in what is there; gives how many entries came.
+
+        Args:
+            most: stop after about so many.
+        """
+        moved = 0
+        while most is None or moved < most:
+            asked, page = self._count, self._page()
+            if page is None:
+                break
+            moved += len(page.entries)
+            gaps = self._find_gap(page)
+            if page.entries or gaps:
+                self._bring_in(page, gaps)
+            if len(page.entries) < asked:
+                break
+        return moved
+
+    def drain_to(self, identity: bytes) -> None:
+        """Bring in what is there up to an entry, and have it written."""
+        while number(self.read_to or "0-0") < number(identity) and self.drain(most=PAGE):
+            pass
+        self._context.ahead.wait()
+
+    def begin_writing_back(self) -> None:
+        """Choose the ids of what is written back: a time behind all that is there, and a position.
+
+        So the event and its entry are found from each other.
+        """
+        if "base" in self.part.detail:
+            return
+        seconds, micros = self._context.source.call("TIME")
+        now = int(seconds) * 1_000 + int(micros) // 1_000
+        # A stream that was deleted in Redis is made anew, and goes on behind its old ids.
+        last = max(number(self.read_to or "0-0"), number(self._last_of() or "0-0"))
+        base = max(now, last[0] + 1)
+        self._advance({**self.part.detail, "base": base})
+
+    def _last_of(self) -> bytes | None:
+        """The id that the stream has given out last; None if there is no stream."""
+        (answer,) = self._context.source.many([("XINFO", "STREAM", self.physical)])
+        if isinstance(answer, Refused):
+            self._no_stream(answer)
+            return None
+        return Info.of(answer).last
+
+    def written_id(self, position: int) -> str:
+        """The id of the entry that an event of this position was written back as."""
+        for _, until in self.part.detail.get("skipped", ()):
+            if position <= number(until)[1]:
+                return f"{number(until)[0]}-{position}"
+        return f"{self.part.detail['base']}-{position}"
+
+    def written_position(self, identity: tuple[int, int]) -> int | None:
+        """The position of the event that was written back as an entry; None if none was."""
+        for after, until in self.part.detail.get("skipped", ()):
+            if number(after) < identity <= number(until):
+                return identity[1] if identity[0] == number(until)[0] else None
+        return None
+
+    def skip_to_end(self) -> None:
+        """Go on behind what is there: it is in pgmem already.
+
+        Raises:
+            SourceError: there is no stream.
+        """
+        with key_error(self.name):
+            info = Info.of(self._context.source.call("XINFO", "STREAM", self.physical))
+        self._passed, last = info.added, info.last.decode()
+        skipped = self.part.detail.get("skipped", [])
+        if number(last) > number(self.read_to or "0-0"):
+            skipped = [*skipped, [self.read_to or "0-0", last]]
+            self.read_to = last
+        detail = {name: known for name, known in self.part.detail.items() if name != "base"}
+        self._advance(
+            {**detail, "key": self.name, "passed": self._passed, "skipped": skipped},
+        )
+
+    def _advance(self, detail: dict[str, Any]) -> None:
+        self.part = self._context.memory.imports.advance(
+            self.part, cursor=self.read_to, detail=detail
+        )
+
+    @property
+    def behind(self) -> int | None:
+        """How many entries have not been read; None if nobody knows."""
+        if self.info is None or self.info.added is None or self._passed is None:
+            return None
+        return max(0, self.info.added - self._passed)
+
+    def _page(self) -> Page | None:
+        """The next entries; None if there is no stream."""
+        source, after = self._context.source, self.read_to
+        count = self._count + bool(after)
+        info, found = source.many(
+            [
+                ("XINFO", "STREAM", self.physical),
+                ("XRANGE", self.physical, after or "-", "+", "COUNT", count),
+            ],
+            atomic=True,
+        )
+        if isinstance(info, Refused):
+            self._no_stream(info)
+            return None
+        with key_error(self.name):
+            if isinstance(found, Refused):
+                raise found
+        self.info = Info.of(info)
+        if after and number(self.info.last) < number(after):
+            raise SourceError(
+                f"the stream {self.name!r} of Redis is not the one that was imported before: its "
+                f"last id is {self.info.last.decode()}, and {after} has been imported. It was "
+                f"deleted and made anew, or this is another Redis: import it under another name "
+                f"(--name), into another stream (--stream KEY=NAME)"
+            )
+        unbroken = not after or bool(found and found[0][0].decode() == after)
+        entries = [(entry[0], entry[1]) for entry in found]
+        if after and unbroken:
+            del entries[0]
+        return Page(entries[: self._count], self.info, unbroken)
+
+    def _no_stream(self, answer: Refused) -> None:
+        if "no such key" not in answer.reason:
+            with key_error(self.name):
+                raise answer
+        if self.read_to and not self._told_gone:
+            self._told_gone = True
+            self._context.watcher.say(
+                f"the stream {self.name!r} is not in Redis any more; it was read up to "
+                f"{self.read_to}"
+            )
+
+    def _bring_in(self, page: Page, gaps: list[tuple[Item, str]]) -> None:
+        """Convert a page, and have it written while the next one is read."""
+        events: list[ImportedEvent] = []
+        given: list[Entry] = []
+        refused: list[tuple[Item, str]] = []
+        event_of = self._converter.event
+        for entry in page.entries:
+            try:
+                events.append(event_of(*entry))
+                given.append(entry)
+            except Unfit as error:
+                refused.append((self._item(entry), str(error)))
+        batch = self._context.memory.imports.events(events)
+        self._adapt(events)
+        refused += [(self._item(given[place]), reason) for place, reason in batch.refused]
+        if page.entries:
+            self.read_to = page.entries[-1][0].decode()
+        if self._passed is not None:
+            self._passed += len(page.entries)
+        last = self.read_to
+        detail = {
+            **self.part.detail,
+            "key": self.name,
+            "passed": self._passed,
+            "missed": self.missed,
+            "names": _names(self._converter.shape) or self.part.detail.get("names", []),
+        }
+
+        def write() -> None:
+            self._context.refuse([*gaps, *refused])
+            self.part = self._context.memory.imports.append(
+                self.part, batch, cursor=last, refused=len(refused), detail=detail
+            )
+            self._context.watcher.moved("stream", batch.size, len(refused))
+
+        self._context.ahead.write(write)
+
+    def _item(self, entry: Entry) -> Item:
+        return Item("entry", self.key, *entry)
+
+    def _find_gap(self, page: Page) -> list[tuple[Item, str]]:
+        """What is missing in front of a page; takes in how many entries went before it."""
+        info = page.info
+        if not self.read_to:
+            self._passed = info.gone
+            return []
+        first = page.entries[0][0] if page.entries else None
+        if page.unbroken or first != info.first:
+            return []  # or the one entry was taken out alone, by XDEL
+        missed = None
+        if info.gone is not None and self._passed is not None:
+            missed = info.gone - self._passed
+            self._passed = info.gone
+        return [] if missed == 0 else [self._gap(first, missed)]
+
+    def _gap(self, first: bytes | None, missed: int | None) -> tuple[Item, str]:
+        """A line about entries that nobody can bring in any more.
+
+        Fewer than none: the stream has been deleted and made anew, and its count with it.
+        """
+        if missed is None or missed < 0:
+            self.missed, many = None, "an unknown number of entries"
+        else:
+            self.missed = None if self.missed is None else self.missed + missed
+            many = f"{missed} entries"
+        until = f" and {first.decode()}" if first else " and the end"
+        why = (
+            f"{many} between {self.read_to}{until} were trimmed or deleted (MAXLEN, XTRIM, DEL) "
+            f"before they were read"
+        )
+        return Item("gap", self.key, self.read_to.encode()), why
+
+    def _adapt(self, events: Sequence[ImportedEvent]) -> None:
+        """Large entries in small pages."""
+        size = sum([len(event.payload) for event in events])
+        if size:
+            self._count = max(10, min(PAGE, len(events) * PAGE_BYTES // size))
+
+    def __repr__(self) -> str:
+        return f"<StreamImport {shown(self.key)!r} at {self.read_to or 'the beginning'}>"
+
+
+def _names(shape: Shape | None) -> list[str]:
+    return list(shape.names) if shape is not None else []

@@ -1,0 +1,301 @@
+"""Both sides compared (`--verify`): counts and contents, key by key, in pages.
+
+What may differ and is no fault is told apart: what was refused (it is in the file), what Redis has
+trimmed since, and what was changed in pgmem since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from pgmem import ImportedEntry, ImportedEvent, ImportedMark, RecordedEvent
+from pgmem.redis.importing.context import Context
+from pgmem.redis.importing.convert import Streams, Unfit
+from pgmem.redis.importing.groups import PART as GROUP_PART
+from pgmem.redis.importing.groups import (
+    RedisGroup,
+    groups_of,
+    known_deliveries,
+    name_of,
+    place_of,
+    places_of,
+)
+from pgmem.redis.importing.keys import shown
+from pgmem.redis.importing.passes import STEP, Step, stale_entries, stale_marks
+from pgmem.redis.importing.positions import number
+from pgmem.redis.importing.refused import Item
+from pgmem.redis.importing.run import Import
+from pgmem.redis.importing.source import key_error
+from pgmem.redis.importing.streams import Entry, StreamImport
+from pgmem.redis.importing.walk import Walk
+
+PAGE = 2_000
+EXAMPLES = 10
+SLACK = 0.06
+"""The end of an entry may be off by such a share of what is left; see `follow.SLACK`."""
+SLACK_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What was found.
+
+    Attributes:
+        same: how many items are the same on both sides.
+        refused: how many were refused, and are in the file.
+        written_back: how many entries of Redis came from pgmem.
+        only_here: how many Redis does not have any more: trimmed or deleted since.
+        changed_here: how many were changed in pgmem since.
+        missing: how many are in Redis, and not in pgmem.
+        different: how many are another on each side.
+        disordered: how many events come after one with a higher id, or twice.
+        examples: some of the last three, in words.
+    """
+
+    same: int = 0
+    refused: int = 0
+    written_back: int = 0
+    only_here: int = 0
+    changed_here: int = 0
+    missing: int = 0
+    different: int = 0
+    disordered: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Whether pgmem has all that Redis has, as it is there."""
+        return not (self.missing or self.different or self.disordered)
+
+    def fault(self, kind: str, words: str) -> None:
+        """Count a fault."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(f"{kind}: {words}")
+
+
+def compare(importer: Import) -> Comparison:
+    """Compare all that was brought in, up to where the streams have been read."""
+    found = Comparison()
+    for stream in importer.streams.values():
+        _compare_stream(importer.context, stream, found)
+        if not importer.groups_are_theirs:
+            _compare_groups(importer.context, stream, found)
+    _compare_keys(importer.context, found)
+    return found
+
+
+def _compare_stream(context: Context, stream: StreamImport, found: Comparison) -> None:
+    if not stream.part.cursor or stream.part.target is None:
+        return
+    here = _imported(context, stream.part.target)
+    there = _entries(context, stream)
+    converter = Streams(stream.rule.values)
+    event, entry = next(here, None), next(there, None)
+    before = (-1, -1)
+    while event is not None or entry is not None:
+        ours = number(_id(event)) if event is not None else None
+        theirs = number(entry[0]) if entry is not None else None
+        if ours is not None and ours <= before:
+            found.fault("disordered", f"{stream.name} {_id(event)}")
+        if event is not None and (theirs is None or (ours is not None and ours < theirs)):
+            found.only_here += 1
+            before, event = number(_id(event)), next(here, None)
+            continue
+        assert entry is not None  # noqa: S101  # one of the two is there
+        given = _converted(converter, entry)
+        if ours == theirs and event is not None:
+            if given is not None and _same_event(given, event):
+                found.same += 1
+            else:
+                found.fault("different", f"{stream.name} {_id(event)}")
+            before, event = number(_id(event)), next(here, None)
+        elif _was_skipped(stream, number(entry[0])):
+            found.written_back += 1
+        elif given is None or context.memory.imports.events([given]).refused:
+            found.refused += 1
+        else:
+            found.fault("missing", f"{stream.name} {entry[0].decode()}")
+        entry = next(there, None)
+        if (found.same + found.refused) % PAGE == 0:
+            context.watcher.compared(found.same + found.refused)
+
+
+def _was_skipped(stream: StreamImport, identity: tuple[int, int]) -> bool:
+    """Whether an entry was written to Redis by us."""
+    return any(
+        number(after) < identity <= number(until)
+        for after, until in stream.part.detail.get("skipped", ())
+    )
+
+
+def _imported(context: Context, target: str) -> Iterator[RecordedEvent]:
+    after = 0
+    while events := context.memory.events.read(target, after=after, limit=PAGE):
+        after = events[-1].position
+        yield from (event for event in events if _id(event))
+
+
+def _id(event: RecordedEvent | None) -> str:
+    """The id that an event had in Redis; "" if it was never there."""
+    origin = (event.metadata or {}).get("redis") if event is not None else None
+    return str(origin.get("id", "")) if isinstance(origin, dict) else ""
+
+
+def _entries(context: Context, stream: StreamImport) -> Iterator[Entry]:
+    """What is in Redis, up to where the stream has been read."""
+    after, until = "-", stream.part.cursor
+    while True:
+        with key_error(stream.name):
+            command = ("XRANGE", stream.physical, after, until, "COUNT", PAGE)
+            page = context.source.call(*command)
+        yield from ((entry[0], entry[1]) for entry in page)
+        if len(page) < PAGE:
+            return
+        after = f"({page[-1][0].decode()}"
+
+
+def _converted(converter: Streams, entry: Entry) -> ImportedEvent | None:
+    try:
+        return converter.event(*entry)
+    except Unfit:
+        return None
+
+
+def _same_event(given: ImportedEvent, event: RecordedEvent) -> bool:
+    return (
+        given.type == event.type
+        and given.agent_id == event.agent_id
+        and _is(given.payload, event.payload)
+        and _is(given.metadata or b"null", event.metadata)
+    )
+
+
+def _is(text: bytes, value: Any) -> bool:
+    try:
+        return bool(orjson.loads(text) == value)
+    except ValueError:
+        return False
+
+
+def _compare_groups(context: Context, stream: StreamImport, found: Comparison) -> None:
+    if stream.part.target is None:
+        return
+    for group in groups_of(context.source, stream):
+        try:
+            name = name_of(stream, group.name)
+        except Unfit:
+            found.refused += 1
+            continue
+        _compare_group(context, stream, group, name, found)
+
+
+def _compare_group(
+    context: Context, stream: StreamImport, group: RedisGroup, name: str, found: Comparison
+) -> None:
+    """The position is one item, and each entry that is pending another."""
+    info = context.memory.groups.get(name)
+    if info is None:
+        found.fault("missing", f"the group {name}")
+        return
+    with context.memory.transaction() as tx:
+        position = place_of(tx, stream, group.last)
+        places = places_of(tx, stream, [held.identity for held in group.held])
+    here = {known.position: known for known in known_deliveries(context, name)}
+    part = context.memory.imports.get(context.name, GROUP_PART + name)
+    filled = part.detail.get("position") if part is not None else None
+    if info.position != filled or not all(known.parked for known in here.values()):
+        found.changed_here += 1
+        return
+    if info.position == position:
+        found.same += 1
+    else:
+        found.fault("different", f"the position of the group {name}")
+    for held in group.held:
+        place = places.get(number(held.identity))
+        known = here.pop(place, None) if place is not None else None
+        words = f"{held.identity.decode()} of the group {name}"
+        if place is None:
+            found.refused += 1
+        elif known is None:
+            found.fault("missing", words)
+        elif known.attempts == held.deliveries:
+            found.same += 1
+        else:
+            found.fault("different", words)
+    for place in here:
+        found.fault("different", f"position {place} of the group {name} is not pending in Redis")
+
+
+def _compare_keys(context: Context, found: Comparison) -> None:
+    step = Step()
+    for chunk in Walk(context.source, context.rules).chunks():
+        step.take(context.name, chunk)
+        if step.size >= STEP:
+            _compare_step(context, step, found)
+            step = Step()
+    _compare_step(context, step, found)
+    found.only_here += sum(1 for _ in stale_entries(context))
+    found.only_here += sum(len(marks) for marks in stale_marks(context))
+
+
+def _compare_step(context: Context, step: Step, found: Comparison) -> None:
+    found.refused += len(step.refused)
+    for at in range(0, len(step.entries), STEP):
+        _compare_entries(context, step.entries[at : at + STEP], found)
+    for at in range(0, len(step.marks), STEP):
+        _compare_marks(context, step.marks[at : at + STEP], found)
+    context.watcher.compared(found.same + found.refused)
+
+
+def _compare_entries(
+    context: Context, given: Sequence[tuple[ImportedEntry, Item]], found: Comparison
+) -> None:
+    batch = context.memory.imports.entries([entry for entry, _ in given])
+    refused = {place for place, _ in batch.refused}
+    found.refused += len(refused)
+    kept = [pair for place, pair in enumerate(given) if place not in refused]
+    keys = [entry.key for entry, _ in kept]
+    known = {entry.key: entry for entry in context.memory.imports.known_entries(keys, limit=STEP)}
+    for entry, item in kept:
+        there = known.get(entry.key)
+        if there is None:
+            found.fault("missing", f"{shown(item.key)} {shown(item.name)}")
+        elif _is(entry.value, there.value) and _ends(entry.ttl, there.ttl):
+            found.same += 1
+        elif there.origin is None:
+            found.changed_here += 1
+        else:
+            found.fault("different", f"{shown(item.key)} {shown(item.name)}")
+
+
+def _compare_marks(
+    context: Context, given: Sequence[tuple[ImportedMark, Item]], found: Comparison
+) -> None:
+    batch = context.memory.imports.marks([mark for mark, _ in given])
+    refused = {place for place, _ in batch.refused}
+    found.refused += len(refused)
+    kept = [pair for place, pair in enumerate(given) if place not in refused]
+    keys = [mark.key for mark, _ in kept]
+    known = {mark.key: mark for mark in context.memory.imports.known_marks(keys, limit=STEP)}
+    for mark, item in kept:
+        there = known.get(mark.key)
+        if there is None:
+            found.fault("missing", f"{shown(item.key)} {shown(item.name)}")
+        elif there.origin is None:
+            found.changed_here += 1
+        elif _is(mark.result or b"null", there.result) and _ends(mark.ttl, there.ttl):
+            found.same += 1
+        else:
+            found.fault("different", f"{shown(item.key)} {shown(item.name)}")
+
+
+def _ends(there: float | None, here: float | None) -> bool:
+    """Whether two ends are about the same."""
+    if there is None or here is None:
+        return there is here
+    return abs(there - here) <= max(SLACK_SECONDS, SLACK * there)

@@ -1,0 +1,229 @@
+"""A walk over the hashes, sets and strings of a Redis, which can be broken off and gone on with.
+
+SCAN, HSCAN and SSCAN give back all that is there from the beginning of the walk to its end, some of
+it twice; what is added or removed meanwhile may or may not come. Their cursors are good for one
+server process: with another one the walk begins anew. Whoever brings in what comes must be able to
+do so twice.
+
+Small keys come whole, large ones page by page. This module converts nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from pgmem.redis.importing.fences import MARK
+from pgmem.redis.importing.keys import Key, page
+from pgmem.redis.importing.rules import Rule, Rules
+from pgmem.redis.importing.source import RedisSource, Refused
+
+LARGE = 1_000
+"""Fields or members from which on a key is read page by page."""
+FOR_EVER = 100 * 366 * 86_400_000
+"""Milliseconds: pgmem has no end that is further away."""
+AT_ONCE = 5_000
+"""Fields and members that are asked for in one round trip."""
+
+_READ = {"hash": "HGETALL", "set": "SMEMBERS", "string": "GET"}
+_SCAN = {"hash": "HSCAN", "set": "SSCAN"}
+_SIZE = {"hash": "HLEN", "set": "SCARD", "string": "STRLEN"}
+
+
+class Chunk(NamedTuple):
+    """Some of what a key holds.
+
+    Attributes:
+        key: which key.
+        rule: how it is brought in.
+        parts: a hash's names and values in turn, a set's members, or a string's value.
+        ttl: seconds that the key has left; None for ever.
+        ttls: the same of each field of a hash, where fields end by themselves.
+        changed: the key has another type by now, and nothing was read.
+    """
+
+    key: Key
+    rule: Rule
+    parts: Sequence[bytes]
+    ttl: float | None
+    ttls: Sequence[float | None] | None = None
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a walk is.
+
+    Attributes:
+        server: the server process whose cursors they are.
+        scan: the cursor that gives the present page of keys.
+        past: large keys of the page that are done.
+        key: the large key that is being read.
+        inner: its cursor.
+    """
+
+    server: str = ""
+    scan: int = 0
+    past: tuple[bytes, ...] = ()
+    key: bytes = b""
+    inner: int = 0
+
+    @classmethod
+    def parse(cls, cursor: str) -> Place:
+        """The place that a cursor names; the beginning if it names none."""
+        if not cursor.startswith("{"):
+            return cls()
+        found: dict[str, Any] = json.loads(cursor)
+        past = tuple(key.encode("latin-1") for key in found["past"])
+        return cls(
+            found["server"], found["scan"], past, found["key"].encode("latin-1"), found["inner"]
+        )
+
+    def __str__(self) -> str:
+        names = [key.decode("latin-1") for key in self.past]
+        return json.dumps(
+            {
+                "server": self.server,
+                "scan": self.scan,
+                "past": names,
+                "key": self.key.decode("latin-1"),
+                "inner": self.inner,
+            }
+        )
+
+
+ENDED = "ended"
+"""The cursor of a walk that has come to its end: the next one begins anew."""
+
+
+@dataclass(slots=True)
+class Walk:
+    """One walk.
+
+    Attributes:
+        cursor: where to go on when all that has come so far is brought in.
+        streams: the streams that were met on the way.
+    """
+
+    source: RedisSource
+    rules: Rules
+    cursor: str = ""
+    streams: dict[bytes, Rule] = field(default_factory=dict)
+    _field_ttls: bool = True
+
+    def chunks(self) -> Iterator[Chunk]:
+        """What is there, to the end."""
+        place = Place.parse(self.cursor)
+        while True:
+            if place.server != self.source.server:
+                place = Place(self.source.server)
+            following, found = page(self.source, place.scan, self.rules)
+            self.streams |= {
+                key.name: key.rule for key in found if key.kind == "stream" and key.rule
+            }
+            yield from self._page(found, place)
+            if place.server != self.source.server:
+                continue
+            if following == 0:
+                self.cursor = ENDED
+                return
+            place = Place(place.server, following)
+            self.cursor = str(place)
+
+    def _page(self, found: Sequence[Key], place: Place) -> Iterator[Chunk]:
+        wanted = [key for key in found if key.rule is not None and key.kind in _READ]
+        sizes = self.source.many([(_SIZE[key.kind], key.physical) for key in wanted])
+        small: list[Key] = []
+        large: list[Key] = []
+        room = AT_ONCE
+        for key, size in zip(wanted, sizes, strict=True):
+            weight = 0 if isinstance(size, Refused) or key.kind == "string" else int(size)
+            if weight > LARGE and not (key.rule and key.rule.whole):
+                large.append(key)
+                continue
+            if small and weight > room:
+                yield from self._whole(small)
+                small, room = [], AT_ONCE
+            small.append(key)
+            room -= weight
+        yield from self._whole(small)
+        for key in large:
+            if key.name not in place.past:
+                begin = place.inner if place.key == key.name else 0
+                yield from self._large(key, replace(place, key=key.name, inner=begin))
+                place = replace(place, past=(*place.past, key.name), key=b"", inner=0)
+
+    def _whole(self, keys: Sequence[Key]) -> Iterator[Chunk]:
+        """Keys that come in one piece."""
+        commands: list[tuple[Any, ...]] = []
+        for key in keys:
+            commands += [("PTTL", key.physical), (_READ[key.kind], key.physical)]
+        answers = iter(self.source.many(commands))
+        chunks = []
+        for key in keys:
+            ttl, held = next(answers), next(answers)
+            alone = key.kind == "string" or isinstance(held, Refused)
+            chunks += self._chunk(key, ttl, [held] if alone else held)
+        yield from self._with_field_ttls(chunks)
+
+    def _chunk(self, key: Key, ttl: Any, parts: list[Any]) -> list[Chunk]:
+        assert key.rule is not None  # noqa: S101  # only keys that are wanted come here
+        if any(isinstance(part, Refused) for part in (ttl, parts, *parts[:1])):
+            return [Chunk(key, key.rule, (), None, changed=True)]
+        gone = ttl == -2 or not parts or parts == [None]
+        fence = key.kind == "string" and not gone and parts[0].startswith(MARK)
+        if gone or fence or (key.rule.only_ending and ttl == -1):
+            return []
+        return [Chunk(key, key.rule, parts, _seconds(ttl))]
+
+    def _large(self, key: Key, place: Place) -> Iterator[Chunk]:
+        """A key that comes page by page."""
+        while True:
+            commands = [
+                ("PTTL", key.physical),
+                (_SCAN[key.kind], key.physical, place.inner, "COUNT", LARGE),
+            ]
+            ttl, answer = self.source.many(commands)
+            if isinstance(answer, Refused):
+                yield from self._chunk(key, ttl, [answer])
+                return
+            inner, parts = int(answer[0]), answer[1]
+            yield from self._with_field_ttls(self._chunk(key, ttl, parts))
+            if place.server != self.source.server:
+                return  # the page is read again from its beginning
+            if inner == 0:
+                past = (*place.past, key.name)
+                self.cursor = str(replace(place, past=past, key=b"", inner=0))
+                return
+            place = replace(place, inner=inner)
+            self.cursor = str(place)
+
+    def _with_field_ttls(self, chunks: list[Chunk]) -> Iterator[Chunk]:
+        """Ask when the fields of hashes end, of a server whose fields do."""
+        hashes = [chunk for chunk in chunks if chunk.key.kind == "hash" and chunk.parts]
+        if not self._field_ttls or not hashes:
+            yield from chunks
+            return
+        answers = self.source.many(
+            [
+                ("HPTTL", chunk.key.physical, "FIELDS", len(chunk.parts) // 2, *chunk.parts[::2])
+                for chunk in hashes
+            ]
+        )
+        self._field_ttls = not all(isinstance(answer, Refused) for answer in answers)
+        ends = {id(chunk): answer for chunk, answer in zip(hashes, answers, strict=True)}
+        for chunk in chunks:
+            answer = ends.get(id(chunk))
+            if isinstance(answer, list) and any(left != -1 for left in answer):
+                yield chunk._replace(ttls=[_seconds(left) for left in answer])
+            else:
+                yield chunk
+
+
+def _seconds(milliseconds: int) -> float | None:
+    """What PTTL says: a key that has gone (-2) has no time left, a hundred years are for ever."""
+    if milliseconds == -1 or milliseconds > FOR_EVER:
+        return None
+    return max(milliseconds, 1) / 1_000

@@ -1,0 +1,436 @@
+"""Imports: what another store holds, brought in step by step.
+
+Says what to run for each verb; `pgmem.redis.steps` runs it. What the other store is, and what
+a cursor means there, only the caller knows.
+
+A part of an import is one row, and each step of it one statement: what it brings, and how far the
+source has been read, commit together::
+
+             open                    append, put, mark, advance (token, step n)
+    (no row) ─────► opened ──────────────────────────────────────────────┐
+                    ▲  ▲  └─────────────────────────────────────────────►│ step n + 1
+                    │  └─────────────────────────────────────────────────┘
+                    └─ open by another: a new token, and the old one makes no step any more
+
+A step is made by whoever opened the part last, and once: sent again after a lost connection it
+finds step n + 1 under its own token, and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from pgmem.core.arrays import JsonColumn, NameColumn
+from pgmem.core.encoding import TOGETHER, are_texts, check_text, decode, encode_object
+from pgmem.core.names import PART_BYTES
+from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.validation import check_count, check_name, check_prefix
+from pgmem.errors import ImportConflict, InvalidName, InvalidOption, InvalidValue
+from pgmem.events.ops import MAX_BATCH, check_stream
+from pgmem.redis.models import (
+    ImportedEntry,
+    ImportedEvent,
+    ImportedMark,
+    ImportPart,
+    KnownEntry,
+    KnownMark,
+    Refusal,
+)
+
+ENTRY_TYPE = "state.imported"
+"""The type of the events that tell what an import did to the state."""
+OWNER = "import:"
+"""What the owner of a mark begins with that an import has made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a step brings, checked: the columns of the statement, and what is not in them.
+
+    Attributes:
+        columns: the statement's parameters.
+        size: how many rows they have.
+        refused: what pgmem cannot hold, by its place in what was given.
+    """
+
+    columns: dict[str, Any]
+    size: int
+    refused: list[Refusal]
+
+
+def _bad_names(names: Sequence[str | None], what: str) -> dict[int, str]:
+    """What is wrong with which of several names, of which many may be the same."""
+    wrong: dict[str | None, str] = {}
+    for name in set(names):
+        try:
+            if name is not None:
+                check_name(name, what)
+        except InvalidName as error:
+            wrong[name] = str(error)
+    if not wrong:
+        return {}
+    return {place: wrong[name] for place, name in enumerate(names) if name in wrong}
+
+
+def _bad_texts(texts: Sequence[bytes | None], what: str, limit: int) -> dict[int, str]:
+    """What is wrong with which of several JSON texts: looked at together, which costs half."""
+    bad: dict[int, str] = {}
+    for start in range(0, len(texts), TOGETHER):
+        some = texts[start : start + TOGETHER]
+        if are_texts([text for text in some if text is not None], limit=limit):
+            continue
+        for place, text in enumerate(some, start):
+            try:
+                if text is not None:
+                    check_text(text, what, limit=limit)
+            except InvalidValue as error:
+                bad[place] = str(error)
+    return bad
+
+
+T = TypeVar("T", ImportedEvent, ImportedEntry, ImportedMark)
+
+
+def _sort_out(items: Sequence[T], *bad: dict[int, str]) -> tuple[list[T], list[Refusal]]:
+    """What can be held, and what cannot."""
+    reasons: dict[int, str] = {}
+    for some in bad:
+        reasons = some | reasons  # the first reason stands
+    if not reasons:
+        return list(items), []
+    kept = [item for place, item in enumerate(items) if place not in reasons]
+    return kept, [Refusal(place, reasons[place]) for place in sorted(reasons)]
+
+
+def _check_size(items: Sequence[Any]) -> None:
+    check_count(len(items), "number of items in one step", minimum=0, maximum=MAX_BATCH)
+
+
+def events(items: Sequence[ImportedEvent], *, max_bytes: int) -> Batch:
+    """Check events."""
+    _check_size(items)
+    kept, refused = _sort_out(
+        items,
+        _bad_names([event.type for event in items], "event type"),
+        _bad_names([event.agent_id for event in items], "agent_id"),
+        _bad_texts([event.payload for event in items], "payload", max_bytes),
+        _bad_texts([event.metadata for event in items], "metadata", max_bytes),
+    )
+    agents = [event.agent_id for event in kept]
+    metadata = [event.metadata for event in kept]
+    columns = {
+        "types": NameColumn([event.type for event in kept]),
+        "payloads": JsonColumn([event.payload for event in kept]),
+        "agents": NameColumn(agents) if any(agents) else None,
+        "metadata": JsonColumn(metadata) if any(metadata) else None,
+    }
+    return Batch(columns, len(kept), refused)
+
+
+def entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
+    """Check state entries. The last one of the same origin counts; of another one, the first."""
+    _check_size(items)
+    kept, refused = _sort_out(
+        items,
+        _bad_names([entry.key for entry in items], "key"),
+        _bad_texts([entry.value for entry in items], "value", max_bytes),
+        _bad_texts([entry.origin for entry in items], "origin", max_bytes),
+        _rivals(items),
+    )
+    kept = list({entry.key: entry for entry in kept}.values())
+    columns = {
+        "keys": NameColumn([entry.key for entry in kept]),
+        "values": JsonColumn([entry.value for entry in kept]),
+        "ttls": _ends(entry.ttl for entry in kept),
+        "origins": JsonColumn([entry.origin for entry in kept]),
+        "type": ENTRY_TYPE,
+    }
+    return Batch(columns, len(kept), refused)
+
+
+def marks(items: Sequence[ImportedMark], *, max_bytes: int) -> Batch:
+    """Check marks of work that is done; of the same key, as `entries`."""
+    _check_size(items)
+    kept, refused = _sort_out(
+        items,
+        _bad_names([mark.key for mark in items], "idempotency key"),
+        _bad_texts([mark.result for mark in items], "result", max_bytes),
+        _rivals(items),
+    )
+    kept = list({mark.key: mark for mark in kept}.values())
+    results = [mark.result for mark in kept]
+    columns = {
+        "keys": NameColumn([mark.key for mark in kept]),
+        "results": JsonColumn(results) if any(results) else None,
+        "ttls": _ends(mark.ttl for mark in kept),
+        "owners": NameColumn([OWNER + mark.origin for mark in kept]),
+        "prefix": OWNER,
+    }
+    return Batch(columns, len(kept), refused)
+
+
+def _ends(ttls: Iterable[float | None]) -> list[float | None] | None:
+    found = list(ttls)
+    return found if any(ttl is not None for ttl in found) else None
+
+
+def _rivals(items: Sequence[ImportedEntry | ImportedMark]) -> dict[int, str]:
+    """What has a key that another origin has given before."""
+    first: dict[str, str | bytes] = {}
+    bad = {}
+    for place, item in enumerate(items):
+        if first.setdefault(item.key, item.origin) != item.origin:
+            bad[place] = (
+                f"the key {item.key[:60]!r} is given by two different origins: map them to "
+                f"different keys"
+            )
+    return bad
+
+
+def open_part(source: str, part: str, *, target: str | None, token: str) -> Op[ImportPart]:
+    """Take a part, making it if it is new.
+
+    Args:
+        target: the stream that it fills, if it fills one.
+        token: unique to the caller.
+
+    Raises (from `parse`):
+        ImportConflict: another part fills the target, or this one fills another target.
+        LostRace: run it again.
+    """
+
+    def parse(rows: Sequence[Row]) -> ImportPart:
+        if rows[0][0] is not None:
+            return _part(rows[0])
+        rival_source, rival_part, other_target = rows[0][11:14]
+        if rival_source is not None:
+            raise ImportConflict(
+                f"open {part!r} of the import {source!r}: {target!r} is filled by {rival_part!r} "
+                f"of the import {rival_source!r}, and a second import into it would write its "
+                f"events twice, or mix up their order. To go on with that import, give its name; "
+                f"to bring in another source, give another target"
+            )
+        if other_target == target:
+            raise LostRace
+        raise ImportConflict(
+            f"open {part!r} of the import {source!r}: so far it has gone to {other_target!r}, and "
+            f"is now to go to {target!r}: keep the target, or give the import another name"
+        )
+
+    return Op(
+        "import_open",
+        {
+            "source": check_source(source),
+            "part": check_name(part, "part of an import", most=PART_BYTES),
+            "target": None if target is None else check_stream(target),
+            "token": token,
+        },
+        parse,
+        f"open {part!r} of the import {source!r}",
+        Again.HARMLESS,
+    )
+
+
+def check_source(source: str) -> str:
+    """Check the name of an import.
+
+    Raises:
+        InvalidName: as `check_name`.
+    """
+    return check_name(source, "name of an import")
+
+
+def list_parts(source: str | None, part: str | None = None) -> Op[list[ImportPart]]:
+    """The parts of an import, or of all."""
+    return Op(
+        "import_list",
+        {"source": None if source is None else check_source(source), "part": part},
+        lambda rows: [_part(row) for row in rows],
+        "list imports",
+    )
+
+
+def _part(row: Row) -> ImportPart:
+    source, part, target, cursor, token, step, done, refused, detail, created, updated = row[:11]
+    return ImportPart(
+        source, part, target, cursor, done, refused, decode(detail), created, updated, token, step
+    )
+
+
+class Step(NamedTuple):
+    """How a part changes by a step.
+
+    Attributes:
+        cursor: how far the source has been read.
+        done: how many items of the source were brought in.
+        refused: how many could not be.
+        detail: what else is to be known; None keeps it.
+    """
+
+    cursor: str
+    done: int
+    refused: int
+    detail: dict[str, Any] | None
+
+    def params(self, part: ImportPart) -> dict[str, Any]:
+        """The parameters of the statement piece `import_step`."""
+        check_count(self.done, "done", minimum=0)
+        check_count(self.refused, "refused", minimum=0)
+        detail = None
+        if self.detail is not None:
+            detail = encode_object(self.detail, "detail", limit=2**20)
+        return {
+            "source": part.source,
+            "part": part.part,
+            "token": part.token,
+            "step": part.step,
+            "cursor": self.cursor,
+            "done": self.done,
+            "refused": self.refused,
+            "detail": detail,
+        }
+
+    def of(self, part: ImportPart, row: Row) -> ImportPart:
+        """The part after the step, or why it was not made.
+
+        Raises:
+            ImportConflict: somebody else opened the part after us.
+            LostRace: run it again.
+        """
+        step, token, found = row[:3]
+        if step is None:
+            if token == part.token and found == part.step:
+                raise LostRace
+            if token != part.token or found != part.step + 1:
+                raise ImportConflict(
+                    f"step {part.step + 1} of {part.part!r} of the import {part.source!r} "
+                    f"refused: another process has opened it since and goes on with it, from "
+                    f"where this one was; nothing was changed. Only one may run"
+                )
+            # Our own first run, whose answer was lost.
+        return part._replace(
+            step=part.step + 1,
+            cursor=self.cursor,
+            done=part.done + self.done,
+            refused=part.refused + self.refused,
+            detail=part.detail if self.detail is None else self.detail,
+        )
+
+
+def _op(
+    statement: str, part: ImportPart, step: Step, more: dict[str, Any], action: str
+) -> Op[ImportPart]:
+    return Op(
+        statement,
+        {**step.params(part), **more},
+        lambda rows: step.of(part, rows[0]),
+        f"{action} of the import {part.source!r}",
+        Again.HARMLESS,
+    )
+
+
+def advance(part: ImportPart, step: Step) -> Op[ImportPart]:
+    """Make a step that brings nothing."""
+    return _op("import_advance", part, step, {}, f"advance {part.part!r}")
+
+
+def append(part: ImportPart, batch: Batch, step: Step) -> Op[ImportPart]:
+    """Append events to the part's target, and make the step."""
+    if part.target is None:
+        raise InvalidOption(
+            f"{part.part!r} of the import {part.source!r} was opened without a target"
+        )
+    more = {"stream": part.target, **batch.columns}
+    return _op("import_append", part, step, more, f"append {batch.size} events of {part.part!r}")
+
+
+def put(
+    part: ImportPart, batch: Batch, step: Step, *, slack: float, adopt: bool
+) -> Op[tuple[ImportPart, list[str]]]:
+    """Write entries and make the step; tells which keys hold something of somebody else's.
+
+    Args:
+        slack: the end of an entry may be off by such a share of what it has left.
+        adopt: entries that are the same are written, too, if somebody else wrote them.
+    """
+    more = batch.columns | {"slack": slack, "adopt": adopt}
+    return _telling(_op("import_put", part, step, more, f"put {part.part!r}"))
+
+
+def mark(
+    part: ImportPart, batch: Batch, step: Step, *, slack: float
+) -> Op[tuple[ImportPart, list[str]]]:
+    """Mark work as done and make the step; tells which keys somebody is at, or marked otherwise."""
+    op = _op("import_mark", part, step, batch.columns | {"slack": slack}, f"mark {part.part!r}")
+    return _telling(op)
+
+
+def _telling(op: Op[ImportPart]) -> Op[tuple[ImportPart, list[str]]]:
+    """The same, and which keys were left as they are."""
+    return Op(
+        op.statement,
+        op.params,
+        lambda rows: (op.parse(rows), list(rows[0][4])),
+        op.action,
+        op.again,
+    )
+
+
+def known_entries(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownEntry]]:
+    """Entries, and which import has brought their latest change."""
+    return Op(
+        "import_entries",
+        {"type": ENTRY_TYPE, **_page(after, limit, keys)},
+        lambda rows: [
+            KnownEntry(key, decode(value), version, ttl, decode(origin))
+            for key, value, version, ttl, origin in rows
+        ],
+        "list entries and their origins",
+        marks=_among(keys),
+    )
+
+
+def known_marks(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownMark]]:
+    """Work that is marked as done."""
+    return Op(
+        "import_marks",
+        _page(after, limit, keys),
+        lambda rows: [
+            KnownMark(
+                key,
+                decode(result),
+                ttl,
+                owner.removeprefix(OWNER) if owner and owner.startswith(OWNER) else None,
+            )
+            for key, result, owner, ttl in rows
+        ],
+        "list finished work",
+        marks=_among(keys),
+    )
+
+
+def unmark(found: Sequence[KnownMark]) -> Op[int]:
+    """Forget marks that an import has made; tells how many."""
+    mine = [known for known in found if known.origin is not None]
+    return Op(
+        "import_unmark",
+        {"keys": [known.key for known in mine], "owners": [f"{OWNER}{k.origin}" for k in mine]},
+        lambda rows: int(rows[0][0]),
+        f"forget {len(mine)} marks",
+        Again.HARMLESS,
+    )
+
+
+def _page(after: str, limit: int, keys: Sequence[str] | None) -> dict[str, Any]:
+    return {
+        "after": check_prefix(after, "after"),
+        "limit": check_count(limit, "limit", minimum=1, maximum=100_000),
+        "keys": None if keys is None else [check_name(key, "key") for key in keys],
+    }
+
+
+def _among(keys: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """Looked up in the index; a parameter that may be NULL would be compared with every row."""
+    return (("among", "" if keys is None else "AND key = ANY (%(keys)s::text[])"),)

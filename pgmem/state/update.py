@@ -1,0 +1,127 @@
+"""One call of `state.update`: read, make the new value, write if nothing changed, or try again.
+
+::
+
+    optimistic ──► lost OPTIMISTIC_TRIES races, ──► queued: SELECT … FOR UPDATE, then write
+        │ won      or one try is left                  │ won; or no row to queue for: again
+        ▼                                              ▼
+      done                                           done
+
+Tries without a lock are cheapest while writers seldom meet. On a hot key they starve each other:
+there, the queue of the row lock gives everybody a turn. So the last of several tries queues, too,
+however few they are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from pgmem.core.concurrency import async_sleep, maybe_await
+from pgmem.core.execution import AsyncPoolRunner, AsyncRunner
+from pgmem.core.op import Op
+from pgmem.errors import CallbackFailed, PgmemError, VersionConflict
+from pgmem.events.codec import Codec
+from pgmem.state import ops
+from pgmem.state.models import StateEntry
+
+OPTIMISTIC_TRIES = 3
+
+
+class AsyncUpdate:
+    """What stays the same over the tries of one call.
+
+    Attributes:
+        text: the value of the last try as JSON text.
+    """
+
+    text = ""
+
+    def __init__(
+        self,
+        key: str,
+        fn: Callable[[Any], Any | Awaitable[Any]],
+        codec: Codec,
+        recording: ops.Recording,
+        model: type[BaseModel] | None,
+    ) -> None:
+        self._key = ops.check_key(key)
+        self._fn = fn
+        self._codec = codec
+        self._recording = recording
+        self._model = model
+
+    async def run(self, runner: AsyncPoolRunner, *, tries: int) -> StateEntry:
+        """Try without a lock, then in the queue.
+
+        Raises:
+            VersionConflict: lost every try.
+        """
+        lost: VersionConflict | None = None
+        for attempt in range(tries):
+            try:
+                if attempt < OPTIMISTIC_TRIES and (attempt == 0 or attempt < tries - 1):
+                    return await self._optimistic(runner, attempt, lost)
+                return await self._queued(runner)
+            except VersionConflict as conflict:
+                lost = conflict
+        assert lost is not None  # noqa: S101  # there is at least one try
+        raise lost
+
+    async def _optimistic(
+        self, runner: AsyncPoolRunner, attempt: int, lost: VersionConflict | None
+    ) -> StateEntry:
+        if lost is not None:
+            await async_sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
+        if lost is None or self._model is not None:
+            # Never from the cache: a stale copy would mostly lose the race, which costs what it
+            # saved; and a function that raises because of what it sees ("not enough money") would
+            # do so on an old value, with no compare-and-set to notice.
+            entry = await runner.run(ops.get(self._key, model=self._model))
+        else:
+            entry = lost.current  # The conflict brought it along.
+        return await self._write(runner, entry)
+
+    async def _queued(self, runner: AsyncPoolRunner) -> StateEntry:
+        action = f"update state {self._key!r}"
+        async with runner.transaction(action, read_committed=True) as bound:
+            return await self._write(bound, await bound.run(self._lock()))
+
+    async def run_locked(self, runner: AsyncRunner) -> StateEntry:
+        """Queue for the row lock in the caller's transaction, then write."""
+        while True:
+            entry = await runner.run(self._lock())
+            try:
+                return await self._write(runner, entry)
+            except VersionConflict:
+                if entry is not None:
+                    raise
+                # There was no row to lock, and now there is one.
+
+    def _lock(self) -> Op[StateEntry | None]:
+        return ops.get_locked(self._key, model=self._model)
+
+    async def _write(self, runner: AsyncRunner, entry: StateEntry | None) -> StateEntry:
+        """Make the new value from an entry and write it if the entry is still the same."""
+        try:
+            value = await maybe_await(self._fn(entry.value if entry else None))
+        except PgmemError:
+            raise
+        except Exception as error:
+            raise CallbackFailed(
+                f"update of state {self._key!r}: the function raised {type(error).__name__}; "
+                f"nothing was written"
+            ) from error
+        op = ops.compare_and_set(
+            self._key,
+            value,
+            self._codec,
+            expected_version=entry.version if entry else 0,
+            ttl=None,
+            recording=self._recording,
+        )
+        self.text = op.params["value"]
+        return await runner.run(op)
