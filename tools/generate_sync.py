@@ -32,7 +32,7 @@ WITHOUT_TWIN = ("_sync", "cli", "demo", "embedded", "redis/importing", "core/con
 
 SUBSTITUTIONS = [
     (r"\basync (with|for|def)\b", r"\1"),
-    (r"\bawait (?=[\w(\"'])", ""),
+    (r"\bawait\b(?: (?=[\w(\"'])|(?=\())", ""),
     (r"(?i)\b(a)n (`*)Async(?=[B-DF-HJ-NP-TV-Z])", r"\1 \2"),
     (r"\bAsync(?=[A-Z])", ""),
     (r"\b_Async(?=[A-Z])", "_"),

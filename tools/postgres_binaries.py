@@ -8,7 +8,7 @@ packages (as root on Debian 12 they are installed if they are missing, without m
 `pgmem` below `$XDG_CACHE_HOME` or `~/.cache`.
 
 The folder goes to stdout, everything else to stderr. Nothing of pgmem is imported: this is a tool
-of the checkout, `pgmem._postgres.binaries` is what finds the programs for users.
+of the checkout, `pgmem.embedded.binaries` is what finds the programs for users.
 """
 
 from __future__ import annotations

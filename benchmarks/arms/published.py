@@ -2,7 +2,7 @@
 
 Its six methods send the commands of the article, in its order, with its arguments. Their faults
 are the point: nothing is mended here, tuned, or made safer (`benchmarks.arms.right` is the place
-for that), and `tests/benchmarks/arms/test_published.py` shows each of them.
+for that), and `tests/system/benchmarks/arms/test_published.py` shows each of them.
 
 What its readers should know of today's redis-py (8):
 

@@ -1,6 +1,6 @@
 """What scenarios share: the bench they run on, the payload, and reading back what was written.
 
-The statements' texts come from `pgmem.sql`: the bare arms must do the same work in the server as
+The statements' texts come from `pgmem.core.statements`: the bare arms must do the same work as
 pgmem's own statement, bell and all, and a copy of the text here would drift from it.
 """
 

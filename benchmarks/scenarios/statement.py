@@ -1,6 +1,6 @@
 """pgmem's append statement under pgbench: what the server does, with no Python in the way.
 
-The text comes from `pgmem.sql`, because it is the very thing that is measured: a copy would drift
+The text comes from `pgmem.core.statements`, because it is what is measured: a copy would drift
 from what pgmem sends. Beside it runs the same INSERT without a doorbell.
 """
 

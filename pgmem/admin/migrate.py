@@ -292,7 +292,7 @@ def safe_search_path(connection: Connection) -> Iterator[None]:
 
 def migrations_directory() -> Path:
     """Where the migrations are: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for directory in (package / "migrations", package.parent / "migrations"):
         if (directory / "env.py").is_file():
             return directory

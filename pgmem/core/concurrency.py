@@ -1,7 +1,7 @@
-"""The few things that differ between threads and tasks, in pairs.
+"""Pairs of what tasks and threads do differently.
 
-`pgmem._async` uses the names that begin with `a` or `A`; `tools/generate_sync.py` replaces them
-with their twins when it makes `pgmem._sync`. Nothing else in pgmem imports asyncio.
+The async modules use the names that begin with `Async` or `async_`. `tools/generate_sync.py`
+replaces them with their twins when it makes `pgmem._sync`. No other module imports asyncio.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What to run and how to read its rows: no connection, no clock, no waiting.
 
 Each module has one verb group. Its functions check the input, and return an `Op`: a statement's
-name, its parameters, and a function that turns the rows into what the user gets. Whoever runs an
-`Op` (see `pgmem._async`) decides on which connection, and what to do when that connection breaks.
+name, its parameters, and a function that turns the rows into what the user gets. `pgmem.core.execution`
+runs an `Op`: it decides on which connection, and what to do when that connection breaks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Op(NamedTuple, Generic[T]):
     """One statement to run. A named tuple, because one is made for every call.
 
     Attributes:
-        statement: the name of its file in `pgmem.sql`.
+        statement: the name of its file in `pgmem.core.statements`.
         params: its parameters.
         parse: turns its rows into the result, or raises a typed error.
         action: what the caller asked for, in words, for messages; holds no payload.

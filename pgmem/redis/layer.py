@@ -57,7 +57,7 @@ class AsyncCall:
 class AsyncSharedMemoryLayer:
     """The shared memory of the published design: six methods over a stream, a hash and a set.
 
-    >>> from pgmem.compat import AsyncSharedMemoryLayer
+    >>> from pgmem.redis import AsyncSharedMemoryLayer
     >>> layer = AsyncSharedMemoryLayer(url)
     >>> await layer.write_event("validator", "payment.validated", {"amount": 5})
     >>> ((stream, events),) = await layer.read_events(last_id="0")

@@ -26,7 +26,7 @@ TRIMMER = """
 import asyncio, importlib, json, os, signal, sys
 from pgmem import AsyncMemory, Memory
 from pgmem.errors import PgmemError
-from pgmem.ops import retention
+from pgmem.retention import ops as retention
 url, form, batch, keep, folder, at, how = sys.argv[1:8]
 retention.BATCH = retention.ARCHIVED_BATCH = int(batch)
 steps = []
@@ -62,8 +62,8 @@ class Halves:
     def __exit__(self, *_):
         self._file.close()
 
-first = "Async" if form == "async" else ""
-runners = importlib.import_module(module_name(form, "core.execution"))
+first, root = ("Async", "pgmem") if form == "async" else ("", "pgmem._sync")
+runners = importlib.import_module(root + ".core.execution")
 before(getattr(runners, first + "PoolRunner"), "_once", lambda self, op, *rest: op.statement)
 before(getattr(runners, first + "PoolRunner"), "_begin", lambda *rest: "begin")
 before(getattr(runners, first + "PoolRunner"), "_commit", lambda *rest: "commit")
@@ -71,7 +71,7 @@ before(getattr(runners, first + "BoundRunner"), "run", lambda self, op: op.state
 before(os, "open", lambda path, *rest: "open " + str(path)[-4:])
 before(os, "fsync", lambda descriptor: "fsync")
 before(os, "replace", lambda *rest: "replace")
-archive = importlib.import_module(module_name(form, "retention.archive"))
+archive = importlib.import_module(root + ".retention.archive")
 archive.open = lambda *args: Halves(open(*args))
 
 limits = {"max_events": int(keep), "export": folder or None}

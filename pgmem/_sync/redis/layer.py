@@ -58,7 +58,7 @@ class Call:
 class SharedMemoryLayer:
     """The shared memory of the published design: six methods over a stream, a hash and a set.
 
-    >>> from pgmem.compat import SharedMemoryLayer
+    >>> from pgmem.redis import SharedMemoryLayer
     >>> layer = SharedMemoryLayer(url)
     >>> layer.write_event("validator", "payment.validated", {"amount": 5})
     >>> ((stream, events),) = layer.read_events(last_id="0")

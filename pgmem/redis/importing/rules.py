@@ -160,7 +160,7 @@ class Rules:
 
 
 def published(values: Values | None) -> list[Rule]:
-    """How the hashes of the published approach are brought in, so that `pgmem.compat` finds them.
+    """How the hashes of the published approach are brought in, so that `pgmem.redis` finds them.
 
     Its state holds JSON, each field an entry of its own. A resource is a hash, and one entry, with
     the texts that the code which reads it knows.

@@ -1,0 +1,259 @@
+"""What a quick member reserves: handed out once, in order, and never kept from others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import pgmem._sync.groups.batches as sync_slots
+import pgmem.groups.batches as async_slots
+from pgmem.errors import LeaseLost
+from pgmem.groups import claim_ops as claims
+from pgmem.groups import prefetch_ops as reserves
+from pgmem.retention import sweep_ops as sweeps
+from tests.support.consumers import sql
+from tests.support.groups import fill, lapse, opened, positions, slots
+from tests.system.retention.test_trimmed import trim
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """However slow the machine is: four batches are reserved, for a minute."""
+    for module in (async_slots, sync_slots):
+        monkeypatch.setattr(module, "reserving", lambda count, _: 4)
+    for module in (async_slots, sync_slots, claims, reserves):
+        monkeypatch.setattr(module, "RESERVE", 60.0)
+
+
+def reserved(url) -> list[int]:
+    return sql(
+        url,
+        "SELECT coalesce(array_agg(one ORDER BY one), '{}') "
+        "FROM pgmem.deliveries CROSS JOIN LATERAL unnest(reserved) AS one",
+    )[0][0]
+
+
+def leave(url):
+    """Let a member not have come for what is reserved for it."""
+    sql(url, "UPDATE pgmem.deliveries SET handed_at = handed_at - interval '2 minutes'")
+
+
+async def reserving(both, database_url, *, more=True):
+    """A group, and a member that holds 3 and 4 of its events, with 5 to 12 reserved for it.
+
+    13 to 36 are behind that; or, without `more`, with somebody else.
+    """
+    group = await opened(both, 36)
+    held = await group.read("a", 2)
+    held = await group.read("a", 2, ack=held)
+    assert positions(held) == [3, 4]
+    assert reserved(database_url) == [*range(5, 13)]
+    if not more:
+        assert positions(await group.read("z", 99)) == [*range(13, 37)]
+    return group, held
+
+
+async def test_a_member_gets_all_in_order_and_touches_the_group_now_and_then(both, database_url):
+    group, held = await reserving(both, database_url)
+    moved, got = set(), [1, 2]
+    while held:
+        got += positions(held)
+        assert {one.attempts for one in held} == {1}
+        moved.add(sql(database_url, "SELECT position FROM pgmem.groups")[0][0])
+        held = await group.read("a", 2, ack=held)
+    assert got == [*range(1, 37)]
+    # Never more than a quarter of what there is.
+    assert moved == {12, 20, 26, 30, 32, 34, 36}
+    assert reserved(database_url) == []
+
+
+async def test_what_is_reserved_is_not_handed_out(both, database_url):
+    group, _ = await reserving(both, database_url)
+    info = await group.info()
+    assert (info.position, info.held, info.parked) == (12, 2, 0)
+    assert await group.lag() == 32
+    assert [one.position for one in await group.pending()] == [3, 4]
+
+
+async def test_each_batch_has_a_token_and_a_lease_of_its_own(both, database_url):
+    group, held = await reserving(both, database_url)
+    then = await group.read("a", 2, lease=90, ack=held)
+    assert then[0].token > held[0].token
+    assert (then[0].lease_until - held[0].lease_until).total_seconds() > 50
+    with pytest.raises(LeaseLost):
+        await group.ack(held)
+    await group.ack(then)
+
+
+async def test_who_has_nothing_else_gets_it_at_once(both, database_url):
+    group, held = await reserving(both, database_url, more=False)
+    others = await group.read("b", 3)
+    assert positions(others) == [5, 6, 7]
+    assert {one.attempts for one in others} == {1}
+    assert positions(await group.read("a", 9, ack=held)) == [8, 9, 10, 11, 12]
+    assert await group.read("c") == []
+
+
+async def test_nobody_takes_from_a_quick_one_what_is_before_his_own(both, database_url):
+    group, _ = await reserving(both, database_url, more=False)
+    assert await group.read("z") == []
+    leave(database_url)
+    assert positions(await group.read("z", timeout=20)) == [*range(5, 13)]
+
+
+async def test_others_get_what_is_new_as_long_as_its_member_is_quick(both, database_url):
+    group, held = await reserving(both, database_url)
+    assert positions(await group.read("b", 3)) == [13, 14, 15]
+    assert positions(await group.read("a", 2, ack=held)) == [5, 6]
+
+
+async def test_what_is_left_comes_before_what_is_new(both, database_url):
+    group, held = await reserving(both, database_url)
+    leave(database_url)
+    assert positions(await group.read("b", 3)) == [5, 6, 7]
+    assert positions(await group.read("a", 3, ack=held)) == [8, 9, 10]
+
+
+async def test_what_is_left_comes_first_for_who_acknowledges_as_well(both, database_url):
+    group, _ = await reserving(both, database_url)
+    other = await group.read("b", 2)
+    assert positions(other) == [13, 14]
+    leave(database_url)
+    assert positions(await group.read("b", 2, ack=other)) == [5, 6]
+
+
+async def test_who_reads_on_without_acknowledging_stays_in_order(both, database_url):
+    group, held = await reserving(both, database_url)
+    more = await group.read("a", 3)
+    assert positions(more) == [5, 6, 7]
+    assert {one.attempts for one in more} == {1}
+    await group.ack([*held, *more])
+
+
+async def test_who_acknowledges_a_part_stays_in_order(both, database_url):
+    group, held = await reserving(both, database_url)
+    more = await group.read("a", 3, ack=held[:1])
+    assert positions(more) == [5, 6, 7]
+    assert [one.position for one in await group.pending()][:4] == [4, 5, 6, 7]
+    assert positions(await group.read("a", 3, ack=[held[1], *more])) == [8, 9, 10]
+
+
+async def test_a_member_that_was_slow_looks_for_all_else_first(both, database_url, monkeypatch):
+    group, held = await reserving(both, database_url)
+    other = await group.read("b", 1)
+    await other[0].nack()
+    for module in (async_slots, sync_slots, claims, reserves):
+        monkeypatch.setattr(module, "RESERVE", 0.1)
+    await asyncio.sleep(0.15)
+    assert positions(await group.read("a", 9, ack=held)) == [*range(5, 14)]
+
+
+async def test_who_waits_is_told_when_somebody_leaves_it(both, database_url):
+    """Another member asks for it, and takes less than there is."""
+    group, _ = await reserving(both, database_url, more=False)
+    assert positions(await group.read("b", 1)) == [5]
+    assert positions(await group.read("c", 99, timeout=5)) == [*range(6, 13)]
+
+
+@pytest.fixture
+async def elsewhere(form):
+    """Another process, as far as pgmem can tell."""
+    async with form.memory() as memory:
+        yield memory
+
+
+async def test_a_lost_lease_gives_nothing(both, elsewhere, database_url):
+    group, held = await reserving(both, database_url)
+    lapse(database_url)
+    assert positions(await (await elsewhere.groups.join("g")).read("b", 2)) == [3, 4]
+    with pytest.raises(LeaseLost):
+        await group.read("a", 2, ack=held)
+    assert reserved(database_url) == [*range(5, 13)]
+
+
+async def test_who_takes_a_batch_over_loses_nothing_of_what_was_reserved_with_it(
+    both, elsewhere, database_url
+):
+    await reserving(both, database_url)
+    lapse(database_url)
+    other = await elsewhere.groups.join("g")
+    taken = await other.read("b", 2)
+    got = []
+    while taken:
+        got += positions(taken)
+        taken = await other.read("b", 2, ack=taken)
+    assert got == [*range(3, 37)]
+
+
+async def test_a_reset_forgets_it(both, database_url):
+    group, held = await reserving(both, database_url)
+    await group.reset(15)
+    assert reserved(database_url) == []
+    with pytest.raises(LeaseLost):
+        await group.read("a", 2, ack=held)
+    assert positions(await group.read("a", 2)) == [16, 17]
+
+
+async def test_no_trim_removes_it(both, database_url):
+    group, held = await reserving(both, database_url)
+    await group.ack(held)
+    done = await both.retention.trim(max_events=1)
+    assert (done.removed, reserved(database_url)[0]) == (4, 5)
+    assert positions(await group.read("a", 1)) == [5]
+
+
+async def test_a_forced_trim_of_it_is_no_secret(both, database_url):
+    group, held = await reserving(both, database_url)
+    trim(database_url, 7)
+    got = []
+    while held := await group.read("a", 2, ack=held):
+        got += positions(held)
+    assert sorted(got) == [*range(8, 37)]
+    lapse(database_url)
+    assert await group.read("b", 9) == []
+    buried = await group.dead_letters()
+    assert [one.event and one.event.position for one in buried] == [None] * 3
+    assert {one.error for one in buried} == {"retention has removed the event"}
+
+
+async def test_a_slot_with_something_reserved_is_used_by_nobody_and_swept_by_nobody(
+    both, database_url, monkeypatch
+):
+    monkeypatch.setattr(sweeps, "KEPT_SLOTS", 0)
+    group, held = await reserving(both, database_url)
+    await group.ack(held)
+    await group.read("b", 1)
+    assert slots(database_url) == 2
+    sql(database_url, "UPDATE pgmem.deliveries SET handed_at = handed_at - interval '9 days'")
+    await both.retention.maintain()
+    assert reserved(database_url) == [*range(5, 13)]
+
+
+async def test_where_it_is_ordered_nothing_is_reserved(both, database_url):
+    await fill(both, 20, key=lambda n: str(n % 3))
+    group = await both.groups.open("g", ordered_by="key")
+    held = await group.read("a", 2)
+    held = await group.read("a", 2, ack=held)
+    assert positions(held) == [3, 4]
+    assert reserved(database_url) == []
+
+
+async def test_who_has_lost_it_to_others_reserves_nothing_for_a_while(both, database_url):
+    group, held = await reserving(both, database_url, more=False)
+    await group.read("b", 99)
+    await fill(both, 20)
+    for _ in range(3):
+        held = await group.read("a", 2, ack=held)
+    assert positions(held) == [41, 42]
+    assert reserved(database_url) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "interval", "batches"),
+    [(1, 0.0001, 16), (1, 0.01, 12), (1, 0.2, 0), (10, 0.001, 12), (100, 0.001, 1),
+     (1000, 0.0, 1), (50, 0.06, 2)],
+)  # fmt: skip
+def test_how_much(count, interval, batches, monkeypatch):
+    monkeypatch.setattr(reserves, "RESERVE", 0.25)
+    assert reserves.reserving(count, interval) == batches

@@ -1,0 +1,91 @@
+"""Silent writers: most of those who commit at the same moment do not ring, and all are heard.
+
+The bell belongs to one writer until it has committed; who finds it taken commits without a word.
+The reader that the first one wakes must see that the others are under way, and look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.support.options import size
+from tests.support.processes import Worker, ready, seed
+
+WRITERS = 6
+POLL = 5.0
+"""Seconds: whoever waits for the safety poll is noticed."""
+
+# Whoever has the bell commits: one that rolls back leaves the silent ones to the safety poll.
+# pgmem's own append, with a commit that takes a while, as one with fsync does.
+WRITER = """
+import json, random, sys, time
+import psycopg
+from pgmem.core import statements as sql
+url, seed = sys.argv[1], sys.argv[2]
+rng = random.Random(seed)
+with psycopg.connect(url) as connection:
+    (channel,) = connection.execute("SELECT channel FROM pgmem.meta").fetchone()
+    connection.commit()
+    append = sql.statement("event_append", sql.Dialect("pgmem", channel, "try"))
+    params = {"stream": "s", "type": "t", "payload": "0", "agent_id": None, "metadata": None,
+              "channel": channel}
+    print(json.dumps("ready"), flush=True)
+    sys.stdin.readline()
+    while sys.stdin.readline():
+        now = time.monotonic()
+        time.sleep(0.002 - now % 0.002)  # all at the same moment
+        position, _, bell = connection.execute(append, params).fetchone()
+        if bell == "taken" and rng.random() < 0.15:
+            connection.rollback()
+            position = None
+        else:
+            if rng.random() < 0.7:
+                time.sleep(rng.random() * rng.choice((0.0005, 0.002, 0.01)))
+            connection.commit()
+        print(json.dumps([position, bell, time.monotonic()]), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "form", ["async", pytest.param("sync", marks=pytest.mark.sized)], indirect=True
+)
+async def test_delivery_does_not_wait_for_the_safety_poll(form):
+    late_after = size(200, 1000, form.name) / 1000
+    rounds, base = size(1000, 100, form.name), seed()
+    writers = [Worker(WRITER, form.url, base + n) for n in range(WRITERS)]
+    await asyncio.to_thread(ready, writers)
+    delays, silent = [], 0
+    async with (
+        form.memory(safety_poll=POLL) as memory,
+        memory.events.subscribe(after="now") as events,
+    ):
+        for n in range(1, rounds + 1):
+            for writer in writers:
+                writer.say()
+            got = []
+            while True:
+                got += [event.position for event in await events.receive(timeout=0.01)]
+                delivered = time.monotonic()
+                answers = [writer.lines[n] for writer in writers if len(writer.lines) > n]
+                wanted = sorted(position for position, *_ in answers if position)
+                if len(answers) == WRITERS and len(got) >= len(wanted):
+                    break
+                assert not answers or delivered < answers[0][2] + 4 * POLL
+            assert got == wanted
+            delays.append(delivered - max(at for *_, at in answers))
+            silent += sum(bell == "taken" for _, bell, _ in answers)
+    for writer in writers:
+        writer.close_input()
+        writer.finish()
+    late = [delay for delay in delays if delay > late_after]
+    delays.sort()
+    print(
+        f"{rounds} rounds, {silent} of {rounds * WRITERS} writers silent, {len(late)} rounds "
+        f"later than {late_after} s; median {delays[rounds // 2] * 1000:.1f} ms, "
+        f"longest {delays[-1] * 1000:.1f} ms"
+    )
+    assert silent > rounds
+    assert len(late) <= rounds / 1000

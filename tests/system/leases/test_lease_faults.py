@@ -1,0 +1,100 @@
+"""Leases while the doorbell, or the way to the server, is broken: slower, and never two holders."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from pgmem import AsyncMemory
+from pgmem.core.statements import statement
+from pgmem.errors import LeaseHeld
+from tests.support.leases import heard, queue, raw, row
+from tests.support.relay import Relay
+
+POLL = 0.3
+
+
+def never_ring(memory):
+    """Signal nobody from now on, as a session without the right to know the channel."""
+    raw(memory)._database._channel = ""
+
+
+async def test_without_any_bell_leases_change_hands_by_polling(form, database_url):
+    delays = []
+    async with form.memory(safety_poll=POLL) as memory, form.memory() as other:
+        never_ring(other)
+        for _ in range(5):
+            lease = await other.leases.acquire("job")
+            [task] = await queue(database_url, memory)
+            released = time.monotonic()
+            await lease.release()
+            new = await asyncio.wait_for(task, 10)
+            delays.append(time.monotonic() - released)
+            await new.release()
+    print(f"no bell: worst {max(delays):.3f} s")
+    assert max(delays) <= POLL + 0.5
+
+
+async def test_whoever_ran_out_is_found_by_the_clock(form, database_url):
+    """Nobody releases and nothing rings: of ten who wait, the first has it at once."""
+    async with form.memory() as memory:
+        async with form.memory() as dead:
+            await dead.leases.acquire("job", ttl=1.5)
+        tasks = await queue(database_url, memory, 10)
+        (expires_at,) = {info.expires_at for info in await memory.leases.list()}
+        first = await asyncio.wait_for(tasks[0], 10)
+        acquired_at = (await memory.leases.get("job")).acquired_at
+        print(f"taken {(acquired_at - expires_at).total_seconds() * 1000:.1f} ms after its end")
+        assert (acquired_at - expires_at).total_seconds() < 0.5
+        assert not any(task.done() for task in tasks[1:])
+        for task in tasks[1:]:
+            await first.release()
+            first = await asyncio.wait_for(task, 5)
+        await first.release()
+
+
+@pytest.mark.parametrize(
+    "new", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["known ones", "all"]
+)
+async def test_connections_that_fall_silent(form, database_url, new):
+    """Renewals go out on other connections. Where none is to be had, the holder knows by itself."""
+    with Relay(database_url) as relay:
+        async with (
+            form.memory(relay.url, timeout=1, pool=2) as memory,
+            AsyncMemory(database_url) as other,
+        ):
+            lease = await memory.leases.acquire("job", ttl=2.4)
+            relay.silence(new=new)
+            await asyncio.sleep(2.6)
+            if new:
+                assert "ran out" in str(lease.lost)
+                await (await other.leases.acquire("job", timeout=1)).release()
+            else:
+                assert lease.lost is None
+                with pytest.raises(LeaseHeld):
+                    await other.leases.acquire("job", timeout=0)
+            relay.cut(refuse=True)
+
+
+@pytest.fixture
+def full_queue(monkeypatch):
+    """The server says that its notification queue is filling up."""
+    monkeypatch.setattr("pgmem.core.statements.SIGNAL_TO", "'full'::text")
+    statement.cache_clear()
+    yield
+    statement.cache_clear()
+
+
+@pytest.mark.usefixtures("full_queue")
+async def test_a_full_notification_queue_delays_and_stops_nobody(form, database_url):
+    """It is left alone, for a while."""
+    async with form.memory(safety_poll=POLL) as memory, form.memory() as other:
+        lease = await other.leases.acquire("job")
+        [task] = await queue(database_url, memory)
+        await lease.release()
+        await (await asyncio.wait_for(task, 5)).release()
+        assert raw(other)._database._bell_pause > time.monotonic()
+    assert row(database_url) is None
+    assert heard(database_url) == 0

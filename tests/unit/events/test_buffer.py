@@ -1,0 +1,223 @@
+"""The window on the end of the log, and who falls out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from pgmem import Event
+from pgmem._sync.events import buffer as sync_feed
+from pgmem._sync.events.buffer import Feed, Follower
+from pgmem.events import buffer as async_feed
+from tests.support.rows import positions, row
+
+KEPT = 20
+
+
+@pytest.fixture(autouse=True)
+def small_window(monkeypatch):
+    for module in (async_feed, sync_feed):
+        monkeypatch.setattr(module, "KEPT_EVENTS", KEPT)
+
+
+def add(feed, *numbers, end=None):
+    feed.add([row(number) for number in numbers], end or numbers[-1])
+
+
+def take(feed, follower, most=100):
+    rows = feed.take(follower, most)
+    return None if rows is None else positions(rows)
+
+
+def test_who_follows_gets_what_is_added():
+    feed, follower = Feed(), Follower(None, 0)
+    feed.enter(follower)
+    assert take(feed, follower) is None  # nobody feeds it yet
+    feed.begin(0)
+    assert take(feed, follower) == []
+    add(feed, 1, 2, 5, end=6)
+    assert take(feed, follower, most=2) == [1, 2]
+    assert follower.position == 2
+    assert take(feed, follower) == [5]
+    assert follower.position == 6
+
+
+def test_only_those_are_woken_who_wait_and_want_it():
+    feed = Feed()
+    feed.begin(0)
+    wants, other = Follower(lambda row: row[0] == 3, 0), Follower(lambda row: False, 0)
+    for follower in (wants, other):
+        feed.enter(follower)
+        assert take(feed, follower) == []
+        follower.wakeup.wait(0)
+    add(feed, 1, 2)
+    assert wants.position == other.position == 2  # taken along
+    assert not wants.wakeup.wait(0)
+    add(feed, 3, 4)
+    assert wants.wakeup.wait(0)
+    assert not other.wakeup.wait(0)
+    assert take(feed, wants) == [3]
+    assert (wants.position, other.position) == (4, 4)
+
+
+def test_who_is_behind_the_window_reads_by_itself_and_joins_again():
+    feed, follower = Feed(), Follower(None, 0)
+    feed.enter(follower)
+    feed.begin(0)
+    add(feed, *range(1, 11))
+    assert take(feed, follower, most=5) == [1, 2, 3, 4, 5]
+    for start in range(11, 101, 10):
+        add(feed, *range(start, start + 10))
+    assert take(feed, follower) is None
+    follower.position = 95  # it has read so far
+    assert take(feed, follower) == [96, 97, 98, 99, 100]
+
+
+def test_who_begins_above_the_end_waits_for_what_is_above():
+    feed, follower = Feed(), Follower(None, 7)
+    feed.begin(5)
+    feed.enter(follower)
+    assert take(feed, follower) == []
+    follower.wakeup.wait(0)
+    add(feed, 6, 7)
+    assert not follower.wakeup.wait(0)
+    assert follower.position == 7
+    add(feed, 8)
+    assert follower.wakeup.wait(0)
+    assert take(feed, follower) == [8]
+
+
+def test_the_window_is_bounded_in_events_and_in_bytes(monkeypatch):
+    feed = Feed()
+    feed.begin(0)
+    for number in range(1, 1000):
+        add(feed, number)
+        assert len(feed._rows) <= 2 * KEPT + 1
+    monkeypatch.setattr(sync_feed, "KEPT_BYTES", 10_000)
+    for number in range(1000, 1100):
+        feed.add([row(number, payload="x" * 3_000)], number)
+        assert sum(map(sync_feed.row_bytes, feed._rows)) <= 2 * 10_000 + 4_000
+    feed.add([row(1100, payload="x" * 10**6)], 1100)
+    add(feed, 1101)
+    assert len(feed._rows) <= 2
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_each_follower_gets_what_it_wants_once_and_in_order(seed):
+    """Random followers, some of them slow, and a tailer that starts anew now and then."""
+    rng = random.Random(seed)
+    feed, log, end = Feed(), [], 0
+    tests = [None, lambda row: row[0] % 3 == 0, lambda row: row[0] % 50 == 1]
+    followers = []
+
+    def visit(follower, got):
+        rows = feed.take(follower, rng.choice((1, 3, 100)))
+        if rows is None:  # by itself: up to the end of the feed
+            test = follower.test or (lambda row: True)
+            behind = [row for row in log if row[0] > follower.position and test(row)]
+            rows = behind[: rng.choice((1, 5, 100))]
+            done = len(rows) == len(behind)
+            follower.position = max(follower.position, end if done else rows[-1][0])
+        got.extend(rows)
+
+    for _ in range(400):
+        kind = rng.random()
+        if kind < 0.03:
+            follower = Follower(rng.choice(tests), rng.randrange(end + 1) if end else 0)
+            followers.append((follower, follower.position, rng.random(), []))
+            feed.enter(follower)
+        elif kind < 0.05:
+            feed.begin(end)
+        elif kind < 0.3 and feed.live:
+            rows = []
+            for _ in range(rng.randrange(8)):
+                end += 1 + (rng.random() < 0.2)
+                rows.append(row(end))
+            end += rng.random() < 0.2
+            log += rows
+            feed.add(rows, end)
+        else:
+            for follower, _, speed, got in followers:
+                if rng.random() < speed:
+                    visit(follower, got)
+    for follower, start, _, got in followers:
+        while follower.position < end:
+            visit(follower, got)
+        test = follower.test or (lambda row: True)
+        assert got == [row for row in log if row[0] > start and test(row)]
+
+
+async def test_a_slow_subscriber_misses_nothing_and_holds_nobody_up(form):
+    """It falls out of the window again and again, and finds its way back into it."""
+    rng = random.Random(1)
+    total = 1_200
+    async with form.memory(safety_poll=30) as memory:
+        fast, slow = memory.events.subscribe(), memory.events.subscribe("s1")
+        async with fast, slow:
+            alone = CountReads(memory)
+            got = []
+            for n in range(0, total, 12):
+                batch = [Event(type="t", payload=n + m) for m in range(12)]
+                await memory.events.append(f"s{n // 12 % 2}", batch)
+                received = []
+                while len(received) < 12:
+                    more = await fast.receive(timeout=5)
+                    assert more, "the fast one was held up"
+                    received += more
+                if rng.random() < 0.2:
+                    got += await slow.receive(rng.choice((1, 5, 100)), timeout=0)
+            assert alone.count > 2, "it was never behind"
+            while more := await slow.receive(timeout=0.3):
+                got += more
+            assert [event.payload for event in got] == [n for n in range(total) if n // 12 % 2 == 1]
+            behind = alone.count
+            await memory.events.append("s1", Event(type="t", payload="live"))
+            assert [event.payload for event in await slow.receive(timeout=5)] == ["live"]
+            assert alone.count == behind, "it did not join again"
+
+
+class CountReads:
+    """How often subscriptions of a memory read by themselves while the tailer is live."""
+
+    def __init__(self, memory):
+        self.count = 0
+        events = getattr(memory.events, "wrapped", memory.events)
+        self._read = events._reader.read
+        events._reader.read = self
+
+    def __call__(self, *args, **kwargs):
+        self.count += 1
+        return self._read(*args, **kwargs)
+
+
+async def test_many_followers_of_different_speed_agree(form):
+    """Waiting, paging and late ones, while several write at once."""
+    total, batch = 1_000, 7
+    async with form.memory(safety_poll=30) as memory:
+
+        async def follow(pause):
+            found = []
+            async with memory.events.subscribe("s") as events:
+                while len(found) < total:
+                    more = await events.receive(50, timeout=20)
+                    if not more:
+                        break
+                    found += more
+                    await asyncio.sleep(pause)
+            return [event.position for event in found]
+
+        async def write():
+            for n in range(0, total, batch):
+                events = [Event(type="t", payload=m) for m in range(n, min(n + batch, total))]
+                await memory.events.append("s", events)
+                await asyncio.sleep(0)
+
+        followers = [asyncio.ensure_future(follow(pause)) for pause in (0, 0, 0.01, 0.05)]
+        await write()
+        started = time.monotonic()
+        for follower in followers:
+            assert await follower == list(range(1, total + 1))
+        assert time.monotonic() - started < 20
