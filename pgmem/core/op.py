@@ -1,8 +1,9 @@
 """What to run and how to read its rows: no connection, no clock, no waiting.
 
 Each module has one verb group. Its functions check the input, and return an `Op`: a statement's
-name, its parameters, and a function that turns the rows into what the user gets. `pgmem.core.execution`
-runs an `Op`: it decides on which connection, and what to do when that connection breaks.
+name, its parameters, and a function that turns the rows into what the user gets.
+`pgmem.core.execution` runs an `Op`: it decides on which connection, and what to do when that
+connection breaks.
 """
 
 from __future__ import annotations
