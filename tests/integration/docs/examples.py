@@ -12,7 +12,7 @@ anything); any other block only has to run. Two directives are invisible to the 
 A docstring is a program of its own, and sees its module's names. Where an example shows no result,
 none is compared. Everywhere `url` is the database and `memory` an open memory: an `AsyncMemory` in
 a docstring whose examples await something, else a `Memory`. `async with` and `await` may stand at
-the top level. tests/typing checks the types of the same examples.
+the top level. tests/system/typing checks the types of the same examples.
 """
 
 from __future__ import annotations

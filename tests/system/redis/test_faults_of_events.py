@@ -1,6 +1,6 @@
 """What the published code gets wrong about events; and that it is right here.
 
-One test for each line of the table in docs/howto/published-layer.md. The first half of a test shows the
+One test for each line of the table in docs/howto/published-layer.md. The first half shows the
 fault with `benchmarks.arms.published`, the second that `pgmem.redis` has none of it. Who must be
 first in a race is held until the others are where they must be.
 """
@@ -22,8 +22,8 @@ from benchmarks.arms.published import Published
 from pgmem import Event
 from pgmem.errors import InvalidOption, OutcomeUnknown, PositionTrimmed
 from pgmem.redis import ForeignId
-from tests.redis.faults import WAIT, DiesAtHset, at_once, entries, killed_under_way
 from tests.support.cutting import CuttingRelay
+from tests.system.redis.faults import WAIT, DiesAtHset, at_once, entries, killed_under_way
 
 
 def test_a_writer_that_dies_halfway(on_redis, on_pgmem, client, database_url):

@@ -1,6 +1,6 @@
 """What the published code gets wrong about updates, work and data; and that it is right here.
 
-One test for each line of the table in docs/howto/published-layer.md. The first half of a test shows the
+One test for each line of the table in docs/howto/published-layer.md. The first half shows the
 fault with `benchmarks.arms.published`, the second that `pgmem.redis` has none of it. Who must be
 first in a race is held until the others are where they must be.
 """
@@ -23,8 +23,8 @@ from benchmarks.arms import published
 from benchmarks.arms.published import Published
 from pgmem import EmbeddedPostgres, migrate
 from pgmem.redis import ConcurrentModificationError, SharedMemoryLayer
-from tests.redis.faults import RACERS, WAIT, DiesAtHset, at_once, entries, killed_under_way
 from tests.support.clusters import kill, reopened
+from tests.system.redis.faults import RACERS, WAIT, DiesAtHset, at_once, entries, killed_under_way
 
 SKIPPED = {"status": "skipped", "reason": "already_processed"}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import pgmem
-from tests.docs import examples
+from tests.integration.docs import examples
 
 _PRELUDE = "import psycopg; import pgmem; from {module} import *; from pgmem import *"
 _SIGNATURE = "async def page(url: str, memory: pgmem.{form}) -> None:"
