@@ -15,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import api_pages  # noqa: E402
+import cli_pages  # noqa: E402
 
 import pgmem  # noqa: E402
 
@@ -50,5 +51,6 @@ pygments_dark_style = "monokai"
 
 
 def setup(app: Sphinx) -> None:
-    """Write the API pages before Sphinx reads its sources."""
+    """Write the API and command line pages before Sphinx reads its sources."""
     app.connect("builder-inited", lambda app: api_pages.write(HERE / "reference" / "api", pgmem))
+    app.connect("builder-inited", lambda app: cli_pages.write(HERE / "reference" / "cli.md"))

@@ -1,5 +1,20 @@
-"""The `pgmem` command: one module for each group of subcommands, put together in `app`.
+"""The `pgmem` command. One module per capability; `app` puts them together.
 
-Commands use pgmem's public names, print for people (rich) or as JSON (`--json`), and hold no
-logic of their own. Nothing else in pgmem imports this package.
+Commands use pgmem's public names only. They parse the command line, call the library and print
+the result for people or, with `--json`, for programs. No other part of pgmem imports this package.
 """
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the `pgmem` command and end the process.
+
+    The command is imported here so that Ctrl-C during the import prints no traceback either.
+    """
+    try:
+        from pgmem.cli import app  # noqa: PLC0415
+
+        app.main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

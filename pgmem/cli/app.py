@@ -1,11 +1,14 @@
-"""The `pgmem` command: registers the subcommands and turns errors into one line.
+"""The root of the `pgmem` command: its subcommands, and what its errors look like.
 
-Conventions for every command: `--url` says where the database is (`options.Url`), `--json`
-prints data for programs, an error of pgmem's own is one clear line on stderr with exit code 1
-(2 is a wrong command line), and no traceback or password is ever shown.
+Conventions for every command:
 
-To add commands, write a module beside this one with a `typer.Typer` or a function, and register
-it here. Import what is slow (SQLAlchemy, alembic, psycopg) inside the function that needs it.
+- `--url` and `--schema` say where the data is, `--json` prints for programs.
+- Data goes to stdout, everything else to stderr.
+- Exit code 1 and a message of one or two lines for an error, 2 for wrong usage, 130 for Ctrl-C.
+- No traceback for an error of the library, and no password in any message.
+
+To add a command, write it in the module of its capability and name it in `SECTIONS`. Import the
+library inside the function that uses it: `pgmem --version` and `--help` must start quickly.
 """
 
 from __future__ import annotations
@@ -13,83 +16,111 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Final
 
-import typer
+import click
 
-from pgmem.cli import (
-    demo,
-    groups,
-    import_redis,
-    leases,
-    migrate,
-    retention,
-    state,
-    stats,
-    tail,
-)
-from pgmem.cli.options import one_line
-from pgmem.errors import PgmemError
+from pgmem.cli.commands import LazyGroup
+from pgmem.cli.output import one_line
 
-app = typer.Typer(
-    name="pgmem",
-    help="Shared memory for several agents, in the PostgreSQL that you already run.",
-    no_args_is_help=True,
-    add_completion=False,
-    # A pretty traceback shows local variables, a connection string among them.
-    pretty_exceptions_enable=False,
-)
-app.add_typer(groups.app, name="groups")
-app.add_typer(leases.app, name="leases")
-app.add_typer(migrate.app, name="migrate")
-app.add_typer(retention.app, name="retention")
-app.add_typer(state.app, name="state")
-app.command()(demo.demo)
-app.command()(import_redis.import_redis)
-app.command()(retention.maintain)
-app.command()(retention.restore)
-app.command()(stats.stats)
-app.command()(tail.tail)
-app.command()(retention.trim)
+SECTIONS: Final = {
+    "Events and state": {
+        "tail": "pgmem.cli.events:tail",
+        "state": "pgmem.cli.state:app",
+        "stats": "pgmem.cli.stats:stats",
+    },
+    "Shared work": {
+        "subscriptions": "pgmem.cli.subscriptions:app",
+        "groups": "pgmem.cli.groups:app",
+        "leases": "pgmem.cli.leases:app",
+    },
+    "Administration": {
+        "migrate": "pgmem.cli.migrate:app",
+        "retention": "pgmem.cli.retention:app",
+        "trim": "pgmem.cli.retention:trim",
+        "restore": "pgmem.cli.retention:restore",
+        "maintain": "pgmem.cli.retention:maintain",
+    },
+    "Getting started": {
+        "dev": "pgmem.cli.dev:dev",
+        "demo": "pgmem.cli.demo:demo",
+        "import-redis": "pgmem.cli.redis:import_redis",
+        "completion": "pgmem.cli.completion:completion",
+    },
+}
 
 
-def _print_version(wanted: bool) -> None:
-    if not wanted:
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
         return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
     try:
-        typer.echo(f"pgmem {version('pgmem-agents')}")
+        click.echo(f"pgmem {version('pgmem-agents')}")
     except PackageNotFoundError:
-        typer.echo("pgmem (not installed)")
-    raise typer.Exit
+        click.echo("pgmem (not installed)")
+    ctx.exit()
 
 
-@app.callback()
-def _options(
-    show_version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """Options before the subcommand."""
+@click.group("pgmem", cls=LazyGroup, sections=SECTIONS, context_settings={"max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version.",
+)
+def app() -> None:
+    """Shared memory for several agents, in the PostgreSQL that you already run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point of the `pgmem` command; ends the process.
+    """Run a command line and end the process with its exit code.
 
     Args:
-        arguments: the command line without the program's name; None: the process's own.
+        arguments: The command line without the program's name. None: the process's own.
+
+    Raises:
+        SystemExit: Always.
     """
+    if "_PGMEM_COMPLETE" in os.environ:
+        from pgmem.cli.completion import complete  # noqa: PLC0415
+
+        sys.exit(complete(os.environ["_PGMEM_COMPLETE"]))
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="pgmem")
-    except PgmemError as error:
-        sys.stderr.write(f"pgmem: {one_line(error)}\n")
-        sys.exit(1)
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
     except BrokenPipeError:
-        # The reader of our output went away (`pgmem … | head`); say nothing more.
+        # The reader of our output has ended, as in `pgmem … | head`. Another write at exit would
+        # print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        code = 141
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command line; print its error if it has one. Return the exit code."""
+    code = 1
+    try:
+        with app.make_context("pgmem", arguments) as ctx:
+            app.invoke(ctx)
+        code = 0
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
+    except click.UsageError as error:
+        path = "pgmem" if error.ctx is None else error.ctx.command_path
+        sys.stderr.write(f"{path}: {one_line(error.format_message())}\nTry '{path} --help'.\n")
+        code = 2
+    except click.ClickException as error:
+        sys.stderr.write(f"pgmem: {one_line(error.format_message())}\n")
+    except click.Abort:
+        pass  # the question has said why
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"pgmem: {one_line(f'{where}{error.strerror or error}')}\n")
+    return code

@@ -7,11 +7,13 @@ With --json only the JSON document goes to stdout, and the progress to stderr.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
+import click
 
-from pgmem.cli.options import AsJson, print_json
+from pgmem.cli.commands import Command
+from pgmem.cli.options import json_option
+from pgmem.cli.output import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,41 +23,71 @@ if TYPE_CHECKING:
     from pgmem.demo.summary import Summary
 
 
+@click.command(
+    cls=Command,
+    examples="""
+    # In a private PostgreSQL that is removed afterwards
+    pgmem demo
+
+    # Beside the same agents without a shared memory
+    pgmem demo --payments 500 --compare
+
+    # In a database of yours
+    pgmem demo --url postgresql://localhost/scratch
+    """,
+)
+@click.option(
+    "--payments",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=2000,
+    show_default=True,
+    help="Number of payments.",
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=int,
+    default=1,
+    show_default=True,
+    help="The same seed gives the same payments and faults.",
+)
+@click.option(
+    "--rate",
+    metavar="N",
+    type=click.FloatRange(1, 10_000),
+    default=80.0,
+    show_default=True,
+    help="Payments per second.",
+)
+@click.option(
+    "--kill",
+    type=click.Choice(["processor", "validator", "notifier", "none"]),
+    default="processor",
+    show_default=True,
+    help="The agent that gets a kill -9 half way.",
+)
+@click.option("--compare", is_flag=True, help="Run the same agents without a shared memory too.")
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Run in this database, in schemas of the demo that stay there. Default: a private "
+    "PostgreSQL that is removed afterwards.",
+)
+@json_option
 def demo(
     *,
-    payments: Annotated[
-        int, typer.Option("--payments", metavar="N", min=1, max=100_000, help="How many payments.")
-    ] = 2000,
-    seed: Annotated[
-        int,
-        typer.Option("--seed", metavar="N", help="Same seed, same payments and faults."),
-    ] = 1,
-    rate: Annotated[
-        float,
-        typer.Option("--rate", metavar="N", min=1, max=10_000, help="Payments a second."),
-    ] = 80.0,
-    kill: Annotated[
-        Literal["processor", "validator", "notifier", "nobody"],
-        typer.Option("--kill", help="The agent that gets a kill -9 half way."),
-    ] = "processor",
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url",
-            metavar="URL",
-            help="Run in this database, in schemas of the demo's own that are left there. "
-            "Without it, in a private PostgreSQL that is gone afterwards.",
-            show_default=False,
-        ),
-    ] = None,
-    compare: Annotated[
-        bool,
-        typer.Option("--compare", help="Run the same agents without a shared memory, too."),
-    ] = False,
-    as_json: AsJson = False,
+    payments: int,
+    seed: int,
+    rate: float,
+    kill: Literal["processor", "validator", "notifier", "none"],
+    compare: bool,
+    url: str | None,
+    as_json: bool,
 ) -> None:
-    """Watch three agents process payments through a shared memory, while things go wrong.
+    """Watch agents process payments while things go wrong.
 
+    Three agents share a memory. Requests are repeated, and one agent is killed.
     Exit code 1 if a payment was applied twice, a balance is off, or anything else that must not
     happen did.
     """
@@ -64,7 +96,7 @@ def demo(
     from pgmem.demo.scenario import plan  # noqa: PLC0415
 
     scenario = plan(payments, seed=seed, rate=rate)
-    victim: Role | None = None if kill == "nobody" else kill
+    victim: Role | None = None if kill == "none" else kill
     console = Console(stderr=as_json, soft_wrap=False)
     modes: list[Mode] = ["isolated", "shared"] if compare else ["shared"]
     with ExitStack() as stack:
@@ -79,7 +111,7 @@ def demo(
             as_json=as_json,
         )
     if summaries["shared"].wrong():
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _database(stack: ExitStack, url: str | None) -> tuple[str, str]:

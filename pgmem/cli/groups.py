@@ -1,231 +1,309 @@
-"""`pgmem groups`: look at the consumer groups, give dead letters another chance, move a group.
+"""`pgmem groups`: show consumer groups, requeue dead letters, reset and delete groups.
 
-Only the command lines and the looks; what is done is `memory.groups`. What takes something from
-somebody asks before it does: a reset, a deletion, and the requeueing of all dead letters.
+What takes something away asks first: a reset, a deletion, and requeueing all dead letters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from pgmem.cli.options import (
-    AsJson,
-    Schema,
-    Url,
-    ask,
+from pgmem.cli.commands import Group as CommandGroup
+from pgmem.cli.options import database_options, json_option, memory_of, yes_option
+from pgmem.cli.output import (
+    Column,
+    Table,
+    confirm,
+    count_of,
     event_data,
     json_text,
-    line,
-    memory_of,
     moment,
-    out,
-    print_columns,
     print_json,
-    print_json_line,
+    print_json_lines,
     print_labelled,
-    printable,
+    print_line,
     say,
+    short_moment,
 )
-from pgmem.core.names import DEFAULT_SCHEMA
 from pgmem.errors import GroupNotFound, PgmemError
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from pgmem import DeadLetter, Group, GroupInfo, Memory, Pending
-
-app = typer.Typer(
-    help="Look at the consumer groups, requeue dead letters, move or delete a group.",
-    no_args_is_help=True,
-)
 
 PAGE = 200
 WIDTH = 12
 
-Name = Annotated[str, typer.Argument(help="The group's name.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+GROUPS = (
+    Column("GROUP", style="key"),
+    Column("POSITION", right=True),
+    Column("LAG", right=True),
+    Column("HELD", right=True),
+    Column("DELAYED", right=True),
+    Column("DEAD", right=True),
+    Column("FOLLOWS"),
+)
+PENDING = (
+    Column("POSITION", right=True),
+    Column("ATTEMPTS", right=True),
+    Column("MEMBER", style="agent"),
+    Column("UNTIL", style="faint"),
+    Column("ERROR", style="error"),
+)
+DEAD = (
+    Column("POSITION", right=True),
+    Column("FAILED", style="faint"),
+    Column("STREAM", style="key"),
+    Column("TYPE", style="type"),
+    Column("ATTEMPTS", right=True),
+    Column("MEMBER", style="agent"),
+    Column("ERROR", style="error"),
+)
 
 
-@app.command("list")
-def list_(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False) -> None:
-    """List the groups, in the order of their names, with what is open in each.
+@click.group("groups", cls=CommandGroup)
+def app() -> None:
+    """Show and change consumer groups and their dead letters."""
 
-    With --json each group is one JSON object on a line of its own.
+
+@app.command(
+    "list",
+    examples="""
+    pgmem groups list
+
+    # Groups with dead letters
+    pgmem groups list --json | jq 'select(.dead_letters > 0) | .name'
+    """,
+)
+@database_options
+@json_option
+def list_(*, url: str | None, schema: str, as_json: bool) -> None:
+    """List the groups, with lag and open events.
+
+    The lag is the number of events that the group follows and has not handed out yet. With --json
+    each group is a JSON object on a line of its own.
     """
     with memory_of(url, schema) as memory:
         found = list(_with_lag(memory))
     if as_json:
-        for info, lag in found:
-            print_json_line(_info_data(info, lag))
+        print_json_lines(_info_data(info, lag) for info, lag in found)
     elif found:
-        titles = ("group", ">position", ">lag", ">held", ">parked", ">dead", "follows")
-        print_columns(titles, [_info_row(info, lag) for info, lag in found])
+        Table(*GROUPS).add(_info_row(info, lag) for info, lag in found)
+    else:
+        say("no groups")
 
 
-@app.command()
-def show(
-    name: Name, url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False
-) -> None:
-    """Print what a group follows, how far it is, and how much is open in it."""
+@app.command(
+    examples="""
+    pgmem groups show billing
+    pgmem groups show billing --json
+    """,
+)
+@click.argument("name")
+@database_options
+@json_option
+def show(name: str, *, url: str | None, schema: str, as_json: bool) -> None:
+    """Print what a group follows, its position and its open events."""
     with memory_of(url, schema) as memory:
-        group = memory.groups.join(name)
-        info, lag = group.info(), group.lag()
+        group, info = _find(memory, name)
+        lag = group.lag()
     if as_json:
         print_json(_info_data(info, lag))
     else:
         print_labelled(_about(info, lag), WIDTH)
 
 
-@app.command()
-def pending(
-    name: Name,
-    *,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most so many.")
-    ] = 1_000,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """Print what members of a group hold, and what is parked, in the order of the log.
+@app.command(
+    examples="""
+    pgmem groups pending billing
 
-    With --json each event is one JSON object on a line of its own.
+    # Events that one member holds
+    pgmem groups pending billing --json | jq 'select(.member == "web-2:3301")'
+    """,
+)
+@click.argument("name")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=1_000,
+    show_default=True,
+    help="Print at most N events.",
+)
+@database_options
+@json_option
+def pending(name: str, *, limit: int, url: str | None, schema: str, as_json: bool) -> None:
+    """Print the events that are held or delayed.
+
+    With --json each event is a JSON object on a line of its own.
     """
     with memory_of(url, schema) as memory:
-        found = memory.groups.join(name).pending(limit)
+        found = _find(memory, name)[0].pending(limit)
     if as_json:
-        for event in found:
-            print_json_line(_pending_data(event))
+        print_json_lines(map(_pending_data, found))
     elif found:
-        titles = (">position", ">attempts", "held by", "until", "error")
-        print_columns(titles, list(map(_pending_row, found)))
+        Table(*PENDING).add(map(_pending_row, found))
+    else:
+        say("no pending events")
     if len(found) == limit:
         say(f"the first {limit:,}: there may be more, --limit takes up to 100,000")
 
 
-@app.command()
-def dead(
-    name: Name, url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False
-) -> None:
-    """Print the dead letters of a group, in the order of the log, with their last errors.
+@app.command(
+    examples="""
+    pgmem groups dead billing
 
-    With --json each dead letter is one JSON object on a line of its own, with its event.
+    # Requeue the dead letters that failed for one reason
+    pgmem groups dead billing --json | jq 'select(.error == "timeout") | .position' |
+        xargs pgmem groups requeue billing
+    """,
+)
+@click.argument("name")
+@database_options
+@json_option
+def dead(name: str, *, url: str | None, schema: str, as_json: bool) -> None:
+    """Print dead letters with their last errors.
+
+    With --json each dead letter is a JSON object on a line of its own, with its event.
     """
-    console = out()
+    table, empty = Table(*DEAD), True
     with memory_of(url, schema) as memory:
-        for letter in _dead_letters(memory.groups.join(name)):
+        for page in _dead_letters(_find(memory, name)[0]):
+            empty = False
             if as_json:
-                print_json_line(_dead_data(letter))
+                print_json_lines(map(_dead_data, page))
             else:
-                console.print(_dead_line(letter))
+                table.add(map(_dead_row, page))
+    if empty and not as_json:
+        say("no dead letters")
 
 
-@app.command()
+@app.command(
+    examples="""
+    # Two dead letters
+    pgmem groups requeue billing 1207 1311
+
+    # All of them
+    pgmem groups requeue billing --yes
+    """,
+)
+@click.argument("name")
+@click.argument("positions", metavar="[POSITION]...", nargs=-1, type=click.IntRange(min=1))
+@yes_option
+@database_options
+@json_option
 def requeue(
-    name: Name,
-    positions: Annotated[
-        list[int] | None,
-        typer.Argument(metavar="POSITION", min=1, help="Which; else all.", show_default=False),
-    ] = None,
+    name: str,
+    positions: tuple[int, ...],
     *,
-    yes: Yes = False,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
+    yes: bool,
+    url: str | None,
+    schema: str,
+    as_json: bool,
 ) -> None:
-    """Hand dead letters of a group out again, their attempts counted anew.
+    """Hand dead letters out again, attempts counted from zero.
 
-    Exit code 1 if a POSITION is none that could be handed out; the others are.
+    Without POSITION all of them. Exit code 1 if a POSITION is not a dead letter whose event still
+    exists. The others are requeued.
     """
-    wanted = set(positions or ())
+    wanted = set(positions)
     with memory_of(url, schema) as memory:
-        group = memory.groups.join(name)
+        group, info = _find(memory, name)
         if not wanted and not yes:
-            number = group.info().dead_letters
-            ask(f"Hand out all {number:,} dead letters of the group {name} again?")
-        risen = group.requeue(sorted(wanted) or None)
+            confirm(f"Requeue all {count_of(info.dead_letters, 'dead letter')} of group {name}?")
+        requeued = group.requeue(sorted(wanted) or None)
     if as_json:
-        print_json({"group": name, "requeued": risen})
+        print_json({"group": name, "requeued": requeued})
     else:
-        out().print(f"{printable(name)}: {risen:,} dead letters requeued", markup=False)
-    if risen < len(wanted):
+        print_line(f"{name}: {count_of(requeued, 'dead letter')} requeued")
+    if requeued < len(wanted):
         raise PgmemError(
-            f"{len(wanted) - risen:,} of the {len(wanted):,} positions are no dead letters of the "
-            f"group {name!r}, or a forced trim has removed their events: `pgmem groups dead` tells "
-            f"which there are"
+            f"{len(wanted) - requeued:,} of the {len(wanted):,} positions are not dead letters of "
+            f"the group {name!r}, or their events were trimmed; `pgmem groups dead` shows them"
         )
 
 
-@app.command()
-def reset(
-    name: Name,
-    position: Annotated[
-        int,
-        typer.Argument(
-            min=0, help="The events above it come next; 0: with the oldest that is kept."
-        ),
-    ],
-    *,
-    yes: Yes = False,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """Let a group go on behind POSITION, and accept the present history of the log.
+@app.command(
+    examples="""
+    # Handle everything again from the oldest event on
+    pgmem groups reset billing 0
 
-    Whoever holds something of it loses it; what is parked is forgotten. Dead letters stay.
+    # Skip to position 1200 without a question
+    pgmem groups reset billing 1200 --yes
+    """,
+)
+@click.argument("name")
+@click.argument("position", type=click.IntRange(min=0))
+@yes_option
+@database_options
+@json_option
+def reset(
+    name: str, position: int, *, yes: bool, url: str | None, schema: str, as_json: bool
+) -> None:
+    """Let a group go on after POSITION.
+
+    The group also accepts the present history of the log, as
+    after a restore. Members lose the events that they hold, and delayed events are forgotten. Dead
+    letters stay.
     """
     with memory_of(url, schema) as memory:
-        group = memory.groups.join(name)
+        group, info = _find(memory, name)
         if not yes:
-            info = group.info()
-            ask(
-                f"Move the group {name} from position {info.position:,} to "
-                f"{position:,}? Its members lose the {info.held:,} events that they hold, and "
-                f"{info.parked:,} parked ones are forgotten."
+            confirm(
+                f"Move the group {name} from position {info.position:,} to {position:,}? Members "
+                f"lose {count_of(info.held, 'held event')}; "
+                f"{count_of(info.parked, 'delayed event')} will be forgotten."
             )
         group.reset(position)
     if as_json:
         print_json({"group": name, "position": position})
     else:
-        out().print(f"{printable(name)}: goes on behind position {position:,}", markup=False)
+        print_line(f"{name}: continues after position {position:,}")
 
 
-@app.command()
-def delete(
-    name: Name,
-    *,
-    yes: Yes = False,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """Forget a group, with what is open in it, and its dead letters. The events stay."""
+@app.command(
+    examples="""
+    pgmem groups delete billing
+    pgmem groups delete billing --yes
+    """,
+)
+@click.argument("name")
+@yes_option
+@database_options
+@json_option
+def delete(name: str, *, yes: bool, url: str | None, schema: str, as_json: bool) -> None:
+    """Delete a group, with its open events and dead letters. The events of the log stay."""
     with memory_of(url, schema) as memory:
         if not yes and (info := memory.groups.get(name)) is not None:
-            ask(
-                f"Delete the group {name}, with its position {info.position:,}, "
-                f"{info.held:,} held and {info.parked:,} parked events, and "
-                f"{info.dead_letters:,} dead letters?"
+            confirm(
+                f"Delete the group {name} at position {info.position:,}, with "
+                f"{count_of(info.held, 'held event')}, "
+                f"{count_of(info.parked, 'delayed event')} and "
+                f"{count_of(info.dead_letters, 'dead letter')}?"
             )
         if not memory.groups.delete(name):
-            raise GroupNotFound(
-                f"there is no group {name!r}: `pgmem groups list` tells which there are"
-            )
+            raise _missing(name)
     if as_json:
         print_json({"group": name, "deleted": True})
     else:
-        out().print(f"{printable(name)}: deleted", markup=False)
+        print_line(f"{name}: deleted")
 
 
-# --- what is asked of the memory ------------------------------------------------------------
+def _find(memory: Memory, name: str) -> tuple[Group, GroupInfo]:
+    try:
+        group = memory.groups.join(name)
+        return group, group.info()
+    except GroupNotFound:
+        raise _missing(name) from None
+
+
+def _missing(name: str) -> GroupNotFound:
+    return GroupNotFound(f"there is no group {name!r}; `pgmem groups list` shows the groups")
 
 
 def _with_lag(memory: Memory) -> Iterator[tuple[GroupInfo, int]]:
-    """The groups, but for those that are deleted in this moment."""
+    """Yield the groups, except those that are deleted meanwhile."""
     for info in memory.groups.list():
         try:
             lag = memory.groups.join(info.name).lag()
@@ -234,15 +312,12 @@ def _with_lag(memory: Memory) -> Iterator[tuple[GroupInfo, int]]:
         yield info, lag
 
 
-def _dead_letters(group: Group) -> Iterator[DeadLetter]:
-    """All dead letters, read page after page: not of one moment."""
+def _dead_letters(group: Group) -> Iterator[list[DeadLetter]]:
+    """Yield all dead letters in pages, each of its own snapshot."""
     after = 0
     while page := group.dead_letters(after=after, limit=PAGE):
-        yield from page
+        yield page
         after = page[-1].position
-
-
-# --- looks ----------------------------------------------------------------------------------
 
 
 def _info_data(info: GroupInfo, lag: int) -> dict[str, Any]:
@@ -254,7 +329,7 @@ def _info_data(info: GroupInfo, lag: int) -> dict[str, Any]:
         "position": info.position,
         "lag": lag,
         "held": info.held,
-        "parked": info.parked,
+        "delayed": info.parked,
         "dead_letters": info.dead_letters,
         "created_at": info.created_at,
         "updated_at": info.updated_at,
@@ -264,10 +339,10 @@ def _info_data(info: GroupInfo, lag: int) -> dict[str, Any]:
 def _pending_data(event: Pending) -> dict[str, Any]:
     return {
         "position": event.position,
-        "consumer": event.consumer,
+        "member": event.consumer,
         "attempts": event.attempts,
-        "parked": event.parked,
-        "handed_at": event.handed_at,
+        "delayed": event.parked,
+        "claimed_at": event.handed_at,
         "until": event.until,
         "error": event.error,
     }
@@ -277,15 +352,15 @@ def _dead_data(letter: DeadLetter) -> dict[str, Any]:
     return {
         "position": letter.position,
         "attempts": letter.attempts,
-        "consumer": letter.consumer,
+        "member": letter.consumer,
         "error": letter.error,
-        "buried_at": letter.buried_at,
+        "failed_at": letter.buried_at,
         "event": None if letter.event is None else event_data(letter.event),
     }
 
 
 def _follows(selection: dict[str, Any]) -> str:
-    """What a group selects, as `stream=orders, type=placed`."""
+    """Return a selection as text, such as `stream=orders, type=placed`."""
     if not selection:
         return "all events"
     return ", ".join(
@@ -295,16 +370,15 @@ def _follows(selection: dict[str, Any]) -> str:
 
 
 def _about(info: GroupInfo, lag: int) -> Iterator[tuple[str, str]]:
-    """A group: a label, and what there is to say."""
     yield "group", info.name
     yield "follows", _follows(info.selection)
     yield "ordered by", info.ordered_by or "nothing"
     yield "attempts", f"at most {info.max_attempts:,}"
-    yield "position", f"{info.position:,}, {lag:,} events behind"
-    yield "open", f"{info.held:,} held, {info.parked:,} parked"
+    yield "position", f"{info.position:,}, {count_of(lag, 'event')} behind"
+    yield "open", f"{info.held:,} held, {info.parked:,} delayed"
     yield "dead", f"{info.dead_letters:,}"
-    yield "made", moment(info.created_at)
-    yield "changed", moment(info.updated_at)
+    yield "created", moment(info.created_at)
+    yield "updated", moment(info.updated_at)
 
 
 def _info_row(info: GroupInfo, lag: int) -> tuple[str, ...]:
@@ -316,20 +390,20 @@ def _pending_row(event: Pending) -> tuple[str, ...]:
     return (
         str(event.position),
         f"{event.attempts:,}",
-        "parked" if event.consumer is None else event.consumer,
-        moment(event.until),
+        "(delayed)" if event.consumer is None else event.consumer,
+        short_moment(event.until),
         event.error or "",
     )
 
 
-def _dead_line(letter: DeadLetter) -> Text:
+def _dead_row(letter: DeadLetter) -> tuple[str, ...]:
     event = letter.event
-    return line(
-        (f"{letter.position:>8}", "bold"),
-        (f"  {moment(letter.buried_at)}", "dim"),
-        ("  (trimmed)" if event is None else f"  {event.stream}", "cyan"),
-        ("" if event is None else f"  {event.type}", "green"),
-        (f"  attempts {letter.attempts:,}", ""),
-        ("" if letter.consumer is None else f"  {letter.consumer}", "magenta"),
-        ("" if letter.error is None else f"  {letter.error}", "red"),
+    return (
+        str(letter.position),
+        short_moment(letter.buried_at),
+        "(trimmed)" if event is None else event.stream,
+        "" if event is None else event.type,
+        f"{letter.attempts:,}",
+        letter.consumer or "-",
+        letter.error or "",
     )

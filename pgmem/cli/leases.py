@@ -1,117 +1,137 @@
-"""`pgmem leases`: who holds which lease, and taking one from a holder who is not to have it.
+"""`pgmem leases`: list named leases and release one.
 
-Only the command lines and the looks; what is done is `memory.leases`. A release names the fencing
-token, so that it takes the lease from the one who was looked at, and from nobody after him.
+A release names the fencing token, so that it takes the lease from the holder that was seen and
+never from a later one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from pgmem.cli.options import (
-    AsJson,
-    Schema,
-    Url,
-    memory_of,
+from pgmem.cli.commands import Group
+from pgmem.cli.options import database_options, json_option, memory_of
+from pgmem.cli.output import (
+    Column,
+    Table,
     moment,
-    out,
-    print_columns,
     print_json,
-    print_json_line,
+    print_json_lines,
     print_labelled,
-    printable,
+    print_line,
+    say,
+    short_moment,
 )
-from pgmem.core.names import DEFAULT_SCHEMA
 from pgmem.errors import PgmemError
 
 if TYPE_CHECKING:
-    from pgmem import LeaseInfo
+    from datetime import datetime
 
-app = typer.Typer(help="See who holds which lease, and release one.", no_args_is_help=True)
+    from pgmem import LeaseInfo
 
 WIDTH = 10
 
-Name = Annotated[str, typer.Argument(help="The lease's name.")]
+COLUMNS = (
+    Column("LEASE", style="key"),
+    Column("TOKEN", right=True),
+    Column("SINCE", style="faint"),
+    Column("EXPIRES", style="faint"),
+    Column("WAITING", right=True),
+    Column("OWNER", style="agent"),
+)
 
 
-@app.command("list")
-def list_(
-    prefix: Annotated[
-        str, typer.Argument(help="Only leases whose name begins so.", show_default=False)
-    ] = "",
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """List the leases that are held now, in the order of their names.
+@click.group("leases", cls=Group)
+def app() -> None:
+    """List the named leases that are held, and release one."""
 
-    With --json each lease is one JSON object on a line of its own.
+
+@app.command(
+    "list",
+    examples="""
+    pgmem leases list
+    pgmem leases list nightly-
+    pgmem leases list --json | jq 'select(.waiters > 0)'
+    """,
+)
+@click.argument("prefix", required=False, default="")
+@database_options
+@json_option
+def list_(prefix: str, *, url: str | None, schema: str, as_json: bool) -> None:
+    """List the leases that are held, ordered by name.
+
+    With PREFIX only those whose name begins with it.
+    With --json each lease is a JSON object on a line of its own.
     """
     with memory_of(url, schema) as memory:
         found = memory.leases.list(prefix)
     if as_json:
-        for lease in found:
-            print_json_line(lease._asdict())
+        print_json_lines(lease._asdict() for lease in found)
     elif found:
-        titles = ("lease", "held by", ">token", "since", "until", ">waiting")
-        print_columns(titles, list(map(_row, found)))
+        Table(*COLUMNS).add(_row(lease, short_moment) for lease in found)
+    else:
+        say("no leases are held")
 
 
-@app.command()
-def show(
-    name: Name, url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False
-) -> None:
-    """Print who holds a lease; exit code 1 if nobody does."""
+@app.command(
+    examples="""
+    pgmem leases show nightly-report
+    pgmem leases show nightly-report --json
+    """,
+)
+@click.argument("name")
+@database_options
+@json_option
+def show(name: str, *, url: str | None, schema: str, as_json: bool) -> None:
+    """Print the holder of a lease. Exit code 1 if the lease is not held."""
     with memory_of(url, schema) as memory:
         lease = memory.leases.get(name)
     if lease is None:
-        raise PgmemError(
-            f"nobody holds the lease {name!r}: `pgmem leases list` tells which are held"
-        )
+        raise PgmemError(f"the lease {name!r} is not held; `pgmem leases list` shows those held")
     if as_json:
         print_json(lease._asdict())
     else:
-        labels = ("lease", "held by", "token", "since", "until", "waiting")
-        print_labelled(zip(labels, _row(lease), strict=True), WIDTH)
+        labels = (column.title.lower() for column in COLUMNS)
+        print_labelled(zip(labels, _row(lease, moment), strict=True), WIDTH)
 
 
-@app.command()
-def release(
-    name: Name,
-    *,
-    token: Annotated[
-        int,
-        typer.Option(
-            "--token",
-            metavar="N",
-            help="The fencing token of the holder, as `pgmem leases show` tells it.",
-            show_default=False,
-        ),
-    ],
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """Take a lease from its holder, and give it to the first who waits for it.
+@app.command(
+    examples="""
+    # With the token that `pgmem leases show` prints
+    pgmem leases release nightly-report --token 7
+    """,
+)
+@click.argument("name")
+@click.option(
+    "--token",
+    metavar="N",
+    type=int,
+    required=True,
+    help="The fencing token of the holder, as `pgmem leases show` prints it.",
+)
+@database_options
+@json_option
+def release(name: str, *, token: int, url: str | None, schema: str, as_json: bool) -> None:
+    """Take a lease from its holder and give it to the first waiter.
 
-    The holder learns it with its next renewal; what it writes with the lease is refused at once.
+    The holder notices at its next renewal. What it writes with the lease is refused at once.
     """
     with memory_of(url, schema) as memory:
         memory.leases.release(name, fencing_token=token)
     if as_json:
         print_json({"lease": name, "released": True})
     else:
-        out().print(f"{printable(name)}: released", markup=False)
+        print_line(f"{name}: released")
 
 
-def _row(lease: LeaseInfo) -> tuple[str, ...]:
+def _row(lease: LeaseInfo, time: Callable[[datetime], str]) -> tuple[str, ...]:
     return (
         lease.name,
-        lease.holder,
         str(lease.fencing_token),
-        moment(lease.acquired_at),
-        moment(lease.expires_at),
+        time(lease.acquired_at),
+        time(lease.expires_at),
         f"{lease.waiters:,}",
+        lease.holder,
     )

@@ -1,89 +1,118 @@
-"""`pgmem migrate`: makes, changes, shows and checks pgmem's schema in a database.
+"""`pgmem migrate`: make, change, show and check pgmem's tables.
 
-A thin face of `pgmem.migrate`, which is imported where it is used: alembic is slow to load.
+The library is imported inside the commands: alembic is slow to load.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-import typer
+import click
 
-from pgmem.cli.options import AsJson, Schema, Url, ask, out, print_json, say
-from pgmem.core.names import DEFAULT_SCHEMA, SCHEMA_REVISION
+from pgmem.cli.commands import Group
+from pgmem.cli.options import (
+    database_options,
+    json_option,
+    schema_option,
+    yes_option,
+)
+from pgmem.cli.output import confirm, print_json, print_line
+from pgmem.core.names import SCHEMA_REVISION
 
-app = typer.Typer(
-    help="Make, change, show and check pgmem's tables in a database.", no_args_is_help=True
+_create_schema = click.option(
+    "--create-schema/--no-create-schema",
+    default=True,
+    show_default=True,
+    help="Create the schema itself if it is missing.",
 )
 
-CreateSchema = Annotated[
-    bool,
-    typer.Option(
-        "--create-schema/--no-create-schema", help="Create the schema itself if it is missing."
-    ),
-]
+
+@click.group("migrate", cls=Group)
+def app() -> None:
+    """Make, change, show and check pgmem's tables in a database."""
 
 
-@app.command()
-def up(
-    revision: Annotated[str, typer.Argument(help="The revision to reach.")] = "head",
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    create_schema: CreateSchema = True,
-    as_json: AsJson = False,
-) -> None:
-    """Bring the database to the newest revision, or to REVISION."""
+@app.command(
+    examples="""
+    pgmem migrate up --url postgresql://app@db/app
+
+    # In a schema that an administrator has made
+    pgmem migrate up --schema agents --no-create-schema
+    """,
+)
+@click.argument("revision", required=False, default="head")
+@_create_schema
+@database_options
+@json_option
+def up(revision: str, *, create_schema: bool, url: str | None, schema: str, as_json: bool) -> None:
+    """Bring the tables to the newest revision, or to REVISION."""
     from pgmem import migrate  # noqa: PLC0415
 
     before = migrate.current(url, schema)
     migrate.upgrade(url, schema=schema, revision=revision, create_schema=create_schema)
-    _report_move(schema, before, migrate.current(url, schema), as_json)
+    _report_move(schema, before, migrate.current(url, schema), as_json=as_json)
 
 
-@app.command()
-def down(
-    revision: Annotated[
-        str, typer.Argument(help="The revision to go back to; 'base' removes every table.")
-    ],
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: the data may go.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Go back to REVISION. What later revisions made is removed, with the data in it."""
+@app.command(
+    examples="""
+    # Remove every table of pgmem, with its data
+    pgmem migrate down base
+    """,
+)
+@click.argument("revision")
+@yes_option
+@database_options
+@json_option
+def down(revision: str, *, yes: bool, url: str | None, schema: str, as_json: bool) -> None:
+    """Go back to REVISION; `base` removes every table.
+
+    What later revisions made is removed, with its data.
+    """
     from pgmem import migrate  # noqa: PLC0415
 
     before = migrate.current(url, schema)
     if not yes:
-        ask(f"Remove what came after {revision} from schema {schema}, with its data?")
+        confirm(f"Remove what came after {revision} from schema {schema}, with its data?")
     migrate.downgrade(url, schema=schema, revision=revision)
-    _report_move(schema, before, migrate.current(url, schema), as_json)
+    _report_move(schema, before, migrate.current(url, schema), as_json=as_json)
 
 
-@app.command()
-def current(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False) -> None:
-    """Print the database's revision."""
+@app.command(
+    examples="""
+    pgmem migrate current
+    pgmem migrate current --json
+    """,
+)
+@database_options
+@json_option
+def current(*, url: str | None, schema: str, as_json: bool) -> None:
+    """Print the revision of the tables."""
     from pgmem import migrate  # noqa: PLC0415
 
     found = migrate.current(url, schema)
     if as_json:
         print_json({"schema": schema, "revision": found, "needed": SCHEMA_REVISION})
     else:
-        out().print(found or "(none)", markup=False)
+        print_line(found or "(none)")
 
 
-@app.command()
-def sql(
-    revision: Annotated[str, typer.Argument(help="The revision to reach.")] = "head",
-    schema: Schema = DEFAULT_SCHEMA,
-    from_revision: Annotated[
-        str | None, typer.Option("--from", help="The revision that the database is at.")
-    ] = None,
-    create_schema: CreateSchema = True,
-    url: Annotated[str | None, typer.Option("--url", hidden=True)] = None,
-) -> None:
-    """Print the SQL instead of running it, for an administrator. No database is asked."""
+@app.command(
+    examples="""
+    pgmem migrate sql > pgmem.sql
+    psql -v ON_ERROR_STOP=1 -f pgmem.sql
+    """,
+)
+@click.argument("revision", required=False, default="head")
+@click.option(
+    "--from",
+    "from_revision",
+    metavar="REVISION",
+    help="The revision of the tables now. Default: there are none.",
+)
+@_create_schema
+@schema_option
+def sql(revision: str, *, from_revision: str | None, create_schema: bool, schema: str) -> None:
+    """Print the SQL of `up` instead of running it. Connects to no database."""
     from pgmem import migrate  # noqa: PLC0415
 
     text = migrate.sql(
@@ -92,9 +121,15 @@ def sql(
     sys.stdout.write(text)
 
 
-@app.command()
-def check(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False) -> None:
-    """Compare the database with what this library needs; exit code 1 if they differ."""
+@app.command(
+    examples="""
+    pgmem migrate check && systemctl restart agents
+    """,
+)
+@database_options
+@json_option
+def check(*, url: str | None, schema: str, as_json: bool) -> None:
+    """Compare the tables with what the library needs. Exit code 1 if they differ."""
     from pgmem import migrate  # noqa: PLC0415
 
     problems = migrate.check(url, schema)
@@ -108,49 +143,54 @@ def check(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = Fa
             }
         )
     elif not problems:
-        out().print(f"schema {schema} is at {SCHEMA_REVISION} and as it should be", markup=False)
+        print_line(f"schema {schema}: at {SCHEMA_REVISION}, no differences")
     for problem in [] if as_json else problems:
-        out().print(problem, markup=False)
+        print_line(problem)
     if problems:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
-@app.command()
+@app.command(
+    examples="""
+    pgmem migrate grant --writer app --reader dashboard
+
+    # For an administrator to run
+    pgmem migrate grant --janitor maintenance --sql
+    """,
+)
+@click.option("--reader", metavar="ROLE", help="A role that reads.")
+@click.option("--writer", metavar="ROLE", help="A role that reads and writes.")
+@click.option("--janitor", metavar="ROLE", help="A role that also applies retention.")
+@click.option("--sql", "only_print", is_flag=True, help="Print the SQL instead of running it.")
+@database_options
 def grant(
     *,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    reader: Annotated[
-        str | None, typer.Option("--reader", metavar="ROLE", help="A role that is to read.")
-    ] = None,
-    writer: Annotated[
-        str | None, typer.Option("--writer", metavar="ROLE", help="A role that is to write, too.")
-    ] = None,
-    janitor: Annotated[
-        str | None,
-        typer.Option("--janitor", metavar="ROLE", help="A role that is to apply retention, too."),
-    ] = None,
-    only_print: Annotated[
-        bool, typer.Option("--sql", help="Print the SQL instead of running it.")
-    ] = False,
+    reader: str | None,
+    writer: str | None,
+    janitor: str | None,
+    only_print: bool,
+    url: str | None,
+    schema: str,
 ) -> None:
-    """Give existing roles the least privileges that reading, writing or retention needs."""
+    """Give existing roles the least privileges that they need."""
     from pgmem import migrate  # noqa: PLC0415
 
     roles = {"reader": reader, "writer": writer, "janitor": janitor}
+    if not any(roles.values()):
+        raise click.UsageError("Give --reader, --writer or --janitor.", click.get_current_context())
     if only_print:
         sys.stdout.write(migrate.grant_sql(schema, **roles))
         return
     migrate.grant(url, schema=schema, **roles)
     for kind, role in roles.items():
         if role is not None:
-            say(f"{role} is a {kind} of schema {schema}")
+            print_line(f"{role}: {kind} of schema {schema}")
 
 
-def _report_move(schema: str, before: str | None, after: str | None, as_json: bool) -> None:
+def _report_move(schema: str, before: str | None, after: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"schema": schema, "before": before, "after": after})
     elif before == after:
-        out().print(f"schema {schema} is at {after or '(none)'}: nothing to do", markup=False)
+        print_line(f"schema {schema}: at {after or '(none)'}, nothing to do")
     else:
-        out().print(f"schema {schema}: {before or '(none)'} → {after or '(none)'}", markup=False)
+        print_line(f"schema {schema}: {before or '(none)'} → {after or '(none)'}")

@@ -1,98 +1,223 @@
-"""`pgmem trim`, `maintain`, `retention` and `restore`: how much of the log is kept.
-
-Only the command lines and the looks; what is done is `memory.retention`.
-"""
+"""`pgmem retention`, `trim`, `restore` and `maintain`: limit what is kept."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import typer
+import click
 
-from pgmem.cli.options import (
-    AsJson,
-    Schema,
-    Url,
+from pgmem.cli.commands import Command, Group
+from pgmem.cli.options import DURATION, database_options, json_option, memory_of, yes_option
+from pgmem.cli.output import (
+    Column,
+    Table,
     age,
-    ask,
-    duration,
-    memory_of,
-    moment,
-    out,
-    print_columns,
+    confirm,
+    count_of,
     print_json,
-    print_json_line,
-    printable,
+    print_json_lines,
+    print_line,
     say,
+    short_moment,
 )
-from pgmem.core.names import DEFAULT_SCHEMA, JANITOR_LEASE
-from pgmem.errors import InvalidOption, LeaseHeld
+from pgmem.core.names import JANITOR_LEASE
+from pgmem.errors import LeaseHeld, PgmemError
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from pgmem import MaintenanceReport, Memory, Policy, StreamTrim, TrimReport
 
-app = typer.Typer(help="Say how much of the log is kept.", no_args_is_help=True)
+F = TypeVar("F", bound=Callable[..., Any])
+Kind = Literal["events", "folds", "snapshots"]
 
 POOL = (1, 3)
 """Connections, at least and at most."""
 
-Stream = Annotated[
-    str | None,
-    typer.Option("--stream", metavar="NAME", help="Of this stream; else of the whole log."),
-]
-MaxEvents = Annotated[
-    int | None, typer.Option("--max-events", metavar="N", help="Keep the newest N events.")
-]
-MaxAge = Annotated[
-    str | None,
-    typer.Option("--max-age", metavar="TIME", help="What is older goes: 7d, 12h, 30m."),
-]
-Folds = Annotated[
-    bool, typer.Option("--folds", help="Of the snapshots of folds; --stream names the fold.")
-]
-Snapshots = Annotated[
-    bool,
-    typer.Option("--snapshots", help="Of the copies of the state; --stream names them."),
-]
+COLUMNS = (
+    Column("OF"),
+    Column("NAME", style="key"),
+    Column("KEEP", right=True),
+    Column("FOR", right=True),
+    Column("SET", style="faint"),
+)
+
+_max_events = click.option(
+    "--max-events",
+    metavar="N",
+    type=int,
+    help="Keep the newest N events (with --folds or --snapshots: snapshots).",
+)
+_max_age = click.option(
+    "--max-age", metavar="TIME", type=DURATION, help="Remove what is older, such as 30m or 7d."
+)
 
 
-def _age(text: str | None) -> timedelta | None:
-    return None if text is None else duration(text, "--max-age")
+def _scope_options(function: F) -> F:
+    """Add the options that say what a rule is for."""
+    for option in (
+        click.option(
+            "--snapshots", is_flag=True, help="Snapshots of the state; --stream is their name."
+        ),
+        click.option(
+            "--folds", is_flag=True, help="Snapshots of folds; --stream is the fold's name."
+        ),
+        click.option("--stream", metavar="NAME", help="Only this stream. Default: the whole log."),
+    ):
+        function = option(function)
+    return function
 
 
+@click.group("retention", cls=Group)
+def app() -> None:
+    """Set, list and remove the rules that limit what is kept.
+
+    `pgmem trim` and `pgmem maintain` apply them.
+    """
+
+
+@app.command(
+    "set",
+    examples="""
+    # Keep the newest million events, and none for longer than 30 days
+    pgmem retention set --max-events 1000000 --max-age 30d
+
+    # One stream
+    pgmem retention set --stream metrics --max-age 12h
+
+    # The last three snapshots of every fold
+    pgmem retention set --folds --max-events 3
+    """,
+)
+@_max_events
+@_max_age
+@_scope_options
+@database_options
+def set_(
+    *,
+    max_events: int | None,
+    max_age: timedelta | None,
+    stream: str | None,
+    folds: bool,
+    snapshots: bool,
+    url: str | None,
+    schema: str,
+) -> None:
+    """Set how many events or snapshots are kept, and how long."""
+    kind = _kind(folds=folds, snapshots=snapshots)
+    if max_events is None and max_age is None:
+        raise click.UsageError("Give --max-events or --max-age.", click.get_current_context())
+    with memory_of(url, schema, pool=POOL) as memory:
+        retention = memory.retention
+        if kind == "events":
+            policy = retention.set(stream, max_events=max_events, max_age=max_age)
+        elif kind == "folds":
+            policy = retention.set_folds(stream, max_count=max_events, max_age=max_age)
+        else:
+            policy = retention.set_snapshots(stream, max_count=max_events, max_age=max_age)
+    _, name, kept, lasts, _ = _row(policy)
+    print_line(f"{kind} {name}: keep {kept}, for {lasts}")
+
+
+@app.command(
+    "list",
+    examples="""
+    pgmem retention list
+    pgmem retention list --json
+    """,
+)
+@database_options
+@json_option
+def list_(*, url: str | None, schema: str, as_json: bool) -> None:
+    """List the rules. With --json each is a JSON object on a line of its own."""
+    with memory_of(url, schema, pool=POOL) as memory:
+        policies = memory.retention.list()
+    if as_json:
+        print_json_lines(policy._asdict() for policy in policies)
+    elif policies:
+        Table(*COLUMNS).add(map(_row, policies))
+    else:
+        say("no rules: everything is kept")
+
+
+@app.command(
+    examples="""
+    pgmem retention remove
+    pgmem retention remove --stream metrics
+    """,
+)
+@_scope_options
+@database_options
+def remove(
+    *, stream: str | None, folds: bool, snapshots: bool, url: str | None, schema: str
+) -> None:
+    """Remove a rule. Exit code 1 if there is none."""
+    kind = _kind(folds=folds, snapshots=snapshots)
+    with memory_of(url, schema, pool=POOL) as memory:
+        found = memory.retention.remove(stream, kind=kind)
+    if not found:
+        raise PgmemError(
+            f"there is no rule for {kind} {stream or '(all)'}; `pgmem retention list` shows them"
+        )
+    print_line(f"{kind} {stream or '(all)'}: rule removed")
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    # What the rules would remove, and what holds them back
+    pgmem trim --dry-run
+
+    # Remove by the rules
+    pgmem trim
+
+    # Remove events of one stream, and write them to files first
+    pgmem trim --stream metrics --max-age 7d --export archive/
+    """,
+)
+@click.option("--stream", metavar="NAME", help="Only this stream. Default: the whole log.")
+@_max_events
+@_max_age
+@click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
+@click.option(
+    "--force", is_flag=True, help="Remove also what subscriptions and groups have not read."
+)
+@click.option(
+    "--export",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Write the events to files in FOLDER before they are removed.",
+)
+@yes_option
+@database_options
+@json_option
 def trim(
     *,
-    stream: Stream = None,
-    max_events: MaxEvents = None,
-    max_age: MaxAge = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what would be removed.")
-    ] = False,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Remove also what stored readers and groups have not read."),
-    ] = False,
-    export: Annotated[
-        Path | None,
-        typer.Option("--export", metavar="FOLDER", help="Write what is removed to files first."),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, with --force.")] = False,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
+    stream: str | None,
+    max_events: int | None,
+    max_age: timedelta | None,
+    dry_run: bool,
+    force: bool,
+    export: Path | None,
+    yes: bool,
+    url: str | None,
+    schema: str,
+    as_json: bool,
 ) -> None:
-    """Remove events, by these limits or, without, by the rules that were set."""
+    """Remove old events, by limits or by the rules that are set.
+
+    Without --max-events and --max-age the rules apply.
+    Events that a durable subscription or a group has not read stay, unless --force is given.
+    """
     if force and not dry_run and not yes:
-        ask("Remove also what stored readers and groups have not read?")
+        confirm("Remove also events that subscriptions and groups have not read?")
     with memory_of(url, schema, pool=POOL) as memory:
         report = memory.retention.trim(
             stream,
             max_events=max_events,
-            max_age=_age(max_age),
+            max_age=max_age,
             force=force,
             dry_run=dry_run,
             export=export,
@@ -103,23 +228,54 @@ def trim(
         _print_trim(report)
 
 
-def maintain(
-    *,
-    every: Annotated[
-        str | None,
-        typer.Option("--every", metavar="TIME", help="Stay, and do it again every so often."),
-    ] = None,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """Do once what a janitor does: trim by the rules, and sweep what is over.
+@click.command(
+    cls=Command,
+    examples="""
+    pgmem restore archive/metrics-1-50000.jsonl.gz
+    """,
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@database_options
+@json_option
+def restore(file: Path, *, url: str | None, schema: str, as_json: bool) -> None:
+    """Put back the events of a FILE that a trim exported.
 
-    Where another process is the janitor there is nothing to do.
+    All of them, or none.
     """
-    pause = None if every is None else duration(every, "--every").total_seconds()
+    with memory_of(url, schema, pool=POOL) as memory:
+        report = memory.retention.restore(file)
+    if as_json:
+        print_json(report._asdict())
+        return
+    present = f", {report.present:,} were there" if report.present else ""
+    missing = "" if report.complete else "; later events are still missing"
+    print_line(
+        f"{_scope(report.stream)}: {count_of(report.restored, 'event')} restored{present}{missing}"
+    )
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    # Once, from cron
+    pgmem maintain
+
+    # As a process of its own
+    pgmem maintain --every 60s
+    """,
+)
+@click.option("--every", metavar="TIME", type=DURATION, help="Stay, and repeat after this time.")
+@database_options
+@json_option
+def maintain(*, every: timedelta | None, url: str | None, schema: str, as_json: bool) -> None:
+    """Trim by the rules and remove what has expired, once.
+
+    Does nothing while another process is the janitor. With --json each pass is a JSON object on a
+    line of its own.
+    """
+    pause = None if every is None else every.total_seconds()
     if pause is not None and pause <= 0:
-        raise InvalidOption(f"--every must be above zero, got {every!r}")
+        raise click.BadParameter("It must be above zero.", param_hint="'--every'")
     with memory_of(url, schema, pool=POOL) as memory:
         while True:
             _pass(memory, as_json=as_json)
@@ -136,40 +292,53 @@ def _pass(memory: Memory, *, as_json: bool) -> None:
         say("another process is the janitor: nothing to do")
         return
     if as_json:
-        print_json_line(_maintenance_data(report))
-    else:
-        _print_trim(report.trimmed)
-        swept = report.swept._asdict()
-        swept.pop("complete")
-        words = [f"{count:,} {name.replace('_', ' ')}" for name, count in swept.items() if count]
-        out().print(f"swept: {', '.join(words) or 'nothing'}", markup=False)
-        if report.vacuumed:
-            out().print(f"vacuumed: {', '.join(report.vacuumed)}", markup=False)
+        print_json_lines([_maintenance_data(report)])
+        return
+    _print_trim(report.trimmed)
+    swept = report.swept._asdict()
+    swept.pop("complete")
+    parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in swept.items() if count]
+    print_line(f"swept: {', '.join(parts) or 'nothing'}")
+    if report.vacuumed:
+        print_line(f"vacuumed: {', '.join(report.vacuumed)}")
+
+
+def _kind(*, folds: bool, snapshots: bool) -> Kind:
+    if folds and snapshots:
+        raise click.UsageError(
+            "Give --folds or --snapshots, not both.", click.get_current_context()
+        )
+    return "folds" if folds else "snapshots" if snapshots else "events"
 
 
 def _print_trim(report: TrimReport) -> None:
     verb = "would be removed" if report.dry_run else "removed"
-    console = out()
     if not report.streams:
-        console.print("no rule for events: nothing is removed", markup=False)
+        print_line("no rule for events: nothing is removed")
     for stream in report.streams:
-        console.print(f"{_scope(stream.stream)}: {stream.removed:,} {verb}{_rest(stream)}")
+        print_line(f"{_scope(stream.stream)}: {stream.removed:,} {verb}{_details(stream)}")
+        for file in stream.files:
+            print_line(f"  {file}")
 
 
-def _rest(stream: StreamTrim) -> str:
+def _details(stream: StreamTrim) -> str:
     parts = [] if stream.first is None else [f", positions {stream.first} to {stream.last}"]
     if stream.kept:
-        parts.append(f"; {stream.kept:,} stay that somebody has in hand, or that end a stream")
+        parts.append(f"; {stream.kept:,} stay that are in use or end a stream")
     if stream.held_back_by is not None:
         holder = stream.held_back_by
-        parts.append(f"; the {holder.kind} {printable(holder.name)} has read up to")
-        parts.append(f" {holder.position}")
-    parts += [f"\n  {printable(file)}" for file in stream.files]
+        parts.append(f"; the {holder.kind} {holder.name} has read up to {holder.position}")
     return "".join(parts)
 
 
 def _scope(name: str | None) -> str:
-    return "the whole log" if name is None else printable(name)
+    return "the whole log" if name is None else name
+
+
+def _row(policy: Policy) -> tuple[str, str, str, str, str]:
+    kept = "-" if policy.max_count is None else f"{policy.max_count:,}"
+    lasts = "-" if policy.max_age is None else age(policy.max_age)
+    return policy.kind, policy.name or "(all)", kept, lasts, short_moment(policy.updated_at)
 
 
 def _trim_data(report: TrimReport) -> dict[str, Any]:
@@ -192,88 +361,3 @@ def _maintenance_data(report: MaintenanceReport) -> dict[str, Any]:
         "swept": report.swept._asdict(),
         "vacuumed": report.vacuumed,
     }
-
-
-def restore(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that a trim has written.")],
-    *,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """Put back the events of a file that `pgmem trim --export` has written."""
-    with memory_of(url, schema, pool=POOL) as memory:
-        report = memory.retention.restore(file)
-    if as_json:
-        print_json(report._asdict())
-        return
-    out().print(
-        f"{_scope(report.stream)}: {report.restored:,} restored, {report.present:,} were there"
-        f"{'' if report.complete else '; events are still missing behind them'}"
-    )
-
-
-@app.command("set")
-def set_(
-    *,
-    stream: Stream = None,
-    max_events: MaxEvents = None,
-    max_age: MaxAge = None,
-    folds: Folds = False,
-    snapshots: Snapshots = False,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-) -> None:
-    """Set a rule: how many events, or snapshots, are kept, and for how long."""
-    kind = _kind(folds=folds, snapshots=snapshots)
-    with memory_of(url, schema, pool=POOL) as memory:
-        retention = memory.retention
-        if kind == "events":
-            policy = retention.set(stream, max_events=max_events, max_age=_age(max_age))
-        elif kind == "folds":
-            policy = retention.set_folds(stream, max_count=max_events, max_age=_age(max_age))
-        else:
-            policy = retention.set_snapshots(stream, max_count=max_events, max_age=_age(max_age))
-    say(f"set: {' '.join(_row(policy))}")
-
-
-def _kind(*, folds: bool, snapshots: bool) -> Any:
-    if folds and snapshots:
-        raise InvalidOption("give --folds or --snapshots, not both")
-    return "folds" if folds else "snapshots" if snapshots else "events"
-
-
-@app.command("list")
-def list_(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False) -> None:
-    """List the rules. With --json each is one JSON object on a line of its own."""
-    with memory_of(url, schema, pool=POOL) as memory:
-        policies = memory.retention.list()
-    if as_json:
-        for policy in policies:
-            print_json_line(policy._asdict())
-    elif policies:
-        print_columns(("of", "name", ">keep", ">for", "set"), list(map(_row, policies)))
-
-
-def _row(policy: Policy) -> tuple[str, str, str, str, str]:
-    kept = "-" if policy.max_count is None else f"{policy.max_count:,}"
-    lasts = "-" if policy.max_age is None else age(policy.max_age)
-    return policy.kind, policy.name or "(all)", kept, lasts, moment(policy.updated_at)
-
-
-@app.command("remove")
-def remove(
-    *,
-    stream: Stream = None,
-    folds: Folds = False,
-    snapshots: Snapshots = False,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-) -> None:
-    """Forget a rule: from then on it removes nothing. Exit code 1 if there is none."""
-    kind = _kind(folds=folds, snapshots=snapshots)
-    with memory_of(url, schema, pool=POOL) as memory:
-        found = memory.retention.remove(stream, kind=kind)
-    if not found:
-        say(f"there is no rule for {kind} of {_scope(stream)}")
-        raise typer.Exit(1)

@@ -1,7 +1,6 @@
-"""`pgmem state`: look at the latest state, change an entry by hand, and follow the changes.
+"""`pgmem state`: read and change state entries, their history and their changes.
 
-Only the command lines and the looks; what is done is `memory.state`. A value is JSON on the way in
-and out, so that `pgmem state get KEY | … | pgmem state set KEY -` works.
+A value is JSON in both directions, so that `pgmem state get KEY | … | pgmem state set KEY -` works.
 """
 
 from __future__ import annotations
@@ -9,64 +8,84 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import typer
+import click
 
-from pgmem.cli.options import (
-    AsJson,
-    Schema,
-    Url,
-    duration,
+from pgmem.cli.commands import Group
+from pgmem.cli.options import DURATION, database_options, json_option, memory_of
+from pgmem.cli.output import (
+    Column,
+    Table,
     json_text,
-    line,
-    memory_of,
     moment,
-    out,
     print_json,
-    print_json_line,
-    printable,
+    print_json_lines,
+    print_line,
     say,
+    short_moment,
 )
-from pgmem.core.names import DEFAULT_SCHEMA
-from pgmem.errors import InvalidOption, InvalidValue, PgmemError
+from pgmem.errors import InvalidValue, PgmemError
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from collections.abc import Callable
 
     from pgmem import Memory, RecordedEvent, StateChange, StateEntry
 
-app = typer.Typer(
-    help="Look at the latest state, change it, and follow its changes.", no_args_is_help=True
+PAGE = 200
+
+ENTRIES = (
+    Column("KEY", style="key"),
+    Column("VERSION", right=True),
+    Column("UPDATED", style="faint"),
+    Column("EXPIRES", style="faint"),
+    Column("VALUE"),
+)
+HISTORY = (
+    Column("POSITION", right=True),
+    Column("TIME", style="faint"),
+    Column("VERSION", right=True),
+    Column("TYPE", style="type"),
+    Column("AGENT", style="agent"),
+    Column("VALUE"),
+)
+CHANGES = (
+    Column("POSITION", right=True, width=8),
+    Column("KEY", style="key", width=10),
+    Column("VERSION", right=True),
+    Column("AGENT", style="agent", width=6),
+    Column("VALUE"),
 )
 
-PAGE = 200
-SHOWN = 200
-"""Characters of a value in a list for people."""
-
-Key = Annotated[str, typer.Argument(help="The entry's key.")]
-Prefix = Annotated[
-    str, typer.Argument(help="Only entries whose key begins so.", show_default=False)
-]
-ExpectedVersion = Annotated[
-    int | None,
-    typer.Option(
-        "--expected-version",
-        metavar="N",
-        help="Only if the entry has this version now.",
-        show_default=False,
-    ),
-]
+_expected_version: Callable[..., Any] = click.option(
+    "--expected-version",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Only if the entry has this version now.",
+)
 
 
-@app.command()
-def get(
-    key: Key, url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False
-) -> None:
-    """Print the value of an entry; exit code 1 if there is none.
+@click.group("state", cls=Group)
+def app() -> None:
+    """Read, change, list and watch state entries."""
 
-    The value is JSON on stdout, its version a line on stderr.
+
+@app.command(
+    examples="""
+    pgmem state get account:1
+
+    # Only one field
+    pgmem state get account:1 | jq .balance
+    """,
+)
+@click.argument("key")
+@database_options
+@json_option
+def get(key: str, *, url: str | None, schema: str, as_json: bool) -> None:
+    """Print the value of an entry. Exit code 1 if there is none.
+
+    The value is JSON on stdout, its version is a line on stderr. With --json both are on stdout.
     """
     with memory_of(url, schema) as memory:
         entry = memory.state.get(key)
@@ -76,195 +95,227 @@ def get(
         print_json(_entry_data(entry))
         return
     say(_about(entry))
-    out().print(json_text(entry.value, indent=2), markup=False)
+    sys.stdout.write(f"{json_text(entry.value, indent=2)}\n")
 
 
-# What looks like an option may be a value, as -5; a mistyped option is one argument too many.
-@app.command("set", context_settings={"ignore_unknown_options": True})
+@app.command(
+    "set",
+    # An argument that looks like an option may be a value, such as -5.
+    context_settings={"ignore_unknown_options": True},
+    examples="""
+    pgmem state set account:1 '{"balance": 5}'
+
+    # A string needs quotes of its own
+    pgmem state set mode '"paused"' --ttl 12h
+
+    # Change a field, unless another writer was faster
+    pgmem state get account:1 | jq '.balance += 5' |
+        pgmem state set account:1 - --expected-version 2
+    """,
+)
+@click.argument("key")
+@click.argument("value")
+@_expected_version
+@click.option("--create", is_flag=True, help="Only if there is no such entry.")
+@click.option(
+    "--ttl",
+    metavar="TIME",
+    type=DURATION,
+    help="Lifetime from now, such as 30s, 12h or 7d. Default: no end; with --expected-version the "
+    "end that the entry has.",
+)
+@database_options
+@json_option
 def set_(
-    key: Key,
-    value: Annotated[
-        str, typer.Argument(help="The new value as JSON; '-' reads it from standard input.")
-    ],
+    key: str,
+    value: str,
     *,
-    expected_version: ExpectedVersion = None,
-    create: Annotated[
-        bool, typer.Option("--create", help="Only if there is no such entry.")
-    ] = False,
-    ttl: Annotated[
-        str | None,
-        typer.Option(
-            "--ttl",
-            metavar="TIME",
-            help="How long the entry lives from now, as 30s, 12h or 7d. Else for ever; with "
-            "--expected-version, its end stays as it is.",
-            show_default=False,
-        ),
-    ] = None,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
+    expected_version: int | None,
+    create: bool,
+    ttl: timedelta | None,
+    url: str | None,
+    schema: str,
+    as_json: bool,
 ) -> None:
-    """Write an entry. The change is in the log, as every other one."""
+    """Write an entry. VALUE is JSON; `-` reads it from standard input.
+
+    Without --expected-version or --create it replaces what is there.
+    """
     if create and expected_version is not None:
-        raise InvalidOption("--create expects no entry: leave --expected-version out")
-    lifetime = None if ttl is None else duration(ttl, "--ttl")
+        raise click.UsageError(
+            "Give --create or --expected-version, not both.", click.get_current_context()
+        )
     new = _parse(value)
     with memory_of(url, schema) as memory:
         if create:
-            entry = memory.state.create(key, new, ttl=lifetime)
+            entry = memory.state.create(key, new, ttl=ttl)
         elif expected_version is None:
-            entry = memory.state.put(key, new, ttl=lifetime)
+            entry = memory.state.put(key, new, ttl=ttl)
         else:
             entry = memory.state.compare_and_set(
-                key, new, expected_version=expected_version, ttl=lifetime
+                key, new, expected_version=expected_version, ttl=ttl
             )
     if as_json:
         print_json(_entry_data(entry) | {"position": entry.position})
     else:
-        out().print(_about(entry), markup=False)
+        print_line(_about(entry))
 
 
-@app.command()
+@app.command(
+    examples="""
+    pgmem state delete account:1
+    pgmem state delete account:1 --expected-version 3
+    """,
+)
+@click.argument("key")
+@_expected_version
+@database_options
+@json_option
 def delete(
-    key: Key,
-    *,
-    expected_version: ExpectedVersion = None,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
+    key: str, *, expected_version: int | None, url: str | None, schema: str, as_json: bool
 ) -> None:
-    """Delete an entry; exit code 1 if there is none. Its history stays."""
+    """Delete an entry; its history stays. Exit code 1 if there is none."""
     with memory_of(url, schema) as memory:
         if not memory.state.delete(key, expected_version=expected_version):
             _refuse_missing(key)
     if as_json:
         print_json({"key": key, "deleted": True})
     else:
-        out().print(f"{printable(key)}: deleted", markup=False)
+        print_line(f"{key}: deleted")
 
 
-@app.command("list")
-def list_(
-    prefix: Prefix = "",
-    *,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit", metavar="N", min=1, help="At most so many; else all.", show_default=False
-        ),
-    ] = None,
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """List the entries, in the order of their keys.
+@app.command(
+    "list",
+    examples="""
+    pgmem state list
+    pgmem state list account: --limit 20
+    pgmem state list --json | jq -r .key
+    """,
+)
+@click.argument("prefix", required=False, default="")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Print at most N entries.")
+@database_options
+@json_option
+def list_(prefix: str, *, limit: int | None, url: str | None, schema: str, as_json: bool) -> None:
+    """List the entries, ordered by key.
 
-    With --json each entry is one JSON object on a line of its own, with its whole value.
+    With PREFIX only those whose key begins with it.
+    With --json each entry is a JSON object on a line of its own.
     """
-    console = out()
+    table, empty = Table(*ENTRIES), True
     with memory_of(url, schema) as memory:
-        for entry in islice(_entries(memory, prefix), limit):
+        for page in _entries(memory, prefix, limit):
+            empty = False
             if as_json:
-                print_json_line(_entry_data(entry))
+                print_json_lines(map(_entry_data, page))
             else:
-                console.print(_entry_line(entry))
+                table.add(map(_entry_row, page))
+    if empty and not as_json:
+        say(f"no entries with a key that begins with {prefix!r}" if prefix else "no entries")
 
 
-@app.command()
-def history(
-    key: Key, url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False
-) -> None:
-    """Print the recorded changes of an entry, oldest first; exit code 1 if there are none.
+@app.command(
+    examples="""
+    pgmem state history account:1
 
-    With --json each change is one JSON object on a line of its own.
+    # What an agent did to an entry
+    pgmem state history account:1 --json | jq 'select(.agent_id == "billing")'
+    """,
+)
+@click.argument("key")
+@database_options
+@json_option
+def history(key: str, *, url: str | None, schema: str, as_json: bool) -> None:
+    """Print the recorded changes of an entry, oldest first. Exit code 1 if there are none.
+
+    With --json each change is a JSON object on a line of its own.
     """
-    console = out()
-    found = False
+    table, empty = Table(*HISTORY), True
     with memory_of(url, schema) as memory:
-        for event, change in _changes(memory, key):
-            found = True
+        for page in _changes(memory, key):
+            empty = False
             if as_json:
-                print_json_line(
+                print_json_lines(
                     _change_data(change) | {"type": event.type, "recorded_at": event.recorded_at}
+                    for event, change in page
                 )
             else:
-                console.print(_change_line(change, event))
-    if not found:
-        raise PgmemError(f"the log has no changes of the state {key!r}")
+                table.add(_history_row(event, change) for event, change in page)
+    if empty:
+        raise PgmemError(f"the log has no changes of the state entry {key!r}")
 
 
-@app.command()
-def watch(
-    prefix: Prefix = "",
-    url: Url = None,
-    schema: Schema = DEFAULT_SCHEMA,
-    as_json: AsJson = False,
-) -> None:
-    """Print each change of an entry as it comes, in order, until Ctrl-C.
+@app.command(
+    examples="""
+    pgmem state watch
+    pgmem state watch account: --json
+    """,
+)
+@click.argument("prefix", required=False, default="")
+@database_options
+@json_option
+def watch(prefix: str, *, url: str | None, schema: str, as_json: bool) -> None:
+    """Print each change of an entry as it is committed, until Ctrl-C.
 
-    With --json each change is one JSON object on a line of its own.
+    Of all entries, or of those whose key begins with PREFIX. With --json each change is a JSON
+    object on a line of its own.
     """
-    console = out()
+    table = Table(*CHANGES)
     with memory_of(url, schema) as memory, memory.state.watch(prefix) as changes:
         while found := changes.receive():
-            for change in found:
-                if as_json:
-                    print_json_line(_change_data(change))
-                else:
-                    console.print(_change_line(change))
+            if as_json:
+                print_json_lines(map(_change_data, found))
+            else:
+                table.add(map(_change_row, found))
             sys.stdout.flush()
 
 
-# --- what is asked of the memory ------------------------------------------------------------
+def _entries(memory: Memory, prefix: str, limit: int | None) -> Iterator[list[StateEntry]]:
+    """Yield entries in pages, each of its own snapshot."""
+    after, left = "", sys.maxsize if limit is None else limit
+    while left and (page := memory.state.list(prefix, after=after, limit=min(PAGE, left))):
+        yield page
+        after, left = page[-1].key, left - len(page)
 
 
-def _entries(memory: Memory, prefix: str) -> Iterator[StateEntry]:
-    """All entries, read page after page: not of one moment."""
-    after = ""
-    while page := memory.state.list(prefix, after=after, limit=PAGE):
-        yield from page
-        after = page[-1].key
-
-
-def _changes(memory: Memory, key: str) -> Iterator[tuple[RecordedEvent, StateChange]]:
+def _changes(memory: Memory, key: str) -> Iterator[list[tuple[RecordedEvent, StateChange]]]:
+    """Yield the history of an entry in pages."""
     after = 0
-    while page := memory.state.history(key, after=after, limit=PAGE):
-        for event in page:
+    while events := memory.state.history(key, after=after, limit=PAGE):
+        page = []
+        for event in events:
             change = event.change
             if change is None or change.version is None:
-                raise PgmemError(f"the event {event.position} is no change of the state {key!r}")
-            yield event, change
+                raise PgmemError(f"the event {event.position} is not a change of the state {key!r}")
+            page.append((event, change))
             after = change.version
+        yield page
 
 
 def _refuse_missing(key: str) -> NoReturn:
     raise PgmemError(
-        f"there is no state entry {key!r}, or it has expired: `pgmem state list` tells which "
-        f"there are, `pgmem state history` what became of it"
+        f"there is no state entry {key!r}, or it has expired; `pgmem state list` shows the "
+        f"entries, `pgmem state history` shows what happened to it"
     )
 
 
-# --- values ---------------------------------------------------------------------------------
-
-
 def _parse(text: str) -> Any:
-    """The value that was typed, or that came on stdin.
+    """Return the value that VALUE or standard input holds as JSON.
 
     Raises:
-        InvalidValue: it is no JSON; the message does not show it.
+        InvalidValue: It is not JSON. The message does not show the value.
     """
     given = sys.stdin.buffer.read() if text == "-" else text
     where = "standard input" if text == "-" else "VALUE"
     try:
         return json.loads(given, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
-        hint = "; a text needs its own quotes: '\"text\"'" if text != "-" else ""
-        raise InvalidValue(f"{where} is no JSON: {error}{hint}") from None
+        hint = "; a string needs its own quotes: '\"text\"'" if text != "-" else ""
+        raise InvalidValue(f"{where} is not JSON: {error}{hint}") from None
     except UnicodeDecodeError:
-        raise InvalidValue(f"{where} is no JSON: it is no UTF-8") from None
+        raise InvalidValue(f"{where} is not JSON: it is not UTF-8") from None
     except RecursionError:
-        raise InvalidValue(f"{where}: it is nested too deeply") from None
+        raise InvalidValue(f"{where} is nested too deeply") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -272,9 +323,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise InvalidValue("an object of the value has a key twice: one of them would be lost")
     return found
-
-
-# --- looks ----------------------------------------------------------------------------------
 
 
 def _entry_data(entry: StateEntry) -> dict[str, Any]:
@@ -301,35 +349,48 @@ def _change_data(change: StateChange) -> dict[str, Any]:
 
 def _about(entry: StateEntry) -> str:
     end = "" if entry.expires_at is None else f", expires {moment(entry.expires_at)}"
-    return f"{printable(entry.key)}: version {entry.version}, of {moment(entry.updated_at)}{end}"
+    return f"{entry.key}: version {entry.version}, updated {moment(entry.updated_at)}{end}"
 
 
-def _entry_line(entry: StateEntry) -> Text:
-    value = json_text(entry.value)
-    end = "" if entry.expires_at is None else f"  expires {moment(entry.expires_at)}"
-    return line(
-        (entry.key, "cyan"),
-        (f"  v{entry.version}", "bold"),
-        (f"  {moment(entry.updated_at)}{end}", "dim"),
-        (f"  {value if len(value) <= SHOWN else value[:SHOWN] + '…'}", ""),
+def _entry_row(entry: StateEntry) -> tuple[str, ...]:
+    return (
+        entry.key,
+        f"{entry.version:,}",
+        short_moment(entry.updated_at),
+        "-" if entry.expires_at is None else short_moment(entry.expires_at),
+        json_text(entry.value),
     )
 
 
-def _change_line(change: StateChange, event: RecordedEvent | None = None) -> Text:
-    """A change for people; `event` if it is one of the past."""
+def _history_row(event: RecordedEvent, change: StateChange) -> tuple[str, ...]:
+    return (
+        str(change.position),
+        short_moment(event.recorded_at),
+        _version(change),
+        event.type,
+        change.agent_id or "-",
+        _new_value(change),
+    )
+
+
+def _change_row(change: StateChange) -> tuple[str, ...]:
+    return (
+        str(change.position),
+        change.key,
+        _version(change),
+        change.agent_id or "-",
+        _new_value(change),
+    )
+
+
+def _version(change: StateChange) -> str:
+    return "-" if change.version is None else f"{change.version:,}"
+
+
+def _new_value(change: StateChange) -> str:
     if change.deleted:
-        what = "deleted"
-    elif change.version is None:
+        return "(deleted)"
+    if change.version is None:
         end = change.expires_at
-        what = "expires never" if end is None else f"expires {moment(end)}"
-    else:
-        what = json_text(change.value)
-    return line(
-        (f"{change.position:>8}", "bold"),
-        ("" if event is None else f"  {moment(event.recorded_at)}", "dim"),
-        (f"  {change.key}", "cyan"),
-        ("" if change.version is None else f"  v{change.version}", "bold"),
-        ("" if event is None else f"  {event.type}", "green"),
-        ("" if change.agent_id is None else f"  {change.agent_id}", "magenta"),
-        (f"  {what}", ""),
-    )
+        return "(expires never)" if end is None else f"(expires {moment(end)})"
+    return json_text(change.value)

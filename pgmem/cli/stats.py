@@ -1,32 +1,29 @@
-"""`pgmem stats`: how the memory stands, on one screen.
-
-Only the looks of it; what is asked is `memory.stats()`.
-"""
+"""`pgmem stats`: print the condition of the memory on one screen."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pgmem.cli.options import (
-    AsJson,
-    Schema,
-    Url,
+import click
+
+from pgmem.cli.commands import Command
+from pgmem.cli.options import database_options, json_option, memory_of
+from pgmem.cli.output import (
+    Column,
+    Table,
     age,
-    columns,
-    memory_of,
-    out,
+    count_of,
     print_json,
     print_labelled,
+    print_line,
     size,
 )
-from pgmem.core.names import DEFAULT_SCHEMA
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from pgmem.admin.stats_models import (
         ConsumerStats,
         Count,
@@ -37,17 +34,51 @@ if TYPE_CHECKING:
     )
 
 SHOWN = 10
-"""So many consumers, groups and rules; the rest is counted."""
+"""How many subscriptions, groups and rules are printed; the rest is counted."""
 TABLES = 8
-"""The largest ones."""
+"""How many tables are printed, the largest first."""
 
-WIDTH = 12
+WIDTH = 15
+
+SIZES = (
+    Column("TABLE", style="key"),
+    Column("SIZE", right=True),
+    Column("INDEXES", right=True),
+    Column("DEAD ROWS", right=True),
+    Column("AUTOVACUUM", right=True),
+)
+SUBSCRIPTIONS = (
+    Column("SUBSCRIPTION", style="key"),
+    Column("POSITION", right=True),
+    Column("LAG", right=True),
+    Column("BEHIND FOR", right=True),
+    Column("OWNER", style="agent"),
+)
+GROUPS = (
+    Column("GROUP", style="key"),
+    Column("POSITION", right=True),
+    Column("LAG", right=True),
+    Column("BEHIND FOR", right=True),
+    Column("OPEN", right=True),
+    Column("OVERDUE", right=True),
+    Column("DELAYED", right=True),
+    Column("DEAD", right=True),
+)
 
 
-def stats(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = False) -> None:
-    """Print how the memory stands: log, state, readers, leases, tables and the server.
+@click.command(
+    cls=Command,
+    examples="""
+    pgmem stats
+    pgmem stats --json | jq .log.head
+    """,
+)
+@database_options
+@json_option
+def stats(*, url: str | None, schema: str, as_json: bool) -> None:
+    """Print the condition of log, readers, tables and server.
 
-    It costs little, however long the log is: what is marked ≈ is an estimate from a sample.
+    The cost does not depend on the length of the log. Counts with ≈ are estimates from a sample.
     """
     with memory_of(url, schema) as memory:
         found = memory.stats()
@@ -55,15 +86,14 @@ def stats(url: Url = None, schema: Schema = DEFAULT_SCHEMA, as_json: AsJson = Fa
         print_json(dataclasses.asdict(found))
         return
     print_labelled(_lines(found), WIDTH)
-    console = out()
-    for table in _tables(found):
-        console.print()
-        for line in table:
-            console.print(line)
+    _print_sizes(found)
+    if found.consumers is not None and found.consumers.total:
+        _print_subscriptions(found.consumers, found.server.now)
+    if found.groups is not None and found.groups.total:
+        _print_groups(found.groups, found.server.now)
 
 
 def _lines(stats: Stats) -> Iterator[tuple[str, str]]:
-    """The upper half: a label, and what there is to say."""
     server, sessions = stats.server, stats.sessions
     role = "standby" if server.standby else "primary"
     yield "server", f"PostgreSQL {server.version}, {role}"
@@ -78,8 +108,8 @@ def _lines(stats: Stats) -> Iterator[tuple[str, str]]:
         f"{sessions.of_pgmem} of pgmem",
     )
     yield (
-        "doorbell",
-        f"{sessions.listening} listening, notification queue {sessions.queue_usage:.1%} full",
+        "notifications",
+        f"{sessions.listening} listening, queue {sessions.queue_usage:.1%} full",
     )
     yield "writers", _writers(stats)
     yield from _log(stats)
@@ -123,7 +153,8 @@ def _log(stats: Stats) -> Iterator[tuple[str, str]]:
     if log.first is not None:
         yield "", f"oldest {log.first:,}, of {_ago(log.first_at, now)}"
     if log.removed:
-        alone = f"and {log.trimmed_streams} streams by themselves, " if log.trimmed_streams else ""
+        streams = log.trimmed_streams
+        alone = f"and {count_of(streams, 'stream')} separately, " if streams else ""
         yield (
             "",
             f"trimmed up to {log.trimmed_to:,}, {alone}{log.removed:,} events removed, "
@@ -132,14 +163,14 @@ def _log(stats: Stats) -> Iterator[tuple[str, str]]:
 
 
 def _writers(stats: Stats) -> str:
-    """Who holds back the readers."""
+    """Return the open transactions that hold readers back."""
     if stats.server.standby:
         return "not seen from a standby"
     if not stats.writers:
         return "no open transaction holds readers back"
     oldest = stats.writers[0]
     open_for = (
-        "how long, this role may not see (pg_read_all_stats may)"
+        "for how long is visible to pg_read_all_stats only"
         if oldest.since is None
         else f"for {_for(oldest.since, stats.server.now)}"
     )
@@ -154,7 +185,6 @@ def _writer(writer: OpenWriter) -> str:
 
 
 def _policies(stats: Stats) -> str:
-    """The rules of retention."""
     rules = []
     for policy in stats.policies or ():
         limits = []
@@ -169,18 +199,10 @@ def _policies(stats: Stats) -> str:
     return "; ".join(rules) or "no rules: everything is kept"
 
 
-def _tables(stats: Stats) -> Iterator[list[Text]]:
-    """The lower half: tables with a line of titles."""
-    yield _sizes(stats)
-    if stats.consumers is not None and stats.consumers.total:
-        yield _consumers(stats.consumers, stats.server.now)
-    if stats.groups is not None and stats.groups.total:
-        yield _groups(stats.groups, stats.server.now)
-
-
-def _sizes(stats: Stats) -> list[Text]:
+def _print_sizes(stats: Stats) -> None:
     largest = sorted(stats.tables, key=lambda table: -table.table_bytes - table.index_bytes)
-    rows = [
+    sys.stdout.write("\n")
+    Table(*SIZES).add(
         (
             table.name,
             size(table.table_bytes),
@@ -189,27 +211,27 @@ def _sizes(stats: Stats) -> list[Text]:
             _ago(table.vacuumed_at, stats.server.now),
         )
         for table in largest[:TABLES]
-    ]
-    return columns(("table", ">size", ">indexes", ">dead rows", ">autovacuum"), rows)
+    )
 
 
-def _consumers(consumers: Readers[ConsumerStats], now: datetime) -> list[Text]:
-    rows = [
+def _print_subscriptions(readers: Readers[ConsumerStats], now: datetime) -> None:
+    sys.stdout.write("\n")
+    Table(*SUBSCRIPTIONS).add(
         (
-            consumer.name,
-            f"{consumer.position:,}",
-            f"{consumer.lag:,}",
-            _for(consumer.behind_since, now),
-            consumer.owner or "-",
+            reader.name,
+            f"{reader.position:,}",
+            f"{reader.lag:,}",
+            _for(reader.behind_since, now),
+            reader.owner or "-",
         )
-        for consumer in consumers.furthest[:SHOWN]
-    ]
-    titles = ("consumer", ">position", ">lag", ">behind for", "held by")
-    return columns(titles, rows) + _more(consumers.total)
+        for reader in readers.furthest[:SHOWN]
+    )
+    _print_more(readers.total)
 
 
-def _groups(groups: Readers[GroupStats], now: datetime) -> list[Text]:
-    rows = [
+def _print_groups(readers: Readers[GroupStats], now: datetime) -> None:
+    sys.stdout.write("\n")
+    Table(*GROUPS).add(
         (
             group.name,
             f"{group.position:,}",
@@ -220,16 +242,14 @@ def _groups(groups: Readers[GroupStats], now: datetime) -> list[Text]:
             _count(group.parked),
             _count(group.dead),
         )
-        for group in groups.furthest[:SHOWN]
-    ]
-    numbers = (">position", ">lag", ">behind for", ">open", ">overdue", ">parked", ">dead")
-    return columns(("group", *numbers), rows) + _more(groups.total)
+        for group in readers.furthest[:SHOWN]
+    )
+    _print_more(readers.total)
 
 
-def _more(total: int) -> list[Text]:
-    from rich.text import Text  # noqa: PLC0415
-
-    return [Text(f"and {total - SHOWN:,} more", style="dim")] if total > SHOWN else []
+def _print_more(total: int) -> None:
+    if total > SHOWN:
+        print_line(f"and {total - SHOWN:,} more")
 
 
 def _count(count: Count) -> str:

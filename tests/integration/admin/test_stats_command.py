@@ -1,4 +1,4 @@
-"""`pgmem stats` as somebody types it."""
+"""`pgmem stats`, run in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from psycopg.conninfo import make_conninfo
 
 from pgmem import Event, migrate
 from pgmem.cli import stats
-from pgmem.cli.options import age, columns, size
 from pgmem.core.names import SCHEMA_REVISION
 
 
@@ -23,7 +22,7 @@ def sql(url, *statements):
 
 @pytest.fixture
 def shown(pgmem, database_url):
-    """What `pgmem stats` prints: the upper half by its labels, the tables by their first cells."""
+    """Run `pgmem stats`; return the labelled lines by label, the tables by first cell."""
 
     def run(url=database_url):
         code, out, err = pgmem("stats", "--url", url)
@@ -38,7 +37,7 @@ def shown(pgmem, database_url):
     return run
 
 
-def test_what_it_says(memory, database_url, shown):
+def test_condition_of_the_log_state_and_server(memory, database_url, shown):
     memory.events.append("s", [Event(type="t")] * 1_500)
     memory.state.put("k", 1)
     memory.state.delete("k")
@@ -59,7 +58,7 @@ def test_what_it_says(memory, database_url, shown):
     assert "not shown" not in found
 
 
-def test_readers_rules_and_what_was_trimmed(memory, database_url, shown, monkeypatch):
+def test_readers_rules_and_trims(memory, database_url, shown, monkeypatch):
     monkeypatch.setattr(stats, "SHOWN", 2)
     memory.events.append("s", [Event(type="t")] * 20)
     sql(
@@ -81,7 +80,7 @@ def test_readers_rules_and_what_was_trimmed(memory, database_url, shown, monkeyp
         "events: at most 10,000, none older than 10 d; folds of a\\x9b: at most 3; and 1 more"
     ]
     assert found["log"][2] == (
-        "trimmed up to 3, and 1 streams by themselves, 2,001 events removed, last 5.0 h ago"
+        "trimmed up to 3, and 1 stream separately, 2,001 events removed, last 5.0 h ago"
     )
     assert tables["c1\\x9b"][:2] == ["10", "10"]
     assert tables["c2\\x9b"] == ["20", "0", "-", "me"]
@@ -90,7 +89,7 @@ def test_readers_rules_and_what_was_trimmed(memory, database_url, shown, monkeyp
     assert tables["billing"] == ["20", "0", "-", "0", "0", "0", "1"]
 
 
-def test_as_json(memory, database_url, pgmem):
+def test_json_holds_everything(memory, database_url, pgmem):
     memory.events.append("s", Event(type="t"))
     document = json.loads(pgmem("stats", "--json", "--url", database_url)[1])
     assert document["log"]["events"] == {"value": 1, "exact": True}
@@ -100,7 +99,7 @@ def test_as_json(memory, database_url, pgmem):
     assert "events" in [table["name"] for table in document["tables"]]
 
 
-def test_who_may_only_read_is_told_what_is_not_shown(memory, database_url, shown):
+def test_reader_role_learns_what_it_may_not_read(memory, database_url, shown):
     role = f"reader_{uuid.uuid4().hex[:8]}"
     sql(database_url, f"CREATE ROLE {role}")
     migrate.grant(database_url, reader=role)
@@ -119,33 +118,3 @@ def test_who_may_only_read_is_told_what_is_not_shown(memory, database_url, shown
     assert "dedupe" not in theirs
     assert "(idle in transaction), for 0." in mine["writers"][0]
     assert "pg_read_all_stats" in theirs["writers"][0]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(-1, "0.0 s"), (0.04, "0.0 s"), (9.96, "10.0 s"), (119, "119 s"), (120, "2.0 min"),
-     (5400, "90 min"), (86_400, "24 h"), (2_000_000, "23 d")],
-)  # fmt: skip
-def test_an_age(seconds, shown):
-    assert age(seconds) == shown
-
-
-@pytest.mark.parametrize(
-    ("number", "shown"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 kB"),
-        (150_000, "146 kB"),
-        (2**40 * 5000, "5,000.0 TB"),
-    ],
-)
-def test_a_size(number, shown):
-    assert size(number) == shown
-
-
-def test_columns_stand_below_one_another():
-    found = columns(("a", ">number"), [("x", "1"), ("日本", "1,000"), ("\x1b", "")])
-    assert [line.plain for line in found] == [
-        "a     number", "x          1", "日本   1,000", "\\x1b"
-    ]  # fmt: skip

@@ -1,87 +1,86 @@
-"""Every command and option of `pgmem` is documented in docs/, and nothing else is.
+"""The reference page holds every command; the docs name only commands and options that exist."""
 
-A command is documented by a heading that begins with it, such as "### `pgmem migrate up`". The
-text below, up to the next heading, names each option (and each argument, in the heading or there).
-"""
+from __future__ import annotations
 
 import re
+import shlex
+import sys
 from pathlib import Path
 
+import click
 import pytest
-import typer.main
 
 from pgmem.cli.app import app
 
-DOCS = Path(__file__).parents[3] / "docs"
+CHECKOUT = Path(__file__).parents[3]
+sys.path.insert(0, str(CHECKOUT / "docs"))
 
-_HEADING = re.compile(r"^#{2,6} `(pgmem[^`]*)`.*$", flags=re.MULTILINE)
-_ANY_HEADING = re.compile(r"^#{1,6} ", flags=re.MULTILINE)
-_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+import cli_pages  # noqa: E402
+
+CONTEXTS = dict(cli_pages.commands())
+GENERATED = CHECKOUT / "docs" / "reference" / "cli.md"
+PAGES = [CHECKOUT / "README.md", *sorted(set((CHECKOUT / "docs").rglob("*.md")) - {GENERATED})]
+
+_FENCED = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+_INLINE = re.compile(r"(?<!`)`(pgmem [^`]*)`(?!`)")
 
 
-def commands(command=None, path=("pgmem",)):
-    """The commands that do something, and `pgmem` itself for its own options, by their words."""
-    command = command or typer.main.get_command(app)
-    found = {" ".join(path): command}
-    for name, below in getattr(command, "commands", {}).items():
-        if not below.hidden:
-            found |= commands(below, (*path, name))
+def command_lines(text):
+    """Return what begins with `pgmem` in shell blocks and in inline code."""
+    found = [match[1] for match in _INLINE.finditer(text)]
+    for block in _FENCED.finditer(text):
+        for line in block[1].replace("\\\n", " ").splitlines():
+            for part in re.split(r"\s\|\s|&&|;", line.removeprefix("$ ")):
+                words = part.strip().split(" ", 1)
+                if words[0].rsplit("/", 1)[-1] == "pgmem":
+                    found.append(f"pgmem {words[1]}" if len(words) > 1 else "pgmem")
     return found
 
 
-def sections(text):
-    """The documented commands: their words, the heading, and the text below it."""
-    found = {}
-    for match in _HEADING.finditer(text):
-        end = _ANY_HEADING.search(text, match.end())
-        words = [w for w in match[1].split() if re.fullmatch(r"[a-z][a-z-]*", w)]
-        body = text[match.end() : end.start() if end else len(text)]
-        found[" ".join(words)] = f"{match[0]}\n{body}"
-    return found
+def problem(line):
+    """Return what is wrong with a command line, or None. Arguments may be left out."""
+    words = shlex.split(line, comments=True)[1:]
+    name = "pgmem"
+    while words and isinstance(CONTEXTS[name].command, click.Group):
+        word = words[0]
+        if word.startswith("-") or not re.fullmatch(r"[a-z-]+", word):
+            break
+        name = f"{name} {words.pop(0)}"
+        if name not in CONTEXTS:
+            return f"there is no command `{name}`"
+    options = {"--help", "-h"}
+    for param in CONTEXTS[name].command.params:
+        options |= {*param.opts, *param.secondary_opts}
+    for word in words:
+        option = word.partition("=")[0]
+        if re.match(r"--?[a-z]", option) and option not in options:
+            return f"`{name}` has no option {option}"
+    return None
 
 
-def options(command):
-    shown = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
-    names = {name for p in shown for name in (*p.opts, *p.secondary_opts)}
-    return {name for name in names if name.startswith("--")} - {"--help"}
+def test_reference_page_holds_every_command_with_all_options():
+    page = cli_pages.page()
+    for name, context in CONTEXTS.items():
+        section = page.split(f"## `{name}`\n")[1].split("\n## ")[0]
+        for param in context.command.params:
+            if isinstance(param, click.Option):
+                assert all(option in section for option in param.opts), (name, param.name)
 
 
-def arguments(command):
-    named = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]
-    return {p.metavar or p.name.upper() for p in named}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_command_lines_in_the_docs_exist(page):
+    lines = command_lines(page.read_text(encoding="utf-8"))
+    assert [found for line in lines if (found := problem(line))] == []
 
 
-def missing(command, section):
-    """What a command's section does not name."""
-    wanted = options(command) | arguments(command)
-    return {word for word in wanted if not re.search(rf"(?<![\w-]){word}(?![\w-])", section)}
+def test_wrong_command_lines_are_noticed():
+    assert problem("pgmem groups list --json") is None
+    assert problem("pgmem state set KEY -5") is None
+    assert problem("pgmem groups lst") == "there is no command `pgmem groups lst`"
+    assert problem("pgmem trim --nothing") == "`pgmem trim` has no option --nothing"
+    text = "```sh\n.venv/bin/pgmem trim --nothing\n```\nand `pgmem nothing`"
+    assert command_lines(text) == ["pgmem nothing", "pgmem trim --nothing"]
 
 
-COMMANDS = {
-    name: command for name, command in commands().items() if options(command) or name.count(" ")
-}
-DOCUMENTED = {}
-for page in sorted(DOCS.rglob("*.md")):
-    DOCUMENTED |= sections(page.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_is_documented_with_all_its_options(name):
-    command = COMMANDS[name]
-    if getattr(command, "commands", None) and not options(command):
-        return  # a group: its commands are documented
-    assert name in DOCUMENTED, f"no heading `{name}` in docs/"
-    assert missing(command, DOCUMENTED[name]) == set()
-
-
-@pytest.mark.parametrize("name", DOCUMENTED)
-def test_what_is_documented_exists(name):
-    assert name in COMMANDS
-    mentioned = set(_OPTION.findall(DOCUMENTED[name]))
-    assert mentioned - options(COMMANDS[name]) - {"--help"} == set()
-
-
-def test_a_missing_option_would_be_noticed():
-    section = DOCUMENTED["pgmem migrate up"]
-    assert missing(COMMANDS["pgmem migrate up"], section.replace("--schema", "")) == {"--schema"}
-    assert missing(COMMANDS["pgmem migrate up"], section.replace("REVISION", "")) == {"REVISION"}
+def test_the_root_command_is_the_one_that_is_installed():
+    assert CONTEXTS["pgmem"].command is app

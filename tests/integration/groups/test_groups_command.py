@@ -1,4 +1,4 @@
-"""`pgmem groups …` as somebody types it."""
+"""`pgmem groups`, run in this process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.consumers import sql
 
 @pytest.fixture
 def command(pgmem, database_url, monkeypatch):
-    """Runs `pgmem groups …` on the test's database."""
+    """Return a function that runs `pgmem groups` on the test's database."""
     monkeypatch.setenv("PGMEM_DATABASE_URL", database_url)
     return lambda *arguments, stdin=None: pgmem("groups", *arguments, stdin=stdin)
 
 
 @pytest.fixture
 def group(memory):
-    """A group of ten events: 1 and 2 are held, 3 is parked, 4 and 5 are dead, 6 to 10 wait."""
+    """A group of ten events: 1 and 2 are held, 3 is delayed, 4 and 5 are dead, 6 to 10 are new."""
     memory.events.append("orders", [Event(type="placed", payload={"n": n}) for n in range(10)])
     group = memory.groups.open("billing", stream="orders")
     group.held = group.read("worker-1", 2)
@@ -37,14 +37,14 @@ def lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_the_list(command, memory, group):
+def test_list_shows_lag_and_open_events(command, memory, group):
     memory.events.append("other", Event(type="t"))
     memory.groups.open("all", ordered_by="stream")
     everything, billing = lines(command("list", "--json")[1])
     info = group.info()
     assert billing == {
         "name": "billing", "selection": {"stream": "orders"}, "ordered_by": None,
-        "max_attempts": 5, "position": 5, "lag": 5, "held": 2, "parked": 1, "dead_letters": 2,
+        "max_attempts": 5, "position": 5, "lag": 5, "held": 2, "delayed": 1, "dead_letters": 2,
         "created_at": info.created_at.isoformat(), "updated_at": info.updated_at.isoformat(),
     }  # fmt: skip
     assert (everything["name"], everything["lag"], everything["ordered_by"]) == (
@@ -55,17 +55,22 @@ def test_the_list(command, memory, group):
     code, out, err = command("list")
     assert (code, err) == (0, "")
     assert [row.split() for row in out.splitlines()] == [
-        ["group", "position", "lag", "held", "parked", "dead", "follows"],
+        ["GROUP", "POSITION", "LAG", "HELD", "DELAYED", "DEAD", "FOLLOWS"],
         ["all", "0", "11", "0", "0", "0", "all", "events"],
         ["billing", "5", "5", "2", "1", "2", "stream=orders"],
     ]
 
 
-def test_no_groups_are_no_lines(command):
-    assert command("list") == command("list", "--json") == (0, "", "")
+def test_empty_lists_are_a_word_on_stderr(command, memory):
+    assert command("list") == (0, "", "no groups\n")
+    assert command("list", "--json") == (0, "", "")
+    memory.groups.open("idle")
+    assert command("pending", "idle") == (0, "", "no pending events\n")
+    assert command("dead", "idle") == (0, "", "no dead letters\n")
+    assert command("pending", "idle", "--json") == command("dead", "idle", "--json") == (0, "", "")
 
 
-def test_a_group_that_is_deleted_meanwhile_is_left_out(command, memory, group, monkeypatch):
+def test_list_skips_a_group_deleted_meanwhile(command, memory, group, monkeypatch):
     memory.groups.open("z")
     seen = memory.groups.list()
     memory.groups.delete("billing")
@@ -73,7 +78,7 @@ def test_a_group_that_is_deleted_meanwhile_is_left_out(command, memory, group, m
     assert [info["name"] for info in lines(command("list", "--json")[1])] == ["z"]
 
 
-def test_a_group_on_one_screen(command, memory, group):
+def test_show_prints_one_group(command, memory, group):
     shown = json.loads(command("show", "billing", "--json")[1])
     assert shown == lines(command("list", "--json")[1])[0]
     code, out, err = command("show", "billing")
@@ -82,7 +87,7 @@ def test_a_group_on_one_screen(command, memory, group):
     assert said["follows"] == "stream=orders"
     assert said["ordered"] == "by  nothing"
     assert said["position"] == "5, 5 events behind"
-    assert said["open"] == "2 held, 1 parked"
+    assert said["open"] == "2 held, 1 delayed"
     assert said["dead"] == "2"
     memory.groups.open("many", stream=["b", "a"], type="t", ordered_by="account")
     out = command("show", "many")[1]
@@ -90,18 +95,18 @@ def test_a_group_on_one_screen(command, memory, group):
     assert "ordered by  account" in out
 
 
-def test_what_is_open(command, group):
-    held, _, parked = lines(command("pending", "billing", "--json")[1])
-    assert (held["position"], held["consumer"], held["attempts"]) == (1, "worker-1", 1)
-    assert (held["parked"], held["until"]) == (False, group.held[0].lease_until.isoformat())
-    assert held["handed_at"] < held["until"]
-    assert (parked["position"], parked["consumer"], parked["error"]) == (3, None, "not yet")
-    assert (parked["parked"], parked["handed_at"]) == (True, None)
+def test_pending_shows_held_and_delayed_events(command, group):
+    held, _, delayed = lines(command("pending", "billing", "--json")[1])
+    assert (held["position"], held["member"], held["attempts"]) == (1, "worker-1", 1)
+    assert (held["delayed"], held["until"]) == (False, group.held[0].lease_until.isoformat())
+    assert held["claimed_at"] < held["until"]
+    assert (delayed["position"], delayed["member"], delayed["error"]) == (3, None, "not yet")
+    assert (delayed["delayed"], delayed["claimed_at"]) == (True, None)
     code, out, err = command("pending", "billing")
     assert (code, err) == (0, "")
     rows = [row.split() for row in out.splitlines()]
     assert [row[:3] for row in rows[1:]] == [
-        ["1", "1", "worker-1"], ["2", "1", "worker-1"], ["3", "1", "parked"]
+        ["1", "1", "worker-1"], ["2", "1", "worker-1"], ["3", "1", "(delayed)"]
     ]  # fmt: skip
     assert rows[3][-2:] == ["not", "yet"]
     code, out, err = command("pending", "billing", "--limit", "2", "--json")
@@ -110,52 +115,53 @@ def test_what_is_open(command, group):
     assert command("pending", "billing", "--limit", "0")[0] == 2
 
 
-def test_the_dead_letters_are_paged_through_to_their_end(command, group, memory, monkeypatch):
+def test_dead_prints_all_pages(command, group, memory, monkeypatch):
     monkeypatch.setattr(groups, "PAGE", 2)
     for delivery in group.read("worker-3", 5):
         delivery.dead_letter("late")
     found = lines(command("dead", "billing", "--json")[1])
     assert [letter["position"] for letter in found] == [4, 5, 6, 7, 8, 9, 10]
-    assert (found[0]["error"], found[0]["consumer"], found[0]["attempts"]) == (
+    assert (found[0]["error"], found[0]["member"], found[0]["attempts"]) == (
         "no\x9b2J card 4", "worker-2", 1
     )  # fmt: skip
     assert found[0]["event"]["stream"] == "orders"
     assert found[0]["event"]["payload"] == {"n": 3}
     out = command("dead", "billing")[1].splitlines()
-    assert len(out) == 7
-    assert out[0].split()[0] == "4"
-    assert out[0].endswith("  orders  placed  attempts 1  worker-2  no\\x9b2J card 4")
+    assert len(out) == 8
+    assert out[0].split()[:3] == ["POSITION", "FAILED", "STREAM"]
+    assert out[1].split()[0] == "4"
+    assert out[1].endswith("  orders  placed         1  worker-2  no\\x9b2J card 4")
 
 
-def test_a_dead_letter_without_its_event(command, group, database_url):
+def test_dead_letter_without_its_event_is_shown_and_not_requeued(command, group, database_url):
     sql(
         database_url,
         "SET session_replication_role = replica; DELETE FROM pgmem.events WHERE position = 4",
     )
     first = lines(command("dead", "billing", "--json")[1])[0]
     assert (first["position"], first["event"]) == (4, None)
-    assert "  (trimmed)  attempts 1" in command("dead", "billing")[1].splitlines()[0]
+    assert "  (trimmed)  " in command("dead", "billing")[1].splitlines()[1]
     code, out, err = command("requeue", "billing", "4", "5")
-    assert (code, out) == (1, "billing: 1 dead letters requeued\n")
-    assert "1 of the 2 positions are no dead letters" in err
+    assert (code, out) == (1, "billing: 1 dead letter requeued\n")
+    assert "1 of the 2 positions are not dead letters" in err
 
 
-def test_some_dead_letters_are_requeued_without_a_question(command, group):
-    assert command("requeue", "billing", "4") == (0, "billing: 1 dead letters requeued\n", "")
+def test_requeue_by_position_does_not_ask(command, group):
+    assert command("requeue", "billing", "4") == (0, "billing: 1 dead letter requeued\n", "")
     assert [letter.position for letter in group.dead_letters()] == [5]
     risen = group.read("worker-1", 1)[0]
     assert (risen.event.position, risen.attempts) == (4, 1)
     code, out, err = command("requeue", "billing", "5", "5", "4", "9", "--json")
     assert (code, json.loads(out)) == (1, {"group": "billing", "requeued": 1})
-    assert err.startswith("pgmem: 2 of the 3 positions are no dead letters of the group 'billing'")
+    assert err.startswith("pgmem: 2 of the 3 positions are not dead letters of the group 'billing'")
     assert err.count("\n") == 1
     assert group.dead_letters() == []
 
 
-def test_all_dead_letters_are_requeued_after_a_question(command, group):
+def test_requeue_of_all_asks(command, group):
     code, out, err = command("requeue", "billing", stdin=b"n\n")
     assert (code, out) == (1, "")
-    assert "Hand out all 2 dead letters of the group billing again?" in err
+    assert "Requeue all 2 dead letters of group billing?" in err
     assert len(group.dead_letters()) == 2
     code, out, _ = command("requeue", "billing", stdin=b"y\n")
     assert (code, out) == (0, "billing: 2 dead letters requeued\n")
@@ -164,15 +170,15 @@ def test_all_dead_letters_are_requeued_after_a_question(command, group):
     assert (code, json.loads(out), err) == (0, {"group": "billing", "requeued": 0}, "")
 
 
-def test_a_reset_after_a_question(command, group):
+def test_reset_asks(command, group):
     for stdin in (b"n\n", b""):
         code, out, err = command("reset", "billing", "0", stdin=stdin)
         assert (code, out) == (1, "")
         assert "Move the group billing from position 5 to 0?" in err
-        assert "lose the 2 events that they hold, and 1 parked ones are forgotten" in err
+        assert "lose 2 held events; 1 delayed event will be forgotten" in err
         assert (group.info().position, group.info().held) == (5, 2)
     code, out, _ = command("reset", "billing", "0", stdin=b"y\n")
-    assert (code, out) == (0, "billing: goes on behind position 0\n")
+    assert (code, out) == (0, "billing: continues after position 0\n")
     info = group.info()
     assert (info.position, info.held, info.parked, info.dead_letters) == (0, 0, 0, 2)
     with pytest.raises(LeaseLost):
@@ -182,7 +188,7 @@ def test_a_reset_after_a_question(command, group):
     assert group.info().position == 7
 
 
-def test_a_reset_to_where_the_log_is_not(command, group):
+def test_reset_above_the_head_is_refused(command, group):
     code, out, err = command("reset", "billing", "11", "--yes")
     assert (code, out) == (1, "")
     assert "the last position of the log is 10" in err
@@ -191,11 +197,11 @@ def test_a_reset_to_where_the_log_is_not(command, group):
     assert group.info().position == 5
 
 
-def test_a_deletion_after_a_question(command, memory, group):
+def test_delete_asks(command, memory, group):
     code, out, err = command("delete", "billing", stdin=b"n\n")
     assert (code, out) == (1, "")
     assert (
-        "Delete the group billing, with its position 5, 2 held and 1 parked events, and "
+        "Delete the group billing at position 5, with 2 held events, 1 delayed event and "
         "2 dead letters?"
     ) in err
     assert memory.groups.get("billing") is not None
@@ -211,17 +217,10 @@ def test_a_deletion_after_a_question(command, memory, group):
     "arguments",
     [["show"], ["pending"], ["dead"], ["requeue"], ["requeue", 1], ["reset", 0], ["delete"]],
 )
-def test_a_group_that_is_not_there_is_told_in_one_line(command, memory, arguments):
+def test_unknown_group_is_one_line(command, memory, arguments):
     name, *rest = arguments
     code, out, err = command(name, "gr\x9boup", *map(str, rest))
     assert (code, out) == (1, "")
     assert err.startswith("pgmem: there is no group 'gr\\x9boup'")
     assert err.count("\n") == 1
     assert memory.groups.list() == []
-
-
-def test_every_groups_command_takes_a_url(pgmem):
-    for command in ("list", "show", "pending", "dead", "requeue", "reset", "delete"):
-        shown = pgmem("groups", command, "--help")[1]
-        assert "--url" in shown
-        assert "--json" in shown

@@ -1,4 +1,4 @@
-"""`pgmem import-redis` as somebody types it."""
+"""`pgmem import-redis`, run in this process."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def test_the_whole_way(pgmem, source, memory, tmp_path):
     source.xreadgroup("billing", "a", {"agent:events": ">"}, count=3)
     code, out, err = pgmem("--dry-run")
     assert (code, out) == (0, "")
-    assert "on trial: nothing was written" in err
+    assert "dry run: nothing was written" in err
     assert "stream agent:events → agent:events: 10 events" in err
     assert "left in Redis: 1 keys of type zset (board)" in err
     assert (memory.events.count(), memory.imports.list()) == (0, [])
     code, out, err = pgmem("--verify")
     assert (code, out) == (0, "")
-    assert "group agent:events:billing: 3 handed out and not done" in err
+    assert "group agent:events:billing: 3 open" in err
     assert "compared: 16 same" in err
-    assert "both sides are the same" in err
+    assert "both sides are equal" in err
     code, out, err = pgmem("--cut-over", "--json")
     document = json.loads(out)
     assert (code, document["ended"]) == (0, "cut over")
@@ -134,7 +134,7 @@ def test_a_gap_is_said_and_the_exit_code_tells(pgmem, source):
     [
         (("--follow", "--cut-over"), "exclude each other"),
         (("--dry-run", "--reverse"), "exclude each other"),
-        (("--dry-run", "--verify"), "not with this mode"),
+        (("--dry-run", "--verify"), "not with --dry-run"),
         (("--hash-as", "rows"), "fields"),
         (("--max-payload-bytes", "0"), "max-payload-bytes"),
     ],
@@ -204,4 +204,4 @@ def test_following_ends_in_order_when_told(
     assert process.returncode == 0, err
     document = json.loads(out)
     assert (document["ended"], document["streams"][0]["events"]) == ("stopped", 5)
-    assert "following: end it with Ctrl-C" in err
+    assert "following; end with Ctrl-C" in err

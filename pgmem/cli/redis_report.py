@@ -1,7 +1,4 @@
-"""How `pgmem import-redis` shows what it does, and what has come of it.
-
-What happens is `pgmem.redis.importing`; this only counts, and finds words.
-"""
+"""The progress of `pgmem import-redis` and its report."""
 
 from __future__ import annotations
 
@@ -9,18 +6,18 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pgmem.cli.options import say
+from pgmem.cli.output import count_of, printable, say
 
 if TYPE_CHECKING:
     from pgmem.redis.importing.run import Import, Report
     from pgmem.redis.importing.verify import Comparison
 
-TELL_EVERY = 10.0
-"""Seconds between two lines of progress, where stderr is no terminal."""
+REPORT_EVERY = 10.0
+"""Seconds between two lines of progress if stderr is not a terminal."""
 
 
 class Progress:
-    """Progress with the time left, on stderr; a line now and then where that is no terminal."""
+    """Show progress and the time left on stderr: a bar on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         from rich import progress  # noqa: PLC0415
@@ -37,9 +34,9 @@ class Progress:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("looking at the keys", total=None)
+        self._task = self._bar.add_task("reading the keys", total=None)
         self._total = self._done = 0
-        self._begun = self._told = time.monotonic()
+        self._begun = self._reported = time.monotonic()
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -49,17 +46,17 @@ class Progress:
         self._bar.stop()
 
     def expect(self, items: int) -> None:
-        """So many items are to come."""
+        """Set the number of items to import."""
         self._total, self._begun = items, time.monotonic()
         self._bar.update(self._task, description="importing", total=items)
 
     def follow(self) -> None:
-        """The import is done and goes on."""
+        """Switch from importing to following."""
         self._bar.update(self._task, description="following", total=None)
-        self.say("following: end it with Ctrl-C, or with --cut-over in another terminal")
+        self.say("following; end with Ctrl-C, or with --cut-over in another terminal")
 
     def moved(self, kind: str, done: int, refused: int) -> None:
-        """Items were brought in."""
+        """Count items that were imported or refused."""
         self._done += done + refused
         self._bar.update(self._task, completed=self._done)
         if self._done < self._total and self._is_time():
@@ -68,13 +65,13 @@ class Progress:
             self.say(f"{self._done:,} of {self._total:,} items, {rate:,.0f}/s, {left:,.0f} s left")
 
     def compared(self, items: int) -> None:
-        """Items were compared."""
+        """Show how many items were compared."""
         self._bar.update(self._task, description="comparing", completed=items)
         if self._is_time():
             self.say(f"{items:,} items compared")
 
     def lag(self, entries: int | None, seconds: float) -> None:
-        """How far behind the streams are."""
+        """Show how far the import is behind the streams."""
         many = "an unknown number of" if entries is None else f"{entries:,}"
         words = f"following, {many} entries behind ({seconds:.1f} s)"
         self._bar.update(self._task, description=words)
@@ -82,20 +79,20 @@ class Progress:
             self.say(f"{words}, {self._done:,} items so far")
 
     def _is_time(self) -> bool:
-        """Whether a line is due, where no bar shows."""
+        """Return True if no bar is shown and a line is due."""
         now = time.monotonic()
-        due = not self._console.is_terminal and now > self._told + TELL_EVERY
+        due = not self._console.is_terminal and now > self._reported + REPORT_EVERY
         if due:
-            self._told = now
+            self._reported = now
         return due
 
     def say(self, words: str) -> None:
-        """A line above the progress."""
-        self._console.print(words, markup=False)
+        """Print a line above the bar."""
+        self._console.print(printable(words), markup=False)
 
 
 def document_of(importer: Import, report: Report, compared: Comparison | None) -> dict[str, Any]:
-    """The report for programs."""
+    """Return the report for programs."""
     context = importer.context
     survey = report.survey
     document: dict[str, Any] = {
@@ -127,11 +124,12 @@ def document_of(importer: Import, report: Report, compared: Comparison | None) -
 
 
 def print_report(document: dict[str, Any], *, dry_run: bool) -> None:
-    """The report for people."""
-    would = " (on trial: nothing was written)" if dry_run else ""
+    """Print the report for people, on stderr."""
+    would = " (dry run: nothing was written)" if dry_run else ""
     say(f"{document['import']}: {document['ended']}{would}")
     for stream in document.get("streams", ()):
-        line = f"  stream {stream['key']} → {stream['stream']}: {stream['events']:,} events"
+        events = count_of(stream["events"], "event")
+        line = f"  stream {stream['key']} → {stream['stream']}: {events}"
         if stream["refused"]:
             line += f", {stream['refused']:,} refused"
         if stream["trimmed_unread"] != 0:
@@ -139,17 +137,17 @@ def print_report(document: dict[str, Any], *, dry_run: bool) -> None:
             line += f", {'some' if many is None else f'{many:,}'} trimmed before they were read"
         say(line)
     for group in document.get("groups", ()):
-        say(f"  group {group['group']}: {group['open']:,} handed out and not done")
+        say(f"  group {group['group']}: {group['open']:,} open")
     found = document.get("found", {})
     for kind, words in (
-        ("hash", "entries of state"),
+        ("hash", "state entries"),
         ("set", "members of sets"),
         ("string", "strings"),
     ):
         if found.get(kind):
             say(f"  {found[kind]:,} {words}")
     if document.get("removed"):
-        say(f"  {document['removed']:,} removed here: they are not in Redis any more")
+        say(f"  {document['removed']:,} removed here, because Redis no longer has them")
     for kind, left in document.get("left", {}).items():
         examples = ", ".join(left["examples"])
         say(f"  left in Redis: {left['keys']:,} keys of type {kind} ({examples})")
@@ -167,4 +165,4 @@ def print_report(document: dict[str, Any], *, dry_run: bool) -> None:
         say(f"  compared: {counts or 'nothing'}")
         for example in compared["examples"]:
             say(f"    {example}")
-        say("  both sides are the same" if compared["equal"] else "  the two sides differ")
+        say("  both sides are equal" if compared["equal"] else "  the two sides differ")
