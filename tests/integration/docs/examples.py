@@ -2,12 +2,14 @@
 
 A page (a Markdown file) is one program: its ```python blocks run in order in one namespace, on a
 database of their own. A block of `>>>` lines is compared with the results shown (`...` stands for
-anything); any other block only has to run. Two directives are invisible to the reader:
+anything); any other block only has to run. Four directives are invisible to the reader:
 
     <!-- given                  Python that runs here and is not shown
     …
     -->
     <!-- not run: why -->       the next block is only compiled
+    <!-- prints -->             the next block is what the block before it printed
+    <!-- file: NAME -->         the next block is saved as NAME in `folder`, and not run
 
 A docstring is a program of its own, and sees its module's names. Where an example shows no result,
 none is compared. Everywhere `url` is the database and `memory` an open memory: an `AsyncMemory` in
@@ -27,6 +29,7 @@ import io
 import pkgutil
 import re
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import NamedTuple
@@ -40,17 +43,21 @@ CHECKOUT = Path(__file__).parents[3]
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _PIECES = re.compile(
     r"^<!-- given\n(?P<given>.*?)^-->"
-    r"|^(?:<!-- not run: (?P<reason>[^\n]+) -->\n+)?```python\n(?P<code>.*?)^```",
+    r"|^<!-- prints -->\n```text\n(?P<output>.*?)^```"
+    r"|^(?:<!-- (?:not run: (?P<reason>[^\n]+)|file: (?P<file>[\w.]+)) -->\n+)?"
+    r"```python\n(?P<code>.*?)^```",
     flags=re.DOTALL | re.MULTILINE,
 )
 
 
 class Block(NamedTuple):
-    """A piece of Python in a page."""
+    """A piece of Python in a page, or what the piece before it printed."""
 
     source: str
     line: int
     run: bool
+    output: bool = False
+    file: str | None = None
 
 
 class Wrong(AssertionError):
@@ -68,12 +75,13 @@ def pages() -> list[Path]:
 
 
 def blocks(text: str) -> list[Block]:
-    """The pieces of Python in a page, in order."""
+    """Return the pieces of Python in a page, in order."""
     found = []
     for match in _PIECES.finditer(text):
-        kind = "given" if match["given"] is not None else "code"
+        kind = next(kind for kind in ("given", "output", "code") if match[kind] is not None)
         line = text.count("\n", 0, match.start(kind)) + 1
-        found.append(Block(match[kind], line, match["reason"] is None))
+        run = match["reason"] is None
+        found.append(Block(match[kind], line, run, kind == "output", match["file"]))
     return found
 
 
@@ -106,7 +114,15 @@ class Program:
         self._where = where
         self._runner = asyncio.Runner()
         self._memory = pgmem.AsyncMemory(url) if asynchronous else pgmem.Memory(url)
-        self.names = {**(names or {}), "__name__": "__main__", "url": url, "memory": self._memory}
+        self._printed = ""
+        self._folder = tempfile.TemporaryDirectory()
+        self.names = {
+            **(names or {}),
+            "__name__": "__main__",
+            "url": url,
+            "memory": self._memory,
+            "folder": Path(self._folder.name),
+        }
 
     def __enter__(self) -> Program:
         self._finish(self._memory.open())
@@ -115,16 +131,25 @@ class Program:
     def __exit__(self, *_) -> None:
         self._finish(self._memory.close())
         self._runner.close()
+        self._folder.cleanup()
 
     def execute(self, block: Block) -> None:
-        """Run a block of a page."""
+        """Run a block of a page, compare it with what the last one printed, or save it."""
+        if block.output:
+            if self._printed != block.source:
+                raise Wrong(f"{self._where}, line {block.line}\nprinted\n{self._printed}")
+            return
+        if block.file is not None:
+            (Path(self._folder.name) / block.file).write_text(block.source, encoding="utf-8")
+            return
         examples = doctest.DocTestParser().get_examples(block.source)
         for example in examples:
             self.compare(example, block.line)
         if not examples:
             padded = "\n" * (block.line - 1) + block.source
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()) as shown:
                 self._run(compile_(padded, self._where, "exec"))
+            self._printed = shown.getvalue()
 
     def compare(self, example: doctest.Example, line: int = 1) -> None:
         """Run an example and compare what it shows."""

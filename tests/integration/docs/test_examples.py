@@ -84,6 +84,13 @@ def test_given_code_runs_and_the_rest_of_a_comment_does_not(database_url):
     assert [block.line for block in examples.blocks(page)] == [2, 6]
 
 
+def test_what_a_block_prints_is_compared(database_url):
+    page = "```python\nprint(7)\n```\n\n<!-- prints -->\n```text\n{}\n```\n"
+    _run(page.format(7), database_url)
+    with pytest.raises(Wrong, match="a page, line 7"):
+        _run(page.format(8), database_url)
+
+
 def test_docstrings_of_both_forms_are_the_same_examples():
     generated = {n: t for n, t in DOCSTRINGS.items() if n.startswith("pgmem._sync.")}
     written = [t for n, t in DOCSTRINGS.items() if n not in generated and examples.is_async(t)]

@@ -1,7 +1,7 @@
 """Each pair of snippets in docs/reference/redis shows the same on a real Redis and in pgmem.
 
-A pair is the two Python blocks below a heading of the third level, Redis' half first. Each runs on
-an empty server, and shows what it says; what they show last is the same text.
+A pair is the two Python blocks below a heading of the second level, the one for Redis first. Each runs
+on an empty server and shows what it says. What they show last is the same text.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pgmem import Event, Memory
 from tests.integration.docs import examples
 from tests.integration.docs.examples import Program
 
-PAGES = sorted(examples.REDIS_PAIRS.glob("*.md"))
-_SECTION = re.compile(r"^### (?P<title>[^\n]+)$(?P<body>.*?)(?=^##|\Z)", re.DOTALL | re.MULTILINE)
+PAGES = sorted({*examples.REDIS_PAIRS.glob("*.md")} - {examples.REDIS_PAIRS / "index.md"})
+_SECTION = re.compile(r"^## (?P<title>[^\n]+)$(?P<body>.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 
 
 class Pair(NamedTuple):
@@ -89,3 +89,14 @@ def test_every_block_is_in_a_pair():
     assert all(len(pair.halves) == 2 for pair in PAIRS.values())
     blocks = sum(page.read_text(encoding="utf-8").count("```python") for page in PAGES)
     assert blocks == 2 * len(PAIRS) > 60
+
+
+def test_each_line_of_the_index_leads_to_its_pair():
+    index = (examples.REDIS_PAIRS / "index.md").read_text(encoding="utf-8")
+    places = set(re.findall(r"\[pair\]\(([^)]+)\)", index))
+    assert places == {f"{pair.page.name}#{anchor(title)}" for title, pair in PAIRS.items()}
+
+
+def anchor(title: str) -> str:
+    """Return the anchor that GitHub and Sphinx give to a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

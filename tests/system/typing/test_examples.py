@@ -20,8 +20,8 @@ import pytest
 import pgmem
 from tests.integration.docs import examples
 
-_PRELUDE = "import psycopg; import pgmem; from {module} import *; from pgmem import *"
-_SIGNATURE = "async def page(url: str, memory: pgmem.{form}) -> None:"
+_PRELUDE = "from pathlib import Path; import psycopg; import pgmem; from {module} import *; from pgmem import *"
+_SIGNATURE = "async def page(url: str, memory: pgmem.{form}, folder: Path) -> None:"
 
 _CONFIG = {
     "include": ["."],
@@ -54,10 +54,13 @@ def page_modules() -> dict[str, str]:
     found = {}
     for page in examples.pages():
         text = page.read_text(encoding="utf-8")
-        blocks = [block for block in examples.blocks(text) if block.run]
+        blocks = [block for block in examples.blocks(text) if block.run and not block.output]
+        name = page.relative_to(examples.CHECKOUT).as_posix()
+        for block in blocks:
+            if block.file is not None:
+                found[f"{name} {block.file}"] = "\n" * (block.line - 1) + block.source
         if blocks:
-            name = page.relative_to(examples.CHECKOUT).as_posix()
-            found[name] = module_of(blocks, "Memory")
+            found[name] = module_of([b for b in blocks if b.file is None], "Memory")
     return found
 
 
