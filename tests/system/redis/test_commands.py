@@ -1,7 +1,7 @@
 """Each pair of snippets in docs/reference/redis shows the same on a real Redis and in pgmem.
 
-A pair is the two Python blocks below a heading of the second level, the one for Redis first. Each runs
-on an empty server and shows what it says. What they show last is the same text.
+A pair is the two Python blocks below a heading of the second level, the one for Redis first. Each
+runs on an empty server and shows what it says. What they show last is the same text.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ import pytest
 import pgmem
 from tests.integration.docs import examples
 
-_PRELUDE = "from pathlib import Path; import psycopg; import pgmem; from {module} import *; from pgmem import *"
+_PRELUDE = "from pathlib import Path; import psycopg; import pgmem; from {module} import *"
+_PRELUDE += "; from pgmem import *"
 _SIGNATURE = "async def page(url: str, memory: pgmem.{form}, folder: Path) -> None:"
 
 _CONFIG = {
