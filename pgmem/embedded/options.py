@@ -15,7 +15,9 @@ from pgmem.errors import InvalidOption
 
 Setting = str | int | float | bool
 
-PORT = 5432  # names the socket file only; fixed, so that neither PGPORT nor a config file moves it
+PORT = 5432  # without `port=` it names the socket file only; neither PGPORT nor a config moves it
+
+LOOPBACK = "127.0.0.1"
 
 DEFAULTS: Mapping[str, Setting] = {
     "max_connections": 200,
@@ -51,20 +53,34 @@ def checked(settings: Mapping[str, Setting]) -> dict[str, str]:
             )
         if name.lower() in _RESERVED:
             raise InvalidOption(
-                f"tried to set {name}: pgmem sets it itself, so that the server is reachable over"
-                " its private socket and nowhere else. Leave it out."
+                f"the setting {name} is pgmem's own: the server is reached over its private socket"
+                " and, with port=, on 127.0.0.1. Leave it out."
             )
         texts[name.lower()] = _text(name, value)
     return texts
 
 
-def arguments(settings: Mapping[str, str], runtime: Path) -> list[str]:
+def checked_port(port: int | None) -> int | None:
+    """Return the port, or raise `InvalidOption`."""
+    if port is not None and (isinstance(port, bool) or not 1 <= port <= 65_535):
+        raise InvalidOption(f"port must be 1 to 65535, got {port!r}")
+    return port
+
+
+def listening(port: int | None) -> dict[str, str]:
+    """The settings that say where the server listens besides its socket's folder."""
+    return {
+        "listen_addresses": "" if port is None else LOOPBACK,
+        "port": str(port or PORT),
+    }
+
+
+def arguments(settings: Mapping[str, str], runtime: Path, port: int | None = None) -> list[str]:
     """The command line's `-c name=value` for a server whose socket is in `runtime`."""
     forced = {
-        "listen_addresses": "",
         "unix_socket_directories": str(runtime),
         "unix_socket_permissions": "0700",
-        "port": str(PORT),
+        **listening(port),
         "hba_file": str(runtime / "pg_hba.conf"),
     }
     merged = {**checked(DEFAULTS), **settings, **forced}

@@ -20,8 +20,9 @@ opened. Not for production: one machine, one socket, no password.
 - A user counts until `stop()`, or until its process ends in any way, `kill -9` included: a small
   watchdog process then stops the server. A forked child is no user: it neither keeps the server
   alive nor stops it. Leave by `stop()` before `exec` in place.
-- The server is reached over a Unix socket in a 0700 folder of its own and in no other way, as
-  superuser without a password: who can open that socket is the owner of the data, or root.
+- The server is reached over a Unix socket in a 0700 folder of its own, as superuser without a
+  password: only the owner of the data, and root, can open that socket. With `port=` it is reached
+  on 127.0.0.1 too, with a password that is kept in the data folder.
 - As root the server runs as `postgres`, else `nobody`, or as the owner of existing data. Programs
   of that same account can reach the data: give the server an account of its own where that matters.
 - PostgreSQL 15 to 18, Linux and macOS. As root on macOS the data folder must be reachable for the
@@ -44,7 +45,7 @@ from urllib.parse import quote
 from pgmem.errors import EmbeddedPostgresError
 
 if sys.platform != "win32":
-    from pgmem.embedded import cluster, options, sharing
+    from pgmem.embedded import cluster, options, passwords, sharing
 
 __all__ = ["EmbeddedPostgres"]
 
@@ -57,6 +58,7 @@ class EmbeddedPostgres:
         settings: server settings by name, as in `SHOW`: `{"work_mem": "64MB", "fsync": False}`.
             They override pgmem's defaults and the data folder's own configuration. Those that
             decide where the server can be reached are not accepted.
+        port: a TCP port on 127.0.0.1 at which the server is reached too (`tcp_url`). None: no port.
         start_timeout: seconds to wait for a server to start, or for an earlier one to stop.
 
     Raises:
@@ -70,6 +72,7 @@ class EmbeddedPostgres:
         data_dir: str | os.PathLike[str] | None = None,
         settings: Mapping[str, str | int | float | bool] | None = None,
         *,
+        port: int | None = None,
         start_timeout: float = 60.0,
     ) -> None:
         if sys.platform == "win32":
@@ -79,6 +82,8 @@ class EmbeddedPostgres:
             )
         self._wanted_dir = None if data_dir is None else Path(os.path.realpath(data_dir))
         self._settings = options.checked(settings or {})
+        self._port = options.checked_port(port)
+        self._password: str | None = None
         self._start_timeout = start_timeout
         self._share: sharing.Share | None = None
         self._owner_pid = 0
@@ -89,7 +94,18 @@ class EmbeddedPostgres:
         """A URL for libpq, psycopg and SQLAlchemy: `postgresql://postgres@/postgres?host=…`."""
         host = quote(str(self._running().runtime), safe="")
         user = cluster.SUPERUSER
-        return f"postgresql://{user}@/postgres?host={host}&port={options.PORT}"
+        return f"postgresql://{user}@/postgres?host={host}&port={self._running().port}"
+
+    @property
+    def tcp_url(self) -> str:
+        """A URL with a password for programs that cannot use the socket. Needs `port=`."""
+        share = self._running()
+        if self._password is None:
+            raise EmbeddedPostgresError(
+                "this EmbeddedPostgres was made without port=: it is reached at .url only"
+            )
+        login = f"{cluster.SUPERUSER}:{self._password}"
+        return f"postgresql://{login}@{options.LOOPBACK}:{share.port}/postgres"
 
     @property
     def data_dir(self) -> Path:
@@ -109,8 +125,16 @@ class EmbeddedPostgres:
                     "tried to start an EmbeddedPostgres, found it started already: use its .url,"
                     " or make another instance for the same folder."
                 )
-            self._share = sharing.join(self._wanted_dir, self._settings, self._start_timeout)
+            self._share = sharing.join(
+                self._wanted_dir, self._settings, self._port, self._start_timeout
+            )
             self._owner_pid = os.getpid()
+        if self._port is not None:
+            try:
+                self._password = passwords.ensure(self._share.data, self.url)
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def stop(self) -> None:

@@ -37,6 +37,8 @@ _BACKENDS_REMAIN = "pre-existing shared memory block"  # in the server's log; LC
 # Who can reach the socket owns the data folder or is root, and could read the files anyway: the
 # socket's folder is 0700 and the server's account's. A password would guard nothing more.
 _ACCESS_RULE = "local all all trust\nlocal replication all trust\n"
+# Every account of the machine can reach a port, so that one needs a password.
+_PORT_RULE = f"host all all {options.LOOPBACK}/32 scram-sha-256\n"
 
 
 class BackendsRemain(EmbeddedPostgresError):
@@ -50,6 +52,7 @@ class Running:
     pid: int
     runtime: Path
     status: str
+    port: int
 
     def is_watched(self) -> bool:
         """Whether a watchdog holds the runtime folder's lock."""
@@ -102,9 +105,12 @@ class Watchdog:
             self.close()
             raise
 
-    def launch(self, program: Path, arguments: list[str], data: Path, *, by_path: bool) -> int:
+    def launch(
+        self, program: Path, arguments: list[str], data: Path, *, by_path: bool, on_tcp: bool
+    ) -> int:
         """Have the server started; its pid. From here on the data folder's lock keeps it alive."""
-        (self.runtime / "pg_hba.conf").write_text(_ACCESS_RULE)
+        rules = _ACCESS_RULE + (_PORT_RULE if on_tcp else "")
+        (self.runtime / "pg_hba.conf").write_text(rules)
         (self.runtime / "pg_hba.conf").chmod(0o644)  # root's file, the server's account reads it
         self._tell(
             program=str(program),
@@ -168,7 +174,8 @@ def find_running(data: Path) -> Running | None:
     if not lines or not lines[0].isdigit() or not _serves(int(lines[0]), data):
         return None
     lines += [""] * 8
-    return Running(int(lines[0]), Path(lines[4]), lines[7].strip())
+    port = int(lines[3]) if lines[3].isdigit() else options.PORT
+    return Running(int(lines[0]), Path(lines[4]), lines[7].strip(), port)
 
 
 def start(
@@ -178,14 +185,16 @@ def start(
     binaries: Binaries,
     account: Account,
     settings: Mapping[str, str],
+    port: int | None,
     deadline: float,
 ) -> None:
     """Start a server on the folder and wait until it takes connections."""
     pid = watchdog.launch(
         binaries.postgres,
-        options.arguments(settings, watchdog.runtime),
+        options.arguments(settings, watchdog.runtime, port),
         data,
         by_path=reached_by_path(data, account),
+        on_tcp=port is not None,
     )
     while True:
         message = watchdog.hear(_POLL)

@@ -50,21 +50,24 @@ class Share:
     data: Path
     runtime: Path
     account: Account
+    port: int
     users: Lock
     alive: Lock  # on the runtime folder; free once the watchdog has ended
     private: bool
 
 
-def join(data_dir: Path | None, settings: Mapping[str, str], timeout: float) -> Share:
+def join(
+    data_dir: Path | None, settings: Mapping[str, str], port: int | None, timeout: float
+) -> Share:
     """Use the server of the data folder, starting it if need be; None: a private one."""
     deadline = time.monotonic() + timeout
     if data_dir is None:
-        return _start_private(settings, deadline)
+        return _start_private(settings, port, deadline)
     cluster.make_folder(data_dir)
     try:
         with _mutex(data_dir, deadline):
             cluster.refuse_foreign(data_dir)
-            return _join_locked(data_dir, settings, deadline)
+            return _join_locked(data_dir, settings, port, deadline)
     except PermissionError as error:
         raise EmbeddedPostgresError(
             f"tried to open the data folder {data_dir}, found: {error.strerror} ({error.filename})."
@@ -94,7 +97,7 @@ def leave(share: Share) -> None:
         _await_end(share, deadline)
 
 
-def _start_private(settings: Mapping[str, str], deadline: float) -> Share:
+def _start_private(settings: Mapping[str, str], port: int | None, deadline: float) -> Share:
     account = account_for(None)
     binaries = find_binaries(account)
     with contextlib.closing(server.Watchdog(account)) as watchdog:
@@ -110,27 +113,32 @@ def _start_private(settings: Mapping[str, str], deadline: float) -> Share:
                 binaries=binaries,
                 account=account,
                 settings=settings,
+                port=port,
                 deadline=deadline,
             )
             alive = Lock(watchdog.runtime, os.O_DIRECTORY)
-            return Share(data, watchdog.runtime, account, users, alive, private=True)
+            at = port or options.PORT
+            return Share(data, watchdog.runtime, account, at, users, alive, private=True)
 
 
-def _join_locked(data: Path, settings: Mapping[str, str], deadline: float) -> Share:
+def _join_locked(
+    data: Path, settings: Mapping[str, str], port: int | None, deadline: float
+) -> Share:
     account = account_for(data)
     with closing_on_error(Lock(data, os.O_DIRECTORY)) as users:
         running = _usable(data, account, users, deadline)
         if running is not None:
-            _refuse_other_settings(data, settings, running)
-            runtime = running.runtime
+            _refuse_other_settings(data, settings, port, running)
+            runtime, at = running.runtime, running.port
         else:
-            runtime = _start_shared(data, account, settings, deadline)
+            runtime = _start_shared(data, account, settings, port, deadline)
+            at = port or options.PORT
         alive = Lock(runtime, os.O_DIRECTORY)
-        return Share(data, runtime, account, users, alive, private=False)
+        return Share(data, runtime, account, at, users, alive, private=False)
 
 
 def _start_shared(
-    data: Path, account: Account, settings: Mapping[str, str], deadline: float
+    data: Path, account: Account, settings: Mapping[str, str], port: int | None, deadline: float
 ) -> Path:
     binaries = find_binaries(account)
     if (data / "PG_VERSION").exists():
@@ -145,6 +153,7 @@ def _start_shared(
                     binaries=binaries,
                     account=account,
                     settings=settings,
+                    port=port,
                     deadline=deadline,
                 )
             except server.BackendsRemain:
@@ -183,9 +192,10 @@ def _usable(data: Path, account: Account, users: Lock, deadline: float) -> serve
 
 
 def _refuse_other_settings(
-    data: Path, settings: Mapping[str, str], running: server.Running
+    data: Path, settings: Mapping[str, str], port: int | None, running: server.Running
 ) -> None:
-    missing = options.not_in_force(settings, os.fsdecode((data / "postmaster.opts").read_bytes()))
+    wanted = {**settings, **options.listening(port)} if port is not None else settings
+    missing = options.not_in_force(wanted, os.fsdecode((data / "postmaster.opts").read_bytes()))
     if missing:
         raise EmbeddedPostgresError(
             f"tried to open {data} with {', '.join(missing)}, found a server (pid {running.pid})"

@@ -95,7 +95,7 @@ def test_without_shared_memory_the_same_run_goes_wrong(compared):
 
 @pytest.mark.thorough
 def test_a_single_payment_is_a_run_too_and_a_pipe_gets_no_control_codes(make_database):
-    done = demo("--payments", "1", "--kill", "nobody", "--url", make_database())
+    done = demo("--payments", "1", "--kill", "none", "--url", make_database())
     assert done.returncode == 0, done.stderr
     assert "All that must be zero is zero." in done.stdout
     assert "payments applied twice" in done.stdout
