@@ -9,7 +9,7 @@ anything); any other block only has to run. Four directives are invisible to the
     -->
     <!-- not run: why -->       the next block is only compiled
     <!-- prints -->             the next block is what the block before it printed
-    <!-- file: NAME -->         the next block is saved as NAME in `folder`, and not run
+    <!-- file: NAME -->         the next block is appended to NAME in `folder`, and not run
 
 A docstring is a program of its own, and sees its module's names. Where an example shows no result,
 none is compared. Everywhere `url` is the database and `memory` an open memory: an `AsyncMemory` in
@@ -140,7 +140,8 @@ class Program:
                 raise Wrong(f"{self._where}, line {block.line}\nprinted\n{self._printed}")
             return
         if block.file is not None:
-            (Path(self._folder.name) / block.file).write_text(block.source, encoding="utf-8")
+            with (Path(self._folder.name) / block.file).open("a", encoding="utf-8") as file:
+                file.write(block.source)
             return
         examples = doctest.DocTestParser().get_examples(block.source)
         for example in examples:

@@ -59,7 +59,9 @@ def page_modules() -> dict[str, str]:
         name = page.relative_to(examples.CHECKOUT).as_posix()
         for block in blocks:
             if block.file is not None:
-                found[f"{name} {block.file}"] = "\n" * (block.line - 1) + block.source
+                above = found.get(f"{name} {block.file}", "")
+                gap = "\n" * (block.line - 1 - above.count("\n"))
+                found[f"{name} {block.file}"] = above + gap + block.source
         if blocks:
             found[name] = module_of([b for b in blocks if b.file is None], "Memory")
     return found
