@@ -8,7 +8,7 @@ The pages are made anew at every build and are not in the repository.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,10 @@ NOTE = (
     "Documented in its async form. `Memory` has the same methods without `await`; "
     "its classes are called the same without `Async`."
 )
+
+
+MADE_BY_MEMORY: set[str] = set()
+"""The classes that a memory makes, by their full names."""
 
 
 def write(folder: Path, pgmem: ModuleType) -> None:
@@ -55,12 +59,14 @@ def _pages(pgmem: ModuleType) -> Iterator[tuple[str, str]]:
         if name in classes
     ]
     yield "memory", _page("Memory", [f"pgmem.{name}" for name in forms], NOTE)
+    MADE_BY_MEMORY.update(map(_place, verbs.values()))
     for name, cls in verbs.items():
         yield (
             name.removeprefix("memory.").replace(".", "_"),
             _page(f"{name}", [f"{cls.__module__}.{cls.__qualname__}"], NOTE),
         )
     handles = [name for name in classes if name.startswith("Async") and name not in forms]
+    MADE_BY_MEMORY.update(f"pgmem.{name}" for name in [*forms[1:], *handles])
     yield "handles", _page("Subscriptions, groups, leases", [f"pgmem.{n}" for n in handles], NOTE)
     rest = [n for n in classes if n not in {*forms, *handles, *sync, *errors}]
     yield "models", _page("Models", [f"pgmem.{name}" for name in rest], "")
@@ -71,7 +77,8 @@ def _pages(pgmem: ModuleType) -> Iterator[tuple[str, str]]:
             _page("Functions and values", [f"pgmem.{n}" for n in others], "", "autodata"),
         )
     found = [_place(cls) for cls in _errors(pgmem)]
-    yield "errors", _page("Errors", found, "All are subclasses of `PgmemError`.")
+    note = "All are subclasses of `PgmemError`."
+    yield "errors", _page("Errors", found, note, options=["show-inheritance"])
 
 
 def _errors(pgmem: ModuleType) -> list[type]:
@@ -92,10 +99,16 @@ def _place(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _page(title: str, names: list[str], note: str, directive: str = "autoclass") -> str:
+def _page(
+    title: str,
+    names: list[str],
+    note: str,
+    directive: str = "autoclass",
+    options: Sequence[str] = (),
+) -> str:
     parts = [title, "=" * len(title), "", note, ""]
     for name in names:
-        parts += [f".. {directive}:: {name}", ""]
+        parts += [f".. {directive}:: {name}", *(f"   :{option}:" for option in options), ""]
     return "\n".join(parts)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -34,7 +35,7 @@ myst_heading_anchors = 3
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_class_signature = "mixed"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -50,7 +51,16 @@ pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
 
+def hide_internal_constructor(  # noqa: PLR0917 - Sphinx passes them by place
+    app: Sphinx, what: str, name: str, cls: Any, options: Any, signature: str | None, returns: Any
+) -> tuple[str, None] | None:
+    """Show no arguments of a class that users get from a memory and do not make."""
+    made_by_memory = what == "class" and name in api_pages.MADE_BY_MEMORY
+    return ("", None) if made_by_memory else None
+
+
 def setup(app: Sphinx) -> None:
     """Write the API and command line pages before Sphinx reads its sources."""
     app.connect("builder-inited", lambda app: api_pages.write(HERE / "reference" / "api", pgmem))
+    app.connect("autodoc-process-signature", hide_internal_constructor)
     app.connect("builder-inited", lambda app: cli_pages.write(HERE / "reference" / "cli.md"))
