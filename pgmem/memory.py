@@ -16,26 +16,26 @@ from pgmem.admin.stats import AsyncStatistics
 from pgmem.admin.stats_models import Stats
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
-from pgmem.core.execution import AsyncBoundRunner, AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.names import check_schema_name
-from pgmem.core.notifications import AsyncSignals
+from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
 from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
 from pgmem.errors import InvalidOption
-from pgmem.events.buffer import AsyncFeed
+from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.codec import Codec, event_registry
 from pgmem.events.durable_lease import AsyncConsumers
-from pgmem.events.follower import AsyncTailer
+from pgmem.events.follower import AsyncLogFollower
 from pgmem.events.models import Event
-from pgmem.events.reader import AsyncFinalReader
-from pgmem.events.stable_position import Frontier
+from pgmem.events.reader import AsyncLogReader
+from pgmem.events.stable_position import StablePosition
 from pgmem.events.verbs import AsyncEvents
 from pgmem.folds.verbs import AsyncSnapshots
-from pgmem.groups.claims import AsyncSharing
+from pgmem.groups.claims import AsyncGroupContext
 from pgmem.groups.verbs import AsyncGroups
 from pgmem.leases.limits import AsyncLimits
-from pgmem.leases.renewer import AsyncKeeper
+from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases
 from pgmem.redis.steps import AsyncImports
 from pgmem.retention.janitor import AsyncJanitor
@@ -132,28 +132,36 @@ class AsyncMemory:
             None if agent_id is None else check_name(agent_id, "agent_id"),
             event_registry(tuple(events)),
         )
-        self._runner = AsyncPoolRunner(self._database)
+        self._executor = AsyncPoolExecutor(self._database)
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        feed, frontier, signals = AsyncFeed(), Frontier(), AsyncSignals()
+        buffer, stable, notifications = (
+            AsyncEventBuffer(),
+            StablePosition(),
+            AsyncTargetedNotifications(),
+        )
         poll = check_seconds(safety_poll, "safety_poll")
-        self._tailer = AsyncTailer(
-            self._database, feed, frontier, self._cache, signals, safety_poll=poll
+        self._follower = AsyncLogFollower(
+            self._database, buffer, stable, self._cache, notifications, safety_poll=poll
         )
-        self._keeper = AsyncKeeper(self._runner, signals, self._tailer, safety_poll=poll)
-        reader = AsyncFinalReader(self._runner, frontier, feed, self._tailer)
-        self.events = AsyncEvents(self._runner, self._codec, reader)
-        self.state = AsyncState(self._runner, self._codec, self._cache, reader)
-        self.dedupe = AsyncDedupe(self._runner, self._codec)
-        self.snapshots = AsyncSnapshots(self._runner, self._codec, self.events, self._cache)
-        self.consumers = AsyncConsumers(self._runner)
-        self.imports = AsyncImports(self._runner, self._codec, self._cache)
+        self._renewer = AsyncLeaseRenewer(
+            self._executor, notifications, self._follower, safety_poll=poll
+        )
+        reader = AsyncLogReader(self._executor, stable, buffer, self._follower)
+        self.events = AsyncEvents(self._executor, self._codec, reader)
+        self.state = AsyncState(self._executor, self._codec, self._cache, reader)
+        self.dedupe = AsyncDedupe(self._executor, self._codec)
+        self.snapshots = AsyncSnapshots(self._executor, self._codec, self.events, self._cache)
+        self.consumers = AsyncConsumers(self._executor)
+        self.imports = AsyncImports(self._executor, self._codec, self._cache)
         self.groups = AsyncGroups(
-            AsyncSharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
+            AsyncGroupContext(
+                reader, self._codec, notifications, poll, self.transaction, self.dedupe
+            )
         )
-        self.limits = AsyncLimits(self._runner)
-        self.leases = AsyncLeases(self._runner, signals, self._keeper, agent_id)
-        self.retention = AsyncRetention(self._runner, reader, schema, self._codec.agent_id)
+        self.limits = AsyncLimits(self._executor)
+        self.leases = AsyncLeases(self._executor, notifications, self._renewer, agent_id)
+        self.retention = AsyncRetention(self._executor, reader, schema, self._codec.agent_id)
         self._janitor = AsyncJanitor(self.leases, self.retention) if janitor else None
 
     def __repr__(self) -> str:
@@ -168,7 +176,7 @@ class AsyncMemory:
         """
         await self._database.open()
         if self._cache is not None:
-            self._tailer.start()
+            self._follower.start()
         if self._janitor is not None:
             self._janitor.start()
         return self
@@ -179,8 +187,8 @@ class AsyncMemory:
             self._cache.fresh_until = 0.0
         if self._janitor is not None:
             await self._janitor.close()
-        await self._keeper.close()
-        await self._tailer.close()
+        await self._renewer.close()
+        await self._follower.close()
         await self._database.close()
 
     async def __aenter__(self) -> Self:
@@ -205,7 +213,7 @@ class AsyncMemory:
         (Count(value=0, exact=True), ())
         """
         durability: Durability = "relaxed" if self._database.relaxed else "strict"
-        return await AsyncStatistics(self._runner).read(self._database.schema, durability)
+        return await AsyncStatistics(self._executor).read(self._database.schema, durability)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncTransaction]:
@@ -221,8 +229,8 @@ class AsyncMemory:
         """
         cache = self._bound_cache(settles=True)
         try:
-            async with self._runner.transaction("transaction") as runner:
-                yield AsyncTransaction(runner, self._codec, cache, await runner.connection())
+            async with self._executor.transaction("transaction") as executor:
+                yield AsyncTransaction(executor, self._codec, cache, await executor.connection())
         finally:
             if cache is not None:
                 cache.settle()
@@ -240,8 +248,8 @@ class AsyncMemory:
         Raises (at the first call on what it returns):
             InvalidOption: it is none of these, or it commits each statement by itself.
         """
-        runner = AsyncBoundRunner(self._database, connection)
-        return AsyncBoundMemory(runner, self._codec, self._bound_cache(settles=False))
+        executor = AsyncTransactionExecutor(self._database, connection)
+        return AsyncBoundMemory(executor, self._codec, self._bound_cache(settles=False))
 
     def _bound_cache(self, *, settles: bool) -> BoundCache | None:
         return None if self._cache is None else BoundCache(self._cache, settles=settles)
@@ -250,13 +258,15 @@ class AsyncMemory:
 class AsyncBoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
-    def __init__(self, runner: AsyncBoundRunner, codec: Codec, cache: BoundCache | None) -> None:
-        self._runner = runner
-        self.events = AsyncEvents(runner, codec)
-        self.state = AsyncState(runner, codec, cache)
-        self.dedupe = AsyncTransactionDedupe(runner, codec)
-        self.limits = AsyncLimits(runner)
-        self.snapshots = AsyncSnapshots(runner, codec, self.events, cache)
+    def __init__(
+        self, executor: AsyncTransactionExecutor, codec: Codec, cache: BoundCache | None
+    ) -> None:
+        self._executor = executor
+        self.events = AsyncEvents(executor, codec)
+        self.state = AsyncState(executor, codec, cache)
+        self.dedupe = AsyncTransactionDedupe(executor, codec)
+        self.limits = AsyncLimits(executor)
+        self.snapshots = AsyncSnapshots(executor, codec, self.events, cache)
 
 
 class AsyncTransaction(AsyncBoundMemory):
@@ -268,10 +278,10 @@ class AsyncTransaction(AsyncBoundMemory):
 
     def __init__(
         self,
-        runner: AsyncBoundRunner,
+        executor: AsyncTransactionExecutor,
         codec: Codec,
         cache: BoundCache | None,
         connection: psycopg.AsyncConnection[Any],
     ) -> None:
-        super().__init__(runner, codec, cache)
+        super().__init__(executor, codec, cache)
         self.connection = connection

@@ -216,7 +216,7 @@ def memories_of(url: str, stack: contextlib.ExitStack) -> dict[Tier, Memory]:
     }
 
 
-def append_statement(connection: Bare, bell: sql.Bell, *, small: bool = True) -> bytes:
+def append_statement(connection: Bare, bell: sql.NotifyMode, *, small: bool = True) -> bytes:
     """The text of pgmem's append of an event, with the bell ("try") or without ("silent").
 
     A small event rides on the bell. The channel, which pgmem sends as a parameter, is written into

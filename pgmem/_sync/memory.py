@@ -15,19 +15,19 @@ import psycopg
 
 from pgmem._sync.admin.stats import Statistics
 from pgmem._sync.core.database import Database
-from pgmem._sync.core.execution import BoundRunner, PoolRunner
-from pgmem._sync.core.notifications import Signals
+from pgmem._sync.core.execution import PoolExecutor, TransactionExecutor
+from pgmem._sync.core.notifications import TargetedNotifications
 from pgmem._sync.dedupe.verbs import Dedupe, TransactionDedupe
-from pgmem._sync.events.buffer import Feed
+from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.durable_lease import Consumers
-from pgmem._sync.events.follower import Tailer
-from pgmem._sync.events.reader import FinalReader
+from pgmem._sync.events.follower import LogFollower
+from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.verbs import Events
 from pgmem._sync.folds.verbs import Snapshots
-from pgmem._sync.groups.claims import Sharing
+from pgmem._sync.groups.claims import GroupContext
 from pgmem._sync.groups.verbs import Groups
 from pgmem._sync.leases.limits import Limits
-from pgmem._sync.leases.renewer import Keeper
+from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.verbs import Leases
 from pgmem._sync.redis.steps import Imports
 from pgmem._sync.retention.janitor import Janitor
@@ -41,7 +41,7 @@ from pgmem.core.validation import Seconds, check_count, check_name, check_second
 from pgmem.errors import InvalidOption
 from pgmem.events.codec import Codec, event_registry
 from pgmem.events.models import Event
-from pgmem.events.stable_position import Frontier
+from pgmem.events.stable_position import StablePosition
 from pgmem.state.cache import BoundCache, StateCache
 
 Durability = Literal["strict", "relaxed"]
@@ -133,28 +133,34 @@ class Memory:
             None if agent_id is None else check_name(agent_id, "agent_id"),
             event_registry(tuple(events)),
         )
-        self._runner = PoolRunner(self._database)
+        self._executor = PoolExecutor(self._database)
         # Whoever follows the log tells it what changes; until then it serves nothing.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        feed, frontier, signals = Feed(), Frontier(), Signals()
+        buffer, stable, notifications = (
+            EventBuffer(),
+            StablePosition(),
+            TargetedNotifications(),
+        )
         poll = check_seconds(safety_poll, "safety_poll")
-        self._tailer = Tailer(
-            self._database, feed, frontier, self._cache, signals, safety_poll=poll
+        self._follower = LogFollower(
+            self._database, buffer, stable, self._cache, notifications, safety_poll=poll
         )
-        self._keeper = Keeper(self._runner, signals, self._tailer, safety_poll=poll)
-        reader = FinalReader(self._runner, frontier, feed, self._tailer)
-        self.events = Events(self._runner, self._codec, reader)
-        self.state = State(self._runner, self._codec, self._cache, reader)
-        self.dedupe = Dedupe(self._runner, self._codec)
-        self.snapshots = Snapshots(self._runner, self._codec, self.events, self._cache)
-        self.consumers = Consumers(self._runner)
-        self.imports = Imports(self._runner, self._codec, self._cache)
+        self._renewer = LeaseRenewer(
+            self._executor, notifications, self._follower, safety_poll=poll
+        )
+        reader = LogReader(self._executor, stable, buffer, self._follower)
+        self.events = Events(self._executor, self._codec, reader)
+        self.state = State(self._executor, self._codec, self._cache, reader)
+        self.dedupe = Dedupe(self._executor, self._codec)
+        self.snapshots = Snapshots(self._executor, self._codec, self.events, self._cache)
+        self.consumers = Consumers(self._executor)
+        self.imports = Imports(self._executor, self._codec, self._cache)
         self.groups = Groups(
-            Sharing(reader, self._codec, signals, poll, self.transaction, self.dedupe)
+            GroupContext(reader, self._codec, notifications, poll, self.transaction, self.dedupe)
         )
-        self.limits = Limits(self._runner)
-        self.leases = Leases(self._runner, signals, self._keeper, agent_id)
-        self.retention = Retention(self._runner, reader, schema, self._codec.agent_id)
+        self.limits = Limits(self._executor)
+        self.leases = Leases(self._executor, notifications, self._renewer, agent_id)
+        self.retention = Retention(self._executor, reader, schema, self._codec.agent_id)
         self._janitor = Janitor(self.leases, self.retention) if janitor else None
 
     def __repr__(self) -> str:
@@ -169,7 +175,7 @@ class Memory:
         """
         self._database.open()
         if self._cache is not None:
-            self._tailer.start()
+            self._follower.start()
         if self._janitor is not None:
             self._janitor.start()
         return self
@@ -180,8 +186,8 @@ class Memory:
             self._cache.fresh_until = 0.0
         if self._janitor is not None:
             self._janitor.close()
-        self._keeper.close()
-        self._tailer.close()
+        self._renewer.close()
+        self._follower.close()
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -206,7 +212,7 @@ class Memory:
         (Count(value=0, exact=True), ())
         """
         durability: Durability = "relaxed" if self._database.relaxed else "strict"
-        return Statistics(self._runner).read(self._database.schema, durability)
+        return Statistics(self._executor).read(self._database.schema, durability)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -222,8 +228,8 @@ class Memory:
         """
         cache = self._bound_cache(settles=True)
         try:
-            with self._runner.transaction("transaction") as runner:
-                yield Transaction(runner, self._codec, cache, runner.connection())
+            with self._executor.transaction("transaction") as executor:
+                yield Transaction(executor, self._codec, cache, executor.connection())
         finally:
             if cache is not None:
                 cache.settle()
@@ -241,8 +247,8 @@ class Memory:
         Raises (at the first call on what it returns):
             InvalidOption: it is none of these, or it commits each statement by itself.
         """
-        runner = BoundRunner(self._database, connection)
-        return BoundMemory(runner, self._codec, self._bound_cache(settles=False))
+        executor = TransactionExecutor(self._database, connection)
+        return BoundMemory(executor, self._codec, self._bound_cache(settles=False))
 
     def _bound_cache(self, *, settles: bool) -> BoundCache | None:
         return None if self._cache is None else BoundCache(self._cache, settles=settles)
@@ -251,13 +257,15 @@ class Memory:
 class BoundMemory:
     """The memory's face inside a transaction that somebody else ends."""
 
-    def __init__(self, runner: BoundRunner, codec: Codec, cache: BoundCache | None) -> None:
-        self._runner = runner
-        self.events = Events(runner, codec)
-        self.state = State(runner, codec, cache)
-        self.dedupe = TransactionDedupe(runner, codec)
-        self.limits = Limits(runner)
-        self.snapshots = Snapshots(runner, codec, self.events, cache)
+    def __init__(
+        self, executor: TransactionExecutor, codec: Codec, cache: BoundCache | None
+    ) -> None:
+        self._executor = executor
+        self.events = Events(executor, codec)
+        self.state = State(executor, codec, cache)
+        self.dedupe = TransactionDedupe(executor, codec)
+        self.limits = Limits(executor)
+        self.snapshots = Snapshots(executor, codec, self.events, cache)
 
 
 class Transaction(BoundMemory):
@@ -269,10 +277,10 @@ class Transaction(BoundMemory):
 
     def __init__(
         self,
-        runner: BoundRunner,
+        executor: TransactionExecutor,
         codec: Codec,
         cache: BoundCache | None,
         connection: psycopg.Connection[Any],
     ) -> None:
-        super().__init__(runner, codec, cache)
+        super().__init__(executor, codec, cache)
         self.connection = connection

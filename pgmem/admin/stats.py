@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from pgmem.admin import stats_ops as ops
 from pgmem.admin.stats_models import Hidden, Stats
-from pgmem.core.execution import AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.op import Op
 from pgmem.errors import PermissionDenied
 
@@ -23,8 +23,8 @@ class AsyncStatistics:
         hidden: what the role was refused.
     """
 
-    def __init__(self, runner: AsyncPoolRunner) -> None:
-        self._runner = runner
+    def __init__(self, executor: AsyncPoolExecutor) -> None:
+        self._executor = executor
         self.hidden: list[Hidden] = []
 
     async def read(self, schema: str, durability: Literal["strict", "relaxed"]) -> Stats:
@@ -34,11 +34,11 @@ class AsyncStatistics:
             schema: the memory's schema.
             durability: the memory's durability.
         """
-        run = self._runner.run
-        found = await run(ops.tables())
-        server = await run(ops.server(durability))
-        sessions = await run(ops.sessions())
-        writers = await run(ops.writers())
+        execute = self._executor.execute
+        found = await execute(ops.tables())
+        server = await execute(ops.server(durability))
+        sessions = await execute(ops.sessions())
+        writers = await execute(ops.writers())
         log = await self._part("log", ops.log())
         state = await self._part("state", ops.state(found.pages))
         dedupe = await self._part("dedupe", ops.dedupe(found.pages))
@@ -66,7 +66,7 @@ class AsyncStatistics:
 
     async def _part(self, name: Hidden, op: Op[T]) -> T | None:
         try:
-            return await self._runner.run(op)
+            return await self._executor.execute(op)
         except PermissionDenied:
             self.hidden.append(name)
             return None

@@ -185,10 +185,10 @@ class AsyncWorker:
         """Whether it still runs, in a loop that still runs."""
         return not self._task.done() and not self._task.get_loop().is_closed()
 
-    async def join(self, patience: float) -> None:
+    async def join(self, answer_timeout: float) -> None:
         """Wait until it ends; after `patience` seconds, cancel it."""
         if self._task.get_loop() is asyncio.get_running_loop():
-            done, _ = await asyncio.wait([self._task], timeout=patience)
+            done, _ = await asyncio.wait([self._task], timeout=answer_timeout)
             if not done:
                 self._task.cancel()
                 await asyncio.wait([self._task])
@@ -211,9 +211,9 @@ class Worker:
         """Whether it still runs."""
         return self._thread.is_alive()
 
-    def join(self, patience: float) -> None:
+    def join(self, answer_timeout: float) -> None:
         """Wait until it ends, at most `patience` seconds."""
-        self._thread.join(patience)
+        self._thread.join(answer_timeout)
 
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)

@@ -19,8 +19,8 @@ from pgmem.core import statements as sql
 from pgmem.core.arrays import has_columns, register
 from pgmem.core.history import History, read_history, rewritten_error
 from pgmem.core.names import SCHEMA_REVISION
-from pgmem.core.op import Again, Op, Row
-from pgmem.core.pool import AsyncLink, AsyncLinks
+from pgmem.core.op import Op, Retry, Row
+from pgmem.core.pool import AsyncConnection, AsyncPool
 from pgmem.core.sqlstates import translate
 from pgmem.core.url import redacted
 from pgmem.errors import (
@@ -105,7 +105,7 @@ class AsyncDatabase:
             "fallback_application_name": "pgmem listener",  # so that somebody can count them
             **conninfo_to_dict(listen_conninfo or conninfo),
         }
-        self._links = AsyncLinks(
+        self._links = AsyncPool(
             self._options,
             where=self.where,
             sizes=sizes,
@@ -247,20 +247,20 @@ class AsyncDatabase:
             raise translate(error, f"read the doorbell's channel at {self.where}") from None
         return str(rows[0][0])
 
-    def statement(self, op: Op[Any], bell: sql.Bell, *, relaxed: bool) -> bytes:
+    def statement(self, op: Op[Any], bell: sql.NotifyMode, *, relaxed: bool) -> bytes:
         """The text of an op's statement."""
         if not self._channel or (self._bell_pause and time.monotonic() < self._bell_pause):
             bell = "silent"
-        known = (op.statement, bell, relaxed, op.marks)
+        known = (op.statement, bell, relaxed, op.fragments)
         found = self._statements.get(known)
         if found is None:
             dialect = sql.Dialect(self.schema, self._channel, bell, relaxed)
-            found = self._statements[known] = sql.statement(op.statement, dialect, op.marks)
+            found = self._statements[known] = sql.statement(op.statement, dialect, op.fragments)
         return found
 
     def params(self, op: Op[Any]) -> dict[str, Any]:
         """The parameters of an op's statement."""
-        return op.params if op.again is Again.READS else {**op.params, "channel": self._channel}
+        return op.params if op.retry is Retry.READS else {**op.params, "channel": self._channel}
 
     @property
     def listens_pooled(self) -> bool:
@@ -292,7 +292,7 @@ class AsyncDatabase:
             )
         self._bell_pause = time.monotonic() + _QUEUE_FULL_PAUSE
 
-    def check_confirmed(self, link: AsyncLink, action: str) -> None:
+    def check_confirmed(self, link: AsyncConnection, action: str) -> None:
         """Raise if the last commit was not confirmed by the standby that it must wait for.
 
         Raises:

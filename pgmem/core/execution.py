@@ -18,11 +18,11 @@ from psycopg.pq import TransactionStatus
 
 from pgmem.core.concurrency import async_driver_connection, async_sleep
 from pgmem.core.database import AsyncDatabase, fetch, log
-from pgmem.core.op import Again, LostRace, Op
-from pgmem.core.pool import AsyncLink
-from pgmem.core.retry import FAILURES, MAX_RACES, MAX_REPEATS, Lost, Retry, again, is_lost
+from pgmem.core.op import Op, Retry, RetryStatement
+from pgmem.core.pool import AsyncConnection
+from pgmem.core.retry import FAILURES, MAX_RACES, MAX_REPEATS, Attempts, Lost, fallback_of, is_lost
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
-from pgmem.core.statements import Bell
+from pgmem.core.statements import NotifyMode
 from pgmem.errors import (
     Conflict,
     InvalidOption,
@@ -37,18 +37,18 @@ from pgmem.events.page import Page, trimmed_error
 T = TypeVar("T")
 
 
-class AsyncRunner(Protocol):
+class AsyncExecutor(Protocol):
     """Runs ops."""
 
     @property
     def bound(self) -> bool:
         """Whether the ops join a transaction that somebody else ends."""
 
-    async def run(self, op: Op[T]) -> T:
+    async def execute(self, op: Op[T]) -> T:
         """Run one op and give its result."""
 
 
-def hidden_winner(action: str) -> TransactionConflict:
+def serialization_conflict(action: str) -> TransactionConflict:
     """The error for losing to a transaction that this one, by its isolation level, cannot see."""
     return TransactionConflict(
         f"{action}: another transaction changed it after this one began and this one, by its "
@@ -56,7 +56,7 @@ def hidden_winner(action: str) -> TransactionConflict:
     )
 
 
-class AsyncPoolRunner:
+class AsyncPoolExecutor:
     """Runs each op in a short transaction of its own."""
 
     bound = False
@@ -69,7 +69,7 @@ class AsyncPoolRunner:
         """How many connections were made: a new one may lead to a server that has crashed."""
         return self._database.sessions
 
-    async def run(self, op: Op[T], *, patience: float | None = None) -> T:
+    async def execute(self, op: Op[T], *, answer_timeout: float | None = None) -> T:
         """Run one op, again where that is safe.
 
         Args:
@@ -82,24 +82,26 @@ class AsyncPoolRunner:
             Unavailable: no connection in time.
         """
         try:
-            return await self._once(op, "try", patience)
+            return await self._once(op, "try", answer_timeout)
         except FAILURES as failure:
-            retry = Retry(self._database, op)
-            pause = retry.after(failure)
-            op = again(op, failure)
+            attempts = Attempts(self._database, op)
+            pause = attempts.after(failure)
+            op = fallback_of(op, failure)
         while True:
             await async_sleep(pause)
             try:
-                return await self._once(op, retry.bell, patience)
+                return await self._once(op, attempts.bell, answer_timeout)
             except FAILURES as failure:
-                pause = retry.after(failure)
-                op = again(op, failure)
+                pause = attempts.after(failure)
+                op = fallback_of(op, failure)
             except (Conflict, Unavailable) as error:
-                if retry.hides(error):
-                    raise retry.outcome_unknown() from error
+                if attempts.hides(error):
+                    raise attempts.outcome_unknown() from error
                 raise
 
-    async def run_page(self, op: Op[Page], position: int, *, patience: float | None = None) -> Page:
+    async def execute_page(
+        self, op: Op[Page], position: int, *, answer_timeout: float | None = None
+    ) -> Page:
         """Read a page of the log.
 
         Args:
@@ -112,13 +114,13 @@ class AsyncPoolRunner:
             PositionTrimmed: retention has removed events that the reader has not read.
         """
         self._database.check_history(position)
-        page = await self.run(op, patience=patience)
+        page = await self.execute(op, answer_timeout=answer_timeout)
         self._database.check_timeline(page.head.timeline, position)
         if page.head.trimmed is not None:
             raise trimmed_error(position, page.head.trimmed)
         return page
 
-    async def run_apart(self, op: Op[T]) -> T:
+    async def execute_apart(self, op: Op[T]) -> T:
         """Run one op, once, on a connection of its own: what takes long holds up nobody.
 
         Raises:
@@ -133,14 +135,14 @@ class AsyncPoolRunner:
                 raise translate(error, op.action) from None
         return op.parse(rows)
 
-    async def _once(self, op: Op[T], bell: Bell, patience: float | None = None) -> T:
+    async def _once(self, op: Op[T], bell: NotifyMode, answer_timeout: float | None = None) -> T:
         database = self._database
         link = await database.acquire(op.action)
-        link.patience = patience
+        link.answer_timeout = answer_timeout
         try:
-            query = database.statement(op, bell, relaxed=database.relaxed or op.lets_go)
+            query = database.statement(op, bell, relaxed=database.relaxed or op.async_commit)
             rows = await link.run(query, database.params(op))
-            if op.lets_go and len(rows) > 1 and not database.relaxed:
+            if op.async_commit and len(rows) > 1 and not database.relaxed:
                 await self._wait_for_disk(link)
             if link.unconfirmed:
                 database.check_confirmed(link, op.action)
@@ -150,13 +152,13 @@ class AsyncPoolRunner:
                 raise Lost from error
             raise
         finally:
-            link.patience = None
+            link.answer_timeout = None
             await database.give_back(link)
-        if op.again is not Again.READS:
+        if op.retry is not Retry.READS:
             database.bell_answered(rows)
         return op.parse(rows)
 
-    async def _wait_for_disk(self, link: AsyncLink) -> None:
+    async def _wait_for_disk(self, link: AsyncConnection) -> None:
         """Wait until what was committed is safe."""
         try:
             await link.run(self._database.commit_wait, {})
@@ -168,7 +170,7 @@ class AsyncPoolRunner:
     @asynccontextmanager
     async def transaction(
         self, action: str, *, read_committed: bool = False
-    ) -> AsyncIterator[AsyncBoundRunner]:
+    ) -> AsyncIterator[AsyncTransactionExecutor]:
         """A transaction of our own: commits at the end, rolls back on any exception.
 
         Args:
@@ -181,20 +183,20 @@ class AsyncPoolRunner:
             TransactionConflict: the server undid the transaction.
         """
         link = await self._begin(action, read_committed=read_committed)
-        runner = AsyncBoundRunner(self._database, link)
+        executor = AsyncTransactionExecutor(self._database, link)
         try:
             try:
-                yield runner
+                yield executor
             except BaseException:
-                runner.finish()
+                executor.finish()
                 await _roll_back(link)
                 raise
-            runner.finish()
+            executor.finish()
             await self._commit(link, action)
         finally:
             await self._database.give_back(link)
 
-    async def _begin(self, action: str, *, read_committed: bool) -> AsyncLink:
+    async def _begin(self, action: str, *, read_committed: bool) -> AsyncConnection:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
         if self._database.relaxed:
             begin += b"; SET LOCAL synchronous_commit = off"
@@ -216,7 +218,7 @@ class AsyncPoolRunner:
                 return link
         raise Unavailable(f"{action}: the server ended {MAX_REPEATS} connections in a row")
 
-    async def _commit(self, link: AsyncLink, action: str) -> None:
+    async def _commit(self, link: AsyncConnection, action: str) -> None:
         status = link.info.transaction_status
         if status == TransactionStatus.INERROR:
             await _roll_back(link)
@@ -245,7 +247,7 @@ class AsyncPoolRunner:
         self._database.check_confirmed(link, action)
 
 
-async def _roll_back(link: AsyncLink) -> None:
+async def _roll_back(link: AsyncConnection) -> None:
     try:
         await link.rollback()
     except psycopg.Error:
@@ -254,7 +256,7 @@ async def _roll_back(link: AsyncLink) -> None:
         await link.close()
 
 
-class AsyncBoundRunner:
+class AsyncTransactionExecutor:
     """Runs ops in a transaction that somebody else ends: a block of ours, or a caller's own."""
 
     bound = True
@@ -292,7 +294,7 @@ class AsyncBoundRunner:
         link = await async_driver_connection(self._source)
         return link.info.transaction_status == TransactionStatus.INTRANS
 
-    async def run(self, op: Op[T]) -> T:
+    async def execute(self, op: Op[T]) -> T:
         """Run one op in the transaction.
 
         Raises:
@@ -305,18 +307,18 @@ class AsyncBoundRunner:
                 rows = await fetch(link, query, self._database.params(op))
                 self._database.bell_answered(rows)
                 return op.parse(rows)
-            except LostRace as race:
-                op = again(op, race)
+            except RetryStatement as race:
+                op = fallback_of(op, race)
                 query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None
-        raise hidden_winner(op.action)
+        raise serialization_conflict(op.action)
 
     def _fault(
         self, link: psycopg.AsyncConnection[Any], op: Op[Any], error: psycopg.Error
-    ) -> PgmemError | LostRace:
+    ) -> PgmemError | RetryStatement:
         if is_version_race(error):
-            return LostRace()
+            return RetryStatement()
         if is_lost(link, error):
             return Unavailable(
                 f"{op.action}: the connection was lost, and the transaction with it: nothing of "

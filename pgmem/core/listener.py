@@ -18,9 +18,9 @@ from pgmem.core import statements as sql
 from pgmem.core.concurrency import AsyncReadable
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.history import History, read_history
-from pgmem.core.notifications import MARK, AsyncSignals
+from pgmem.core.notifications import MARK, AsyncTargetedNotifications
 from pgmem.core.op import Op
-from pgmem.core.pool import AsyncLink
+from pgmem.core.pool import AsyncConnection
 from pgmem.leases.ops import mark_session
 
 T = TypeVar("T")
@@ -48,11 +48,11 @@ class AsyncListener:
         letters: what came with it.
     """
 
-    def __init__(self, database: AsyncDatabase, signals: AsyncSignals) -> None:
+    def __init__(self, database: AsyncDatabase, notifications: AsyncTargetedNotifications) -> None:
         self._database = database
-        self._signals = signals
+        self._notifications = notifications
         self._readable = AsyncReadable()
-        self._link: AsyncLink | None = None
+        self._link: AsyncConnection | None = None
         self.heard = False
         self.letters: deque[str] = deque(maxlen=MAX_LETTERS)
 
@@ -61,7 +61,7 @@ class AsyncListener:
         """The time zone of the times that statements give."""
         return self._session().info.timezone
 
-    def _session(self) -> AsyncLink:
+    def _session(self) -> AsyncConnection:
         if self._link is None:
             raise psycopg.OperationalError("the listener is not connected")
         return self._link
@@ -76,23 +76,23 @@ class AsyncListener:
             psycopg.Error: the server refused.
         """
         database = self._database
-        patience = {"connect_timeout": max(2, int(PATIENCE))}
-        options = {**database.listen_options, **_KEEPALIVE, **patience}
+        answer_timeout = {"connect_timeout": max(2, int(PATIENCE))}
+        options = {**database.listen_options, **_KEEPALIVE, **answer_timeout}
         prepare = None if database.listens_pooled else 1
-        link = await AsyncLink.connect(**options, autocommit=True, prepare_threshold=prepare)
+        link = await AsyncConnection.connect(**options, autocommit=True, prepare_threshold=prepare)
         self._link = link
-        link.patience = PATIENCE
+        link.answer_timeout = PATIENCE
         link.prepare_for_use()
         link.add_notify_handler(self._hear)
-        history = await self.run(read_history())
+        history = await self.execute(read_history())
         if database.hears and history.timeline is not None:  # A standby refuses to LISTEN.
             # A new one each time: a session that was lost may be there for a while yet.
             mark = None if database.listens_pooled else secrets.randbits(62)
             if mark is not None:
-                await self.run(mark_session(mark))
+                await self.execute(mark_session(mark))
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
             await link.execute(listen, prepare=False)
-            self._signals.mark = mark
+            self._notifications.mark = mark
         return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
@@ -100,13 +100,13 @@ class AsyncListener:
 
     def _take_in(self, payload: str) -> None:
         if payload.startswith(MARK):
-            self._signals.tell(payload)
+            self._notifications.tell(payload)
             return
         self.heard = True
         if payload:
             self.letters.append(payload)
 
-    async def run(self, op: Op[T]) -> T:
+    async def execute(self, op: Op[T]) -> T:
         """Run a statement.
 
         Raises:
@@ -145,7 +145,7 @@ class AsyncListener:
     async def disconnect(self) -> None:
         """Give the session up."""
         link, self._link = self._link, None
-        self._signals.mark = None
+        self._notifications.mark = None
         self.letters.clear()
         if link is not None:
             await link.close()

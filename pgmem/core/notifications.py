@@ -21,7 +21,7 @@ MARK = '["!"'
 """How a signal begins; nothing else that rides on the doorbell does."""
 
 
-class AsyncSignals:
+class AsyncTargetedNotifications:
     """Who waits for what, in one process. One waiter may wait for one name.
 
     Attributes:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 
 
-class Again(Enum):
+class Retry(Enum):
     """What a second run of the same statement does, if nobody knows whether the first took effect.
 
     Only this decides whether pgmem repeats a statement by itself after a lost connection.
@@ -38,7 +38,7 @@ class Op(NamedTuple, Generic[T]):
         parse: turns its rows into the result, or raises a typed error.
         action: what the caller asked for, in words, for messages; holds no payload.
         again: what a second run does.
-        marks: pieces of the statement chosen from fixed texts.
+        fragments: pieces of the statement chosen from fixed texts.
         instead: makes what to run in its place when it lost a race (False), or its answer was lost
             (True): because this one does only what is usual, or relies on what a crash of the
             server may have undone.
@@ -51,11 +51,11 @@ class Op(NamedTuple, Generic[T]):
     params: dict[str, Any]
     parse: Callable[[Sequence[Row]], T]
     action: str
-    again: Again = Again.READS
-    marks: tuple[tuple[str, str], ...] = ()
-    instead: Callable[[bool], Op[T]] | None = None
-    lets_go: bool = False
+    retry: Retry = Retry.READS
+    fragments: tuple[tuple[str, str], ...] = ()
+    fallback: Callable[[bool], Op[T]] | None = None
+    async_commit: bool = False
 
 
-class LostRace(Exception):  # no error: the caller runs the statement again
+class RetryStatement(Exception):  # no error: the caller runs the statement again
     """Another transaction decided while the statement ran, and it could not see how."""

@@ -61,7 +61,7 @@ def _within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any,
         return result
 
 
-class AsyncLink(psycopg.AsyncConnection[TupleRow]):
+class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
     """A connection of ours, with what makes a short statement cheap and a broken one known.
 
     Attributes:
@@ -75,12 +75,12 @@ class AsyncLink(psycopg.AsyncConnection[TupleRow]):
 
     unconfirmed = False
     due = 0.0
-    patience: float | None = None
+    answer_timeout: float | None = None
 
     async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a generator of psycopg's, as long as there is patience."""
-        if self.patience is not None:
-            gen = _within(gen, self.patience)
+        if self.answer_timeout is not None:
+            gen = _within(gen, self.answer_timeout)
         return await super().wait(gen, *args, **kwargs)
 
     def prepare_for_use(self) -> None:
@@ -123,7 +123,7 @@ class AsyncLink(psycopg.AsyncConnection[TupleRow]):
         return self.pgconn.status != ConnStatus.OK
 
 
-class AsyncLinks:
+class AsyncPool:
     """The pool, and the few connections at hand in front of it.
 
     Args:
@@ -148,9 +148,9 @@ class AsyncLinks:
         self._where = where
         self._sizes = sizes
         self._timeout = timeout
-        self._pool: AsyncConnectionPool[AsyncLink] | None = None
+        self._pool: AsyncConnectionPool[AsyncConnection] | None = None
         self._pid = 0
-        self._at_hand: list[AsyncLink] = []
+        self._at_hand: list[AsyncConnection] = []
         self._waiting = 0
         self._lock = Lock()
 
@@ -171,7 +171,7 @@ class AsyncLinks:
         least, most = self._sizes
         pool = AsyncConnectionPool(
             "",
-            connection_class=AsyncLink,
+            connection_class=AsyncConnection,
             kwargs={
                 **self._options,
                 "autocommit": True,
@@ -199,7 +199,7 @@ class AsyncLinks:
         self._pool = pool
         self._pid = os.getpid()
 
-    async def _configure(self, link: AsyncLink) -> None:
+    async def _configure(self, link: AsyncConnection) -> None:
         link.prepare_for_use()
         await self._on_connect(link)
 
@@ -212,7 +212,7 @@ class AsyncLinks:
             await pool.putconn(link)
         await pool.close()
 
-    async def acquire(self, action: str) -> AsyncLink:
+    async def acquire(self, action: str) -> AsyncConnection:
         """A live connection; give it back with `give_back`.
 
         Raises:
@@ -231,21 +231,21 @@ class AsyncLinks:
             await self._discard(pool, link)
 
     @staticmethod
-    async def _discard(pool: AsyncConnectionPool[AsyncLink], link: AsyncLink) -> None:
+    async def _discard(pool: AsyncConnectionPool[AsyncConnection], link: AsyncConnection) -> None:
         try:
             await link.close()
         finally:
             await pool.putconn(link)
 
-    def _take(self) -> AsyncLink | None:
+    def _take(self) -> AsyncConnection | None:
         try:
             return self._at_hand.pop()
         except IndexError:
             return None
 
     async def _wait(
-        self, pool: AsyncConnectionPool[AsyncLink], action: str, deadline: float
-    ) -> AsyncLink:
+        self, pool: AsyncConnectionPool[AsyncConnection], action: str, deadline: float
+    ) -> AsyncConnection:
         with self._lock:
             self._waiting += 1
         try:
@@ -270,7 +270,7 @@ class AsyncLinks:
         """
         self._require_pool(action)
 
-    def _require_pool(self, action: str) -> AsyncConnectionPool[AsyncLink]:
+    def _require_pool(self, action: str) -> AsyncConnectionPool[AsyncConnection]:
         if self._pool is None:
             raise NotOpen(f"{action}: open the memory first (`with Memory(…) as memory:`)")
         if self._pid != os.getpid():
@@ -280,7 +280,7 @@ class AsyncLinks:
             )
         return self._pool
 
-    async def give_back(self, link: AsyncLink) -> None:
+    async def give_back(self, link: AsyncConnection) -> None:
         """Return a connection."""
         pool = self._pool
         if pool is None:

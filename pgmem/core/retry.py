@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from pgmem.core.database import AsyncDatabase
-from pgmem.core.op import Again, LostRace, Op
+from pgmem.core.op import Op, Retry, RetryStatement
 from pgmem.core.pool import NoAnswer
 from pgmem.core.sqlstates import (
     is_disconnect,
@@ -31,7 +31,7 @@ from pgmem.core.sqlstates import (
     is_version_race,
     translate,
 )
-from pgmem.core.statements import Bell
+from pgmem.core.statements import NotifyMode
 from pgmem.errors import (
     Conflict,
     OutcomeUnknown,
@@ -59,14 +59,14 @@ class Lost(Exception):
     """The connection went away while a statement was under way."""
 
 
-FAILURES = (LostRace, Lost, psycopg.Error)
+FAILURES = (RetryStatement, Lost, psycopg.Error)
 
 
-def again(op: Op[T], failure: Exception) -> Op[T]:
-    return op.instead(isinstance(failure, Lost)) if op.instead else op
+def fallback_of(op: Op[T], failure: Exception) -> Op[T]:
+    return op.fallback(isinstance(failure, Lost)) if op.fallback else op
 
 
-class Retry:
+class Attempts:
     """What to do after each way that an op can fail.
 
     Attributes:
@@ -79,7 +79,7 @@ class Retry:
         self._deadline = time.monotonic() + database.timeout
         self._unknown = False
         self._repeats = 0
-        self.bell: Bell = "try"
+        self.bell: NotifyMode = "try"
 
     def after(self, failure: Exception) -> float:
         """Give the seconds to wait before the next run, or raise what the caller gets.
@@ -93,7 +93,7 @@ class Retry:
         if isinstance(failure, Lost):
             self._after_loss()
             return pause
-        if isinstance(failure, LostRace) or is_version_race(failure):
+        if isinstance(failure, RetryStatement) or is_version_race(failure):
             self._give_up_after(MAX_RACES)
             return pause
         if is_full_queue(failure) and self.bell != "silent":
@@ -106,10 +106,10 @@ class Retry:
 
     def hides(self, error: Conflict | Unavailable) -> bool:
         """Whether the truth may be that an earlier run, whose answer was lost, took effect."""
-        again = self._op.again
-        if not self._unknown or again is Again.READS:
+        retry = self._op.retry
+        if not self._unknown or retry is Retry.READS:
             return False
-        return isinstance(error, Unavailable) or again is Again.GUARDED
+        return isinstance(error, Unavailable) or retry is Retry.GUARDED
 
     def _give_up_after(self, most: int) -> None:
         if self._repeats > most:
@@ -118,11 +118,11 @@ class Retry:
             ) from None
 
     def _after_loss(self) -> None:
-        if self._op.again is Again.HARMFUL:
+        if self._op.retry is Retry.HARMFUL:
             raise self.outcome_unknown() from None
         self._unknown = True
         if time.monotonic() > self._deadline:
-            if self._op.again is not Again.READS:
+            if self._op.retry is not Retry.READS:
                 raise self.outcome_unknown() from None
             raise Unavailable(
                 f"{self._op.action}: the connection to {self._database.where} was lost "

@@ -39,14 +39,14 @@ from typing import Literal, NamedTuple
 
 from psycopg import sql
 
-Bell = Literal["try", "ring", "silent"]
+NotifyMode = Literal["try", "ring", "silent"]
 
 CAPABILITIES = (
     "core", "events", "state", "dedupe", "groups", "leases", "retention", "folds", "admin", "redis",
 )  # fmt: skip
 """The folders whose `sql/` holds statements. A name is unique among all of them."""
 
-BELLS: dict[Bell, str] = {
+BELLS: dict[NotifyMode, str] = {
     # Our own short transactions: whoever finds the bell taken stays silent and is still seen,
     # because it drew its position before the ringer's notification is sent.
     "try": """CASE
@@ -106,7 +106,7 @@ class Dialect(NamedTuple):
 
     schema: str
     channel: str = ""
-    bell: Bell = "silent"
+    bell: NotifyMode = "silent"
     relaxed: bool = False
 
 

@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import Any
 
 from pgmem.core.encoding import decode, encode
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_name
 from pgmem.dedupe.models import Claim
 from pgmem.errors import ClaimHeld, LeaseLost
@@ -42,7 +42,7 @@ def _parse_claim(key: str) -> Any:
         if token is not None:
             return Claim(key, True, token, lease_until)
         if found_token is None:
-            raise LostRace
+            raise RetryStatement
         if done:
             return Claim(key, False, found_token, None, decode(result))
         raise held(key, found_lease)
@@ -71,7 +71,7 @@ def claim(key: str, *, owner: str, lease: float) -> Op[Claim]:
         {"key": check_key(key), "owner": owner, "lease": lease},
         _parse_claim(key),
         f"claim {key!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -85,7 +85,7 @@ def mark(key: str, *, ttl: float | None) -> Op[Claim]:
         {"key": check_key(key), "ttl": ttl},
         _parse_claim(key),
         f"mark {key!r}",
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 
@@ -96,7 +96,7 @@ def store_result(key: str, *, token: int, result: Any, max_bytes: int) -> Op[Non
         {"key": key, "token": token, "result": encode(result, "result", limit=max_bytes)},
         lambda rows: None,
         f"store the result of {key!r}",
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 
@@ -107,7 +107,7 @@ def unmark(key: str, *, token: int) -> Op[None]:
         {"key": key, "token": token},
         lambda rows: None,
         f"unmark {key!r}",
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 
@@ -127,7 +127,7 @@ def complete(key: str, *, token: int, result: Any, ttl: float | None, max_bytes:
         },
         _parse_holder(key, token, "complete"),
         f"complete {key!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -142,7 +142,7 @@ def release(key: str, *, token: int) -> Op[None]:
         {"key": check_key(key), "token": token},
         _parse_holder(key, token, "release"),
         f"release {key!r}",
-        Again.GUARDED,
+        Retry.GUARDED,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.database import log
 from pgmem.core.encoding import encode
-from pgmem.core.execution import AsyncBoundRunner, AsyncRunner
+from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
 from pgmem.dedupe.models import Claim, Outcome
@@ -46,8 +46,8 @@ def _failed(key: str, error: Exception, consequence: str) -> CallbackFailed:
 class AsyncDedupe:
     """Idempotency keys for work whose effects are elsewhere. Reached as `memory.dedupe`."""
 
-    def __init__(self, runner: AsyncRunner, codec: Codec) -> None:
-        self._runner = runner
+    def __init__(self, executor: AsyncExecutor, codec: Codec) -> None:
+        self._executor = executor
         self._codec = codec
 
     async def run_once(
@@ -132,7 +132,7 @@ class AsyncDedupe:
         Raises:
             ClaimHeld: another claim's lease is running.
         """
-        return await self._runner.run(
+        return await self._executor.execute(
             ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
         )
 
@@ -149,7 +149,7 @@ class AsyncDedupe:
         Raises:
             LeaseLost: the lease ran out and another one took over; nothing was stored.
         """
-        await self._runner.run(
+        await self._executor.execute(
             ops.complete(
                 _held(claim).key,
                 token=claim.token,
@@ -165,7 +165,7 @@ class AsyncDedupe:
         Raises:
             LeaseLost: the lease ran out and another one took over.
         """
-        await self._runner.run(ops.release(_held(claim).key, token=claim.token))
+        await self._executor.execute(ops.release(_held(claim).key, token=claim.token))
 
 
 def _held(claim: Claim) -> Claim:
@@ -184,8 +184,8 @@ class AsyncTransactionDedupe:
     Reached as `tx.dedupe` or `bound.dedupe`.
     """
 
-    def __init__(self, runner: AsyncBoundRunner, codec: Codec) -> None:
-        self._runner = runner
+    def __init__(self, executor: AsyncTransactionExecutor, codec: Codec) -> None:
+        self._executor = executor
         self._codec = codec
 
     async def run_once(
@@ -208,16 +208,16 @@ class AsyncTransactionDedupe:
             InvalidValue: `fn`'s result cannot be stored; all that it did is undone.
             TransactionConflict: run the whole transaction again.
         """
-        mark = await self._runner.run(ops.mark(key, ttl=_ttl(ttl)))
+        mark = await self._executor.execute(ops.mark(key, ttl=_ttl(ttl)))
         if not mark.acquired:
             return Outcome("skipped", mark.result)
         try:
-            async with self._runner.savepoint():
+            async with self._executor.savepoint():
                 return Outcome("processed", await self._work(key, fn, mark))
         except BaseException:
             # The savepoint comes after the mark, so that a skipped call costs one round trip.
-            if await self._runner.usable():
-                await self._runner.run(ops.unmark(key, token=mark.token))
+            if await self._executor.usable():
+                await self._executor.execute(ops.unmark(key, token=mark.token))
             raise
 
     async def _work(self, key: str, fn: Work, mark: Claim) -> Any:
@@ -228,7 +228,7 @@ class AsyncTransactionDedupe:
         except Exception as error:
             raise _failed(key, error, "what it did is undone, nothing is marked") from error
         if result is not None:
-            await self._runner.run(
+            await self._executor.execute(
                 ops.store_result(
                     key, token=mark.token, result=result, max_bytes=self._codec.max_bytes
                 )

@@ -22,14 +22,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, TypeVar
 
-from pgmem.core.execution import AsyncBoundRunner
+from pgmem.core.execution import AsyncTransactionExecutor
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidOption, PgmemError, Unavailable
 from pgmem.events.durable_lease import AsyncConsumerLease, owner_name
 from pgmem.events.filter import Selection
 from pgmem.events.page import ALWAYS
-from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscription import AsyncSubscription, Start
 
 T = TypeVar("T")
@@ -42,22 +42,22 @@ IDLE_COMMIT = 5.0
 class AsyncBound(Protocol):
     """What `memory.transaction()` and `memory.using()` give."""
 
-    _runner: AsyncBoundRunner
+    _executor: AsyncTransactionExecutor
 
 
-def runner_of(transaction: AsyncBound) -> AsyncBoundRunner:
+def executor_of(transaction: AsyncBound) -> AsyncTransactionExecutor:
     """What runs ops in a transaction of the caller's.
 
     Raises:
         InvalidOption: it is none of ours.
     """
-    runner = getattr(transaction, "_runner", None)
-    if not isinstance(runner, AsyncBoundRunner):
+    executor = getattr(transaction, "_executor", None)
+    if not isinstance(executor, AsyncTransactionExecutor):
         raise InvalidOption(
             f"{type(transaction).__name__} is no transaction of this memory: give what "
             f"memory.transaction() or memory.using() gives"
         )
-    return runner
+    return executor
 
 
 class AsyncConsumerSubscription(AsyncSubscription[T]):
@@ -69,7 +69,7 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
 
     def __init__(
         self,
-        reader: AsyncFinalReader,
+        reader: AsyncLogReader,
         selection: Selection,
         start: Start,
         decode: Callable[[Row], T],
@@ -82,7 +82,7 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
         super().__init__(reader, selection, start, decode)
         # The lease checks its arguments now, and learns where to begin when that is known.
         self._new_lease: Callable[[int], AsyncConsumerLease] = lambda position: AsyncConsumerLease(
-            reader.runner,
+            reader.executor,
             consumer,
             selection.described(),
             start=position,
@@ -106,11 +106,11 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
     @property
     def holding(self) -> bool:
         """Whether this process has the consumer; while it has not, it stands by."""
-        return self._begun and self._follower.failed is None
+        return self._begun and self._cursor.failed is None
 
     def _lose(self, error: PgmemError) -> None:
-        self._follower.failed = error
-        self._follower.wakeup.set()
+        self._cursor.failed = error
+        self._cursor.wakeup.set()
 
     async def _begin(self) -> float | None:
         if self._lease is None:
@@ -138,7 +138,7 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
         now = time.monotonic()
         if now - self._idle_since >= IDLE_COMMIT:
             self._idle_since = now
-            self._handled = max(self._handled, self._follower.position)
+            self._handled = max(self._handled, self._cursor.position)
             await self._commit_quietly(self._handled)
         return IDLE_COMMIT
 
@@ -181,7 +181,7 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
         if transaction is None:
             await self._store(self.position)
         else:
-            await self._lease.commit(self.position, runner_of(transaction))
+            await self._lease.commit(self.position, executor_of(transaction))
 
     async def __aexit__(
         self,
@@ -190,7 +190,7 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            usable = self._begun and not self._closed and self._follower.failed is None
+            usable = self._begun and not self._closed and self._cursor.failed is None
             if self._auto_commit and usable:
                 await self._commit_quietly(self.position if error is None else self._handled)
         finally:

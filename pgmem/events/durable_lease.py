@@ -31,7 +31,7 @@ import psycopg
 
 from pgmem.core.concurrency import AsyncWakeup, AsyncWorker, Lock, async_sleep
 from pgmem.core.database import log
-from pgmem.core.execution import AsyncBoundRunner, AsyncPoolRunner, AsyncRunner
+from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.history import History
 from pgmem.core.validation import Seconds
 from pgmem.errors import HistoryRewritten, LeaseLost, NotOpen, PgmemError
@@ -60,12 +60,12 @@ def owner_name(agent_id: str | None) -> str:
 class AsyncConsumers:
     """Named positions in the log. Reached as `memory.consumers`."""
 
-    def __init__(self, runner: AsyncPoolRunner) -> None:
-        self._runner = runner
+    def __init__(self, executor: AsyncPoolExecutor) -> None:
+        self._executor = executor
 
     async def list(self) -> list[ConsumerInfo]:
         """All consumers, in the order of their names."""
-        return await self._runner.run(ops.list_consumers())
+        return await self._executor.execute(ops.list_consumers())
 
     async def get(self, name: str) -> ConsumerInfo | None:
         """One consumer, or None if there is none of that name.
@@ -73,7 +73,7 @@ class AsyncConsumers:
         Args:
             name: its name, 1 to 512 bytes.
         """
-        return await self._runner.run(ops.get(name))
+        return await self._executor.execute(ops.get(name))
 
     async def reset(self, name: str, after: int | None = None) -> None:
         """Accept the present history of the log for a consumer, and move it if told to.
@@ -91,7 +91,7 @@ class AsyncConsumers:
             InvalidOption: `after` is above the last position of the log.
             OutcomeUnknown: the connection was lost under way; reset it again.
         """
-        await self._runner.run(ops.reset(name, after=after))
+        await self._executor.execute(ops.reset(name, after=after))
 
     async def delete(self, name: str) -> bool:
         """Forget a consumer and its position; whoever holds it loses it (`LeaseLost`).
@@ -105,7 +105,7 @@ class AsyncConsumers:
         Raises:
             OutcomeUnknown: the connection was lost under way; `get` tells.
         """
-        return await self._runner.run(ops.delete(name))
+        return await self._executor.execute(ops.delete(name))
 
 
 class AsyncConsumerLease:
@@ -134,7 +134,7 @@ class AsyncConsumerLease:
 
     def __init__(
         self,
-        runner: AsyncPoolRunner,
+        executor: AsyncPoolExecutor,
         name: str,
         selection: dict[str, Any],
         *,
@@ -143,7 +143,7 @@ class AsyncConsumerLease:
         owner: str,
         on_lost: Callable[[PgmemError], None],
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._name = name
         self._lease = ops.check_lease(lease)
         self._on_lost = on_lost
@@ -187,7 +187,7 @@ class AsyncConsumerLease:
             return None
         self._refuse_released()
         before = time.monotonic()
-        answer = await self._runner.run(self._acquire)
+        answer = await self._executor.execute(self._acquire)
         if isinstance(answer, ops.Busy):
             return min(max(answer.remaining, 0.01), MAX_WAIT)
         self._sure_until = before + self._lease
@@ -205,7 +205,7 @@ class AsyncConsumerLease:
         if self._released:
             raise NotOpen(f"the lease of the consumer {self._name!r} was released: make another")
 
-    async def commit(self, position: int, bound: AsyncBoundRunner | None = None) -> None:
+    async def commit(self, position: int, bound: AsyncTransactionExecutor | None = None) -> None:
         """Store that every event up to `position` is done, and keep the lease.
 
         Args:
@@ -221,9 +221,9 @@ class AsyncConsumerLease:
         """
         if self._held is None or self._released:
             raise NotOpen(f"commit by the consumer {self._name!r}: it is not held (any more)")
-        runner: AsyncRunner = self._runner if bound is None else bound
+        executor: AsyncExecutor = self._executor if bound is None else bound
         try:
-            await runner.run(ops.commit(self._held, position, lease=self._lease))
+            await executor.execute(ops.commit(self._held, position, lease=self._lease))
         except (LeaseLost, HistoryRewritten) as error:
             self._lose(error)
             raise
@@ -243,7 +243,7 @@ class AsyncConsumerLease:
             return
         try:
             for _ in range(RELEASE_TRIES):
-                if await self._runner.run(ops.release(self._held)):
+                if await self._executor.execute(ops.release(self._held)):
                     self._held = None
                     return
                 await async_sleep(RELEASE_PAUSE)
@@ -270,7 +270,7 @@ class AsyncConsumerLease:
         interval = self._lease / 3
         why = "its row is locked"
         try:
-            if await self._runner.run(ops.renew(self._held, lease=self._lease)):
+            if await self._executor.execute(ops.renew(self._held, lease=self._lease)):
                 self._sure_until, self._warned = before + self._lease, False
                 return interval
         except (LeaseLost, HistoryRewritten) as error:

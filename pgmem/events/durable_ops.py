@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
 from pgmem.core.history import History
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import Seconds, check_count, check_name, check_within_a_day
 from pgmem.errors import (
     ConsumerMismatch,
@@ -115,7 +115,7 @@ def acquire(
         if token is not None:
             return Held(name, token, position, created_at, History._make(history))
         if same is None:  # Another one made it while this statement ran.
-            raise LostRace
+            raise RetryStatement
         if not same:
             raise ConsumerMismatch(
                 f"the consumer {name!r} follows {stored} and was asked to follow {text}: use "
@@ -124,7 +124,7 @@ def acquire(
         if found_history != present:
             raise _rewritten("acquisition", name, found_position, found_history, present)
         if remaining is None or remaining <= 0:  # It changed hands while this statement ran.
-            raise LostRace
+            raise RetryStatement
         return Busy(owner_found, remaining)
 
     return Op(
@@ -138,7 +138,7 @@ def acquire(
         },
         parse,
         f"acquire the consumer {name!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -161,7 +161,7 @@ def renew(held: Held, *, lease: float) -> Op[bool]:
         {**held.params(), "lease": lease},
         parse,
         f"renew the lease of the consumer {held.name!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -188,14 +188,14 @@ def commit(held: Held, position: int, *, lease: float) -> Op[None]:
                 f"position never goes back. memory.consumers.reset({held.name!r}, "
                 f"after={position}) does that"
             )
-        raise LostRace
+        raise RetryStatement
 
     return Op(
         "consumer_commit",
         {**held.params(), "position": position, "lease": lease},
         parse,
         f"{verb} by the consumer {held.name!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -214,7 +214,7 @@ def release(held: Held) -> Op[bool]:
         held.params(),
         parse,
         f"release the consumer {held.name!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -225,7 +225,7 @@ def list_consumers() -> Op[list[ConsumerInfo]]:
         {},
         lambda rows: [ConsumerInfo._make(row) for row in rows],
         "list the consumers",
-        marks=_ALL,
+        fragments=_ALL,
     )
 
 
@@ -236,7 +236,7 @@ def get(name: str) -> Op[ConsumerInfo | None]:
         {"name": check_consumer(name)},
         lambda rows: ConsumerInfo._make(rows[0]) if rows else None,
         f"find the consumer {name!r}",
-        marks=_BY_NAME,
+        fragments=_BY_NAME,
     )
 
 
@@ -268,7 +268,7 @@ def reset(name: str, *, after: int | None) -> Op[None]:
         parse,
         f"reset the consumer {name!r}",
         # A second run would fence off who acquired it after the first, and move it back.
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 
@@ -280,7 +280,7 @@ def delete(name: str) -> Op[bool]:
         bool,
         f"delete the consumer {name!r}",
         # A second run would tell another answer, and remove what was made after the first.
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 

@@ -105,7 +105,7 @@ class Selection:
         """Whether some events are left out, so that a gap in the positions means nothing."""
         return any(getattr(self, name) is not None for name in _FILTERS)
 
-    def marks(self) -> tuple[tuple[str, str], ...]:
+    def fragments(self) -> tuple[tuple[str, str], ...]:
         """The statement's filters: each text is fixed, the names travel as parameters."""
         chosen = [name for name in _FILTERS if getattr(self, name) is not None]
         trimmed = " ".join(_TRIMMED[name] for name in chosen if name in _TRIMMED)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from pgmem.core.op import Row
 from pgmem.events.page import Page, row_bytes
-from pgmem.events.stable_position import Watch, Writers
+from pgmem.events.stable_position import WriterBarrier, Writers
 
 MAX_PENDING_BYTES = 32 * 1024 * 1024
 """No more is read behind a gap than so much; what follows is read when the gap is resolved."""
@@ -37,7 +37,7 @@ MANY_GAPS = 16
 gaps: one look takes in many events for the price of a few."""
 
 
-class Taken(NamedTuple):
+class PollResult(NamedTuple):
     """What a look brought.
 
     Attributes:
@@ -49,7 +49,7 @@ class Taken(NamedTuple):
     final: Sequence[Row]
 
 
-class Tail:
+class GapTracker:
     """Follows the end of the log from a position on, below which everything is known.
 
     Attributes:
@@ -66,7 +66,7 @@ class Tail:
         self.gaps: list[tuple[int, int]] = []
         self._pending: list[Row] = []
         self._pending_bytes = 0
-        self._watch = Watch()
+        self._watch = WriterBarrier()
         self._void_to = 0
 
     @property
@@ -74,7 +74,7 @@ class Tail:
         """Whether so much is pending that nothing more should be read behind the gaps."""
         return self._pending_bytes > MAX_PENDING_BYTES
 
-    def accept(self, row: Row) -> Taken | None:
+    def accept(self, row: Row) -> PollResult | None:
         """Take in an event that arrived by itself; None if it is known, or better left to a look.
 
         It was committed before it was sent. Positions that it leaves out are a gap like any
@@ -94,20 +94,20 @@ class Tail:
         self.gaps = list(_without(self.gaps, (row,)))
         return self._settle([row], [])
 
-    def forgotten(self) -> Tail | None:
+    def forgotten(self) -> GapTracker | None:
         """The tail as it is known when the server may have crashed; None if nothing is.
 
         A position that was drawn, but never committed, may be drawn again after a crash: only a
         commit makes the sequence's progress durable. What was void may become an event, so only
         the events themselves are certain.
         """
-        return None if self.last_event is None else Tail(self.last_event, self.last_event)
+        return None if self.last_event is None else GapTracker(self.last_event, self.last_event)
 
     def observe(self, writers: Writers) -> None:
         """Take in who writes. What the next look does not find of what is resolved now is void."""
         self._void_to = max(self._void_to, self._watch.observe(writers))
 
-    def take(self, page: Page, *, limit: int, late_limit: int) -> Taken:
+    def take(self, page: Page, *, limit: int, late_limit: int) -> PollResult:
         """Take in what a look has found.
 
         Args:
@@ -129,7 +129,7 @@ class Tail:
         self.seen = covered
         return self._settle(late, new)
 
-    def _settle(self, late: list[Row], new: list[Row]) -> Taken:
+    def _settle(self, late: list[Row], new: list[Row]) -> PollResult:
         """Give out what no gap is in front of."""
         seen = [*late, *new]
         pending = self._pending
@@ -144,17 +144,17 @@ class Tail:
         pending += new
         self._pending_bytes += sum(map(row_bytes, seen))
         if not self.gaps:
-            self._watch, self._void_to = Watch(), 0
+            self._watch, self._void_to = WriterBarrier(), 0
             self.position, self._pending, self._pending_bytes = self.seen, [], 0
             self._note_last(pending)
-            return Taken(seen, pending)
+            return PollResult(seen, pending)
         first_gap = self.gaps[0][0]
         self.position = first_gap - 1
         final = pending[: bisect_left(pending, (first_gap,))]
         del pending[: len(final)]
         self._pending_bytes -= sum(map(row_bytes, final))
         self._note_last(final)
-        return Taken(seen, final)
+        return PollResult(seen, final)
 
     def _note_last(self, final: Sequence[Row]) -> None:
         if final:

@@ -23,7 +23,7 @@ from pgmem.core.encoding import (
     encode_object,
 )
 from pgmem.core.names import STATE_STREAM_PREFIX, STREAM_BYTES
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import INLINE
 from pgmem.core.validation import check_count, check_name, check_names
 from pgmem.errors import IdempotencyMismatch, InvalidName, InvalidOption, VersionConflict
@@ -169,7 +169,7 @@ def append(stream: str, event: Event, codec: Codec) -> Op[Appended]:
         },
         lambda rows: Appended(rows[0][0]),
         f"append to {stream!r}",
-        Again.HARMFUL,
+        Retry.HARMFUL,
         _INLINE if fits_letter(stream, encoded) else (),
     )
 
@@ -217,7 +217,7 @@ def append_many(
             params,
             _parse_versioned(stream, expected_version),
             f"append to {stream!r} expecting version {expected_version}",
-            Again.GUARDED,
+            Retry.GUARDED,
             _letter(stream, batch),
         )
     return Op(
@@ -225,7 +225,7 @@ def append_many(
         params,
         lambda rows: _receipts(sorted(rows[0][0]), None),
         f"append {len(events)} events to {stream!r}",
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 
@@ -256,7 +256,7 @@ def _parse_versioned(stream: str, expected: int) -> Callable[[Sequence[Row]], li
         if positions is not None:
             return _receipts(positions, expected)
         if version == expected:
-            raise LostRace
+            raise RetryStatement
         raise _version_conflict(stream, expected, version)
 
     return parse
@@ -285,7 +285,7 @@ def _append_once(
             return _receipts(decode(stored), expected_version, duplicate=True)
         if expected_version is not None and version != expected_version:
             raise _version_conflict(stream, expected_version, version)
-        raise LostRace
+        raise RetryStatement
 
     return Op(
         "event_append_once",
@@ -299,7 +299,7 @@ def _append_once(
         },
         parse,
         f"append to {stream!r} under the idempotency key {key!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
         _letter(stream, batch),
     )
 
@@ -319,7 +319,7 @@ def read(
         {**selection.params(), "limit": check_count(limit, "limit", minimum=1, maximum=100_000)},
         parse_events(codec, model),
         "read events",
-        marks=(*selection.marks(), ("direction", direction)),
+        fragments=(*selection.fragments(), ("direction", direction)),
     )
 
 
@@ -356,7 +356,7 @@ def count(selection: Selection) -> Op[int]:
         selection.params(),
         lambda rows: int(rows[0][0]),
         "count events",
-        marks=selection.marks(),
+        fragments=selection.fragments(),
     )
 
 

@@ -97,7 +97,7 @@ def read_page(selection: Selection, *, limit: int, since: datetime | str) -> Op[
         },
         _parse,
         "read events",
-        marks=selection.marks(),
+        fragments=selection.fragments(),
     )
 
 
@@ -125,7 +125,7 @@ def read_tail(seen: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: i
         },
         _parse,
         "follow the log",
-        marks=(("trimmed", ""),),
+        fragments=(("trimmed", ""),),
     )
 
 

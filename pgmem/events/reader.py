@@ -14,14 +14,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 from pgmem.core.concurrency import async_sleep
-from pgmem.core.execution import AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.op import Row
 from pgmem.errors import PositionTrimmed
-from pgmem.events.buffer import AsyncFeed
+from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.filter import Selection
-from pgmem.events.follower import AsyncTailer
+from pgmem.events.follower import AsyncLogFollower
 from pgmem.events.page import NEVER, UNDATED, PageHead, read_page
-from pgmem.events.stable_position import Frontier, Watch, read_positions, read_writers
+from pgmem.events.stable_position import StablePosition, WriterBarrier, read_positions, read_writers
 
 SETTLE_WAIT = 0.25
 """How long a read waits for writers that keep what it found from being final."""
@@ -49,7 +49,7 @@ class FinalRows(NamedTuple):
     complete_to: int
 
 
-class AsyncFinalReader:
+class AsyncLogReader:
     """Reads final events from the database, on the connections of the pool.
 
     Attributes:
@@ -58,22 +58,26 @@ class AsyncFinalReader:
     """
 
     def __init__(
-        self, runner: AsyncPoolRunner, frontier: Frontier, feed: AsyncFeed, tailer: AsyncTailer
+        self,
+        executor: AsyncPoolExecutor,
+        stable: StablePosition,
+        buffer: AsyncEventBuffer,
+        follower: AsyncLogFollower,
     ) -> None:
-        self.runner = runner
-        self._frontier = frontier
-        self._tailer = tailer
+        self.executor = executor
+        self._stable = stable
+        self._follower = follower
         self._sessions = 0
-        self.feed = feed
+        self.buffer = buffer
 
     def start(self) -> None:
         """See that the tailer follows the log."""
-        self._tailer.start()
+        self._follower.start()
 
     async def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return (await self.runner.run_page(op, 0, patience=PATIENCE)).head
+        return (await self.executor.execute_page(op, 0, answer_timeout=PATIENCE)).head
 
     async def beginning(self, selection: Selection) -> PageHead:
         """Where the log stands, for who begins at whatever there is and is strict from there.
@@ -86,7 +90,7 @@ class AsyncFinalReader:
         deadline = time.monotonic() + TRIM_WAIT
         while time.monotonic() < deadline:
             try:
-                return (await self.runner.run_page(op, 0, patience=PATIENCE)).head
+                return (await self.executor.execute_page(op, 0, answer_timeout=PATIENCE)).head
             except PositionTrimmed:
                 await async_sleep(PAUSE_LAST)
         return await self.page_head()
@@ -106,17 +110,17 @@ class AsyncFinalReader:
             PositionTrimmed, HistoryRewritten: as `AsyncPoolRunner.run_page`.
         """
         selection = replace(selection, after=position)
-        if not self.feed.live:
-            return await self._settled(selection, limit=limit, since=since, patience=PATIENCE)
-        until = min(selection.until, self.feed.end)
+        if not self.buffer.live:
+            return await self._settled(selection, limit=limit, since=since, answer_timeout=PATIENCE)
+        until = min(selection.until, self.buffer.end)
         if selection.filtered:
             until = min(until, position + WINDOW)
         if position >= until:
             return FinalRows([], position)
-        rewinds = self.feed.rewinds
+        rewinds = self.buffer.rewinds
         op = read_page(replace(selection, until=until), limit=limit, since=since)
-        rows = (await self.runner.run_page(op, position, patience=PATIENCE)).rows
-        if self.feed.rewinds != rewinds:
+        rows = (await self.executor.execute_page(op, position, answer_timeout=PATIENCE)).rows
+        if self.buffer.rewinds != rewinds:
             return FinalRows([], position)  # The end was taken back meanwhile: read again.
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
 
@@ -132,21 +136,25 @@ class AsyncFinalReader:
         *,
         limit: int,
         since: datetime | str,
-        patience: float | None = None,
+        answer_timeout: float | None = None,
     ) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._known()
-        rows = (await self.runner.run_page(op, selection.after, patience=patience)).rows
+        rows = (
+            await self.executor.execute_page(op, selection.after, answer_timeout=answer_timeout)
+        ).rows
         known = min(known, self._known())
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
-            self._frontier.raise_to(rows[-1][0] if selection.after <= known else 0)
+            self._stable.raise_to(rows[-1][0] if selection.after <= known else 0)
             return FinalRows(rows, rows[-1][0])
         if rows and rows[-1][0] > known:
             await self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._known()
-            rows = (await self.runner.run_page(op, selection.after, patience=patience)).rows
+            rows = (
+                await self.executor.execute_page(op, selection.after, answer_timeout=answer_timeout)
+            ).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
@@ -156,40 +164,40 @@ class AsyncFinalReader:
 
     def _known(self) -> int:
         """How far the log is final, as far as that is still certain."""
-        sessions = self.runner.sessions
+        sessions = self.executor.sessions
         if sessions != self._sessions:
             # A new connection may lead to a server that has crashed.
             self._sessions = sessions
-            self._frontier.forget()
-        return self._frontier.position
+            self._stable.forget()
+        return self._stable.position
 
     async def settle(self, target: int | None = None) -> int:
         """Wait until the positions up to `target`, or drawn by now, are final; at most
         `SETTLE_WAIT` seconds. Tells how far the log is final."""
         deadline = time.monotonic() + SETTLE_WAIT
-        watch = Watch()
+        watch = WriterBarrier()
         pause = PAUSE_FIRST
         while True:
-            sessions = self.runner.sessions
-            writers = await self.runner.run(read_writers(), patience=PATIENCE)
-            if sessions != self.runner.sessions:
-                watch = Watch()  # Whom it waits for may be gone by a crash, and come again.
+            sessions = self.executor.sessions
+            writers = await self.executor.execute(read_writers(), answer_timeout=PATIENCE)
+            if sessions != self.executor.sessions:
+                watch = WriterBarrier()  # Whom it waits for may be gone by a crash, and come again.
                 self._known()
             if target is None:
                 target = writers.head
-            self._frontier.raise_to(watch.observe(writers))
-            if self._frontier.position >= target:
-                return self._frontier.position
+            self._stable.raise_to(watch.observe(writers))
+            if self._stable.position >= target:
+                return self._stable.position
             if time.monotonic() > deadline:
                 break
             await async_sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        positions = await self.runner.run(
-            read_positions(self._frontier.position), patience=PATIENCE
+        positions = await self.executor.execute(
+            read_positions(self._stable.position), answer_timeout=PATIENCE
         )
-        self._frontier.follow(positions)
-        return self._frontier.position
+        self._stable.follow(positions)
+        return self._stable.position
 
 
 def _follows(after: int, rows: Sequence[Row]) -> bool:

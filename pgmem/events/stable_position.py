@@ -47,7 +47,7 @@ class Writers(NamedTuple):
     holders: frozenset[str]
 
 
-class Frontier:
+class StablePosition:
     """What one process knows about finality. It grows for as long as the server does not crash:
     a position that was void may be drawn again after that.
 
@@ -75,7 +75,7 @@ class Frontier:
                 return
 
 
-class Watch:
+class WriterBarrier:
     """Waits for the writers of one moment to be gone."""
 
     def __init__(self) -> None:

@@ -24,10 +24,10 @@ from typing import Generic, Literal, Self, TypeVar
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds, check_count, check_position, check_seconds
 from pgmem.errors import InvalidOption, NotOpen, Unavailable
-from pgmem.events.buffer import AsyncFollower
+from pgmem.events.buffer import AsyncCursor
 from pgmem.events.filter import Selection
 from pgmem.events.page import ALWAYS, PageSize, standby_error
-from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.reader import AsyncLogReader
 
 T = TypeVar("T")
 
@@ -48,12 +48,12 @@ class AsyncSubscription(Generic[T]):
 
     def __init__(
         self,
-        reader: AsyncFinalReader,
+        reader: AsyncLogReader,
         selection: Selection,
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
-        self._follower = AsyncFollower(selection.test(), 0)
+        self._cursor = AsyncCursor(selection.test(), 0)
         if start != "now":
             check_position(start, "after")
         self._reader = reader
@@ -73,7 +73,7 @@ class AsyncSubscription(Generic[T]):
         if self._ready:
             return self._position
         # It goes back if the server crashed: what was void behind the last event may be no more.
-        return min(self._position, self._follower.position)
+        return min(self._position, self._cursor.position)
 
     async def __aenter__(self) -> Self:
         if not self._begun:
@@ -99,11 +99,11 @@ class AsyncSubscription(Generic[T]):
         ready = self._ready
         if not ready:
             await self._fill(BATCH, None)
-        if not ready or self._follower.stopped:
+        if not ready or self._cursor.stopped:
             raise StopAsyncIteration
         # What `_take` does; a call more for each event would show.
         row = ready.popleft()
-        self._position = row[0] if ready else self._follower.position
+        self._position = row[0] if ready else self._cursor.position
         return self._decode(row)
 
     async def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
@@ -126,7 +126,7 @@ class AsyncSubscription(Generic[T]):
         if not self._ready:
             await self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit and not self._follower.stopped:
+        while self._ready and len(items) < limit and not self._cursor.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -140,30 +140,30 @@ class AsyncSubscription(Generic[T]):
 
     def _take(self) -> Row:
         row = self._ready.popleft()
-        self._position = row[0] if self._ready else self._follower.position
+        self._position = row[0] if self._ready else self._cursor.position
         return row
 
     def stop(self) -> None:
         """End it, from any thread or task: no more events are handed out."""
-        self._follower.stopped = True
-        self._follower.wakeup.set()
+        self._cursor.stopped = True
+        self._cursor.wakeup.set()
 
     async def close(self) -> None:
         """Follow no more."""
         self._closed = True
         self.stop()
-        self._reader.feed.leave(self._follower)
+        self._reader.buffer.leave(self._cursor)
 
     def __del__(self) -> None:
         # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
-        self._follower.stopped = True
+        self._cursor.stopped = True
 
     async def _enter(self) -> None:
         """Join those whom the tailer serves."""
         if self._closed:
             raise InvalidOption("this subscription was closed: make another one")
         self._reader.start()
-        self._reader.feed.enter(self._follower)
+        self._reader.buffer.enter(self._cursor)
 
     async def _begin(self) -> float | None:
         """Find the position to begin at; gives the seconds to wait if that is not possible yet."""
@@ -173,7 +173,7 @@ class AsyncSubscription(Generic[T]):
 
     def _stand(self, position: int) -> None:
         self._position = position
-        self._follower.position = self._follower.handed = position
+        self._cursor.position = self._cursor.handed = position
         self._begun = True
 
     async def _prepare(self) -> None:
@@ -184,8 +184,8 @@ class AsyncSubscription(Generic[T]):
         return None
 
     async def _first_position(self) -> int:
-        start, feed = self._start, self._reader.feed
-        if start != "now" and start > 0 and feed.live and start <= feed.end:
+        start, buffer = self._start, self._reader.buffer
+        if start != "now" and start > 0 and buffer.live and start <= buffer.end:
             return start
         if start == 0:
             head = await self._reader.beginning(self._selection)
@@ -206,11 +206,11 @@ class AsyncSubscription(Generic[T]):
     async def _fill(self, most: int, timeout: float | None) -> None:
         """Get events ready; none if the time is over, or it was stopped."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        follower = self._follower
+        cursor = self._cursor
         await self._prepare()
-        while not follower.stopped:
-            if follower.failed is not None:
-                raise follower.failed
+        while not cursor.stopped:
+            if cursor.failed is not None:
+                raise cursor.failed
             rows, pause = await self._next_rows(most)
             if rows:
                 self._position = min(self._position, rows[0][0] - 1)
@@ -218,16 +218,16 @@ class AsyncSubscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
-            if follower.position >= self._selection.until:
+            if cursor.position >= self._selection.until:
                 break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     break
                 pause = remaining if pause is None else min(pause, remaining)
-            await follower.wakeup.wait(pause)
+            await cursor.wakeup.wait(pause)
         if self._begun:
-            self._position = follower.position
+            self._position = cursor.position
 
     async def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
         """What is there; or nothing, and how long to wait for a wake-up (None: for ever)."""
@@ -235,31 +235,31 @@ class AsyncSubscription(Generic[T]):
             pause = await self._begin()
             if pause is not None:
                 return [], pause
-        rows = self._reader.feed.take(self._follower, most)
+        rows = self._reader.buffer.take(self._cursor, most)
         if rows is None:
             return await self._catch_up(most)
         return rows, None if rows else await self._idle()
 
     async def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
         """Read by itself; gives events, and how long to wait if there are none."""
-        follower = self._follower
+        cursor = self._cursor
         limit = min(self._size.limit, max(most, BATCH))
         try:
-            if not self._reader.feed.live:
+            if not self._reader.buffer.live:
                 self._reader.start()  # It may have been ending when this one began.
             found = await self._reader.read(
-                self._selection, follower.position, limit=limit, since=self._since
+                self._selection, cursor.position, limit=limit, since=self._since
             )
         except Unavailable:
             # The runner has tried for long, and the tailer says what is wrong.
             return [], RETRY
         except NotOpen:
-            if not follower.stopped:
+            if not cursor.stopped:
                 raise
             return [], 0.0
         if found.rows:
-            follower.handed = found.rows[-1][0]
-        moved = found.complete_to > follower.position
-        follower.position = max(follower.position, found.complete_to)
+            cursor.handed = found.rows[-1][0]
+        moved = found.complete_to > cursor.position
+        cursor.position = max(cursor.position, found.complete_to)
         self._size.learn(found.rows)
         return found.rows, 0.0 if moved else RETRY

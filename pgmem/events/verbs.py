@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
-from pgmem.core.execution import AsyncBoundRunner, AsyncRunner, hidden_winner
-from pgmem.core.op import LostRace, Op
+from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor, serialization_conflict
+from pgmem.core.op import Op, RetryStatement
 from pgmem.core.retry import MAX_RACES
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
 from pgmem.errors import InvalidOption
@@ -22,7 +22,7 @@ from pgmem.events.durable import DEFAULT_LEASE, AsyncConsumerSubscription
 from pgmem.events.filter import Selection
 from pgmem.events.models import Appended, Event, RecordedEvent
 from pgmem.events.page import ALWAYS, NEVER
-from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscription import AsyncSubscription, Start
 
 M = TypeVar("M", bound=BaseModel)
@@ -50,9 +50,9 @@ class AsyncEvents:
     """
 
     def __init__(
-        self, runner: AsyncRunner, codec: Codec, reader: AsyncFinalReader | None = None
+        self, executor: AsyncExecutor, codec: Codec, reader: AsyncLogReader | None = None
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._codec = codec
         self._reader = reader
 
@@ -111,7 +111,7 @@ class AsyncEvents:
         plain = expected_version is None and idempotency_key is None
         if isinstance(event, Event):
             if plain:
-                return await self._runner.run(ops.append(stream, event, self._codec))
+                return await self._executor.execute(ops.append(stream, event, self._codec))
             events: Sequence[Event] = [event]
         elif isinstance(event, Sequence) and not isinstance(event, str | bytes):
             events = event
@@ -127,23 +127,23 @@ class AsyncEvents:
             idempotency_key=idempotency_key,
             ttl=None if ttl is None else check_seconds(ttl, "ttl"),
         )
-        if isinstance(self._runner, AsyncBoundRunner) and not plain:
-            receipts = await self._append_in_transaction(self._runner, op)
+        if isinstance(self._executor, AsyncTransactionExecutor) and not plain:
+            receipts = await self._append_in_transaction(self._executor, op)
         else:
-            receipts = await self._runner.run(op)
+            receipts = await self._executor.execute(op)
         return receipts[0] if isinstance(event, Event) else receipts
 
     async def _append_in_transaction(
-        self, runner: AsyncBoundRunner, op: Op[list[Appended]]
+        self, executor: AsyncTransactionExecutor, op: Op[list[Appended]]
     ) -> list[Appended]:
         """Keep a version conflict from aborting the caller's transaction."""
         for _ in range(MAX_RACES):
             try:
-                async with runner.savepoint():
-                    return await runner.run(op)
-            except LostRace:
+                async with executor.savepoint():
+                    return await executor.execute(op)
+            except RetryStatement:
                 continue
-        raise hidden_winner(op.action)
+        raise serialization_conflict(op.action)
 
     async def read(
         self,
@@ -194,7 +194,7 @@ class AsyncEvents:
                 "timeout= waits for new events: not with reverse=True, and not in a transaction"
             )
         if reverse or self._reader is None:
-            return await self._runner.run(
+            return await self._executor.execute(
                 ops.read(selection, self._codec, limit=limit, reverse=reverse, model=model)
             )
         check_count(limit, "limit", minimum=1, maximum=100_000)
@@ -208,7 +208,7 @@ class AsyncEvents:
 
     async def _first_events(
         self,
-        reader: AsyncFinalReader,
+        reader: AsyncLogReader,
         selection: Selection,
         limit: int,
         timeout: float,
@@ -242,7 +242,7 @@ class AsyncEvents:
         """Wait, at most a quarter of a second, until what is drawn now is final; tells how far."""
         return await self._require_reader("settle").settle()
 
-    def _require_reader(self, what: str) -> AsyncFinalReader:
+    def _require_reader(self, what: str) -> AsyncLogReader:
         if self._reader is None:
             raise InvalidOption(
                 f"{what} follows the log, and a transaction sees it as it was: not in a "
@@ -359,8 +359,8 @@ class AsyncEvents:
         selection = Selection(
             stream, type, agent_id, after, MAX_POSITION if until is None else until
         )
-        return await self._runner.run(ops.count(selection))
+        return await self._executor.execute(ops.count(selection))
 
     async def version(self, stream: str) -> int:
         """The version of a versioned stream: what `expected_version` must be now; 0 if new."""
-        return await self._runner.run(ops.stream_version(stream))
+        return await self._executor.execute(ops.stream_version(stream))

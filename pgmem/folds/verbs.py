@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from pgmem.core.execution import AsyncRunner
+from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import MAX_POSITION, check_count
 from pgmem.errors import CallbackFailed, InvalidOption, PgmemError, TransactionConflict
 from pgmem.events.codec import Codec
@@ -32,12 +32,12 @@ class AsyncSnapshots:
 
     def __init__(
         self,
-        runner: AsyncRunner,
+        executor: AsyncExecutor,
         codec: Codec,
         events: AsyncEvents,
         cache: StateCache | BoundCache | None = None,
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._codec = codec
         self._events = events
         self._cache = cache
@@ -94,7 +94,7 @@ class AsyncSnapshots:
         Returns:
             True if it was kept, False if there was one for that position already.
         """
-        return await self._runner.run(
+        return await self._executor.execute(
             ops.save(
                 name,
                 value,
@@ -114,7 +114,7 @@ class AsyncSnapshots:
             fold_version: values that another version made are never returned.
             model: a pydantic model to validate the value with.
         """
-        return await self._runner.run(ops.load(name, fold_version=fold_version, model=model))
+        return await self._executor.execute(ops.load(name, fold_version=fold_version, model=model))
 
     async def take(self, name: str | None = None) -> StateSnapshot:
         """Copy the whole state as it is at one position of the log.
@@ -133,7 +133,7 @@ class AsyncSnapshots:
         self._refuse_bound("take")
         for _ in range(TAKE_TRIES):
             position = await self._events.settle()
-            taken = await self._runner.run(ops.take(name, position=position))
+            taken = await self._executor.execute(ops.take(name, position=position))
             if taken is not None:
                 return taken
         raise TransactionConflict(
@@ -149,7 +149,7 @@ class AsyncSnapshots:
             name: only those of this name.
             limit: at most so many.
         """
-        return await self._runner.run(ops.list_snapshots(name, limit=limit))
+        return await self._executor.execute(ops.list_snapshots(name, limit=limit))
 
     async def entries(self, snapshot_id: int) -> AsyncIterator[StateEntry]:
         """What a copy holds, in the order of the keys.
@@ -157,10 +157,12 @@ class AsyncSnapshots:
         Raises:
             SnapshotNotFound: there is none of that id.
         """
-        await self._runner.run(ops.get(snapshot_id))
+        await self._executor.execute(ops.get(snapshot_id))
         after = ""
         while True:
-            page = await self._runner.run(ops.entries(snapshot_id, after=after, limit=FOLD_PAGE))
+            page = await self._executor.execute(
+                ops.entries(snapshot_id, after=after, limit=FOLD_PAGE)
+            )
             for entry in page:
                 yield entry
             if len(page) < FOLD_PAGE:
@@ -179,15 +181,15 @@ class AsyncSnapshots:
         Raises:
             SnapshotNotFound: there is none of that id.
         """
-        await self._runner.run(ops.get(snapshot_id))
+        await self._executor.execute(ops.get(snapshot_id))
         try:
-            return await self._runner.run(ops.restore(snapshot_id, self._codec))
+            return await self._executor.execute(ops.restore(snapshot_id, self._codec))
         finally:
             if self._cache is not None:
                 self._cache.flush()
 
     def _refuse_bound(self, verb: str) -> None:
-        if self._runner.bound:
+        if self._executor.bound:
             raise InvalidOption(
                 f"snapshots.{verb} needs to see what others have committed: "
                 f"use it outside of a transaction"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from pgmem.core.history import History
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import Seconds, check_count, check_name
 from pgmem.errors import HistoryRewritten
 from pgmem.events.durable_ops import check_lease
@@ -37,7 +37,7 @@ UNSURE = 0
 positions out again that were final before. Nothing new is handed out until that is known anew."""
 
 
-class Handed(NamedTuple):
+class ClaimResult(NamedTuple):
     """What a claim gave.
 
     Attributes:
@@ -70,9 +70,9 @@ class Handed(NamedTuple):
     reserved: int = 0
 
 
-def nothing(position: int) -> Handed:
+def nothing(position: int) -> ClaimResult:
     """No event, where nobody was asked."""
-    return Handed([], 0, 0, None, position, False, False, None)
+    return ClaimResult([], 0, 0, None, position, False, False, None)
 
 
 _DUE = """EXISTS (
@@ -111,7 +111,7 @@ def check_read(consumer: str, count: int, lease: Seconds) -> tuple[str, int, flo
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ClaimRequest:
     """Who asks a group for events, and how they are made."""
 
     group: Group
@@ -141,12 +141,12 @@ class Member:
         statement: str,
         params: dict[str, Any],
         # After a lost answer the events are held by nobody until the lease runs out.
-        again: Again = Again.HARMLESS,
+        retry: Retry = Retry.HARMLESS,
         **marks: str,
-    ) -> Op[Handed]:
+    ) -> Op[ClaimResult]:
         ordered = self.group.ordered_by is not None
         texts = {
-            **dict(self.group.selection.marks()),
+            **dict(self.group.selection.fragments()),
             "due": _DUE_ORDERED if ordered else _DUE,
             "acked": "true",
             "stale": "false",
@@ -159,7 +159,7 @@ class Member:
             params,
             self._parse,
             self._action,
-            again,
+            retry,
             tuple(texts.items()),
         )
 
@@ -172,7 +172,7 @@ class Member:
         reserving: int = 0,
         empty: Held | None = None,
         crowded: bool = True,
-    ) -> Op[Handed]:
+    ) -> Op[ClaimResult]:
         """Take the next events up to `until`, which must be final.
 
         Args:
@@ -191,25 +191,25 @@ class Member:
         if empty is not None and not acknowledged and self.group.ordered_by is None:
             return self._next_in(empty, until, reserving, crowded=crowded)
         op = self._claim(until, acknowledged, passing=passing, reserving=reserving)
-        if op.lets_go:
-            op = op._replace(lets_go=crowded)
-        if op.instead:
+        if op.async_commit:
+            op = op._replace(async_commit=crowded)
+        if op.fallback:
             return op
         return op._replace(
-            instead=lambda lost: self.claim(
+            fallback=lambda lost: self.claim(
                 UNSURE if lost else until, acknowledged, passing=passing
             )
         )
 
     def _claim(
         self, until: int, acknowledged: Sequence[Held], *, passing: bool, reserving: int
-    ) -> Op[Handed]:
+    ) -> Op[ClaimResult]:
         params = {**self._params(), "until": until}
         first = "true" if passing else _FIRST
         if self.group.ordered_by is None:
             if not acknowledged:
                 op = self._op("group_claim", params, first=first, overtaken=_OVERTAKEN)
-                return op if passing else op._replace(lets_go=True)
+                return op if passing else op._replace(async_commit=True)
             if len({one.slot for one in acknowledged}) == 1:
                 return self._next(params, acknowledged, reserving)
             return self._ack_claim(params, acknowledged)
@@ -223,46 +223,48 @@ class Member:
             stale=_STALE,
         )
 
-    def _ack_claim(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[Handed]:
+    def _ack_claim(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[ClaimResult]:
         return self._op(
             "group_ack_claim",
             params | held_params(acknowledged),
-            Again.GUARDED,
+            Retry.GUARDED,
             acked="(SELECT ok FROM judged)",
             first=_FIRST,
             overtaken=_OVERTAKEN,
         )._replace(
-            instead=lambda lost: self._ack_claim(
+            fallback=lambda lost: self._ack_claim(
                 {**params, "until": UNSURE} if lost else params, acknowledged
             )
         )
 
     def _next(
         self, params: dict[str, Any], acknowledged: Sequence[Held], reserving: int
-    ) -> Op[Handed]:
+    ) -> Op[ClaimResult]:
         """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
         return Op(
             "group_next",
             {**params, **whole_params(acknowledged), "reserving": reserving},
             functools.partial(self._parse_next, acknowledged[-1].slot, params["until"]),
             self._action,
-            Again.GUARDED,
-            self.group.selection.marks(),
-            instead=lambda lost: self._acknowledge(acknowledged),
-            lets_go=True,
+            Retry.GUARDED,
+            self.group.selection.fragments(),
+            fallback=lambda lost: self._acknowledge(acknowledged),
+            async_commit=True,
         )
 
-    def _acknowledge(self, acknowledged: Sequence[Held]) -> Op[Handed]:
+    def _acknowledge(self, acknowledged: Sequence[Held]) -> Op[ClaimResult]:
         """Only that: what is there is asked for next."""
         op = ack(self.group, acknowledged)
 
-        def parse(rows: Sequence[Row]) -> Handed:
+        def parse(rows: Sequence[Row]) -> ClaimResult:
             op.parse(rows)
             return nothing(0)
 
-        return Op(op.statement, op.params, parse, self._action, Again.GUARDED, op.marks)
+        return Op(op.statement, op.params, parse, self._action, Retry.GUARDED, op.fragments)
 
-    def _next_in(self, empty: Held, until: int, reserving: int, *, crowded: bool) -> Op[Handed]:
+    def _next_in(
+        self, empty: Held, until: int, reserving: int, *, crowded: bool
+    ) -> Op[ClaimResult]:
         """The same, with nothing to acknowledge."""
         slot = {"slot": empty.slot, "token": empty.token, "positions": "{}"}
         return Op(
@@ -270,13 +272,13 @@ class Member:
             {**self._params(), "until": until, **slot, "reserving": reserving},
             functools.partial(self._parse_next, empty.slot, until),
             self._action,
-            Again.HARMLESS,
-            self.group.selection.marks(),
-            instead=lambda lost: self.claim(UNSURE if lost else until, crowded=crowded),
-            lets_go=crowded,
+            Retry.HARMLESS,
+            self.group.selection.fragments(),
+            fallback=lambda lost: self.claim(UNSURE if lost else until, crowded=crowded),
+            async_commit=crowded,
         )
 
-    def fetch(self, acknowledged: Sequence[Held]) -> Op[Handed]:
+    def fetch(self, acknowledged: Sequence[Held]) -> Op[ClaimResult]:
         """Acknowledge a whole batch, and take what is reserved with it; see
         `pgmem.groups.prefetch_ops`.
 
@@ -295,19 +297,19 @@ class Member:
             },
             functools.partial(self._parse_next, acknowledged[-1].slot, 0),
             self._action,
-            Again.GUARDED,
-            instead=lambda lost: self._acknowledge(acknowledged),
+            Retry.GUARDED,
+            fallback=lambda lost: self._acknowledge(acknowledged),
         )
 
-    def _parse_next(self, slot: int, until: int, rows: Sequence[Row]) -> Handed:
+    def _parse_next(self, slot: int, until: int, rows: Sequence[Row]) -> ClaimResult:
         if not rows:
-            raise LostRace
+            raise RetryStatement
         front = next(row for row in rows if row[0] == 0)
         event_of = self.event_of
         events: list[tuple[RecordedEvent, int, str | None]]
         events = [(event_of(row), 1, None) for row in rows if row[0]]
         wait = front[4]
-        return Handed(
+        return ClaimResult(
             events,
             slot,
             front[2] or 0,
@@ -321,7 +323,7 @@ class Member:
             reserved=front[9],
         )
 
-    def has_all(self, handed: Handed, until: int) -> bool:
+    def has_all(self, handed: ClaimResult, until: int) -> bool:
         """Whether nothing is left to claim up to `until`, but what `handed.wait` tells of."""
         first = handed.expired or handed.due or handed.unfetched
         return (
@@ -331,11 +333,11 @@ class Member:
             and len(handed.events) < self.count
         )
 
-    def take_over(self) -> Op[Handed]:
+    def take_over(self) -> Op[ClaimResult]:
         """Take a batch whose lease ran out. Raises as `claim`."""
         return self._op("group_takeover", self._params())
 
-    def unpark(self) -> Op[Handed]:
+    def unpark(self) -> Op[ClaimResult]:
         """Take parked events that are due. Raises as `claim`."""
         if self.group.ordered_by is None:
             return self._op("group_unpark", self._params())
@@ -346,7 +348,7 @@ class Member:
             stale=_STALE,
         )
 
-    def _parse(self, rows: Sequence[Row]) -> Handed:
+    def _parse(self, rows: Sequence[Row]) -> ClaimResult:
         front = next(row for row in rows if row[0] == 0)
         told = orjson.loads(front[4])
         self._check(told)
@@ -358,7 +360,7 @@ class Member:
             for row in rows
             if row[0]
         ]
-        return Handed(
+        return ClaimResult(
             events,
             told["slot"] or 0,
             front[2] or 0,
@@ -383,7 +385,7 @@ class Member:
         if told["acked"] is False:
             raise lost_error("acknowledgement", self.group, ())
         if told["stale"]:
-            raise LostRace
+            raise RetryStatement
 
     def _rewritten(self, told: dict[str, Any]) -> HistoryRewritten:
         was, now = History._make(told["stored"]), History._make(told["present"])

@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgmem.core.concurrency import AsyncLock
-from pgmem.core.notifications import AsyncSignals
+from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.op import Op
 from pgmem.dedupe.verbs import AsyncDedupe
-from pgmem.events.buffer import AsyncFollower
+from pgmem.events.buffer import AsyncCursor
 from pgmem.events.codec import Codec
-from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.reader import AsyncLogReader
 from pgmem.groups import claim_ops as ops
 from pgmem.groups import ops as groups
 from pgmem.groups.batches import AsyncSlots, Slot
@@ -42,7 +42,7 @@ RETRY = 0.1
 """Seconds until it is asked again, where nobody follows the log for us."""
 
 
-class AsyncKnown:
+class AsyncGroupProgress:
     """What the members of a group in this process know of it together.
 
     Attributes:
@@ -66,7 +66,7 @@ class AsyncKnown:
 
 
 @dataclass
-class AsyncSharing:
+class AsyncGroupContext:
     """What all groups of a memory have in common.
 
     Attributes:
@@ -79,13 +79,13 @@ class AsyncSharing:
         known: what is known of each group, by its name.
     """
 
-    reader: AsyncFinalReader
+    reader: AsyncLogReader
     codec: Codec
-    signals: AsyncSignals
+    notifications: AsyncTargetedNotifications
     safety_poll: float
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
     dedupe: AsyncDedupe
-    known: dict[str, AsyncKnown] = field(default_factory=dict)
+    known: dict[str, AsyncGroupProgress] = field(default_factory=dict)
 
 
 class AsyncClaims:
@@ -96,12 +96,12 @@ class AsyncClaims:
         group: which.
     """
 
-    def __init__(self, sharing: AsyncSharing, group: groups.Group) -> None:
-        self._sharing = sharing
-        self._reader = sharing.reader
+    def __init__(self, context: AsyncGroupContext, group: groups.Group) -> None:
+        self._context = context
+        self._reader = context.reader
         self._group = group
         self._test = group.selection.test()
-        self._known = sharing.known.setdefault(group.name, AsyncKnown())
+        self._known = context.known.setdefault(group.name, AsyncGroupProgress())
         self._signal = f"group:{group.name}"
 
     def changed(self) -> None:
@@ -118,24 +118,24 @@ class AsyncClaims:
 
     def wake(self) -> None:
         """Let those who wait look whether they are to go on."""
-        self._sharing.signals.wake(self._signal)
+        self._context.notifications.wake(self._signal)
 
     async def take(
         self,
-        member: ops.Member,
+        member: ops.ClaimRequest,
         acknowledged: Sequence[Held],
         *,
         timeout: float,
         stopping: Callable[[], bool],
-    ) -> ops.Handed:
+    ) -> ops.ClaimResult:
         """Take what is there, or wait for it, until the time is over or `stopping` says so."""
         handed = await self._take(member, acknowledged, sure=not timeout)
         if handed.events or not timeout:
             return handed
         deadline = time.monotonic() + timeout
-        follower = AsyncFollower(self._test, max(0, self._known.position))
-        self._reader.feed.enter(follower)
-        self._sharing.signals.enter(self._signal, follower.wakeup)
+        follower = AsyncCursor(self._test, max(0, self._known.position))
+        self._reader.buffer.enter(follower)
+        self._context.notifications.enter(self._signal, follower.wakeup)
         try:
             while not (handed.events or follower.stopped or stopping()):
                 remaining = deadline - time.monotonic()
@@ -147,21 +147,21 @@ class AsyncClaims:
                 handed = await self._take(member, ())
         finally:
             follower.stopped = True
-            self._sharing.signals.leave(self._signal, follower.wakeup)
-            self._reader.feed.leave(follower)
+            self._context.notifications.leave(self._signal, follower.wakeup)
+            self._reader.buffer.leave(follower)
         return handed
 
     async def _take(
-        self, member: ops.Member, acknowledged: Sequence[Held], *, sure: bool = False
-    ) -> ops.Handed:
+        self, member: ops.ClaimRequest, acknowledged: Sequence[Held], *, sure: bool = False
+    ) -> ops.ClaimResult:
         """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
         asked = time.monotonic()
-        sessions = self._reader.runner.sessions
+        sessions = self._reader.executor.sessions
         before = known.slots.pop(acknowledged)
         if before is not None and before.in_time:
             # Nobody waits for anybody: no lock.
-            handed = await self._reader.runner.run(member.fetch(acknowledged))
+            handed = await self._reader.executor.execute(member.fetch(acknowledged))
             known.slots.filled(member, asked, handed)
             if handed.events:
                 return handed
@@ -170,16 +170,16 @@ class AsyncClaims:
             acknowledged = ()
         async with known.lock:
             until = await self._final()
-            told = self._sharing.signals.told
+            told = self._context.notifications.told
             nothing = until <= known.position and asked < known.due and told == known.told
             if nothing and not sure:
                 if acknowledged:
-                    await self._reader.runner.run(ack(self._group, acknowledged))
+                    await self._reader.executor.execute(ack(self._group, acknowledged))
                     known.slots.acknowledged(acknowledged, before)
                 return ops.nothing(known.position)
             handed = await self._take_now(member, until, acknowledged, before, sessions, sure=sure)
             known.slots.filled(member, asked, handed)
-            if handed.events and not (self._reader.feed.live and member.has_all(handed, until)):
+            if handed.events and not (self._reader.buffer.live and member.has_all(handed, until)):
                 known.forget()
             else:
                 known.position, known.told = max(until, handed.position), told
@@ -188,14 +188,14 @@ class AsyncClaims:
 
     async def _take_now(
         self,
-        member: ops.Member,
+        member: ops.ClaimRequest,
         until: int,
         acknowledged: Sequence[Held],
         before: Slot | None,
         sessions: int,
         *,
         sure: bool,
-    ) -> ops.Handed:
+    ) -> ops.ClaimResult:
         """Ask; and if there is nothing, although there could be, find out and ask once more."""
         reader, slots = self._reader, self._known.slots
         empty = None if acknowledged else slots.pop_free()
@@ -213,42 +213,44 @@ class AsyncClaims:
             slots.push_free(empty)
         # The feed may not have heard yet of what this process has just written; or an answer was
         # lost: the server may have crashed, and what was final not be final any more.
-        unsure = (sure and reader.feed.live) or sessions != reader.runner.sessions
+        unsure = (sure and reader.buffer.live) or sessions != reader.executor.sessions
         if unsure:
             until = await reader.settle()
         if unsure or not handed.looked:  # Or it was only acknowledged: something stood in the way.
             handed = await self._ask(member, until, member.claim(until))
         return handed
 
-    async def _ask(self, member: ops.Member, until: int, claim: Op[ops.Handed]) -> ops.Handed:
+    async def _ask(
+        self, member: ops.ClaimRequest, until: int, claim: Op[ops.ClaimResult]
+    ) -> ops.ClaimResult:
         """Take what ran out, or else what is due, or else what is new, or what others reserve."""
-        run = self._reader.runner.run
-        handed = await run(claim)
+        execute = self._reader.executor.execute
+        handed = await execute(claim)
         if handed.expired:
-            handed = await run(member.take_over())
+            handed = await execute(member.take_over())
         if not handed.events and handed.unfetched:
-            await run(unreserve(self._group, member.consumer))
+            await execute(unreserve(self._group, member.consumer))
         if not handed.events and _something_first(handed):
             # Also if nothing was due: what has just been buried may have freed its key.
-            handed = await run(member.unpark())
+            handed = await execute(member.unpark())
             if not handed.events:
                 # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
                 # transaction that takes longer than the lease: that must hold up nobody.
-                handed = await run(member.claim(until, passing=True))
+                handed = await execute(member.claim(until, passing=True))
         if not handed.events and handed.reserved:
             last = self._known.slots.last(member.consumer)
-            if await run(unreserve(self._group, member.consumer, last)):
-                handed = await run(member.unpark())
+            if await execute(unreserve(self._group, member.consumer, last)):
+                handed = await execute(member.unpark())
         return handed
 
-    def _pause_after(self, handed: ops.Handed, lease: float) -> float:
+    def _pause_after(self, handed: ops.ClaimResult, lease: float) -> float:
         """Seconds until it is worth while to ask again without having been woken."""
         wait = lease if handed.wait is None else min(lease, handed.wait)
         if _something_first(handed):
             wait = max(wait, LOCKED_PAUSE)
         if handed.reserved or handed.overtaken:
             wait = min(wait, RESERVE)  # Its member is quick, or leaves it.
-        return min(self._sharing.safety_poll, wait)
+        return min(self._context.safety_poll, wait)
 
     async def settled(self) -> int:
         """Up to which position the log is final, asked now: the feed may be a moment behind."""
@@ -256,15 +258,15 @@ class AsyncClaims:
 
     async def _final(self) -> int:
         """Up to which position the log is known to be final; quicker, and good enough to claim."""
-        feed = self._reader.feed
+        feed = self._reader.buffer
         if feed.live:
             return feed.end
         self._reader.start()
         return await self._reader.settle()
 
-    async def _rest(self, follower: AsyncFollower, remaining: float) -> None:
+    async def _rest(self, follower: AsyncCursor, remaining: float) -> None:
         """Wait until it is worth asking."""
-        known, feed = self._known, self._reader.feed
+        known, feed = self._known, self._reader.buffer
         pause = min(remaining, known.due - time.monotonic())
         if pause <= 0.0 or known.position < 0:
             return
@@ -279,5 +281,5 @@ class AsyncClaims:
             known.forget()  # No event: a signal, or the end.
 
 
-def _something_first(handed: ops.Handed) -> bool:
+def _something_first(handed: ops.ClaimResult) -> bool:
     return handed.expired or handed.due or handed.unfetched

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pgmem.core.op import Again, Op, Row
+from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidOption, LeaseLost
 from pgmem.events.durable_ops import check_lease
@@ -93,7 +93,7 @@ def ack(group: Group, held: Sequence[Held]) -> Op[None]:
         {"group": group.name, **held_params(held)},
         _parse_held("acknowledgement", group),
         f"acknowledge {len(held)} events in the group {group.name!r}",
-        Again.GUARDED,
+        Retry.GUARDED,
         (("after", ""),),
     )
 
@@ -135,7 +135,7 @@ def nack(
         },
         _parse_held(verb, group),
         f"give back {len(held)} events in the group {group.name!r}",
-        Again.GUARDED,
+        Retry.GUARDED,
         (("after", _AFTER_GROUP),),
     )
 
@@ -169,6 +169,6 @@ def extend(group: Group, held: Sequence[Held], *, lease: Seconds) -> Op[datetime
         {"group": group.name, **held_params(held), "lease": check_lease(lease)},
         parse,
         f"extend the lease of {len(held)} events in the group {group.name!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
         (("after", ""),),
     )

@@ -13,17 +13,17 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from pgmem.core.execution import AsyncRunner
+from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidOption
-from pgmem.events.durable import AsyncBound, runner_of
+from pgmem.events.durable import AsyncBound, executor_of
 from pgmem.events.durable_ops import check_lease
 from pgmem.events.models import RecordedEvent
 from pgmem.events.ops import event_maker
 from pgmem.groups import claim_ops as claims
 from pgmem.groups import delivery_ops as ops
 from pgmem.groups import ops as groups
-from pgmem.groups.claims import AsyncClaims, AsyncSharing
+from pgmem.groups.claims import AsyncClaims, AsyncGroupContext
 from pgmem.groups.models import DeadLetter, GroupInfo, Pending, Ran
 from pgmem.groups.worker import AsyncMembers, Handler, Once
 
@@ -53,7 +53,7 @@ class AsyncDelivery:
         key: str | None,
         *,
         consumer: str,
-        handed: claims.Handed,
+        handed: claims.ClaimResult,
     ) -> None:
         self._group = group
         self.event = event
@@ -116,13 +116,13 @@ class AsyncGroup:
     """A group of members that share out the events of a selection. Made by `memory.groups.open`."""
 
     def __init__(
-        self, sharing: AsyncSharing, group: groups.Group, model: type[BaseModel] | None
+        self, context: AsyncGroupContext, group: groups.Group, model: type[BaseModel] | None
     ) -> None:
-        self.sharing = sharing
-        self._runner = sharing.reader.runner
+        self.context = context
+        self._executor = context.reader.executor
         self._group = group
-        self._event_of = event_maker(sharing.codec, model)
-        self._claims = AsyncClaims(sharing, group)
+        self._event_of = event_maker(context.codec, model)
+        self._claims = AsyncClaims(context, group)
         self._running: set[AsyncMembers] = set()
 
     @property
@@ -181,7 +181,7 @@ class AsyncGroup:
         """What `read` does, until it is told to stop. Not public."""
         consumer, count, seconds = claims.check_read(consumer, count, lease)
         self._check_ours(ack)
-        member = claims.Member(self._group, consumer, count, seconds, self._event_of)
+        member = claims.ClaimRequest(self._group, consumer, count, seconds, self._event_of)
         if ack and self._group.ordered_by is not None:
             await self.ack(ack)
             ack = ()
@@ -197,8 +197,8 @@ class AsyncGroup:
     def _held(deliveries: Sequence[AsyncDelivery]) -> list[ops.Held]:
         return [delivery.held for delivery in deliveries]
 
-    def _runner_of(self, tx: AsyncBound | None) -> AsyncRunner:
-        return self._runner if tx is None else runner_of(tx)
+    def _executor_of(self, tx: AsyncBound | None) -> AsyncExecutor:
+        return self._executor if tx is None else executor_of(tx)
 
     async def ack(self, deliveries: Sequence[AsyncDelivery], tx: AsyncBound | None = None) -> None:
         """Acknowledge events, all or none: nobody gets them any more.
@@ -217,7 +217,7 @@ class AsyncGroup:
         if deliveries:
             self._check_ours(deliveries)
             held = self._held(deliveries)
-            await self._runner_of(tx).run(ops.ack(self._group, held))
+            await self._executor_of(tx).execute(ops.ack(self._group, held))
             if tx is None:
                 self._claims.acknowledged(held)
             if self._group.ordered_by is not None:
@@ -249,7 +249,7 @@ class AsyncGroup:
         if deliveries:
             self._check_ours(deliveries)
             seconds = check_seconds(delay, "delay", zero=True)
-            await self._runner.run(
+            await self._executor.execute(
                 ops.nack(
                     self._group,
                     self._held(deliveries),
@@ -274,7 +274,7 @@ class AsyncGroup:
         if deliveries:
             self._check_ours(deliveries)
             held = self._held(deliveries)
-            await self._runner.run(ops.nack(self._group, held, error=error, bury=True))
+            await self._executor.execute(ops.nack(self._group, held, error=error, bury=True))
             self._claims.changed()
 
     async def extend(
@@ -294,7 +294,7 @@ class AsyncGroup:
         if not deliveries:
             raise InvalidOption("extend needs at least one delivery, got none")
         self._check_ours(deliveries)
-        until = await self._runner.run(
+        until = await self._executor.execute(
             ops.extend(self._group, self._held(deliveries), lease=seconds)
         )
         self._claims.due_in(seconds)
@@ -378,7 +378,7 @@ class AsyncGroup:
         Raises:
             GroupNotFound: it was deleted.
         """
-        found = await self._runner.run(groups.get(self.name))
+        found = await self._executor.execute(groups.get(self.name))
         if found is None:
             raise groups.not_found(self.name)
         return found
@@ -392,7 +392,9 @@ class AsyncGroup:
         Raises:
             GroupNotFound: it was deleted.
         """
-        return await self._runner.run(groups.lag(self._group, until=await self._claims.settled()))
+        return await self._executor.execute(
+            groups.lag(self._group, until=await self._claims.settled())
+        )
 
     async def pending(self, limit: int = 1_000) -> list[Pending]:
         """What members hold, and what is parked, in the order of the log.
@@ -400,7 +402,7 @@ class AsyncGroup:
         Args:
             limit: at most so many, 1 to 100,000.
         """
-        return await self._runner.run(groups.pending(self._group, limit=limit))
+        return await self._executor.execute(groups.pending(self._group, limit=limit))
 
     async def dead_letters(self, *, after: int = 0, limit: int = 100) -> list[DeadLetter]:
         """What the group has given up, in the order of the log.
@@ -409,8 +411,8 @@ class AsyncGroup:
             after: only positions above this one.
             limit: at most so many, 1 to 100,000.
         """
-        return await self._runner.run(
-            groups.dead_letters(self._group, self.sharing.codec, after=after, limit=limit)
+        return await self._executor.execute(
+            groups.dead_letters(self._group, self.context.codec, after=after, limit=limit)
         )
 
     async def requeue(self, positions: Sequence[int] | None = None) -> int:
@@ -425,7 +427,7 @@ class AsyncGroup:
             GroupNotFound: the group was deleted.
             OutcomeUnknown: the connection was lost under way.
         """
-        risen = await self._runner.run(groups.requeue(self._group, positions))
+        risen = await self._executor.execute(groups.requeue(self._group, positions))
         self._claims.changed()
         return risen
 
@@ -444,5 +446,5 @@ class AsyncGroup:
             PositionTrimmed: retention has removed events behind it.
             OutcomeUnknown: the connection was lost under way; reset it again.
         """
-        await self._runner.run(groups.reset(self._group, position))
+        await self._executor.execute(groups.reset(self._group, position))
         self._claims.changed()

@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_count, check_name
 from pgmem.errors import (
     GroupMismatch,
@@ -116,7 +116,7 @@ def open_group(group: Group, *, start: int | None) -> Op[None]:
             )
         if trimmed is not None:
             raise trimmed_error(start or 0, trimmed)
-        raise LostRace  # Another one made it while this statement ran.
+        raise RetryStatement  # Another one made it while this statement ran.
 
     return Op(
         "group_open",
@@ -129,8 +129,8 @@ def open_group(group: Group, *, start: int | None) -> Op[None]:
         },
         parse,
         f"open the group {group.name!r}",
-        Again.HARMLESS,
-        (("trimmed", dict(group.selection.marks())["trimmed"]),),
+        Retry.HARMLESS,
+        (("trimmed", dict(group.selection.fragments())["trimmed"]),),
     )
 
 
@@ -140,7 +140,9 @@ def _info(row: Row) -> GroupInfo:
 
 def list_groups() -> Op[list[GroupInfo]]:
     """All groups, in the order of their names."""
-    return Op("group_list", {}, lambda rows: list(map(_info, rows)), "list the groups", marks=_ALL)
+    return Op(
+        "group_list", {}, lambda rows: list(map(_info, rows)), "list the groups", fragments=_ALL
+    )
 
 
 def get(name: str) -> Op[GroupInfo | None]:
@@ -150,7 +152,7 @@ def get(name: str) -> Op[GroupInfo | None]:
         {"group": check_group(name)},
         lambda rows: _info(rows[0]) if rows else None,
         f"find the group {name!r}",
-        marks=_BY_NAME,
+        fragments=_BY_NAME,
     )
 
 
@@ -180,7 +182,7 @@ def join(name: str) -> Op[Group]:
         {"group": check_group(name)},
         parse,
         f"join the group {name!r}",
-        marks=_BY_NAME,
+        fragments=_BY_NAME,
     )
 
 
@@ -194,7 +196,7 @@ def delete(name: str) -> Op[bool]:
     def parse(rows: Sequence[Row]) -> bool:
         gone, found = rows[0][:2]
         if found and not gone:
-            raise LostRace
+            raise RetryStatement
         return bool(gone)
 
     return Op(
@@ -203,7 +205,7 @@ def delete(name: str) -> Op[bool]:
         parse,
         f"delete the group {name!r}",
         # A second run would tell another answer, and remove what was made after the first.
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 
@@ -227,7 +229,7 @@ def lag(group: Group, *, until: int) -> Op[int]:
         {**group.params(), "until": until},
         parse,
         f"see how far the group {group.name!r} is behind",
-        marks=(("filter", dict(group.selection.marks())["filter"]),),
+        fragments=(("filter", dict(group.selection.fragments())["filter"]),),
     )
 
 
@@ -262,7 +264,7 @@ def reset(group: Group, position: int) -> Op[None]:
         if not found:
             raise not_found(group.name)
         if stale:
-            raise LostRace
+            raise RetryStatement
         if position > head:
             raise InvalidOption(
                 f"reset the group {group.name!r} to {position}: the last position of the log is "
@@ -276,8 +278,8 @@ def reset(group: Group, position: int) -> Op[None]:
         parse,
         f"reset the group {group.name!r}",
         # A second run would fence off who was handed something after the first.
-        Again.HARMFUL,
-        (("trimmed", dict(group.selection.marks())["trimmed"]),),
+        Retry.HARMFUL,
+        (("trimmed", dict(group.selection.fragments())["trimmed"]),),
     )
 
 
@@ -314,7 +316,7 @@ def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
         if not found:
             raise not_found(group.name)
         if not allowed:
-            raise LostRace
+            raise RetryStatement
         return int(risen)
 
     return Op(
@@ -322,7 +324,7 @@ def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
         {"group": group.name, "positions": positions},
         parse,
         f"requeue dead letters of the group {group.name!r}",
-        Again.HARMFUL,  # A second run would count none.
+        Retry.HARMFUL,  # A second run would count none.
     )
 
 

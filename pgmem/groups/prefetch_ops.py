@@ -19,7 +19,7 @@ Source: the prefetch of AMQP's brokers (`basic.qos`), here with work taken back 
 
 from __future__ import annotations
 
-from pgmem.core.op import Again, Op
+from pgmem.core.op import Op, Retry
 from pgmem.groups.ops import Group
 
 RESERVE = 0.25
@@ -57,5 +57,5 @@ def unreserve(group: Group, consumer: str, after: int | None = None) -> Op[int]:
         {"group": group.name, "consumer": consumer, "after": after, "reserve": RESERVE},
         lambda rows: int(rows[0][0]),
         f"share what is reserved in the group {group.name!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )

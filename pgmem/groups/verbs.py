@@ -11,7 +11,7 @@ from pgmem.core.validation import check_count
 from pgmem.errors import InvalidOption
 from pgmem.events.filter import Selection
 from pgmem.groups import ops
-from pgmem.groups.claims import AsyncSharing
+from pgmem.groups.claims import AsyncGroupContext
 from pgmem.groups.group import AsyncGroup
 from pgmem.groups.models import GroupInfo
 
@@ -19,9 +19,9 @@ from pgmem.groups.models import GroupInfo
 class AsyncGroups:
     """Groups of members that share out the events of a selection. Reached as `memory.groups`."""
 
-    def __init__(self, sharing: AsyncSharing) -> None:
-        self._sharing = sharing
-        self._runner = sharing.reader.runner
+    def __init__(self, context: AsyncGroupContext) -> None:
+        self._context = context
+        self._executor = context.reader.executor
 
     async def open(
         self,
@@ -73,8 +73,8 @@ class AsyncGroups:
         if isinstance(start, str) and start != "now":
             raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
         begin = None if start == "now" else check_count(start, "start", minimum=0)
-        await self._runner.run(ops.open_group(group, start=begin))
-        return AsyncGroup(self._sharing, group, model)
+        await self._executor.execute(ops.open_group(group, start=begin))
+        return AsyncGroup(self._context, group, model)
 
     async def join(self, name: str, *, model: type[BaseModel] | None = None) -> AsyncGroup:
         """Join a group that exists, knowing only its name: it goes on with what it follows.
@@ -90,11 +90,11 @@ class AsyncGroups:
             GroupMismatch: a newer version of pgmem has made it, and it follows what this one
                 cannot.
         """
-        return AsyncGroup(self._sharing, await self._runner.run(ops.join(name)), model)
+        return AsyncGroup(self._context, await self._executor.execute(ops.join(name)), model)
 
     async def list(self) -> list[GroupInfo]:
         """All groups, in the order of their names."""
-        return await self._runner.run(ops.list_groups())
+        return await self._executor.execute(ops.list_groups())
 
     async def get(self, name: str) -> GroupInfo | None:
         """One group, or None if there is none of that name.
@@ -102,7 +102,7 @@ class AsyncGroups:
         Args:
             name: its name, 1 to 512 bytes.
         """
-        return await self._runner.run(ops.get(name))
+        return await self._executor.execute(ops.get(name))
 
     async def delete(self, name: str) -> bool:
         """Forget a group, with what is open in it, and its dead letters.
@@ -116,7 +116,7 @@ class AsyncGroups:
         Raises:
             OutcomeUnknown: the connection was lost under way; `get` tells.
         """
-        gone = await self._runner.run(ops.delete(name))
-        if name in self._sharing.known:
-            self._sharing.known[name].forget()
+        gone = await self._executor.execute(ops.delete(name))
+        if name in self._context.known:
+            self._context.known[name].forget()
         return gone

@@ -210,15 +210,15 @@ class AsyncMembers:
         return done
 
     async def _handle(self, delivery: AsyncDelivery) -> None:
-        sharing = self._group.sharing
+        context = self._group.context
         if self._once is None:
             await maybe_await(self._handler(delivery))
         elif self._once == "transaction":
-            async with sharing.transaction() as tx:
+            async with context.transaction() as tx:
                 await maybe_await(self._handler(delivery, tx))
                 await delivery.ack(tx)
         else:
-            await sharing.dedupe.run_once(
+            await context.dedupe.run_once(
                 f"group:{self._group.name}:{delivery.event.position}"[:500],
                 lambda: self._handler(delivery),
                 lease=self._lease,

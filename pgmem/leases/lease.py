@@ -28,7 +28,7 @@ from typing import Self
 
 from pgmem.core.concurrency import Lock, async_sleep
 from pgmem.core.database import log
-from pgmem.core.execution import AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.errors import LeaseLost, NotOpen, PgmemError
 from pgmem.leases import ops
 
@@ -54,13 +54,13 @@ class AsyncLease:
 
     def __init__(
         self,
-        runner: AsyncPoolRunner,
+        executor: AsyncPoolExecutor,
         grant: ops.Grant,
         *,
         sure_until: float,
         on_end: Callable[[AsyncLease], None],
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._on_end = on_end
         self._losing = Lock()
         self._lost: LeaseLost | None = None
@@ -134,7 +134,7 @@ class AsyncLease:
             if self._lost is not None:
                 raise self._lost
             before = time.monotonic()
-            answer = (await self._runner.run(ops.renew([self.held])))[self.held.owner]
+            answer = (await self._executor.execute(ops.renew([self.held])))[self.held.owner]
             if self.take(answer, before):
                 return
             await async_sleep(LOCKED_PAUSE)
@@ -176,7 +176,7 @@ class AsyncLease:
             raise self.lost
         op = ops.release(self.name, self.held.token, owner=self.held.owner)
         try:
-            given = await self._runner.run(op)
+            given = await self._executor.execute(op)
         except LeaseLost as error:
             self.lose(error)
             raise
@@ -187,7 +187,7 @@ class AsyncLease:
             # Given back, but nobody has it yet: its row was locked.
             await async_sleep(pause)
             try:
-                given = await self._runner.run(op)
+                given = await self._executor.execute(op)
             except LeaseLost:
                 return  # One who waits has handed it on meanwhile.
 

@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pgmem.core.op import Again, Op, Row
+from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import check_count, check_name
 from pgmem.errors import InvalidOption
 from pgmem.leases.models import Permit
@@ -66,4 +66,4 @@ def acquire(name: str, rate: float, burst: int, cost: int) -> Op[Permit]:
         "burst": burst / rate,
     }
     # A second run, after a lost answer, may count it twice: too slow for once, never too fast.
-    return Op("limit_acquire", params, parse, f"pass the rate limit {name!r}", Again.HARMLESS)
+    return Op("limit_acquire", params, parse, f"pass the rate limit {name!r}", Retry.HARMLESS)

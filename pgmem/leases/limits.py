@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from pgmem.core.concurrency import async_sleep
-from pgmem.core.execution import AsyncRunner
+from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidOption
 from pgmem.leases import limit_ops as ops
@@ -16,8 +16,8 @@ from pgmem.leases.models import Permit
 class AsyncLimits:
     """Rate limits by name. Reached as `memory.limits`, `tx.limits` or `bound.limits`."""
 
-    def __init__(self, runner: AsyncRunner) -> None:
-        self._runner = runner
+    def __init__(self, executor: AsyncExecutor) -> None:
+        self._executor = executor
 
     async def acquire(
         self,
@@ -54,11 +54,11 @@ class AsyncLimits:
         """
         wait = check_seconds(timeout, "timeout", zero=True)
         op = ops.acquire(name, rate, burst, cost)
-        if wait and self._runner.bound:
+        if wait and self._executor.bound:
             raise InvalidOption("timeout= waits, and in a transaction others wait for it: leave it")
         deadline = time.monotonic() + wait
         while True:
-            permit = await self._runner.run(op)
+            permit = await self._executor.execute(op)
             if permit.granted or time.monotonic() + permit.retry_after > deadline:
                 return permit
             await async_sleep(permit.retry_after)

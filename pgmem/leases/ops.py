@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import FENCED
 from pgmem.core.validation import (
     Seconds,
@@ -53,7 +53,7 @@ _BY_NAME = (("filter", "name = %(name)s"),)
 _BY_PREFIX = (("filter", "name >= %(prefix)s AND (%(end)s::text IS NULL OR name < %(end)s)"),)
 
 
-class Asker(NamedTuple):
+class LeaseRequest(NamedTuple):
     """Who asks for a lease, the same in each statement of one acquisition.
 
     Attributes:
@@ -97,7 +97,7 @@ class Grant(NamedTuple):
     remaining: float
 
 
-class Busy(NamedTuple):
+class LeaseContended(NamedTuple):
     """Somebody else's lease, or one that is just being handed on.
 
     Attributes:
@@ -158,7 +158,9 @@ def check_ttl(ttl: Seconds) -> float:
     )
 
 
-def acquire(asker: Asker, *, wait: bool, mark: int | None, stay: float) -> Op[Grant | Busy]:
+def acquire(
+    request: LeaseRequest, *, wait: bool, mark: int | None, stay: float
+) -> Op[Grant | LeaseContended]:
     """Take a lease, or learn who holds it; stand in the queue, or keep the place there.
 
     Args:
@@ -172,48 +174,52 @@ def acquire(asker: Asker, *, wait: bool, mark: int | None, stay: float) -> Op[Gr
         LostRace: run it again.
     """
 
-    def parse(rows: Sequence[Row]) -> Grant | Busy:
+    def parse(rows: Sequence[Row]) -> Grant | LeaseContended:
         if not rows:  # It changed hands, or went, while this statement ran.
-            raise LostRace
+            raise RetryStatement
         mine, token, holder, expires_at, remaining, queue = rows[0][:6]
         if mine:
-            return Grant(Held(asker.name, asker.owner, token, asker.ttl), expires_at, remaining)
-        return Busy(holder, token, expires_at, remaining, queue)
+            return Grant(
+                Held(request.name, request.owner, token, request.ttl), expires_at, remaining
+            )
+        return LeaseContended(holder, token, expires_at, remaining, queue)
 
     return Op(
         "lease_acquire",
-        {**asker._asdict(), "wait": wait, "mark": mark, "stay": stay},
+        {**request._asdict(), "wait": wait, "mark": mark, "stay": stay},
         parse,
-        f"acquire the lease {asker.name!r}",
-        Again.HARMLESS,
+        f"acquire the lease {request.name!r}",
+        Retry.HARMLESS,
     )
 
 
-def leave(asker: Asker) -> Op[Grant | Busy]:
+def leave(request: LeaseRequest) -> Op[Grant | LeaseContended]:
     """Leave the queue; or learn that the lease has been handed to the asker: nothing changes then.
 
     Raises (from `parse`):
         LostRace: run it again.
     """
 
-    def parse(rows: Sequence[Row]) -> Grant | Busy:
+    def parse(rows: Sequence[Row]) -> Grant | LeaseContended:
         left, queued, mine, token, holder, expires_at, remaining = rows[0][:7]
         if not left and mine:
-            return Grant(Held(asker.name, asker.owner, token, asker.ttl), expires_at, remaining)
+            return Grant(
+                Held(request.name, request.owner, token, request.ttl), expires_at, remaining
+            )
         if not left and queued:  # It was handed to us, or went, while this statement ran.
-            raise LostRace
-        return Busy(holder, token or 0, expires_at, remaining or 0.0)
+            raise RetryStatement
+        return LeaseContended(holder, token or 0, expires_at, remaining or 0.0)
 
     return Op(
         "lease_leave",
-        {"name": asker.name, "owner": asker.owner},
+        {"name": request.name, "owner": request.owner},
         parse,
-        f"leave the queue of the lease {asker.name!r}",
-        Again.HARMLESS,
+        f"leave the queue of the lease {request.name!r}",
+        Retry.HARMLESS,
     )
 
 
-def look(askers: Sequence[Asker]) -> Op[dict[str, Standing]]:
+def look(requests: Sequence[LeaseRequest]) -> Op[dict[str, Standing]]:
     """How some waiters stand, by their owners' numbers."""
 
     def parse(rows: Sequence[Row]) -> dict[str, Standing]:
@@ -231,9 +237,12 @@ def look(askers: Sequence[Asker]) -> Op[dict[str, Standing]]:
 
     return Op(
         "lease_look",
-        {"names": [asker.name for asker in askers], "owners": [asker.owner for asker in askers]},
+        {
+            "names": [request.name for request in requests],
+            "owners": [request.owner for request in requests],
+        },
         parse,
-        f"look after {len(askers)} who wait for leases",
+        f"look after {len(requests)} who wait for leases",
     )
 
 
@@ -260,7 +269,7 @@ def renew(leases: Sequence[Held]) -> Op[dict[str, Grant | LeaseLost | None]]:
         "renew the lease "
         + ", ".join(repr(held.name) for held in leases[:3])
         + (f" and {len(leases) - 3} others" if len(leases) > 3 else ""),
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -291,7 +300,7 @@ def release(name: str, token: int, *, owner: str | None) -> Op[bool]:
         if done or marked:
             return bool(done)
         if current == token and runs:  # Somebody took it over while this statement ran.
-            raise LostRace
+            raise RetryStatement
         raise lost("release", name, token, _found(token, current, holder, expires_at))
 
     return Op(
@@ -304,7 +313,7 @@ def release(name: str, token: int, *, owner: str | None) -> Op[bool]:
         parse,
         f"release the lease {name!r}",
         # A second run finds it gone, or with the next one.
-        Again.GUARDED,
+        Retry.GUARDED,
     )
 
 
@@ -350,11 +359,11 @@ def fenced(op: Op[StateEntry], held: Held) -> Op[StateEntry]:
         params=op.params
         | {"lease_name": held.name, "lease_owner": held.owner, "lease_token": held.token},
         parse=parse,
-        marks=(*op.marks, FENCED),
+        fragments=(*op.fragments, FENCED),
     )
 
 
-def held_by_another(name: str, busy: Busy, waited: float) -> LeaseHeld:
+def held_by_another(name: str, busy: LeaseContended, waited: float) -> LeaseHeld:
     """The error for a lease that was not had in time."""
     until = (
         "" if busy.expires_at is None else f" until {busy.expires_at.isoformat()}, if not longer"
@@ -373,7 +382,7 @@ def list_leases(prefix: str) -> Op[list[LeaseInfo]]:
         {"prefix": check_prefix(prefix, "prefix"), "end": after_prefix(prefix)},
         lambda rows: [LeaseInfo._make(row) for row in rows],
         f"list the leases with prefix {prefix!r}",
-        marks=_BY_PREFIX,
+        fragments=_BY_PREFIX,
     )
 
 
@@ -384,7 +393,7 @@ def get(name: str) -> Op[LeaseInfo | None]:
         {"name": check_lease_name(name)},
         lambda rows: LeaseInfo._make(rows[0]) if rows else None,
         f"find the lease {name!r}",
-        marks=_BY_NAME,
+        fragments=_BY_NAME,
     )
 
 

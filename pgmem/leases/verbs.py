@@ -29,15 +29,15 @@ from typing import Any
 import psycopg
 
 from pgmem.core.database import log
-from pgmem.core.execution import AsyncPoolRunner
-from pgmem.core.notifications import AsyncSignals
+from pgmem.core.execution import AsyncPoolExecutor
+from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import NotOpen, OutcomeUnknown, PgmemError, Unavailable
 from pgmem.events.durable_lease import owner_name
 from pgmem.leases import ops
 from pgmem.leases.lease import AsyncLease
 from pgmem.leases.models import LeaseInfo
-from pgmem.leases.renewer import AsyncKeeper, Waiter
+from pgmem.leases.renewer import AsyncLeaseRenewer, Waiter
 
 
 class AsyncLeases:
@@ -45,14 +45,14 @@ class AsyncLeases:
 
     def __init__(
         self,
-        runner: AsyncPoolRunner,
-        signals: AsyncSignals,
-        keeper: AsyncKeeper,
+        executor: AsyncPoolExecutor,
+        notifications: AsyncTargetedNotifications,
+        renewer: AsyncLeaseRenewer,
         agent_id: str | None,
     ) -> None:
-        self._runner = runner
-        self._signals = signals
-        self._keeper = keeper
+        self._executor = executor
+        self._notifications = notifications
+        self._renewer = renewer
         self._agent_id = agent_id
 
     async def acquire(
@@ -88,7 +88,7 @@ class AsyncLeases:
             OutcomeUnknown: the connection was lost under way; if it was acquired, it runs out.
             NotOpen: the memory is closed, or was closed while this waited.
         """
-        asker = ops.Asker(
+        request = ops.LeaseRequest(
             ops.check_lease_name(name),
             secrets.token_hex(8),
             owner_name(self._agent_id),
@@ -97,17 +97,21 @@ class AsyncLeases:
         patience = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
         if patience == 0:
             before = time.monotonic()
-            answer = await self._runner.run(ops.acquire(asker, wait=False, mark=None, stay=0.0))
-            if isinstance(answer, ops.Busy):
+            answer = await self._executor.execute(
+                ops.acquire(request, wait=False, mark=None, stay=0.0)
+            )
+            if isinstance(answer, ops.LeaseContended):
                 raise ops.held_by_another(name, answer, 0.0)
             return self._lease(answer, before + answer.remaining)
-        waiter = Waiter(asker)
-        self._signals.enter(asker.signal, waiter.wakeup)  # Before anybody can find us in the queue.
+        waiter = Waiter(request)
+        self._notifications.enter(
+            request.signal, waiter.wakeup
+        )  # Before anybody can find us in the queue.
         try:
             return await self._acquire(waiter, patience)
         finally:
-            self._keeper.leave(waiter)
-            self._signals.leave(asker.signal, waiter.wakeup)
+            self._renewer.leave(waiter)
+            self._notifications.leave(request.signal, waiter.wakeup)
 
     async def _acquire(self, waiter: Waiter, patience: float | None) -> AsyncLease:
         """Take the lease, or wait for it; whatever happens, stay in no queue behind."""
@@ -120,20 +124,22 @@ class AsyncLeases:
         except BaseException as error:
             unknown = isinstance(error, OutcomeUnknown) or not isinstance(error, Exception)
             if queued or unknown:
-                await self._give_up(waiter.asker)
+                await self._give_up(waiter.request)
             raise
 
     async def _ask(self, waiter: Waiter) -> AsyncLease | None:
         """Ask the server for the lease; from then on we stand in the queue, if it is not ours."""
-        self._keeper.require_open()
+        self._renewer.require_open()
         waiter.asks = False
         before = time.monotonic()
-        mark, stay = self._signals.mark, self._keeper.stay()
-        answer = await self._runner.run(ops.acquire(waiter.asker, wait=True, mark=mark, stay=stay))
+        mark, stay = self._notifications.mark, self._renewer.stay()
+        answer = await self._executor.execute(
+            ops.acquire(waiter.request, wait=True, mark=mark, stay=stay)
+        )
         waiter.mark = mark
         if isinstance(answer, ops.Grant):
             return self._lease(answer, before + answer.remaining)
-        self._keeper.enter(waiter, answer, before)
+        self._renewer.enter(waiter, answer, before)
         return None
 
     async def _wait(self, waiter: Waiter, started: float, patience: float | None) -> AsyncLease:
@@ -161,46 +167,48 @@ class AsyncLeases:
         if trouble is not None:
             raise trouble
         before = time.monotonic()
-        answer = await self._runner.run(ops.leave(waiter.asker))
+        answer = await self._executor.execute(ops.leave(waiter.request))
         if isinstance(answer, ops.Grant):
             return self._lease(answer, before + answer.remaining)
-        raise ops.held_by_another(waiter.asker.name, answer, time.monotonic() - started)
+        raise ops.held_by_another(waiter.request.name, answer, time.monotonic() - started)
 
     def _given(self, waiter: Waiter) -> AsyncLease | None:
         """The lease that a signal has brought, if that is beyond doubt; else it is to ask."""
-        detail = self._signals.detail(waiter.wakeup)
+        detail = self._notifications.detail(waiter.wakeup)
         if detail is None:
             return None
-        asker = waiter.asker
+        request = waiter.request
         found = _open(detail)
         # A signal may have lain here while we stood still: then the lease may be over, or be an
         # earlier one, which we had lost before we came into the queue again.
-        sure_until = waiter.since + asker.ttl
+        sure_until = waiter.since + request.ttl
         if found is None or found[0] <= waiter.token or time.monotonic() >= sure_until:
             waiter.asks = True
             return None
         token, expires_at = found
-        held = ops.Held(asker.name, asker.owner, token, asker.ttl)
-        return self._lease(ops.Grant(held, expires_at, asker.ttl), sure_until)
+        held = ops.Held(request.name, request.owner, token, request.ttl)
+        return self._lease(ops.Grant(held, expires_at, request.ttl), sure_until)
 
-    async def _give_up(self, asker: ops.Asker) -> None:
+    async def _give_up(self, request: ops.LeaseRequest) -> None:
         """Leave the queue, and give back what was given to us in this moment."""
         try:
-            found = await self._runner.run(ops.leave(asker))
+            found = await self._executor.execute(ops.leave(request))
             if isinstance(found, ops.Grant):
-                await self._runner.run(ops.release(asker.name, found.held.token, owner=asker.owner))
+                await self._executor.execute(
+                    ops.release(request.name, found.held.token, owner=request.owner)
+                )
         except NotOpen:
             return  # The memory was closed: it listens no more, and the server knows.
         except (PgmemError, psycopg.Error, OSError) as error:
             log.warning(
                 "could not leave the queue of the lease %r, our place there runs out: %s",
-                asker.name,
+                request.name,
                 error,
             )
 
     def _lease(self, grant: ops.Grant, sure_until: float) -> AsyncLease:
-        lease = AsyncLease(self._runner, grant, sure_until=sure_until, on_end=self._keeper.drop)
-        self._keeper.hold(lease)
+        lease = AsyncLease(self._executor, grant, sure_until=sure_until, on_end=self._renewer.drop)
+        self._renewer.hold(lease)
         return lease
 
     async def list(self, prefix: str = "") -> list[LeaseInfo]:
@@ -209,7 +217,7 @@ class AsyncLeases:
         Args:
             prefix: only those whose name begins with it; "" for all.
         """
-        return await self._runner.run(ops.list_leases(prefix))
+        return await self._executor.execute(ops.list_leases(prefix))
 
     async def get(self, name: str) -> LeaseInfo | None:
         """Who holds a lease; None if nobody does.
@@ -217,7 +225,7 @@ class AsyncLeases:
         Args:
             name: its name, 1 to 512 bytes.
         """
-        return await self._runner.run(ops.get(name))
+        return await self._executor.execute(ops.get(name))
 
     async def release(self, name: str, *, fencing_token: int) -> None:
         """Take a lease from its holder, and give it to the first who waits for it.
@@ -234,7 +242,7 @@ class AsyncLeases:
             LeaseLost: the token is not the current one, or the lease ran out.
             OutcomeUnknown: the connection was lost under way; `get` tells.
         """
-        await self._runner.run(ops.release(name, fencing_token, owner=None))
+        await self._executor.execute(ops.release(name, fencing_token, owner=None))
 
 
 def _open(detail: Any) -> tuple[int, datetime] | None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from pgmem.core.arrays import NameColumn
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
-from pgmem.core.op import Again, Op, Row
+from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import MAX_POSITION, check_count
 from pgmem.events.filter import Selection
 from pgmem.events.ops import MAX_BATCH, check_stream
@@ -90,7 +90,7 @@ def fill(part: ImportPart, given: Fill) -> Op[tuple[ImportPart, bool]]:
         },
         parse,
         f"fill the group {group.name!r} by the import {part.source!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 

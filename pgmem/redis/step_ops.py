@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 from pgmem.core.arrays import JsonColumn, NameColumn
 from pgmem.core.encoding import TOGETHER, are_texts, check_text, decode, encode_object
 from pgmem.core.names import PART_BYTES
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_count, check_name, check_prefix
 from pgmem.errors import ImportConflict, InvalidName, InvalidOption, InvalidValue
 from pgmem.events.ops import MAX_BATCH, check_stream
@@ -213,7 +213,7 @@ def open_part(source: str, part: str, *, target: str | None, token: str) -> Op[I
                 f"to bring in another source, give another target"
             )
         if other_target == target:
-            raise LostRace
+            raise RetryStatement
         raise ImportConflict(
             f"open {part!r} of the import {source!r}: so far it has gone to {other_target!r}, and "
             f"is now to go to {target!r}: keep the target, or give the import another name"
@@ -229,7 +229,7 @@ def open_part(source: str, part: str, *, target: str | None, token: str) -> Op[I
         },
         parse,
         f"open {part!r} of the import {source!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -302,7 +302,7 @@ class Step(NamedTuple):
         step, token, found = row[:3]
         if step is None:
             if token == part.token and found == part.step:
-                raise LostRace
+                raise RetryStatement
             if token != part.token or found != part.step + 1:
                 raise ImportConflict(
                     f"step {part.step + 1} of {part.part!r} of the import {part.source!r} "
@@ -327,7 +327,7 @@ def _op(
         {**step.params(part), **more},
         lambda rows: step.of(part, rows[0]),
         f"{action} of the import {part.source!r}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -374,7 +374,7 @@ def _telling(op: Op[ImportPart]) -> Op[tuple[ImportPart, list[str]]]:
         op.params,
         lambda rows: (op.parse(rows), list(rows[0][4])),
         op.action,
-        op.again,
+        op.retry,
     )
 
 
@@ -388,7 +388,7 @@ def known_entries(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[l
             for key, value, version, ttl, origin in rows
         ],
         "list entries and their origins",
-        marks=_among(keys),
+        fragments=_among(keys),
     )
 
 
@@ -407,7 +407,7 @@ def known_marks(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[lis
             for key, result, owner, ttl in rows
         ],
         "list finished work",
-        marks=_among(keys),
+        fragments=_among(keys),
     )
 
 
@@ -419,7 +419,7 @@ def unmark(found: Sequence[KnownMark]) -> Op[int]:
         {"keys": [known.key for known in mine], "owners": [f"{OWNER}{k.origin}" for k in mine]},
         lambda rows: int(rows[0][0]),
         f"forget {len(mine)} marks",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from pgmem.core.execution import AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.validation import MAX_POSITION
 from pgmem.events.codec import Codec
 from pgmem.redis import group_step_ops as group_ops
@@ -41,8 +41,8 @@ class AsyncImports:
     ('17', 1, {'amount': 5})
     """
 
-    def __init__(self, runner: AsyncPoolRunner, codec: Codec, cache: StateCache | None) -> None:
-        self._runner = runner
+    def __init__(self, executor: AsyncPoolExecutor, codec: Codec, cache: StateCache | None) -> None:
+        self._executor = executor
         self._codec = codec
         self._cache = cache
 
@@ -61,15 +61,15 @@ class AsyncImports:
             ImportConflict: another part fills the target, or this one has filled another.
         """
         token = uuid.uuid4().hex
-        return await self._runner.run(ops.open_part(source, part, target=target, token=token))
+        return await self._executor.execute(ops.open_part(source, part, target=target, token=token))
 
     async def list(self, source: str | None = None) -> list[ImportPart]:
         """The parts of an import, or of all of them, in the order of their names."""
-        return await self._runner.run(ops.list_parts(source))
+        return await self._executor.execute(ops.list_parts(source))
 
     async def get(self, source: str, part: str) -> ImportPart | None:
         """A part as it is now, or None if there is none; nobody's right to it is taken."""
-        found = await self._runner.run(ops.list_parts(source, part))
+        found = await self._executor.execute(ops.list_parts(source, part))
         return found[0] if found else None
 
     def events(self, items: Sequence[ImportedEvent]) -> ops.Batch:
@@ -110,7 +110,7 @@ class AsyncImports:
             OutcomeUnknown: the connection was lost for so long that nobody knows; open it again.
         """
         step = ops.Step(cursor, batch.size, refused, detail)
-        return await self._runner.run(ops.append(part, batch, step))
+        return await self._executor.execute(ops.append(part, batch, step))
 
     async def put(
         self,
@@ -147,7 +147,9 @@ class AsyncImports:
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
         try:
-            return await self._runner.run(ops.put(part, batch, step, slack=slack, adopt=adopt))
+            return await self._executor.execute(
+                ops.put(part, batch, step, slack=slack, adopt=adopt)
+            )
         finally:
             if self._cache is not None:
                 self._cache.flush()
@@ -177,7 +179,7 @@ class AsyncImports:
             ImportConflict, OutcomeUnknown: as `append`.
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
-        return await self._runner.run(ops.mark(part, batch, step, slack=slack))
+        return await self._executor.execute(ops.mark(part, batch, step, slack=slack))
 
     async def fill_group(
         self,
@@ -213,7 +215,7 @@ class AsyncImports:
             ImportConflict, OutcomeUnknown: as `append`.
         """
         given = group_ops.Fill(name, stream, position, open, after, until)
-        return await self._runner.run(group_ops.fill(part, given))
+        return await self._executor.execute(group_ops.fill(part, given))
 
     async def known_deliveries(
         self, group: str, *, after: int = 0, limit: int = 1_000
@@ -225,7 +227,9 @@ class AsyncImports:
             after: only positions above this one: the last of the page before.
             limit: at most so many, 1 to 100,000.
         """
-        return await self._runner.run(group_ops.known_deliveries(group, after=after, limit=limit))
+        return await self._executor.execute(
+            group_ops.known_deliveries(group, after=after, limit=limit)
+        )
 
     async def advance(
         self,
@@ -245,7 +249,7 @@ class AsyncImports:
             ImportConflict, OutcomeUnknown: as `append`.
         """
         step = ops.Step(cursor, done, refused, detail)
-        return await self._runner.run(ops.advance(part, step))
+        return await self._executor.execute(ops.advance(part, step))
 
     async def known_entries(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
@@ -257,7 +261,7 @@ class AsyncImports:
             after: only keys above this one: the last key of the page before.
             limit: at most so many, 1 to 100,000.
         """
-        return await self._runner.run(ops.known_entries(after=after, limit=limit, keys=keys))
+        return await self._executor.execute(ops.known_entries(after=after, limit=limit, keys=keys))
 
     async def known_marks(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
@@ -267,8 +271,8 @@ class AsyncImports:
         Args:
             keys, after, limit: as for `known_entries`.
         """
-        return await self._runner.run(ops.known_marks(after=after, limit=limit, keys=keys))
+        return await self._executor.execute(ops.known_marks(after=after, limit=limit, keys=keys))
 
     async def unmark(self, marks: Sequence[KnownMark]) -> int:
         """Forget marks that imports have made and nobody has changed since; tells how many."""
-        return await self._runner.run(ops.unmark(marks))
+        return await self._executor.execute(ops.unmark(marks))

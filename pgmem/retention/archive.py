@@ -22,7 +22,7 @@ import uuid
 from pathlib import Path
 
 from pgmem.core.concurrency import run_in_thread
-from pgmem.core.execution import AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.errors import ArchiveFailed, DatabaseFault, InvalidInput, InvalidOption
 from pgmem.retention import archive_ops as ops
 from pgmem.retention.models import RestoreReport
@@ -42,13 +42,13 @@ class AsyncArchiver:
         InvalidOption: there is no such folder.
     """
 
-    def __init__(self, runner: AsyncPoolRunner, schema: str, folder: StrPath) -> None:
+    def __init__(self, executor: AsyncPoolExecutor, schema: str, folder: StrPath) -> None:
         named = isinstance(folder, str | os.PathLike) and os.fspath(folder) != ""
         if not named or not Path(folder).is_dir():
             raise InvalidOption(
                 f"export= names an existing folder to write files to, got {str(folder)[:200]!r}"
             )
-        self._runner = runner
+        self._executor = executor
         self._schema = schema
         self._folder = Path(folder)
 
@@ -58,8 +58,8 @@ class AsyncArchiver:
         Raises:
             ArchiveFailed: the file could not be written.
         """
-        place = await self._runner.run(ops.read_place(stream))
-        found = await self._runner.run(ops.read_lines(positions))
+        place = await self._executor.execute(ops.read_place(stream))
+        found = await self._executor.execute(ops.read_lines(positions))
         if [position for position, _ in found] != positions:
             return None
         archive = ops.Archive(
@@ -127,7 +127,7 @@ def _read(path: Path) -> ops.Archive:
     return ops.unpack(data, str(path))
 
 
-async def restore(runner: AsyncPoolRunner, file: StrPath) -> RestoreReport:
+async def restore(executor: AsyncPoolExecutor, file: StrPath) -> RestoreReport:
     """Put the events of a file back, all or none.
 
     Raises:
@@ -139,19 +139,19 @@ async def restore(runner: AsyncPoolRunner, file: StrPath) -> RestoreReport:
         raise InvalidOption(f"restore takes the path of a file, got {type(file).__name__}")
     path = Path(file)
     archive = await run_in_thread(_read, path)
-    async with runner.transaction("restore events", read_committed=True) as tx:
-        target = await tx.run(ops.read_target())
+    async with executor.transaction("restore events", read_committed=True) as tx:
+        target = await tx.execute(ops.read_target())
         if target.log != archive.place.log or target.head < archive.last:
             # Positions that were never drawn here: nobody may draw them meanwhile.
-            await tx.run(ops.keep_out())
-            target = await tx.run(ops.read_target())
+            await tx.execute(ops.keep_out())
+            target = await tx.execute(ops.read_target())
             if target.log != archive.place.log:
                 if not target.empty:
                     raise ops.foreign_error(str(path))
-                await tx.run(ops.adopt(archive))
-            await tx.run(ops.raise_head(archive))
+                await tx.execute(ops.adopt(archive))
+            await tx.execute(ops.raise_head(archive))
         try:
-            number, lowered = await tx.run(ops.restore(archive, str(path)))
+            number, lowered = await tx.execute(ops.restore(archive, str(path)))
         except (InvalidInput, DatabaseFault) as error:
             raise ops.refused_error(str(path), error) from error
     return RestoreReport(archive.stream or None, number, len(archive.lines) - number, lowered)

@@ -29,7 +29,7 @@ import orjson
 
 from pgmem.core.arrays import JsonColumn
 from pgmem.core.history import History
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.errors import ArchiveConflict, InvalidArchive
 
 FORMAT: Final = 1
@@ -212,11 +212,11 @@ def read_place(stream: str) -> Op[Place]:
     def parse(rows: Sequence[Row]) -> Place:
         log, system_identifier, timeline, position, removed = rows[0][:5]
         if log is None:  # Another one has just numbered it.
-            raise LostRace
+            raise RetryStatement
         mark = None if position is None else Mark(position, removed)
         return Place(log, History(system_identifier, timeline), mark)
 
-    return Op("trim_place", {"stream": stream}, parse, "see which log this is", Again.HARMLESS)
+    return Op("trim_place", {"stream": stream}, parse, "see which log this is", Retry.HARMLESS)
 
 
 def read_lines(positions: Sequence[int]) -> Op[list[tuple[int, str]]]:
@@ -278,7 +278,7 @@ def adopt(archive: Archive) -> Op[None]:
         },
         lambda rows: None,
         "make this log the one that the file comes from",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -289,7 +289,7 @@ def raise_head(archive: Archive) -> Op[None]:
         {"last": archive.last},
         lambda rows: None,
         "draw the positions of the file",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -323,5 +323,5 @@ def restore(archive: Archive, path: str) -> Op[tuple[int, bool]]:
         },
         parse,
         f"restore {len(archive.lines)} events",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from pgmem.core.names import STREAM_BYTES
-from pgmem.core.op import Again, Op, Row
+from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_name, check_seconds
 from pgmem.errors import InvalidOption, PermissionDenied
 from pgmem.retention.models import Holder, Policy, PolicyKind
@@ -155,7 +155,7 @@ def set_policy(
         {"kind": kind, "name": check_scope(kind, name), **rule._asdict()},
         lambda rows: _policy(rows[0]),
         f"set the retention of {kind}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -172,7 +172,7 @@ def remove_policy(kind: PolicyKind, name: str | None) -> Op[bool]:
         bool,
         f"remove the retention of {kind}",
         # A second run would tell another answer, and remove what was set after the first.
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 
@@ -224,7 +224,7 @@ def newest_cut(stream: str, keep: int, final: int) -> Op[tuple[int, int]]:
         {"stream": stream, "keep": keep, "final": final},
         parse,
         "see which events are the newest",
-        marks=_scope(stream),
+        fragments=_scope(stream),
     )
 
 
@@ -235,7 +235,7 @@ def count(stream: str, after: int, final: int) -> Op[int]:
         {"stream": stream, "after": after, "final": final},
         lambda rows: int(rows[0][0]),
         "count the new events",
-        marks=_scope(stream),
+        fragments=_scope(stream),
     )
 
 
@@ -246,7 +246,7 @@ def nth(stream: str, after: int, final: int, number: int) -> Op[int]:
         {"stream": stream, "after": after, "final": final, "number": number},
         lambda rows: rows[0][0] if rows else after,
         "see which events are the oldest",
-        marks=_scope(stream),
+        fragments=_scope(stream),
     )
 
 
@@ -294,7 +294,7 @@ def find(
         },
         parse,
         "find the events that are due",
-        marks=_scope(stream),
+        fragments=_scope(stream),
     )
 
 
@@ -310,7 +310,7 @@ def remove(stream: str, positions: Sequence[int], *, force: bool) -> Op[Removed]
         {"stream": stream, "positions": list(positions), "force": force},
         lambda rows: Removed(*rows[0]),
         f"remove {len(positions)} events",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -321,5 +321,5 @@ def date() -> Op[int]:
         {},
         lambda rows: int(rows[0][0]),
         "record when events were removed",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )

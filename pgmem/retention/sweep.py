@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection
 
 from pgmem.core.concurrency import async_sleep
-from pgmem.core.execution import AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.op import Op
 from pgmem.retention import sweep_ops as ops
 from pgmem.retention.models import PolicyKind, SweepReport
@@ -29,8 +29,8 @@ PAUSE_FIRST, PAUSE_LAST = 0.001, 0.1
 class AsyncSweeper:
     """Sweeps the tables, and remembers where it is in each."""
 
-    def __init__(self, runner: AsyncPoolRunner, agent_id: str | None) -> None:
-        self._runner = runner
+    def __init__(self, executor: AsyncPoolExecutor, agent_id: str | None) -> None:
+        self._executor = executor
         self._agent_id = agent_id
         self._at: dict[ops.Table, int] = {}
 
@@ -62,9 +62,9 @@ class AsyncSweeper:
 
         On connections of their own: it may take seconds, and writers need those of the pool.
         """
-        due = await self._runner.run(ops.vacuum_due())
+        due = await self._executor.execute(ops.vacuum_due())
         for table in due:
-            await self._runner.run_apart(ops.vacuum(table))
+            await self._executor.execute_apart(ops.vacuum(table))
         return [*due]
 
     async def _table(self, table: ops.Table) -> tuple[int, bool]:
@@ -73,7 +73,7 @@ class AsyncSweeper:
         at = self._at.get(table, 0)
         for statement in range(BUDGET):
             began = time.monotonic()
-            done = await self._runner.run(ops.sweep(table, at, agent_id=self._agent_id))
+            done = await self._executor.execute(ops.sweep(table, at, agent_id=self._agent_id))
             number += done.number
             if table not in self._at and done.pages > BUDGET * ops.PAGES:
                 # Who sweeps only once must not always sweep the same part.
@@ -94,7 +94,7 @@ class AsyncSweeper:
         """Run an op until there is nothing more for it, at most so often."""
         number = 0
         for _ in range(BUDGET):
-            done = await self._runner.run(op)
+            done = await self._executor.execute(op)
             number += done
             if done < most:
                 break

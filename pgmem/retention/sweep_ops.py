@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
-from pgmem.core.op import Again, Op, Row
+from pgmem.core.op import Op, Retry, Row
 
 Vacuumed = Literal["dedupe", "events", "parked", "state"]
 
@@ -77,7 +77,7 @@ def sweep(table: Table, first: int, *, agent_id: str | None) -> Op[Swept]:
         },
         parse,
         f"sweep {table}",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
@@ -92,18 +92,18 @@ def sweep_slots() -> Op[int]:
         {"keep": KEPT_SLOTS, "idle": IDLE_SLOT, "limit": MOST},
         _number,
         "sweep empty slots",
-        Again.HARMLESS,
+        Retry.HARMLESS,
     )
 
 
 def sweep_folds() -> Op[int]:
     """Remove snapshots of folds by the rules; tells how many, at most `MOST`."""
-    return Op("sweep_folds", {"limit": MOST}, _number, "thin the folds", Again.HARMLESS)
+    return Op("sweep_folds", {"limit": MOST}, _number, "thin the folds", Retry.HARMLESS)
 
 
 def sweep_snapshots() -> Op[int]:
     """Remove one copy of the state by the rules; tells whether there was one."""
-    return Op("sweep_snapshots", {}, _number, "thin the copies of the state", Again.HARMLESS)
+    return Op("sweep_snapshots", {}, _number, "thin the copies of the state", Retry.HARMLESS)
 
 
 def vacuum_due() -> Op[list[Vacuumed]]:
@@ -118,4 +118,6 @@ def vacuum_due() -> Op[list[Vacuumed]]:
 
 def vacuum(table: Vacuumed) -> Op[None]:
     """Vacuum a table: outside of any transaction, and it may take seconds."""
-    return Op("vacuum_table", {}, lambda _: None, f"vacuum {table}", marks=(("vacuumed", table),))
+    return Op(
+        "vacuum_table", {}, lambda _: None, f"vacuum {table}", fragments=(("vacuumed", table),)
+    )

@@ -19,9 +19,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from pgmem.core.concurrency import async_sleep
-from pgmem.core.execution import AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.errors import OutcomeUnknown, PgmemError, TransactionConflict
-from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.reader import AsyncLogReader
 from pgmem.retention import ops
 from pgmem.retention.archive import AsyncArchiver
 from pgmem.retention.archive_ops import Archive
@@ -90,15 +90,15 @@ class Tally:
 class AsyncTrimmer:
     """Applies rules to streams, and remembers what saves it work the next time."""
 
-    def __init__(self, runner: AsyncPoolRunner, reader: AsyncFinalReader) -> None:
-        self._runner = runner
+    def __init__(self, executor: AsyncPoolExecutor, reader: AsyncLogReader) -> None:
+        self._executor = executor
         self._reader = reader
         self._counted: dict[str, Counted] = {}
         self._looked_behind: dict[str, int] = {}
 
     async def repair(self) -> None:
         """Finish what a trim that died has left."""
-        await self._runner.run(ops.date())
+        await self._executor.execute(ops.date())
 
     async def trim(
         self,
@@ -124,12 +124,12 @@ class AsyncTrimmer:
             OutcomeUnknown: the connection was lost during a commit. Trim again.
         """
         final = await self._reader.settle()
-        marks = await self._runner.run(ops.read_marks(stream))
+        marks = await self._executor.execute(ops.read_marks(stream))
         cut = 0
         if rule.max_count is not None:
             cut = await self._cut(stream, rule.max_count, marks, final)
         work = Work(
-            self._runner,
+            self._executor,
             stream,
             cut,
             rule.max_age,
@@ -154,15 +154,17 @@ class AsyncTrimmer:
         known = self._counted.pop(stream, None)
         cut, number = -1, 0
         if known is not None and known.removed == marks.removed and known.to <= final:
-            number = known.number + await self._runner.run(ops.count(stream, known.to, final))
+            number = known.number + await self._executor.execute(ops.count(stream, known.to, final))
             if number > keep:
-                cut = await self._runner.run(ops.nth(stream, known.after, final, number - keep))
+                cut = await self._executor.execute(
+                    ops.nth(stream, known.after, final, number - keep)
+                )
                 number = keep
             elif number == keep or known.after == 0:
                 # With fewer, some in front of that part may be among the newest.
                 cut = known.after
         if cut < 0:
-            cut, number = await self._runner.run(ops.newest_cut(stream, keep, final))
+            cut, number = await self._executor.execute(ops.newest_cut(stream, keep, final))
         self._counted[stream] = Counted(cut, final, number, marks.removed)
         return cut
 
@@ -197,7 +199,7 @@ class Work:
 
     def __init__(
         self,
-        runner: AsyncPoolRunner,
+        executor: AsyncPoolExecutor,
         stream: str,
         cut: int,
         max_age: float | None,
@@ -209,7 +211,7 @@ class Work:
         self.stream = stream
         self.tally = Tally()
         self.beyond = 0
-        self._runner = runner
+        self._executor = executor
         self._cut = cut
         self._max_age = max_age
         self._force = force
@@ -226,7 +228,7 @@ class Work:
         """Remove what is due among the next events; gives where to go on, or None at the end."""
         for _ in range(TRIES):
             began = time.monotonic()
-            found = await self._runner.run(
+            found = await self._executor.execute(
                 ops.find(
                     self.stream,
                     after=after,
@@ -273,7 +275,7 @@ class Work:
                 return False
             raise
         if removed.number:
-            await self._runner.run(ops.date())
+            await self._executor.execute(ops.date())
         if written is not None:
             self.tally.files.append(str(written[1]))
         self.tally.add(removed.number, removed.first, removed.last)
@@ -287,9 +289,9 @@ class Work:
             TransactionConflict: something was in the way, and nothing was removed. That is also
                 so if a file would not tell exactly what is gone.
         """
-        async with self._runner.transaction("trim", read_committed=True) as tx:
-            await tx.run(ops.allow())
-            removed = await tx.run(ops.remove(self.stream, positions, force=self._force))
+        async with self._executor.transaction("trim", read_committed=True) as tx:
+            await tx.execute(ops.allow())
+            removed = await tx.execute(ops.remove(self.stream, positions, force=self._force))
             if archive is not None:
                 mark = archive.place.mark or (None, None)
                 before = (removed.position_before, removed.removed_before)

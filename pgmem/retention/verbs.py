@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgmem.core.execution import AsyncPoolRunner
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidOption
-from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.reader import AsyncLogReader
 from pgmem.retention import ops
 from pgmem.retention.archive import AsyncArchiver, StrPath, restore
 from pgmem.retention.models import MaintenanceReport, Policy, PolicyKind, RestoreReport, TrimReport
@@ -35,12 +35,12 @@ class AsyncRetention:
     """
 
     def __init__(
-        self, runner: AsyncPoolRunner, reader: AsyncFinalReader, schema: str, agent_id: str | None
+        self, executor: AsyncPoolExecutor, reader: AsyncLogReader, schema: str, agent_id: str | None
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._schema = schema
-        self._trimmer = AsyncTrimmer(runner, reader)
-        self._sweeper = AsyncSweeper(runner, agent_id)
+        self._trimmer = AsyncTrimmer(executor, reader)
+        self._sweeper = AsyncSweeper(executor, agent_id)
 
     async def set(
         self,
@@ -60,7 +60,7 @@ class AsyncRetention:
             InvalidOption: neither limit is given, or one is not above zero.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
         """
-        return await self._runner.run(ops.set_policy("events", stream, max_events, max_age))
+        return await self._executor.execute(ops.set_policy("events", stream, max_events, max_age))
 
     async def set_folds(
         self,
@@ -79,7 +79,7 @@ class AsyncRetention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        return await self._runner.run(ops.set_policy("folds", name, max_count, max_age))
+        return await self._executor.execute(ops.set_policy("folds", name, max_count, max_age))
 
     async def set_snapshots(
         self,
@@ -98,11 +98,11 @@ class AsyncRetention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        return await self._runner.run(ops.set_policy("snapshots", name, max_count, max_age))
+        return await self._executor.execute(ops.set_policy("snapshots", name, max_count, max_age))
 
     async def list(self) -> list[Policy]:
         """All rules: of each kind the one for all first, then in the order of their names."""
-        return await self._runner.run(ops.list_policies())
+        return await self._executor.execute(ops.list_policies())
 
     async def remove(self, name: str | None = None, *, kind: PolicyKind = "events") -> bool:
         """Forget a rule: from then on it removes nothing.
@@ -117,7 +117,7 @@ class AsyncRetention:
         Raises:
             OutcomeUnknown: the connection was lost under way; `list` tells.
         """
-        return await self._runner.run(ops.remove_policy(kind, name))
+        return await self._executor.execute(ops.remove_policy(kind, name))
 
     async def trim(
         self,
@@ -159,7 +159,7 @@ class AsyncRetention:
                 rules = {scope: self._own_rule(rules, scope)}
         else:
             rules = {scope: ops.check_rule("events", max_events, max_age)}
-        archiver = None if export is None else AsyncArchiver(self._runner, self._schema, export)
+        archiver = None if export is None else AsyncArchiver(self._executor, self._schema, export)
         if not dry_run:
             await self._begin()
         return await self._trim(rules, force=force, dry_run=dry_run, archiver=archiver)
@@ -186,7 +186,7 @@ class AsyncRetention:
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
             OutcomeUnknown: the connection was lost during the commit. Restore it again.
         """
-        return await restore(self._runner, file)
+        return await restore(self._executor, file)
 
     async def maintain(self) -> MaintenanceReport:
         """Do once what a janitor does: trim by the rules, and sweep what is over.
@@ -209,7 +209,7 @@ class AsyncRetention:
 
     async def _begin(self) -> None:
         """See that this may be done, and finish what somebody who died has left."""
-        await self._runner.run(ops.check_rights())
+        await self._executor.execute(ops.check_rights())
         await self._trimmer.repair()
 
     async def _trim(

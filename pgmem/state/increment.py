@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, decode, encode
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.errors import InvalidValue
 from pgmem.events.codec import Codec
 from pgmem.state.models import StateEntry
@@ -36,7 +36,7 @@ def increment(
         if version is not None:
             return StateEntry(key, decode(text), version, updated_at, expires_at, position)
         if found is None:  # It changed while the statement ran.
-            raise LostRace
+            raise RetryStatement
         if found != "number":
             raise InvalidValue(
                 f"increment of state {key!r}: its value is a JSON {found}, not a number; nothing "
@@ -58,7 +58,7 @@ def increment(
         | recording.params(codec, PUT_TYPE, None),
         parse,
         f"increment state {key!r}",
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 

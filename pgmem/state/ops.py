@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from pgmem.core.encoding import decode, decoder, encode
 from pgmem.core.names import STATE_STREAM_PREFIX
-from pgmem.core.op import Again, LostRace, Op, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import INLINE
 from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
 from pgmem.errors import InvalidOption, VersionConflict
@@ -176,7 +176,7 @@ def refresh(
         _touch_params(key, codec, ttl=ttl, record=False),
         lambda rows: make(rows[0]) if rows else None,
         f"get state {key!r}",
-        Again.HARMLESS,  # As `touch`.
+        Retry.HARMLESS,  # As `touch`.
     )
 
 
@@ -247,7 +247,7 @@ def write(
     params: dict[str, Any],
     parse: Callable[[Sequence[Row]], T],
     action: str,
-    again: Again,
+    retry: Retry,
 ) -> Op[T]:
     """A write of one entry; its event rides on the bell if it is small enough."""
     value = params.get("value") or ""
@@ -255,7 +255,7 @@ def write(
     event = EncodedEvent(params["type"], payload or value, params["agent_id"], params["metadata"])
     names = f"{params['stream'] or STATE_STREAM_PREFIX + params['key']}{params['key']}"
     small = fits_letter(names, event, value if payload else "")
-    return Op(statement, params, parse, action, again, (INLINE,) if small else ())
+    return Op(statement, params, parse, action, retry, (INLINE,) if small else ())
 
 
 def put(
@@ -274,7 +274,7 @@ def put(
         | recording.params(codec, PUT_TYPE, text),
         parse,
         f"put state {key!r}",
-        Again.HARMFUL,
+        Retry.HARMFUL,
     )
 
 
@@ -296,7 +296,7 @@ def create(
         | recording.params(codec, PUT_TYPE, text),
         _parse_outcome(key, value, 0, "create"),
         f"create state {key!r}",
-        Again.GUARDED,
+        Retry.GUARDED,
     )
 
 
@@ -326,7 +326,7 @@ def compare_and_set(
         | recording.params(codec, PUT_TYPE, text),
         _parse_outcome(key, value, expected_version, "compare-and-set"),
         f"compare-and-set state {key!r} expecting version {expected_version}",
-        Again.GUARDED,
+        Retry.GUARDED,
     )
 
 
@@ -350,7 +350,7 @@ def delete(
         | recording.params(codec, DELETED_TYPE, None),
         parse,
         f"delete state {key!r}",
-        Again.HARMFUL if expected_version is None else Again.GUARDED,
+        Retry.HARMFUL if expected_version is None else Retry.GUARDED,
     )
 
 
@@ -362,7 +362,7 @@ def touch(key: str, codec: Codec, *, ttl: float | None, record: bool) -> Op[bool
         bool,
         f"touch state {key!r}",
         # A second touch sets the same span from a moment later: what was asked for.
-        Again.HARMLESS if not record else Again.HARMFUL,
+        Retry.HARMLESS if not record else Retry.HARMFUL,
     )
 
 
@@ -388,7 +388,7 @@ def _parse_outcome(key: str, value: Any, expected: int, verb: str) -> Any:
         if (actual or 0) == expected:
             # The writer that won committed after this statement's snapshot was taken: what the
             # statement shows as current is already old.
-            raise LostRace
+            raise RetryStatement
         current = None
         if actual is not None:
             current = StateEntry(key, decode(text), actual, current_updated_at, current_expires_at)

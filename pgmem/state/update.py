@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pgmem.core.concurrency import async_sleep, maybe_await
-from pgmem.core.execution import AsyncPoolRunner, AsyncRunner
+from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.op import Op
 from pgmem.errors import CallbackFailed, PgmemError, VersionConflict
 from pgmem.events.codec import Codec
@@ -54,7 +54,7 @@ class AsyncUpdate:
         self._recording = recording
         self._model = model
 
-    async def run(self, runner: AsyncPoolRunner, *, tries: int) -> StateEntry:
+    async def run(self, executor: AsyncPoolExecutor, *, tries: int) -> StateEntry:
         """Try without a lock, then in the queue.
 
         Raises:
@@ -64,15 +64,15 @@ class AsyncUpdate:
         for attempt in range(tries):
             try:
                 if attempt < OPTIMISTIC_TRIES and (attempt == 0 or attempt < tries - 1):
-                    return await self._optimistic(runner, attempt, lost)
-                return await self._queued(runner)
+                    return await self._optimistic(executor, attempt, lost)
+                return await self._queued(executor)
             except VersionConflict as conflict:
                 lost = conflict
         assert lost is not None  # noqa: S101  # there is at least one try
         raise lost
 
     async def _optimistic(
-        self, runner: AsyncPoolRunner, attempt: int, lost: VersionConflict | None
+        self, executor: AsyncPoolExecutor, attempt: int, lost: VersionConflict | None
     ) -> StateEntry:
         if lost is not None:
             await async_sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
@@ -80,22 +80,22 @@ class AsyncUpdate:
             # Never from the cache: a stale copy would mostly lose the race, which costs what it
             # saved; and a function that raises because of what it sees ("not enough money") would
             # do so on an old value, with no compare-and-set to notice.
-            entry = await runner.run(ops.get(self._key, model=self._model))
+            entry = await executor.execute(ops.get(self._key, model=self._model))
         else:
             entry = lost.current  # The conflict brought it along.
-        return await self._write(runner, entry)
+        return await self._write(executor, entry)
 
-    async def _queued(self, runner: AsyncPoolRunner) -> StateEntry:
+    async def _queued(self, executor: AsyncPoolExecutor) -> StateEntry:
         action = f"update state {self._key!r}"
-        async with runner.transaction(action, read_committed=True) as bound:
-            return await self._write(bound, await bound.run(self._lock()))
+        async with executor.transaction(action, read_committed=True) as bound:
+            return await self._write(bound, await bound.execute(self._lock()))
 
-    async def run_locked(self, runner: AsyncRunner) -> StateEntry:
+    async def run_locked(self, executor: AsyncExecutor) -> StateEntry:
         """Queue for the row lock in the caller's transaction, then write."""
         while True:
-            entry = await runner.run(self._lock())
+            entry = await executor.execute(self._lock())
             try:
-                return await self._write(runner, entry)
+                return await self._write(executor, entry)
             except VersionConflict:
                 if entry is not None:
                     raise
@@ -104,7 +104,7 @@ class AsyncUpdate:
     def _lock(self) -> Op[StateEntry | None]:
         return ops.get_locked(self._key, model=self._model)
 
-    async def _write(self, runner: AsyncRunner, entry: StateEntry | None) -> StateEntry:
+    async def _write(self, executor: AsyncExecutor, entry: StateEntry | None) -> StateEntry:
         """Make the new value from an entry and write it if the entry is still the same."""
         try:
             value = await maybe_await(self._fn(entry.value if entry else None))
@@ -124,4 +124,4 @@ class AsyncUpdate:
             recording=self._recording,
         )
         self.text = op.params["value"]
-        return await runner.run(op)
+        return await executor.execute(op)

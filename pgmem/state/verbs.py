@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from pgmem.core.encoding import decode, decoder
-from pgmem.core.execution import AsyncPoolRunner, AsyncRunner
+from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidOption, LeaseLost
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.events.models import Event, RecordedEvent, StateChange
-from pgmem.events.reader import AsyncFinalReader
+from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscription import AsyncSubscription, Start
 from pgmem.leases.lease import AsyncLease
 from pgmem.leases.ops import fenced
@@ -48,12 +48,12 @@ class AsyncState:
 
     def __init__(
         self,
-        runner: AsyncRunner,
+        executor: AsyncExecutor,
         codec: Codec,
         cache: StateCache | BoundCache | None = None,
-        reader: AsyncFinalReader | None = None,
+        reader: AsyncLogReader | None = None,
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._reader = reader
         self._codec = codec
         self._cache = cache
@@ -86,7 +86,7 @@ class AsyncState:
             return await self._change(ops.refresh(key, self._codec, ttl=ttl, model=model))
         copies = self._copies
         if copies is None:
-            return await self._runner.run(ops.get(key, model=model))
+            return await self._executor.execute(ops.get(key, model=model))
         copy = copies.lookup(key)
         if copy is None:
             return await self._load(copies, key, model)
@@ -99,7 +99,7 @@ class AsyncState:
         """Read an entry from the server, and keep a copy if that may be."""
         op = ops.load(key, model=model)
         with copies.loading(key) as load:
-            found = await self._runner.run(op)
+            found = await self._executor.execute(op)
             if found is None:
                 return None
             entry, copy = found
@@ -109,16 +109,16 @@ class AsyncState:
     async def _change(self, op: Op[T]) -> T:
         """Run what changes an entry and leaves nothing to keep."""
         if self._cache is None:
-            return await self._runner.run(op)
+            return await self._executor.execute(op)
         with self._cache.writing(op.params["key"]):
-            return await self._runner.run(op)
+            return await self._executor.execute(op)
 
     async def _write(self, op: Op[StateEntry], recording: ops.Recording) -> StateEntry:
         """Run what gives the new entry."""
         if self._cache is None:
-            return await self._runner.run(op)
+            return await self._executor.execute(op)
         with self._cache.writing(op.params["key"]) as write:
-            entry = await self._runner.run(op)
+            entry = await self._executor.execute(op)
             write.keep(ops.written(entry, op.params["value"], recording))
         return entry
 
@@ -133,7 +133,7 @@ class AsyncState:
             keys: up to 10,000 keys.
             model: as for `get`.
         """
-        return await self._runner.run(ops.get_many(keys, model=model))
+        return await self._executor.execute(ops.get_many(keys, model=model))
 
     async def list(
         self,
@@ -151,7 +151,7 @@ class AsyncState:
             limit: at most so many, 1 to 100,000.
             model: as for `get`.
         """
-        return await self._runner.run(
+        return await self._executor.execute(
             ops.list_entries(prefix, after=after, limit=limit, model=model)
         )
 
@@ -171,7 +171,7 @@ class AsyncState:
             limit: at most so many, 1 to 100,000.
             model: a pydantic model to validate the payloads with.
         """
-        return await self._runner.run(
+        return await self._executor.execute(
             ops.history(key, self._codec, after=after, limit=limit, model=model)
         )
 
@@ -237,9 +237,9 @@ class AsyncState:
         recording = ops.Recording(event, stream, record)
         op = increment(key, by, self._codec, ttl=_ttl(ttl), recording=recording)
         if self._cache is None:
-            return await self._runner.run(op)
+            return await self._executor.execute(op)
         with self._cache.writing(key) as write:
-            entry = await self._runner.run(op)
+            entry = await self._executor.execute(op)
             write.keep(ops.written(entry, number_text(entry), recording))
         return entry
 
@@ -356,9 +356,9 @@ class AsyncState:
         return entry
 
     async def _update(self, update: AsyncUpdate, max_retries: int) -> StateEntry:
-        if isinstance(self._runner, AsyncPoolRunner):
-            return await update.run(self._runner, tries=max_retries + 1)
-        return await update.run_locked(self._runner)
+        if isinstance(self._executor, AsyncPoolExecutor):
+            return await update.run(self._executor, tries=max_retries + 1)
+        return await update.run_locked(self._executor)
 
     async def delete(
         self,

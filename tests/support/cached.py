@@ -22,7 +22,7 @@ def cache_of(memory):
 async def fresh(form, most=100):
     """A memory that does not follow the log, and whose copies are always fresh enough."""
     async with form.memory(cache=most) as memory:
-        stopped = inner(memory)._tailer.close()
+        stopped = inner(memory)._follower.close()
         if inspect.isawaitable(stopped):
             await stopped
         cache_of(memory).fresh_until = math.inf
@@ -40,7 +40,7 @@ def change_behind(url, key="k", value='"behind"'):
 
 def between(memory, hook):
     """Let something happen once: when the next statement has run and nobody knows its answer."""
-    runner = inner(memory)._runner
+    runner = inner(memory)._executor
     run = runner.run
 
     async def run_async(op):

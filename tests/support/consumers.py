@@ -54,7 +54,13 @@ async def awaited(value):
 def sync_lease(memory, name, *, lease=30.0, selection=SELECTION):
     """A lease of the synchronous form, as it is."""
     return ConsumerLease(
-        memory._runner, name, selection, start=0, lease=lease, owner="o", on_lost=lambda error: None
+        memory._executor,
+        name,
+        selection,
+        start=0,
+        lease=lease,
+        owner="o",
+        on_lost=lambda error: None,
     )
 
 
@@ -74,7 +80,7 @@ class Lease:
         self.losses = []
         make = ConsumerLease if isinstance(memory, Awaited) else AsyncConsumerLease
         self.raw = make(
-            plain(memory)._runner,
+            plain(memory)._executor,
             name,
             SELECTION if selection is None else selection,
             start=start,
@@ -96,7 +102,7 @@ class Lease:
         return self
 
     async def commit(self, position, tx=None):
-        bound = None if tx is None else plain(tx).events._runner
+        bound = None if tx is None else plain(tx).events._executor
         await self._face.commit(position, bound)
 
     async def release(self):

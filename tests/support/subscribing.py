@@ -45,4 +45,4 @@ async def entered(subscription, count=1):
 def followers(memory):
     """The subscriptions that its feed knows."""
     events = memory.events
-    return getattr(events, "wrapped", events)._reader.feed._followers
+    return getattr(events, "wrapped", events)._reader.buffer._cursors

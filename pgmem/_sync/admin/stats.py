@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
-from pgmem._sync.core.execution import PoolRunner
+from pgmem._sync.core.execution import PoolExecutor
 from pgmem.admin import stats_ops as ops
 from pgmem.admin.stats_models import Hidden, Stats
 from pgmem.core.op import Op
@@ -24,8 +24,8 @@ class Statistics:
         hidden: what the role was refused.
     """
 
-    def __init__(self, runner: PoolRunner) -> None:
-        self._runner = runner
+    def __init__(self, executor: PoolExecutor) -> None:
+        self._executor = executor
         self.hidden: list[Hidden] = []
 
     def read(self, schema: str, durability: Literal["strict", "relaxed"]) -> Stats:
@@ -35,11 +35,11 @@ class Statistics:
             schema: the memory's schema.
             durability: the memory's durability.
         """
-        run = self._runner.run
-        found = run(ops.tables())
-        server = run(ops.server(durability))
-        sessions = run(ops.sessions())
-        writers = run(ops.writers())
+        execute = self._executor.execute
+        found = execute(ops.tables())
+        server = execute(ops.server(durability))
+        sessions = execute(ops.sessions())
+        writers = execute(ops.writers())
         log = self._part("log", ops.log())
         state = self._part("state", ops.state(found.pages))
         dedupe = self._part("dedupe", ops.dedupe(found.pages))
@@ -67,7 +67,7 @@ class Statistics:
 
     def _part(self, name: Hidden, op: Op[T]) -> T | None:
         try:
-            return self._runner.run(op)
+            return self._executor.execute(op)
         except PermissionDenied:
             self.hidden.append(name)
             return None

@@ -16,12 +16,12 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
-from pgmem._sync.core.pool import Link, Links
+from pgmem._sync.core.pool import Connection, Pool
 from pgmem.core import statements as sql
 from pgmem.core.arrays import has_columns, register
 from pgmem.core.history import History, read_history, rewritten_error
 from pgmem.core.names import SCHEMA_REVISION
-from pgmem.core.op import Again, Op, Row
+from pgmem.core.op import Op, Retry, Row
 from pgmem.core.sqlstates import translate
 from pgmem.core.url import redacted
 from pgmem.errors import (
@@ -106,7 +106,7 @@ class Database:
             "fallback_application_name": "pgmem listener",  # so that somebody can count them
             **conninfo_to_dict(listen_conninfo or conninfo),
         }
-        self._links = Links(
+        self._links = Pool(
             self._options,
             where=self.where,
             sizes=sizes,
@@ -248,20 +248,20 @@ class Database:
             raise translate(error, f"read the doorbell's channel at {self.where}") from None
         return str(rows[0][0])
 
-    def statement(self, op: Op[Any], bell: sql.Bell, *, relaxed: bool) -> bytes:
+    def statement(self, op: Op[Any], bell: sql.NotifyMode, *, relaxed: bool) -> bytes:
         """The text of an op's statement."""
         if not self._channel or (self._bell_pause and time.monotonic() < self._bell_pause):
             bell = "silent"
-        known = (op.statement, bell, relaxed, op.marks)
+        known = (op.statement, bell, relaxed, op.fragments)
         found = self._statements.get(known)
         if found is None:
             dialect = sql.Dialect(self.schema, self._channel, bell, relaxed)
-            found = self._statements[known] = sql.statement(op.statement, dialect, op.marks)
+            found = self._statements[known] = sql.statement(op.statement, dialect, op.fragments)
         return found
 
     def params(self, op: Op[Any]) -> dict[str, Any]:
         """The parameters of an op's statement."""
-        return op.params if op.again is Again.READS else {**op.params, "channel": self._channel}
+        return op.params if op.retry is Retry.READS else {**op.params, "channel": self._channel}
 
     @property
     def listens_pooled(self) -> bool:
@@ -293,7 +293,7 @@ class Database:
             )
         self._bell_pause = time.monotonic() + _QUEUE_FULL_PAUSE
 
-    def check_confirmed(self, link: Link, action: str) -> None:
+    def check_confirmed(self, link: Connection, action: str) -> None:
         """Raise if the last commit was not confirmed by the standby that it must wait for.
 
         Raises:

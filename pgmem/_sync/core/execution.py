@@ -18,12 +18,20 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgmem._sync.core.database import Database, fetch, log
-from pgmem._sync.core.pool import Link
-from pgmem._sync.core.retry import FAILURES, MAX_RACES, MAX_REPEATS, Lost, Retry, again, is_lost
+from pgmem._sync.core.pool import Connection
+from pgmem._sync.core.retry import (
+    FAILURES,
+    MAX_RACES,
+    MAX_REPEATS,
+    Attempts,
+    Lost,
+    fallback_of,
+    is_lost,
+)
 from pgmem.core.concurrency import driver_connection, sleep
-from pgmem.core.op import Again, LostRace, Op
+from pgmem.core.op import Op, Retry, RetryStatement
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
-from pgmem.core.statements import Bell
+from pgmem.core.statements import NotifyMode
 from pgmem.errors import (
     Conflict,
     InvalidOption,
@@ -38,18 +46,18 @@ from pgmem.events.page import Page, trimmed_error
 T = TypeVar("T")
 
 
-class Runner(Protocol):
+class Executor(Protocol):
     """Runs ops."""
 
     @property
     def bound(self) -> bool:
         """Whether the ops join a transaction that somebody else ends."""
 
-    def run(self, op: Op[T]) -> T:
+    def execute(self, op: Op[T]) -> T:
         """Run one op and give its result."""
 
 
-def hidden_winner(action: str) -> TransactionConflict:
+def serialization_conflict(action: str) -> TransactionConflict:
     """The error for losing to a transaction that this one, by its isolation level, cannot see."""
     return TransactionConflict(
         f"{action}: another transaction changed it after this one began and this one, by its "
@@ -57,7 +65,7 @@ def hidden_winner(action: str) -> TransactionConflict:
     )
 
 
-class PoolRunner:
+class PoolExecutor:
     """Runs each op in a short transaction of its own."""
 
     bound = False
@@ -70,7 +78,7 @@ class PoolRunner:
         """How many connections were made: a new one may lead to a server that has crashed."""
         return self._database.sessions
 
-    def run(self, op: Op[T], *, patience: float | None = None) -> T:
+    def execute(self, op: Op[T], *, answer_timeout: float | None = None) -> T:
         """Run one op, again where that is safe.
 
         Args:
@@ -83,24 +91,26 @@ class PoolRunner:
             Unavailable: no connection in time.
         """
         try:
-            return self._once(op, "try", patience)
+            return self._once(op, "try", answer_timeout)
         except FAILURES as failure:
-            retry = Retry(self._database, op)
-            pause = retry.after(failure)
-            op = again(op, failure)
+            attempts = Attempts(self._database, op)
+            pause = attempts.after(failure)
+            op = fallback_of(op, failure)
         while True:
             sleep(pause)
             try:
-                return self._once(op, retry.bell, patience)
+                return self._once(op, attempts.bell, answer_timeout)
             except FAILURES as failure:
-                pause = retry.after(failure)
-                op = again(op, failure)
+                pause = attempts.after(failure)
+                op = fallback_of(op, failure)
             except (Conflict, Unavailable) as error:
-                if retry.hides(error):
-                    raise retry.outcome_unknown() from error
+                if attempts.hides(error):
+                    raise attempts.outcome_unknown() from error
                 raise
 
-    def run_page(self, op: Op[Page], position: int, *, patience: float | None = None) -> Page:
+    def execute_page(
+        self, op: Op[Page], position: int, *, answer_timeout: float | None = None
+    ) -> Page:
         """Read a page of the log.
 
         Args:
@@ -113,13 +123,13 @@ class PoolRunner:
             PositionTrimmed: retention has removed events that the reader has not read.
         """
         self._database.check_history(position)
-        page = self.run(op, patience=patience)
+        page = self.execute(op, answer_timeout=answer_timeout)
         self._database.check_timeline(page.head.timeline, position)
         if page.head.trimmed is not None:
             raise trimmed_error(position, page.head.trimmed)
         return page
 
-    def run_apart(self, op: Op[T]) -> T:
+    def execute_apart(self, op: Op[T]) -> T:
         """Run one op, once, on a connection of its own: what takes long holds up nobody.
 
         Raises:
@@ -134,14 +144,14 @@ class PoolRunner:
                 raise translate(error, op.action) from None
         return op.parse(rows)
 
-    def _once(self, op: Op[T], bell: Bell, patience: float | None = None) -> T:
+    def _once(self, op: Op[T], bell: NotifyMode, answer_timeout: float | None = None) -> T:
         database = self._database
         link = database.acquire(op.action)
-        link.patience = patience
+        link.answer_timeout = answer_timeout
         try:
-            query = database.statement(op, bell, relaxed=database.relaxed or op.lets_go)
+            query = database.statement(op, bell, relaxed=database.relaxed or op.async_commit)
             rows = link.run(query, database.params(op))
-            if op.lets_go and len(rows) > 1 and not database.relaxed:
+            if op.async_commit and len(rows) > 1 and not database.relaxed:
                 self._wait_for_disk(link)
             if link.unconfirmed:
                 database.check_confirmed(link, op.action)
@@ -151,13 +161,13 @@ class PoolRunner:
                 raise Lost from error
             raise
         finally:
-            link.patience = None
+            link.answer_timeout = None
             database.give_back(link)
-        if op.again is not Again.READS:
+        if op.retry is not Retry.READS:
             database.bell_answered(rows)
         return op.parse(rows)
 
-    def _wait_for_disk(self, link: Link) -> None:
+    def _wait_for_disk(self, link: Connection) -> None:
         """Wait until what was committed is safe."""
         try:
             link.run(self._database.commit_wait, {})
@@ -167,7 +177,9 @@ class PoolRunner:
             raise Lost from error
 
     @contextmanager
-    def transaction(self, action: str, *, read_committed: bool = False) -> Iterator[BoundRunner]:
+    def transaction(
+        self, action: str, *, read_committed: bool = False
+    ) -> Iterator[TransactionExecutor]:
         """A transaction of our own: commits at the end, rolls back on any exception.
 
         Args:
@@ -180,20 +192,20 @@ class PoolRunner:
             TransactionConflict: the server undid the transaction.
         """
         link = self._begin(action, read_committed=read_committed)
-        runner = BoundRunner(self._database, link)
+        executor = TransactionExecutor(self._database, link)
         try:
             try:
-                yield runner
+                yield executor
             except BaseException:
-                runner.finish()
+                executor.finish()
                 _roll_back(link)
                 raise
-            runner.finish()
+            executor.finish()
             self._commit(link, action)
         finally:
             self._database.give_back(link)
 
-    def _begin(self, action: str, *, read_committed: bool) -> Link:
+    def _begin(self, action: str, *, read_committed: bool) -> Connection:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
         if self._database.relaxed:
             begin += b"; SET LOCAL synchronous_commit = off"
@@ -215,7 +227,7 @@ class PoolRunner:
                 return link
         raise Unavailable(f"{action}: the server ended {MAX_REPEATS} connections in a row")
 
-    def _commit(self, link: Link, action: str) -> None:
+    def _commit(self, link: Connection, action: str) -> None:
         status = link.info.transaction_status
         if status == TransactionStatus.INERROR:
             _roll_back(link)
@@ -244,7 +256,7 @@ class PoolRunner:
         self._database.check_confirmed(link, action)
 
 
-def _roll_back(link: Link) -> None:
+def _roll_back(link: Connection) -> None:
     try:
         link.rollback()
     except psycopg.Error:
@@ -253,7 +265,7 @@ def _roll_back(link: Link) -> None:
         link.close()
 
 
-class BoundRunner:
+class TransactionExecutor:
     """Runs ops in a transaction that somebody else ends: a block of ours, or a caller's own."""
 
     bound = True
@@ -291,7 +303,7 @@ class BoundRunner:
         link = driver_connection(self._source)
         return link.info.transaction_status == TransactionStatus.INTRANS
 
-    def run(self, op: Op[T]) -> T:
+    def execute(self, op: Op[T]) -> T:
         """Run one op in the transaction.
 
         Raises:
@@ -304,18 +316,18 @@ class BoundRunner:
                 rows = fetch(link, query, self._database.params(op))
                 self._database.bell_answered(rows)
                 return op.parse(rows)
-            except LostRace as race:
-                op = again(op, race)
+            except RetryStatement as race:
+                op = fallback_of(op, race)
                 query = self._database.statement(op, "ring", relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(link, op, error) from None
-        raise hidden_winner(op.action)
+        raise serialization_conflict(op.action)
 
     def _fault(
         self, link: psycopg.Connection[Any], op: Op[Any], error: psycopg.Error
-    ) -> PgmemError | LostRace:
+    ) -> PgmemError | RetryStatement:
         if is_version_race(error):
-            return LostRace()
+            return RetryStatement()
         if is_lost(link, error):
             return Unavailable(
                 f"{op.action}: the connection was lost, and the transaction with it: nothing of "

@@ -16,8 +16,8 @@ from typing import TypeVar
 import psycopg
 
 from pgmem._sync.core.database import Database
-from pgmem._sync.core.notifications import MARK, Signals
-from pgmem._sync.core.pool import Link
+from pgmem._sync.core.notifications import MARK, TargetedNotifications
+from pgmem._sync.core.pool import Connection
 from pgmem.core import statements as sql
 from pgmem.core.concurrency import Readable
 from pgmem.core.history import History, read_history
@@ -49,11 +49,11 @@ class Listener:
         letters: what came with it.
     """
 
-    def __init__(self, database: Database, signals: Signals) -> None:
+    def __init__(self, database: Database, notifications: TargetedNotifications) -> None:
         self._database = database
-        self._signals = signals
+        self._notifications = notifications
         self._readable = Readable()
-        self._link: Link | None = None
+        self._link: Connection | None = None
         self.heard = False
         self.letters: deque[str] = deque(maxlen=MAX_LETTERS)
 
@@ -62,7 +62,7 @@ class Listener:
         """The time zone of the times that statements give."""
         return self._session().info.timezone
 
-    def _session(self) -> Link:
+    def _session(self) -> Connection:
         if self._link is None:
             raise psycopg.OperationalError("the listener is not connected")
         return self._link
@@ -77,23 +77,23 @@ class Listener:
             psycopg.Error: the server refused.
         """
         database = self._database
-        patience = {"connect_timeout": max(2, int(PATIENCE))}
-        options = {**database.listen_options, **_KEEPALIVE, **patience}
+        answer_timeout = {"connect_timeout": max(2, int(PATIENCE))}
+        options = {**database.listen_options, **_KEEPALIVE, **answer_timeout}
         prepare = None if database.listens_pooled else 1
-        link = Link.connect(**options, autocommit=True, prepare_threshold=prepare)
+        link = Connection.connect(**options, autocommit=True, prepare_threshold=prepare)
         self._link = link
-        link.patience = PATIENCE
+        link.answer_timeout = PATIENCE
         link.prepare_for_use()
         link.add_notify_handler(self._hear)
-        history = self.run(read_history())
+        history = self.execute(read_history())
         if database.hears and history.timeline is not None:  # A standby refuses to LISTEN.
             # A new one each time: a session that was lost may be there for a while yet.
             mark = None if database.listens_pooled else secrets.randbits(62)
             if mark is not None:
-                self.run(mark_session(mark))
+                self.execute(mark_session(mark))
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
             link.execute(listen, prepare=False)
-            self._signals.mark = mark
+            self._notifications.mark = mark
         return history
 
     def _hear(self, notify: psycopg.Notify) -> None:
@@ -101,13 +101,13 @@ class Listener:
 
     def _take_in(self, payload: str) -> None:
         if payload.startswith(MARK):
-            self._signals.tell(payload)
+            self._notifications.tell(payload)
             return
         self.heard = True
         if payload:
             self.letters.append(payload)
 
-    def run(self, op: Op[T]) -> T:
+    def execute(self, op: Op[T]) -> T:
         """Run a statement.
 
         Raises:
@@ -146,7 +146,7 @@ class Listener:
     def disconnect(self) -> None:
         """Give the session up."""
         link, self._link = self._link, None
-        self._signals.mark = None
+        self._notifications.mark = None
         self.letters.clear()
         if link is not None:
             link.close()

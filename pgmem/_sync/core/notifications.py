@@ -22,7 +22,7 @@ MARK = '["!"'
 """How a signal begins; nothing else that rides on the doorbell does."""
 
 
-class Signals:
+class TargetedNotifications:
     """Who waits for what, in one process. One waiter may wait for one name.
 
     Attributes:

@@ -62,7 +62,7 @@ def _within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any,
         return result
 
 
-class Link(psycopg.Connection[TupleRow]):
+class Connection(psycopg.Connection[TupleRow]):
     """A connection of ours, with what makes a short statement cheap and a broken one known.
 
     Attributes:
@@ -76,12 +76,12 @@ class Link(psycopg.Connection[TupleRow]):
 
     unconfirmed = False
     due = 0.0
-    patience: float | None = None
+    answer_timeout: float | None = None
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a generator of psycopg's, as long as there is patience."""
-        if self.patience is not None:
-            gen = _within(gen, self.patience)
+        if self.answer_timeout is not None:
+            gen = _within(gen, self.answer_timeout)
         return super().wait(gen, *args, **kwargs)
 
     def prepare_for_use(self) -> None:
@@ -124,7 +124,7 @@ class Link(psycopg.Connection[TupleRow]):
         return self.pgconn.status != ConnStatus.OK
 
 
-class Links:
+class Pool:
     """The pool, and the few connections at hand in front of it.
 
     Args:
@@ -149,9 +149,9 @@ class Links:
         self._where = where
         self._sizes = sizes
         self._timeout = timeout
-        self._pool: ConnectionPool[Link] | None = None
+        self._pool: ConnectionPool[Connection] | None = None
         self._pid = 0
-        self._at_hand: list[Link] = []
+        self._at_hand: list[Connection] = []
         self._waiting = 0
         self._lock = Lock()
 
@@ -172,7 +172,7 @@ class Links:
         least, most = self._sizes
         pool = ConnectionPool(
             "",
-            connection_class=Link,
+            connection_class=Connection,
             kwargs={
                 **self._options,
                 "autocommit": True,
@@ -200,7 +200,7 @@ class Links:
         self._pool = pool
         self._pid = os.getpid()
 
-    def _configure(self, link: Link) -> None:
+    def _configure(self, link: Connection) -> None:
         link.prepare_for_use()
         self._on_connect(link)
 
@@ -213,7 +213,7 @@ class Links:
             pool.putconn(link)
         pool.close()
 
-    def acquire(self, action: str) -> Link:
+    def acquire(self, action: str) -> Connection:
         """A live connection; give it back with `give_back`.
 
         Raises:
@@ -232,19 +232,19 @@ class Links:
             self._discard(pool, link)
 
     @staticmethod
-    def _discard(pool: ConnectionPool[Link], link: Link) -> None:
+    def _discard(pool: ConnectionPool[Connection], link: Connection) -> None:
         try:
             link.close()
         finally:
             pool.putconn(link)
 
-    def _take(self) -> Link | None:
+    def _take(self) -> Connection | None:
         try:
             return self._at_hand.pop()
         except IndexError:
             return None
 
-    def _wait(self, pool: ConnectionPool[Link], action: str, deadline: float) -> Link:
+    def _wait(self, pool: ConnectionPool[Connection], action: str, deadline: float) -> Connection:
         with self._lock:
             self._waiting += 1
         try:
@@ -269,7 +269,7 @@ class Links:
         """
         self._require_pool(action)
 
-    def _require_pool(self, action: str) -> ConnectionPool[Link]:
+    def _require_pool(self, action: str) -> ConnectionPool[Connection]:
         if self._pool is None:
             raise NotOpen(f"{action}: open the memory first (`with Memory(…) as memory:`)")
         if self._pid != os.getpid():
@@ -279,7 +279,7 @@ class Links:
             )
         return self._pool
 
-    def give_back(self, link: Link) -> None:
+    def give_back(self, link: Connection) -> None:
         """Return a connection."""
         pool = self._pool
         if pool is None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import BoundRunner, Runner
+from pgmem._sync.core.execution import Executor, TransactionExecutor
 from pgmem._sync.events.verbs import DEFAULT_KEY_TTL
 from pgmem.core.concurrency import passthrough, sleep
 from pgmem.core.encoding import encode
@@ -47,8 +47,8 @@ def _failed(key: str, error: Exception, consequence: str) -> CallbackFailed:
 class Dedupe:
     """Idempotency keys for work whose effects are elsewhere. Reached as `memory.dedupe`."""
 
-    def __init__(self, runner: Runner, codec: Codec) -> None:
-        self._runner = runner
+    def __init__(self, executor: Executor, codec: Codec) -> None:
+        self._executor = executor
         self._codec = codec
 
     def run_once(
@@ -133,7 +133,7 @@ class Dedupe:
         Raises:
             ClaimHeld: another claim's lease is running.
         """
-        return self._runner.run(
+        return self._executor.execute(
             ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
         )
 
@@ -150,7 +150,7 @@ class Dedupe:
         Raises:
             LeaseLost: the lease ran out and another one took over; nothing was stored.
         """
-        self._runner.run(
+        self._executor.execute(
             ops.complete(
                 _held(claim).key,
                 token=claim.token,
@@ -166,7 +166,7 @@ class Dedupe:
         Raises:
             LeaseLost: the lease ran out and another one took over.
         """
-        self._runner.run(ops.release(_held(claim).key, token=claim.token))
+        self._executor.execute(ops.release(_held(claim).key, token=claim.token))
 
 
 def _held(claim: Claim) -> Claim:
@@ -185,8 +185,8 @@ class TransactionDedupe:
     Reached as `tx.dedupe` or `bound.dedupe`.
     """
 
-    def __init__(self, runner: BoundRunner, codec: Codec) -> None:
-        self._runner = runner
+    def __init__(self, executor: TransactionExecutor, codec: Codec) -> None:
+        self._executor = executor
         self._codec = codec
 
     def run_once(self, key: str, fn: Work, *, ttl: Seconds | None = DEFAULT_KEY_TTL) -> Outcome:
@@ -207,16 +207,16 @@ class TransactionDedupe:
             InvalidValue: `fn`'s result cannot be stored; all that it did is undone.
             TransactionConflict: run the whole transaction again.
         """
-        mark = self._runner.run(ops.mark(key, ttl=_ttl(ttl)))
+        mark = self._executor.execute(ops.mark(key, ttl=_ttl(ttl)))
         if not mark.acquired:
             return Outcome("skipped", mark.result)
         try:
-            with self._runner.savepoint():
+            with self._executor.savepoint():
                 return Outcome("processed", self._work(key, fn, mark))
         except BaseException:
             # The savepoint comes after the mark, so that a skipped call costs one round trip.
-            if self._runner.usable():
-                self._runner.run(ops.unmark(key, token=mark.token))
+            if self._executor.usable():
+                self._executor.execute(ops.unmark(key, token=mark.token))
             raise
 
     def _work(self, key: str, fn: Work, mark: Claim) -> Any:
@@ -227,7 +227,7 @@ class TransactionDedupe:
         except Exception as error:
             raise _failed(key, error, "what it did is undone, nothing is marked") from error
         if result is not None:
-            self._runner.run(
+            self._executor.execute(
                 ops.store_result(
                     key, token=mark.token, result=result, max_bytes=self._codec.max_bytes
                 )

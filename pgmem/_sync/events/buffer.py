@@ -27,7 +27,7 @@ KEPT_BYTES = 32 * 1024 * 1024
 once, which is cheaper than one by one."""
 
 
-class Follower:
+class Cursor:
     """A subscription's place in the feed.
 
     Attributes:
@@ -62,7 +62,7 @@ class Follower:
         return bool(self.wanted(rows)) if self.floor else any(map(self.test, rows))
 
 
-class Feed:
+class EventBuffer:
     """A bounded window on the end of the log.
 
     Attributes:
@@ -80,7 +80,7 @@ class Feed:
         self.end = 0
         self.rewinds = 0
         self.live = False
-        self._followers: set[Follower] = set()
+        self._cursors: set[Cursor] = set()
 
     def begin(self, position: int) -> None:
         """Start anew at a position: who is elsewhere reads by itself."""
@@ -89,8 +89,8 @@ class Feed:
             self._rows, self._bytes = [], 0
             self._start = self.end = position
             self.live = True
-            for follower in self._followers:
-                follower.place = -1
+            for cursor in self._cursors:
+                cursor.place = -1
         self.wake()
 
     def rewind(self, position: int | None) -> None:
@@ -103,41 +103,41 @@ class Feed:
             self.rewinds += 1
             self.end = min(self.end, position or 0)
             self.live = self.live and position is not None
-            for follower in self._followers:
-                follower.position = max(min(follower.position, self.end), follower.handed)
+            for cursor in self._cursors:
+                cursor.position = max(min(cursor.position, self.end), cursor.handed)
 
-    def enter(self, follower: Follower) -> None:
+    def enter(self, cursor: Cursor) -> None:
         """Follow from now on."""
         with self._lock:
             # Some were forgotten and never left.
-            self._followers = {other for other in self._followers if not other.stopped}
-            self._followers.add(follower)
+            self._cursors = {other for other in self._cursors if not other.stopped}
+            self._cursors.add(cursor)
 
-    def leave(self, follower: Follower) -> None:
+    def leave(self, cursor: Cursor) -> None:
         """Follow no more."""
         with self._lock:
-            self._followers.discard(follower)
+            self._cursors.discard(cursor)
 
     def wake(self) -> None:
         """Wake everybody."""
         with self._lock:
-            followers = list(self._followers)
-        for follower in followers:
-            follower.wakeup.set()
+            cursors = list(self._cursors)
+        for cursor in cursors:
+            cursor.wakeup.set()
 
     def stop(self) -> None:
         """End every follower."""
         with self._lock:
-            for follower in self._followers:
-                follower.stopped = True
+            for cursor in self._cursors:
+                cursor.stopped = True
         self.wake()
 
     def fail(self, error: Exception) -> None:
         """Nothing more will come: every follower gets the error."""
         with self._lock:
             self.live = False
-            for follower in self._followers:
-                follower.failed = error
+            for cursor in self._cursors:
+                cursor.failed = error
         self.wake()
 
     def add(self, rows: Sequence[Row], end: int) -> bool:
@@ -155,20 +155,20 @@ class Feed:
                 self._drop()
             woken = []
             wanted = False
-            for follower in self._followers:
-                if not follower.waiting or follower.place != known:
+            for cursor in self._cursors:
+                if not cursor.waiting or cursor.place != known:
                     wanted = True
                     continue
-                if follower.wants_any(rows):
+                if cursor.wants_any(rows):
                     wanted = True
-                    follower.waiting = False
-                    woken.append(follower)
+                    cursor.waiting = False
+                    woken.append(cursor)
                 else:
                     # Nothing for it: take it along, so that it does not fall behind sleep.
-                    follower.place = known + len(rows)
-                    follower.position = max(follower.position, end)
-        for follower in woken:
-            follower.wakeup.set()
+                    cursor.place = known + len(rows)
+                    cursor.position = max(cursor.position, end)
+        for cursor in woken:
+            cursor.wakeup.set()
         return wanted
 
     def _drop(self) -> None:
@@ -179,42 +179,42 @@ class Feed:
         del self._rows[:drop]
         self._first += drop
 
-    def take(self, follower: Follower, most: int) -> list[Row] | None:
+    def take(self, cursor: Cursor, most: int) -> list[Row] | None:
         """Up to `most` events for a follower that it has not had; None if it must read by itself.
 
         If there are none it is marked as waiting: `wakeup` will tell when one comes.
         """
         with self._lock:
-            if not self.live or not self._join(follower):
+            if not self.live or not self._join(cursor):
                 return None
-            offset = follower.place - self._first
+            offset = cursor.place - self._first
             rows = self._rows
             taken: list[Row] = []
             while offset < len(rows) and len(taken) < most:
                 chunk = rows[offset : offset + most - len(taken)]
                 offset += len(chunk)
-                taken += follower.wanted(chunk)
-            follower.place = self._first + offset
+                taken += cursor.wanted(chunk)
+            cursor.place = self._first + offset
             reached = self.end if offset == len(rows) else rows[offset - 1][0]
-            follower.position = max(follower.position, reached)
-            follower.waiting = not taken
+            cursor.position = max(cursor.position, reached)
+            cursor.waiting = not taken
             if taken:
-                follower.handed = taken[-1][0]
+                cursor.handed = taken[-1][0]
             return taken
 
-    def _join(self, follower: Follower) -> bool:
+    def _join(self, cursor: Cursor) -> bool:
         """Find a follower's place; tells whether it is in the window."""
-        if follower.place >= self._first:
+        if cursor.place >= self._first:
             return True
-        if follower.position < self._start:
+        if cursor.position < self._start:
             return False
-        follower.floor = follower.position if follower.position > self.end else 0
+        cursor.floor = cursor.position if cursor.position > self.end else 0
         low, high = 0, len(self._rows)
         while low < high:
             middle = (low + high) // 2
-            if self._rows[middle][0] <= follower.position:
+            if self._rows[middle][0] <= cursor.position:
                 low = middle + 1
             else:
                 high = middle
-        follower.place = self._first + low
+        cursor.place = self._first + low
         return True

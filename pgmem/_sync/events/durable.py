@@ -23,9 +23,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, TypeVar
 
-from pgmem._sync.core.execution import BoundRunner
+from pgmem._sync.core.execution import TransactionExecutor
 from pgmem._sync.events.durable_lease import ConsumerLease, owner_name
-from pgmem._sync.events.reader import FinalReader
+from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscription import Start, Subscription
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
@@ -43,22 +43,22 @@ IDLE_COMMIT = 5.0
 class Bound(Protocol):
     """What `memory.transaction()` and `memory.using()` give."""
 
-    _runner: BoundRunner
+    _executor: TransactionExecutor
 
 
-def runner_of(transaction: Bound) -> BoundRunner:
+def executor_of(transaction: Bound) -> TransactionExecutor:
     """What runs ops in a transaction of the caller's.
 
     Raises:
         InvalidOption: it is none of ours.
     """
-    runner = getattr(transaction, "_runner", None)
-    if not isinstance(runner, BoundRunner):
+    executor = getattr(transaction, "_executor", None)
+    if not isinstance(executor, TransactionExecutor):
         raise InvalidOption(
             f"{type(transaction).__name__} is no transaction of this memory: give what "
             f"memory.transaction() or memory.using() gives"
         )
-    return runner
+    return executor
 
 
 class ConsumerSubscription(Subscription[T]):
@@ -70,7 +70,7 @@ class ConsumerSubscription(Subscription[T]):
 
     def __init__(
         self,
-        reader: FinalReader,
+        reader: LogReader,
         selection: Selection,
         start: Start,
         decode: Callable[[Row], T],
@@ -83,7 +83,7 @@ class ConsumerSubscription(Subscription[T]):
         super().__init__(reader, selection, start, decode)
         # The lease checks its arguments now, and learns where to begin when that is known.
         self._new_lease: Callable[[int], ConsumerLease] = lambda position: ConsumerLease(
-            reader.runner,
+            reader.executor,
             consumer,
             selection.described(),
             start=position,
@@ -107,11 +107,11 @@ class ConsumerSubscription(Subscription[T]):
     @property
     def holding(self) -> bool:
         """Whether this process has the consumer; while it has not, it stands by."""
-        return self._begun and self._follower.failed is None
+        return self._begun and self._cursor.failed is None
 
     def _lose(self, error: PgmemError) -> None:
-        self._follower.failed = error
-        self._follower.wakeup.set()
+        self._cursor.failed = error
+        self._cursor.wakeup.set()
 
     def _begin(self) -> float | None:
         if self._lease is None:
@@ -139,7 +139,7 @@ class ConsumerSubscription(Subscription[T]):
         now = time.monotonic()
         if now - self._idle_since >= IDLE_COMMIT:
             self._idle_since = now
-            self._handled = max(self._handled, self._follower.position)
+            self._handled = max(self._handled, self._cursor.position)
             self._commit_quietly(self._handled)
         return IDLE_COMMIT
 
@@ -182,7 +182,7 @@ class ConsumerSubscription(Subscription[T]):
         if transaction is None:
             self._store(self.position)
         else:
-            self._lease.commit(self.position, runner_of(transaction))
+            self._lease.commit(self.position, executor_of(transaction))
 
     def __exit__(
         self,
@@ -191,7 +191,7 @@ class ConsumerSubscription(Subscription[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            usable = self._begun and not self._closed and self._follower.failed is None
+            usable = self._begun and not self._closed and self._cursor.failed is None
             if self._auto_commit and usable:
                 self._commit_quietly(self.position if error is None else self._handled)
         finally:

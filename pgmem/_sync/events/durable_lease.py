@@ -31,7 +31,7 @@ from typing import Any
 import psycopg
 
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import BoundRunner, PoolRunner, Runner
+from pgmem._sync.core.execution import Executor, PoolExecutor, TransactionExecutor
 from pgmem.core.concurrency import Lock, Wakeup, Worker, sleep
 from pgmem.core.history import History
 from pgmem.core.validation import Seconds
@@ -61,12 +61,12 @@ def owner_name(agent_id: str | None) -> str:
 class Consumers:
     """Named positions in the log. Reached as `memory.consumers`."""
 
-    def __init__(self, runner: PoolRunner) -> None:
-        self._runner = runner
+    def __init__(self, executor: PoolExecutor) -> None:
+        self._executor = executor
 
     def list(self) -> list[ConsumerInfo]:
         """All consumers, in the order of their names."""
-        return self._runner.run(ops.list_consumers())
+        return self._executor.execute(ops.list_consumers())
 
     def get(self, name: str) -> ConsumerInfo | None:
         """One consumer, or None if there is none of that name.
@@ -74,7 +74,7 @@ class Consumers:
         Args:
             name: its name, 1 to 512 bytes.
         """
-        return self._runner.run(ops.get(name))
+        return self._executor.execute(ops.get(name))
 
     def reset(self, name: str, after: int | None = None) -> None:
         """Accept the present history of the log for a consumer, and move it if told to.
@@ -92,7 +92,7 @@ class Consumers:
             InvalidOption: `after` is above the last position of the log.
             OutcomeUnknown: the connection was lost under way; reset it again.
         """
-        self._runner.run(ops.reset(name, after=after))
+        self._executor.execute(ops.reset(name, after=after))
 
     def delete(self, name: str) -> bool:
         """Forget a consumer and its position; whoever holds it loses it (`LeaseLost`).
@@ -106,7 +106,7 @@ class Consumers:
         Raises:
             OutcomeUnknown: the connection was lost under way; `get` tells.
         """
-        return self._runner.run(ops.delete(name))
+        return self._executor.execute(ops.delete(name))
 
 
 class ConsumerLease:
@@ -135,7 +135,7 @@ class ConsumerLease:
 
     def __init__(
         self,
-        runner: PoolRunner,
+        executor: PoolExecutor,
         name: str,
         selection: dict[str, Any],
         *,
@@ -144,7 +144,7 @@ class ConsumerLease:
         owner: str,
         on_lost: Callable[[PgmemError], None],
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._name = name
         self._lease = ops.check_lease(lease)
         self._on_lost = on_lost
@@ -188,7 +188,7 @@ class ConsumerLease:
             return None
         self._refuse_released()
         before = time.monotonic()
-        answer = self._runner.run(self._acquire)
+        answer = self._executor.execute(self._acquire)
         if isinstance(answer, ops.Busy):
             return min(max(answer.remaining, 0.01), MAX_WAIT)
         self._sure_until = before + self._lease
@@ -206,7 +206,7 @@ class ConsumerLease:
         if self._released:
             raise NotOpen(f"the lease of the consumer {self._name!r} was released: make another")
 
-    def commit(self, position: int, bound: BoundRunner | None = None) -> None:
+    def commit(self, position: int, bound: TransactionExecutor | None = None) -> None:
         """Store that every event up to `position` is done, and keep the lease.
 
         Args:
@@ -222,9 +222,9 @@ class ConsumerLease:
         """
         if self._held is None or self._released:
             raise NotOpen(f"commit by the consumer {self._name!r}: it is not held (any more)")
-        runner: Runner = self._runner if bound is None else bound
+        executor: Executor = self._executor if bound is None else bound
         try:
-            runner.run(ops.commit(self._held, position, lease=self._lease))
+            executor.execute(ops.commit(self._held, position, lease=self._lease))
         except (LeaseLost, HistoryRewritten) as error:
             self._lose(error)
             raise
@@ -244,7 +244,7 @@ class ConsumerLease:
             return
         try:
             for _ in range(RELEASE_TRIES):
-                if self._runner.run(ops.release(self._held)):
+                if self._executor.execute(ops.release(self._held)):
                     self._held = None
                     return
                 sleep(RELEASE_PAUSE)
@@ -271,7 +271,7 @@ class ConsumerLease:
         interval = self._lease / 3
         why = "its row is locked"
         try:
-            if self._runner.run(ops.renew(self._held, lease=self._lease)):
+            if self._executor.execute(ops.renew(self._held, lease=self._lease)):
                 self._sure_until, self._warned = before + self._lease, False
                 return interval
         except (LeaseLost, HistoryRewritten) as error:

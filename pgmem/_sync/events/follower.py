@@ -34,14 +34,14 @@ import psycopg
 
 from pgmem._sync.core.database import Database
 from pgmem._sync.core.listener import Listener
-from pgmem._sync.core.notifications import Signals
-from pgmem._sync.events.buffer import Feed
+from pgmem._sync.core.notifications import TargetedNotifications
+from pgmem._sync.events.buffer import EventBuffer
 from pgmem.core.concurrency import Lock, Worker, sleep
 from pgmem.core.history import lost_error, rewritten_error
 from pgmem.core.sqlstates import translate
 from pgmem.errors import NotOpen, PgmemError
 from pgmem.events.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
-from pgmem.events.gap_tracker import Tail, Taken
+from pgmem.events.gap_tracker import GapTracker, PollResult
 from pgmem.events.page import (
     PageSize,
     open_letter,
@@ -50,7 +50,7 @@ from pgmem.events.page import (
     read_tail,
     standby_error,
 )
-from pgmem.events.stable_position import Frontier, Watch, read_writers
+from pgmem.events.stable_position import StablePosition, WriterBarrier, read_writers
 from pgmem.state.cache import StateCache
 
 log = logging.getLogger("pgmem")
@@ -91,7 +91,7 @@ RETRY_FIRST, RETRY_LAST = 0.02, 1.0
 """Seconds between two tries to connect: a restarted server is back within about one."""
 
 
-class Tailer:
+class LogFollower:
     """Follows the log, and feeds those who follow it.
 
     Args:
@@ -106,24 +106,24 @@ class Tailer:
     def __init__(
         self,
         database: Database,
-        feed: Feed,
-        frontier: Frontier,
+        buffer: EventBuffer,
+        stable: StablePosition,
         cache: StateCache | None,
-        signals: Signals,
+        notifications: TargetedNotifications,
         *,
         safety_poll: float,
     ) -> None:
         self._database = database
-        self._feed = feed
-        self._frontier = frontier
+        self._buffer = buffer
+        self._stable = stable
         self._cache = cache
         self._safety_poll = safety_poll
-        self._signals = signals
-        self._listener = Listener(database, signals)
+        self._notifications = notifications
+        self._listener = Listener(database, notifications)
         self._lock = Lock()
         self._worker: Worker | None = None
         self._closing = False
-        self._tail: Tail | None = None
+        self._tail: GapTracker | None = None
         self._begun = False
         self._head = 0
         self._size = PageSize()
@@ -160,7 +160,7 @@ class Tailer:
     def close(self) -> None:
         """Stop following; subscriptions end."""
         with self._lock:
-            self._feed.stop()  # First: who finds it closing knows that it is to end.
+            self._buffer.stop()  # First: who finds it closing knows that it is to end.
             self._closing = True
             worker = self._worker
         if worker is not None:
@@ -183,14 +183,14 @@ class Tailer:
                     pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
                     sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
         except PgmemError as error:
-            self._feed.fail(error)
+            self._buffer.fail(error)
         except psycopg.Error as error:
-            self._feed.fail(translate(error, "follow the log"))
+            self._buffer.fail(translate(error, "follow the log"))
         except Exception as error:
             log.exception("the feed of %s ended by an error", self._database.where)
-            self._feed.fail(error)
+            self._buffer.fail(error)
         finally:
-            self._feed.live = False
+            self._buffer.live = False
             if self._cache is not None:
                 self._cache.fresh_until = 0.0
             self._listener.disconnect()
@@ -209,15 +209,15 @@ class Tailer:
         """Go back to what is certain even if the server has crashed."""
         self._tail = self._tail and self._tail.forgotten()
         certain = self._tail.position if self._tail else None
-        self._feed.rewind(certain)
-        self._frontier.forget(certain or 0)
+        self._buffer.rewind(certain)
+        self._stable.forget(certain or 0)
         self._head = certain or 0
         self._gap_since = 0.0
 
     def _session(self) -> None:
         """Connect and follow, until the connection is lost or the memory is closed."""
         history = self._listener.connect()
-        self._signals.wake_all()
+        self._notifications.wake_all()
         if self._cache is not None:
             self._cache.flush()
         self._database.meet(history)
@@ -243,7 +243,7 @@ class Tailer:
 
     def _verify(self) -> None:
         """Look whether what was given out is still there: a crash may have lost its end."""
-        if self._given and not self._listener.run(read_recorded(self._given)):
+        if self._given and not self._listener.execute(read_recorded(self._given)):
             raise lost_error(self._database.history, self._given[-1][0])
 
     def _refuse_standby(self) -> None:
@@ -258,21 +258,21 @@ class Tailer:
             # What changes below that position is not observed.
             self._cache.fresh_until = 0.0
             self._cache.flush()
-        watch = Watch()
-        writers = self._listener.run(read_writers())
+        watch = WriterBarrier()
+        writers = self._listener.execute(read_writers())
         self._head = target = writers.head
         pause = GAP_FIRST
         while not self._closing:
-            self._frontier.raise_to(watch.observe(writers))
+            self._stable.raise_to(watch.observe(writers))
             # Subscriptions that read by themselves may have found it out before us.
-            if self._frontier.position >= target:
-                self._tail = Tail(self._frontier.position)
+            if self._stable.position >= target:
+                self._tail = GapTracker(self._stable.position)
                 # Followers may have read these by themselves.
-                newest = self._listener.run(read_newest(self._tail.position))
+                newest = self._listener.execute(read_newest(self._tail.position))
                 # It may have begun before: they include what was given out then.
                 self._given.clear()
                 self._given.extend(newest)
-                self._feed.begin(self._tail.position)
+                self._buffer.begin(self._tail.position)
                 self._begun = True
                 self._lost_at = 0.0
                 return
@@ -280,14 +280,16 @@ class Tailer:
             self._listener.heard = False
             self._listener.letters.clear()
             pause = min(pause * 2, GAP_LAST)
-            writers = self._listener.run(read_writers())
+            writers = self._listener.execute(read_writers())
 
-    def _look(self, tail: Tail) -> bool:
+    def _look(self, tail: GapTracker) -> bool:
         """Read what is new; tells whether to rest before the next look."""
         heard, self._listener.heard = self._listener.heard, False
         started = time.monotonic()
         limit = 0 if tail.full else self._size.limit
-        page = self._listener.run(read_tail(tail.seen, tail.gaps, limit=limit, late=LATE_EVENTS))
+        page = self._listener.execute(
+            read_tail(tail.seen, tail.gaps, limit=limit, late=LATE_EVENTS)
+        )
         self._database.check_timeline(page.head.timeline, tail.position)
         if page.head.head < self._head:
             raise rewritten_error(self._database.history, self._database.history, tail.position)
@@ -295,7 +297,7 @@ class Tailer:
         if page.head.trimmed is not None:
             # Retention overtook us. Each follower finds out by itself whether it misses events.
             self._tail = None
-            self._feed.live = False
+            self._buffer.live = False
             return False
         before = tail.position
         new = len(page.rows)
@@ -318,7 +320,7 @@ class Tailer:
             sleep(min(BUSY_LAST, BUSY_SHARE * (time.monotonic() - started)))
         return not full
 
-    def _give(self, tail: Tail, taken: Taken) -> bool:
+    def _give(self, tail: GapTracker, taken: PollResult) -> bool:
         """Hand on what a look or a letter has brought; tells whether somebody may want it."""
         if self._cache is not None:
             # A change is true when it is committed, whether or not its event is final.
@@ -327,12 +329,12 @@ class Tailer:
                     self._cache.observe(row[STATE_KEY], row[STATE_VERSION])
         self._given.extend((row[POSITION], row[RECORDED_AT]) for row in taken.final)
         wanted = self._cache is not None
-        if taken.final or tail.position != self._feed.end:
-            wanted |= self._feed.add(taken.final, tail.position)
-        self._frontier.raise_to(tail.position)
+        if taken.final or tail.position != self._buffer.end:
+            wanted |= self._buffer.add(taken.final, tail.position)
+        self._stable.raise_to(tail.position)
         return wanted
 
-    def _rest(self, tail: Tail) -> None:
+    def _rest(self, tail: GapTracker) -> None:
         """Wait until there is a reason to look again."""
         if not tail.gaps:
             # A little early, so that the cache stays fresh over the look.
@@ -342,7 +344,7 @@ class Tailer:
             return
         waited = time.monotonic() - self._gap_since
         if waited > GAP_PATIENCE:
-            writers = self._listener.run(read_writers())
+            writers = self._listener.execute(read_writers())
             tail.observe(writers)
             self._tell_gap(tail, waited)
         self._listener.wait(self._gap_pause)
@@ -350,7 +352,7 @@ class Tailer:
         # transaction is.
         self._gap_pause = min(self._gap_pause * 1.5, max(GAP_LAST, min(waited / 10, GAP_LONG)))
 
-    def _hear(self, tail: Tail) -> None:
+    def _hear(self, tail: GapTracker) -> None:
         """Take in the events that came with the bell."""
         if len(self._listener.letters) > MANY_LETTERS:
             # We are behind: one look takes in all of them.
@@ -403,7 +405,7 @@ class Tailer:
                 reason,
             )
 
-    def _tell_gap(self, tail: Tail, waited: float) -> None:
+    def _tell_gap(self, tail: GapTracker, waited: float) -> None:
         gap = tail.gaps[0][0]
         if waited > GAP_WARNING and self._gap_told != gap:
             self._gap_told = gap

@@ -14,15 +14,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from pgmem._sync.core.execution import PoolRunner
-from pgmem._sync.events.buffer import Feed
-from pgmem._sync.events.follower import Tailer
+from pgmem._sync.core.execution import PoolExecutor
+from pgmem._sync.events.buffer import EventBuffer
+from pgmem._sync.events.follower import LogFollower
 from pgmem.core.concurrency import sleep
 from pgmem.core.op import Row
 from pgmem.errors import PositionTrimmed
 from pgmem.events.filter import Selection
 from pgmem.events.page import NEVER, UNDATED, PageHead, read_page
-from pgmem.events.stable_position import Frontier, Watch, read_positions, read_writers
+from pgmem.events.stable_position import StablePosition, WriterBarrier, read_positions, read_writers
 
 SETTLE_WAIT = 0.25
 """How long a read waits for writers that keep what it found from being final."""
@@ -50,7 +50,7 @@ class FinalRows(NamedTuple):
     complete_to: int
 
 
-class FinalReader:
+class LogReader:
     """Reads final events from the database, on the connections of the pool.
 
     Attributes:
@@ -58,21 +58,27 @@ class FinalReader:
         feed: the final events that are in memory.
     """
 
-    def __init__(self, runner: PoolRunner, frontier: Frontier, feed: Feed, tailer: Tailer) -> None:
-        self.runner = runner
-        self._frontier = frontier
-        self._tailer = tailer
+    def __init__(
+        self,
+        executor: PoolExecutor,
+        stable: StablePosition,
+        buffer: EventBuffer,
+        follower: LogFollower,
+    ) -> None:
+        self.executor = executor
+        self._stable = stable
+        self._follower = follower
         self._sessions = 0
-        self.feed = feed
+        self.buffer = buffer
 
     def start(self) -> None:
         """See that the tailer follows the log."""
-        self._tailer.start()
+        self._follower.start()
 
     def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return (self.runner.run_page(op, 0, patience=PATIENCE)).head
+        return (self.executor.execute_page(op, 0, answer_timeout=PATIENCE)).head
 
     def beginning(self, selection: Selection) -> PageHead:
         """Where the log stands, for who begins at whatever there is and is strict from there.
@@ -85,7 +91,7 @@ class FinalReader:
         deadline = time.monotonic() + TRIM_WAIT
         while time.monotonic() < deadline:
             try:
-                return (self.runner.run_page(op, 0, patience=PATIENCE)).head
+                return (self.executor.execute_page(op, 0, answer_timeout=PATIENCE)).head
             except PositionTrimmed:
                 sleep(PAUSE_LAST)
         return self.page_head()
@@ -105,17 +111,17 @@ class FinalReader:
             PositionTrimmed, HistoryRewritten: as `PoolRunner.run_page`.
         """
         selection = replace(selection, after=position)
-        if not self.feed.live:
-            return self._settled(selection, limit=limit, since=since, patience=PATIENCE)
-        until = min(selection.until, self.feed.end)
+        if not self.buffer.live:
+            return self._settled(selection, limit=limit, since=since, answer_timeout=PATIENCE)
+        until = min(selection.until, self.buffer.end)
         if selection.filtered:
             until = min(until, position + WINDOW)
         if position >= until:
             return FinalRows([], position)
-        rewinds = self.feed.rewinds
+        rewinds = self.buffer.rewinds
         op = read_page(replace(selection, until=until), limit=limit, since=since)
-        rows = (self.runner.run_page(op, position, patience=PATIENCE)).rows
-        if self.feed.rewinds != rewinds:
+        rows = (self.executor.execute_page(op, position, answer_timeout=PATIENCE)).rows
+        if self.buffer.rewinds != rewinds:
             return FinalRows([], position)  # The end was taken back meanwhile: read again.
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
 
@@ -129,21 +135,23 @@ class FinalReader:
         *,
         limit: int,
         since: datetime | str,
-        patience: float | None = None,
+        answer_timeout: float | None = None,
     ) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._known()
-        rows = (self.runner.run_page(op, selection.after, patience=patience)).rows
+        rows = (self.executor.execute_page(op, selection.after, answer_timeout=answer_timeout)).rows
         known = min(known, self._known())
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
-            self._frontier.raise_to(rows[-1][0] if selection.after <= known else 0)
+            self._stable.raise_to(rows[-1][0] if selection.after <= known else 0)
             return FinalRows(rows, rows[-1][0])
         if rows and rows[-1][0] > known:
             self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._known()
-            rows = (self.runner.run_page(op, selection.after, patience=patience)).rows
+            rows = (
+                self.executor.execute_page(op, selection.after, answer_timeout=answer_timeout)
+            ).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
@@ -153,38 +161,40 @@ class FinalReader:
 
     def _known(self) -> int:
         """How far the log is final, as far as that is still certain."""
-        sessions = self.runner.sessions
+        sessions = self.executor.sessions
         if sessions != self._sessions:
             # A new connection may lead to a server that has crashed.
             self._sessions = sessions
-            self._frontier.forget()
-        return self._frontier.position
+            self._stable.forget()
+        return self._stable.position
 
     def settle(self, target: int | None = None) -> int:
         """Wait until the positions up to `target`, or drawn by now, are final; at most
         `SETTLE_WAIT` seconds. Tells how far the log is final."""
         deadline = time.monotonic() + SETTLE_WAIT
-        watch = Watch()
+        watch = WriterBarrier()
         pause = PAUSE_FIRST
         while True:
-            sessions = self.runner.sessions
-            writers = self.runner.run(read_writers(), patience=PATIENCE)
-            if sessions != self.runner.sessions:
-                watch = Watch()  # Whom it waits for may be gone by a crash, and come again.
+            sessions = self.executor.sessions
+            writers = self.executor.execute(read_writers(), answer_timeout=PATIENCE)
+            if sessions != self.executor.sessions:
+                watch = WriterBarrier()  # Whom it waits for may be gone by a crash, and come again.
                 self._known()
             if target is None:
                 target = writers.head
-            self._frontier.raise_to(watch.observe(writers))
-            if self._frontier.position >= target:
-                return self._frontier.position
+            self._stable.raise_to(watch.observe(writers))
+            if self._stable.position >= target:
+                return self._stable.position
             if time.monotonic() > deadline:
                 break
             sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
-        positions = self.runner.run(read_positions(self._frontier.position), patience=PATIENCE)
-        self._frontier.follow(positions)
-        return self._frontier.position
+        positions = self.executor.execute(
+            read_positions(self._stable.position), answer_timeout=PATIENCE
+        )
+        self._stable.follow(positions)
+        return self._stable.position
 
 
 def _follows(after: int, rows: Sequence[Row]) -> bool:

@@ -22,8 +22,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
 
-from pgmem._sync.events.buffer import Follower
-from pgmem._sync.events.reader import FinalReader
+from pgmem._sync.events.buffer import Cursor
+from pgmem._sync.events.reader import LogReader
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds, check_count, check_position, check_seconds
 from pgmem.errors import InvalidOption, NotOpen, Unavailable
@@ -49,12 +49,12 @@ class Subscription(Generic[T]):
 
     def __init__(
         self,
-        reader: FinalReader,
+        reader: LogReader,
         selection: Selection,
         start: Start,
         decode: Callable[[Row], T],
     ) -> None:
-        self._follower = Follower(selection.test(), 0)
+        self._cursor = Cursor(selection.test(), 0)
         if start != "now":
             check_position(start, "after")
         self._reader = reader
@@ -74,7 +74,7 @@ class Subscription(Generic[T]):
         if self._ready:
             return self._position
         # It goes back if the server crashed: what was void behind the last event may be no more.
-        return min(self._position, self._follower.position)
+        return min(self._position, self._cursor.position)
 
     def __enter__(self) -> Self:
         if not self._begun:
@@ -100,11 +100,11 @@ class Subscription(Generic[T]):
         ready = self._ready
         if not ready:
             self._fill(BATCH, None)
-        if not ready or self._follower.stopped:
+        if not ready or self._cursor.stopped:
             raise StopIteration
         # What `_take` does; a call more for each event would show.
         row = ready.popleft()
-        self._position = row[0] if ready else self._follower.position
+        self._position = row[0] if ready else self._cursor.position
         return self._decode(row)
 
     def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
@@ -127,7 +127,7 @@ class Subscription(Generic[T]):
         if not self._ready:
             self._fill(limit, wait)
         items: list[T] = []
-        while self._ready and len(items) < limit and not self._follower.stopped:
+        while self._ready and len(items) < limit and not self._cursor.stopped:
             try:
                 item = self._decode(self._ready[0])
             except Exception:
@@ -141,30 +141,30 @@ class Subscription(Generic[T]):
 
     def _take(self) -> Row:
         row = self._ready.popleft()
-        self._position = row[0] if self._ready else self._follower.position
+        self._position = row[0] if self._ready else self._cursor.position
         return row
 
     def stop(self) -> None:
         """End it, from any thread or task: no more events are handed out."""
-        self._follower.stopped = True
-        self._follower.wakeup.set()
+        self._cursor.stopped = True
+        self._cursor.wakeup.set()
 
     def close(self) -> None:
         """Follow no more."""
         self._closed = True
         self.stop()
-        self._reader.feed.leave(self._follower)
+        self._reader.buffer.leave(self._cursor)
 
     def __del__(self) -> None:
         # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
-        self._follower.stopped = True
+        self._cursor.stopped = True
 
     def _enter(self) -> None:
         """Join those whom the tailer serves."""
         if self._closed:
             raise InvalidOption("this subscription was closed: make another one")
         self._reader.start()
-        self._reader.feed.enter(self._follower)
+        self._reader.buffer.enter(self._cursor)
 
     def _begin(self) -> float | None:
         """Find the position to begin at; gives the seconds to wait if that is not possible yet."""
@@ -174,7 +174,7 @@ class Subscription(Generic[T]):
 
     def _stand(self, position: int) -> None:
         self._position = position
-        self._follower.position = self._follower.handed = position
+        self._cursor.position = self._cursor.handed = position
         self._begun = True
 
     def _prepare(self) -> None:
@@ -185,8 +185,8 @@ class Subscription(Generic[T]):
         return None
 
     def _first_position(self) -> int:
-        start, feed = self._start, self._reader.feed
-        if start != "now" and start > 0 and feed.live and start <= feed.end:
+        start, buffer = self._start, self._reader.buffer
+        if start != "now" and start > 0 and buffer.live and start <= buffer.end:
             return start
         if start == 0:
             head = self._reader.beginning(self._selection)
@@ -207,11 +207,11 @@ class Subscription(Generic[T]):
     def _fill(self, most: int, timeout: float | None) -> None:
         """Get events ready; none if the time is over, or it was stopped."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        follower = self._follower
+        cursor = self._cursor
         self._prepare()
-        while not follower.stopped:
-            if follower.failed is not None:
-                raise follower.failed
+        while not cursor.stopped:
+            if cursor.failed is not None:
+                raise cursor.failed
             rows, pause = self._next_rows(most)
             if rows:
                 self._position = min(self._position, rows[0][0] - 1)
@@ -219,16 +219,16 @@ class Subscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
-            if follower.position >= self._selection.until:
+            if cursor.position >= self._selection.until:
                 break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     break
                 pause = remaining if pause is None else min(pause, remaining)
-            follower.wakeup.wait(pause)
+            cursor.wakeup.wait(pause)
         if self._begun:
-            self._position = follower.position
+            self._position = cursor.position
 
     def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
         """What is there; or nothing, and how long to wait for a wake-up (None: for ever)."""
@@ -236,31 +236,31 @@ class Subscription(Generic[T]):
             pause = self._begin()
             if pause is not None:
                 return [], pause
-        rows = self._reader.feed.take(self._follower, most)
+        rows = self._reader.buffer.take(self._cursor, most)
         if rows is None:
             return self._catch_up(most)
         return rows, None if rows else self._idle()
 
     def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
         """Read by itself; gives events, and how long to wait if there are none."""
-        follower = self._follower
+        cursor = self._cursor
         limit = min(self._size.limit, max(most, BATCH))
         try:
-            if not self._reader.feed.live:
+            if not self._reader.buffer.live:
                 self._reader.start()  # It may have been ending when this one began.
             found = self._reader.read(
-                self._selection, follower.position, limit=limit, since=self._since
+                self._selection, cursor.position, limit=limit, since=self._since
             )
         except Unavailable:
             # The runner has tried for long, and the tailer says what is wrong.
             return [], RETRY
         except NotOpen:
-            if not follower.stopped:
+            if not cursor.stopped:
                 raise
             return [], 0.0
         if found.rows:
-            follower.handed = found.rows[-1][0]
-        moved = found.complete_to > follower.position
-        follower.position = max(follower.position, found.complete_to)
+            cursor.handed = found.rows[-1][0]
+        moved = found.complete_to > cursor.position
+        cursor.position = max(cursor.position, found.complete_to)
         self._size.learn(found.rows)
         return found.rows, 0.0 if moved else RETRY

@@ -12,12 +12,12 @@ from typing import NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
-from pgmem._sync.core.execution import BoundRunner, Runner, hidden_winner
+from pgmem._sync.core.execution import Executor, TransactionExecutor, serialization_conflict
 from pgmem._sync.core.retry import MAX_RACES
 from pgmem._sync.events.durable import DEFAULT_LEASE, ConsumerSubscription
-from pgmem._sync.events.reader import FinalReader
+from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscription import Start, Subscription
-from pgmem.core.op import LostRace, Op
+from pgmem.core.op import Op, RetryStatement
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
 from pgmem.errors import InvalidOption
 from pgmem.events import ops
@@ -50,8 +50,8 @@ class Events:
     Reached as `memory.events`, `tx.events` or `bound.events`.
     """
 
-    def __init__(self, runner: Runner, codec: Codec, reader: FinalReader | None = None) -> None:
-        self._runner = runner
+    def __init__(self, executor: Executor, codec: Codec, reader: LogReader | None = None) -> None:
+        self._executor = executor
         self._codec = codec
         self._reader = reader
 
@@ -110,7 +110,7 @@ class Events:
         plain = expected_version is None and idempotency_key is None
         if isinstance(event, Event):
             if plain:
-                return self._runner.run(ops.append(stream, event, self._codec))
+                return self._executor.execute(ops.append(stream, event, self._codec))
             events: Sequence[Event] = [event]
         elif isinstance(event, Sequence) and not isinstance(event, str | bytes):
             events = event
@@ -126,21 +126,23 @@ class Events:
             idempotency_key=idempotency_key,
             ttl=None if ttl is None else check_seconds(ttl, "ttl"),
         )
-        if isinstance(self._runner, BoundRunner) and not plain:
-            receipts = self._append_in_transaction(self._runner, op)
+        if isinstance(self._executor, TransactionExecutor) and not plain:
+            receipts = self._append_in_transaction(self._executor, op)
         else:
-            receipts = self._runner.run(op)
+            receipts = self._executor.execute(op)
         return receipts[0] if isinstance(event, Event) else receipts
 
-    def _append_in_transaction(self, runner: BoundRunner, op: Op[list[Appended]]) -> list[Appended]:
+    def _append_in_transaction(
+        self, executor: TransactionExecutor, op: Op[list[Appended]]
+    ) -> list[Appended]:
         """Keep a version conflict from aborting the caller's transaction."""
         for _ in range(MAX_RACES):
             try:
-                with runner.savepoint():
-                    return runner.run(op)
-            except LostRace:
+                with executor.savepoint():
+                    return executor.execute(op)
+            except RetryStatement:
                 continue
-        raise hidden_winner(op.action)
+        raise serialization_conflict(op.action)
 
     def read(
         self,
@@ -191,7 +193,7 @@ class Events:
                 "timeout= waits for new events: not with reverse=True, and not in a transaction"
             )
         if reverse or self._reader is None:
-            return self._runner.run(
+            return self._executor.execute(
                 ops.read(selection, self._codec, limit=limit, reverse=reverse, model=model)
             )
         check_count(limit, "limit", minimum=1, maximum=100_000)
@@ -205,7 +207,7 @@ class Events:
 
     def _first_events(
         self,
-        reader: FinalReader,
+        reader: LogReader,
         selection: Selection,
         limit: int,
         timeout: float,
@@ -239,7 +241,7 @@ class Events:
         """Wait, at most a quarter of a second, until what is drawn now is final; tells how far."""
         return self._require_reader("settle").settle()
 
-    def _require_reader(self, what: str) -> FinalReader:
+    def _require_reader(self, what: str) -> LogReader:
         if self._reader is None:
             raise InvalidOption(
                 f"{what} follows the log, and a transaction sees it as it was: not in a "
@@ -356,8 +358,8 @@ class Events:
         selection = Selection(
             stream, type, agent_id, after, MAX_POSITION if until is None else until
         )
-        return self._runner.run(ops.count(selection))
+        return self._executor.execute(ops.count(selection))
 
     def version(self, stream: str) -> int:
         """The version of a versioned stream: what `expected_version` must be now; 0 if new."""
-        return self._runner.run(ops.stream_version(stream))
+        return self._executor.execute(ops.stream_version(stream))

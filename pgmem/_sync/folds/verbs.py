@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from pgmem._sync.core.execution import Runner
+from pgmem._sync.core.execution import Executor
 from pgmem._sync.events.verbs import Events
 from pgmem.core.validation import MAX_POSITION, check_count
 from pgmem.errors import CallbackFailed, InvalidOption, PgmemError, TransactionConflict
@@ -33,12 +33,12 @@ class Snapshots:
 
     def __init__(
         self,
-        runner: Runner,
+        executor: Executor,
         codec: Codec,
         events: Events,
         cache: StateCache | BoundCache | None = None,
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._codec = codec
         self._events = events
         self._cache = cache
@@ -95,7 +95,7 @@ class Snapshots:
         Returns:
             True if it was kept, False if there was one for that position already.
         """
-        return self._runner.run(
+        return self._executor.execute(
             ops.save(
                 name,
                 value,
@@ -115,7 +115,7 @@ class Snapshots:
             fold_version: values that another version made are never returned.
             model: a pydantic model to validate the value with.
         """
-        return self._runner.run(ops.load(name, fold_version=fold_version, model=model))
+        return self._executor.execute(ops.load(name, fold_version=fold_version, model=model))
 
     def take(self, name: str | None = None) -> StateSnapshot:
         """Copy the whole state as it is at one position of the log.
@@ -134,7 +134,7 @@ class Snapshots:
         self._refuse_bound("take")
         for _ in range(TAKE_TRIES):
             position = self._events.settle()
-            taken = self._runner.run(ops.take(name, position=position))
+            taken = self._executor.execute(ops.take(name, position=position))
             if taken is not None:
                 return taken
         raise TransactionConflict(
@@ -150,7 +150,7 @@ class Snapshots:
             name: only those of this name.
             limit: at most so many.
         """
-        return self._runner.run(ops.list_snapshots(name, limit=limit))
+        return self._executor.execute(ops.list_snapshots(name, limit=limit))
 
     def entries(self, snapshot_id: int) -> Iterator[StateEntry]:
         """What a copy holds, in the order of the keys.
@@ -158,10 +158,10 @@ class Snapshots:
         Raises:
             SnapshotNotFound: there is none of that id.
         """
-        self._runner.run(ops.get(snapshot_id))
+        self._executor.execute(ops.get(snapshot_id))
         after = ""
         while True:
-            page = self._runner.run(ops.entries(snapshot_id, after=after, limit=FOLD_PAGE))
+            page = self._executor.execute(ops.entries(snapshot_id, after=after, limit=FOLD_PAGE))
             for entry in page:
                 yield entry
             if len(page) < FOLD_PAGE:
@@ -180,15 +180,15 @@ class Snapshots:
         Raises:
             SnapshotNotFound: there is none of that id.
         """
-        self._runner.run(ops.get(snapshot_id))
+        self._executor.execute(ops.get(snapshot_id))
         try:
-            return self._runner.run(ops.restore(snapshot_id, self._codec))
+            return self._executor.execute(ops.restore(snapshot_id, self._codec))
         finally:
             if self._cache is not None:
                 self._cache.flush()
 
     def _refuse_bound(self, verb: str) -> None:
-        if self._runner.bound:
+        if self._executor.bound:
             raise InvalidOption(
                 f"snapshots.{verb} needs to see what others have committed: "
                 f"use it outside of a transaction"

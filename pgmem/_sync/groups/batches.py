@@ -67,7 +67,7 @@ class Slots:
             return None
         return self._held.pop(acknowledged[0].slot, None)
 
-    def filled(self, member: ops.Member, asked: float, handed: ops.Handed) -> None:
+    def filled(self, member: ops.ClaimRequest, asked: float, handed: ops.ClaimResult) -> None:
         """Take in what was handed out and reserved."""
         if handed.overtaken:
             self._crowded_until = time.monotonic() + REST

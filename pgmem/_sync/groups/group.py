@@ -14,9 +14,9 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from pgmem._sync.core.execution import Runner
-from pgmem._sync.events.durable import Bound, runner_of
-from pgmem._sync.groups.claims import Claims, Sharing
+from pgmem._sync.core.execution import Executor
+from pgmem._sync.events.durable import Bound, executor_of
+from pgmem._sync.groups.claims import Claims, GroupContext
 from pgmem._sync.groups.worker import Handler, Members, Once
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidOption
@@ -54,7 +54,7 @@ class Delivery:
         key: str | None,
         *,
         consumer: str,
-        handed: claims.Handed,
+        handed: claims.ClaimResult,
     ) -> None:
         self._group = group
         self.event = event
@@ -117,13 +117,13 @@ class Group:
     """A group of members that share out the events of a selection. Made by `memory.groups.open`."""
 
     def __init__(
-        self, sharing: Sharing, group: groups.Group, model: type[BaseModel] | None
+        self, context: GroupContext, group: groups.Group, model: type[BaseModel] | None
     ) -> None:
-        self.sharing = sharing
-        self._runner = sharing.reader.runner
+        self.context = context
+        self._executor = context.reader.executor
         self._group = group
-        self._event_of = event_maker(sharing.codec, model)
-        self._claims = Claims(sharing, group)
+        self._event_of = event_maker(context.codec, model)
+        self._claims = Claims(context, group)
         self._running: set[Members] = set()
 
     @property
@@ -182,7 +182,7 @@ class Group:
         """What `read` does, until it is told to stop. Not public."""
         consumer, count, seconds = claims.check_read(consumer, count, lease)
         self._check_ours(ack)
-        member = claims.Member(self._group, consumer, count, seconds, self._event_of)
+        member = claims.ClaimRequest(self._group, consumer, count, seconds, self._event_of)
         if ack and self._group.ordered_by is not None:
             self.ack(ack)
             ack = ()
@@ -196,8 +196,8 @@ class Group:
     def _held(deliveries: Sequence[Delivery]) -> list[ops.Held]:
         return [delivery.held for delivery in deliveries]
 
-    def _runner_of(self, tx: Bound | None) -> Runner:
-        return self._runner if tx is None else runner_of(tx)
+    def _executor_of(self, tx: Bound | None) -> Executor:
+        return self._executor if tx is None else executor_of(tx)
 
     def ack(self, deliveries: Sequence[Delivery], tx: Bound | None = None) -> None:
         """Acknowledge events, all or none: nobody gets them any more.
@@ -216,7 +216,7 @@ class Group:
         if deliveries:
             self._check_ours(deliveries)
             held = self._held(deliveries)
-            self._runner_of(tx).run(ops.ack(self._group, held))
+            self._executor_of(tx).execute(ops.ack(self._group, held))
             if tx is None:
                 self._claims.acknowledged(held)
             if self._group.ordered_by is not None:
@@ -248,7 +248,7 @@ class Group:
         if deliveries:
             self._check_ours(deliveries)
             seconds = check_seconds(delay, "delay", zero=True)
-            self._runner.run(
+            self._executor.execute(
                 ops.nack(
                     self._group,
                     self._held(deliveries),
@@ -273,7 +273,7 @@ class Group:
         if deliveries:
             self._check_ours(deliveries)
             held = self._held(deliveries)
-            self._runner.run(ops.nack(self._group, held, error=error, bury=True))
+            self._executor.execute(ops.nack(self._group, held, error=error, bury=True))
             self._claims.changed()
 
     def extend(self, deliveries: Sequence[Delivery], lease: Seconds = DEFAULT_LEASE) -> datetime:
@@ -291,7 +291,9 @@ class Group:
         if not deliveries:
             raise InvalidOption("extend needs at least one delivery, got none")
         self._check_ours(deliveries)
-        until = self._runner.run(ops.extend(self._group, self._held(deliveries), lease=seconds))
+        until = self._executor.execute(
+            ops.extend(self._group, self._held(deliveries), lease=seconds)
+        )
         self._claims.due_in(seconds)
         return until
 
@@ -373,7 +375,7 @@ class Group:
         Raises:
             GroupNotFound: it was deleted.
         """
-        found = self._runner.run(groups.get(self.name))
+        found = self._executor.execute(groups.get(self.name))
         if found is None:
             raise groups.not_found(self.name)
         return found
@@ -387,7 +389,7 @@ class Group:
         Raises:
             GroupNotFound: it was deleted.
         """
-        return self._runner.run(groups.lag(self._group, until=self._claims.settled()))
+        return self._executor.execute(groups.lag(self._group, until=self._claims.settled()))
 
     def pending(self, limit: int = 1_000) -> list[Pending]:
         """What members hold, and what is parked, in the order of the log.
@@ -395,7 +397,7 @@ class Group:
         Args:
             limit: at most so many, 1 to 100,000.
         """
-        return self._runner.run(groups.pending(self._group, limit=limit))
+        return self._executor.execute(groups.pending(self._group, limit=limit))
 
     def dead_letters(self, *, after: int = 0, limit: int = 100) -> list[DeadLetter]:
         """What the group has given up, in the order of the log.
@@ -404,8 +406,8 @@ class Group:
             after: only positions above this one.
             limit: at most so many, 1 to 100,000.
         """
-        return self._runner.run(
-            groups.dead_letters(self._group, self.sharing.codec, after=after, limit=limit)
+        return self._executor.execute(
+            groups.dead_letters(self._group, self.context.codec, after=after, limit=limit)
         )
 
     def requeue(self, positions: Sequence[int] | None = None) -> int:
@@ -420,7 +422,7 @@ class Group:
             GroupNotFound: the group was deleted.
             OutcomeUnknown: the connection was lost under way.
         """
-        risen = self._runner.run(groups.requeue(self._group, positions))
+        risen = self._executor.execute(groups.requeue(self._group, positions))
         self._claims.changed()
         return risen
 
@@ -439,5 +441,5 @@ class Group:
             PositionTrimmed: retention has removed events behind it.
             OutcomeUnknown: the connection was lost under way; reset it again.
         """
-        self._runner.run(groups.reset(self._group, position))
+        self._executor.execute(groups.reset(self._group, position))
         self._claims.changed()

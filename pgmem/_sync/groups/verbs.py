@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from pgmem._sync.groups.claims import Sharing
+from pgmem._sync.groups.claims import GroupContext
 from pgmem._sync.groups.group import Group
 from pgmem.core.validation import check_count
 from pgmem.errors import InvalidOption
@@ -20,9 +20,9 @@ from pgmem.groups.models import GroupInfo
 class Groups:
     """Groups of members that share out the events of a selection. Reached as `memory.groups`."""
 
-    def __init__(self, sharing: Sharing) -> None:
-        self._sharing = sharing
-        self._runner = sharing.reader.runner
+    def __init__(self, context: GroupContext) -> None:
+        self._context = context
+        self._executor = context.reader.executor
 
     def open(
         self,
@@ -74,8 +74,8 @@ class Groups:
         if isinstance(start, str) and start != "now":
             raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
         begin = None if start == "now" else check_count(start, "start", minimum=0)
-        self._runner.run(ops.open_group(group, start=begin))
-        return Group(self._sharing, group, model)
+        self._executor.execute(ops.open_group(group, start=begin))
+        return Group(self._context, group, model)
 
     def join(self, name: str, *, model: type[BaseModel] | None = None) -> Group:
         """Join a group that exists, knowing only its name: it goes on with what it follows.
@@ -91,11 +91,11 @@ class Groups:
             GroupMismatch: a newer version of pgmem has made it, and it follows what this one
                 cannot.
         """
-        return Group(self._sharing, self._runner.run(ops.join(name)), model)
+        return Group(self._context, self._executor.execute(ops.join(name)), model)
 
     def list(self) -> list[GroupInfo]:
         """All groups, in the order of their names."""
-        return self._runner.run(ops.list_groups())
+        return self._executor.execute(ops.list_groups())
 
     def get(self, name: str) -> GroupInfo | None:
         """One group, or None if there is none of that name.
@@ -103,7 +103,7 @@ class Groups:
         Args:
             name: its name, 1 to 512 bytes.
         """
-        return self._runner.run(ops.get(name))
+        return self._executor.execute(ops.get(name))
 
     def delete(self, name: str) -> bool:
         """Forget a group, with what is open in it, and its dead letters.
@@ -117,7 +117,7 @@ class Groups:
         Raises:
             OutcomeUnknown: the connection was lost under way; `get` tells.
         """
-        gone = self._runner.run(ops.delete(name))
-        if name in self._sharing.known:
-            self._sharing.known[name].forget()
+        gone = self._executor.execute(ops.delete(name))
+        if name in self._context.known:
+            self._context.known[name].forget()
         return gone

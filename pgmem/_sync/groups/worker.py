@@ -211,15 +211,15 @@ class Members:
         return done
 
     def _handle(self, delivery: Delivery) -> None:
-        sharing = self._group.sharing
+        context = self._group.context
         if self._once is None:
             passthrough(self._handler(delivery))
         elif self._once == "transaction":
-            with sharing.transaction() as tx:
+            with context.transaction() as tx:
                 passthrough(self._handler(delivery, tx))
                 delivery.ack(tx)
         else:
-            sharing.dedupe.run_once(
+            context.dedupe.run_once(
                 f"group:{self._group.name}:{delivery.event.position}"[:500],
                 lambda: self._handler(delivery),
                 lease=self._lease,

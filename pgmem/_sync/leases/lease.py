@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Self
 
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import PoolRunner
+from pgmem._sync.core.execution import PoolExecutor
 from pgmem.core.concurrency import Lock, sleep
 from pgmem.errors import LeaseLost, NotOpen, PgmemError
 from pgmem.leases import ops
@@ -55,13 +55,13 @@ class Lease:
 
     def __init__(
         self,
-        runner: PoolRunner,
+        executor: PoolExecutor,
         grant: ops.Grant,
         *,
         sure_until: float,
         on_end: Callable[[Lease], None],
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._on_end = on_end
         self._losing = Lock()
         self._lost: LeaseLost | None = None
@@ -135,7 +135,7 @@ class Lease:
             if self._lost is not None:
                 raise self._lost
             before = time.monotonic()
-            answer = (self._runner.run(ops.renew([self.held])))[self.held.owner]
+            answer = (self._executor.execute(ops.renew([self.held])))[self.held.owner]
             if self.take(answer, before):
                 return
             sleep(LOCKED_PAUSE)
@@ -177,7 +177,7 @@ class Lease:
             raise self.lost
         op = ops.release(self.name, self.held.token, owner=self.held.owner)
         try:
-            given = self._runner.run(op)
+            given = self._executor.execute(op)
         except LeaseLost as error:
             self.lose(error)
             raise
@@ -188,7 +188,7 @@ class Lease:
             # Given back, but nobody has it yet: its row was locked.
             sleep(pause)
             try:
-                given = self._runner.run(op)
+                given = self._executor.execute(op)
             except LeaseLost:
                 return  # One who waits has handed it on meanwhile.
 

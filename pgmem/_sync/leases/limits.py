@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from pgmem._sync.core.execution import Runner
+from pgmem._sync.core.execution import Executor
 from pgmem.core.concurrency import sleep
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidOption
@@ -17,8 +17,8 @@ from pgmem.leases.models import Permit
 class Limits:
     """Rate limits by name. Reached as `memory.limits`, `tx.limits` or `bound.limits`."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
 
     def acquire(
         self,
@@ -55,11 +55,11 @@ class Limits:
         """
         wait = check_seconds(timeout, "timeout", zero=True)
         op = ops.acquire(name, rate, burst, cost)
-        if wait and self._runner.bound:
+        if wait and self._executor.bound:
             raise InvalidOption("timeout= waits, and in a transaction others wait for it: leave it")
         deadline = time.monotonic() + wait
         while True:
-            permit = self._runner.run(op)
+            permit = self._executor.execute(op)
             if permit.granted or time.monotonic() + permit.retry_after > deadline:
                 return permit
             sleep(permit.retry_after)

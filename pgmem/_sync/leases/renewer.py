@@ -25,9 +25,9 @@ import time
 import psycopg
 
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import PoolRunner
-from pgmem._sync.core.notifications import Signals
-from pgmem._sync.events.follower import Tailer
+from pgmem._sync.core.execution import PoolExecutor
+from pgmem._sync.core.notifications import TargetedNotifications
+from pgmem._sync.events.follower import LogFollower
 from pgmem._sync.leases.lease import Lease
 from pgmem.core.concurrency import Lock, Wakeup, Worker
 from pgmem.errors import NotOpen, PgmemError
@@ -67,8 +67,8 @@ class Waiter:
 
     mark: int | None = None
 
-    def __init__(self, asker: ops.Asker) -> None:
-        self.asker = asker
+    def __init__(self, request: ops.LeaseRequest) -> None:
+        self.request = request
         self.wakeup = Wakeup()
         self.asks = False
         self.since = 0.0
@@ -92,7 +92,7 @@ class Waiter:
         self.wakeup.set()
 
 
-class Line:
+class WaitQueue:
     """Those of this process who wait for one lease.
 
     Attributes:
@@ -131,7 +131,7 @@ class Line:
         return self.ends + min(STAGGER_MOST, self.first.place * STAGGER)
 
 
-class Keeper:
+class LeaseRenewer:
     """The worker of a memory's leases.
 
     Args:
@@ -143,22 +143,22 @@ class Keeper:
 
     def __init__(
         self,
-        runner: PoolRunner,
-        signals: Signals,
-        tailer: Tailer,
+        executor: PoolExecutor,
+        notifications: TargetedNotifications,
+        follower: LogFollower,
         *,
         safety_poll: float,
     ) -> None:
-        self._runner = runner
-        self._signals = signals
-        self._tailer = tailer
+        self._executor = executor
+        self._notifications = notifications
+        self._follower = follower
         self._safety_poll = safety_poll
         self._lock = Lock()
         self._wakeup = Wakeup()
         self._worker: Worker | None = None
         self._closing = False
         self._leases: set[Lease] = set()
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, WaitQueue] = {}
         self._looked_at = -math.inf
         self._looked_with: int | None = None
         self._wakes_at = math.inf
@@ -180,7 +180,7 @@ class Keeper:
         with self._lock:
             self._leases.discard(lease)
 
-    def enter(self, waiter: Waiter, busy: ops.Busy, before: float) -> None:
+    def enter(self, waiter: Waiter, busy: ops.LeaseContended, before: float) -> None:
         """Look after a waiter from now on, or go on to: it has asked, and stands in the queue.
 
         Args:
@@ -192,9 +192,9 @@ class Keeper:
             NotOpen: the memory was closed.
             HistoryRewritten: the log is another one than the memory was opened on.
         """
-        self._tailer.start()
+        self._follower.start()
         with self._lock:
-            line = self._lines.setdefault(waiter.asker.name, Line())
+            line = self._lines.setdefault(waiter.request.name, WaitQueue())
             # Who comes anew is the last one; where it stands later, the next look tells.
             place = waiter.place if waiter in line.waiters else max(0, busy.queue - 1)
             waiter.stands(busy.token, place, before)
@@ -206,11 +206,11 @@ class Keeper:
     def leave(self, waiter: Waiter) -> None:
         """Look after it no more."""
         with self._lock:
-            line = self._lines.get(waiter.asker.name)
+            line = self._lines.get(waiter.request.name)
             if line is not None:
                 line.waiters.discard(waiter)
                 if not line.waiters:
-                    del self._lines[waiter.asker.name]
+                    del self._lines[waiter.request.name]
 
     def close(self) -> None:
         """End, and with it all waiting. What is held runs out, for its user may not have ended."""
@@ -227,13 +227,13 @@ class Keeper:
     def stay(self) -> float:
         """How many seconds an entry in a queue is to count."""
         polls = STAY_POLLS * self._safety_poll
-        return polls if self._signals.mark is None else max(STAY, polls)
+        return polls if self._notifications.mark is None else max(STAY, polls)
 
     def _poll(self) -> float:
         """Seconds between two looks: also soon enough to learn of a lease while it is ours."""
         waiters = [waiter for line in self._lines.values() for waiter in line.waiters]
-        ttls = min((waiter.asker.ttl for waiter in waiters), default=math.inf)
-        mark = self._signals.mark
+        ttls = min((waiter.request.ttl for waiter in waiters), default=math.inf)
+        mark = self._notifications.mark
         if mark is not None and any(waiter.mark != mark for waiter in waiters):
             # We began to listen just now: whom a lease was given before that was not told.
             return min(POLL_SOON, ttls / 3)
@@ -253,7 +253,7 @@ class Keeper:
         with self._lock:
             self.require_open()
             if self._worker is None or not self._worker.alive:
-                self._signals.enter("leases", self._wakeup)  # after a lost connection
+                self._notifications.enter("leases", self._wakeup)  # after a lost connection
                 self._worker = Worker(self._run, "pgmem-leases")
             elif due < self._wakes_at:
                 self._wakeup.set()
@@ -291,7 +291,7 @@ class Keeper:
         patience = max(PATIENCE, min(lease.interval for lease in due) / 3)
         try:
             op = ops.renew([lease.held for lease in due])
-            answers = self._runner.run(op, patience=patience)
+            answers = self._executor.execute(op, answer_timeout=patience)
         except NotOpen:
             raise
         except (PgmemError, psycopg.Error, OSError) as error:
@@ -304,7 +304,7 @@ class Keeper:
     def _look(self) -> None:
         """Look after those who wait, if it is time or if we listen anew; then see who is to ask."""
         now = time.monotonic()
-        mark = self._signals.mark
+        mark = self._notifications.mark
         with self._lock:
             if not self._lines:
                 return
@@ -323,8 +323,8 @@ class Keeper:
 
     def _look_after(self, waiters: list[Waiter], before: float) -> None:
         try:
-            op = ops.look([waiter.asker for waiter in waiters])
-            found = self._runner.run(op, patience=max(PATIENCE, self._safety_poll))
+            op = ops.look([waiter.request for waiter in waiters])
+            found = self._executor.execute(op, answer_timeout=max(PATIENCE, self._safety_poll))
         except NotOpen:
             raise
         except (PgmemError, psycopg.Error, OSError) as error:
@@ -333,10 +333,10 @@ class Keeper:
         now = time.monotonic()
         with self._lock:
             for waiter in waiters:
-                self._take_in(waiter, found[waiter.asker.owner], before, now)
+                self._take_in(waiter, found[waiter.request.owner], before, now)
 
     def _take_in(self, waiter: Waiter, standing: ops.Standing, before: float, now: float) -> None:
-        line = self._lines.get(waiter.asker.name)
+        line = self._lines.get(waiter.request.name)
         if line is None or waiter not in line.waiters:
             return  # It waits no more.
         if standing.mine or standing.place is None:
@@ -344,5 +344,5 @@ class Keeper:
             return
         waiter.stands(standing.token, standing.place, before)
         line.ends = now + standing.remaining if standing.remaining > 0 else min(line.ends, now)
-        if standing.mark != self._signals.mark or standing.stays < self.stay() / 2:
+        if standing.mark != self._notifications.mark or standing.stays < self.stay() / 2:
             waiter.ask()

@@ -30,11 +30,11 @@ from typing import Any
 import psycopg
 
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import PoolRunner
-from pgmem._sync.core.notifications import Signals
+from pgmem._sync.core.execution import PoolExecutor
+from pgmem._sync.core.notifications import TargetedNotifications
 from pgmem._sync.events.durable_lease import owner_name
 from pgmem._sync.leases.lease import Lease
-from pgmem._sync.leases.renewer import Keeper, Waiter
+from pgmem._sync.leases.renewer import LeaseRenewer, Waiter
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import NotOpen, OutcomeUnknown, PgmemError, Unavailable
 from pgmem.leases import ops
@@ -46,14 +46,14 @@ class Leases:
 
     def __init__(
         self,
-        runner: PoolRunner,
-        signals: Signals,
-        keeper: Keeper,
+        executor: PoolExecutor,
+        notifications: TargetedNotifications,
+        renewer: LeaseRenewer,
         agent_id: str | None,
     ) -> None:
-        self._runner = runner
-        self._signals = signals
-        self._keeper = keeper
+        self._executor = executor
+        self._notifications = notifications
+        self._renewer = renewer
         self._agent_id = agent_id
 
     def acquire(self, name: str, *, ttl: Seconds = 30.0, timeout: Seconds | None = None) -> Lease:
@@ -87,7 +87,7 @@ class Leases:
             OutcomeUnknown: the connection was lost under way; if it was acquired, it runs out.
             NotOpen: the memory is closed, or was closed while this waited.
         """
-        asker = ops.Asker(
+        request = ops.LeaseRequest(
             ops.check_lease_name(name),
             secrets.token_hex(8),
             owner_name(self._agent_id),
@@ -96,17 +96,19 @@ class Leases:
         patience = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
         if patience == 0:
             before = time.monotonic()
-            answer = self._runner.run(ops.acquire(asker, wait=False, mark=None, stay=0.0))
-            if isinstance(answer, ops.Busy):
+            answer = self._executor.execute(ops.acquire(request, wait=False, mark=None, stay=0.0))
+            if isinstance(answer, ops.LeaseContended):
                 raise ops.held_by_another(name, answer, 0.0)
             return self._lease(answer, before + answer.remaining)
-        waiter = Waiter(asker)
-        self._signals.enter(asker.signal, waiter.wakeup)  # Before anybody can find us in the queue.
+        waiter = Waiter(request)
+        self._notifications.enter(
+            request.signal, waiter.wakeup
+        )  # Before anybody can find us in the queue.
         try:
             return self._acquire(waiter, patience)
         finally:
-            self._keeper.leave(waiter)
-            self._signals.leave(asker.signal, waiter.wakeup)
+            self._renewer.leave(waiter)
+            self._notifications.leave(request.signal, waiter.wakeup)
 
     def _acquire(self, waiter: Waiter, patience: float | None) -> Lease:
         """Take the lease, or wait for it; whatever happens, stay in no queue behind."""
@@ -119,20 +121,22 @@ class Leases:
         except BaseException as error:
             unknown = isinstance(error, OutcomeUnknown) or not isinstance(error, Exception)
             if queued or unknown:
-                self._give_up(waiter.asker)
+                self._give_up(waiter.request)
             raise
 
     def _ask(self, waiter: Waiter) -> Lease | None:
         """Ask the server for the lease; from then on we stand in the queue, if it is not ours."""
-        self._keeper.require_open()
+        self._renewer.require_open()
         waiter.asks = False
         before = time.monotonic()
-        mark, stay = self._signals.mark, self._keeper.stay()
-        answer = self._runner.run(ops.acquire(waiter.asker, wait=True, mark=mark, stay=stay))
+        mark, stay = self._notifications.mark, self._renewer.stay()
+        answer = self._executor.execute(
+            ops.acquire(waiter.request, wait=True, mark=mark, stay=stay)
+        )
         waiter.mark = mark
         if isinstance(answer, ops.Grant):
             return self._lease(answer, before + answer.remaining)
-        self._keeper.enter(waiter, answer, before)
+        self._renewer.enter(waiter, answer, before)
         return None
 
     def _wait(self, waiter: Waiter, started: float, patience: float | None) -> Lease:
@@ -160,46 +164,48 @@ class Leases:
         if trouble is not None:
             raise trouble
         before = time.monotonic()
-        answer = self._runner.run(ops.leave(waiter.asker))
+        answer = self._executor.execute(ops.leave(waiter.request))
         if isinstance(answer, ops.Grant):
             return self._lease(answer, before + answer.remaining)
-        raise ops.held_by_another(waiter.asker.name, answer, time.monotonic() - started)
+        raise ops.held_by_another(waiter.request.name, answer, time.monotonic() - started)
 
     def _given(self, waiter: Waiter) -> Lease | None:
         """The lease that a signal has brought, if that is beyond doubt; else it is to ask."""
-        detail = self._signals.detail(waiter.wakeup)
+        detail = self._notifications.detail(waiter.wakeup)
         if detail is None:
             return None
-        asker = waiter.asker
+        request = waiter.request
         found = _open(detail)
         # A signal may have lain here while we stood still: then the lease may be over, or be an
         # earlier one, which we had lost before we came into the queue again.
-        sure_until = waiter.since + asker.ttl
+        sure_until = waiter.since + request.ttl
         if found is None or found[0] <= waiter.token or time.monotonic() >= sure_until:
             waiter.asks = True
             return None
         token, expires_at = found
-        held = ops.Held(asker.name, asker.owner, token, asker.ttl)
-        return self._lease(ops.Grant(held, expires_at, asker.ttl), sure_until)
+        held = ops.Held(request.name, request.owner, token, request.ttl)
+        return self._lease(ops.Grant(held, expires_at, request.ttl), sure_until)
 
-    def _give_up(self, asker: ops.Asker) -> None:
+    def _give_up(self, request: ops.LeaseRequest) -> None:
         """Leave the queue, and give back what was given to us in this moment."""
         try:
-            found = self._runner.run(ops.leave(asker))
+            found = self._executor.execute(ops.leave(request))
             if isinstance(found, ops.Grant):
-                self._runner.run(ops.release(asker.name, found.held.token, owner=asker.owner))
+                self._executor.execute(
+                    ops.release(request.name, found.held.token, owner=request.owner)
+                )
         except NotOpen:
             return  # The memory was closed: it listens no more, and the server knows.
         except (PgmemError, psycopg.Error, OSError) as error:
             log.warning(
                 "could not leave the queue of the lease %r, our place there runs out: %s",
-                asker.name,
+                request.name,
                 error,
             )
 
     def _lease(self, grant: ops.Grant, sure_until: float) -> Lease:
-        lease = Lease(self._runner, grant, sure_until=sure_until, on_end=self._keeper.drop)
-        self._keeper.hold(lease)
+        lease = Lease(self._executor, grant, sure_until=sure_until, on_end=self._renewer.drop)
+        self._renewer.hold(lease)
         return lease
 
     def list(self, prefix: str = "") -> list[LeaseInfo]:
@@ -208,7 +214,7 @@ class Leases:
         Args:
             prefix: only those whose name begins with it; "" for all.
         """
-        return self._runner.run(ops.list_leases(prefix))
+        return self._executor.execute(ops.list_leases(prefix))
 
     def get(self, name: str) -> LeaseInfo | None:
         """Who holds a lease; None if nobody does.
@@ -216,7 +222,7 @@ class Leases:
         Args:
             name: its name, 1 to 512 bytes.
         """
-        return self._runner.run(ops.get(name))
+        return self._executor.execute(ops.get(name))
 
     def release(self, name: str, *, fencing_token: int) -> None:
         """Take a lease from its holder, and give it to the first who waits for it.
@@ -233,7 +239,7 @@ class Leases:
             LeaseLost: the token is not the current one, or the lease ran out.
             OutcomeUnknown: the connection was lost under way; `get` tells.
         """
-        self._runner.run(ops.release(name, fencing_token, owner=None))
+        self._executor.execute(ops.release(name, fencing_token, owner=None))
 
 
 def _open(detail: Any) -> tuple[int, datetime] | None:

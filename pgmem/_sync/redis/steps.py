@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from pgmem._sync.core.execution import PoolRunner
+from pgmem._sync.core.execution import PoolExecutor
 from pgmem.core.validation import MAX_POSITION
 from pgmem.events.codec import Codec
 from pgmem.redis import group_step_ops as group_ops
@@ -42,8 +42,8 @@ class Imports:
     ('17', 1, {'amount': 5})
     """
 
-    def __init__(self, runner: PoolRunner, codec: Codec, cache: StateCache | None) -> None:
-        self._runner = runner
+    def __init__(self, executor: PoolExecutor, codec: Codec, cache: StateCache | None) -> None:
+        self._executor = executor
         self._codec = codec
         self._cache = cache
 
@@ -62,15 +62,15 @@ class Imports:
             ImportConflict: another part fills the target, or this one has filled another.
         """
         token = uuid.uuid4().hex
-        return self._runner.run(ops.open_part(source, part, target=target, token=token))
+        return self._executor.execute(ops.open_part(source, part, target=target, token=token))
 
     def list(self, source: str | None = None) -> list[ImportPart]:
         """The parts of an import, or of all of them, in the order of their names."""
-        return self._runner.run(ops.list_parts(source))
+        return self._executor.execute(ops.list_parts(source))
 
     def get(self, source: str, part: str) -> ImportPart | None:
         """A part as it is now, or None if there is none; nobody's right to it is taken."""
-        found = self._runner.run(ops.list_parts(source, part))
+        found = self._executor.execute(ops.list_parts(source, part))
         return found[0] if found else None
 
     def events(self, items: Sequence[ImportedEvent]) -> ops.Batch:
@@ -111,7 +111,7 @@ class Imports:
             OutcomeUnknown: the connection was lost for so long that nobody knows; open it again.
         """
         step = ops.Step(cursor, batch.size, refused, detail)
-        return self._runner.run(ops.append(part, batch, step))
+        return self._executor.execute(ops.append(part, batch, step))
 
     def put(
         self,
@@ -148,7 +148,7 @@ class Imports:
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
         try:
-            return self._runner.run(ops.put(part, batch, step, slack=slack, adopt=adopt))
+            return self._executor.execute(ops.put(part, batch, step, slack=slack, adopt=adopt))
         finally:
             if self._cache is not None:
                 self._cache.flush()
@@ -178,7 +178,7 @@ class Imports:
             ImportConflict, OutcomeUnknown: as `append`.
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
-        return self._runner.run(ops.mark(part, batch, step, slack=slack))
+        return self._executor.execute(ops.mark(part, batch, step, slack=slack))
 
     def fill_group(
         self,
@@ -214,7 +214,7 @@ class Imports:
             ImportConflict, OutcomeUnknown: as `append`.
         """
         given = group_ops.Fill(name, stream, position, open, after, until)
-        return self._runner.run(group_ops.fill(part, given))
+        return self._executor.execute(group_ops.fill(part, given))
 
     def known_deliveries(
         self, group: str, *, after: int = 0, limit: int = 1_000
@@ -226,7 +226,7 @@ class Imports:
             after: only positions above this one: the last of the page before.
             limit: at most so many, 1 to 100,000.
         """
-        return self._runner.run(group_ops.known_deliveries(group, after=after, limit=limit))
+        return self._executor.execute(group_ops.known_deliveries(group, after=after, limit=limit))
 
     def advance(
         self,
@@ -246,7 +246,7 @@ class Imports:
             ImportConflict, OutcomeUnknown: as `append`.
         """
         step = ops.Step(cursor, done, refused, detail)
-        return self._runner.run(ops.advance(part, step))
+        return self._executor.execute(ops.advance(part, step))
 
     def known_entries(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
@@ -258,7 +258,7 @@ class Imports:
             after: only keys above this one: the last key of the page before.
             limit: at most so many, 1 to 100,000.
         """
-        return self._runner.run(ops.known_entries(after=after, limit=limit, keys=keys))
+        return self._executor.execute(ops.known_entries(after=after, limit=limit, keys=keys))
 
     def known_marks(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
@@ -268,8 +268,8 @@ class Imports:
         Args:
             keys, after, limit: as for `known_entries`.
         """
-        return self._runner.run(ops.known_marks(after=after, limit=limit, keys=keys))
+        return self._executor.execute(ops.known_marks(after=after, limit=limit, keys=keys))
 
     def unmark(self, marks: Sequence[KnownMark]) -> int:
         """Forget marks that imports have made and nobody has changed since; tells how many."""
-        return self._runner.run(ops.unmark(marks))
+        return self._executor.execute(ops.unmark(marks))

@@ -22,7 +22,7 @@ import os
 import uuid
 from pathlib import Path
 
-from pgmem._sync.core.execution import PoolRunner
+from pgmem._sync.core.execution import PoolExecutor
 from pgmem.core.concurrency import run_inline
 from pgmem.errors import ArchiveFailed, DatabaseFault, InvalidInput, InvalidOption
 from pgmem.retention import archive_ops as ops
@@ -43,13 +43,13 @@ class Archiver:
         InvalidOption: there is no such folder.
     """
 
-    def __init__(self, runner: PoolRunner, schema: str, folder: StrPath) -> None:
+    def __init__(self, executor: PoolExecutor, schema: str, folder: StrPath) -> None:
         named = isinstance(folder, str | os.PathLike) and os.fspath(folder) != ""
         if not named or not Path(folder).is_dir():
             raise InvalidOption(
                 f"export= names an existing folder to write files to, got {str(folder)[:200]!r}"
             )
-        self._runner = runner
+        self._executor = executor
         self._schema = schema
         self._folder = Path(folder)
 
@@ -59,8 +59,8 @@ class Archiver:
         Raises:
             ArchiveFailed: the file could not be written.
         """
-        place = self._runner.run(ops.read_place(stream))
-        found = self._runner.run(ops.read_lines(positions))
+        place = self._executor.execute(ops.read_place(stream))
+        found = self._executor.execute(ops.read_lines(positions))
         if [position for position, _ in found] != positions:
             return None
         archive = ops.Archive(
@@ -128,7 +128,7 @@ def _read(path: Path) -> ops.Archive:
     return ops.unpack(data, str(path))
 
 
-def restore(runner: PoolRunner, file: StrPath) -> RestoreReport:
+def restore(executor: PoolExecutor, file: StrPath) -> RestoreReport:
     """Put the events of a file back, all or none.
 
     Raises:
@@ -140,19 +140,19 @@ def restore(runner: PoolRunner, file: StrPath) -> RestoreReport:
         raise InvalidOption(f"restore takes the path of a file, got {type(file).__name__}")
     path = Path(file)
     archive = run_inline(_read, path)
-    with runner.transaction("restore events", read_committed=True) as tx:
-        target = tx.run(ops.read_target())
+    with executor.transaction("restore events", read_committed=True) as tx:
+        target = tx.execute(ops.read_target())
         if target.log != archive.place.log or target.head < archive.last:
             # Positions that were never drawn here: nobody may draw them meanwhile.
-            tx.run(ops.keep_out())
-            target = tx.run(ops.read_target())
+            tx.execute(ops.keep_out())
+            target = tx.execute(ops.read_target())
             if target.log != archive.place.log:
                 if not target.empty:
                     raise ops.foreign_error(str(path))
-                tx.run(ops.adopt(archive))
-            tx.run(ops.raise_head(archive))
+                tx.execute(ops.adopt(archive))
+            tx.execute(ops.raise_head(archive))
         try:
-            number, lowered = tx.run(ops.restore(archive, str(path)))
+            number, lowered = tx.execute(ops.restore(archive, str(path)))
         except (InvalidInput, DatabaseFault) as error:
             raise ops.refused_error(str(path), error) from error
     return RestoreReport(archive.stream or None, number, len(archive.lines) - number, lowered)

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Collection
 
-from pgmem._sync.core.execution import PoolRunner
+from pgmem._sync.core.execution import PoolExecutor
 from pgmem.core.concurrency import sleep
 from pgmem.core.op import Op
 from pgmem.retention import sweep_ops as ops
@@ -30,8 +30,8 @@ PAUSE_FIRST, PAUSE_LAST = 0.001, 0.1
 class Sweeper:
     """Sweeps the tables, and remembers where it is in each."""
 
-    def __init__(self, runner: PoolRunner, agent_id: str | None) -> None:
-        self._runner = runner
+    def __init__(self, executor: PoolExecutor, agent_id: str | None) -> None:
+        self._executor = executor
         self._agent_id = agent_id
         self._at: dict[ops.Table, int] = {}
 
@@ -63,9 +63,9 @@ class Sweeper:
 
         On connections of their own: it may take seconds, and writers need those of the pool.
         """
-        due = self._runner.run(ops.vacuum_due())
+        due = self._executor.execute(ops.vacuum_due())
         for table in due:
-            self._runner.run_apart(ops.vacuum(table))
+            self._executor.execute_apart(ops.vacuum(table))
         return [*due]
 
     def _table(self, table: ops.Table) -> tuple[int, bool]:
@@ -74,7 +74,7 @@ class Sweeper:
         at = self._at.get(table, 0)
         for statement in range(BUDGET):
             began = time.monotonic()
-            done = self._runner.run(ops.sweep(table, at, agent_id=self._agent_id))
+            done = self._executor.execute(ops.sweep(table, at, agent_id=self._agent_id))
             number += done.number
             if table not in self._at and done.pages > BUDGET * ops.PAGES:
                 # Who sweeps only once must not always sweep the same part.
@@ -95,7 +95,7 @@ class Sweeper:
         """Run an op until there is nothing more for it, at most so often."""
         number = 0
         for _ in range(BUDGET):
-            done = self._runner.run(op)
+            done = self._executor.execute(op)
             number += done
             if done < most:
                 break

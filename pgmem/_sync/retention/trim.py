@@ -19,8 +19,8 @@ import time
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from pgmem._sync.core.execution import PoolRunner
-from pgmem._sync.events.reader import FinalReader
+from pgmem._sync.core.execution import PoolExecutor
+from pgmem._sync.events.reader import LogReader
 from pgmem._sync.retention.archive import Archiver
 from pgmem.core.concurrency import sleep
 from pgmem.errors import OutcomeUnknown, PgmemError, TransactionConflict
@@ -91,15 +91,15 @@ class Tally:
 class Trimmer:
     """Applies rules to streams, and remembers what saves it work the next time."""
 
-    def __init__(self, runner: PoolRunner, reader: FinalReader) -> None:
-        self._runner = runner
+    def __init__(self, executor: PoolExecutor, reader: LogReader) -> None:
+        self._executor = executor
         self._reader = reader
         self._counted: dict[str, Counted] = {}
         self._looked_behind: dict[str, int] = {}
 
     def repair(self) -> None:
         """Finish what a trim that died has left."""
-        self._runner.run(ops.date())
+        self._executor.execute(ops.date())
 
     def trim(
         self,
@@ -125,12 +125,12 @@ class Trimmer:
             OutcomeUnknown: the connection was lost during a commit. Trim again.
         """
         final = self._reader.settle()
-        marks = self._runner.run(ops.read_marks(stream))
+        marks = self._executor.execute(ops.read_marks(stream))
         cut = 0
         if rule.max_count is not None:
             cut = self._cut(stream, rule.max_count, marks, final)
         work = Work(
-            self._runner,
+            self._executor,
             stream,
             cut,
             rule.max_age,
@@ -155,15 +155,15 @@ class Trimmer:
         known = self._counted.pop(stream, None)
         cut, number = -1, 0
         if known is not None and known.removed == marks.removed and known.to <= final:
-            number = known.number + self._runner.run(ops.count(stream, known.to, final))
+            number = known.number + self._executor.execute(ops.count(stream, known.to, final))
             if number > keep:
-                cut = self._runner.run(ops.nth(stream, known.after, final, number - keep))
+                cut = self._executor.execute(ops.nth(stream, known.after, final, number - keep))
                 number = keep
             elif number == keep or known.after == 0:
                 # With fewer, some in front of that part may be among the newest.
                 cut = known.after
         if cut < 0:
-            cut, number = self._runner.run(ops.newest_cut(stream, keep, final))
+            cut, number = self._executor.execute(ops.newest_cut(stream, keep, final))
         self._counted[stream] = Counted(cut, final, number, marks.removed)
         return cut
 
@@ -198,7 +198,7 @@ class Work:
 
     def __init__(
         self,
-        runner: PoolRunner,
+        executor: PoolExecutor,
         stream: str,
         cut: int,
         max_age: float | None,
@@ -210,7 +210,7 @@ class Work:
         self.stream = stream
         self.tally = Tally()
         self.beyond = 0
-        self._runner = runner
+        self._executor = executor
         self._cut = cut
         self._max_age = max_age
         self._force = force
@@ -227,7 +227,7 @@ class Work:
         """Remove what is due among the next events; gives where to go on, or None at the end."""
         for _ in range(TRIES):
             began = time.monotonic()
-            found = self._runner.run(
+            found = self._executor.execute(
                 ops.find(
                     self.stream,
                     after=after,
@@ -274,7 +274,7 @@ class Work:
                 return False
             raise
         if removed.number:
-            self._runner.run(ops.date())
+            self._executor.execute(ops.date())
         if written is not None:
             self.tally.files.append(str(written[1]))
         self.tally.add(removed.number, removed.first, removed.last)
@@ -288,9 +288,9 @@ class Work:
             TransactionConflict: something was in the way, and nothing was removed. That is also
                 so if a file would not tell exactly what is gone.
         """
-        with self._runner.transaction("trim", read_committed=True) as tx:
-            tx.run(ops.allow())
-            removed = tx.run(ops.remove(self.stream, positions, force=self._force))
+        with self._executor.transaction("trim", read_committed=True) as tx:
+            tx.execute(ops.allow())
+            removed = tx.execute(ops.remove(self.stream, positions, force=self._force))
             if archive is not None:
                 mark = archive.place.mark or (None, None)
                 before = (removed.position_before, removed.removed_before)

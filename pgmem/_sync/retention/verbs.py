@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgmem._sync.core.execution import PoolRunner
-from pgmem._sync.events.reader import FinalReader
+from pgmem._sync.core.execution import PoolExecutor
+from pgmem._sync.events.reader import LogReader
 from pgmem._sync.retention.archive import Archiver, StrPath, restore
 from pgmem._sync.retention.sweep import Sweeper
 from pgmem._sync.retention.trim import Trimmer
@@ -36,12 +36,12 @@ class Retention:
     """
 
     def __init__(
-        self, runner: PoolRunner, reader: FinalReader, schema: str, agent_id: str | None
+        self, executor: PoolExecutor, reader: LogReader, schema: str, agent_id: str | None
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._schema = schema
-        self._trimmer = Trimmer(runner, reader)
-        self._sweeper = Sweeper(runner, agent_id)
+        self._trimmer = Trimmer(executor, reader)
+        self._sweeper = Sweeper(executor, agent_id)
 
     def set(
         self,
@@ -61,7 +61,7 @@ class Retention:
             InvalidOption: neither limit is given, or one is not above zero.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
         """
-        return self._runner.run(ops.set_policy("events", stream, max_events, max_age))
+        return self._executor.execute(ops.set_policy("events", stream, max_events, max_age))
 
     def set_folds(
         self,
@@ -80,7 +80,7 @@ class Retention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        return self._runner.run(ops.set_policy("folds", name, max_count, max_age))
+        return self._executor.execute(ops.set_policy("folds", name, max_count, max_age))
 
     def set_snapshots(
         self,
@@ -99,11 +99,11 @@ class Retention:
         Raises:
             InvalidOption, PermissionDenied: as for `set`.
         """
-        return self._runner.run(ops.set_policy("snapshots", name, max_count, max_age))
+        return self._executor.execute(ops.set_policy("snapshots", name, max_count, max_age))
 
     def list(self) -> list[Policy]:
         """All rules: of each kind the one for all first, then in the order of their names."""
-        return self._runner.run(ops.list_policies())
+        return self._executor.execute(ops.list_policies())
 
     def remove(self, name: str | None = None, *, kind: PolicyKind = "events") -> bool:
         """Forget a rule: from then on it removes nothing.
@@ -118,7 +118,7 @@ class Retention:
         Raises:
             OutcomeUnknown: the connection was lost under way; `list` tells.
         """
-        return self._runner.run(ops.remove_policy(kind, name))
+        return self._executor.execute(ops.remove_policy(kind, name))
 
     def trim(
         self,
@@ -160,7 +160,7 @@ class Retention:
                 rules = {scope: self._own_rule(rules, scope)}
         else:
             rules = {scope: ops.check_rule("events", max_events, max_age)}
-        archiver = None if export is None else Archiver(self._runner, self._schema, export)
+        archiver = None if export is None else Archiver(self._executor, self._schema, export)
         if not dry_run:
             self._begin()
         return self._trim(rules, force=force, dry_run=dry_run, archiver=archiver)
@@ -187,7 +187,7 @@ class Retention:
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
             OutcomeUnknown: the connection was lost during the commit. Restore it again.
         """
-        return restore(self._runner, file)
+        return restore(self._executor, file)
 
     def maintain(self) -> MaintenanceReport:
         """Do once what a janitor does: trim by the rules, and sweep what is over.
@@ -210,7 +210,7 @@ class Retention:
 
     def _begin(self) -> None:
         """See that this may be done, and finish what somebody who died has left."""
-        self._runner.run(ops.check_rights())
+        self._executor.execute(ops.check_rights())
         self._trimmer.repair()
 
     def _trim(

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pgmem._sync.core.execution import PoolRunner, Runner
+from pgmem._sync.core.execution import Executor, PoolExecutor
 from pgmem.core.concurrency import passthrough, sleep
 from pgmem.core.op import Op
 from pgmem.errors import CallbackFailed, PgmemError, VersionConflict
@@ -55,7 +55,7 @@ class Update:
         self._recording = recording
         self._model = model
 
-    def run(self, runner: PoolRunner, *, tries: int) -> StateEntry:
+    def run(self, executor: PoolExecutor, *, tries: int) -> StateEntry:
         """Try without a lock, then in the queue.
 
         Raises:
@@ -65,15 +65,15 @@ class Update:
         for attempt in range(tries):
             try:
                 if attempt < OPTIMISTIC_TRIES and (attempt == 0 or attempt < tries - 1):
-                    return self._optimistic(runner, attempt, lost)
-                return self._queued(runner)
+                    return self._optimistic(executor, attempt, lost)
+                return self._queued(executor)
             except VersionConflict as conflict:
                 lost = conflict
         assert lost is not None  # noqa: S101  # there is at least one try
         raise lost
 
     def _optimistic(
-        self, runner: PoolRunner, attempt: int, lost: VersionConflict | None
+        self, executor: PoolExecutor, attempt: int, lost: VersionConflict | None
     ) -> StateEntry:
         if lost is not None:
             sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
@@ -81,22 +81,22 @@ class Update:
             # Never from the cache: a stale copy would mostly lose the race, which costs what it
             # saved; and a function that raises because of what it sees ("not enough money") would
             # do so on an old value, with no compare-and-set to notice.
-            entry = runner.run(ops.get(self._key, model=self._model))
+            entry = executor.execute(ops.get(self._key, model=self._model))
         else:
             entry = lost.current  # The conflict brought it along.
-        return self._write(runner, entry)
+        return self._write(executor, entry)
 
-    def _queued(self, runner: PoolRunner) -> StateEntry:
+    def _queued(self, executor: PoolExecutor) -> StateEntry:
         action = f"update state {self._key!r}"
-        with runner.transaction(action, read_committed=True) as bound:
-            return self._write(bound, bound.run(self._lock()))
+        with executor.transaction(action, read_committed=True) as bound:
+            return self._write(bound, bound.execute(self._lock()))
 
-    def run_locked(self, runner: Runner) -> StateEntry:
+    def run_locked(self, executor: Executor) -> StateEntry:
         """Queue for the row lock in the caller's transaction, then write."""
         while True:
-            entry = runner.run(self._lock())
+            entry = executor.execute(self._lock())
             try:
-                return self._write(runner, entry)
+                return self._write(executor, entry)
             except VersionConflict:
                 if entry is not None:
                     raise
@@ -105,7 +105,7 @@ class Update:
     def _lock(self) -> Op[StateEntry | None]:
         return ops.get_locked(self._key, model=self._model)
 
-    def _write(self, runner: Runner, entry: StateEntry | None) -> StateEntry:
+    def _write(self, executor: Executor, entry: StateEntry | None) -> StateEntry:
         """Make the new value from an entry and write it if the entry is still the same."""
         try:
             value = passthrough(self._fn(entry.value if entry else None))
@@ -125,4 +125,4 @@ class Update:
             recording=self._recording,
         )
         self.text = op.params["value"]
-        return runner.run(op)
+        return executor.execute(op)

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from pgmem._sync.core.execution import PoolRunner, Runner
-from pgmem._sync.events.reader import FinalReader
+from pgmem._sync.core.execution import Executor, PoolExecutor
+from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscription import Start, Subscription
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.state.update import Update
@@ -49,12 +49,12 @@ class State:
 
     def __init__(
         self,
-        runner: Runner,
+        executor: Executor,
         codec: Codec,
         cache: StateCache | BoundCache | None = None,
-        reader: FinalReader | None = None,
+        reader: LogReader | None = None,
     ) -> None:
-        self._runner = runner
+        self._executor = executor
         self._reader = reader
         self._codec = codec
         self._cache = cache
@@ -87,7 +87,7 @@ class State:
             return self._change(ops.refresh(key, self._codec, ttl=ttl, model=model))
         copies = self._copies
         if copies is None:
-            return self._runner.run(ops.get(key, model=model))
+            return self._executor.execute(ops.get(key, model=model))
         copy = copies.lookup(key)
         if copy is None:
             return self._load(copies, key, model)
@@ -100,7 +100,7 @@ class State:
         """Read an entry from the server, and keep a copy if that may be."""
         op = ops.load(key, model=model)
         with copies.loading(key) as load:
-            found = self._runner.run(op)
+            found = self._executor.execute(op)
             if found is None:
                 return None
             entry, copy = found
@@ -110,16 +110,16 @@ class State:
     def _change(self, op: Op[T]) -> T:
         """Run what changes an entry and leaves nothing to keep."""
         if self._cache is None:
-            return self._runner.run(op)
+            return self._executor.execute(op)
         with self._cache.writing(op.params["key"]):
-            return self._runner.run(op)
+            return self._executor.execute(op)
 
     def _write(self, op: Op[StateEntry], recording: ops.Recording) -> StateEntry:
         """Run what gives the new entry."""
         if self._cache is None:
-            return self._runner.run(op)
+            return self._executor.execute(op)
         with self._cache.writing(op.params["key"]) as write:
-            entry = self._runner.run(op)
+            entry = self._executor.execute(op)
             write.keep(ops.written(entry, op.params["value"], recording))
         return entry
 
@@ -134,7 +134,7 @@ class State:
             keys: up to 10,000 keys.
             model: as for `get`.
         """
-        return self._runner.run(ops.get_many(keys, model=model))
+        return self._executor.execute(ops.get_many(keys, model=model))
 
     def list(
         self,
@@ -152,7 +152,9 @@ class State:
             limit: at most so many, 1 to 100,000.
             model: as for `get`.
         """
-        return self._runner.run(ops.list_entries(prefix, after=after, limit=limit, model=model))
+        return self._executor.execute(
+            ops.list_entries(prefix, after=after, limit=limit, model=model)
+        )
 
     def history(
         self,
@@ -170,7 +172,7 @@ class State:
             limit: at most so many, 1 to 100,000.
             model: a pydantic model to validate the payloads with.
         """
-        return self._runner.run(
+        return self._executor.execute(
             ops.history(key, self._codec, after=after, limit=limit, model=model)
         )
 
@@ -236,9 +238,9 @@ class State:
         recording = ops.Recording(event, stream, record)
         op = increment(key, by, self._codec, ttl=_ttl(ttl), recording=recording)
         if self._cache is None:
-            return self._runner.run(op)
+            return self._executor.execute(op)
         with self._cache.writing(key) as write:
-            entry = self._runner.run(op)
+            entry = self._executor.execute(op)
             write.keep(ops.written(entry, number_text(entry), recording))
         return entry
 
@@ -355,9 +357,9 @@ class State:
         return entry
 
     def _update(self, update: Update, max_retries: int) -> StateEntry:
-        if isinstance(self._runner, PoolRunner):
-            return update.run(self._runner, tries=max_retries + 1)
-        return update.run_locked(self._runner)
+        if isinstance(self._executor, PoolExecutor):
+            return update.run(self._executor, tries=max_retries + 1)
+        return update.run_locked(self._executor)
 
     def delete(
         self,

@@ -151,13 +151,13 @@ def read(**selection) -> Op:
 
 
 HELD = consumers.Held("k7", 7, 0, datetime.datetime(2026, 1, 1), History(1, 1))
-ASKER = leases.Asker("k7", "o", "h", 5.0)
+ASKER = leases.LeaseRequest("k7", "o", "h", 5.0)
 LEASE = leases.Held("k7", "o", 7, 5.0)
 
 
 def member(ordered_by=None, **selection) -> claims.Member:
     group = groups.Group("g7", Selection(**selection), ordered_by)
-    return claims.Member(group, "c", 10, 30.0, lambda row: row)
+    return claims.ClaimRequest(group, "c", 10, 30.0, lambda row: row)
 
 
 GROUP = member().group
@@ -242,7 +242,7 @@ WHOLE_SMALL_TABLES = ("trim_find", "trim_remove")
 
 @pytest.mark.parametrize(("op", "index"), HOT, ids=lambda value: getattr(value, "action", ""))
 def test_hot_statements_are_served_by_an_index(loaded, op, index):
-    query = sql.statement(op.statement, sql.Dialect("pgmem"), op.marks)
+    query = sql.statement(op.statement, sql.Dialect("pgmem"), op.fragments)
     plan = "\n".join(row[0] for row in loaded.execute(b"EXPLAIN " + query, op.params))
     assert re.search(index, plan), plan
     if op.statement in WHOLE_SMALL_TABLES:  # Those look at all who have yet to read.
@@ -254,7 +254,7 @@ def test_hot_statements_are_served_by_an_index(loaded, op, index):
 
 @pytest.mark.parametrize("op", [stats.log(), stats.consumers(), stats.groups()])
 def test_statistics_scan_no_log(loaded, op):
-    query = sql.statement(op.statement, sql.Dialect("pgmem"), op.marks)
+    query = sql.statement(op.statement, sql.Dialect("pgmem"), op.fragments)
     plan = "\n".join(row[0] for row in loaded.execute(b"EXPLAIN ANALYZE " + query, op.params))
     assert "events_pkey" in plan, plan
     assert "Seq Scan on events" not in plan, plan

@@ -79,5 +79,5 @@ async def test_a_row_of_another_history_does_not_match_an_equal_token(both, data
     sql(database_url, "UPDATE pgmem.consumers SET timeline = timeline + 1")
     for op in (ops.renew(lease._held, lease=1.0), ops.commit(lease._held, 1, lease=1.0)):
         with pytest.raises(HistoryRewritten):
-            await awaited(plain(both)._runner.run(op))
-    assert not await awaited(plain(both)._runner.run(ops.release(lease._held)))
+            await awaited(plain(both)._executor.execute(op))
+    assert not await awaited(plain(both)._executor.execute(ops.release(lease._held)))

@@ -119,7 +119,7 @@ class TestReleasing:
         lease = await Lease(both).acquired()
         held = lease._held
         await lease.release()
-        assert not await awaited(plain(both)._runner.run(ops.renew(held, lease=30.0)))
+        assert not await awaited(plain(both)._executor.execute(ops.renew(held, lease=30.0)))
         assert sql(database_url, "SELECT lease_until FROM pgmem.consumers") == [(None,)]
 
     def test_a_lease_leaves_no_thread(self, database_url):

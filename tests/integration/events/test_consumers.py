@@ -101,7 +101,7 @@ class TestAcquiring:
         assert isinstance(old.lost, LeaseLost)
         assert old.losses == [old.lost]
         await old.release()  # must not end the new holder's lease, nor must a late one
-        assert await awaited(plain(both)._runner.run(ops.release(old._held)))
+        assert await awaited(plain(both)._executor.execute(ops.release(old._held)))
         assert await Lease(both).try_acquire() is not None
         await new.commit(1)
         await new.release()
@@ -122,7 +122,7 @@ class TestAcquiring:
 
     async def test_an_acquisition_whose_answer_was_lost_is_known_again(self, both):
         """The same op runs twice, as after a lost connection."""
-        run = plain(both)._runner.run
+        run = plain(both)._executor.execute
 
         async def acquire(owner):
             return await awaited(run(ops.acquire("c", SELECTION, start=0, lease=30.0, owner=owner)))

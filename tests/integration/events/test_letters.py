@@ -158,7 +158,7 @@ def test_a_selection_is_the_same_for_the_statement_and_for_the_test_of_a_row(mem
     from pgmem.events.page import NEVER, read_page
 
     def read(selection):
-        page = memory._runner.run(read_page(selection, limit=1000, since=NEVER))
+        page = memory._executor.execute(read_page(selection, limit=1000, since=NEVER))
         return page.rows
 
     everything = read(Selection())

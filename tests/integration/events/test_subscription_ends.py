@@ -211,13 +211,13 @@ async def test_who_comes_while_the_feed_is_failing_is_fed_as_well(both, hide_eve
         go_on.set()
         waiting = await entered(events)
         await asyncio.sleep(0.5)
-        assert tailer(both)._feed.live
+        assert tailer(both)._buffer.live
         await both.events.append("s", event(2))
         assert [e.payload for e in await asyncio.wait_for(waiting, SOON)] == [2]
 
 
 def tailer(memory):
-    return getattr(memory, "wrapped", memory)._tailer
+    return getattr(memory, "wrapped", memory)._follower
 
 
 def hold(listener, reached, go_on):

@@ -248,12 +248,12 @@ def test_an_emptied_slot_is_filled_again(memory, database_url):
 @pytest.mark.parametrize("lost", [(False, False), (True,), (False, True), (True, False)])
 def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, slots, lost):
     """The server may have crashed: what was final then may be written anew, and not be final."""
-    member = ops.Member(Group("g", Selection(), ordered_by), "c", 10, 30.0, lambda row: row)
+    member = ops.ClaimRequest(Group("g", Selection(), ordered_by), "c", 10, 30.0, lambda row: row)
     acknowledged = [Held(n, slot, 7) for n, slot in enumerate(slots)]
     op = member.claim(99, acknowledged, passing=passing)
     assert op.params["until"] == 99
     for one in lost:
-        op = op.instead(one) if op.instead else op
+        op = op.fallback(one) if op.fallback else op
     if len(set(slots)) == 1 and ordered_by is None:
         assert op.statement == "delivery_ack"
     else:

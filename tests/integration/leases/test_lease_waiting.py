@@ -31,7 +31,7 @@ async def other(form):
 
 
 def signals(memory):
-    return raw(memory)._keeper._signals
+    return raw(memory)._renewer._notifications
 
 
 def deafen(memory):
@@ -222,10 +222,10 @@ class TestDoubt:
         """It lay there while the process stood still, and the lease ran out meanwhile."""
         lease = await other.leases.acquire("job")
         [task] = await queue(database_url, quiet, ttl=0.6)
-        keeper, late = raw(quiet)._keeper, []
+        keeper, late = raw(quiet)._renewer, []
         keeper._look = still(quiet)
         await asyncio.sleep(0.2)  # A look that was under way would find the lease given to it.
-        tell, keeper._signals.tell = keeper._signals.tell, late.append
+        tell, keeper._notifications.tell = keeper._notifications.tell, late.append
         await lease.release()
         await until(lambda: late)
         given = row(database_url)[0]
@@ -237,7 +237,7 @@ class TestDoubt:
         tell(late[0])
         await asyncio.sleep(0.1)
         assert not task.done()
-        keeper._signals.tell = tell
+        keeper._notifications.tell = tell
         await new.release()
         assert (await asyncio.wait_for(task, 5)).fencing_token > new.fencing_token
 
@@ -346,7 +346,7 @@ async def test_an_error_of_the_server_reaches_who_waits(form, other, database_ur
         with caplog.at_level(logging.WARNING, "pgmem"):
             sql(database_url, "ALTER TABLE pgmem.leases RENAME TO gone")
             try:
-                raw(memory)._keeper._lines["job"].first.ask()
+                raw(memory)._renewer._lines["job"].first.ask()
                 with pytest.raises(SchemaMissing, match="acquire the lease"):
                     await asyncio.wait_for(task, 5)
             finally:

@@ -331,7 +331,7 @@ def test_the_pages_are_read_and_no_others(memory, database_url, table):
         "INSERT INTO pgmem.limits SELECT 'k' || n, now() FROM generate_series(1,9999) n",
     )
     op = ops.sweep(table, 0, agent_id=None)
-    query = b"EXPLAIN " + sql.statement(op.statement, sql.Dialect("pgmem"), op.marks)
+    query = b"EXPLAIN " + sql.statement(op.statement, sql.Dialect("pgmem"), op.fragments)
     plan = "\n".join(row[0] for row in run(database_url, query, op.params))
     assert "Tid Range Scan on" in plan
     assert "Seq Scan on" not in plan

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
-from pgmem._sync.core.retry import Retry
+from pgmem._sync.core.retry import Attempts
 from pgmem.core.sqlstates import is_full_queue
 from pgmem.errors import OutcomeUnknown, Unavailable
 from pgmem.events import ops
@@ -148,10 +148,10 @@ def test_commit_that_a_full_queue_refused_is_sent_again_without_the_bell(pg_serv
     assert is_full_queue(refused.value)
     with Memory(server.url) as memory:
         op = ops.append("s", Event(type="t"), ops.Codec())
-        retry = Retry(memory._database, op)
+        retry = Attempts(memory._database, op)
         assert retry.after(refused.value) == 0
         assert retry.bell == "silent"
-        assert memory._runner._once(op, retry.bell).position == 1
+        assert memory._executor._once(op, retry.bell).position == 1
         assert memory.events.count("s") == 1
 
 

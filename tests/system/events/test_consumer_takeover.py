@@ -24,7 +24,7 @@ url, lease_seconds, last, pause = sys.argv[1], float(sys.argv[2]), int(sys.argv[
 def say(*words): print(json.dumps([time.monotonic(), *words]), flush=True)
 def hear(): say("paused"); sys.stdin.readline()
 def hold(memory):
-    lease = ConsumerLease(memory._runner, "billing", {}, start=0, lease=lease_seconds,
+    lease = ConsumerLease(memory._executor, "billing", {}, start=0, lease=lease_seconds,
                           owner=f"{os.getpid()}", on_lost=lambda error: None)
     while (wait := lease.try_acquire()) is not None:
         time.sleep(wait)
@@ -36,7 +36,7 @@ def work(memory, lease):
         with memory.transaction() as tx:
             tx.connection.execute("INSERT INTO effects VALUES (%s)", [position + 1])
             if pause == "before": hear()
-            lease.commit(position + 1, tx.events._runner)
+            lease.commit(position + 1, tx.events._executor)
             if pause == "after": hear()
         position += 1
         say("committed", position)

@@ -98,7 +98,7 @@ def touched(plan) -> int:
 
 def cost(server, op) -> int:
     """How many pages an op touches when it runs; it is undone."""
-    query = sql.statement(op.statement, sql.Dialect("pgmem"), op.marks)
+    query = sql.statement(op.statement, sql.Dialect("pgmem"), op.fragments)
     with server.transaction(force_rollback=True):
         explain = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query
         return touched(server.execute(explain, op.params).fetchone()[0][0]["Plan"])

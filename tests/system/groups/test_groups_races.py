@@ -63,7 +63,7 @@ def meet(memory, url, op, what):
             errors.append(error)
 
     with memory.transaction() as tx:
-        tx._runner.run(op)
+        tx._executor.execute(op)
         thread = threading.Thread(target=run)
         thread.start()
         deadline = time.monotonic() + 20
@@ -116,7 +116,7 @@ def test_in_another_history_a_step_changes_nothing(memory, database_url, step, o
     ]
     before = [sql(database_url, table) for table in tables]
     with pytest.raises(HistoryRewritten):
-        memory._runner.run(op)
+        memory._executor.execute(op)
     assert [sql(database_url, table) for table in tables] == before
 
 
@@ -192,7 +192,7 @@ def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, or
     group = memory.groups.open("g", ordered_by=ordered_by)
     op = steps(ordered_by)[step](database_url, group.read("a", 2))
     second = []
-    meet(memory, database_url, op, lambda: second.append(memory._runner.run(op)))
+    meet(memory, database_url, op, lambda: second.append(memory._executor.execute(op)))
     mine = {row[0] for row, *_ in second[0].events}
     tokens = sql(database_url, "SELECT unnest(positions), token FROM pgmem.deliveries")
     assert len(tokens) == len({position for position, _ in tokens}), "two have one event"

@@ -10,7 +10,7 @@ import pytest
 
 from pgmem import Event
 from pgmem._sync.events import buffer as sync_feed
-from pgmem._sync.events.buffer import Feed, Follower
+from pgmem._sync.events.buffer import Cursor, EventBuffer
 from pgmem.events import buffer as async_feed
 from tests.support.rows import positions, row
 
@@ -33,7 +33,7 @@ def take(feed, follower, most=100):
 
 
 def test_who_follows_gets_what_is_added():
-    feed, follower = Feed(), Follower(None, 0)
+    feed, follower = EventBuffer(), Cursor(None, 0)
     feed.enter(follower)
     assert take(feed, follower) is None  # nobody feeds it yet
     feed.begin(0)
@@ -46,9 +46,9 @@ def test_who_follows_gets_what_is_added():
 
 
 def test_only_those_are_woken_who_wait_and_want_it():
-    feed = Feed()
+    feed = EventBuffer()
     feed.begin(0)
-    wants, other = Follower(lambda row: row[0] == 3, 0), Follower(lambda row: False, 0)
+    wants, other = Cursor(lambda row: row[0] == 3, 0), Cursor(lambda row: False, 0)
     for follower in (wants, other):
         feed.enter(follower)
         assert take(feed, follower) == []
@@ -64,7 +64,7 @@ def test_only_those_are_woken_who_wait_and_want_it():
 
 
 def test_who_is_behind_the_window_reads_by_itself_and_joins_again():
-    feed, follower = Feed(), Follower(None, 0)
+    feed, follower = EventBuffer(), Cursor(None, 0)
     feed.enter(follower)
     feed.begin(0)
     add(feed, *range(1, 11))
@@ -77,7 +77,7 @@ def test_who_is_behind_the_window_reads_by_itself_and_joins_again():
 
 
 def test_who_begins_above_the_end_waits_for_what_is_above():
-    feed, follower = Feed(), Follower(None, 7)
+    feed, follower = EventBuffer(), Cursor(None, 7)
     feed.begin(5)
     feed.enter(follower)
     assert take(feed, follower) == []
@@ -91,7 +91,7 @@ def test_who_begins_above_the_end_waits_for_what_is_above():
 
 
 def test_the_window_is_bounded_in_events_and_in_bytes(monkeypatch):
-    feed = Feed()
+    feed = EventBuffer()
     feed.begin(0)
     for number in range(1, 1000):
         add(feed, number)
@@ -109,7 +109,7 @@ def test_the_window_is_bounded_in_events_and_in_bytes(monkeypatch):
 def test_each_follower_gets_what_it_wants_once_and_in_order(seed):
     """Random followers, some of them slow, and a tailer that starts anew now and then."""
     rng = random.Random(seed)
-    feed, log, end = Feed(), [], 0
+    feed, log, end = EventBuffer(), [], 0
     tests = [None, lambda row: row[0] % 3 == 0, lambda row: row[0] % 50 == 1]
     followers = []
 
@@ -126,7 +126,7 @@ def test_each_follower_gets_what_it_wants_once_and_in_order(seed):
     for _ in range(400):
         kind = rng.random()
         if kind < 0.03:
-            follower = Follower(rng.choice(tests), rng.randrange(end + 1) if end else 0)
+            follower = Cursor(rng.choice(tests), rng.randrange(end + 1) if end else 0)
             followers.append((follower, follower.position, rng.random(), []))
             feed.enter(follower)
         elif kind < 0.05:

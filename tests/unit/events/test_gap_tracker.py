@@ -7,7 +7,7 @@ import random
 import pytest
 
 from pgmem.events import gap_tracker as module
-from pgmem.events.gap_tracker import Tail
+from pgmem.events.gap_tracker import GapTracker
 from pgmem.events.stable_position import Writers
 from tests.support.rows import page, positions, row
 
@@ -21,13 +21,13 @@ def take(tail, head, *found, limit=100, late_limit=100):
 
 
 def test_without_a_gap_all_is_final():
-    tail = Tail(0)
+    tail = GapTracker(0)
     assert take(tail, 3, 1, 2, 3) == [1, 2, 3]
     assert (tail.position, tail.seen, tail.gaps) == (3, 3, [])
 
 
 def test_what_is_behind_a_gap_waits_until_the_gap_is_filled():
-    tail = Tail(0)
+    tail = GapTracker(0)
     assert take(tail, 5, 1, 3, 5) == [1]
     assert (tail.position, tail.seen, tail.gaps) == (1, 5, [(2, 2), (4, 4)])
     assert take(tail, 5, 4) == []
@@ -36,13 +36,13 @@ def test_what_is_behind_a_gap_waits_until_the_gap_is_filled():
 
 
 def test_a_head_without_its_event_is_a_gap():
-    tail = Tail(7)
+    tail = GapTracker(7)
     assert take(tail, 9, 8) == [8]
     assert tail.gaps == [(9, 9)]
 
 
 def test_a_gap_is_void_only_for_a_look_behind_the_end_of_its_writers():
-    tail = Tail(0)
+    tail = GapTracker(0)
     assert take(tail, 2, 2) == []
     tail.observe(writers(2, "3/1"))
     assert take(tail, 2) == []
@@ -53,13 +53,13 @@ def test_a_gap_is_void_only_for_a_look_behind_the_end_of_its_writers():
 
 
 def test_a_full_page_says_nothing_of_what_is_behind_it():
-    tail = Tail(0)
+    tail = GapTracker(0)
     assert take(tail, 9, 1, 2, limit=2) == [1, 2]
     assert (tail.seen, tail.gaps) == (2, [])
 
 
 def test_a_full_page_of_late_events_voids_nothing_behind_it():
-    tail = Tail(0)
+    tail = GapTracker(0)
     take(tail, 9, 1, 9)
     tail.observe(writers(9))
     assert take(tail, 9, 2, 4, late_limit=2) == [2, 4]
@@ -74,14 +74,14 @@ def accept(tail, position):
 
 
 def test_a_letter_right_behind_all_that_was_seen_is_given_out():
-    tail = Tail(4)
+    tail = GapTracker(4)
     assert accept(tail, 4) is None
     assert accept(tail, 5) == [5]
     assert accept(tail, 5) is None
 
 
 def test_a_letter_further_ahead_waits_for_what_it_leaves_out():
-    tail = Tail(4)
+    tail = GapTracker(4)
     assert accept(tail, 7) == []
     assert tail.gaps == [(5, 6)]
     assert accept(tail, 7) is None
@@ -91,7 +91,7 @@ def test_a_letter_further_ahead_waits_for_what_it_leaves_out():
 
 
 def test_a_letter_fills_a_gap_and_frees_what_is_behind_it():
-    tail = Tail(0)
+    tail = GapTracker(0)
     assert take(tail, 5, 1, 3, 5) == [1]
     assert accept(tail, 4) == []
     assert accept(tail, 2) == [2, 3, 4, 5]
@@ -99,7 +99,7 @@ def test_a_letter_fills_a_gap_and_frees_what_is_behind_it():
 
 
 def test_what_a_letter_leaves_out_is_void_only_after_a_look():
-    tail = Tail(0)
+    tail = GapTracker(0)
     tail.observe(writers(9))  # Nobody writes: all up to 9 is visible, or void.
     assert accept(tail, 3) == []
     assert tail.gaps == [(1, 2)]
@@ -107,7 +107,7 @@ def test_what_a_letter_leaves_out_is_void_only_after_a_look():
 
 
 def test_a_letter_far_ahead_or_behind_much_that_is_pending_is_left_to_a_look(monkeypatch):
-    tail = Tail(0)
+    tail = GapTracker(0)
     assert accept(tail, 1_002) is None
     monkeypatch.setattr("pgmem.events.gap_tracker.MAX_PENDING_BYTES", 100)
     assert accept(tail, 2) == []
@@ -117,7 +117,7 @@ def test_a_letter_far_ahead_or_behind_much_that_is_pending_is_left_to_a_look(mon
 
 def test_letters_are_left_to_a_look_where_there_are_many_gaps():
     """Each would be looked for in all of them; under load the feed would never catch up."""
-    tail = Tail(0)
+    tail = GapTracker(0)
     take(tail, 100, *range(2, 101, 2))
     assert len(tail.gaps) == 50
     assert accept(tail, 1) is None
@@ -128,7 +128,7 @@ def test_letters_are_left_to_a_look_where_there_are_many_gaps():
 
 def test_no_more_is_read_behind_a_gap_once_much_is_pending(monkeypatch):
     monkeypatch.setattr(module, "MAX_PENDING_BYTES", 3_000)
-    tail = Tail(0)
+    tail = GapTracker(0)
     take(tail, 5, 2, 3, 4, 5)
     assert not tail.full
     take(tail, 9, 6, 7, 8, 9)
@@ -194,7 +194,7 @@ class World:
 @pytest.mark.parametrize("seed", range(150))
 def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
     rng = random.Random(seed)
-    world, tail, given = World(rng), Tail(0), []
+    world, tail, given = World(rng), GapTracker(0), []
 
     def look(limit, late_limit):
         found = world.page(tail, limit, late_limit)
@@ -226,7 +226,7 @@ def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
 
 def test_a_look_behind_an_open_gap_costs_no_more_for_all_that_is_pending():
     """Counted in rows that are measured: each once when it comes, and once when it goes."""
-    tail, rows = Tail(0), 2_000
+    tail, rows = GapTracker(0), 2_000
     take(tail, 2, 2)
     for position in range(3, rows, 3):
         take(tail, position + 2, position, position + 2)

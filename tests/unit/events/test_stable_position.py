@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pgmem.events.stable_position import Frontier, Watch, Writers
+from pgmem.events.stable_position import StablePosition, WriterBarrier, Writers
 
 
 def writers(head: int, *holders: str) -> Writers:
@@ -14,11 +14,11 @@ def writers(head: int, *holders: str) -> Writers:
 
 
 def test_nobody_writes_so_the_head_is_final():
-    assert Watch().observe(writers(7)) == 7
+    assert WriterBarrier().observe(writers(7)) == 7
 
 
 def test_the_head_is_final_once_its_writers_are_gone():
-    watch = Watch()
+    watch = WriterBarrier()
     assert watch.observe(writers(7, "3/1", "3/2")) == 0
     assert watch.observe(writers(9, "3/2", "3/3")) == 0
     assert watch.observe(writers(12, "3/3", "3/4")) == 7
@@ -28,7 +28,7 @@ def test_the_head_is_final_once_its_writers_are_gone():
 
 
 def test_a_writer_that_is_prepared_meanwhile_is_still_awaited():
-    watch = Watch()
+    watch = WriterBarrier()
     assert watch.observe(writers(7, "3/1")) == 0
     assert watch.observe(writers(8, "-1/77")) == 0
     assert watch.observe(writers(9, "-1/77", "3/5")) == 0
@@ -36,7 +36,7 @@ def test_a_writer_that_is_prepared_meanwhile_is_still_awaited():
 
 
 def test_positions_without_a_gap_are_final():
-    frontier = Frontier(3)
+    frontier = StablePosition(3)
     frontier.follow([4, 5, 7])
     assert frontier.position == 5
     frontier.follow([5, 6, 7, 8])
@@ -46,7 +46,7 @@ def test_positions_without_a_gap_are_final():
 
 
 def test_the_frontier_never_goes_back():
-    frontier = Frontier(9)
+    frontier = StablePosition(9)
     frontier.raise_to(4)
     assert frontier.position == 9
 
@@ -58,7 +58,7 @@ def test_no_position_is_ever_called_final_too_early(seed):
     head, names = 0, iter(range(10**6))
     open_writers: dict[str, set[int]] = {}
     undecided: set[int] = set()
-    watch, final = Watch(), 0
+    watch, final = WriterBarrier(), 0
     for _ in range(300):
         step = rng.random()
         if step < 0.3:

@@ -307,7 +307,7 @@ def test_whoever_is_late_is_refused_and_the_data_is_kept(source, importing, memo
     assert memory.imports.get("test", "import").detail["phase"] == "cut over"
     with pytest.raises(ImportConflict, match=r"is cut over.*--reverse goes back"):
         importing.run()
-    # Again, it finds what came late under new keys, and changes nothing else.
+    # Retry, it finds what came late under new keys, and changes nothing else.
     source.set("once:late", 1, ex=60)
     fill(source, 2, "late")
     importing.cut_over()

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pgmem import Event
-from pgmem._sync.core.execution import PoolRunner
+from pgmem._sync.core.execution import PoolExecutor
 from pgmem.errors import ImportConflict
 from pgmem.redis.importing import cutover, groups, streams
 from pgmem.redis.importing.source import RedisSource
@@ -137,7 +137,7 @@ def dies_after(monkeypatch):
         number = left = after
 
     monkeypatch.setattr(RedisSource, "_run", counting(RedisSource._run))
-    monkeypatch.setattr(PoolRunner, "run", counting(PoolRunner.run))
+    monkeypatch.setattr(PoolExecutor, "execute", counting(PoolExecutor.execute))
     monkeypatch.setattr(cutover, "GRACE", 0.01)
     monkeypatch.setattr(streams, "PAGE", 40)
     monkeypatch.setattr(groups, "STEP", 15)

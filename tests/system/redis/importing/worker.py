@@ -13,7 +13,7 @@ SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
 from pgmem import Memory
-from pgmem._sync.core.execution import PoolRunner
+from pgmem._sync.core.execution import PoolExecutor
 from pgmem.redis.importing import streams
 from pgmem.redis.importing.cutover import cut_over
 from pgmem.redis.importing.reverse import reverse
@@ -38,7 +38,7 @@ def counting(call):
     return counted
 
 RedisSource._run = counting(RedisSource._run)
-PoolRunner.run = counting(PoolRunner.run)
+PoolExecutor.execute = counting(PoolExecutor.execute)
 import pgmem.redis.importing.cutover as module
 module.GRACE = 0.01
 
