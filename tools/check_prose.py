@@ -254,7 +254,9 @@ def _check_message(line: int, message: str) -> Iterator[tuple[int, str, str]]:
     """Check a string that reads like prose: four words or more, and no SQL."""
     if len(message.split()) >= 4 and not _SQL.match(message):
         code = "\n" in message or "=" in message
-        yield from check_text(Piece(line, message), words_only=code)
+        for found in check_text(Piece(line, message), words_only=code):
+            if found[1] != "colons":  # "path:line: what: why" is a usual form of an error
+                yield found
 
 
 CHECKS = {".md": check_markdown, ".py": check_python, ".sql": check_sql}

@@ -110,7 +110,7 @@ def convert(text: str, sources: set[str], package: str = "pgmem") -> str:
     text = re.sub(rf"\b{package}\.((?:\w+\.)*\w+)\b", qualify, text)
 
     def qualify_module(found: re.Match[str]) -> str:
-        """The same for `from pgmem.events import reader`."""
+        """Rewrite an import such as `from pgmem.events import reader`."""
         if f"{found[1]}.{found[2]}" not in sources:
             return found[0]
         return f"from {package}._sync.{found[1]} import {found[2]}"

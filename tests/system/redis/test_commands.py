@@ -53,7 +53,7 @@ PAIRS = pairs()
 
 
 def results(block: examples.Block) -> list[str]:
-    """What a block is said to show, in order."""
+    """Return what a block is said to show, in order."""
     return [example.want for example in doctest.DocTestParser().get_examples(block.source)]
 
 
