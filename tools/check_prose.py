@@ -36,11 +36,9 @@ _MACHINES = (
 )
 
 BANNED = {
-    r"nobody|no one": "name the actor: no process, no reader, none",
-    r"somebody|someone": "name the actor",
-    r"anybody|anyone": "name the actor",
-    r"everybody|everyone": "name the actors",
-    r"whoever|whomever|whosoever": "name the actor",
+    r"no ?(?:body|one)": "name the actor: no process, no reader, none",
+    r"(?:some|any|every)(?:body|one)": "name the actor",
+    r"who(?:m|so)?ever": "name the actor",
     r"(?:one|ones|those|him|he) who": "name the actor",
     rf"(?:{_MACHINES})(?:e?s)? (?:who|whom)": "a machine is a 'that'",
     r"he|him|his|himself|she|hers|herself": "a machine is an 'it'",
@@ -67,16 +65,16 @@ BANNED = {
 _BANNED = {re.compile(rf"\b(?:{word})\b", re.IGNORECASE): better for word, better in BANNED.items()}
 
 _NAMES = re.compile(
-    r"who|whose|nobody|somebody|anybody|whoever|someone|anyone|his|him|"
+    r"who|whose|who(?:m|so)?ever|(?:no|some|any|every)(?:body|one)|his|him|"
     r"doorbells?|bells?|rings?|keepers?|frontiers?|tailers?|parked|bury|buried|patience|meets?"
 )
 _NOT_IMPERATIVE = re.compile(
-    r"(?:what|who|whose|whoever|which|how|where|when|whether|why|the|a|an|this|that|these|those|"
-    r"it|its|if|all|each|every|no|one|is|are|has|true|false)\b"
+    r"(?:what|who|whose|who(?:so)?ever|which|how|where|when|whether|why|the|a|an|this|that|"
+    r"these|those|it|its|if|all|each|every|no|one|is|are|has|true|false)\b"
     r"|(?!alias)\w+(?<![su])s\b|(?!bring|ping|string)\w+ing\b",
     re.IGNORECASE,
 )
-_NOT_A_NOUN = re.compile(r"(?:what|who|whoever|tells)\b", re.IGNORECASE)
+_NOT_A_NOUN = re.compile(r"(?:what|who(?:ever)?|tells)\b", re.IGNORECASE)
 _NOUN_DECORATORS = {"property", "cached_property", "fixture", "computed_field"}
 
 _CODE = re.compile(r"```.*?```|``[^`]*``|`[^`]*`", re.DOTALL)

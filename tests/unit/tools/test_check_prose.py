@@ -21,8 +21,9 @@ LONG = "word " * check_prose.MAX_WORDS + "more."
 @pytest.mark.parametrize(
     "sentence",
     [
+        "No one reads this.",
         "Nobody reads this.",
-        "If somebody writes, wait.",
+        "If someone writes, wait.",
         "Whoever waits is woken.",
         "The process who waits is woken.",
         "Who waits is woken.",
@@ -47,7 +48,7 @@ def test_banned_words_are_found(sentence):
         "Drop the replication slot.",
         "Look up the position.",
         "A ring buffer holds the newest events.",
-        "`nobody` is a user of the system.",
+        "`someone` is a user of the system.",
         "Some bodies of text.",
     ],
 )
@@ -70,13 +71,13 @@ def test_code_pictures_and_comments_of_a_page_are_left_out():
         Text.
 
         ```python
-        nobody = 1
+        someone = 1
         ```
 
-        <!-- nobody
+        <!-- someone
         -->
 
-        | nobody | `x` |
+        | someone | `x` |
         |---|---|
     """
     assert places(".md", page) == [(11, "word")]
@@ -90,18 +91,18 @@ def test_list_items_and_cells_are_sentences_of_their_own():
 
 def test_docstrings_comments_and_messages_are_checked():
     source = '''
-        """Nobody."""
+        """Everyone."""
 
-        # Whoever waits.
+        # Anyone waits.
         def wait():
-            """Wait until somebody writes."""
-            raise ValueError("nobody has written anything yet")
+            """Wait until someone writes."""
+            raise ValueError("no one has written anything yet")
     '''
     assert sorted(places(".py", source)) == [(2, "word"), (4, "word"), (6, "word"), (7, "word")]
 
 
 def test_data_and_sql_are_no_messages():
-    assert rules(".py", 'a = "nobody"\nb = "SELECT nobody FROM somebody WHERE x"\n') == []
+    assert rules(".py", 'a = "someone"\nb = "SELECT someone FROM anyone WHERE x"\n') == []
 
 
 @pytest.mark.parametrize(
@@ -150,20 +151,20 @@ def test_entries_of_arguments_are_not_one_sentence():
 
 
 def test_names_are_checked():
-    assert rules(".py", "def test_nobody_waits(): pass\nclass LeaseKeeper: pass\n") == ["name"] * 2
+    assert rules(".py", "def test_someone_waits(): pass\nclass LeaseKeeper: pass\n") == ["name"] * 2
 
 
 def test_comments_in_sql_are_checked():
-    assert places(".sql", "-- Reads it.\nSELECT 1; -- nobody\n") == [(2, "word")]
+    assert places(".sql", "-- Reads it.\nSELECT 1; -- someone\n") == [(2, "word")]
 
 
 def test_the_command_reports_and_fails(tmp_path, monkeypatch, capsys):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "page.md").write_text("Nobody.\n")
+    (tmp_path / "docs" / "page.md").write_text("Someone.\n")
     monkeypatch.setattr(check_prose.check, "__defaults__", (tmp_path,))
     assert check_prose.main(["--paths", "docs"]) == 1
     shown = capsys.readouterr()
-    assert shown.out.startswith("docs/page.md:1: word: 'Nobody'")
+    assert shown.out.startswith("docs/page.md:1: word: 'Someone'")
     assert shown.err.splitlines()[-1].split()[:2] == ["all", "1"]
     (tmp_path / "docs" / "page.md").write_text("Fine.\n")
     assert check_prose.main(["--paths", "docs"]) == 0
