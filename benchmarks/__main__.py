@@ -1,8 +1,8 @@
-"""``python -m benchmarks``: the command line, and the order in which things happen.
+"""Run the command line ``python -m benchmarks``.
 
-Exit code: 0 if all arms were right (targets may be missed: they are the machine's matter too),
-1 if an arm lost, doubled, reordered or tore something, or a server failed, 2 for wrong arguments.
-With ``--from-json`` nothing is measured: an earlier run is told again.
+Exit code: 0 if all arms were right, even if they missed targets, which depend on the machine. 1 if
+an arm lost, doubled, reordered or tore something, or a server failed. 2 for wrong arguments. With
+``--from-json`` nothing is measured: the report is made from an earlier run.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ WRITTEN = {
 }
 """The options that name a file, and what is written to it."""
 FAILED = "it failed"
-"""How the reason begins for which a group of scenarios is missing that ended by an error."""
+"""The beginning of the reason for a missing group of scenarios that ended by an error."""
 MEASURING = ("only", "peers", "rounds", "quick", "postgres_url", "redis_url")
-"""The options that make no sense where nothing is measured."""
+"""The options that are refused with --from-json."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,18 +57,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peers",
         action="store_true",
-        help="run those beside other libraries too, which are installed in an environment of "
-        "their own the first time",
+        help="also run the scenarios with other libraries; the first run installs these in an "
+        "environment of their own",
     )
-    parser.add_argument("--rounds", type=_rounds, metavar="N", help="count so many rounds")
+    parser.add_argument("--rounds", type=_rounds, metavar="N", help="count N rounds")
     parser.add_argument("--quick", action="store_true", help="shorter rounds, fewer of them")
     for name, what in WRITTEN.items():
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {what}")
     parser.add_argument(
-        "--from-json", type=Path, metavar="FILE", help="measure nothing: tell an earlier run again"
+        "--from-json", type=Path, metavar="FILE", help="measure nothing: report an earlier run"
     )
-    parser.add_argument("--postgres-url", metavar="URL", help="use this server, not one of our own")
-    parser.add_argument("--redis-url", metavar="URL", help="use this server, not one of our own")
+    parser.add_argument(
+        "--postgres-url", metavar="URL", help="use this server instead of a private one"
+    )
+    parser.add_argument(
+        "--redis-url", metavar="URL", help="use this server instead of a private one"
+    )
     return parser
 
 
@@ -92,12 +96,12 @@ def _chosen(
 
 
 def _is_listed(entry: Entry, *, peers: bool, quick: bool) -> bool:
-    """Whether it runs where it is not named."""
+    """Return True if an entry runs although --only does not name it."""
     return (peers or not entry.peers) and (entry.quick or not quick) and not entry.named
 
 
 def _left_out(options: argparse.Namespace) -> dict[str, str]:
-    """What does not run, though nobody chose among the scenarios, and why."""
+    """Return what a run without --only leaves out, with the reasons."""
     if options.only:
         return {}
     peers = {} if options.peers else {"other libraries": "ask for them with --peers"}
@@ -116,7 +120,7 @@ def _left_out(options: argparse.Namespace) -> dict[str, str]:
 
 
 class _Clock:
-    """Progress with time left, on stderr, in guessed seconds of all chosen scenarios."""
+    """Show progress and the estimated time left on stderr."""
 
     def __init__(self, entries: Sequence[Entry], quick: bool) -> None:
         self._quick = quick
@@ -144,7 +148,7 @@ class _Clock:
 
 
 def _facts(options: argparse.Namespace) -> dict[str, dict[str, str]]:
-    """What the figures are taken on: machine, servers and their settings."""
+    """Describe what the figures are taken on: machine, servers and their settings."""
     found = machine.describe()
     found["fsync of 8 kB"] = f"{machine.fsync_microseconds():.0f} µs"
     facts = {"machine": found}
@@ -157,7 +161,7 @@ def _facts(options: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 @contextlib.contextmanager
 def _fresh(options: argparse.Namespace) -> Iterator[Bench]:
-    """Servers with fresh data for one group of scenarios."""
+    """Start servers with fresh data for one group of scenarios."""
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(servers.postgres(options.postgres_url))
         yield Bench(
@@ -172,7 +176,7 @@ def _fresh(options: argparse.Namespace) -> Iterator[Bench]:
 def _run(
     bench: Bench, entry: Entry, clock: _Clock, console: Console, results: list[Result]
 ) -> None:
-    """Run a group of scenarios, and print and keep each one when it is done."""
+    """Run a group of scenarios; print and keep each result as soon as it is there."""
     with entry.setup(bench) as scenarios:
         steps = sum(scenario.steps for scenario in scenarios)
         for scenario in scenarios:
@@ -188,7 +192,7 @@ def _run(
 
 
 def _is_wrong(result: Result) -> bool:
-    """Whether an arm did wrong that should do right: the published one is shown as it is."""
+    """Return True if an arm was wrong, other than the published ones, which show their faults."""
     return any(
         result.faults[arm.name].without(arm.excused)
         for arm in result.scenario.arms
@@ -208,7 +212,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """What makes such a run again, for a report: without the files of this one, and passwords."""
+    """Return the command line that repeats a run, without its output files and passwords."""
     kept = []
     left = iter(arguments)
     for argument in left:
@@ -238,8 +242,7 @@ def _measured(
     for title, lines in facts.items():
         report.print_facts(console, title, lines)
     machine.pin_clients()
-    # What was imported is no garbage; looking through it again before each round takes longer
-    # than many a round.
+    # Collecting the imported modules again before each round takes longer than many a round.
     gc.freeze()
     results: list[Result] = []
     with clock.running():
@@ -251,7 +254,8 @@ def _measured(
                 with _fresh(options) as bench:
                     _run(bench, entry, clock, console, results)
             except (servers.ServerError, CrewError) as error:
-                # Half an hour of the others' figures is not thrown away.
+                # A failed group must not discard the figures of the others, up to half an hour of
+                # work.
                 print(f"python -m benchmarks: {entry.name}: {error}", file=sys.stderr)
                 missing[entry.name] = f"{FAILED}: {str(error).splitlines()[-1]}"
             else:
@@ -261,7 +265,7 @@ def _measured(
 
 
 def _again(file: Path, console: Console) -> report.Run:
-    """An earlier run, printed as if it had just ended."""
+    """Read an earlier run, and print it."""
     run = report.read_json(file)
     for title, lines in run.facts.items():
         report.print_facts(console, title, lines)
@@ -271,7 +275,7 @@ def _again(file: Path, console: Console) -> report.Run:
 
 
 def _write(options: argparse.Namespace, run: report.Run) -> None:
-    """Write what was asked for."""
+    """Write the files that the options name."""
     if options.json is not None:
         report.write_json(options.json, run)
     if not (options.html or options.markdown or options.headline):
@@ -290,12 +294,12 @@ def _write(options: argparse.Namespace, run: report.Run) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks; gives the exit code."""
+    """Run the benchmarks, and return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     entries = _chosen(parser, options.only, peers=options.peers, quick=options.quick)
     _check(parser, options)
-    # A stop by SIGTERM must stop the servers too.
+    # SIGTERM must also stop the servers.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     try:

@@ -1,7 +1,7 @@
-"""What an arm did wrong, counted from what the store holds, never assumed.
+"""Count what an arm did wrong, from what the store holds.
 
-Speed of a wrong answer is no result: one fault marks an arm as wrong, whatever its figures are.
-This module compares lists; it reads from no store.
+A wrong answer has no speed: one fault marks an arm as wrong, whatever its figures are. This module
+compares lists; it reads from no store.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How many results were wrong, by kind.
+    """Count wrong results by kind.
 
     Attributes:
-        lost: acknowledged, and not there.
-        duplicated: there more often than it was written.
-        reordered: there behind something that was written after it.
-        torn: half of it there, half not.
+        lost: acknowledged, but not in the store.
+        duplicated: in the store more often than it was written.
+        reordered: in the store after something that was written later.
+        torn: only partly in the store.
         starved: work that did not get its turn.
     """
 
@@ -37,7 +37,7 @@ class Faults:
         return any(getattr(self, f.name) for f in fields(self))
 
     def without(self, kinds: Sequence[str]) -> Faults:
-        """All but those of some kinds."""
+        """Return these faults without those of some kinds."""
         return replace(self, **dict.fromkeys(kinds, 0))
 
     def __str__(self) -> str:
@@ -49,10 +49,10 @@ NO_FAULTS = Faults()
 
 
 def compare(acknowledged: Sequence[int], found: Sequence[int]) -> Faults:
-    """What became of events that one writer wrote one after another.
+    """Compare the events that one writer wrote in order with those in the store.
 
     Args:
-        acknowledged: their numbers, in the order they were acknowledged.
+        acknowledged: their numbers, in the order of the acknowledgements.
         found: the numbers in the store, in its order.
     """
     wanted, there = Counter(acknowledged), Counter(found)
@@ -66,11 +66,11 @@ def compare(acknowledged: Sequence[int], found: Sequence[int]) -> Faults:
 
 
 def compare_each(acknowledged: Sequence[Sequence[int]], found: Sequence[int]) -> Faults:
-    """What became of the events of several writers, each one's in its own order.
+    """Compare the events of several writers, each in its own order.
 
     Args:
-        acknowledged: each writer's numbers, all of them different, in the order they were
-            acknowledged.
+        acknowledged: the numbers of each writer, all different, in the order of the
+            acknowledgements.
         found: the numbers in the store, or as they were delivered.
     """
     owner = {number: who for who, numbers in enumerate(acknowledged) for number in numbers}
@@ -86,10 +86,10 @@ def compare_each(acknowledged: Sequence[Sequence[int]], found: Sequence[int]) ->
 
 
 def compare_states(events: Iterable[tuple[str, int]], states: Mapping[str, int]) -> Faults:
-    """Whether the latest state of each key is its last event.
+    """Count the keys whose latest state is not their last event.
 
     Args:
-        events: key and number of each event in the store, in its order.
+        events: the key and number of each event in the store, in its order.
         states: the number in the state of each key.
     """
     last = dict(events)
@@ -97,12 +97,12 @@ def compare_states(events: Iterable[tuple[str, int]], states: Mapping[str, int])
 
 
 def compare_once(wanted: Sequence[Hashable], found: Iterable[Hashable], left: int = 0) -> Faults:
-    """Whether each piece of work took effect once, in whatever order.
+    """Count the pieces of work that did not take effect exactly once, in any order.
 
     Args:
-        wanted: what was acknowledged, each of them once.
-        found: what each effect that is there is the effect of.
-        left: how many pieces the store holds for not done: it will hand them out again.
+        wanted: what was acknowledged, without duplicates.
+        found: the piece of work of each effect in the store.
+        left: the number of pieces that the store will deliver again.
     """
     there = Counter(found)
     return Faults(
@@ -112,12 +112,12 @@ def compare_once(wanted: Sequence[Hashable], found: Iterable[Hashable], left: in
 
 
 def compare_counts(acknowledged: int, found: int, distinct: int) -> Faults:
-    """The same from counts, where many writers wrote too much to list.
+    """Count faults from counts, for runs that write too much to list.
 
     Args:
-        acknowledged: how many were acknowledged.
-        found: how many are there.
-        distinct: how many different ones are there.
+        acknowledged: the number of acknowledged events.
+        found: the number of events in the store.
+        distinct: the number of different events in the store.
     """
     return Faults(
         lost=max(0, acknowledged - distinct), duplicated=found - min(acknowledged, distinct)

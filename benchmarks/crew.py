@@ -1,11 +1,9 @@
-"""Worker processes that are started once and told what to run when.
+"""Start worker processes once, and give them orders.
 
-A crew's members wait at a pipe. `Crew.run` gives all of them the same order, waits until each is
-ready, gives the start time, and collects their answers: starting processes is in no figure. A
-member's work is a class that is made in the member's own process (a connection does not survive a
-fork).
-
-Measures nothing itself.
+The members of a crew wait at a pipe. `Crew.run` sends all of them the same order, waits until each
+is ready, sends the start time and collects the answers. So no figure contains the start of a
+process. A member creates its work object in its own process, because a connection does not survive
+a fork. This module measures nothing.
 """
 
 from __future__ import annotations
@@ -26,38 +24,38 @@ ANSWER_TIMEOUT = 300.0
 
 
 class Work(Protocol):
-    """What a member does."""
+    """Define what a member does."""
 
     def go(self, order: str, start: float, argument: float) -> Any:
-        """Carry out an order from `start` (of `time.monotonic`) on; the answer is sent back."""
+        """Carry out an order from `start` (of `time.monotonic`) on, and return the answer."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
 
 class WorkFactory(Protocol):
-    """Makes a member's work, in its process: a class or a function that pickle finds by name."""
+    """Create a member's work in its process; a class or function that pickle finds by name."""
 
     def __call__(self, number: int, url: str) -> Work:
-        """The work of one member."""
+        """Create the work of one member."""
 
 
 class Team(Protocol):
-    """Who can be given an order: a crew, or a process of another environment."""
+    """Take orders: a crew, or a process of another environment."""
 
     def send(self, what: object) -> None:
-        """Send the same to all members."""
+        """Send the same message to all members."""
 
     def answers(self) -> list[Any]:
-        """Collect one answer from each."""
+        """Collect one answer from each member."""
 
 
 class CrewError(Exception):
-    """A member failed, ended or did not answer."""
+    """Raised if a member failed, ended or did not answer."""
 
 
 def until(start: float) -> None:
-    """Wait for a moment of `time.monotonic`."""
+    """Wait until a moment of `time.monotonic`."""
     delay = start - time.monotonic()
     if delay > 0:
         time.sleep(delay)
@@ -66,8 +64,7 @@ def until(start: float) -> None:
 def _member(make: WorkFactory, number: int, url: str, pipe: Connection) -> None:
     try:
         work = make(number, url)
-        # What was imported is no garbage: looking through it again and again, in 32 processes at
-        # once, would be most of what a short round measures.
+        # Collecting the imported modules in 32 processes at once takes longer than a short round.
         gc.collect()
         gc.freeze()
         pipe.send((True, None))
@@ -84,13 +81,13 @@ def _member(make: WorkFactory, number: int, url: str, pipe: Connection) -> None:
 
 
 class Crew:
-    """Processes that do the same work at the same time; see `crew`."""
+    """Run the same work in several processes at the same time; see `crew`."""
 
     def __init__(self, members: Sequence[tuple[BaseProcess, Connection]]) -> None:
         self._members = members
 
     def run(self, order: str, argument: float = 0.0) -> list[Any]:
-        """Have all members carry out an order; gives their answers.
+        """Have all members carry out an order, and return their answers.
 
         Raises:
             CrewError: one of them failed.
@@ -98,12 +95,12 @@ class Crew:
         return together((self, order, argument))[0]
 
     def send(self, what: object) -> None:
-        """Send the same to all members."""
+        """Send the same message to all members."""
         for _, pipe in self._members:
             pipe.send(what)
 
     def answers(self) -> list[Any]:
-        """Collect one answer from each."""
+        """Collect one answer from each member."""
         answers = []
         for process, pipe in self._members:
             try:
@@ -119,7 +116,7 @@ class Crew:
 
 
 def together(*orders: tuple[Team, str, float]) -> list[list[Any]]:
-    """Have several teams carry out an order each, from one moment on; gives each one's answers.
+    """Have several teams carry out one order each from the same moment on; return their answers.
 
     Raises:
         CrewError: a member failed.
@@ -136,15 +133,15 @@ def together(*orders: tuple[Team, str, float]) -> list[list[Any]]:
 
 @contextlib.contextmanager
 def crew(make: WorkFactory, size: int, url: str = "") -> Iterator[Crew]:
-    """A crew of `size` processes; ended after the block, whatever ends it.
+    """Start a crew of `size` processes, and end it after the block.
 
     Args:
-        make: makes a member's work, from its number and `url`.
-        size: how many members.
-        url: given to each of them.
+        make: creates a member's work from its number and `url`.
+        size: the number of members.
+        url: given to each member.
     """
-    # Not fork: the parent has threads (the progress display, a pool). The fork server imports
-    # pgmem once, which for 32 processes is most of the work.
+    # Not fork: the parent has threads (the progress display, a pool). The fork server imports pgmem
+    # once, which for 32 processes is most of the work.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.scenarios"])
     members = []
@@ -177,11 +174,11 @@ def crew(make: WorkFactory, size: int, url: str = "") -> Iterator[Crew]:
 
 
 def killed(target: Callable[..., object], *args: object) -> None:
-    """Run a function in a process that it ends by `kill -9`; back when it has.
+    """Run a function in a process that it ends by `kill -9`, and wait for the end.
 
     Args:
         target: the function; pickle finds it by name.
-        args: of the function.
+        args: the arguments of the function.
 
     Raises:
         CrewError: the process ended in another way.

@@ -1,4 +1,4 @@
-"""A disk whose power can be cut: a file system in an image file, mounted for as long as a block.
+"""Mount a disk whose power can be cut: a file system in an image file.
 
 ::
 
@@ -6,13 +6,13 @@
                      ▲                 │
                      └──── remount() ──┘ as after a reboot: the journal is replayed
 
-The cut is the kernel's own (EXT4_IOC_SHUTDOWN without flushing the journal; XFS has the same call):
-what sits in the page cache or in an uncommitted part of the journal is lost, what was fsynced
-stays. What it cannot show is a disk that lies about its cache, or a sector half written.
+The cut is the kernel's own (EXT4_IOC_SHUTDOWN without flushing the journal; XFS has the same call).
+What is only in the page cache or in an uncommitted part of the journal is lost; what was fsynced
+stays. It cannot show a disk with a volatile cache that ignores flushes, or a half-written sector.
 
-Linux and root only. A small shell process does the clearing away, and does it too if this process
-is killed: it waits for the end of a pipe. The loop device belongs to the mount and goes with it.
-Whoever has files open on the disk ends before `remount`. This module knows no server.
+Linux and root only. A small shell process waits for the end of a pipe and then unmounts, so it also
+does so if this process is killed. The unmount frees the loop device. Processes with open files on
+the disk must end before `remount`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ WITHOUT_THE_JOURNAL = 2
 
 BUSY_TIMEOUT = 20.0
 
-# The read ends with us, in whatever way. A lazy unmount is for a server that is still there then.
+# The read ends when this process ends, for any reason. A lazy unmount is for a server that still
+# runs then.
 _CLEAR_AWAY = """
 read -r _
 umount "$1/disk" 2>/dev/null || umount -l "$1/disk" 2>/dev/null
@@ -44,15 +45,15 @@ rm -rf --one-file-system "$1"
 
 
 class NoDisk(Exception):
-    """The power of a disk cannot be cut here; says what is missing."""
+    """Raised if the power of a disk cannot be cut on this machine; names what is missing."""
 
 
 class Disk:
-    """A mounted image; see `powered`.
+    """Represent a mounted image; see `powered`.
 
     Attributes:
-        path: where it is mounted.
-        kind: of its file system.
+        path: the mount point.
+        kind: the type of the file system.
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
@@ -69,15 +70,15 @@ class Disk:
             os.close(folder)
 
     def remount(self) -> None:
-        """Give it power again. What was killed after the cut may take a moment to let go of it.
+        """Restore the power, after processes that were killed have closed their files.
 
         Raises:
-            NoDisk: somebody still uses it, or it cannot be mounted.
+            NoDisk: a process still uses the disk, or it cannot be mounted.
         """
         deadline = time.monotonic() + BUSY_TIMEOUT
         while failed := _run("umount", self.path):
             if time.monotonic() > deadline:
-                raise NoDisk(f"the disk was not let go of in {BUSY_TIMEOUT:g} s: {failed}")
+                raise NoDisk(f"the disk was still in use after {BUSY_TIMEOUT:g} s: {failed}")
             time.sleep(0.02)
         self.mount()
 
@@ -94,10 +95,10 @@ class Disk:
 
 @contextlib.contextmanager
 def powered(megabytes: int) -> Iterator[Disk]:
-    """A new disk; gone after the block, whatever ends it.
+    """Create a disk for the block.
 
     Args:
-        megabytes: how much it holds; the image takes what is really written to it.
+        megabytes: its capacity; the image takes only the space of what is written to it.
 
     Raises:
         NoDisk: it cannot be made here.
@@ -108,10 +109,10 @@ def powered(megabytes: int) -> Iterator[Disk]:
         ["/bin/sh", "-c", _CLEAR_AWAY, "sh", folder],
         cwd="/",
         stdin=subprocess.PIPE,
-        start_new_session=True,  # a Ctrl-C is for us
+        start_new_session=True,  # Ctrl-C stops this process only
     )
     try:
-        folder.chmod(0o711)  # a server that is not root's passes here
+        folder.chmod(0o711)  # a server of another user passes here
         (folder / "disk").mkdir()
         yield _made(folder, kinds, megabytes)
     finally:
@@ -154,7 +155,7 @@ def _path() -> str:
 
 
 def _run(*command: str | Path) -> str:
-    """Run a command; gives what it complained of, "" if it worked."""
+    """Run a command; return its error output, or "" if it worked."""
     done = subprocess.run(
         command,
         env={**os.environ, "PATH": _path(), "LC_ALL": "C"},

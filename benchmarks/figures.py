@@ -1,6 +1,6 @@
-"""The statistics: histograms of times, medians, and how sure a ratio is.
+"""Compute the statistics: histograms of times, medians, and the intervals of ratios.
 
-Knows lists of figures only, no arms and no stores.
+This module works on lists of figures. It knows no arms and no stores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hdrh.histogram import HdrHistogram
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 LONGEST = 300 * 10**9
-"""Nanoseconds; what took longer counts as this long."""
+"""Nanoseconds; longer times count as this."""
 DIGITS = 3
 """Significant digits of a histogram."""
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
@@ -25,7 +25,7 @@ PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A median, and between what it lies with 95 % confidence."""
+    """Hold a median with its 95 % confidence interval."""
 
     median: float
     low: float
@@ -33,12 +33,12 @@ class Interval:
 
 
 def ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:
-    """The ratio of each round."""
+    """Return the ratio of each round."""
     return [value / base for value, base in zip(values, bases, strict=True)]
 
 
 def bootstrap(values: Sequence[float], *, seed: int = 1) -> Interval:
-    """The median of some figures, and its 95 % interval by resampling them.
+    """Return the median of some figures with its 95 % interval by resampling.
 
     The same figures and seed give the same interval. Source: Efron, "Bootstrap Methods: Another
     Look at the Jackknife" (1979), the percentile interval.
@@ -47,7 +47,7 @@ def bootstrap(values: Sequence[float], *, seed: int = 1) -> Interval:
         ValueError: there are no figures.
     """
     if not values:
-        raise ValueError("a median of nothing")
+        raise ValueError("no figures to take the median of")
     return _resampled(tuple(values), seed)
 
 
@@ -62,21 +62,21 @@ def _resampled(values: tuple[float, ...], seed: int) -> Interval:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of some figures that so large a share of them does not exceed.
+    """Return the smallest figure that is at least as large as a share of them.
 
     Raises:
         ValueError: there are no figures.
     """
     if not values:
-        raise ValueError("a percentile of nothing")
+        raise ValueError("no figures to take a percentile of")
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def histogram(nanoseconds: Iterable[float] = ()) -> HdrHistogram:
-    """The times of some calls, kept to three digits.
+    """Count the times of some calls in a histogram with three significant digits.
 
     Args:
-        nanoseconds: what each call took.
+        nanoseconds: the time of each call.
     """
     found = HdrHistogram(1, LONGEST, DIGITS)
     for value in nanoseconds:
@@ -85,7 +85,7 @@ def histogram(nanoseconds: Iterable[float] = ()) -> HdrHistogram:
 
 
 def merged(histograms: Iterable[HdrHistogram]) -> HdrHistogram:
-    """All of their times in one."""
+    """Merge histograms into one."""
     found = histogram()
     for each in histograms:
         found.add(each)
@@ -93,10 +93,10 @@ def merged(histograms: Iterable[HdrHistogram]) -> HdrHistogram:
 
 
 def microseconds(times: HdrHistogram, percent: float) -> float:
-    """A percentile of a histogram of nanoseconds, in microseconds.
+    """Return a percentile of a histogram of nanoseconds, in microseconds.
 
     Args:
-        times: what `histogram` made.
+        times: a histogram of `histogram`.
         percent: 0 to 100; 100 is the longest time.
     """
     if percent >= 100:

