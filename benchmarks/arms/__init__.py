@@ -1,7 +1,7 @@
-"""The two arms on Redis that pgmem is compared with.
+"""Define the two implementations on Redis that pgmem is compared with.
 
-`published` is the approach of the article that the project came from, faults and all; `right` is
-what a good Redis engineer would write in its place, with its Lua in `scripts` and what it takes and
-gives in `records`. Both take a redis-py client that the caller made, and know nothing of scenarios,
-rounds or figures.
+`published` is the approach of the article that the project came from, with its faults. `right` is
+what a good Redis engineer would write in its place, with its Lua in `scripts` and its types in
+`records`. Both take a redis-py client from the caller, and know nothing of scenarios, rounds or
+figures.
 """

@@ -1,19 +1,19 @@
-"""The approach as published: an article's shared memory on Redis, as it stands.
+"""Keep shared memory on Redis as the article published it.
 
-Its six methods send the commands of the article, in its order, with its arguments. Their faults
-are the point: nothing is mended here, tuned, or made safer (`benchmarks.arms.right` is the place
-for that), and `tests/system/benchmarks/arms/test_published.py` shows each of them.
+The six methods send the commands of the article, in its order, with its arguments. Their faults are
+the point: nothing is corrected, tuned or made safer (`benchmarks.arms.right` is the place for
+that), and `tests/system/benchmarks/arms/test_published.py` shows each fault.
 
-What its readers should know of today's redis-py (8):
+Some behavior depends on today's redis-py (8):
 
-* `read_events` waits with BLOCK 0, which means for ever. A client times out after its
-  `socket_timeout`, 5 seconds unless told otherwise, with a `redis.TimeoutError`. The command stays
-  as it is: `connect` makes a client that waits. A scenario that must not hang gives `block`.
+* `read_events` waits with BLOCK 0, which means without limit. A client times out after its
+  `socket_timeout`, by default 5 seconds, with a `redis.TimeoutError`. The command stays as it is:
+  `connect` makes a client that waits. A scenario that must not hang passes `block`.
 * XADD with `maxlen` alone means MAXLEN ~: the stream is cut in whole nodes of 100 entries, so it
-  holds from 10,000 to some 10,100 of them.
+  holds from 10,000 to about 10,100 of them.
 * `redis.Redis(...)` sends a command again, up to 10 times, if the connection breaks before the
   answer: XADD then writes twice. `Redis.from_url`, used here, does not.
-* The article's naive UTC clock is deprecated in Python 3.12: the same text is made another way.
+* The article's naive UTC clock is deprecated in Python 3.12. The same text is made another way.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ CREATE TABLE IF NOT EXISTS agent_snapshots (
     created_at timestamptz NOT NULL
 )
 """
-"""The article shows no DDL; this is what its INSERT needs and no more."""
+"""The article shows no DDL; this is the least that its INSERT needs."""
 
 Fields = dict[Any, Any]
 
 
 class ConcurrentModificationError(Exception):
-    """All tries of an update lost."""
+    """Raised if all tries of an update lost."""
 
 
 def connect(url: str) -> Any:
-    """A client as the article makes one, except that it can wait for longer than 5 seconds."""
+    """Create a client as the article does, except that it can wait for longer than 5 seconds."""
     import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
 
     return redis.Redis.from_url(url, socket_timeout=None)
 
 
 class Published:
-    """The article's class.
+    """Hold the article's class.
 
     Args:
         client: a redis-py client that does not decode responses.
         work: what `process_event` does with an event.
-        database: the Postgres connection of `take_snapshot`, where `SNAPSHOTS_TABLE` is.
-        prefix: put before every key, where scenarios must not meet. The article has none.
-        block: milliseconds that `read_events` waits; 0, the article's, is for ever.
+        database: the Postgres connection of `take_snapshot`, with `SNAPSHOTS_TABLE`.
+        prefix: put before every key, to separate scenarios. The article has none.
+        block: milliseconds that `read_events` waits; 0, the article's, is without limit.
     """
 
     def __init__(
@@ -87,20 +87,20 @@ class Published:
             "timestamp": datetime.now(UTC).replace(tzinfo=None).isoformat(),
         }
         self._redis.xadd(self.stream_key, fields, maxlen=10_000)
-        # Dumped a second time: the article does so too.
+        # Encoded a second time, as in the article.
         self._redis.hset(self.state_key, f"{agent_id}:{event_type}", json.dumps(payload))
 
     def read_events(self, last_id: str | bytes = "0", count: int = 100) -> Any:
-        """Events behind `last_id`; waits if there are none. Gives what XREAD gave."""
+        """Read events after `last_id`, and wait if there are none; return the answer of XREAD."""
         return self._redis.xread({self.stream_key: last_id}, count=count, block=self._block)
 
     def get_latest_state(self, agent_id: str, event_type: str) -> Any:
-        """The latest payload of an agent and type; empty if there is none."""
+        """Return the latest payload of an agent and type; empty if there is none."""
         found = self._redis.hget(self.state_key, f"{agent_id}:{event_type}")
         return json.loads(found) if found else {}
 
     def take_snapshot(self) -> None:
-        """Copy the whole state into Postgres, a row each; says nowhere of which event it is."""
+        """Copy the whole state into Postgres, a row each, without the position that it stands at."""
         everything = self._redis.hgetall(self.state_key)
         assert self._database is not None
         with self._database.cursor() as cursor:
@@ -112,7 +112,7 @@ class Published:
         self._database.commit()
 
     def process_event(self, event: Mapping[str, Any]) -> Any:
-        """Do the work unless it is marked as done: look, work, mark."""
+        """Do the work unless its record says that it is done: check, work, record."""
         key = event["id"]
         if self._redis.sismember(self.processed_key, key):
             return {"status": "skipped", "reason": "already_processed"}
@@ -128,10 +128,10 @@ class Published:
     def update_with_version(
         self, resource_id: str, update_fn: Callable[[Fields], Fields], max_retries: int = 3
     ) -> Fields:
-        """Read, change, write if nobody set a version: true of a resource's first update only.
+        """Read, change, write if no version is set, which holds for a resource's first update only.
 
         Raises:
-            ConcurrentModificationError: no try was let through.
+            ConcurrentModificationError: all tries failed.
         """
         key = f"{self._prefix}resource:{resource_id}"
         for attempt in range(max_retries):
@@ -139,7 +139,7 @@ class Published:
             version = int(current.get(b"version", 0))
             changed = update_fn(current)
             changed["version"] = version + 1
-            # HSETNX sets a field that is missing. From the second update on it never is.
+            # HSETNX sets a missing field only. From the second update on the field exists.
             if self._redis.hsetnx(key, "version", version + 1):
                 self._redis.hset(key, mapping=changed)
                 return changed

@@ -1,4 +1,4 @@
-"""What Redis done right takes and gives: events, entries, claims, and what can go wrong."""
+"""Define what Redis done right takes and returns: events, entries, claims and errors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 
 class Conflict(Exception):
-    """The version is not the expected one.
+    """Raised if the version is not the expected one.
 
     Attributes:
-        current: what is there instead; None if nothing.
+        current: the entry that is there instead; None if there is none.
     """
 
     def __init__(self, key: str, current: Entry | None) -> None:
@@ -18,15 +18,15 @@ class Conflict(Exception):
 
 
 class ClaimHeld(Exception):
-    """Another caller is still at work."""
+    """Raised if another caller is still doing the work."""
 
 
 class LeaseLost(Exception):
-    """The work took longer than its lease, and somebody else has the claim or its result."""
+    """Raised if the lease of the work expired, and another caller has the claim or its result."""
 
 
 class Event(NamedTuple):
-    """An event to append."""
+    """Describe an event to append."""
 
     type: str
     payload: Any
@@ -34,10 +34,10 @@ class Event(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """An event as it is stored.
+    """Describe a stored event.
 
     Attributes:
-        key, version: of a state's change; None for other events.
+        key, version: of a change of state; None for other events.
     """
 
     id: bytes
@@ -49,14 +49,14 @@ class Recorded(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A key's value and the number of its changes."""
+    """Hold a key's value and the number of its changes."""
 
     value: Any
     version: int
 
 
 class Claim(NamedTuple):
-    """An answer to `claim`: the right to do the work (a token), or what came of it."""
+    """Hold the answer of `claim`: a token for the right to do the work, or the stored result."""
 
     key: str
     token: str | None
@@ -64,14 +64,14 @@ class Claim(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of work that takes effect once, and whether it was this call that did it."""
+    """Hold the result of work that takes effect once, and if this call did it."""
 
     first: bool
     result: Any
 
 
 class Payment(NamedTuple):
-    """What came of a payment, whether by this call, and whether the sender had the money."""
+    """Hold the outcome of a payment, if this call made it, and if the sender had the money."""
 
     first: bool
     funds: bool
@@ -79,11 +79,11 @@ class Payment(NamedTuple):
 
 
 class Reclaimed(NamedTuple):
-    """What was taken over from consumers that gave no sign.
+    """Hold the deliveries that were taken over from idle consumers.
 
     Attributes:
-        cursor: where to go on; b"0-0" at the end.
-        deleted: entries that were trimmed before anybody acknowledged them: lost to the group.
+        cursor: the place to continue from; b"0-0" at the end.
+        deleted: entries that were trimmed before they were acknowledged. The group has lost them.
     """
 
     cursor: bytes

@@ -1,19 +1,20 @@
-"""Redis done right: what a good Redis engineer would write in the place of the published code.
+"""Keep shared memory on Redis as a good Redis engineer would write the published code.
 
-One round trip for each call; whatever belongs together goes in one MULTI or one Lua script; values
-go through orjson, as pgmem's do; a stream's entries have no field that its readers do not need
-(the entry's id stands for the position and the time).
+Each call is one round trip. What belongs together goes in one MULTI or one Lua script. Values go
+through orjson, as pgmem's do. A stream's entries have no field that its readers do not need: the
+entry's id stands for the position and the time.
 
-Where Redis cannot keep a promise, that is said and not hidden:
+Where Redis cannot keep a promise, the docstrings say so:
 
-* MULTI and Lua keep others out, but roll nothing back. The scripts check first and write last; a
-  key of the wrong type can still fail a script half done.
+* MULTI and Lua exclude other clients, but roll nothing back. The scripts check first and write
+  last; a key of the wrong type can still fail a script half done.
 * A claim of `run_once` is a lease. Work whose process dies between the effect and `complete` is
-  done again when the lease has run out. A token says whose claim it is, not which one is newer.
-* What is acknowledged is as safe as `appendfsync` makes it, and that is the server's matter.
+  done again when the lease has expired. A token identifies a claim; it does not say which claim is
+  newer.
+* An acknowledged write is as safe as the server's `appendfsync` makes it.
 * All keys of a call must be on one server: no cluster without hash tags in `prefix`.
 
-Needs Redis 7.0 or Valkey (SET with NX and GET together, XAUTOCLAIM that tells what is gone).
+Needs Redis 7.0 or Valkey (SET with NX and GET together, XAUTOCLAIM that returns deleted ids).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from benchmarks.arms.records import (
 
 EVENTS = "events"
 KEY_TTL = 86_400.0
-"""Seconds that a mark is kept."""
+"""Seconds that a dedupe record is kept."""
 LEASE = 30.0
 LONGEST_PAUSE = 0.05
 
@@ -51,15 +52,15 @@ Work = Callable[[], Any]
 
 
 def connect(url: str, *, threads: bool = False) -> Any:
-    """A client at its best practice.
+    """Create a client with the recommended settings.
 
-    No `socket_timeout`, which would end a read that waits; no retry by the client, which would
-    append an event twice when only the answer was lost (also when redis-py's default changes).
+    There is no `socket_timeout`, which would end a blocking read. The client does not retry, also
+    if redis-py's default changes: a retry appends an event twice if only the answer was lost.
 
     Args:
-        url: where the server is.
-        threads: take a connection from a pool for each call. Without it one connection is kept,
-            which costs less, and the client is for one thread.
+        url: the address of the server.
+        threads: take a connection from a pool for each call. Without it the client keeps one
+            connection, which costs less, and only one thread may use it.
     """
     import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
     from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -74,12 +75,12 @@ def connect(url: str, *, threads: bool = False) -> Any:
 
 
 class Right:
-    """A shared memory on Redis.
+    """Keep a shared memory on Redis.
 
     Args:
         client: from `connect`; must not decode responses.
         prefix: put before every key.
-        agent_id: who changes state.
+        agent_id: the agent that changes state.
     """
 
     def __init__(self, client: Any, *, prefix: str = "", agent_id: str = "") -> None:
@@ -89,7 +90,8 @@ class Right:
         self._state = f"{prefix}state"
         self._latest = f"{prefix}latest"
         self._scripts = {text: client.register_script(text) for text in scripts.ALL}
-        # Loaded now: the first call of each would find it missing and go a second time.
+        # Load the scripts now. Otherwise the first call of each one fails and is sent a second
+        # time.
         for text in self._scripts:
             client.script_load(text)
 
@@ -110,13 +112,13 @@ class Right:
         stream: str = EVENTS,
         min_id: Id | None = None,
     ) -> bytes:
-        """Append an event and overwrite the latest state, both or neither. Gives the event's id.
+        """Append an event and overwrite the latest state, both or neither; return the event's id.
 
         Args:
-            agent_id, event_type: who and what; the latest state is kept for the two together.
+            agent_id, event_type: the latest state is kept for the two together.
             payload: any JSON value.
-            stream: where to.
-            min_id: let go what is older than this, in whole nodes. The caller knows who has read.
+            stream: the stream.
+            min_id: trim older entries, in whole nodes. The caller knows what has been read.
         """
         text = orjson.dumps(payload)
         with self._redis.pipeline(transaction=True) as pipe:
@@ -127,20 +129,20 @@ class Right:
         return identity
 
     def latest(self, agent_id: str, event_type: str) -> Any:
-        """The payload that `write_event` wrote last; None if there is none."""
+        """Return the payload that `write_event` wrote last; None if there is none."""
         text = self._redis.hget(self._latest, f"{agent_id}:{event_type}")
         return None if text is None else orjson.loads(text)
 
     def append(
         self, batch: Iterable[Event], *, stream: str = EVENTS, transaction: bool = False
     ) -> list[bytes]:
-        """Append events in one round trip. Gives their ids.
+        """Append events in one round trip, and return their ids.
 
         Args:
             batch: the events.
-            stream: where to.
-            transaction: all or none, and nobody else's between them: by a script, which is
-                also the quicker way for more than a few; without it by a pipeline.
+            stream: the stream.
+            transaction: append all or none, and no other entries between them, by a script. It is
+                also faster for more than a few events. Without it, use a pipeline.
         """
         key = self._stream(stream)
         if transaction:
@@ -160,28 +162,28 @@ class Right:
     def read(
         self, after: Id = "0", count: int | None = None, *, stream: str = EVENTS
     ) -> list[Recorded]:
-        """The events behind an id, oldest first; does not wait."""
+        """Read the events after an id, oldest first; does not wait."""
         start = b"(" + (after if isinstance(after, bytes) else after.encode())
         return _recorded(self._redis.xrange(self._stream(stream), min=start, count=count))
 
     def trim(self, min_id: Id, *, stream: str = EVENTS, exact: bool = False) -> int:
-        """Let go of what is older than an id, in whole nodes unless `exact`. Gives how many."""
+        """Trim entries before an id, in whole nodes unless `exact`; return the number removed."""
         dropped: int = self._redis.xtrim(self._stream(stream), minid=min_id, approximate=not exact)
         return dropped
 
     # State
 
     def get(self, key: str) -> Entry | None:
-        """A key's entry."""
+        """Return a key's entry."""
         return _entry(self._redis.hget(self._state, key))
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """The entries of those of the keys that are there."""
+        """Return the entries of those keys that have one."""
         found = zip(keys, self._redis.hmget(self._state, keys), strict=True)
         return {key: entry for key, text in found if (entry := _entry(text)) is not None}
 
     def put(self, key: str, value: Any, *, stream: str = EVENTS) -> int:
-        """Write whatever the version is, with the event. Gives the new version."""
+        """Write at any version, with the event; return the new version."""
         return self._set(key, value, "", stream)
 
     def compare_and_set(
@@ -190,7 +192,7 @@ class Right:
         """Write, with the event, if the version is the expected one (0: no entry).
 
         Raises:
-            Conflict: it is not; carries what is there.
+            Conflict: the version is another; carries the current entry.
         """
         return self._set(key, value, expected_version, stream)
 
@@ -212,14 +214,14 @@ class Right:
         max_retries: int = 100,
         stream: str = EVENTS,
     ) -> Entry:
-        """Change a value by a function of it, again after each lost race.
+        """Change a value by a function of it; retry after each lost race.
 
         Args:
-            key: which.
-            fn: gives the new value; may be called several times.
-            default: what `fn` gets if there is no entry.
-            max_retries: how many races may be lost before giving up.
-            stream: where the event goes.
+            key: the key.
+            fn: returns the new value; may be called several times.
+            default: the argument of `fn` if there is no entry.
+            max_retries: the number of lost races before giving up.
+            stream: the stream of the event.
 
         Raises:
             Conflict: lost too many races.
@@ -233,7 +235,7 @@ class Right:
             except Conflict as conflict:
                 if attempt >= max_retries:
                     raise
-                entry = conflict.current  # It came along: no second round trip.
+                entry = conflict.current  # The answer carries it: no second round trip.
             else:
                 return Entry(value, version)
             pause = min(LONGEST_PAUSE, 0.001 * 2 ** min(attempt, 10))
@@ -251,20 +253,20 @@ class Right:
         lease: float = LEASE,
         timeout: float = 60.0,
     ) -> Outcome:
-        """Do work whose effects are elsewhere unless it is done; give its result either way.
+        """Do work with effects elsewhere unless it is done; return its result either way.
 
-        A caller that finds another at work waits for the result, or for the lease to run out.
+        If another caller is at work, wait for its result or for its lease to expire.
 
         Args:
             key: names the work.
-            fn: does it and gives a JSON value.
+            fn: does the work and returns a JSON value.
             ttl: seconds that the result is kept.
             lease: seconds that the work may take.
-            timeout: seconds to wait for another's.
+            timeout: seconds to wait for another caller's work.
 
         Raises:
-            ClaimHeld: another was still at work after `timeout`.
-            LeaseLost: `fn` took too long: somebody else may have done the work as well.
+            ClaimHeld: another caller was still at work after `timeout`.
+            LeaseLost: `fn` took too long; another caller may have done the work as well.
         """
         deadline = time.monotonic() + timeout
         pause = 0.005
@@ -289,7 +291,7 @@ class Right:
         return Outcome(True, result)
 
     def claim(self, key: str, *, lease: float = LEASE) -> Claim:
-        """Claim a piece of work, or get its result.
+        """Claim a piece of work, or return its result.
 
         Raises:
             ClaimHeld: another caller is at work.
@@ -308,7 +310,7 @@ class Right:
         """Store the result of claimed work.
 
         Raises:
-            LeaseLost: the claim is not ours any more; nothing is stored.
+            LeaseLost: the claim has expired or passed to another caller; nothing is stored.
         """
         stored = self._scripts[scripts.COMPLETE](
             keys=(self._mark(claim.key),),
@@ -318,15 +320,15 @@ class Right:
             raise LeaseLost(claim.key)
 
     def release(self, claim: Claim) -> None:
-        """Give a claim back; does nothing if it is not ours any more."""
+        """Release a claim; do nothing if it has expired or passed to another caller."""
         self._scripts[scripts.RELEASE](keys=(self._mark(claim.key),), args=(claim.token or "",))
 
     def append_once(
         self, key: str, event: Event, *, stream: str = EVENTS, ttl: float = KEY_TTL
     ) -> Outcome:
-        """Append an event once for a key: mark and event in one script.
+        """Append an event once for a key: dedupe record and event in one script.
 
-        Gives the event's id as the result, of the first call or of the earlier one.
+        Return the event's id as the result, of the first call or of the earlier one.
         """
         first, identity = self._scripts[scripts.APPEND_ONCE](
             keys=(self._mark(key), self._stream(stream)),
@@ -347,24 +349,24 @@ class Right:
         stream: str = EVENTS,
         ttl: float = KEY_TTL,
     ) -> Payment:
-        """Move money once: mark, both balances with their versions and events, and the outcome.
+        """Move money once: dedupe record, both balances with versions and events, and the outcome.
 
         All of it is in Redis, so one script does it and no version has to be expected. Amounts and
-        balances are exact up to 2**53: Lua's numbers are doubles.
+        balances are exact up to 2**53, because Lua's numbers are doubles.
 
         Args:
             key: names the payment.
             sender, receiver: two keys whose values are `{"balance": int, "currency": str}`.
-            amount: how much.
-            payload: of the event `payment.processed` or `payment.declined`; what the balances
-                were before is added to it. Not empty.
-            result: is kept for callers with the same key.
+            amount: the amount.
+            payload: of the event `payment.processed` or `payment.declined`, not empty; the earlier
+                balances are added to it.
+            result: kept for callers with the same key.
             outcomes: the stream of that event.
             stream: the stream of the balances' events.
-            ttl: seconds that the mark is kept.
+            ttl: seconds that the dedupe record is kept.
         """
         if sender == receiver or not payload:
-            raise ValueError("a payment has two accounts and says something")
+            raise ValueError("a payment needs two accounts and a payload")
         first, text = self._scripts[scripts.PAY](
             keys=(self._mark(key), self._state, self._stream(stream), self._stream(outcomes)),
             args=(
@@ -383,7 +385,7 @@ class Right:
     # Consumer groups
 
     def create_group(self, group: str, *, after: Id = "0", stream: str = EVENTS) -> None:
-        """Make a group that gets what stands behind an id ("$": what comes). Once is enough."""
+        """Create a group that reads after an id ("$": new entries only)."""
         import redis  # noqa: PLC0415
 
         try:
@@ -401,7 +403,7 @@ class Right:
         timeout: float | None = None,
         stream: str = EVENTS,
     ) -> list[Recorded]:
-        """Events that nobody of the group got yet; waits for `timeout` seconds for some."""
+        """Receive events that are new to the group; wait up to `timeout` seconds."""
         found = self._redis.xreadgroup(
             group,
             consumer,
@@ -412,7 +414,7 @@ class Right:
         return _recorded(found[0][1]) if found else []
 
     def ack(self, group: str, ids: Sequence[Id], *, stream: str = EVENTS) -> int:
-        """End deliveries. Gives how many were open."""
+        """Acknowledge deliveries, and return how many were pending."""
         ended: int = self._redis.xack(self._stream(stream), group, *ids)
         return ended
 
@@ -426,10 +428,10 @@ class Right:
         timeout: float | None = None,
         stream: str = EVENTS,
     ) -> tuple[int, list[Recorded]]:
-        """End deliveries and receive more, in one round trip.
+        """Acknowledge deliveries and receive more, in one round trip.
 
-        No MULTI: in it no read waits, and a crash between the two hands out nothing twice. Gives
-        how many of the deliveries were open, and the events.
+        Without MULTI: a read in it does not wait, and a crash between the two delivers nothing
+            twice. Return how many of the deliveries were pending, and the events.
         """
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.xack(self._stream(stream), group, *ids)
@@ -444,11 +446,11 @@ class Right:
         return ended, _recorded(found[0][1]) if found else []
 
     def left(self, group: str, *, stream: str = EVENTS) -> int:
-        """How many events a group has still before it: open deliveries, and what nobody got."""
+        """Return how many events a group has not finished: pending and undelivered ones."""
         key = self._stream(stream)
         for told in self._redis.xinfo_groups(key):
             if told["name"] == group.encode():
-                # Not its "lag", which is unknown as soon as something was deleted.
+                # Not its "lag", which is unknown after any deletion.
                 behind = self._redis.xrange(key, min=b"(" + told["last-delivered-id"])
                 return int(told["pending"]) + len(behind)
         raise LookupError(f"{key} has no group {group}")
@@ -463,7 +465,7 @@ class Right:
         cursor: Id = "0-0",
         stream: str = EVENTS,
     ) -> Reclaimed:
-        """Take over deliveries that nobody ended for `idle` seconds."""
+        """Take over deliveries that have been pending for `idle` seconds."""
         after, entries, deleted = self._redis.xautoclaim(
             self._stream(stream), group, consumer, round(idle * 1_000), start_id=cursor, count=count
         )
@@ -475,7 +477,7 @@ def _fields(event_type: str, text: bytes, agent_id: str) -> dict[str, str | byte
 
 
 def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1_000))  # 0 would mean "for ever" to BLOCK, and PX refuses it.
+    return max(1, round(seconds * 1_000))  # BLOCK takes 0 for "without limit", and PX refuses it.
 
 
 def _entry(text: bytes | None) -> Entry | None:

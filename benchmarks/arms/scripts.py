@@ -1,10 +1,9 @@
-"""The Lua of Redis done right: what belongs together runs as one, and nobody else between.
+"""Hold the Lua scripts of Redis done right; each runs as one, without other commands between.
 
-A script checks first and writes last, because Redis takes nothing back. Only texts here; who sends
-them is `right`.
+A script checks first and writes last, because Redis rolls nothing back. `right` sends them.
 """
 
-# Quicker than MULTI from ten events on: one command to pack, and one to take apart.
+# Faster than MULTI from ten events on: the client packs one command and parses one answer.
 APPEND = """
 local ids = {}
 for n = 1, #ARGV, 3 do
@@ -14,7 +13,7 @@ end
 return ids
 """
 
-# The state's hash holds "VERSION:JSON" in a field for each key: one HGET or HMGET tells both.
+# The state's hash holds "VERSION:JSON" in a field for each key, so one HGET or HMGET returns both.
 COMPARE_AND_SET = """
 local found = redis.call('HGET', KEYS[1], ARGV[1])
 local version = found and tonumber(string.match(found, '^%d+')) or 0
@@ -28,7 +27,7 @@ redis.call('XADD', KEYS[2], '*', 'type', 'state.put', 'payload', ARGV[2], 'agent
 return version
 """
 
-# A key of `run_once` holds "c" and the token of who is at work, or "r" and the result.
+# A key of `run_once` holds "c" and the token of the claim, or "r" and the result.
 COMPLETE = """
 if redis.call('GET', KEYS[1]) ~= 'c' .. ARGV[1] then
   return 0
@@ -55,7 +54,7 @@ redis.call('SET', KEYS[1], id, 'PX', ARGV[4])
 return {1, id}
 """
 
-# Numbers are written with %.0f: cjson writes 14 digits, and "1e+15" is no balance.
+# %.0f, because cjson writes 14 digits and would store a large balance as "1e+15".
 PAY = """
 local done = redis.call('GET', KEYS[1])
 if done then

@@ -1,7 +1,7 @@
-"""Servers that are killed in the middle of their work and started again on what is left.
+"""Run servers that are killed during their work and started again on their data.
 
-Each keeps its data in a folder that the caller names, writes event + state in one acknowledged
-call, and tells afterwards what it holds. Nothing here says what should be there.
+Each keeps its data in a folder that the caller names, writes event and state in one acknowledged
+call, and reports afterwards what it holds. The scenarios know what should be there.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ POSTGRES_SETTINGS = servers.POSTGRES_SETTINGS | {"max_wal_size": "256MB", "share
 Durability = Literal["strict", "relaxed"]
 
 Write = Callable[[str, int], None]
-"""Writes an event with a number, and makes it the state of a key."""
+"""Write an event with a number, and make it the state of a key."""
 
 
 class CutOff(Exception):
-    """The server went away during a call: it may have taken effect or not."""
+    """Raised if the server ended during a call, which may have taken effect or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a server holds of a round.
+    """Hold what a server has of a round.
 
     Attributes:
         events: the keys and numbers, in the order of the log.
@@ -55,29 +55,29 @@ class Found:
 
 
 class Store(Protocol):
-    """A server with its data in a folder of ours."""
+    """Define a server that keeps its data in a folder of the caller's."""
 
     def start(self) -> None:
-        """Start it on the data that is there; ready when this returns."""
+        """Start it on the data that is there; it is ready on return."""
 
     def freeze(self) -> list[int]:
-        """Stop all of its processes where they are; gives their numbers."""
+        """Stop all of its processes with SIGSTOP, and return their ids."""
 
-    def buried(self) -> None:
-        """Its processes have been killed, and its disk may be dead: let go of them."""
+    def abandon(self) -> None:
+        """Release what belongs to its killed processes; its disk may be dead."""
 
     def stop(self) -> None:
         """Stop it in order, if it runs."""
 
     def writers(self, label: str, count: int) -> contextlib.AbstractContextManager[list[Write]]:
-        """The means to write for so many threads, each with a connection of its own."""
+        """Open one connection for each thread that writes."""
 
     def found(self, label: str) -> Found:
-        """What it holds of the writers with this label."""
+        """Return what it holds of the writers with this label."""
 
 
 def kill(pids: Sequence[int]) -> None:
-    """`kill -9` of all of them."""
+    """Send SIGKILL to all of the processes."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -85,7 +85,7 @@ def kill(pids: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """No warnings of a logger: that the server is gone is what is wanted here."""
+    """Suppress the warnings of a logger: here the server is meant to be gone."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -96,10 +96,10 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 class PgmemStore:
-    """pgmem on a private Postgres.
+    """Run pgmem on a private Postgres.
 
     Args:
-        folder: where its data is kept; others use the same cluster, but not at the same time.
+        folder: where its data is kept; other stores use the same cluster, not at the same time.
         durability: of the memory.
     """
 
@@ -120,24 +120,24 @@ class PgmemStore:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The address of the server."""
         assert self._server is not None
         return self._server.url
 
     def freeze(self) -> list[int]:
-        """Stop the postmaster first: it makes no new processes then, and mourns none."""
+        """Stop the postmaster first: it then starts no processes and handles no crashes."""
         assert self._server is not None
         server = servers.Postgres(self.url, self._server.data_dir)
         os.kill(server.processes()[0], signal.SIGSTOP)
-        # Elsewhere than on Linux the others end by themselves once they notice that it is gone.
+        # On other systems than Linux its children end by themselves once they notice its end.
         postmaster, *children = server.processes()
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         return [postmaster, *children]
 
-    def buried(self) -> None:
-        """Leave; on a dead disk it cannot be told whether we were the last, and need not."""
+    def abandon(self) -> None:
+        """Stop it; errors of a dead disk, which cannot show if other users exist, do not matter."""
         with contextlib.suppress(OSError):
             self.stop()
 
@@ -149,7 +149,7 @@ class PgmemStore:
 
     @contextlib.contextmanager
     def writers(self, label: str, count: int) -> Iterator[list[Write]]:
-        """Threads with one memory: `put` records its event in the same statement."""
+        """Give threads one memory; `put` records its event in the same statement."""
         with (
             _quiet("psycopg.pool"),
             Memory(self.url, durability=self._durability, pool=count, timeout=1) as memory,
@@ -181,12 +181,12 @@ class PgmemStore:
 
 
 class RedisStore:
-    """A private Redis: XADD and HSET, in MULTI or one after the other.
+    """Run a private Redis: XADD and HSET, in MULTI or one after the other.
 
     Args:
         folder: where its data is kept.
         tier: how it keeps it.
-        multi: whether event and state are written in one transaction.
+        multi: write event and state in one transaction.
     """
 
     def __init__(self, folder: Path, tier: Tier, *, multi: bool) -> None:
@@ -216,16 +216,16 @@ class RedisStore:
         return f"unix://{self._folder}/redis.sock"
 
     def client(self) -> Any:
-        """A client that does not try again by itself: that would write twice."""
+        """Create a client without retries, which would write twice."""
         return right.connect(self._url)
 
     def freeze(self) -> list[int]:
-        """Stop the one process that it is."""
+        """Stop its only process with SIGSTOP."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         return [self._process.pid]
 
-    def buried(self) -> None:
+    def abandon(self) -> None:
         """Wait for its end."""
         self.stop()
 
@@ -237,7 +237,7 @@ class RedisStore:
 
     @contextlib.contextmanager
     def writers(self, label: str, count: int) -> Iterator[list[Write]]:
-        """Threads with a client each."""
+        """Give each thread a client."""
         import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
 
         def writer(client: Any) -> Write:
@@ -260,7 +260,7 @@ class RedisStore:
 
     def _apart(self, client: Any, label: str) -> Callable[[str, Any], object]:
         def send(key: str, value: Any) -> None:
-            # As published, but for its MAXLEN: that loses too, and would hide what a crash does.
+            # As published, but without MAXLEN, whose losses would hide those of the crash.
             text = orjson.dumps(value)
             client.xadd(self._events(label), {"payload": text, "event_type": TYPE, "agent_id": key})
             client.hset(self._latest(label), f"{key}:{TYPE}", text)

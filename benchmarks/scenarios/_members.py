@@ -1,12 +1,12 @@
-"""The members of consumer groups: how each way takes and ends deliveries, and what became of them.
+"""Run the members of consumer groups, and audit what became of the events.
 
-A member is a process with a connection of its own to each way's store, 16 members are 16 processes.
-It takes a batch, holds it, and ends it in the round trip that takes the next one (or in one of its
-own, where a way is about that). It holds one batch at a time and notes when it asked for it, when
-it had it, and when its end was acknowledged: from the notes of all members `audit` counts what was
-lost, handed out twice, or out of order.
+A member is a process with a connection of its own to each way's store; 16 members are 16 processes.
+It takes a batch, holds it, and acknowledges it in the round trip that takes the next one, or in one
+of its own if the way is about that. It holds one batch at a time. It notes when it asked for the
+batch, when it received it and when its acknowledgement returned. From the notes of all members
+`audit` counts what was lost, delivered twice or out of order.
 
-Nothing is killed here and no lease runs out: an event that is handed out twice is wrong.
+No process is killed here and no lease expires, so an event that is delivered twice is wrong.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from benchmarks.scenarios._following import PATIENCE, Received, Tray
 from pgmem import Delivery, Event, Memory
 
 LEASE = 30.0
-"""Seconds for which pgmem hands out; Redis has none. No round takes as long."""
+"""Seconds of pgmem's leases; Redis has none. No round takes as long."""
 IDLE = 0.5
-"""Seconds that a member without a delivery waits for one before it takes all for handed out."""
+"""Seconds that a member without a delivery waits before it takes all events for delivered."""
 POLL = 0.2
-"""Seconds that it waits where events come at a rate, before it looks whether the round is over."""
+"""Seconds between two checks for the end of a round in which events come at a rate."""
 CHUNK = 1_000
 """Events that are appended in one call."""
 
@@ -41,14 +41,14 @@ Payload = dict[str, Any]
 
 
 class End(NamedTuple):
-    """Where a way's groups are, and how its members end deliveries.
+    """Hold where a way's groups are, and how its members acknowledge.
 
     Attributes:
-        kind: with what.
-        url: where.
+        kind: the kind of store.
+        url: the address of the store.
         durability: of a Memory.
-        prefix: what the names of its streams and groups begin with.
-        together: in the round trip that takes the next batch, not in one of its own.
+        prefix: of the names of its streams and groups.
+        together: acknowledge in the round trip that takes the next batch, not in one of its own.
     """
 
     kind: Literal["pgmem", "redis"]
@@ -59,12 +59,12 @@ class End(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a member was handed at once, and until when it had it.
+    """Hold a batch that a member received.
 
     Attributes:
-        numbers: of the events, in the order in which it got them.
-        asked, at, ended: moments: of the call that brought it, when that was back, and when its
-            end was acknowledged; None: it never was.
+        numbers: of the events, in the order of the delivery.
+        asked, at, ended: the moments of the call, of its return, and of the acknowledgement;
+            None: there was none.
     """
 
     numbers: list[int]
@@ -74,12 +74,12 @@ class Batch(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What a member did in a round.
+    """Hold what a member did in a round.
 
     Attributes:
         batches: in their order.
-        refused: how many deliveries the store did not let it end.
-        received: when each event was in its hands, where they come at a rate.
+        refused: the number of deliveries that the store did not let it acknowledge.
+        received: when each event arrived, if they come at a rate.
     """
 
     batches: list[Batch]
@@ -88,17 +88,17 @@ class Share(NamedTuple):
 
     @property
     def numbers(self) -> list[int]:
-        """The events that it got, in its order."""
+        """The events that it received, in its order."""
         return [number for batch in self.batches for number in batch.numbers]
 
 
 def audit(expected: Sequence[int], shares: Sequence[Share], left: int) -> Faults:
-    """What became of a round's events; they are numbered in the order of the log.
+    """Count the faults of a round; its events are numbered in the order of the log.
 
     Args:
         expected: their numbers.
         shares: what each member did.
-        left: how many events the store says are not ended.
+        left: the number of events that the store holds as not acknowledged.
     """
     handed = Counter(number for share in shares for number in share.numbers)
     ended = {
@@ -109,7 +109,7 @@ def audit(expected: Sequence[int], shares: Sequence[Share], left: int) -> Faults
         for number in batch.numbers
     }
     return Faults(
-        # What the store holds for open comes again, whatever a member was told.
+        # The store will deliver these again, even if a member got an acknowledgement.
         lost=max(left, sum(number not in ended for number in expected)),
         duplicated=handed.total() - sum(number in handed for number in expected),
         reordered=sum(b < a for share in shares for a, b in pairwise(share.numbers)),
@@ -118,7 +118,7 @@ def audit(expected: Sequence[int], shares: Sequence[Share], left: int) -> Faults
 
 
 def at_once(shares: Sequence[Share]) -> int:
-    """How many events two members had at the same time."""
+    """Return how many events two members had at the same time."""
     holders: dict[int, list[tuple[float, float]]] = {}
     for share in shares:
         for batch in share.batches:
@@ -135,25 +135,25 @@ def at_once(shares: Sequence[Share]) -> int:
 
 
 class Member(Protocol):
-    """Takes part in a group.
+    """Define a member of a group.
 
     Attributes:
-        refused: how many deliveries it was not allowed to end so far.
+        refused: the number of deliveries that it was not allowed to acknowledge so far.
     """
 
     refused: int
 
     def turn(self, count: int, timeout: float) -> list[Payload]:
-        """End what was taken before, and take up to `count` more.
+        """Acknowledge the last batch, and take up to `count` more events.
 
         Args:
-            count: of the next batch.
-            timeout: seconds to wait if there is nothing; 0 does not wait.
+            count: the size of the next batch.
+            timeout: seconds to wait if there are none; 0 does not wait.
         """
 
 
 class PgmemMember:
-    """`group.read(ack=…)`, or `group.ack` first."""
+    """Use `group.read(ack=…)`, or `group.ack` first."""
 
     def __init__(self, memory: Memory, end: End, label: str, consumer: str) -> None:
         name = f"{end.prefix}{label}"
@@ -164,7 +164,7 @@ class PgmemMember:
         self.refused = 0  # LeaseLost would end the round
 
     def turn(self, count: int, timeout: float) -> list[Payload]:
-        """See `Member`."""
+        """Acknowledge and take; see `Member`."""
         if self._held and not self._together:
             self._group.ack(self._held)
             self._held = []
@@ -173,7 +173,7 @@ class PgmemMember:
 
 
 class RedisMember:
-    """XACK and XREADGROUP, in one pipeline or one after the other."""
+    """Use XACK and XREADGROUP, in one pipeline or one after the other."""
 
     def __init__(self, memory: Right, end: End, label: str, consumer: str) -> None:
         self._memory = memory
@@ -185,7 +185,7 @@ class RedisMember:
         memory.create_group(self._name, stream=self._name)
 
     def turn(self, count: int, timeout: float) -> list[Payload]:
-        """See `Member`."""
+        """Acknowledge and take; see `Member`."""
         name, consumer, held = self._name, self._consumer, self._held
         wait, ended = timeout or None, len(held)
         if held and self._together:
@@ -202,13 +202,14 @@ class RedisMember:
 
 
 def drain(member: Member, count: int) -> list[Batch]:
-    """Take and end batches until all of them are handed out."""
+    """Take and acknowledge batches until all events are delivered."""
     done: list[Batch] = []
     clock = time.monotonic
     held: Batch | None = None
     while True:
         asked = clock()
-        # Who has something to end does not wait for more: that would be in its time.
+        # A member with a batch to acknowledge does not wait for more: the wait would count as its
+        # time.
         payloads = member.turn(count, 0.0 if held else IDLE)
         now = clock()
         if held is None and not payloads:
@@ -219,7 +220,7 @@ def drain(member: Member, count: int) -> list[Batch]:
 
 
 def serve(member: Member, count: int, over: Flag) -> tuple[list[Batch], Received]:
-    """Take and end what comes, until the one writer's last event is in somebody's hands."""
+    """Take and acknowledge events until a member has the writer's last one."""
     done: list[Batch] = []
     tray = Tray(1)
     clock = time.monotonic
@@ -241,13 +242,13 @@ def serve(member: Member, count: int, over: Flag) -> tuple[list[Batch], Received
 
 
 class Worker:
-    """One member's process.
+    """Run one member's process.
 
-    Orders are "drain/WAY/LABEL" and "serve/WAY/LABEL", the argument being the size of a batch.
+    Orders are "drain/WAY/LABEL" and "serve/WAY/LABEL"; the argument is the size of a batch.
 
     Args:
         ends: where each way's groups are.
-        over: is set when somebody has the last event.
+        over: set when a member has the last event.
         number, url: as a `WorkFactory` has them.
     """
 
@@ -278,7 +279,7 @@ class Worker:
 
 
 class Links:
-    """The connections of a process, opened when a way first needs them; closed with the stack."""
+    """Open the connections of a process on first use; close them with the stack."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
@@ -286,7 +287,7 @@ class Links:
         self._clients: dict[str, Any] = {}
 
     def memory(self, end: End) -> Memory:
-        """The Memory of a way of pgmem."""
+        """Return the Memory of a way of pgmem."""
         key = end.url, end.durability
         if key not in self._memories:
             memory = Memory(end.url, pool=1, durability=end.durability)
@@ -294,53 +295,53 @@ class Links:
         return self._memories[key]
 
     def client(self, end: End) -> Any:
-        """The client of a way of Redis."""
+        """Return the client of a way of Redis."""
         if end.url not in self._clients:
             client = contextlib.closing(right.connect(end.url))
             self._clients[end.url] = self._stack.enter_context(client)
         return self._clients[end.url]
 
     def member(self, end: End, label: str, consumer: str) -> Member:
-        """A member of one of a way's groups, which is made if it is not there."""
+        """Return a member of one of a way's groups; create the group if it does not exist."""
         if end.kind == "pgmem":
             return PgmemMember(self.memory(end), end, label, consumer)
         return RedisMember(Right(self.client(end)), end, label, consumer)
 
     def store(self, end: End) -> Store:
-        """The other side of its groups."""
+        """Return the store that the parent uses for a way's groups."""
         if end.kind == "pgmem":
             return PgmemStore(self.memory(end), end)
         return RedisStore(Right(self.client(end)), end)
 
 
-# What the parent does
+# Used by the parent
 
 
 class Store(Protocol):
-    """Where events are appended for a group, and where it can be asked what is left."""
+    """Append events for a group, and count what is left."""
 
     def append(self, label: str, numbers: Sequence[int]) -> None:
         """Append events with these numbers."""
 
     def left(self, label: str) -> int:
-        """How many of the group's events are not ended."""
+        """Return how many of the group's events are not acknowledged."""
 
 
 class PgmemStore:
-    """The log, and what a group tells of itself."""
+    """Use the log and the group's counts."""
 
     def __init__(self, memory: Memory, end: End) -> None:
         self._memory = memory
         self._prefix = end.prefix
 
     def append(self, label: str, numbers: Sequence[int]) -> None:
-        """See `Store`."""
+        """Append events; see `Store`."""
         for chunk in chunks(numbers):
             events = [Event(type=TYPE, payload=payload(n), agent_id=AGENT) for n in chunk]
             self._memory.events.append(f"{self._prefix}{label}", events)
 
     def left(self, label: str) -> int:
-        """See `Store`."""
+        """Count what is left; see `Store`."""
         name = f"{self._prefix}{label}"
         group = self._memory.groups.open(name, stream=name)
         info = group.info()
@@ -348,25 +349,25 @@ class PgmemStore:
 
 
 class RedisStore:
-    """The stream, and what it tells of its group."""
+    """Use the stream and the group's counts."""
 
     def __init__(self, memory: Right, end: End) -> None:
         self._memory = memory
         self._prefix = end.prefix
 
     def append(self, label: str, numbers: Sequence[int]) -> None:
-        """See `Store`."""
+        """Append events; see `Store`."""
         for chunk in chunks(numbers):
             events = [records.Event(TYPE, payload(n), AGENT) for n in chunk]
             self._memory.append(events, stream=f"{self._prefix}{label}", transaction=True)
 
     def left(self, label: str) -> int:
-        """See `Store`."""
+        """Count what is left; see `Store`."""
         name = f"{self._prefix}{label}"
         return self._memory.left(name, stream=name)
 
 
 def chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Some numbers, as many at a time as one call takes."""
+    """Divide numbers into pieces of one call each."""
     for first in range(0, len(numbers), CHUNK):
         yield numbers[first : first + CHUNK]

@@ -1,6 +1,6 @@
-"""The ways to do work once, each behind the same two methods, and the processes that use them.
+"""Define the ways to do work once, with the same two methods, and the processes that use them.
 
-The work is one event that names its key: whoever reads the log afterwards counts effects.
+The work is one event that names its key. So the number of effects can be counted from the log.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from benchmarks.scenarios._base import AGENT, TYPE, payload
 from pgmem import Event, Memory
 
 LEASE = 0.5
-"""Seconds of a claim whose holder will die: short, because the retry waits for its end."""
+"""Seconds of a claim whose holder will die; short, because the retry waits for its end."""
 MOST = 10_000
 
 Hook = Callable[[], object]
 
 
 def nothing() -> None:
-    """The hook where nobody dies."""
+    """Do nothing: the hook for work that no process dies in."""
 
 
 class Urls(NamedTuple):
-    """Where the stores are, and what their keys begin with."""
+    """Hold where the stores are, and the prefix of their keys."""
 
     postgres: str
     always: str
@@ -43,14 +43,14 @@ class Urls(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a caller is told: whether his call did the work, and the result; None for no result."""
+    """Hold if the call did the work, and the result; None for no result."""
 
     first: bool
     result: Any
 
 
 class Way(Protocol):
-    """A way to do work once."""
+    """Define a way to do work once."""
 
     def once(self, key: str, run: str, hook: Hook = nothing) -> Answer:
         """Do the work of a key unless it is done.
@@ -58,26 +58,26 @@ class Way(Protocol):
         Args:
             key: names the work.
             run: the round; its events can be told from others.
-            hook: is called when the effect is there and the caller has not yet noted it.
+            hook: called when the effect is there and the caller has not yet recorded it.
         """
 
     def effects(self, run: str) -> list[str]:
-        """The keys of a run's events, one for each event."""
+        """Return the keys of a run's events, one for each event."""
 
 
 def work_of(key: str) -> dict[str, Any]:
-    """The payload of a piece of work: some 200 bytes."""
+    """Return the payload of a piece of work, about 200 bytes."""
     return {**payload(1), "key": key}
 
 
 class MemoryWork:
-    """pgmem, the work in the transaction of its mark."""
+    """Use pgmem, with the work in the transaction of its dedupe record."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
     def once(self, key: str, run: str, hook: Hook = nothing) -> Answer:
-        """See `Way`."""
+        """Do the work; see `Way`."""
         with self._memory.transaction() as tx:
 
             def work() -> dict[str, str]:
@@ -90,15 +90,15 @@ class MemoryWork:
         return Answer(outcome.status == "processed", outcome.result)
 
     def effects(self, run: str) -> list[str]:
-        """See `Way`."""
+        """Return the keys; see `Way`."""
         return [event.payload["key"] for event in self._memory.events.read(run, limit=MOST)]
 
 
 class MemoryCall(MemoryWork):
-    """pgmem, one append with an idempotency key."""
+    """Use pgmem, one append with an idempotency key."""
 
     def once(self, key: str, run: str, hook: Hook = nothing) -> Answer:
-        """See `Way`."""
+        """Do the work; see `Way`."""
         event = Event(type=TYPE, payload=work_of(key), agent_id=AGENT)
         appended = self._memory.events.append(run, event, idempotency_key=key)
         hook()
@@ -106,14 +106,14 @@ class MemoryCall(MemoryWork):
 
 
 class RightWork:
-    """Redis done right: claim, work, stored result."""
+    """Use Redis done right: claim, work, stored result."""
 
     def __init__(self, store: Right, lease: float) -> None:
         self._store = store
         self._lease = lease
 
     def once(self, key: str, run: str, hook: Hook = nothing) -> Answer:
-        """See `Way`."""
+        """Do the work; see `Way`."""
 
         def work() -> dict[str, str]:
             self._store.append([records.Event(TYPE, work_of(key), AGENT)], stream=run)
@@ -124,15 +124,15 @@ class RightWork:
         return Answer(outcome.first, outcome.result)
 
     def effects(self, run: str) -> list[str]:
-        """See `Way`."""
+        """Return the keys; see `Way`."""
         return [event.payload["key"] for event in self._store.read(stream=run)]
 
 
 class RightCall(RightWork):
-    """Redis done right, mark and event in one script."""
+    """Use Redis done right, dedupe record and event in one script."""
 
     def once(self, key: str, run: str, hook: Hook = nothing) -> Answer:
-        """See `Way`."""
+        """Do the work; see `Way`."""
         event = records.Event(TYPE, work_of(key), AGENT)
         outcome = self._store.append_once(key, event, stream=run)
         hook()
@@ -140,18 +140,18 @@ class RightCall(RightWork):
 
 
 class PublishedWork:
-    """The article's `process_event`; the work is its `write_event`."""
+    """Use the article's `process_event`; the work is its `write_event`."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
 
     def _of(self, run: str, work: Callable[[Any], Any] | None = None) -> Published:
-        # Its names are fixed: a run of its own needs a prefix of its own.
+        # Its names are fixed, so each run needs a prefix of its own.
         return Published(self._client, work, prefix=f"{self._prefix}{run}:")
 
     def once(self, key: str, run: str, hook: Hook = nothing) -> Answer:
-        """See `Way`."""
+        """Do the work; see `Way`."""
 
         def work(event: Any) -> dict[str, str]:
             self._of(run).write_event(AGENT, TYPE, work_of(event["id"]))
@@ -163,7 +163,7 @@ class PublishedWork:
         return Answer(not skipped, None if skipped else result)
 
     def effects(self, run: str) -> list[str]:
-        """See `Way`."""
+        """Return the keys; see `Way`."""
         store = self._of(run)
         found = self._client.xrange(store.stream_key)
         return [orjson.loads(fields[b"payload"])["key"] for _, fields in found]
@@ -177,7 +177,7 @@ def way(
     threads: int = 1,
     lease: float = right.LEASE,
 ) -> Way:
-    """One of the ways, by its arm's name; closed with the stack."""
+    """Return one of the ways by its arm's name; it is closed with the stack."""
     kind, _, tier = name.partition(" ")
     if kind == "pgmem":
         memory = Memory(
@@ -196,14 +196,14 @@ def way(
 
 
 class Raced(NamedTuple):
-    """What one racer was told of each key, and nanoseconds that it took."""
+    """Hold the answers that one racer got for the keys, and its times in nanoseconds."""
 
     answers: list[Answer]
     times: list[int]
 
 
 class Racer:
-    """One process that goes for each key at the moment at which all others do."""
+    """Run one process that asks for each key at the same moment as all others."""
 
     def __init__(self, urls: Urls, names: Sequence[str], number: int, url: str) -> None:
         assert url == urls.postgres
@@ -212,7 +212,7 @@ class Racer:
         self._ways = {name: way(name, urls, self._stack) for name in names}
 
     def go(self, order: str, start: float, argument: float) -> Raced:
-        """Go for the keys of a run, one each `argument` seconds."""
+        """Ask for the keys of a run, one each `argument` seconds."""
         name, run, keys = order.split("/")
         raced = Raced([], [])
         for number in range(int(keys)):

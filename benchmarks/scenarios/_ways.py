@@ -1,7 +1,7 @@
-"""The ways from writers to readers that fan-out compares, and the processes that take them.
+"""Define the ways from writers to readers that fan-out compares, and their processes.
 
-A way is a promise (its tier), how writers append, and what follows. The processes of a shape have
-all of its ways in them, and connections for each. Measures nothing.
+A way is a promise (its tier), a method to append, and a method to follow. The processes of a shape
+hold all of its ways, and connections for each.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from benchmarks.scenarios._following_redis import PublishedReader, RedisReader
 
 
 class Shape(NamedTuple):
-    """How many write and how many follow.
+    """Hold how many processes write and how many follow.
 
     Attributes:
-        writers, readers: processes.
-        rate: events a second of all writers, where they are paced.
-        rounds: how many rounds count there: most where there are targets.
+        writers, readers: the numbers of processes.
+        rate: events a second of all writers, if they are paced.
+        rounds: the number of rounds that count: most where there are targets.
     """
 
     writers: int
@@ -43,12 +43,12 @@ class Shape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For `Scenario.name`."""
+        """The part of `Scenario.name` for it."""
         return f"{self.writers}-{self.readers}"
 
     @property
     def text(self) -> str:
-        """In words."""
+        """The shape in words."""
         return f"{_processes(self.writers, 'writer')}, {_processes(self.readers, 'reader')}"
 
 
@@ -63,19 +63,21 @@ ONE, TO_TEN, FROM_16, ALL = SHAPES = (
     Shape(16, 16, 400, 3),
 )
 REHEARSED, REHEARSAL = 6, 0.01
-"""Events of each writer before the first round of a shape, and the seconds between them: psycopg
-prepares after five."""
+"""Events of each writer before the first round of a shape, and the seconds between them.
+
+psycopg prepares a statement after five executions.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way from writers to readers.
+    """Define one way from writers to readers.
 
     Attributes:
         name: of the arm.
         kind, tier: as an `Arm` has them.
-        note: what it is, for the report.
-        reader: its class, where that is not told by the kind.
+        note: a description for the report.
+        reader: its class, if it does not follow from the kind.
     """
 
     name: str
@@ -85,7 +87,7 @@ class Way:
     reader: WorkFactory | None = None
 
     def lane(self, url: str, key: str) -> Lane:
-        """How its writers append."""
+        """Return how its writers append."""
         if self.kind == "redis":
             return Lane("redis", url, key=key)
         if self.kind == "published":
@@ -95,7 +97,7 @@ class Way:
         return Lane("pgmem", url, "relaxed" if self.tier == "relaxed" else "strict")
 
     def follower(self, key: str) -> WorkFactory:
-        """Makes what follows."""
+        """Return the factory of its readers."""
         if self.kind == "redis":
             return functools.partial(RedisReader, key=key)
         if self.kind == "published":
@@ -121,24 +123,24 @@ FLOOR = Way(
 )
 EQUAL = (STRICT, ALWAYS, RELAXED, EVERYSEC)
 FURTHER = {ONE: (NONE, ASYNC, FLOOR), FROM_16: (NONE,)}
-"""Ways that are paced beside those, by shape."""
+"""Further ways of the paced rounds, by shape."""
 
 
 def compared(bench: Bench, shape: Shape) -> Sequence[Way]:
-    """The ways that are compared: a quick run leaves the relaxed ones out where none is asked for.
+    """Return the compared ways; a quick run leaves out relaxed ones without a target.
 
     Args:
-        bench: whether it is quick.
-        shape: targets are where one reads.
+        bench: the settings of the run.
+        shape: targets exist for shapes with one reader.
     """
     return EQUAL if shape.readers == 1 or not bench.quick else EQUAL[:2]
 
 
 class Reader:
-    """One reader process, with what follows for each way; see `_following` for the orders.
+    """Run one reader process, with a follower for each way; see `_following` for the orders.
 
     Args:
-        followers: what makes it, and where, by the name of the way.
+        followers: the factory and the address of each follower, by the name of the way.
         number, url: as a `WorkFactory` has them.
     """
 
@@ -150,7 +152,7 @@ class Reader:
         }
 
     def go(self, order: str, start: float, argument: float) -> Received:
-        """Follow, by the way that the order names, until every writer has sent its last event."""
+        """Follow by the way that the order names, until every writer has sent its last event."""
         received: Received = self._works[order].go(order, start, argument)
         return received
 
@@ -161,7 +163,7 @@ class Reader:
 
 
 class Cast(NamedTuple):
-    """The processes of a shape, and the stores by the names of the ways."""
+    """Hold the processes of a shape, and the stores by the names of the ways."""
 
     writers: Crew
     readers: Crew
@@ -169,9 +171,9 @@ class Cast(NamedTuple):
 
 
 class Stage:
-    """Has the processes and databases of one shape at a time, and makes them when its turn comes.
+    """Keep the processes and databases of one shape at a time, and start them on demand.
 
-    All of them at once would be in each other's way: each idle Memory looks once a second.
+    All shapes at once would slow each other down: each idle Memory polls once a second.
     """
 
     def __init__(self, bench: Bench, stack: contextlib.ExitStack) -> None:
@@ -181,7 +183,7 @@ class Stage:
         self._cast: Cast | None = None
 
     def cast(self, shape: Shape) -> Cast:
-        """The processes of a shape; those of the one before end."""
+        """Return the processes of a shape; those of the shape before end."""
         if self._cast is None or self._shape != shape:
             self._stack.close()
             self._shape, self._cast = shape, self._enter(shape)
@@ -206,7 +208,7 @@ class Stage:
             crew(functools.partial(Reader, followers), shape.readers)
         )
         for name in lanes:
-            # A connection's first statements are slow: a short round could not wait for them.
+            # A connection's first statements are slow, and a short round could not absorb them.
             together(
                 (readers, name, shape.writers), (writers, f"pace/{name}/{REHEARSED}", REHEARSAL)
             )

@@ -156,7 +156,7 @@ def _fill(write: Write, label: str, writer: int, written: Written) -> None:
 def kill_server(store: Store) -> None:
     """`kill -9` of all of its processes."""
     kill(store.freeze())
-    store.buried()
+    store.abandon()
 
 
 def cut_power(disk: Disk, store: Store) -> None:
@@ -164,7 +164,7 @@ def cut_power(disk: Disk, store: Store) -> None:
     pids = store.freeze()
     disk.cut()
     kill(pids)
-    store.buried()
+    store.abandon()
     disk.remount()
 
 

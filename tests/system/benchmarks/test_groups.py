@@ -273,7 +273,7 @@ def test_what_pgmem_has_not_ended_is_told(stage, way):
         assert store.left("open") == 5
         assert [event["n"] for event in member.turn(3, 0.0)] == [3, 4]
         assert store.left("open") == 2
-        # What waits to be handed out again, and what is buried, is not ended either.
+        # What waits to be handed out again, and what is abandon, is not ended either.
         first, second = member._held
         member._held = []
         first.nack(delay=60)
