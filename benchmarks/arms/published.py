@@ -100,7 +100,7 @@ class Published:
         return json.loads(found) if found else {}
 
     def take_snapshot(self) -> None:
-        """Copy the whole state into Postgres, a row each, without the position that it stands at."""
+        """Copy the whole state into Postgres, a row each, without the position of the copy."""
         everything = self._redis.hgetall(self.state_key)
         assert self._database is not None
         with self._database.cursor() as cursor:

@@ -1,7 +1,7 @@
-"""The peers' environment: made once for each content of `requirements.txt`, and found again.
+"""Create the peers' environment, once for each content of `requirements.txt`.
 
-It is made beside its place and renamed when it is complete: half an environment is never used.
-Imports no peer, and starts nothing but venv and pip.
+It is created beside its place and renamed when complete, so half an environment is never used. This
+module imports no peer, and starts only venv and pip.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ CACHE = Path.home() / ".cache" / "pgmem-benchmarks"
 PEERS = ("eventsourcing", "langgraph-checkpoint-postgres", "pgqueuer", "procrastinate")
 INSTALL_TIMEOUT = 900.0
 SHOWN = 2_000
-"""How many characters of a failed process's last words are shown."""
+"""Characters of a failed process's output that an error shows, from its end."""
 
 
 class PeerError(CrewError):
-    """The peers' environment could not be made, or a process in it failed; says why."""
+    """Raised if the peers' environment cannot be created, or a process in it failed."""
 
 
 def place(requirements: Path = REQUIREMENTS, cache: Path = CACHE) -> Path:
-    """Where the environment is, or would be: another one for each list and each Python."""
-    # A venv stands on the Python that made it: with another one, or none there, it is no use.
+    """Return the place of the environment, which differs for each list and each Python."""
+    # A venv depends on the Python that created it, and is useless with another one.
     python = f"{sys.version} {sys.base_prefix}".encode()
     digest = hashlib.sha256(requirements.read_bytes() + python).hexdigest()
     return cache / f"peers-{digest[:16]}"
 
 
 def python_of(folder: Path) -> Path:
-    """An environment's Python."""
+    """Return an environment's Python."""
     return folder / "bin" / "python"
 
 
 def ready(requirements: Path = REQUIREMENTS, cache: Path = CACHE) -> bool:
-    """Whether the environment is there: nothing needs to be downloaded."""
+    """Return True if the environment exists, so that nothing needs to be downloaded."""
     return python_of(place(requirements, cache)).exists()
 
 
 def environment(requirements: Path = REQUIREMENTS, cache: Path = CACHE) -> Path:
-    """The Python of the peers' environment, which is made if it is not there.
+    """Return the Python of the peers' environment; create the environment if it does not exist.
 
     Raises:
-        PeerError: it could not be made.
+        PeerError: it cannot be created.
     """
     folder = place(requirements, cache)
     if not python_of(folder).exists():
@@ -64,7 +64,7 @@ def environment(requirements: Path = REQUIREMENTS, cache: Path = CACHE) -> Path:
 
 
 def versions(requirements: Path = REQUIREMENTS) -> dict[str, str]:
-    """The peers and their versions, for the report."""
+    """Return the peers and their versions, for the report."""
     pinned = dict(
         line.split("==", 1) for line in requirements.read_text().splitlines() if "==" in line
     )
@@ -73,7 +73,8 @@ def versions(requirements: Path = REQUIREMENTS) -> dict[str, str]:
 
 def _make(folder: Path, requirements: Path) -> None:
     _run([sys.executable, "-m", "venv", str(folder)])
-    # By the interpreter, not by bin/pip: the scripts name the folder that they were made in.
+    # By the interpreter, not by bin/pip: scripts contain the name of the folder that they were made
+    # in.
     _run(
         [
             *(str(python_of(folder)), "-m", "pip", "install", "--quiet", "--no-input"),
@@ -86,7 +87,7 @@ def _move(half: Path, folder: Path) -> None:
     try:
         half.rename(folder)
     except OSError:
-        # Another process was quicker: a folder that is not empty is not replaced.
+        # Another process was faster: rename does not replace a folder that is not empty.
         if not python_of(folder).exists():
             raise PeerError(f"{folder} is no environment: remove it") from None
 
@@ -103,10 +104,10 @@ def _run(command: list[str]) -> None:
         )
     except subprocess.TimeoutExpired:
         raise PeerError(
-            f"the peers' environment was not made in {INSTALL_TIMEOUT:g} s: {' '.join(command)}"
+            f"the peers' environment was not created in {INSTALL_TIMEOUT:g} s: {' '.join(command)}"
         ) from None
     if done.returncode:
         raise PeerError(
-            f"the peers' environment cannot be made: {' '.join(command)}\n"
+            f"the peers' environment cannot be created: {' '.join(command)}\n"
             + (done.stderr or done.stdout)[-SHOWN:]
         )

@@ -1,8 +1,8 @@
-"""A process in the peers' environment, which takes orders as a crew's member does.
+"""Start a process in the peers' environment that takes orders as a crew's member does.
 
-What is said are lines of JSON: what to be, then orders; see `worker/works/serving.py` for the other
-end. A `Peer` can act `together` with crews and other peers, from one moment on. Measures nothing
-itself.
+Both sides send lines of JSON: first what the process is to be, then orders; see
+`worker/works/serving.py` for the other end. A `Peer` can act `together` with crews and other peers
+from the same moment on. This module measures nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WORKER = Path(__file__).with_name("worker")
 
 
 class Peer:
-    """One process of a peer; see `peer`."""
+    """Hold one process of a peer; see `peer`."""
 
     def __init__(
         self, work: str, process: subprocess.Popen[bytes], errors: IO[bytes], timeout: float
@@ -37,7 +37,7 @@ class Peer:
         self._read = b""
 
     def run(self, order: str, argument: float = 0.0) -> Any:
-        """Have it carry out an order; gives its answer.
+        """Have it carry out an order, and return its answer.
 
         Raises:
             PeerError: it failed.
@@ -45,10 +45,10 @@ class Peer:
         return together((self, order, argument))[0][0]
 
     def send(self, what: object) -> None:
-        """Send it something.
+        """Send it a message.
 
         Raises:
-            PeerError: it is not there any more.
+            PeerError: it has ended.
         """
         assert self._process.stdin is not None
         try:
@@ -57,16 +57,16 @@ class Peer:
             raise self._failed("has ended") from None
 
     def answers(self) -> list[Any]:
-        """Its next answer, as the only one: it is a crew of one.
+        """Return its next answer in a list, as a crew of one.
 
         Raises:
-            PeerError: it failed, ended, did not answer, or what it said is no answer.
+            PeerError: it failed, ended, did not answer, or sent no valid answer.
         """
         line = self._line()
         try:
             good, answer = json.loads(line)
         except (ValueError, TypeError):
-            raise self._failed(f"said {line[:200]!r}, which is no answer") from None
+            raise self._failed(f"said {line[:200]!r}, which is not a valid answer") from None
         if good is not True:
             raise self._failed(f"failed:\n{answer}")
         return [answer]
@@ -77,7 +77,7 @@ class Peer:
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         deadline = time.monotonic() + self._timeout
-        # Only the latest piece is searched: a round's answer comes in hundreds of them.
+        # Only the latest piece is searched, because a round's answer comes in hundreds of them.
         pieces = [self._read]
         while b"\n" not in pieces[-1]:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1_000):
@@ -90,7 +90,7 @@ class Peer:
 
     def _failed(self, what: str) -> PeerError:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.5)  # what it has to say may still be under way
+            self._process.wait(0.5)  # its output may still be in the pipe
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip()[-SHOWN:]
         return PeerError(f"{self._work} {what}" + (f"\n{said}" if said else ""))
@@ -106,33 +106,33 @@ def peer(
     worker: Path = WORKER,
     timeout: float = ANSWER_TIMEOUT,
 ) -> Iterator[Peer]:
-    """A process that does the work of one of the peers; ended after the block.
+    """Start a process that does the work of a peer; end it after the block.
 
     Args:
-        work: which, as `worker/works` names it.
+        work: the work, as `worker/works` names it.
         url: the database.
         payload: what each event, entry or job is made from.
-        python: the interpreter; None takes the one of the peers' environment, made if need be.
-        worker: what it runs: a script, or a folder with a `__main__.py`.
+        python: the interpreter; None takes the one of the peers' environment, created on demand.
+        worker: the program: a script, or a folder with a `__main__.py`.
         timeout: seconds that it may take for an answer.
 
     Raises:
-        PeerError: the environment could not be made, or the process failed.
+        PeerError: the environment cannot be created, or the process failed.
     """
     interpreter = python or environment()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            # -P: the folder of the worker is no place to import from, nor is the current one.
+            # -P: import neither from the folder of the worker nor from the current one.
             [interpreter, "-P", worker],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             bufsize=0,
-            start_new_session=True,  # a Ctrl-C is for us: we stop it
+            start_new_session=True,  # Ctrl-C stops this process, which stops the worker
         )
         try:
             found = Peer(work, process, errors, timeout)
-            # Not as arguments: the URL may hold a password, which all users could then see.
+            # Not as arguments: other users can read those, and the URL may contain a password.
             found.send({"work": work, "url": url, "payload": dict(payload)})
             found.answers()
             yield found

@@ -85,7 +85,7 @@ HEADLINE = "pgmem beside Redis done right, at the equal promise"
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A chart with its title."""
+    """Hold a chart with its title."""
 
     title: str
     figure: Figure

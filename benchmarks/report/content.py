@@ -71,7 +71,7 @@ def shortened(text: str, longest: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A question of a scenario with its answer.
+    """Hold a question of a scenario with its answer.
 
     `verdict.standing` is set if the question compares pgmem with Redis at the equal promise.
     """
@@ -125,7 +125,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What the report says about a scenario.
+    """Hold what the report says about a scenario.
 
     Attributes:
         result: the measurements.
@@ -163,7 +163,7 @@ class Section:
 
 
 class Content:
-    """A run in the words of the report.
+    """Choose what the report says about a run.
 
     Attributes:
         run: the measurements.

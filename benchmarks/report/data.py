@@ -30,7 +30,7 @@ class DataError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a report is made from.
+    """Hold what a report is made from.
 
     Attributes:
         facts: the machine and the servers: names and values, by title.

@@ -87,13 +87,13 @@ def page(content: Content) -> str:
 
 
 class _Markdown(str):
-    """Text that is Markdown already."""
+    """Mark text that is Markdown already."""
 
     __slots__ = ()
 
 
 class _Document:
-    """The lines of a report in Markdown, and the plots that they show.
+    """Write the lines of a report in Markdown, and draw the plots that they show.
 
     Attributes:
         plots: the SVG text by file name; `lines` fills it.

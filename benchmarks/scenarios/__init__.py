@@ -1,8 +1,8 @@
-"""The scenarios: one module for each group, and their list.
+"""List the scenarios; each group has a module.
 
-A group is a context manager that sets its tables, connections and processes up, gives one or
-several `Scenario`s, and clears away. To add one: write it, and put its `Entry` into the module's
-`ENTRIES`; a new module goes into the list below.
+A group is a context manager that sets up its tables, connections and processes, yields one or
+several `Scenario`s, and cleans up. To add one, write it and put its `Entry` into the module's
+`ENTRIES`. A new module goes into the list below.
 """
 
 from __future__ import annotations
@@ -92,4 +92,4 @@ HEADLINES = {
     "pipeline": "payment pipeline, payments/s",
     "recovery": "rebuild 10,000 keys",
 }
-"""The scenarios of the README's chart, and what they are called there."""
+"""The scenarios of the README's chart, and their names there."""

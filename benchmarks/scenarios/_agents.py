@@ -1,4 +1,4 @@
-"""The payment pipeline's agents, and what they do with pgmem: the rest is in `_agents_redis`.
+"""Define the payment pipeline's agents, and their steps on pgmem; see `_agents_redis` for Redis.
 
 ::
 
@@ -6,9 +6,9 @@
        ▲                                 (by sender)                                     │
        └───────────────────────────────── notified ◄─────────────────────────────────────┘
 
-Whatever the memory is, the agents are the same: a process each, with `THREADS` threads, that takes
-up to `BATCH` events, works on them, and only then says that they are done and takes more. What a
-memory does for each step is here; what came of it all is counted elsewhere (see `pipeline`).
+The agents are the same for every memory: a process each, with `THREADS` threads, that takes up to
+    `BATCH` events, works on them, acknowledges them and takes more. This module has what a memory
+    does for each step. `pipeline` counts the results.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pgmem.errors import IdempotencyMismatch, VersionConflict
 THREADS = 4
 BATCH = 2 * THREADS
 PARTS = 2
-"""Processor processes; a payment's is told by its sender."""
+"""The number of processor processes; the sender of a payment decides which one gets it."""
 POLL = 0.05
-"""Seconds that an agent waits for events before it looks whether the round is over."""
+"""Seconds that an agent waits for events before it checks for the end of the round."""
 LIMIT = 50_000_000
 ATTEMPTS = 1_000
 
@@ -37,7 +37,7 @@ Receive = Callable[[], list[Message]]
 
 
 class Urls(NamedTuple):
-    """Where the stores are, pgmem's two tiers apart, and what Redis' keys begin with."""
+    """Hold where the stores are, with pgmem's two tiers apart, and the prefix of Redis's keys."""
 
     postgres: str
     relaxed: str
@@ -47,17 +47,17 @@ class Urls(NamedTuple):
 
 
 def account(run: str, number: int) -> str:
-    """The key of an account."""
+    """Return the key of an account."""
     return f"{run}:account:{number}"
 
 
 def part_of(payment: Mapping[str, Any]) -> int:
-    """Which processor a payment is for."""
+    """Return the number of the processor that a payment is for."""
     return int(payment["sender"].rpartition(":")[2]) % PARTS
 
 
 def followed(run: str, role: Role, part: int) -> str:
-    """The stream that an agent follows."""
+    """Return the stream that an agent follows."""
     return {
         "gateway": f"{run}:notified",
         "validator": f"{run}:incoming",
@@ -67,7 +67,7 @@ def followed(run: str, role: Role, part: int) -> str:
 
 
 def told(outcome: Mapping[str, Any]) -> Message:
-    """The message to the payer. A real one would be sent here."""
+    """Return the message to the payer. A real system sends it here."""
     return {
         "payment_id": outcome["payment_id"],
         "to": outcome["sender"],
@@ -76,32 +76,32 @@ def told(outcome: Mapping[str, Any]) -> Message:
 
 
 class Memories(Protocol):
-    """What the agents need of a memory."""
+    """Define what the agents need of a memory."""
 
     def open(self, run: str, balances: Mapping[str, int]) -> None:
         """Open a run's accounts."""
 
     def submit(self, run: str, request: Message) -> None:
-        """The gateway hands a request in; once for its request id."""
+        """Submit a request as the gateway, once for its request id."""
 
     def validate(self, run: str, request: Message) -> None:
-        """The validator looks accounts and limit up, and hands the request on."""
+        """Check accounts and limit as the validator, and pass the request on."""
 
     def process(self, run: str, payment: Message) -> int:
-        """A processor moves the money once for the payment id; gives lost races."""
+        """Move the money as a processor, once for the payment id; return the lost races."""
 
     def notify(self, run: str, outcome: Message) -> None:
-        """The notifier tells the payer once, and notes it."""
+        """Notify the payer as the notifier, once, and record it."""
 
     def inbox(self, run: str, role: Role, part: int) -> contextlib.AbstractContextManager[Receive]:
-        """What an agent follows. A call says that all before is done, and gives what is new."""
+        """Return what an agent follows; a call acknowledges the last events and returns others."""
 
     def found(self, run: str, balances: Mapping[str, int]) -> Found:
-        """What is there at the end."""
+        """Return what the store holds at the end."""
 
 
 class Kept(NamedTuple):
-    """An account as the store has it, and what its newest event says.
+    """Hold an account as the store has it, and what its newest event says.
 
     Attributes:
         balance: as the state has it.
@@ -117,11 +117,11 @@ class Kept(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a store holds after a run.
+    """Hold what a store has after a run.
 
     Attributes:
         outcomes: the payloads of "payment.processed", with what moved.
-        notified: the payment ids of the notes of the notifier.
+        notified: the payment ids that the notifier recorded.
         accounts: by key.
     """
 
@@ -131,20 +131,20 @@ class Found(NamedTuple):
 
 
 class MemoryAgents:
-    """pgmem: idempotency keys, and the money in one transaction with its event."""
+    """Use pgmem: idempotency keys, and the money in one transaction with its event."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
     def open(self, run: str, balances: Mapping[str, int]) -> None:
-        """See `Memories`."""
+        """Open accounts; see `Memories`."""
         with self._memory.transaction() as tx:
             tx.state.put(f"{run}:limit", LIMIT)
             for key, balance in balances.items():
                 tx.state.put(key, {"balance": balance})
 
     def submit(self, run: str, request: Message) -> None:
-        """See `Memories`."""
+        """Submit a request; see `Memories`."""
         self._memory.events.append(
             f"{run}:incoming",
             Event(type="payment.received", payload=request),
@@ -152,7 +152,7 @@ class MemoryAgents:
         )
 
     def validate(self, run: str, request: Message) -> None:
-        """See `Memories`."""
+        """Validate a request; see `Memories`."""
         keys = [request["sender"], request["receiver"], f"{run}:limit"]
         found = self._memory.state.get_many(keys)
         if len(found) < len(keys) or request["amount"] > found[keys[2]].value:
@@ -164,7 +164,7 @@ class MemoryAgents:
         )
 
     def process(self, run: str, payment: Message) -> int:
-        """See `Memories`."""
+        """Move the money; see `Memories`."""
         for attempt in range(ATTEMPTS):
             try:
                 self._pay(run, payment)
@@ -182,8 +182,9 @@ class MemoryAgents:
             balances = {key: entry.value["balance"] for key, entry in entries.items()}
             funds = balances[sender] >= amount
             kind = "payment.processed" if funds else "payment.declined"
-            # The outcome is the mark too: one statement less than `tx.dedupe.run_once`, four
-            # with its savepoint. The request's id is left out, as it differs if it is sent twice.
+            # The outcome is the dedupe record too: that is one statement, where
+            # `tx.dedupe.run_once` and its savepoint take more. The request's id is left out,
+            # because it differs between two submissions.
             outcome = {key: value for key, value in payment.items() if key != "request_id"}
             try:
                 noted = tx.events.append(
@@ -192,18 +193,18 @@ class MemoryAgents:
                     idempotency_key=f"{run}:payment:{payment['payment_id']}",
                 )
             except IdempotencyMismatch:
-                return  # Decided before, and otherwise.
+                return  # Decided before with another outcome.
             if noted.duplicate or not funds:
                 return
             balances[sender] -= amount
             balances[receiver] += amount
-            for key in sorted(balances):  # In one order: no two wait for each other.
+            for key in sorted(balances):  # Always in the same order, to avoid deadlocks.
                 tx.state.compare_and_set(
                     key, {"balance": balances[key]}, expected_version=entries[key].version
                 )
 
     def notify(self, run: str, outcome: Message) -> None:
-        """See `Memories`."""
+        """Notify the payer; see `Memories`."""
         payment_id = outcome["payment_id"]
         sent = self._memory.dedupe.run_once(f"{run}:notify:{payment_id}", lambda: told(outcome))
         self._memory.events.append(
@@ -214,13 +215,13 @@ class MemoryAgents:
 
     @contextlib.contextmanager
     def inbox(self, run: str, role: Role, part: int) -> Iterator[Receive]:
-        """See `Memories`."""
+        """Follow a stream; see `Memories`."""
         stream = followed(run, role, part)
         with self._memory.events.subscribe(stream, consumer=f"{stream}:reader", after=0) as events:
             yield lambda: [event.payload for event in events.receive(BATCH, timeout=POLL)]
 
     def found(self, run: str, balances: Mapping[str, int]) -> Found:
-        """See `Memories`."""
+        """Read the store; see `Memories`."""
         state, events = self._memory.state, self._memory.events
         outcomes = events.read(f"{run}:outcomes", type="payment.processed", limit=10_000)
         notified = events.read(f"{run}:notified", limit=10_000)

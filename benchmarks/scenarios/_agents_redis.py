@@ -1,6 +1,6 @@
-"""What the payment pipeline's agents do with Redis, done right and as published.
+"""Define the payment pipeline's steps on Redis, done right and as published.
 
-See `_agents` for who they are and what each step is.
+See `_agents` for the agents and the steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.scenarios._agents import (
 
 
 class RightAgents:
-    """Redis done right: a script for each step, the money in one, consumer groups."""
+    """Use Redis done right: a script for each step, the money in one, consumer groups."""
 
     GROUP = "agents"
 
@@ -38,19 +38,19 @@ class RightAgents:
         self._store = store
 
     def open(self, run: str, balances: Mapping[str, int]) -> None:
-        """See `Memories`."""
+        """Open accounts; see `Memories`."""
         self._store.put(f"{run}:limit", LIMIT, stream=f"{run}:setup")
         for key, balance in balances.items():
             self._store.put(key, {"balance": balance, "currency": "VND"}, stream=f"{run}:accounts")
 
     def submit(self, run: str, request: Message) -> None:
-        """See `Memories`."""
+        """Submit a request; see `Memories`."""
         event = records.Event("payment.received", request, "gateway")
         key = f"{run}:submit:{request['request_id']}"
         self._store.append_once(key, event, stream=f"{run}:incoming")
 
     def validate(self, run: str, request: Message) -> None:
-        """See `Memories`."""
+        """Validate a request; see `Memories`."""
         keys = [request["sender"], request["receiver"], f"{run}:limit"]
         found = self._store.get_many(keys)
         if len(found) < len(keys) or request["amount"] > found[keys[2]].value:
@@ -62,7 +62,7 @@ class RightAgents:
         )
 
     def process(self, run: str, payment: Message) -> int:
-        """See `Memories`."""
+        """Move the money; see `Memories`."""
         self._store.pay(
             f"{run}:payment:{payment['payment_id']}",
             payment["sender"],
@@ -76,7 +76,7 @@ class RightAgents:
         return 0
 
     def notify(self, run: str, outcome: Message) -> None:
-        """See `Memories`."""
+        """Notify the payer; see `Memories`."""
         payment_id = outcome["payment_id"]
         sent = self._store.run_once(f"{run}:notify:{payment_id}", lambda: told(outcome))
         self._store.append_once(
@@ -87,7 +87,7 @@ class RightAgents:
 
     @contextlib.contextmanager
     def inbox(self, run: str, role: Role, part: int) -> Iterator[Receive]:
-        """See `Memories`."""
+        """Follow a stream; see `Memories`."""
         stream = followed(run, role, part)
         self._store.create_group(self.GROUP, stream=stream)
         taken: list[records.Recorded] = []
@@ -103,7 +103,7 @@ class RightAgents:
         yield receive
 
     def found(self, run: str, balances: Mapping[str, int]) -> Found:
-        """See `Memories`."""
+        """Read the store; see `Memories`."""
         entries = self._store.get_many(list(balances))
         events: dict[str | None, list[records.Recorded]] = {}
         for event in self._store.read(stream=f"{run}:accounts"):
@@ -127,8 +127,10 @@ class RightAgents:
 
 
 class PublishedAgents:
-    """The article's six methods. Balances are its latest state, overwritten by `write_event`:
-    its versioned update would change each account once and then never again."""
+    """Use the article's six methods; `write_event` overwrites balances as its latest state.
+
+    Its versioned update would change each account once and then never again.
+    """
 
     def __init__(self, client: Any, prefix: str) -> None:
         self._client = client
@@ -139,18 +141,18 @@ class PublishedAgents:
         return Published(self._client, work, prefix=prefix, block=block)
 
     def open(self, run: str, balances: Mapping[str, int]) -> None:
-        """See `Memories`."""
+        """Open accounts; see `Memories`."""
         store = self._of(run)
         store.write_event("bank", "limit", {"limit": LIMIT})
         for key, balance in balances.items():
             store.write_event(key, "balance", {"balance": balance})
 
     def submit(self, run: str, request: Message) -> None:
-        """See `Memories`."""
+        """Submit a request; see `Memories`."""
         self._of(run).write_event("gateway", "payment.received", request)
 
     def validate(self, run: str, request: Message) -> None:
-        """See `Memories`."""
+        """Validate a request; see `Memories`."""
         store = self._of(run)
 
         def work(_: Any) -> None:
@@ -166,7 +168,7 @@ class PublishedAgents:
         self._of(run, work).process_event({"id": f"validate:{request['request_id']}"})
 
     def process(self, run: str, payment: Message) -> int:
-        """See `Memories`."""
+        """Move the money; see `Memories`."""
         store = self._of(run)
         sender, receiver, amount = payment["sender"], payment["receiver"], payment["amount"]
 
@@ -185,7 +187,7 @@ class PublishedAgents:
         return 0
 
     def notify(self, run: str, outcome: Message) -> None:
-        """See `Memories`."""
+        """Notify the payer; see `Memories`."""
         store = self._of(run)
 
         def work(_: Any) -> None:
@@ -195,7 +197,7 @@ class PublishedAgents:
 
     @contextlib.contextmanager
     def inbox(self, run: str, role: Role, part: int) -> Iterator[Receive]:
-        """See `Memories`: there is one stream, and everybody looks through all of it."""
+        """Follow the only stream, which all agents read in full; see `Memories`."""
         store, last = self._of(run), b"0"
         kinds = {
             "gateway": {b"payment.notified"},
@@ -220,7 +222,7 @@ class PublishedAgents:
         yield receive
 
     def found(self, run: str, balances: Mapping[str, int]) -> Found:
-        """See `Memories`: there are no versions."""
+        """Read the store, which has no versions; see `Memories`."""
         store = self._of(run)
         outcomes, notified = [], []
         said: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""What scenarios share: the bench they run on, the payload, and reading back what was written.
+"""Share what scenarios need: their servers, the payload, and reading back what was written.
 
-The statements' texts come from `pgmem.core.statements`: the bare arms must do the same work as
-pgmem's own statement, bell and all, and a copy of the text here would drift from it.
+The statements' texts come from `pgmem.core.statements`. The bare arms must do the same work in the server as
+pgmem's own statement, with its notification, and a copy of the text here would drift from it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Bare = psycopg.Connection[tuple[Any, ...]]
 
 
 class Bench:
-    """What a group of scenarios runs on: servers with fresh data, made for it.
+    """Provide what a group of scenarios runs on: servers with fresh data.
 
     Attributes:
         postgres: the server; `postgres.database()` makes a fresh database.
         quick: shorter rounds, fewer of them.
-        rounds: how many rounds the caller wants; None leaves it to the scenario.
-        missing: what could not be measured, and why; see `leave_out`.
+        rounds: the caller's number of rounds; None leaves it to the scenario.
+        missing: what could not be measured, with the reason; see `leave_out`.
     """
 
     def __init__(
@@ -66,32 +66,32 @@ class Bench:
         self._redis: dict[Tier, Redis] = {}
 
     def counted(self, full: int, quick: int) -> int:
-        """The number of rounds that count."""
+        """Return the number of rounds that count."""
         return self.rounds or (quick if self.quick else full)
 
     def redis(self, tier: Tier) -> Redis:
-        """The Redis of a tier; it is started when it is first asked for.
+        """Return the Redis of a tier, which starts on first use.
 
         An arm that uses it has `prepare=redis.prepare`; see `Side.arm`.
 
         Raises:
-            ServerError: it cannot be had.
+            ServerError: it cannot be started or reached.
         """
         if tier not in self._redis:
             self._redis[tier] = self._stack.enter_context(redis_server.redis(tier, self._redis_url))
         return self._redis[tier]
 
     def store(self, side: Side) -> Store:
-        """The server that works for a side."""
+        """Return the server that works for a side."""
         return self.redis(side.tier) if side.kind in ("redis", "published") else self.postgres
 
     def leave_out(self, what: str, why: str) -> None:
-        """Say that something is not measured, and why: the report lists it."""
+        """Record that something is not measured, with the reason, for the report."""
         self.missing[what] = why
 
 
 class Side(NamedTuple):
-    """How an arm is listed; see `Arm`."""
+    """Describe an arm for the report; see `Arm`."""
 
     name: str
     kind: Kind
@@ -99,7 +99,7 @@ class Side(NamedTuple):
     note: str
 
     def arm(self, run: Callable[[], Sample], store: Store, *, excused: Sequence[str] = ()) -> Arm:
-        """The arm that runs this on a server."""
+        """Return the arm that runs this on a server."""
         prepare = store.prepare if isinstance(store, Redis) else None
         return Arm(self.name, run, self.note, self.kind, self.tier, prepare, excused)
 
@@ -109,16 +109,16 @@ Setup = Callable[[Bench], AbstractContextManager[Sequence[Scenario]]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A scenario group as it is listed.
+    """Describe a scenario group for the list.
 
     Attributes:
         name: as given to `--only`.
         title: what it compares, in a line.
-        setup: makes its tables, connections and processes, and gives its scenarios.
-        seconds: a guess of how long it takes, full and quick; for the time left.
-        peers: whether it stands beside a peer, which `--peers` asks for.
-        quick: whether it is part of a quick run, where it is not named.
-        named: whether it runs only where it is named, because it takes long.
+        setup: makes its tables, connections and processes, and yields its scenarios.
+        seconds: an estimate of its duration, full and quick, for the time left.
+        peers: True if it compares with a peer, which `--peers` asks for.
+        quick: True if a quick run includes it without its name.
+        named: True if it runs only by name, because it takes long.
     """
 
     name: str
@@ -135,7 +135,7 @@ SIZES = {"100 B": 100, "1 kB": 1_000, "10 kB": 10_000}
 
 
 def median_time(call: Callable[[T], object], arguments: Sequence[T]) -> float:
-    """The median time of some calls one after another, in microseconds."""
+    """Return the median time of calls one after another, in microseconds."""
     return statistics.median(timed(call, arguments)) / 1_000
 
 
@@ -147,14 +147,14 @@ def calling(
     *,
     each: int = 1,
 ) -> Sample:
-    """Make some calls one after another, timed and metered; then see what became of them.
+    """Make calls one after another, timed and metered, and audit their results.
 
     Args:
         store: the server that works for them.
-        call: what is timed.
-        arguments: one for each call; made before, so that no arm's time has their making in it.
-        audit: reads back what the calls did; belongs to no figure.
-        each: how many events or entries a call is about.
+        call: the function to time.
+        arguments: one for each call, made before the first call, outside of all times.
+        audit: reads back what the calls did, outside of all figures.
+        each: the number of events or entries of a call.
     """
     with costs(store) as spent:
         times = timed(call, arguments)
@@ -162,7 +162,7 @@ def calling(
 
 
 def payload(number: int, size: int = 0) -> dict[str, Any]:
-    """A payment of about 200 bytes as JSON text, or of exactly `size` (100 or more)."""
+    """Return a payment of about 200 bytes as JSON text, or of exactly `size` (100 or more)."""
     if size:
         short = {"n": number, "payment_id": f"PAY-2026-{number:010d}", "amount": 1_500_000}
         # The text of the filler's own key, quotes, colon and comma: `,"note":""`.
@@ -180,12 +180,12 @@ def payload(number: int, size: int = 0) -> dict[str, Any]:
 
 
 def encoded(number: int) -> str:
-    """`payload` as JSON text, made as a program without pgmem would."""
+    """Return `payload` as JSON text, as a program without pgmem would encode it."""
     return orjson.dumps(payload(number)).decode()
 
 
 def params(value: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of the append statement for a bare connection."""
+    """Return the parameters of the append statement for a bare connection."""
     return {
         "stream": STREAM,
         "type": TYPE,
@@ -196,12 +196,12 @@ def params(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def bare(url: str) -> Bare:
-    """A psycopg connection at its best practice: autocommit, statements prepared at once."""
+    """Open a psycopg connection with the best settings: autocommit, statements prepared at once."""
     return psycopg.connect(url, autocommit=True, prepare_threshold=0)
 
 
 def clients_of(bench: Bench, stack: contextlib.ExitStack) -> dict[Tier, Any]:
-    """A client of the Redis of each tier, closed with the stack."""
+    """Open a client of the Redis of each tier; it is closed with the stack."""
     return {
         tier: stack.enter_context(contextlib.closing(right.connect(bench.redis(tier).url)))
         for tier in TIER_NAMES
@@ -209,27 +209,27 @@ def clients_of(bench: Bench, stack: contextlib.ExitStack) -> dict[Tier, Any]:
 
 
 def memories_of(url: str, stack: contextlib.ExitStack) -> dict[Tier, Memory]:
-    """A memory of each tier, closed with the stack."""
+    """Open a memory of each tier; it is closed with the stack."""
     return {
         "relaxed": stack.enter_context(Memory(url, durability="relaxed")),
         "strict": stack.enter_context(Memory(url)),
     }
 
 
-def append_statement(connection: Bare, bell: sql.NotifyMode, *, small: bool = True) -> bytes:
-    """The text of pgmem's append of an event, with the bell ("try") or without ("silent").
+def append_statement(connection: Bare, notify: sql.NotifyMode, *, small: bool = True) -> bytes:
+    """Return the text of pgmem's append, with a notification ("try") or without ("silent").
 
-    A small event rides on the bell. The channel, which pgmem sends as a parameter, is written into
-    the text.
+    The notification carries a small event as inline payload. The channel, which pgmem sends as a
+    parameter, is part of the text.
     """
     row = connection.execute(sql.statement("schema_channel", sql.Dialect("pgmem"))).fetchone()
     assert row is not None
-    dialect = sql.Dialect("pgmem", str(row[0]), bell)
+    dialect = sql.Dialect("pgmem", str(row[0]), notify)
     text = sql.statement("event_append", dialect, (sql.INLINE,) if small else ())
     return text.replace(b"%(channel)s", f"'{row[0]}'".encode())
 
 
-# Without the bell, and without the CTE that pgmem needs for it: the least that an append can be.
+# Without the notification and its CTE: the least that an append can be.
 PLAIN_INSERT = (
     b"INSERT INTO pgmem.events (stream, type, payload, agent_id, metadata) VALUES"
     b" (%(stream)s, %(type)s, %(payload)s, %(agent_id)s, %(metadata)s) RETURNING position"
@@ -237,23 +237,23 @@ PLAIN_INSERT = (
 
 
 class Log:
-    """Reads back, on a connection of its own, what a round has written, and says what is wrong."""
+    """Read back, on a connection of its own, what a round has written, and count its faults."""
 
     def __init__(self, url: str) -> None:
         self._connection = bare(url)
         self._numbers = itertools.count(1)
 
     def take(self, count: int) -> list[int]:
-        """Numbers that no event has yet."""
+        """Return numbers that no event has yet."""
         return list(itertools.islice(self._numbers, count))
 
     def head(self) -> int:
-        """The last position."""
+        """Return the last position."""
         row = self._connection.execute("SELECT max(position) FROM pgmem.events").fetchone()
         return int(row[0] or 0) if row else 0
 
     def audit(self, after: int, acknowledged: Sequence[int]) -> Faults:
-        """What became of the events that were appended behind a position."""
+        """Count the faults of the events that were appended after a position."""
         rows = self._connection.execute(
             "SELECT (payload->>'n')::bigint FROM pgmem.events WHERE position > %s"
             " ORDER BY position",
@@ -268,7 +268,7 @@ class Log:
 
 @contextlib.contextmanager
 def log_of(url: str) -> Iterator[Log]:
-    """A `Log`, closed after the block."""
+    """Open a `Log` for the block."""
     log = Log(url)
     try:
         yield log

@@ -1,8 +1,7 @@
-"""Writers that add one to counters: with pgmem, with Redis done right, and as published.
+"""Run writers that increment counters: with pgmem, with Redis done right, and as published.
 
-A process has up to four writers for each arm, as threads; each of them has a connection of its own.
-They count what was acknowledged, and what they were refused; what the store made of it is not
-their business (see `contention`).
+A process has up to four writers for each arm, as threads; each has a connection of its own. They
+count what was acknowledged and what was refused. `contention` audits the stores.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from pgmem.errors import VersionConflict
 PROCESSES = 8
 THREADS = 4
 RETRIES = 1_000
-"""How many races an update may lose."""
+"""The number of races that an update may lose."""
 
 T = TypeVar("T")
 
 
 class Urls(NamedTuple):
-    """Where the stores are."""
+    """Hold where the stores are."""
 
     postgres: str
     always: str
@@ -39,32 +38,32 @@ class Urls(NamedTuple):
 
 
 class GaveUp(Exception):
-    """An update was not made, and its writer has been told so."""
+    """Raised if an update was not made, and its writer got an error."""
 
 
 class Counter(Protocol):
-    """A writer's way to a store."""
+    """Define a writer's access to a store."""
 
     def increment(self, key: str, stream: str) -> int:
-        """Add one, with the event; gives how many races were lost first.
+        """Add one, with the event; return the number of races that were lost first.
 
         Args:
-            key: which counter.
-            stream: where the event goes, if that is not settled by the key.
+            key: the counter.
+            stream: the stream of the event, if it does not follow from the key.
 
         Raises:
-            GaveUp: it did not come about.
+            GaveUp: the update was not made.
         """
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
 
 
 class Counted(Generic[T]):
-    """A change of a value, which is made anew after each lost race.
+    """Count the calls of a change, which runs again after each lost race.
 
     Attributes:
-        calls: how often it was made.
+        calls: the number of calls.
     """
 
     def __init__(self, change: Callable[[T], T]) -> None:
@@ -77,7 +76,7 @@ class Counted(Generic[T]):
 
 
 class MemoryCounter:
-    """`memory.state.update`."""
+    """Use `memory.state.update`."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -92,11 +91,11 @@ class MemoryCounter:
         return add.calls - 1
 
     def close(self) -> None:
-        """The memory is its process's."""
+        """Do nothing: the memory belongs to the process."""
 
 
 class RightCounter:
-    """`Right.update`: read, then Lua compare-and-set, again with what the conflict brought."""
+    """Use `Right.update`: read, then Lua compare-and-set, again with the conflict's entry."""
 
     def __init__(self, url: str, prefix: str) -> None:
         self._client = right.connect(url)
@@ -117,7 +116,7 @@ class RightCounter:
 
 
 class PublishedCounter:
-    """`update_with_version`, three tries each, as the article has them. It writes no event."""
+    """Use `update_with_version`, three tries each, as in the article. It writes no event."""
 
     def __init__(self, url: str, prefix: str) -> None:
         self._client = published.connect(url)
@@ -140,12 +139,12 @@ class PublishedCounter:
 
 
 class Done(NamedTuple):
-    """What one writer did in a round.
+    """Hold what one writer did in a round.
 
     Attributes:
         times: nanoseconds of each successful update.
-        retries: races that were lost on the way to them.
-        gave_up: updates that did not come about.
+        retries: races that were lost before them.
+        gave_up: updates that were not made.
         by_key: successful updates of each key.
         start, end: from when to when, by `time.monotonic`.
     """
@@ -159,13 +158,13 @@ class Done(NamedTuple):
 
 
 class Writers:
-    """One process: up to four writers for each arm."""
+    """Run one process: up to four writers for each arm."""
 
     def __init__(self, urls: Urls, number: int, url: str) -> None:
         assert url == urls.postgres
         self._number = number
         self._stack = contextlib.ExitStack()
-        # Kept: the processor time of a thread that has ended is counted nowhere.
+        # The threads are kept, because the processor time of ended threads cannot be read.
         self._pool = self._stack.enter_context(ThreadPoolExecutor(THREADS))
         agent = f"writers-{number}"
         strict = self._stack.enter_context(Memory(url, pool=THREADS, agent_id=agent))
@@ -183,13 +182,13 @@ class Writers:
         }
 
     def go(self, order: str, start: float, argument: float) -> list[Done]:
-        """Increment for `argument` seconds, as many writers as fall to this process."""
+        """Increment for `argument` seconds, with this process's share of the writers."""
         arm, run, writers, keys = order.split("/")
         counters = names(run, int(keys))
         works = []
         mine = range(self._number, int(writers), PROCESSES)
         for counter, writer in zip(self._counters[arm], mine, strict=False):
-            first = writer * len(counters) // int(writers)  # Each begins elsewhere.
+            first = writer * len(counters) // int(writers)  # Each one begins at another key.
             turn = [*counters[first:], *counters[:first]]
             end = start + argument
             works.append(self._pool.submit(write, counter, run, turn, start, end))
@@ -204,12 +203,12 @@ class Writers:
 
 
 def names(run: str, keys: int) -> list[str]:
-    """The counters of a run."""
+    """Return the counters of a run."""
     return [f"{run}:{number}" for number in range(keys)]
 
 
 def write(counter: Counter, run: str, keys: Sequence[str], start: float, end: float) -> Done:
-    """Be a writer from `start` to `end`: increment the keys in turn."""
+    """Increment the keys in turn, from `start` to `end`."""
     times: list[int] = []
     retries = gave_up = 0
     by_key: dict[str, int] = {}

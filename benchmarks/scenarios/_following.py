@@ -1,14 +1,14 @@
-"""What the scenarios of following share: writers that stamp their events, readers that time them.
+"""Share what the scenarios of following need: writers that stamp events, readers that time them.
 
-A writer stamps the time into the payload right before it calls append; a reader takes the time
-when the decoded event is in its hands. Both read `time.monotonic`, which is one clock for all
-processes of a machine. A paced writer stamps too when the event was due: a writer that falls
-behind sends late, and the time from "due" on shows what the time from "sent" on would hide.
+A writer stamps the time into the payload right before it calls append; a reader takes the time when
+it has the decoded event. Both read `time.monotonic`, which is one clock for all processes of a
+machine. A paced writer also stamps when the event was due. A writer that falls behind sends late,
+and the time from "due" on shows what the time from "sent" on would hide.
 
-The last event of each writer says so: that is how a reader knows that a round is over.
+The last event of each writer says so, and ends a reader's round.
 
-On Redis a writer sends the plain command by the client of `arms.right`; the published approach is
-asked by its own methods. Their readers are in `_following_redis`.
+On Redis a writer sends the plain command by the client of `arms.right`; the published approach uses
+its own methods. Their readers are in `_following_redis`.
 """
 
 from __future__ import annotations
@@ -43,33 +43,33 @@ from pgmem import AsyncMemory, Event, Memory, RecordedEvent, Subscription
 
 NUMBERS = 1_000_000_000
 """Each writer's numbers begin at its own multiple of this."""
-PATIENCE = 30.0
-"""Seconds that a round may last; what has not come by then is lost."""
+ROUND_TIMEOUT = 30.0
+"""Seconds that a round may last; what has not arrived by then is lost."""
 DRAIN = 0.05
-"""Seconds that a reader waits for events that should not come, at the end of a round."""
+"""Seconds that a reader waits for surplus events at the end of a round."""
 WARM_EVENTS = 50
 
 Append = Callable[[dict[str, Any]], None]
 
 
 class Lane(NamedTuple):
-    """A way to append.
+    """Describe a way to append.
 
     Attributes:
-        kind: with what.
-        url: where to.
+        kind: the kind of store.
+        url: the address of the store.
         durability: of a Memory.
-        key: of the stream in Redis, or what the keys of the published approach begin with.
+        key: of the stream in Redis, or the prefix of the keys of the published approach.
     """
 
-    kind: Literal["pgmem", "bare", "bell", "redis", "published"]
+    kind: Literal["pgmem", "bare", "notifying", "redis", "published"]
     url: str
     durability: Literal["strict", "relaxed"] = "strict"
     key: str = ""
 
 
 def stamped(number: int, due: float, *, last: bool) -> dict[str, Any]:
-    """A payment of about 200 bytes that knows when it is sent: now."""
+    """Return a payment of about 200 bytes that is stamped with the current time."""
     event = payload(number)
     del event["note"]
     event["last"] = last
@@ -80,7 +80,7 @@ def stamped(number: int, due: float, *, last: bool) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def appender(lane: Lane) -> Iterator[Append]:
-    """A function that appends a payload, on a connection of its own."""
+    """Yield a function that appends a payload, on a connection of its own."""
     with contextlib.ExitStack() as stack:
         if lane.kind == "pgmem":
             memory = stack.enter_context(Memory(lane.url, pool=1, durability=lane.durability))
@@ -88,10 +88,10 @@ def appender(lane: Lane) -> Iterator[Append]:
             def append(event: dict[str, Any]) -> None:
                 memory.events.append(STREAM, Event(type=TYPE, payload=event, agent_id=AGENT))
 
-        elif lane.kind in ("bare", "bell"):
+        elif lane.kind in ("bare", "notifying"):
             connection = stack.enter_context(bare(lane.url))
-            ringing = lane.kind == "bell"
-            statement = append_statement(connection, "try") if ringing else PLAIN_INSERT
+            notifying = lane.kind == "notifying"
+            statement = append_statement(connection, "try") if notifying else PLAIN_INSERT
             fixed = {"stream": STREAM, "type": TYPE, "agent_id": AGENT, "metadata": None}
 
             def append(event: dict[str, Any]) -> None:
@@ -117,8 +117,8 @@ def appender(lane: Lane) -> Iterator[Append]:
 
 def pace(append: Append, numbers: range, start: float, interval: float) -> None:
     """Append an event in each interval from `start` on, late ones at once."""
-    # At a random moment of each, the same ones for every arm: writers neither march in step nor
-    # avoid each other.
+    # At a random moment of each interval, the same ones for every arm, so that writers neither run
+    # in step nor avoid each other.
     rng = random.Random(numbers.start // NUMBERS)  # noqa: S311  # no secret
     for index, number in enumerate(numbers):
         due = start + (index + rng.random()) * interval
@@ -127,10 +127,10 @@ def pace(append: Append, numbers: range, start: float, interval: float) -> None:
 
 
 class Writer:
-    """One writer process, with a connection for each lane.
+    """Run one writer process, with a connection for each lane.
 
-    Orders are "pace/LANE/COUNT", the argument being the seconds from event to event, and
-    "rush/LANE", the argument being how many seconds long.
+    Orders are "pace/LANE/COUNT", with the seconds between events as argument, and "rush/LANE", with
+    its duration in seconds as argument.
     """
 
     def __init__(self, lanes: Mapping[str, Lane], number: int, url: str) -> None:
@@ -141,7 +141,7 @@ class Writer:
         self._next = number * NUMBERS
 
     def go(self, order: str, start: float, argument: float) -> range:
-        """Append; tells the numbers of what was acknowledged."""
+        """Append; return the numbers of the acknowledged events."""
         how, lane, *count = order.split("/")
         append, first = self._appends[lane], self._next
         if how == "pace":
@@ -166,13 +166,13 @@ class Writer:
 
 
 class Received(NamedTuple):
-    """What a reader got in a round, in its order.
+    """Hold what a reader received in a round, in its order.
 
     Attributes:
-        numbers: which events.
+        numbers: of the events.
         sent, due: the stamps in them.
-        at: when each one was in its hands.
-        reordered: how often one stood behind a later place of the log.
+        at: when each one arrived.
+        reordered: the number of events that came after a later place of the log.
     """
 
     numbers: list[int]
@@ -182,23 +182,23 @@ class Received(NamedTuple):
     reordered: int
 
     def latencies(self) -> list[float]:
-        """From "sent" to the reader's hands, in microseconds."""
+        """From "sent" to the arrival, in microseconds."""
         return [(at - sent) * 1e6 for at, sent in zip(self.at, self.sent, strict=True)]
 
     def delays(self) -> list[float]:
-        """From "due" to the reader's hands, in microseconds."""
+        """From "due" to the arrival, in microseconds."""
         return [(at - due) * 1e6 for at, due in zip(self.at, self.due, strict=True)]
 
     def audit(self, acknowledged: Sequence[Sequence[int]]) -> Faults:
-        """What became of the events that each writer had acknowledged."""
+        """Count the faults of the events that each writer had acknowledged."""
         return compare_each(acknowledged, self.numbers) + Faults(reordered=self.reordered)
 
 
 class Tray:
-    """Where a reader puts a round's events down.
+    """Collect a round's events.
 
     Attributes:
-        complete: whether the last event of every writer is there.
+        complete: True if the last event of every writer is there.
     """
 
     def __init__(self, writers: int) -> None:
@@ -208,9 +208,9 @@ class Tray:
         self.complete = False
 
     def put(self, place: Any, event: dict[str, Any]) -> bool:
-        """Note an event that is in the reader's hands now; tells whether it was the last one."""
+        """Record an event that has arrived; return True if it was the last one."""
         at = time.monotonic()
-        # Not the event itself: so many objects would keep the garbage collector busy.
+        # Not the event itself: keeping it would load the garbage collector.
         self._got.append((event["n"], event["sent"], event["due"], at))
         self._places.append(place)
         if event["last"]:
@@ -219,7 +219,7 @@ class Tray:
         return self.complete
 
     def received(self, order: Callable[[Any], Any] = lambda place: place) -> Received:
-        """All that was put down; `order` makes places of the log comparable."""
+        """Return all that was recorded; `order` makes places of the log comparable."""
         reordered = sum(b <= a for a, b in pairwise(map(order, self._places)))
         if not self._got:
             return Received([], [], [], [], reordered)
@@ -228,7 +228,7 @@ class Tray:
 
 
 def follow(memory: Memory, position: int, tray: Tray) -> int:
-    """Follow from a position on until the round is over; tells the position then."""
+    """Follow from a position on until the round is over; return the position then."""
     with memory.events.subscribe(after=position) as events:
         follow_as(events, tray)
         return events.position
@@ -236,7 +236,7 @@ def follow(memory: Memory, position: int, tray: Tray) -> int:
 
 def follow_as(events: Subscription[RecordedEvent], tray: Tray) -> None:
     """Follow with an open subscription until the round is over."""
-    watchdog = threading.Timer(PATIENCE, events.stop)
+    watchdog = threading.Timer(ROUND_TIMEOUT, events.stop)
     watchdog.start()
     for event in events:
         if tray.put(event.position, event.payload):
@@ -247,9 +247,9 @@ def follow_as(events: Subscription[RecordedEvent], tray: Tray) -> None:
 
 
 async def follow_async(memory: AsyncMemory, position: int, tray: Tray) -> int:
-    """The same with an `AsyncMemory`."""
+    """Follow with an `AsyncMemory`; see `follow`."""
     async with memory.events.subscribe(after=position) as events:
-        watchdog = asyncio.get_running_loop().call_later(PATIENCE, events.stop)
+        watchdog = asyncio.get_running_loop().call_later(ROUND_TIMEOUT, events.stop)
         async for event in events:
             if tray.put(event.position, event.payload):
                 break
@@ -260,7 +260,7 @@ async def follow_async(memory: AsyncMemory, position: int, tray: Tray) -> int:
 
 
 class SyncProcess:
-    """A process with a `Memory`, which begins where the log ends."""
+    """Run a process with a `Memory`, which begins at the end of the log."""
 
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1).open()
@@ -273,7 +273,7 @@ class SyncProcess:
 
 
 class AsyncProcess:
-    """The same with an `AsyncMemory`, on a loop of its own."""
+    """Run a process with an `AsyncMemory`, on a loop of its own."""
 
     def __init__(self, number: int, url: str) -> None:
         self._loop = asyncio.Runner()
@@ -291,7 +291,7 @@ class AsyncProcess:
 
 
 class SyncReader(SyncProcess):
-    """One reader process with a `Memory`; its orders' argument is the number of writers."""
+    """Run one reader process with a `Memory`; its orders' argument is the number of writers."""
 
     def go(self, order: str, start: float, argument: float) -> Received:
         """Follow until every writer has sent its last event."""
@@ -301,7 +301,7 @@ class SyncReader(SyncProcess):
 
 
 class AsyncReader(AsyncProcess):
-    """The same with an `AsyncMemory`."""
+    """Run one reader process with an `AsyncMemory`."""
 
     def go(self, order: str, start: float, argument: float) -> Received:
         """Follow until every writer has sent its last event."""
@@ -311,9 +311,9 @@ class AsyncReader(AsyncProcess):
 
 
 class BareReader:
-    """The least that a listener can do: LISTEN, poll(), take the event that comes with the bell.
+    """Do the least that a listener can do: LISTEN, poll(), take the inline event of a notification.
 
-    It looks for nothing else, so it is right only where one writer never stays silent.
+    It polls no tables, so it is right only with one writer that never stays silent.
     """
 
     def __init__(self, number: int, url: str) -> None:
@@ -328,7 +328,7 @@ class BareReader:
         """Follow until every writer has sent its last event."""
         tray = Tray(int(argument))
         pgconn = self._connection.pgconn
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + ROUND_TIMEOUT
         while not tray.complete and time.monotonic() < end:
             self._poll.poll(1_000)
             pgconn.consume_input()
@@ -343,7 +343,7 @@ class BareReader:
 
 
 def as_sample(received: Received, acknowledged: Sequence[Sequence[int]]) -> Sample:
-    """What one reader got in a paced round; see `as_sample_of`."""
+    """Return the sample of one reader of a paced round; see `as_sample_of`."""
     return as_sample_of([received], acknowledged)
 
 
@@ -352,14 +352,14 @@ def as_sample_of(
     acknowledged: Sequence[Sequence[int]],
     figures: Mapping[str, float] | None = None,
 ) -> Sample:
-    """What some readers, who should all have got everything, got in a paced round.
+    """Return the sample of several readers of a paced round, each of which should have all events.
 
-    The sample's own figure and its times are from "sent" on. Its further figures are so from "due"
-    on: a stall delays what was due meanwhile, and counts for each of those events, not only for
-    the one that was on its way (coordinated omission).
+    The sample's own figure and its times are from "sent" on. Its further figures are from "due" on.
+    A stall delays all events that are due meanwhile, and counts for each of them, not only for the
+    one that was under way (coordinated omission).
 
     Args:
-        readers: what each of them got.
+        readers: what each of them received.
         acknowledged: each writer's numbers.
         figures: further figures by name.
     """
@@ -367,7 +367,7 @@ def as_sample_of(
     latencies = [1e3 * us for received in readers for us in received.latencies()[WARM_EVENTS:]]
     delays = [1e3 * us for received in readers for us in received.delays()[WARM_EVENTS:]]
     if not latencies:
-        return Sample(PATIENCE * 1e6, faults)
+        return Sample(ROUND_TIMEOUT * 1e6, faults)
     due = histogram(delays)
     from_due = {f"{name} from due": microseconds(due, at) for name, at in PERCENTILES.items()}
     return of_times(histogram(latencies), faults, {**from_due, **(figures or {})})

@@ -1,6 +1,6 @@
-"""The readers of the scenarios of following that follow a Redis: done right, and as published.
+"""Define the readers that follow a Redis: done right, and as published.
 
-Both are processes of a crew. What they are told, and what they give, is as in `_following`.
+Both are processes of a crew. Their orders and answers are those of `_following`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import orjson
 
 from benchmarks.arms import published, right
-from benchmarks.scenarios._following import DRAIN, PATIENCE, Received, Tray
+from benchmarks.scenarios._following import DRAIN, ROUND_TIMEOUT, Received, Tray
 
 
 class _StreamReader(abc.ABC):
-    """What both do: read from where they are until the round is over, and once more.
+    """Read from the current place until the round is over, and once more.
 
     Args:
-        client: is closed with it.
+        client: closed with it.
     """
 
     def __init__(self, client: Any) -> None:
@@ -30,7 +30,7 @@ class _StreamReader(abc.ABC):
     def go(self, order: str, start: float, argument: float) -> Received:
         """Follow until every writer has sent its last event."""
         tray = Tray(int(argument))
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + ROUND_TIMEOUT
         while not tray.complete and time.monotonic() < end:
             self._read(tray, 1.0)
         self._read(tray, DRAIN)
@@ -38,7 +38,7 @@ class _StreamReader(abc.ABC):
 
     @abc.abstractmethod
     def _read(self, tray: Tray, timeout: float) -> None:
-        """Put down what is behind the last entry; waits for some seconds if there is nothing."""
+        """Record the entries after the last one; wait for `timeout` seconds if there are none."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -46,7 +46,7 @@ class _StreamReader(abc.ABC):
 
 
 class RedisReader(_StreamReader):
-    """The same blocked in XREAD.
+    """Read with a blocking XREAD.
 
     Args:
         number, url: as a `WorkFactory` has them.
@@ -66,7 +66,7 @@ class RedisReader(_StreamReader):
 
 
 class PublishedReader(_StreamReader):
-    """The same with the published `read_events`, which must not wait for ever here.
+    """Read with the published `read_events`, limited in time.
 
     Args:
         number, url: as a `WorkFactory` has them.

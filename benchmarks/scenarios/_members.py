@@ -25,7 +25,7 @@ from benchmarks.arms.right import Right
 from benchmarks.audit import Faults
 from benchmarks.crew import until
 from benchmarks.scenarios._base import AGENT, TYPE, payload
-from benchmarks.scenarios._following import PATIENCE, Received, Tray
+from benchmarks.scenarios._following import ROUND_TIMEOUT, Received, Tray
 from pgmem import Delivery, Event, Memory
 
 LEASE = 30.0
@@ -225,7 +225,7 @@ def serve(member: Member, count: int, over: Flag) -> tuple[list[Batch], Received
     tray = Tray(1)
     clock = time.monotonic
     held: Batch | None = None
-    patience = clock() + PATIENCE
+    deadline = clock() + ROUND_TIMEOUT
     while held is not None or not over.is_set():
         asked = clock()
         payloads = member.turn(count, 0.0 if over.is_set() else POLL)
@@ -236,7 +236,7 @@ def serve(member: Member, count: int, over: Flag) -> tuple[list[Batch], Received
         for event in payloads:
             if tray.put(event["n"], event):
                 over.set()
-        if now > patience:
+        if now > deadline:
             over.set()
     return done, tray.received()
 

@@ -93,7 +93,7 @@ class Way:
         if self.kind == "published":
             return Lane("published", url, key=key)
         if self.kind == "floor":
-            return Lane("bell", url)
+            return Lane("notifying", url)
         return Lane("pgmem", url, "relaxed" if self.tier == "relaxed" else "strict")
 
     def follower(self, key: str) -> WorkFactory:

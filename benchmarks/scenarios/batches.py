@@ -1,9 +1,9 @@
-"""Events appended in one call: one, or many together.
+"""Measure appends of one event and of many events in one call.
 
-Equal promises stand beside each other, and beside pgmem stands what the driver alone needs: for one
-event pgmem's own statement and the same without a bell, for more an INSERT of arrays. Redis takes a
-batch as a pipeline of XADDs, or as a script: only the script keeps it together, as pgmem does, and
-it is the quicker of the two when there are many. All of them take one round trip.
+Equal promises are compared with each other, and pgmem with the least that the driver needs: for one
+event pgmem's own statement with and without a notification, for more an INSERT of arrays. Redis
+takes a batch as a pipeline of XADDs, or as a script. Only the script keeps it together, as pgmem
+does, and it is the faster one for large batches. All of them take one round trip.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from benchmarks.scenarios._base import (
 from pgmem import Event, Memory
 
 CALLS = {1: (200, 60), 10: (60, 20), 100: (20, 6), 1_000: (5, 2)}
-"""Batch size: calls of a round, full and quick."""
+"""Batch size to calls of a round, full and quick."""
 SIZED = (1, 100)
-"""The batches that are tried at each payload size too."""
+"""The batches that are also measured at each payload size."""
 
 LARGE = 4_000
-"""About so many bytes of JSON are too many to ride on the bell."""
+"""From about this many bytes of JSON on, an event is too large for an inline payload."""
 
-# Times of a batch: half as long is twice as many events a second.
+# Times of a batch: half the time is twice the events a second.
 TARGETS = {100: 0.6, 1_000: 0.5}
 
 _INSERT_MANY = (
@@ -65,12 +65,12 @@ Payload = dict[str, Any]
 
 
 class Way(NamedTuple):
-    """A way to append.
+    """Describe a way to append.
 
     Attributes:
         store: the server that works for it.
-        append: appends a batch; is back when it is acknowledged.
-        audit: says what became of the numbers that were appended behind a position.
+        append: appends a batch, and returns when it is acknowledged.
+        audit: counts the faults of the numbers that were appended after a position.
     """
 
     store: Store
@@ -79,7 +79,7 @@ class Way(NamedTuple):
 
 
 def by_redis(store: Store, client: Any, prefix: str, *, transaction: bool) -> Way:
-    """A pipeline, or a script."""
+    """Append by a pipeline, or by a script."""
     memory = Right(client, prefix=prefix)
 
     def append(batch: Sequence[Payload]) -> None:
@@ -95,7 +95,7 @@ def by_redis(store: Store, client: Any, prefix: str, *, transaction: bool) -> Wa
 
 
 def by_pgmem(store: Store, memory: Memory, log: Log) -> Way:
-    """`append`, of one event or of a list."""
+    """Append by `append`, of one event or of a list."""
 
     def append(batch: Sequence[Payload]) -> None:
         events = [Event(type=TYPE, payload=value, agent_id=AGENT) for value in batch]
@@ -105,7 +105,7 @@ def by_pgmem(store: Store, memory: Memory, log: Log) -> Way:
 
 
 def by_psycopg(store: Store, connection: Bare, log: Log, statement: bytes) -> Way:
-    """A statement for one event."""
+    """Append one event by a statement."""
 
     def append(batch: Sequence[Payload]) -> None:
         [value] = batch
@@ -115,7 +115,7 @@ def by_psycopg(store: Store, connection: Bare, log: Log, statement: bytes) -> Wa
 
 
 def by_arrays(store: Store, connection: Bare, log: Log) -> Way:
-    """One INSERT for a batch."""
+    """Append a batch by one INSERT."""
 
     def append(batch: Sequence[Payload]) -> None:
         values = {
@@ -130,13 +130,13 @@ def by_arrays(store: Store, connection: Bare, log: Log) -> Way:
 
 
 def appending(way: Way, log: Log, calls: int, batch: int, size: int = 0) -> Sample:
-    """One round: so many calls with so many events each.
+    """Run one round of calls.
 
     Args:
-        way: how.
-        log: gives the numbers.
-        calls: how many.
-        batch: events of each.
+        way: appends a batch.
+        log: provides the numbers.
+        calls: the number of calls.
+        batch: the events of each call.
         size: of their payloads; see `payload`.
     """
     head = log.head()
@@ -156,7 +156,7 @@ def _comparisons(batch: int) -> list[Comparison]:
         return [
             *found,
             Comparison("pgmem strict", "psycopg strict", at_most=1.25),
-            Comparison("pgmem strict", "psycopg strict, no bell"),
+            Comparison("pgmem strict", "psycopg strict, no notification"),
         ]
     return [
         *found,
@@ -166,7 +166,7 @@ def _comparisons(batch: int) -> list[Comparison]:
 
 
 class Opened(NamedTuple):
-    """What the ways work on."""
+    """Hold what the ways work on."""
 
     bench: Bench
     clients: Mapping[Tier, Any]
@@ -175,7 +175,7 @@ class Opened(NamedTuple):
     log: Log
 
     def ways(self, batch: int, size: int) -> Iterator[tuple[Side, Way]]:
-        """All ways to append such a batch, and how they are listed."""
+        """Yield all ways to append such a batch, with their descriptions."""
         for tier, client in self.clients.items():
             redis, name = self.bench.redis(tier), f"redis {TIER_NAMES[tier]}"
             prefix = redis.key("append:")
@@ -196,16 +196,18 @@ class Opened(NamedTuple):
             side = Side("psycopg strict", "floor", "strict", note)
             yield side, by_arrays(store, connection, log)
             return
-        side = Side("psycopg strict", "floor", "strict", "pgmem's statement, bell and all")
-        ringing = append_statement(connection, "try", small=size < LARGE)
-        yield side, by_psycopg(store, connection, log, ringing)
-        side = Side("psycopg strict, no bell", "floor", "strict", "INSERT … RETURNING position")
+        side = Side("psycopg strict", "floor", "strict", "pgmem's statement with its notification")
+        notifying = append_statement(connection, "try", small=size < LARGE)
+        yield side, by_psycopg(store, connection, log, notifying)
+        side = Side(
+            "psycopg strict, no notification", "floor", "strict", "INSERT … RETURNING position"
+        )
         yield side, by_psycopg(store, connection, log, PLAIN_INSERT)
 
 
 @contextlib.contextmanager
 def append(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Batches of 1 to 1,000 events of 200 B, and some of other sizes."""
+    """Append batches of 1 to 1,000 events of 200 B, and some of other sizes."""
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(bench.postgres.database())
         memories = memories_of(url, stack)

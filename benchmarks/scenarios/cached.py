@@ -1,9 +1,9 @@
-"""`state.get` from the process's own copies: how soon it tells the new value.
+"""Measure how soon `state.get` from the process's own copies returns a new value.
 
-How quick it is, `latest` asks. A copy is dropped when the event of its change arrives, so what
-another process writes cannot be seen sooner than a subscription would tell of it. The polling
-reader sleeps a little between its gets: one that never slept would keep the thread that follows
-the log from running.
+`latest` measures how fast it is. A copy is dropped when the event of its change arrives, so a
+change of another process cannot be seen before a subscription would receive it. The polling reader
+sleeps a little between its gets: without that, it would keep the thread that follows the log from
+running.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from typing import Any
 from benchmarks.crew import Crew, WorkFactory, crew, together
 from benchmarks.harness import Arm, Comparison, Sample, Scenario
 from benchmarks.scenarios._base import Bench, Entry
-from benchmarks.scenarios._following import PATIENCE, Received, SyncReader, Tray, as_sample, pace
+from benchmarks.scenarios._following import (
+    ROUND_TIMEOUT,
+    Received,
+    SyncReader,
+    Tray,
+    as_sample,
+    pace,
+)
 from pgmem import Memory
 
 COPIES = 10_000
@@ -28,14 +35,14 @@ NAP = 50e-6
 
 
 class Writer:
-    """One process that puts one entry again and again, in the readers' databases."""
+    """Put one entry again and again, in the readers' databases."""
 
     def __init__(self, urls: Mapping[str, str], number: int, url: str) -> None:
         self._memories = {name: Memory(at, pool=1).open() for name, at in urls.items()}
         self._next = 0
 
     def go(self, order: str, start: float, argument: float) -> range:
-        """Put so many values; tells their numbers."""
+        """Put a number of values; return their numbers."""
         memory = self._memories[order]
         numbers = range(self._next, self._next + int(argument))
         self._next = numbers.stop
@@ -53,16 +60,16 @@ class Writer:
 
 
 class Poller:
-    """One process that gets the entry from its cache until the last value is there."""
+    """Get the entry from the cache until the last value is there."""
 
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1, cache=COPIES).open()
         self._version = 0
 
     def go(self, order: str, start: float, argument: float) -> Received:
-        """Poll; notes each value that it had not seen."""
+        """Poll; record each new value."""
         tray = Tray(1)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + ROUND_TIMEOUT
         while not tray.complete and time.monotonic() < end:
             entry = self._memory.state.get(HOT)
             if entry is not None and entry.version != self._version:
@@ -78,7 +85,7 @@ class Poller:
 
 @contextlib.contextmanager
 def cached_seen(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """What one process puts, another one gets from its cache, or hears of by a subscription."""
+    """Put in one process, and get from the cache or follow by a subscription in another."""
     count = 150 if bench.quick else 300
     kinds: dict[str, WorkFactory] = {"cached": Poller, "subscription": SyncReader}
     notes = {
@@ -86,7 +93,7 @@ def cached_seen(bench: Bench) -> Iterator[Sequence[Scenario]]:
         "subscription": "`for event in subscribe()`: the event of the same put",
     }
     with contextlib.ExitStack() as stack:
-        # A bell wakes every listener of its database: one for each.
+        # A notification wakes every listener of its database, so each reader has one of its own.
         urls = {kind: stack.enter_context(bench.postgres.database()) for kind in kinds}
         writer = stack.enter_context(crew(functools.partial(Writer, urls), 1))
         arms = []
@@ -112,8 +119,8 @@ def cached_seen(bench: Bench) -> Iterator[Sequence[Scenario]]:
 def _seeing(kind: str, writer: Crew, reader: Crew, count: int) -> Sample:
     [received], [acknowledged] = together((reader, "follow", 1), (writer, kind, count))
     if kind == "cached":
-        # Who polls may well miss what was overwritten at once; but neither the last value, nor
-        # the order, nor is there anything that nobody wrote.
+        # A reader that polls may miss values that were overwritten at once. It may not miss the
+        # last one, return values out of order, or return one that was not written.
         seen = set(received.numbers)
         acknowledged = [n for n in acknowledged if n in seen or n == acknowledged[-1]]
     return as_sample(received, [acknowledged])
@@ -122,7 +129,7 @@ def _seeing(kind: str, writer: Crew, reader: Crew, count: int) -> Sample:
 ENTRIES = (
     Entry(
         "cached_seen",
-        "how soon a cached get tells what another process has put, beside a subscription",
+        "how soon a cached get returns what another process has put, beside a subscription",
         cached_seen,
         (40, 20),
         quick=False,

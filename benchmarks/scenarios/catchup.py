@@ -1,9 +1,9 @@
-"""A new reader catches up: everything from the beginning, one event after the other.
+"""Measure how a new reader catches up: everything from the beginning, one event at a time.
 
 Each round is a process of its own, so that its peak of memory is the reader's. The bare arm reads
-the same columns of the same rows page by page, decodes the payload and makes one named tuple for
-each event: what a program without pgmem would do. Redis done right does the same with XRANGE. The
-published stream was cut while it was written, without a word: its reader finds the last 10,000.
+the same columns of the same rows page by page, decodes the payload and makes a named tuple for each
+event, as a program without pgmem would. Redis done right does the same with XRANGE. The published
+stream was silently trimmed while it was written, so its reader finds the last 10,000 events only.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ COUNTS = (1_000_000, 100_000)
 """Events, full and quick."""
 PAGE = 2_000
 FILL = 1_000
-"""Events in one round trip, while Redis is filled."""
+"""Events in one round trip while Redis is filled."""
 MEBIBYTE = 1024 * 1024
 
-# The payload of `_base.payload`, with the number filled in by the server.
+# The payload of `_base.payload`; the server fills in the number.
 _FILL = (
     "INSERT INTO pgmem.events (stream, type, payload, agent_id)"
     " SELECT %(stream)s, %(type)s,"
@@ -62,7 +62,7 @@ _SELECT = (
 
 
 class BareEvent(NamedTuple):
-    """An event of the bare arm."""
+    """Hold an event of the bare arm."""
 
     position: int
     stream: str
@@ -75,12 +75,12 @@ class BareEvent(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What a reader found.
+    """Hold what a reader found.
 
     Attributes:
         took: seconds.
-        right: how many events came in their turn.
-        doubled, behind: how many came again, or too late.
+        right: the number of events in order.
+        doubled, behind: the numbers of repeated and of late events.
         megabytes: the process's peak of memory.
         before: the same before it read.
     """
@@ -94,7 +94,7 @@ class Read(NamedTuple):
 
 
 class CatchUp:
-    """A process that reads the log once; the argument is how many events there are.
+    """Read the log once in a process; the argument is the number of events.
 
     The URL is of Postgres or of Redis, as the order needs it.
     """
@@ -119,17 +119,17 @@ class CatchUp:
         return Read(time.perf_counter() - begun, right, doubled, behind, _peak(), before)
 
     def pgmem(self, count: int) -> tuple[int, int, int]:
-        """Through `subscribe`."""
+        """Read by `subscribe`."""
         with Memory(self._url) as memory, memory.events.subscribe(after=0) as events:
             return _check((event.payload["n"] for event in events), count)
 
     def psycopg(self, count: int) -> tuple[int, int, int]:
-        """Page by page."""
+        """Read page by page."""
         with bare(self._url) as connection:
             return _check((event.payload["n"] for event in _pages(connection)), count)
 
     def redis(self, prefix: str, count: int) -> tuple[int, int, int]:
-        """Page by page, by XRANGE."""
+        """Read page by page, by XRANGE."""
         with contextlib.closing(right.connect(self._url)) as client:
             memory = Right(client, prefix=prefix)
 
@@ -142,7 +142,7 @@ class CatchUp:
             return _check((event.payload["n"] for event in events()), count)
 
     def published(self, prefix: str, count: int) -> tuple[int, int, int]:
-        """A hundred at a time, which is what the article's method gives unless told otherwise."""
+        """Read a hundred at a time, the default of the article's method."""
         with contextlib.closing(published.connect(self._url)) as client:
             memory = Published(client, prefix=prefix)
 
@@ -156,7 +156,7 @@ class CatchUp:
             return _check((value["n"] for value in events()), count)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: each order closes its connection."""
 
 
 def _pages(connection: Bare) -> Iterator[BareEvent]:
@@ -169,7 +169,7 @@ def _pages(connection: Bare) -> Iterator[BareEvent]:
 
 
 def _check(numbers: Iterator[int], count: int) -> tuple[int, int, int]:
-    """How many came in their turn, again, and too late; ends with the last one."""
+    """Count the events in order, the repeated and the late ones; stop at the last event."""
     right = doubled = behind = highest = 0
     for number in numbers:
         if number > highest:
@@ -198,7 +198,7 @@ def _fill_postgres(url: str, count: int) -> None:
 
 
 def _fill_redis(redis: Redis, count: int) -> dict[str, str]:
-    """Fill both streams; gives the prefixes of their keys, by arm."""
+    """Fill both streams; return the prefixes of their keys, by arm."""
     prefixes = {name: redis.key(f"catchup:{name}:") for name in ("redis", "published")}
     redis.prepare()
     with contextlib.closing(right.connect(redis.url)) as client:
@@ -275,7 +275,7 @@ def _once(store: Store, url: str, order: str, count: int) -> Sample:
         "before reading, MB": read.before,
         **spent.figures(read.right),
     }
-    del figures["per second"]  # The reader's own clock tells it, without the waiting for the start.
+    del figures["per second"]  # By the reader's own clock, without its wait for the start.
     return Sample(read.right / read.took, faults, figures)
 
 

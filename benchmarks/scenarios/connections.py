@@ -1,9 +1,8 @@
-"""1, 10 and 100 clients that call as fast as they can: append and get.
+"""Measure 1, 10 and 100 clients that call as fast as they can: append and get.
 
-Ten clients are ten processes, a hundred are ten processes of ten threads, the same for all arms.
-A process has one Memory with a pool as large as its threads; one redis-py client with its pool; or
-a psycopg connection for each thread, which is the floor. What Python's own lock costs is in all of
-them.
+Ten clients are ten processes, a hundred are ten processes of ten threads, the same for all arms. A
+process has one Memory with a pool as large as its threads, one redis-py client with its pool, or a
+psycopg connection for each thread, which is the floor. The cost of Python's lock is in all of them.
 """
 
 from __future__ import annotations
@@ -46,20 +45,20 @@ CLIENTS = {1: (1, 1), 10: (PROCESSES, 1), 100: (PROCESSES, 10)}
 """Processes, and threads of each."""
 KEYS = 1_000
 REHEARSAL = 0.05
-"""Seconds that each way is taken before the first round: all connections are there then."""
+"""Seconds that each way runs before the first round, so that all connections are open."""
 
 Call = Callable[[int], int]
-"""Makes a call with a number; gives the number that came back, or the same."""
+"""Make a call with a number, and return the number that came back, or the same one."""
 
 
 class Way(NamedTuple):
-    """What calls: an arm of all the scenarios.
+    """Describe a way to call, which is an arm of all the scenarios.
 
     Attributes:
         kind, tier: as an `Arm` has them.
         url: of the server.
         prefix: of the keys in Redis.
-        note: what it is, for the report.
+        note: a description for the report.
     """
 
     kind: Kind
@@ -70,13 +69,13 @@ class Way(NamedTuple):
 
 
 class Took(NamedTuple):
-    """What a thread did.
+    """Hold what a thread did.
 
     Attributes:
         numbers: of its calls.
-        found: what came back of each.
-        times: what each took, in nanoseconds.
-        seconds: all of them together: the last one ends behind the end.
+        found: what each call returned.
+        times: the time of each call, in nanoseconds.
+        seconds: all calls together; the last one ends after the end of the round.
     """
 
     numbers: range
@@ -86,13 +85,13 @@ class Took(NamedTuple):
 
 
 class Callers:
-    """One process with some threads.
+    """Run one process with threads.
 
-    Orders are "append/WAY" and "get/WAY", the argument being how many seconds long.
+    Orders are "append/WAY" and "get/WAY"; the argument is the duration in seconds.
 
     Args:
         ways: by their names.
-        threads: how many.
+        threads: the number of threads.
         number, url: as a `WorkFactory` has them.
     """
 
@@ -108,7 +107,7 @@ class Callers:
         self._next = [(number * threads + thread) * NUMBERS for thread in range(threads)]
 
     def _connect(self, way: Way) -> dict[str, list[Call]]:
-        """A call for each thread, by what it does."""
+        """Return a call for each thread, by what it does."""
         if way.kind == "floor":
             made = [self._stack.enter_context(floor(way)) for _ in range(self._threads)]
             return {what: [calls[what] for calls in made] for what in made[0]}
@@ -118,7 +117,7 @@ class Callers:
         return {what: [call] * self._threads for what, call in shared.items()}
 
     def go(self, order: str, start: float, argument: float) -> list[Took]:
-        """Call; tells what each thread did."""
+        """Call; return what each thread did."""
         together = threading.Barrier(self._threads)
 
         def run(call: Call, first: int) -> Took:
@@ -144,7 +143,7 @@ class Callers:
 
 
 def key_of(number: int) -> str:
-    """The entry that a get of this number asks for."""
+    """Return the entry that a get of this number asks for."""
     return f"account:{number % KEYS}"
 
 
@@ -184,7 +183,7 @@ def _redis(way: Way) -> Iterator[dict[str, Call]]:
 
 @contextlib.contextmanager
 def floor(way: Way) -> Iterator[dict[str, Call]]:
-    """The same statements on a psycopg connection."""
+    """Call the same statements on a psycopg connection."""
     with bare(way.url) as connection:
         if way.tier == "relaxed":
             connection.execute("SET synchronous_commit TO off")
@@ -203,7 +202,7 @@ def floor(way: Way) -> Iterator[dict[str, Call]]:
 
 
 class Crews:
-    """Has the processes of one number of clients at a time."""
+    """Keep the processes of one number of clients at a time."""
 
     def __init__(self, stack: contextlib.ExitStack, ways: Mapping[str, Way]) -> None:
         self._stack = stack.enter_context(contextlib.ExitStack())
@@ -212,7 +211,7 @@ class Crews:
         self._crew: Crew | None = None
 
     def of(self, clients: int) -> Crew:
-        """The processes of so many clients; the others end."""
+        """Return the processes for a number of clients; end the others."""
         if self._crew is None or self._clients != clients:
             self._stack.close()
             size, threads = CLIENTS[clients]
@@ -226,12 +225,12 @@ class Crews:
 
 @contextlib.contextmanager
 def connections(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Append and get by each number of clients."""
+    """Append and get with each number of clients."""
     seconds = 0.15 if bench.quick else 0.5
     always, everysec = bench.redis("strict"), bench.redis("relaxed")
     left_out = (10,) if bench.quick else ()
     if bench.quick:
-        bench.leave_out("connections, 10 clients", "--quick: 1 and 100 are there")
+        bench.leave_out("connections, 10 clients", "--quick measures 1 and 100")
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(bench.postgres.database())
         ways = ways_of(url, always, everysec)
@@ -243,7 +242,7 @@ def connections(bench: Bench) -> Iterator[Sequence[Scenario]]:
         def arm(what: str, name: str, clients: int) -> Arm:
             way, store = ways[name], stores.get(name, bench.postgres)
             measure = Measure(crews, clients, what, name, way, store, seconds)
-            # Nothing is written by a get: no tier promises more than another.
+            # A get writes nothing, so the promise of the tier does not matter.
             tier = way.tier if what == "append" else ""
             return Arm(name, measure, way.note, way.kind, tier, prepares.get(name))
 
@@ -268,7 +267,7 @@ def connections(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 
 def ways_of(url: str, always: Redis, everysec: Redis) -> dict[str, Way]:
-    """The ways, by their names."""
+    """Return the ways by their names."""
     pool, each = "one Memory a process, pool = threads, ", "a connection a thread, "
     client = "one redis-py client a process, its pool, appendfsync "
     keys = [server.key("connections-") for server in (always, everysec)]
@@ -283,7 +282,7 @@ def ways_of(url: str, always: Redis, everysec: Redis) -> dict[str, Way]:
 
 
 def prepare(url: str, redis: Redis) -> None:
-    """Put the entries there that are asked for."""
+    """Put the entries that the gets ask for."""
     with Memory(url, pool=1) as memory, memory.transaction() as tx:
         for number in range(KEYS):
             tx.state.put(key_of(number), payload(number), record=False)
@@ -308,7 +307,7 @@ def _comparisons(what: str) -> list[Comparison]:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Runs a round of one way."""
+    """Run a round of one way."""
 
     crews: Crews
     clients: int
@@ -337,11 +336,11 @@ class Measure:
         times = histogram(nanoseconds for each in took for nanoseconds in each.times)
         figures = {name: microseconds(times, at) for name, at in PERCENTILES.items()}
         figures |= spent.figures(max(1, count))
-        del figures["per second"]  # of a time with waiting in it
+        del figures["per second"]  # the time contains waiting
         return Sample(count / max(each.seconds for each in took), faults, figures, times)
 
     def _end(self) -> str:
-        """The last place of the log."""
+        """Return the last place of the log."""
         if self.way.kind == "redis":
             with contextlib.closing(right.connect(self.way.url)) as client:
                 last = client.xrevrange(f"{self.way.prefix}{STREAM}", count=1)
@@ -351,7 +350,7 @@ class Measure:
             return str((row and row[0]) or 0)
 
     def _behind(self, place: str) -> list[int]:
-        """The numbers that the log holds behind a place."""
+        """Return the numbers that the log holds after a place."""
         if self.way.kind == "redis":
             with contextlib.closing(right.connect(self.way.url)) as client:
                 entries = client.xrange(f"{self.way.prefix}{STREAM}", min=f"({place}")

@@ -1,13 +1,13 @@
-"""Compare-and-set, free and under rivals: what does it cost, is an increment lost, who starves?
+"""Measure compare-and-set without rivals and among rivals: its cost, lost increments, starvation.
 
-Each write carries its event, on both sides. "Free" is one client that knows the version. The
-others read, add one and write until it is acknowledged, 2, 8 and 32 writers at once, on one key
-and on 100 keys: 32 writers are 8 processes with 4 threads each, on every side.
+Each write carries its event, on both sides. "Free" is one client that knows the version. The others
+read, add one and write until it is acknowledged, with 2, 8 and 32 writers at once, on one key and
+on 100 keys. 32 writers are 8 processes with 4 threads each, on every side.
 
-What is compared is the time of the clock for each successful update, all writers together: who
-gives up cannot make it better. Who takes all turns can: one writer alone has no races to lose. So
-the slowest writer's time for an update stands beside it, and who had less than a third of his fair
-share is counted as starved.
+The compared figure is the elapsed time for each successful update, all writers together, so a
+writer that gives up does not improve it. A writer that takes all turns does improve it, because it
+has no races to lose. So the slowest writer's time for an update stands beside it, and a writer that
+did less than a third of its fair share counts as starved.
 """
 
 from __future__ import annotations
@@ -38,15 +38,18 @@ TARGETS = {(8, 1): 1.0}
 QUICK_RACES = ((8, 1), (32, 100))
 FREE_KEYS = 100
 SHARE, LONG = 30, 0.5
-"""A writer is starved that did less than a third of its fair share. That is judged where the share
-is so many updates, in a round of so many seconds: in less, chance makes such writers, and so does
-the machine, which lets a process wait for a processor now and then."""
+"""A writer is starved if it did less than a third of its fair share.
+
+This is judged only where the share is at least `SHARE` updates in a round of at least `LONG`
+seconds. In shorter rounds chance makes such writers, and so does the machine, which lets a process
+wait for a processor now and then.
+"""
 
 Known = dict[str, int]
 
 
 class Side(NamedTuple):
-    """How an arm is listed."""
+    """Describe an arm for the report."""
 
     name: str
     kind: Kind
@@ -70,7 +73,9 @@ SIDES = (
         "update_with_version on new resources, and once more on the last: refused; no event",
     ),
 )
-BARE = Side("bare", "floor", "strict", "", "psycopg: UPDATE and INSERT in one statement, no bell")
+BARE = Side(
+    "bare", "floor", "strict", "", "psycopg: UPDATE and INSERT in one statement, no notification"
+)
 COMPARE_AND_SET = (
     b"WITH changed AS (UPDATE pgmem.state SET value = %(value)s, version = version + 1,"
     b" updated_at = clock_timestamp() WHERE key = %(key)s AND version = %(version)s"
@@ -84,11 +89,11 @@ RELAXED = ("pgmem relaxed", "redis everysec")
 
 
 class Kept(NamedTuple):
-    """What a store holds of one counter.
+    """Hold what a store has of one counter.
 
     Attributes:
         value: the counter.
-        versions: of its events, in their order; None if there are none by design.
+        versions: of its events, in their order; None if the way writes no events.
     """
 
     value: int
@@ -96,7 +101,7 @@ class Kept(NamedTuple):
 
 
 def audit(acknowledged: int, kept: Kept) -> Faults:
-    """What became of one counter's increments."""
+    """Count the faults of one counter's increments."""
     faults = Faults(
         lost=max(0, acknowledged - kept.value), duplicated=max(0, kept.value - acknowledged)
     )
@@ -105,7 +110,7 @@ def audit(acknowledged: int, kept: Kept) -> Faults:
     versions = list(kept.versions)
     return faults + Faults(
         reordered=sum(later < earlier for earlier, later in itertools.pairwise(versions)),
-        # Each write has its event, and versions have no hole.
+        # Each write has its event, and versions have no gap.
         torn=abs(len(versions) - kept.value)
         + (sorted(versions) != list(range(versions[0], versions[0] + len(versions))))
         if versions
@@ -114,7 +119,7 @@ def audit(acknowledged: int, kept: Kept) -> Faults:
 
 
 def starved(done: Sequence[Done]) -> int:
-    """How many writers did not get their turn, and updates that were given up."""
+    """Return how many writers starved, and how many updates were given up."""
     counts = [len(each.times) for each in done]
     share = sum(counts) / len(counts)
     judged = share >= SHARE and min(each.end - each.start for each in done) >= LONG
@@ -123,7 +128,7 @@ def starved(done: Sequence[Done]) -> int:
 
 
 def read_postgres(connection: Bare, run: str, keys: int) -> dict[str, Kept]:
-    """What pgmem's tables hold."""
+    """Return what pgmem's tables hold."""
     values: dict[str, int] = dict(
         connection.execute(
             "SELECT key, value::text::bigint FROM pgmem.state WHERE key LIKE %s", (f"{run}:%",)
@@ -141,7 +146,7 @@ def read_postgres(connection: Bare, run: str, keys: int) -> dict[str, Kept]:
 
 
 def read_right(store: Right, run: str, keys: int) -> dict[str, Kept]:
-    """What Redis done right holds."""
+    """Return what Redis done right holds."""
     entries = store.get_many(names(run, keys))
     versions: dict[str, list[int]] = {}
     for event in store.read(stream=run):
@@ -152,7 +157,7 @@ def read_right(store: Right, run: str, keys: int) -> dict[str, Kept]:
 
 
 def read_published(client: Any, prefix: str, run: str, keys: int) -> dict[str, Kept]:
-    """What the published approach holds: no events."""
+    """Return what the published approach holds, without events."""
     return {
         key: Kept(int(client.hget(f"{prefix}resource:{key}", "value") or 0), None)
         for key in names(run, keys)
@@ -160,7 +165,7 @@ def read_published(client: Any, prefix: str, run: str, keys: int) -> dict[str, K
 
 
 def sample(done: Sequence[Done], kept: Mapping[str, Kept]) -> Sample:
-    """The figures and faults of a round.
+    """Return the figures and faults of a round.
 
     Args:
         done: what each writer did.
@@ -186,7 +191,7 @@ def sample(done: Sequence[Done], kept: Mapping[str, Kept]) -> Sample:
 
 
 class Stores:
-    """The arms' stores as the parent sees them: to set counters up, and to look afterwards."""
+    """Give the parent access to the arms' stores: to set counters up, and to audit them."""
 
     def __init__(self, bench: Bench, stack: contextlib.ExitStack, urls: Urls) -> None:
         always, everysec = bench.redis("strict"), bench.redis("relaxed")
@@ -215,7 +220,7 @@ class Stores:
         self._runs = itertools.count()
 
     def begin(self, arm: str, keys: int) -> str:
-        """Set the counters of a new run to 0; gives its name, which is its stream's too."""
+        """Set the counters of a new run to 0; return its name, which is also its stream's."""
         run = f"run-{next(self._runs)}"
         if arm in self.tables:
             with self.memories["pgmem"].transaction() as tx:
@@ -227,7 +232,7 @@ class Stores:
         return run
 
     def kept(self, arm: str, run: str, keys: int) -> dict[str, Kept]:
-        """What an arm's store holds of a run."""
+        """Return what an arm's store holds of a run."""
         if arm in self.tables:
             return read_postgres(self.connection, run, keys)
         if arm in self.rights:
@@ -235,15 +240,15 @@ class Stores:
         return read_published(self.client, self.prefix, run, keys)
 
     def store(self, arm: str) -> meter.Store:
-        """The server that works for an arm."""
+        """Return the server that works for an arm."""
         return self.servers.get(arm, self.postgres)
 
     def arm(self, side: Side, run: Callable[[], Sample], note: str) -> Arm:
-        """An arm of a side."""
+        """Return an arm of a side."""
         server = self.servers.get(side.name)
         prepare = server.prepare if server else None
-        # Tries without a lock keep no promise of fairness: whoever won goes on, and whoever lost
-        # waits. It is counted, and no failure of the run.
+        # Tries without a lock do not promise fairness: the winner goes on, and the loser waits.
+        # Starvation is counted, but does not make the run fail.
         return Arm(
             side.name,
             run,
@@ -257,7 +262,7 @@ class Stores:
 
 @contextlib.contextmanager
 def compare_and_set(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """One client without rivals, then 2, 8 and 32 writers on one key and on 100 keys."""
+    """Run one client without rivals, then 2, 8 and 32 writers on one key and on 100 keys."""
     always, everysec = bench.redis("strict"), bench.redis("relaxed")
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(bench.postgres.database())
@@ -274,7 +279,7 @@ def compare_and_set(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 
 def free(bench: Bench, stores: Stores, calls: int) -> Scenario:
-    """One client that knows each key's version."""
+    """Run one client that knows each key's version."""
 
     def arm(side: Side) -> Arm:
         def once() -> Sample:
@@ -309,7 +314,7 @@ def free(bench: Bench, stores: Stores, calls: int) -> Scenario:
 
 
 def _free_call(stores: Stores, arm: str, run: str, known: Known) -> Callable[[str], None]:
-    # The value is the counter, so that what is audited is the same as under rivals.
+    # The value is the counter, so that the audit is the same as among rivals.
     if arm in stores.memories:
         state = stores.memories[arm].state
 
@@ -357,7 +362,7 @@ def _free_published(stores: Stores, calls: int) -> Sample:
 
 
 def race(bench: Bench, writers: Crew, stores: Stores, size: int, keys: int) -> Scenario:
-    """Several writers on some keys, for some time."""
+    """Run several writers on some keys, for some time."""
     seconds = 0.25 if bench.quick else 0.6
 
     def arm(side: Side) -> Arm:
@@ -369,7 +374,9 @@ def race(bench: Bench, writers: Crew, stores: Stores, size: int, keys: int) -> S
             measured = sample(done, stores.kept(side.name, run, keys))
             updates = sum(len(each.times) for each in done)
             costs = spent.figures(max(1, updates))
-            del costs["per second"]  # The wait for the start is in it; the arm's own figure is not.
+            del costs[
+                "per second"
+            ]  # It contains the wait for the start; the arm's own figure does not.
             return replace(measured, figures={**measured.figures, **costs})
 
         return stores.arm(side, once, side.update)

@@ -1,18 +1,18 @@
-"""What is lost when the server dies: acknowledged against found.
+"""Count what is lost when the server dies: what was acknowledged, and what is found.
 
 ::
 
     start ─▶ 4 threads write, as fast as they can ─▶ the fault, at a random moment
-          ─▶ start on what is left ─▶ compare with what had been acknowledged
+          ─▶ start on the data that is left ─▶ compare with what had been acknowledged
 
-Faults: `kill -9` of all of the server's processes; and a power cut, that is the same with the
-processes' disk dead before they are (`benchmarks.disk`). The processes are stopped first, so that
-nothing is acknowledged after the moment of the fault.
+There are two faults: `kill -9` of all of the server's processes, and a power cut, which also makes
+their disk fail first (`benchmarks.disk`). The processes are stopped first, so that nothing is
+acknowledged after the moment of the fault.
 
-The figure is a count. A tier that does not promise to keep everything may lose: that is its
-figure, and the note says what it promises. It is a fault only where the tier promised. To have
-written something twice, in another order, or by half is a fault in every tier. The call that was
-cut off has no known outcome: there or not, both are right.
+The figure is a count. A tier that does not promise to keep everything may lose: that is its figure,
+and the note says what it promises. A loss is a fault only in a tier that promises to keep
+everything. Events that are written twice, in another order or in part are a fault in every tier.
+The interrupted call has no known outcome: its event may be there or not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from benchmarks.scenarios._killed import (
 )
 from benchmarks.servers import ServerError
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 WAL_WRITER_MS = 600
 WRITERS, KEYS = 4, 10
 DISK_MEGABYTES = 1024
@@ -58,14 +58,14 @@ Fault = Callable[[Store], None]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """An arm of both scenarios.
+    """Describe an arm of both scenarios.
 
     Attributes:
         name: of the arm.
         kind, tier: of the arm.
-        what: it calls.
-        make: its server, in a folder.
-        risks: what may be lost, by fault; none where the tier promises to keep all.
+        what: the call.
+        make: creates its server in a folder.
+        risks: what may be lost, by fault; none if the tier promises to keep everything.
     """
 
     name: str
@@ -77,12 +77,12 @@ class Way:
 
     @property
     def keeps(self) -> bool:
-        """Whether it promises to keep all that it acknowledged."""
+        """True if it promises to keep everything that it acknowledged."""
         return self.tier == "strict"
 
     def note(self, fault: str) -> str:
-        """What it calls, and what it promises."""
-        return f"{self.what}: {self.risks.get(fault, 'promises to keep all')}"
+        """Return its call and its promise, in words."""
+        return f"{self.what}: {self.risks.get(fault, 'promises to keep everything')}"
 
 
 def _redis(tier: Tier, *, multi: bool = True) -> Callable[[Path], Store]:
@@ -123,13 +123,13 @@ WAYS = (
 
 @dataclass(slots=True)
 class Written:
-    """What one thread wrote.
+    """Hold what one thread wrote.
 
     Attributes:
-        numbers: what was acknowledged, in that order.
+        numbers: the acknowledged numbers, in that order.
         times: when, by `time.monotonic`.
-        unknown: the call that was cut off.
-        failed: what else ended it.
+        unknown: the interrupted call.
+        failed: any other error that ended it.
     """
 
     numbers: list[int] = field(default_factory=list)
@@ -139,14 +139,14 @@ class Written:
 
 
 def _fill(write: Write, label: str, writer: int, written: Written) -> None:
-    """Write until the server is gone; each thread has numbers and keys of its own."""
+    """Write until the server has ended; each thread has numbers and keys of its own."""
     for number in itertools.count(writer * 10**9):
         try:
             write(f"{label}:{writer}:{number % KEYS}", number)
         except CutOff:
             written.unknown = number
             return
-        except Exception as error:  # another thread must tell of it
+        except Exception as error:  # another thread must report it
             written.failed = error
             return
         written.times.append(time.monotonic())
@@ -154,13 +154,13 @@ def _fill(write: Write, label: str, writer: int, written: Written) -> None:
 
 
 def kill_server(store: Store) -> None:
-    """`kill -9` of all of its processes."""
+    """Send SIGKILL to all of its processes."""
     kill(store.freeze())
     store.abandon()
 
 
 def cut_power(disk: Disk, store: Store) -> None:
-    """The disk is dead first: else a dying process might still sync something."""
+    """Make the disk fail first, or a dying process might still sync something."""
     pids = store.freeze()
     disk.cut()
     kill(pids)
@@ -169,7 +169,7 @@ def cut_power(disk: Disk, store: Store) -> None:
 
 
 def audit(written: Sequence[Written], found: Found) -> Faults:
-    """What became of what was written, whoever promised what."""
+    """Count the faults of what was written, for any promise."""
     there = {number for _, number in found.events}
     wanted = [
         [*w.numbers, *([w.unknown] if w.unknown is not None and w.unknown in there else [])]
@@ -181,13 +181,13 @@ def audit(written: Sequence[Written], found: Found) -> Faults:
 
 
 def crash(store: Store, fault: Fault, seconds: float, *, keeps: bool) -> Sample:
-    """One round.
+    """Run one round.
 
     Args:
         store: the server; it is stopped.
         fault: what happens to it.
         seconds: how long the writers write.
-        keeps: whether it promises to keep all that it acknowledges.
+        keeps: it promises to keep everything that it acknowledges.
     """
     label = f"crash-{uuid.uuid4().hex[:12]}"
     written = [Written() for _ in range(WRITERS)]
@@ -204,12 +204,12 @@ def crash(store: Store, fault: Fault, seconds: float, *, keeps: bool) -> Sample:
             early = [w for w in written if w.failed or w.unknown is not None]
             fault(store)
             for thread in threads:
-                thread.join(PATIENCE)
+                thread.join(TIMEOUT)
         for w in written:
             if w.failed or w in early:
                 raise ServerError("a writer ended before the fault, or not by it") from w.failed
         if any(thread.is_alive() for thread in threads):
-            raise ServerError(f"a writer did not notice in {PATIENCE:g} s that its server is gone")
+            raise ServerError(f"a writer did not notice in {TIMEOUT:g} s that its server is gone")
         store.start()
         found = store.found(label)
     finally:
@@ -227,7 +227,8 @@ def _sample(written: Sequence[Written], found: Found, *, keeps: bool) -> Sample:
         for number, at in zip(w.numbers, w.times, strict=True)
         if number not in there
     ]
-    # What had been answered before the fault may be noted a moment after it: no clock of ours.
+    # The last noted acknowledgement stands for the moment of the fault: a writer may note an answer
+    # a moment after that.
     latest = max((at for w in written for at in w.times), default=0.0)
     figures = {
         ACKNOWLEDGED: float(acknowledged),
@@ -266,16 +267,16 @@ def _scenario(bench: Bench, name: str, title: str, fault: Fault, folder: Path) -
 
 @contextlib.contextmanager
 def killed(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """`kill -9`, the data on the disk where all temporary files are."""
+    """Kill the server; its data is where all temporary files are."""
     with tempfile.TemporaryDirectory(prefix="pgmem-bench-") as name:
         folder = Path(name)
-        folder.chmod(0o711)  # a server that is not root's passes here
+        folder.chmod(0o711)  # a server of another user passes here
         yield [_scenario(bench, "crash_kill", KILL, kill_server, folder)]
 
 
 @contextlib.contextmanager
 def powerless(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """A power cut, where one can be made."""
+    """Cut the power, if that is possible here."""
     with contextlib.ExitStack() as stack:
         try:
             disk = stack.enter_context(powered(DISK_MEGABYTES))

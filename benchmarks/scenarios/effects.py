@@ -1,12 +1,13 @@
-"""A group's member whose work is rows in Postgres: 10 events taken, 10 rows written, all ended.
+"""Measure a member that writes rows in Postgres: take 10 events, write 10 rows, acknowledge.
 
-pgmem ends the deliveries in the transaction that writes the rows: both or neither. With the events
-in Redis they are two stores. Rows first, XACK afterwards: a crash between the two writes the rows
-again. XACK first would lose them instead. Done right, the rows name their event under a unique
-index, and the second time changes nothing; that is an arm of its own, since each row pays for it.
+pgmem acknowledges the deliveries in the transaction that writes the rows: both or neither. With the
+events in Redis there are two stores. Rows first, XACK afterwards: a crash between the two writes
+the rows again. XACK first would lose them instead. Done right, the rows name their event under a
+unique index, and the second write changes nothing. This is an arm of its own, because each row pays
+for it.
 
-- steps: what each batch takes, from the call that takes it until its rows are committed;
-- crash: `kill -9` when the rows are written and nobody has noted that they are.
+- steps: the time of each batch, from the call that takes it until its rows are committed;
+- crash: `kill -9` when the rows are written and not yet acknowledged.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ BATCH = 10
 CALLS = (100, 30)
 """Batches of a round, full and quick."""
 LEASE = 0.5
-"""Seconds for which a member has a batch: short, because a crash waits for its end."""
+"""Seconds of the lease of a batch; short, because a crash waits for its end."""
 PAUSE = 0.005
-PATIENCE = 10.0
+TIMEOUT = 10.0
 LABEL = "effects"
 
 _TABLE = b"CREATE TABLE effects (event bigint NOT NULL, account text NOT NULL, amount bigint)"
@@ -65,16 +66,16 @@ EVERYSEC = Side(
 )
 SIDES = (PGMEM, ALWAYS, ALWAYS_ONCE, RELAXED, EVERYSEC)
 DOUBLING = (ALWAYS.name, EVERYSEC.name)
-"""Who promises nothing for a crash between the rows and their note."""
+"""The arms that promise nothing for a crash between the rows and their acknowledgement."""
 
 
 class Where(NamedTuple):
-    """Where a way's events and rows are.
+    """Hold where a way's events and rows are.
 
     Attributes:
-        end: the events'.
+        end: of the events.
         rows: URL of the database with the rows.
-        unique: whether a row names its event under a unique index.
+        unique: a row names its event under a unique index.
     """
 
     end: End
@@ -83,7 +84,7 @@ class Where(NamedTuple):
 
 
 def rows_of(payloads: Sequence[Payload]) -> dict[str, list[Any]]:
-    """The parameters of the INSERT for some events."""
+    """Return the parameters of the INSERT for some events."""
     return {
         "events": [event["n"] for event in payloads],
         "accounts": [event["account"] for event in payloads],
@@ -92,30 +93,30 @@ def rows_of(payloads: Sequence[Payload]) -> dict[str, list[Any]]:
 
 
 class Way(Protocol):
-    """A member whose work is rows."""
+    """Define a member that writes rows."""
 
     def append(self, numbers: Sequence[int]) -> None:
         """Append events for the group."""
 
     def step(self, hook: Hook = nothing) -> int:
-        """Take a batch, and write its rows; gives how many events.
+        """Take a batch and write its rows; return the number of events.
 
         Args:
-            hook: is called when the rows are written and it is not yet noted that they are.
+            hook: called when the rows are written and not yet acknowledged.
         """
 
     def take_over(self) -> int:
-        """The same with what a dead member had; gives how many events, 0 while it has its lease."""
+        """Do the same with a dead member's batch; return 0 while its lease lasts."""
 
     def end(self) -> None:
-        """Note what is not yet noted."""
+        """Acknowledge the last batch."""
 
     def left(self) -> int:
-        """How many events are not ended."""
+        """Return how many events are not acknowledged."""
 
 
 class PgmemWay:
-    """The rows and their end in one transaction."""
+    """Write the rows and acknowledge them in one transaction."""
 
     def __init__(self, memory: Memory, where: Where, consumer: str) -> None:
         self._memory = memory
@@ -124,12 +125,12 @@ class PgmemWay:
         self._group = memory.groups.open(LABEL, stream=LABEL)
 
     def append(self, numbers: Sequence[int]) -> None:
-        """See `Way`."""
+        """Append events; see `Way`."""
         self._store.append(LABEL, numbers)
 
     def step(self, hook: Hook = nothing) -> int:
-        """See `Way`."""
-        deliveries = self._group.read(self._consumer, count=BATCH, timeout=PATIENCE, lease=LEASE)
+        """Take a batch; see `Way`."""
+        deliveries = self._group.read(self._consumer, count=BATCH, timeout=TIMEOUT, lease=LEASE)
         if deliveries:
             payloads = [delivery.event.payload for delivery in deliveries]
             with self._memory.transaction() as tx:
@@ -139,19 +140,19 @@ class PgmemWay:
         return len(deliveries)
 
     def take_over(self) -> int:
-        """See `Way`."""
+        """Take over a batch; see `Way`."""
         return self.step()
 
     def end(self) -> None:
-        """See `Way`."""
+        """Do nothing; see `Way`."""
 
     def left(self) -> int:
-        """See `Way`."""
+        """Count what is left; see `Way`."""
         return self._store.left(LABEL)
 
 
 class RedisWay:
-    """The rows are committed, and then XACK goes along with the next read."""
+    """Commit the rows, and send XACK with the next read."""
 
     def __init__(self, memory: Right, rows: Bare, where: Where, consumer: str) -> None:
         self._memory = memory
@@ -164,11 +165,11 @@ class RedisWay:
         memory.create_group(self._name, stream=self._name)
 
     def append(self, numbers: Sequence[int]) -> None:
-        """See `Way`."""
+        """Append events; see `Way`."""
         self._store.append(LABEL, numbers)
 
     def step(self, hook: Hook = nothing) -> int:
-        """See `Way`."""
+        """Take a batch; see `Way`."""
         name = self._name
         if self._held:
             _, events = self._memory.exchange(name, self._consumer, self._held, BATCH, stream=name)
@@ -179,29 +180,29 @@ class RedisWay:
     def _work(self, events: Sequence[Recorded], hook: Hook = nothing) -> int:
         self._held = [event.id for event in events]
         if events:
-            # Committed when it is back: autocommit is the quickest way for one statement.
+            # Committed on return: autocommit is the fastest way for one statement.
             self._rows.execute(self._insert, rows_of([event.payload for event in events]))
             hook()
         return len(events)
 
     def take_over(self) -> int:
-        """See `Way`."""
+        """Take over a batch; see `Way`."""
         found = self._memory.reclaim(self._name, self._consumer, LEASE, BATCH, stream=self._name)
         return self._work(found.events)
 
     def end(self) -> None:
-        """See `Way`."""
+        """Acknowledge; see `Way`."""
         if self._held:
             self._memory.ack(self._name, self._held, stream=self._name)
             self._held = []
 
     def left(self) -> int:
-        """See `Way`."""
+        """Count what is left; see `Way`."""
         return self._store.left(LABEL)
 
 
 def way(where: Where, stack: contextlib.ExitStack, consumer: str) -> Way:
-    """One of the ways; closed with the stack."""
+    """Return one of the ways; it is closed with the stack."""
     end = where.end
     if end.kind == "pgmem":
         memory = stack.enter_context(Memory(end.url, pool=1, durability=end.durability))
@@ -220,23 +221,23 @@ def perish(where: Where) -> None:
 
 
 class Both(NamedTuple):
-    """Two servers that work for one way."""
+    """Combine two servers that work for one way."""
 
     first: Store
     second: Store
 
     def processes(self) -> list[int]:
-        """Of both; none if one of them cannot be seen."""
+        """Return the processes of both; none if those of one cannot be read."""
         first, second = self.first.processes(), self.second.processes()
         return [*first, *second] if first and second else []
 
     def sizes(self) -> dict[str, int]:
-        """Of both together."""
+        """Return the sizes of both together."""
         return dict(Counter(self.first.sizes()) + Counter(self.second.sizes()))
 
 
 class Group:
-    """The ways as the parent has them, and the rows that each of them has made."""
+    """Hold the ways of the parent, and the rows of each."""
 
     def __init__(
         self, bench: Bench, stack: contextlib.ExitStack, sides: Sequence[Side] = SIDES
@@ -265,18 +266,18 @@ class Group:
         return Where(End("redis", redis.url, durability, prefix), url, unique)
 
     def store(self, side: Side) -> Store:
-        """The servers that work for an arm."""
+        """Return the servers that work for an arm."""
         store = self._bench.store(side)
         return store if side.kind == "pgmem" else Both(store, self._bench.postgres)
 
     def begin(self, side: Side, count: int) -> list[int]:
-        """Append so many events for a way; gives their numbers."""
+        """Append events for a way; return their numbers."""
         numbers = list(itertools.islice(self._numbers, count))
         self.ways[side.name].append(numbers)
         return numbers
 
     def audit(self, side: Side, numbers: Sequence[int]) -> Faults:
-        """What became of these events, the newest of the way."""
+        """Count the faults of these events, the newest of the way."""
         statement = b"SELECT event FROM effects WHERE event >= %s"
         effects = [row[0] for row in self._rows[side.name].execute(statement, (numbers[0],))]
         return compare_once(numbers, effects, self.ways[side.name].left())
@@ -284,14 +285,14 @@ class Group:
 
 @contextlib.contextmanager
 def effects(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Batch by batch, and a crash."""
+    """Run batch by batch, and a crash."""
     with contextlib.ExitStack() as stack:
         group = Group(bench, stack)
         yield [steps(bench, group), crash(bench, group)]
 
 
 def steps(bench: Bench, group: Group) -> Scenario:
-    """One member, batch by batch."""
+    """Run one member, batch by batch."""
     calls = CALLS[bench.quick]
 
     def once(side: Side) -> Sample:
@@ -315,7 +316,7 @@ def steps(bench: Bench, group: Group) -> Scenario:
 
 
 def crash(bench: Bench, group: Group) -> Scenario:
-    """`kill -9` between the rows and their note; then another member takes over."""
+    """Kill a member between the rows and their acknowledgement; then another one takes over."""
 
     def once(side: Side) -> Sample:
         way = group.ways[side.name]
@@ -323,7 +324,7 @@ def crash(bench: Bench, group: Group) -> Scenario:
         killed(perish, group.wheres[side.name])
         begun = time.perf_counter()
         done = 0
-        while done < BATCH and time.perf_counter() < begun + PATIENCE:
+        while done < BATCH and time.perf_counter() < begun + TIMEOUT:
             taken = way.take_over()
             way.end()
             done += taken
@@ -336,7 +337,7 @@ def crash(bench: Bench, group: Group) -> Scenario:
 
     return Scenario(
         "group_effects/crash",
-        f"kill -9 when {BATCH} rows are written and nobody has noted it: time from the kill until "
+        f"kill -9 when {BATCH} rows are written and not acknowledged: time from the kill until "
         f"another member has done the work (a batch is taken over after {LEASE:g} s)",
         "ms",
         [

@@ -1,18 +1,17 @@
-"""From append to the hands of readers in other processes: 1 → 1, 1 → 10, 16 → 1, 16 → 16.
+"""Measure from append to readers in other processes: 1 → 1, 1 → 10, 16 → 1, 16 → 16.
 
-Equal promises are compared: pgmem strict with `appendfsync always`, pgmem relaxed with
-`everysec`; Redis without persistence and the published approach are shown. Every reader gets all
-events, and is audited by itself. Each of pgmem's ways has a database of its own, because a bell
-wakes every listener of its database.
+Equal promises are compared: pgmem strict with `appendfsync always`, pgmem relaxed with `everysec`.
+Redis without persistence and the published approach are for information. Every reader gets all
+events, and is audited by itself. Each of pgmem's ways has a database of its own, because a
+notification wakes every listener of its database.
 
-Three ways to write:
+There are three ways to write:
 
-- paced: at a steady rate, whatever has become of the events before (open loop);
-- saturated: as fast as the writers can, each for itself, while the readers follow;
+- paced: at a steady rate, independent of earlier events (open loop);
+- saturated: each writer as fast as it can, while the readers follow;
 - a backlog: more than the published code keeps, written while the reader is busy elsewhere.
 
-16 → 16 are 32 processes and 16 deliveries of each event: it is paced so that two processors bear
-it.
+16 → 16 are 32 processes and 16 deliveries of each event, paced so that two processors can serve it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from benchmarks.figures import histogram, percentile
 from benchmarks.harness import Arm, Comparison, Sample, Scenario
 from benchmarks.meter import Spent, costs
 from benchmarks.scenarios._base import Bench, Entry
-from benchmarks.scenarios._following import PATIENCE, Received, as_sample_of
+from benchmarks.scenarios._following import ROUND_TIMEOUT, Received, as_sample_of
 from benchmarks.scenarios._ways import (
     ALL,
     ALWAYS,
@@ -52,12 +51,12 @@ from benchmarks.scenarios._ways import (
 )
 
 BUSY, BACKLOG = FROM_16, 12_800
-"""Where the reader is busy, and events meanwhile; the published code keeps 10,000 to 10,100."""
+"""The shape of the backlog and its events; the published code keeps 10,000 to 10,100."""
 
 
 @contextlib.contextmanager
 def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Each shape paced and saturated, and the backlog."""
+    """Run each shape paced and saturated, and the backlog."""
     with contextlib.ExitStack() as stack:
         stage = Stage(bench, stack)
         scenarios = []
@@ -69,7 +68,7 @@ def fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
             if shape == BUSY and not bench.quick:
                 scenarios.append(_backlog(bench, stage, shape))
         if bench.quick:
-            bench.leave_out("fanout/backlog", "a quick run is too short for so many events")
+            bench.leave_out("fanout/backlog", "a quick run is too short for its events")
             bench.leave_out(
                 "fanout, relaxed, to many readers or saturated", "a quick run leaves it out"
             )
@@ -92,11 +91,11 @@ def _arms(bench: Bench, ways: Sequence[Way], measure: Measure) -> list[Arm]:
 
 @dataclass(frozen=True, slots=True)
 class Measure(abc.ABC):
-    """Runs a round of one way.
+    """Run a round of one way.
 
     Attributes:
         stage: has the processes.
-        shape: how many.
+        shape: the numbers of processes.
     """
 
     stage: Stage
@@ -116,13 +115,13 @@ class Measure(abc.ABC):
     def sample(
         self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
     ) -> Sample:
-        """What that gave."""
+        """Return the sample of the round."""
 
 
 def _each(spent: Spent, acknowledged: Sequence[Sequence[int]]) -> dict[str, float]:
-    """What each event has cost, all of its deliveries included."""
+    """Return the cost of each event, with all of its deliveries."""
     figures = spent.figures(sum(map(len, acknowledged)))
-    del figures["per second"]  # of a time with waiting in it
+    del figures["per second"]  # the time contains waiting
     return figures
 
 
@@ -131,7 +130,7 @@ def _each(spent: Spent, acknowledged: Sequence[Sequence[int]]) -> dict[str, floa
 
 @dataclass(frozen=True, slots=True)
 class Paced(Measure):
-    """At a steady rate.
+    """Write at a steady rate.
 
     Attributes:
         count: events of one writer in a round.
@@ -151,7 +150,7 @@ class Paced(Measure):
     def sample(
         self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
     ) -> Sample:
-        """How long the events were on their way."""
+        """Return the times from append to delivery."""
         return as_sample_of(received, acknowledged, _each(spent, acknowledged))
 
 
@@ -193,10 +192,10 @@ def _paced(bench: Bench, stage: Stage, shape: Shape) -> Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Saturated(Measure):
-    """As fast as the writers can.
+    """Write as fast as the writers can.
 
     Attributes:
-        seconds: for so long.
+        seconds: the duration.
     """
 
     seconds: float
@@ -211,7 +210,7 @@ class Saturated(Measure):
     def sample(
         self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
     ) -> Sample:
-        """How many events a second every reader got, until the last one had the last one."""
+        """Return the events a second that reached every reader."""
         faults = sum((found.audit(acknowledged) for found in received), NO_FAULTS)
         if not all(found.numbers for found in received):
             return Sample(0.0, faults)
@@ -254,7 +253,7 @@ def _saturated(bench: Bench, stage: Stage, shape: Shape) -> Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Backlog(Measure):
-    """All is written before the reader comes."""
+    """Write everything before the reader starts."""
 
     def follow(self, cast: Cast, way: str) -> tuple[list[Received], list[Sequence[int]]]:
         """Have events written, then followed."""
@@ -264,10 +263,10 @@ class Backlog(Measure):
     def sample(
         self, received: Sequence[Received], acknowledged: Sequence[Sequence[int]], spent: Spent
     ) -> Sample:
-        """How fast the slowest reader caught up, and whether all got all."""
+        """Return the speed of the slowest reader, and all faults."""
         faults = sum((found.audit(acknowledged) for found in received), NO_FAULTS)
         rates = [
-            len(found.numbers) / (found.at[-1] - found.at[0] if found.at else PATIENCE)
+            len(found.numbers) / (found.at[-1] - found.at[0] if found.at else ROUND_TIMEOUT)
             for found in received
         ]
         return Sample(min(rates), faults, _each(spent, acknowledged))
@@ -276,7 +275,7 @@ class Backlog(Measure):
 def _backlog(bench: Bench, stage: Stage, shape: Shape) -> Scenario:
     return Scenario(
         "fanout/backlog",
-        f"events read by one who was busy while {shape.writers} processes wrote {BACKLOG:,}",
+        f"events read by a reader that was busy while {shape.writers} processes wrote {BACKLOG:,}",
         "events/s",
         _arms(bench, (RELAXED, EVERYSEC, PUBLISHED), Backlog(stage, shape)),
         [Comparison(RELAXED.name, EVERYSEC.name)],

@@ -1,8 +1,8 @@
-"""Thirty-two writer processes at once while somebody follows: what does it cost them?
+"""Measure what a subscriber costs thirty-two writer processes.
 
-Beside them stand 32 bare processes that nobody follows, in a database of their own, with the
-least that an append can be. What is compared is the sum over all processes; and the one who
-follows must get everything, once and in order, and never be far behind.
+Beside them run 32 bare processes without a subscriber, in a database of their own, with the least
+that an append can be. The compared figure is the sum over all processes. The subscriber must
+receive everything, once and in order, and must never be far behind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROCESSES = 32
 
 @contextlib.contextmanager
 def followed(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """32 processes with a Memory each and one subscriber, beside 32 bare ones without."""
+    """Run 32 processes with a Memory each and one subscriber, beside 32 bare ones without."""
     seconds = 1.0 if bench.quick else 3.0
     with (
         bench.postgres.database() as url,
@@ -37,7 +37,7 @@ def followed(bench: Bench) -> Iterator[Sequence[Scenario]]:
         yield [
             Scenario(
                 "followed",
-                f"append by {PROCESSES} processes while one follows ({seconds:g} s a round)",
+                f"append by {PROCESSES} processes with one subscriber ({seconds:g} s a round)",
                 "events/s",
                 [
                     Arm(
@@ -46,12 +46,12 @@ def followed(bench: Bench) -> Iterator[Sequence[Scenario]]:
                         "memory.events.append, one process with `for event in subscribe()`",
                     ),
                     Arm(
-                        "bare, no bell",
+                        "bare, no notification",
                         functools.partial(_alone, writers, alone, seconds),
-                        "INSERT … RETURNING position, nobody follows",
+                        "INSERT … RETURNING position, no subscriber",
                     ),
                 ],
-                [Comparison("pgmem, followed", "bare, no bell", at_least=0.7)],
+                [Comparison("pgmem, followed", "bare, no notification", at_least=0.7)],
                 [Limit("pgmem, followed", "worst lag, s", 1.0, always=True)],
                 rounds=bench.counted(5, 3),
             )
@@ -84,7 +84,7 @@ def _alone(writers: Crew, url: str, seconds: float) -> Sample:
 ENTRIES = (
     Entry(
         "followed",
-        "append by 32 processes while one follows, beside 32 without bell or reader",
+        "append by 32 processes with one subscriber, beside 32 without notification or reader",
         followed,
         (50, 30),
         quick=False,

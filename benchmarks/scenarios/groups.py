@@ -1,15 +1,16 @@
-"""Consumer groups: one stream shared out among 1, 4 and 16 members, in batches of 1, 10 and 100.
+"""Measure groups: one stream shared by 1, 4 and 16 members, in batches of 1, 10 and 100.
 
-Each member is a process that takes a batch and ends it in the round trip that takes the next one:
-`group.read(ack=…)` beside XACK and XREADGROUP in one pipeline, with the same payloads, decoded on
-both sides. The same by two round trips stands beside them for batches of 10. Equal promises are
-compared: a hand-over that is acknowledged is as safe as an append that is.
+Each member is a process that takes a batch and acknowledges it in the round trip that takes the
+next
+one: `group.read(ack=…)` beside XACK and XREADGROUP in one pipeline, with the same payloads, decoded
+on both sides. The same with two round trips stands beside them for batches of 10. Equal promises
+are compared: an acknowledged delivery is as safe as an acknowledged append.
 
 - throughput: all events are there before the members begin;
-- latency: events come at a steady rate, from the call that appends one to a member's hands.
+- latency: events come at a steady rate, timed from the append to the member.
 
-Every event must be ended once, be handed out once, and reach its member in the order of the log;
-who had what, and when, comes from the members, and what is still open from the store.
+Every event must be acknowledged once, be delivered once, and reach its member in the order of the
+log. The members report what they had and when; the store reports what is left.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from benchmarks.figures import PERCENTILES, histogram, microseconds
 from benchmarks.harness import Comparison, Sample, Scenario, of_times
 from benchmarks.meter import Spent, costs
 from benchmarks.scenarios._base import STREAM, Bench, Entry, Side
-from benchmarks.scenarios._following import PATIENCE, WARM_EVENTS, Lane, Writer
+from benchmarks.scenarios._following import ROUND_TIMEOUT, WARM_EVENTS, Lane, Writer
 from benchmarks.scenarios._members import End, Links, Share, Store, Worker, at_once, audit
 
 MEMBERS, QUICK_MEMBERS = (1, 4, 16), (4,)
 COUNTS = {1: (1_000, 150), 10: (8_000, 1_000), 100: (20_000, 4_000)}
-"""Size of a batch: events of a round, full and quick."""
+"""Size of a batch to the events of a round, full and quick."""
 APART = 10
-"""The batch that is also ended in a round trip of its own."""
+"""The batch size that is also acknowledged in a round trip of its own."""
 RATE = 400
 PACED_BATCH = 10
 TARGETS = {1: 0.7, 10: 1.0, 100: 1.0}
-"""Size of a batch: events a second of pgmem, as a share of what Redis does."""
+"""Size of a batch to pgmem's target in events a second, as a share of Redis's."""
 
 
 class Way(NamedTuple):
-    """An arm, and whether a batch is ended in the round trip that takes the next one."""
+    """Describe an arm, and if it acknowledges in the round trip that takes the next batch."""
 
     side: Side
     together: bool = True
@@ -62,12 +63,12 @@ WAYS = (*EQUAL, NONE, STRICT_APART, ALWAYS_APART)
 
 
 class Stage:
-    """The stores of all ways, and the member processes of one number of members at a time.
+    """Keep the stores of all ways, and the member processes of one number of members at a time.
 
     Args:
         bench: the servers.
-        stack: what is opened is closed with it.
-        ways: all that are taken.
+        stack: closes what is opened.
+        ways: all ways that run.
     """
 
     def __init__(
@@ -75,14 +76,15 @@ class Stage:
     ) -> None:
         self.bench = bench
         self._numbers = itertools.count()
-        # A database for each durability: a bell wakes every listener of its database.
+        # A database for each durability, because a notification wakes every listener of its
+        # database.
         urls = {
             tier: stack.enter_context(bench.postgres.database()) for tier in ("strict", "relaxed")
         }
         self.ends = {way.side.name: self._end(way, urls) for way in ways}
         links = Links(stack)
         self.stores: dict[str, Store] = {name: links.store(end) for name, end in self.ends.items()}
-        # Of the crew's own context: only there can it be handed to its members.
+        # From the crew's own context: its members can be given no other.
         self.over: Flag = multiprocessing.get_context("forkserver").Event()
         self._crews = stack.enter_context(contextlib.ExitStack())
         self._size = 0
@@ -103,7 +105,7 @@ class Stage:
         return End("redis", redis.url, "strict", redis.key(f"groups-{prefix}"), way.together)
 
     def crew(self, size: int) -> Crew:
-        """So many members; those of another number end."""
+        """Return a number of members; end those of another number."""
         if self._crew is None or self._size != size:
             self._crews.close()
             make = functools.partial(Worker, self.ends, self.over)
@@ -112,7 +114,7 @@ class Stage:
 
     @property
     def writer(self) -> Crew:
-        """One process that appends at a rate."""
+        """Return one process that appends at a rate."""
         if self._writer is None:
             lanes = {
                 name: Lane(end.kind, end.url, end.durability, f"{end.prefix}{STREAM}")
@@ -123,16 +125,16 @@ class Stage:
         return self._writer
 
     def numbers(self, count: int) -> list[int]:
-        """Numbers that no event has yet."""
+        """Return numbers that no event has yet."""
         return list(itertools.islice(self._numbers, count))
 
 
 @contextlib.contextmanager
 def groups(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Each number of members: each size of batches, and the latency."""
+    """Run each number of members with each size of batches, and the latency."""
     sizes = QUICK_MEMBERS if bench.quick else MEMBERS
     if bench.quick:
-        bench.leave_out("groups of 1 and 16 members", "a quick run has 4")
+        bench.leave_out("groups of 1 and 16 members", "a quick run has 4 members")
     with contextlib.ExitStack() as stack:
         stage = Stage(bench, stack)
         yield [
@@ -153,7 +155,7 @@ def _members(count: int) -> str:
 
 
 def throughput(stage: Stage, members: int, batch: int) -> Scenario:
-    """Everything is there: how many events a second are taken and ended."""
+    """Measure how many available events a second are taken and acknowledged."""
     bench = stage.bench
     count = COUNTS[batch][bench.quick]
     apart = batch == APART and not bench.quick
@@ -188,7 +190,7 @@ def throughput(stage: Stage, members: int, batch: int) -> Scenario:
 
 
 def taken(shares: Sequence[Share], numbers: Sequence[int], left: int, spent: Spent) -> Sample:
-    """Events a second, from the first call until the last end was acknowledged; and the calls."""
+    """Return the events a second from the first call to the last acknowledgement."""
     faults = audit(numbers, shares, left)
     batches = [batch for share in shares for batch in share.batches if batch.ended is not None]
     if not batches:
@@ -206,7 +208,7 @@ def taken(shares: Sequence[Share], numbers: Sequence[int], left: int, spent: Spe
 
 def _each(spent: Spent, events: int) -> dict[str, float]:
     figures = spent.figures(events)
-    del figures["per second"]  # of a time with waiting in it
+    del figures["per second"]  # the time contains waiting
     return figures
 
 
@@ -214,7 +216,7 @@ def _each(spent: Spent, events: int) -> dict[str, float]:
 
 
 def latency(stage: Stage, members: int) -> Scenario:
-    """Events come one by one: how long each one is on its way to some member."""
+    """Measure how long each single event takes to reach a member."""
     bench = stage.bench
     count = round(RATE * (0.4 if bench.quick else 1.2))
     ways = [way for way in WAYS if way.together]
@@ -233,7 +235,7 @@ def latency(stage: Stage, members: int) -> Scenario:
     pairs = [(STRICT, ALWAYS), (RELAXED, EVERYSEC)]
     return Scenario(
         f"groups/latency, {_members(members)}",
-        f"append to the hands of one of {_members(members)}, p50: 1 writer, {RATE}/s, batches of "
+        f"append to delivery to one of {_members(members)}, p50: 1 writer, {RATE}/s, batches of "
         f"up to {PACED_BATCH} ({count} events a round)",
         "µs",
         [way.side.arm(functools.partial(once, way), bench.store(way.side)) for way in ways],
@@ -249,7 +251,7 @@ def latency(stage: Stage, members: int) -> Scenario:
 def on_their_way(
     shares: Sequence[Share], numbers: Sequence[int], left: int, spent: Spent
 ) -> Sample:
-    """From the call that appended an event to its member's hands; the first ones are not timed."""
+    """Return the times from the append of an event to its member, without the first events."""
     faults = audit(numbers, shares, left)
     warm = set(numbers[:WARM_EVENTS])
     sent, due = [], []
@@ -262,7 +264,7 @@ def on_their_way(
                 sent.append(1e3 * since_sent)
                 due.append(1e3 * since_due)
     if not sent:
-        return Sample(PATIENCE * 1e6, faults)
+        return Sample(ROUND_TIMEOUT * 1e6, faults)
     from_due = histogram(due)
     figures = {
         **{f"{name} from due": microseconds(from_due, at) for name, at in PERCENTILES.items()},

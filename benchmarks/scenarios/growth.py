@@ -1,12 +1,12 @@
-"""A million deliveries through a group: do its tables stay as large as they are?
+"""Measure if the tables of a group keep their size through a million deliveries.
 
-A group keeps only what is open, so its rows are written again and again, and each time leaves a
-dead one. What pruning and autovacuum do not take away in time shows here: after each 50,000
-deliveries the sizes of its tables with their indexes, and the rows that the server counts as dead.
-Four members work at once; one delivery in 1,000 is given back and comes again. The log itself,
-which grows with each event, is not in the figures.
+A group stores only what is open, so its rows are written again and again, and each write leaves a
+dead row. What pruning and autovacuum do not remove in time shows here: after each 50,000 deliveries
+the sizes of its tables with their indexes, and the rows that the server counts as dead. Four
+members work at once; one delivery in 1,000 is given back and comes again. The log itself, which
+grows with each event, is not in the figures.
 
-Takes minutes: it runs only where it is named. Redis has no arm, as it has no such rows.
+It takes minutes, so it runs only by name. Redis has no arm, because it has no such rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.scenarios._members import IDLE, LEASE, End, PgmemStore
 from pgmem import Delivery, Memory
 
 STEPS = {100: 50_000, 10: 50_000, 1: 5_000}
-"""Size of a batch: deliveries of a round."""
+"""Size of a batch to the deliveries of a round."""
 ROUNDS = 20
 MEMBERS = 4
 GIVEN_BACK = 0.001
@@ -47,7 +47,7 @@ _TABLES = (
 
 
 class Worker:
-    """One member's process; its orders' argument is the size of a batch.
+    """Run one member's process; its orders' argument is the size of a batch.
 
     Args:
         number, url: as a `WorkFactory` has them.
@@ -60,7 +60,7 @@ class Worker:
         self._rng = random.Random(number)  # noqa: S311  # no secret
 
     def go(self, order: str, start: float, argument: float) -> list[int]:
-        """Work until nothing is handed out any more; gives the numbers that were ended."""
+        """Work until no event is delivered any more; return the acknowledged numbers."""
         done: list[int] = []
         held: list[Delivery] = []
         while True:
@@ -81,7 +81,7 @@ class Worker:
                 else:
                     held.append(delivery)
         with self._memory.transaction() as tx:
-            # Else the server tells of the last of it only after a while.
+            # Otherwise the server reports the last statistics only after a while.
             tx.connection.execute("SELECT pg_stat_force_next_flush()")
         return done
 
@@ -91,13 +91,13 @@ class Worker:
 
 
 class Measure:
-    """Sends a round's events through a group, and looks at its tables.
+    """Send a round's events through a group, and measure its tables.
 
     Args:
         url: of the group's database.
         workers: its members.
-        batch, step: the size of a batch, and events of a round.
-        stack: what is opened is closed with it.
+        batch, step: the size of a batch, and the events of a round.
+        stack: closes what is opened.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class Measure:
         self._sizes: list[int] = []
 
     def __call__(self) -> Sample:
-        """One round."""
+        """Run one round."""
         numbers = range(self._last + 1, self._last + self._step + 1)
         self._last = numbers[-1]
         fill(self._connection, numbers[:-1])
-        self._store.append(LABEL, numbers[-1:])  # The bell: members that wait are told.
+        self._store.append(LABEL, numbers[-1:])  # The notification that wakes waiting members.
         answers: list[list[int]] = self._workers.run("work", self._batch)
         done = [number for answer in answers for number in answer]
         faults = compare_once(numbers, done, self._store.left(LABEL))
@@ -135,7 +135,7 @@ def fill(connection: Bare, numbers: range) -> None:
 
 
 def look(connection: Bare) -> dict[str, float]:
-    """What the tables of all groups are like now."""
+    """Return the figures of the tables of all groups."""
     figures: dict[str, float] = {DEAD: 0.0}
     updated = in_place = vacuumed = 0
     for table, size, dead, updates, hot, vacuums in connection.execute(_TABLES, [list(TABLES)]):
@@ -150,7 +150,7 @@ def look(connection: Bare) -> dict[str, float]:
 
 @contextlib.contextmanager
 def growth(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Batches of 100, 10 and 1, each with a group and a database of its own."""
+    """Run batches of 100, 10 and 1, each with a group and a database of its own."""
     with contextlib.ExitStack() as stack:
         yield [_scenario(bench, stack, batch, step) for batch, step in STEPS.items()]
 

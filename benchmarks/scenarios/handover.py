@@ -1,11 +1,11 @@
-"""A lease goes from one holder to the next: how long does that take, with fifty that wait?
+"""Measure how long a lease takes to go from one holder to the next of fifty waiters.
 
-Fifty waiters in five processes want one lease; each holds it for a moment, gives it back, and
-queues again. The figure is the time from the call that gives it back to the moment in which the
-next one has it, by the machine's one monotonic clock. Beside it, in the same run, the fan-out of an
-event: from the call that appends it to its arrival at a subscriber in another process.
+Fifty waiters in five processes acquire one lease; each holds it for a moment, releases it, and
+waits again. The figure is the time from the call that releases it to the moment when the next
+waiter has it, by the machine's one monotonic clock. Beside it, in the same run, stands the fan-out
+of an event: from the call that appends it to its arrival at a subscriber in another process.
 
-Wrong would be two holders at a time, or a fencing token that does not grow.
+Two holders at a time, or a fencing token that does not grow, are faults.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PROCESSES, WAITERS = 5, 10
 TURNS, EVENTS = 6, 300
 """Times that each waiter has the lease in a round; events of a round."""
 PAUSE = 0.005
-"""Seconds between two events, and that a lease is held."""
+"""Seconds between two events, and seconds that a lease is held."""
 LEASE, STREAM = "handover", "fanout"
 
 
 class Worker:
-    """A process with some waiters; its order "follow" makes it a subscriber.
+    """Run a process with some waiters; its order "follow" makes it a subscriber.
 
     Args:
         number, url: as a `WorkFactory` has them.
@@ -43,7 +43,7 @@ class Worker:
         self._followed = self._memory.events.subscribe(STREAM, after="now").__enter__()
 
     def go(self, order: str, start: float, argument: float) -> list[tuple[int, int, int]]:
-        """Give (token, had it at, gave it back at) of each turn, or (0, sent at, arrived at)."""
+        """Return (token, acquired at, released at) of each turn, or (0, sent at, arrived at)."""
         return self._follow() if order == "follow" else self._hold()
 
     def _follow(self) -> list[tuple[int, int, int]]:
@@ -83,7 +83,7 @@ def _hand_over(workers: Crew) -> Sample:
     turns = sorted(turn for answer in workers.run("hold", 0.0) for turn in answer)
     pairs = list(itertools.pairwise(turns))
     together = sum(had < gave_back for (_, _, gave_back), (_, had, _) in pairs)
-    # Beginning and end of a round have fewer that wait.
+    # At the beginning and the end of a round fewer waiters wait.
     full = pairs[WAITERS : -PROCESSES * WAITERS]
     faults = Faults(
         lost=PROCESSES * WAITERS * TURNS - len(turns),
@@ -93,14 +93,14 @@ def _hand_over(workers: Crew) -> Sample:
 
 
 class FanOut:
-    """Events to a subscriber in another process."""
+    """Send events to a subscriber in another process."""
 
     def __init__(self, memory: Memory, followers: Crew) -> None:
         self._memory = memory
         self._followers = followers
 
     def __call__(self) -> Sample:
-        """One round."""
+        """Run one round."""
         writer = threading.Thread(target=self._write)
         writer.start()
         arrived = [one for answer in self._followers.run("follow", 0.0) for one in answer]
@@ -117,7 +117,7 @@ class FanOut:
 
 @contextlib.contextmanager
 def handover(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Fifty waiters beside one subscriber, each arm in a database of its own."""
+    """Run fifty waiters beside one subscriber, each arm in a database of its own."""
     with contextlib.ExitStack() as stack:
         held, followed = (stack.enter_context(bench.postgres.database()) for _ in range(2))
         waiters = stack.enter_context(crew(Worker, PROCESSES, held))
@@ -130,7 +130,7 @@ def handover(bench: Bench) -> Iterator[Sequence[Scenario]]:
         yield [
             Scenario(
                 "lease_handover",
-                f"a lease given back to the next holder's start, {PROCESSES * WAITERS} waiters in "
+                f"release of a lease to the next holder's start, {PROCESSES * WAITERS} waiters in "
                 f"{PROCESSES} processes, strict",
                 "µs",
                 arms,
@@ -140,6 +140,4 @@ def handover(bench: Bench) -> Iterator[Sequence[Scenario]]:
         ]
 
 
-ENTRIES = (
-    Entry("lease_handover", "How long does a lease take to its next holder?", handover, (60, 15)),
-)
+ENTRIES = (Entry("lease_handover", "release of a lease to its next holder", handover, (60, 15)),)

@@ -1,7 +1,7 @@
-"""Sixteen processes update one key: is an increment lost, does a process starve?
+"""Measure sixteen processes that update one key: lost increments, and starved processes.
 
 Beside pgmem stands the least that is right: a transaction that locks the row, writes it and its
-event, and commits; it keeps no promise of fairness, and is here for information.
+event, and commits. It does not promise fairness, and is for information.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ PROCESSES, UPDATES = 16, 200
 
 
 class Updater:
-    """One process: a Memory and a bare connection."""
+    """Run one process with a Memory and a bare connection."""
 
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1, agent_id=f"updater-{number}").open()
         self._bare = bare(url)
 
     def go(self, order: str, start: float, argument: float) -> float:
-        """Increment the key `UPDATES` times; tells how long that took from `start` on."""
+        """Increment the key `UPDATES` times; return the seconds since `start`."""
         arm, _, key = order.partition("/")
         update = self.pgmem if arm == "pgmem" else self.locking
         until(start)
@@ -65,7 +65,7 @@ class Updater:
 
 @contextlib.contextmanager
 def update_hot_key(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """16 processes, 200 updates each, all of one key."""
+    """Run 16 processes with 200 updates each, all of one key."""
     updates = 40 if bench.quick else UPDATES
     with (
         bench.postgres.database() as url,

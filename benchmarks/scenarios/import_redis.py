@@ -1,9 +1,9 @@
-"""A Redis is brought into pgmem: `pgmem import-redis`, beside a bare loop that reads and COPYs.
+"""Measure `pgmem import-redis` beside a bare loop that reads and COPYs.
 
-The bare loop is what somebody writes in an hour: XRANGE, HSCAN and SSCAN page by page, each row put
-together and sent by COPY, in one transaction for each table. It checks nothing, keeps no ids of
-hashes and sets, can neither be broken off nor gone on with, and what is run twice is there twice.
-Each round begins with an empty database, connecting included.
+The bare loop is an hour's work: XRANGE, HSCAN and SSCAN page by page, each row built and sent by
+COPY, in one transaction for each table. It checks nothing, keeps no ids of hashes and sets, and
+cannot be interrupted and continued. If it runs twice, everything is there twice. Each round begins
+with an empty database, connecting included.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STREAM, STATE, PROCESSED = "events", "state", "processed"
 
 
 class Target:
-    """The database of a round: a new one for each."""
+    """Provide a new database for each round."""
 
     def __init__(self, bench: Bench, stack: contextlib.ExitStack) -> None:
         self._bench = bench
@@ -46,13 +46,13 @@ class Target:
         self.url = ""
 
     def renew(self) -> None:
-        """Drop what the last round made, and begin anew."""
+        """Drop the last round's database, and create another one."""
         self._round.close()
         self.url = self._round.enter_context(self._bench.postgres.database())
 
 
 def _fill(redis: Redis, prefix: str, sizes: tuple[int, int, int]) -> None:
-    """What the published code leaves in a Redis, without its MAXLEN."""
+    """Store what the published code leaves in a Redis, without its MAXLEN."""
     redis.prepare()
     events, fields, members = sizes
     with contextlib.closing(redis.client()) as client, client.pipeline(transaction=False) as pipe:
@@ -122,10 +122,10 @@ def _entries(client: Any, key: str) -> Iterator[tuple[bytes, dict[bytes, bytes]]
 
 
 def _audit(url: str, sizes: tuple[int, int, int]) -> Faults:
-    """What of Redis is not there, or more than once, or in another order."""
+    """Count what is missing from the import, duplicated or out of order."""
     events, fields, members = sizes
     with bare(url) as connection:
-        # What the import tells about the state is in the log, too.
+        # The log also holds the import's events about the state.
         rows = connection.execute(
             "SELECT (payload->>'n')::bigint FROM pgmem.events WHERE state_key IS NULL"
             " ORDER BY position"
@@ -143,7 +143,7 @@ def _audit(url: str, sizes: tuple[int, int, int]) -> Faults:
 
 @contextlib.contextmanager
 def import_redis(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Bring in a stream, a hash and a set."""
+    """Import a stream, a hash and a set."""
     sizes = QUICK if bench.quick else FULL
     redis = bench.redis("relaxed")
     prefix = redis.key("import:")
@@ -167,7 +167,7 @@ def import_redis(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     Arm(
                         "pgmem",
                         lambda: run(_pgmem),
-                        "`pgmem import-redis`: checked, once, to be gone on with",
+                        "`pgmem import-redis`: checked, once, can be continued",
                         tier="strict",
                         prepare=target.renew,
                     ),
@@ -190,7 +190,7 @@ def import_redis(bench: Bench) -> Iterator[Sequence[Scenario]]:
 ENTRIES = (
     Entry(
         "import_redis",
-        "bring a Redis of 1,150,000 items in: pgmem, and a bare loop with COPY",
+        "import a Redis of 1,150,000 items: pgmem, and a bare loop with COPY",
         import_redis,
         (200, 30),
     ),

@@ -1,7 +1,7 @@
-"""The latest state under a key: one, fifty together, and from the process's own copies.
+"""Measure reads of the latest state: one key, fifty keys, and from the process's own copies.
 
-Every arm hands over decoded values. Redis done right keeps a version beside each value, as pgmem
-does; the published code keeps none, and has no call for many keys.
+Every arm returns decoded values. Redis done right keeps a version beside each value, as pgmem does;
+the published code keeps none, and has no call for many keys.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ COPIES = 10_000
 CALLS = (500, 150)
 MANY_CALLS = (100, 30)
 CACHED_CALLS = (2_000, 500)
-"""Of a round, full and quick."""
+"""Calls of a round, full and quick."""
 
 Keys = Sequence[str]
 
 
 class Way(NamedTuple):
-    """A way to get.
+    """Describe a way to get.
 
     Attributes:
-        kind: whose.
+        kind: as an `Arm` has it.
         store: the server that works for it.
-        one: gets the entry under a key.
-        many: gets the entries under some keys.
-        value: the decoded value that such an entry has; None if there is no entry.
-        note: what it is, for one and for many.
+        one: gets the entry of a key.
+        many: gets the entries of some keys.
+        value: returns the decoded value of such an entry; None if there is no entry.
+        note: a description, for one and for many.
     """
 
     kind: Kind
@@ -58,7 +58,7 @@ class Way(NamedTuple):
 
 
 def key(number: int) -> str:
-    """The key of an entry."""
+    """Return the key of an entry."""
     return f"account:{number}"
 
 
@@ -71,13 +71,13 @@ def _itself(value: Any) -> Any:
 
 
 def by_pgmem(store: Store, memory: Memory) -> Way:
-    """`state.get` and `state.get_many`."""
+    """Use `state.get` and `state.get_many`."""
     note = ("memory.state.get", "memory.state.get_many")
     return Way("pgmem", store, memory.state.get, memory.state.get_many, _value, note)
 
 
 def by_psycopg(store: Store, connection: Bare) -> Way:
-    """The same statements on a bare connection."""
+    """Use the same statements on a bare connection."""
     select, select_many = (
         sql.statement(name, sql.Dialect("pgmem")) for name in ("state_get", "state_get_many")
     )
@@ -95,7 +95,7 @@ def by_psycopg(store: Store, connection: Bare) -> Way:
 
 
 def by_redis(store: Redis, client: Any) -> Way:
-    """HGET and HMGET of the entries, which it fills in."""
+    """Store the entries; use HGET and HMGET."""
     memory = Right(client, prefix=store.key("state:right:"))
     for number in range(KEYS):
         memory.put(key(number), payload(number))
@@ -103,7 +103,7 @@ def by_redis(store: Redis, client: Any) -> Way:
 
 
 def by_published(store: Redis, client: Any) -> Way:
-    """`get_latest_state` of what `write_event` wrote: a key is an agent here."""
+    """Use `get_latest_state` of what `write_event` wrote; a key is an agent here."""
     memory = Published(client, prefix=store.key("state:published:"))
     for number in range(KEYS):
         memory.write_event(key(number), TYPE, payload(number))
@@ -118,13 +118,13 @@ def by_published(store: Redis, client: Any) -> Way:
 
 
 def getting_one(way: Way, calls: int, *, keep: bool = True) -> Sample:
-    """One round: so many calls for a key each.
+    """Run one round of calls for a key each.
 
     Args:
-        way: how.
-        calls: how many.
-        keep: see to the very entries that came; False gets them again. A get that asks no server
-            takes up to a third longer where its memory is not given back.
+        way: how to get.
+        calls: the number of calls.
+        keep: audit the very entries that were returned; False gets them again. A get without a
+            server takes up to a third longer if its memory is not freed.
     """
     numbers = [call * 7 % KEYS for call in range(calls)]
     keys = [key(number) for number in numbers]
@@ -139,7 +139,7 @@ def getting_one(way: Way, calls: int, *, keep: bool = True) -> Sample:
 
 
 def getting_many(way: Way, calls: int) -> Sample:
-    """One round: so many calls for 50 keys each."""
+    """Run one round of calls for 50 keys each."""
     numbers = [[(call * 7 + n * 31) % KEYS for n in range(MANY)] for call in range(calls)]
     found: list[Mapping[str, Any]] = []
 
@@ -160,7 +160,7 @@ def _checked(number: int, value: Any) -> Faults:
 
 
 class Ways(NamedTuple):
-    """What the three scenarios choose their arms from."""
+    """Hold the arms that the three scenarios choose from."""
 
     redis: Redis
     published: Way
@@ -170,7 +170,7 @@ class Ways(NamedTuple):
     psycopg: Way
 
     def arm(self, name: str, way: Way, run: Callable[[], Sample], *, many: bool = False) -> Arm:
-        """An arm; all of them at one tier, since nothing is written."""
+        """Return an arm; all have the same tier, because nothing is written."""
         return Arm(
             name,
             run,
@@ -181,7 +181,7 @@ class Ways(NamedTuple):
         )
 
     def served(self, run: Callable[[Way], Sample], *, many: bool = False) -> list[Arm]:
-        """An arm for each way that asks a server each time."""
+        """Return an arm for each way that asks a server each time."""
         ways = {
             "published": self.published,
             "redis": self.right,
@@ -196,7 +196,7 @@ class Ways(NamedTuple):
 
 @contextlib.contextmanager
 def _filled(bench: Bench) -> Iterator[Ways]:
-    """The same 1,000 entries of 200 B in each store."""
+    """Store the same 1,000 entries of 200 B in each store."""
     redis = bench.redis("relaxed")
     with (
         bench.postgres.database() as url,
@@ -222,7 +222,7 @@ def _filled(bench: Bench) -> Iterator[Ways]:
 
 @contextlib.contextmanager
 def state_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """One entry from the server."""
+    """Get one entry from the server."""
     calls = CALLS[bench.quick]
     with _filled(bench) as ways:
         yield [
@@ -243,7 +243,7 @@ def state_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 @contextlib.contextmanager
 def state_get_many(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Fifty entries from the server."""
+    """Get fifty entries from the server."""
     calls = MANY_CALLS[bench.quick]
     with _filled(bench) as ways:
         yield [
@@ -264,7 +264,7 @@ def state_get_many(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 @contextlib.contextmanager
 def cached_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Entries that the process has a copy of, and without one."""
+    """Get entries that the process has a copy of, and entries that it has none of."""
     calls = CACHED_CALLS[bench.quick]
     with _filled(bench) as ways:
 

@@ -1,9 +1,9 @@
-"""Many subscriptions in one process: what the 50th adds for the others and for the database.
+"""Measure many subscriptions in one process: the cost of the 50th for the others and the database.
 
-One writer at a steady rate; every subscription follows everything. For each event the first and
-the last of them to have it are timed. What the server did is counted by the transactions that it
-has committed in the readers' database, less the writer's: each statement of pgmem's own is one,
-and so is each bell that a listening connection hears.
+One writer writes at a steady rate, and every subscription follows everything. For each event the
+first and the last subscription to have it are timed. The server's work is the number of
+transactions that it has committed in the readers' database, less the writer's: each statement of
+pgmem's is one, and so is each notification to a listening connection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.figures import percentile
 from benchmarks.harness import Arm, Comparison, Limit, Sample, Scenario
 from benchmarks.scenarios._base import AGENT, STREAM, TYPE, Bare, Bench, Entry, bare
 from benchmarks.scenarios._following import (
-    PATIENCE,
+    ROUND_TIMEOUT,
     WARM_EVENTS,
     AsyncProcess,
     Received,
@@ -41,18 +41,18 @@ from pgmem import Event, Memory
 MANY, RATE = 50, 100
 SPREAD, TRANSACTIONS = "last / first", "transactions per event"
 FLUSH = 2.5
-"""Seconds until a server process that does nothing but the safety poll has told what it did."""
+"""Seconds until a server process that only does the safety poll has reported its statistics."""
 
 
 class Writer:
-    """The writer's process, with a Memory for each of the readers' databases."""
+    """Run the writer's process, with a Memory for each of the readers' databases."""
 
     def __init__(self, urls: Mapping[str, str], number: int, url: str) -> None:
         self._memories = {kind: Memory(at, pool=1).open() for kind, at in urls.items()}
         self._next = 0
 
     def go(self, order: str, start: float, argument: float) -> range:
-        """Append as many events as told; tells their numbers."""
+        """Append a number of events; return their numbers."""
         memory = self._memories[order]
         numbers = range(self._next, self._next + int(argument))
         self._next = numbers.stop
@@ -62,7 +62,7 @@ class Writer:
 
         pace(append, numbers, start, 1 / RATE)
         with memory.transaction() as tx:
-            # Else the server tells of the last of them only after a while.
+            # Otherwise the server reports the last statistics only after a while.
             tx.connection.execute("SELECT pg_stat_force_next_flush()")
         return numbers
 
@@ -73,7 +73,7 @@ class Writer:
 
 
 class Threads(SyncProcess):
-    """One process with a `Memory`: as many threads with a subscription as the argument says."""
+    """Run a `Memory` with a subscription in each of `argument` threads."""
 
     def go(self, order: str, start: float, argument: float) -> list[Received]:
         """Follow until the last event of the one writer."""
@@ -86,7 +86,7 @@ class Threads(SyncProcess):
 
 
 class Tasks(AsyncProcess):
-    """The same with an `AsyncMemory` and tasks."""
+    """Run an `AsyncMemory` with a subscription in each of `argument` tasks."""
 
     def go(self, order: str, start: float, argument: float) -> list[Received]:
         """Follow until the last event of the one writer."""
@@ -103,7 +103,7 @@ class Tasks(AsyncProcess):
 
 @contextlib.contextmanager
 def many(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """1 and 50 subscriptions in a process of threads, and in one of tasks."""
+    """Run 1 and 50 subscriptions in a process of threads, and in one of tasks."""
     count = 200 if bench.quick else 400
     kinds: dict[str, WorkFactory] = {"tasks": Tasks, "threads": Threads}
     with contextlib.ExitStack() as stack:
@@ -118,7 +118,7 @@ def many(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 Arm(
                     f"{size} {kind}",
                     functools.partial(measure, size),
-                    f"{size} × `for event in subscribe()`: the last one to have it",
+                    f"{size} × `for event in subscribe()`: the last subscription to have it",
                 )
                 for size in (1, MANY)
             ]
@@ -145,7 +145,7 @@ def _scenario(bench: Bench, arms: Sequence[Arm], count: int) -> Scenario:
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """Runs a round with so many subscriptions of one kind."""
+    """Run a round with a number of subscriptions of one kind."""
 
     kind: str
     url: str
@@ -159,12 +159,12 @@ class _Measure:
         [took], [acknowledged] = together(
             (self.reader, "follow", size), (self.writer, self.kind, self.count)
         )
-        # The writer's: its events, and telling of them.
+        # The writer's transactions: its events and their notifications.
         transactions = self._committed() - before - self.count - 1
         faults = sum((received.audit([acknowledged]) for received in took), NO_FAULTS)
         first, last = _first_and_last(took)
         if not first:
-            return Sample(PATIENCE * 1e6, faults)
+            return Sample(ROUND_TIMEOUT * 1e6, faults)
         figures = {
             "first": statistics.median(first),
             SPREAD: statistics.median(last) / statistics.median(first),
@@ -183,7 +183,7 @@ class _Measure:
 
 
 def _first_and_last(took: Sequence[Received]) -> tuple[list[float], list[float]]:
-    """How long each event was on its way to the first who had it, and to the last."""
+    """Return the times of each event to the first subscription and to the last one."""
     ways: dict[int, list[float]] = {}
     for received in took:
         for number, latency in zip(received.numbers, received.latencies(), strict=True):

@@ -1,13 +1,13 @@
-"""What a writer and a reader lose when others are busy on the same server.
+"""Measure what a writer and a reader lose when other clients are busy on the same server.
 
-One process appends at a slow, steady rate, one follows; beside them stands a neighbour, made anew
-for each round so that the rounds without it are without it. Each arm is compared with the one that
-is alone. The pace is slow because a bell wakes all listeners of a database, whatever they follow:
-100 of them on two processors would be saturated by what one writer can do, and so nothing but that
-would be measured.
+One process appends at a slow, steady rate, one follows. Beside them runs a neighbour, started anew
+for each round, so that the rounds without it are without it. Each arm is compared with the one that
+is alone. The pace is slow because a notification wakes all listeners of a database, whatever they
+follow: one writer can saturate two processors with 100 of them, and then nothing else would be
+measured.
 
-The transaction that has appended holds up every reader until it ends, for its events come first:
-that is the order of the log, and shown, not judged. It must not hold up writers.
+A transaction that has appended holds up every reader until it ends, because its events come first
+in the order of the log. This is for information. It must not hold up writers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from benchmarks.scenarios._base import (
 )
 from benchmarks.scenarios._following import (
     NUMBERS,
-    PATIENCE,
+    ROUND_TIMEOUT,
     Lane,
     Received,
     SyncReader,
@@ -57,17 +57,17 @@ from pgmem import Event, Memory
 
 RATE = 40
 WARM = 4
-"""The first events of a round are not timed."""
+"""The first events of a round, which are not timed."""
 PROCESSES, EACH = 4, 25
 IDLE = PROCESSES * EACH
 HELD = 0.3
-"""Seconds that the transaction that has appended stays open behind the last event."""
+"""Seconds that the transaction that has appended stays open after the last event."""
 DELIVERY = "delivery p50"
 
 
 @dataclass(slots=True)
 class Presence:
-    """What a neighbour has to say when it is gone.
+    """Hold what a neighbour reports at its end.
 
     Attributes:
         appended: numbers of events of its own.
@@ -82,7 +82,7 @@ Neighbour = Callable[[], AbstractContextManager[Presence]]
 
 
 class Writer:
-    """The writer's process, which times its appends; an order names the lane.
+    """Run the writer's process, which times its appends; an order names the lane.
 
     Args:
         lanes: the ways to append, by name.
@@ -97,7 +97,7 @@ class Writer:
         self._next = 0
 
     def go(self, order: str, start: float, argument: float) -> tuple[range, list[int]]:
-        """Append so many events; tells their numbers, and what each took, in nanoseconds."""
+        """Append a number of events; return their numbers, and the nanoseconds of each."""
         append, times = self._appends[order], []
         numbers = range(self._next, self._next + int(argument))
         self._next = numbers.stop
@@ -116,7 +116,7 @@ class Writer:
 
 
 class Sleepers:
-    """One process with 25 who follow what nobody writes; the orders are "come" and "go".
+    """Run 25 idle followers in one process; the orders are "come" and "go".
 
     Args:
         key: of a stream in Redis; "" for pgmem.
@@ -130,7 +130,7 @@ class Sleepers:
         self._over = threading.Event()
 
     def go(self, order: str, start: float, argument: float) -> None:
-        """Have them come or go."""
+        """Start or stop the followers."""
         if order == "come":
             self._over.clear()
             for _ in range(EACH):
@@ -152,42 +152,42 @@ class Sleepers:
         def wait() -> None:
             with contextlib.closing(right.connect(self._url)) as client:
                 while not self._over.is_set():
-                    # As often as an idle Memory looks.
+                    # As often as an idle Memory polls.
                     client.xread({self._key: "0"}, block=1_000)
 
         with _thread(wait, self._over.set):
             yield
 
     def close(self) -> None:
-        """Have them go, all at once."""
+        """Stop all followers at once."""
         self._over.set()
         self._stack.close()
 
 
 @contextlib.contextmanager
 def _thread(run: Callable[[], object], stop: Callable[[], object]) -> Iterator[None]:
-    """Something that runs beside the block until it is told to stop."""
+    """Run a function in a thread beside the block, until `stop` ends it."""
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop()
-        thread.join(PATIENCE)
+        thread.join(ROUND_TIMEOUT)
 
 
 # Neighbours
 
 
 @contextlib.contextmanager
-def nobody() -> Iterator[Presence]:
-    """Alone."""
+def alone() -> Iterator[Presence]:
+    """Run alone."""
     yield Presence()
 
 
 @contextlib.contextmanager
 def idle(sleepers: Crew) -> Iterator[Presence]:
-    """Those who follow something else."""
+    """Run followers of another stream."""
     sleepers.run("come")
     try:
         yield Presence()
@@ -197,7 +197,7 @@ def idle(sleepers: Crew) -> Iterator[Presence]:
 
 @contextlib.contextmanager
 def open_transaction(url: str) -> Iterator[Presence]:
-    """A transaction with a snapshot and an identity, which has written nothing in pgmem."""
+    """Run a transaction with a snapshot and a transaction id that has written nothing in pgmem."""
     with bare(url) as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         connection.execute("SELECT pg_current_xact_id(), (SELECT max(position) FROM pgmem.events)")
@@ -207,7 +207,7 @@ def open_transaction(url: str) -> Iterator[Presence]:
 
 @contextlib.contextmanager
 def open_append(url: str, numbers: Iterator[int], seconds: float) -> Iterator[Presence]:
-    """A transaction that has appended, and stays open for so long."""
+    """Run a transaction that has appended, and stays open for some seconds."""
     found = Presence([next(numbers)])
     begun, over = threading.Event(), threading.Event()
 
@@ -220,14 +220,14 @@ def open_append(url: str, numbers: Iterator[int], seconds: float) -> Iterator[Pr
             found.ended = time.monotonic()
 
     with _thread(hold, over.set):
-        if not begun.wait(PATIENCE):
+        if not begun.wait(ROUND_TIMEOUT):
             raise ServerError("the transaction that is to stay open did not begin")
         yield found
 
 
 @contextlib.contextmanager
 def dump(program: Path, url: str) -> Iterator[Presence]:
-    """A pg_dump of the database, one after the other."""
+    """Run pg_dumps of the database, one after the other."""
     over = threading.Event()
     command = [str(program), "--dbname", url, "--file", "/dev/null"]
 
@@ -243,7 +243,7 @@ def dump(program: Path, url: str) -> Iterator[Presence]:
 
 
 def dump_error(program: Path, url: str) -> str:
-    """Why this pg_dump cannot dump that server; "" if it can."""
+    """Return why this pg_dump cannot dump that server; "" if it can."""
     done = subprocess.run(
         [program, "--dbname", url, "--file", "/dev/null", "--schema-only"],
         capture_output=True,
@@ -255,7 +255,7 @@ def dump_error(program: Path, url: str) -> str:
 
 @contextlib.contextmanager
 def saving(server: Redis) -> Iterator[Presence]:
-    """A BGSAVE, one after the other."""
+    """Run BGSAVEs, one after the other."""
     over = threading.Event()
 
     def repeat() -> None:
@@ -273,7 +273,7 @@ def saving(server: Redis) -> Iterator[Presence]:
 
 @contextlib.contextmanager
 def neighbours(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """A writer and a reader, alone and with each neighbour, on either server."""
+    """Run a writer and a reader, alone and with each neighbour, on both servers."""
     count = 16 if bench.quick else 60
     ballast = 20_000 if bench.quick else 100_000
     redis = bench.redis("strict")
@@ -311,14 +311,14 @@ def neighbours(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 
 Beside = dict[str, tuple[str, Neighbour]]
-"""A note and a neighbour, by arm. What stands before the comma is the lane."""
+"""A note and a neighbour, by arm. The part of its name before the comma is the lane."""
 
 
 def _beside_pgmem(bench: Bench, stack: contextlib.ExitStack, url: str, duration: float) -> Beside:
     subscribed = stack.enter_context(crew(functools.partial(Sleepers, ""), PROCESSES, url))
     numbers = itertools.count(NUMBERS)
     return {
-        "pgmem": ("events.append, `for event in subscribe()`, strict", nobody),
+        "pgmem": ("events.append, `for event in subscribe()`, strict", alone),
         f"pgmem, {IDLE} listeners": (
             f"and {IDLE} other memories, subscribed to another stream",
             functools.partial(idle, subscribed),
@@ -339,7 +339,7 @@ def _beside_redis(bench: Bench, stack: contextlib.ExitStack, redis: Redis) -> Be
     sleepers = functools.partial(Sleepers, redis.key("neighbours-idle"))
     blocked = stack.enter_context(crew(sleepers, PROCESSES, redis.url))
     return {
-        "redis": ("XADD, a reader blocked in XREAD, appendfsync always", nobody),
+        "redis": ("XADD, a reader blocked in XREAD, appendfsync always", alone),
         f"redis, {IDLE} blocked": (
             f"and {IDLE} other clients blocked in XREAD of another stream",
             functools.partial(idle, blocked),
@@ -365,7 +365,7 @@ def _saving(bench: Bench, redis: Redis) -> Beside:
 
 
 def _comparisons(arms: Sequence[str]) -> list[Comparison]:
-    # DESIGN.md, section 5: an unrelated long transaction costs nothing, and writers never wait.
+    # An unrelated long transaction must cost nothing, and writers never wait.
     free = {
         ("pgmem, open transaction", None): 1.1,
         ("pgmem, open transaction", DELIVERY): 1.1,
@@ -387,7 +387,7 @@ def _comparisons(arms: Sequence[str]) -> list[Comparison]:
 
 
 def fill(url: str, redis: Redis, key: str, count: int) -> None:
-    """Put so many events into either server: something to dump, and to save."""
+    """Put a number of events into both servers, to dump and to save."""
     with Memory(url, pool=1) as memory, contextlib.closing(redis.client()) as client:
         for first in range(0, count, 1_000):
             numbers = range(first, first + 1_000)
@@ -402,7 +402,7 @@ def fill(url: str, redis: Redis, key: str, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """Runs a round with a neighbour."""
+    """Run a round with a neighbour."""
 
     writer: Crew
     reader: Crew
@@ -424,14 +424,14 @@ class _Measure:
 
 
 def _delivered(received: Received, presence: Presence) -> dict[str, float]:
-    """How long events were on their way, in microseconds."""
+    """Return the times to the delivery of events, in microseconds."""
     latencies = [
         latency
         for number, latency in zip(received.numbers, received.latencies(), strict=True)
         if number not in presence.appended
     ][WARM:]
     if not latencies:
-        return {DELIVERY: PATIENCE * 1e6}
+        return {DELIVERY: ROUND_TIMEOUT * 1e6}
     figures = {DELIVERY: percentile(latencies, 0.5), "delivery p99": percentile(latencies, 0.99)}
     if presence.ended is not None:
         figures["delivered after its end, µs"] = (max(received.at) - presence.ended) * 1e6

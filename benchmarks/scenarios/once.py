@@ -1,14 +1,14 @@
-"""Work that takes effect once: the first time, again, by eight at once, and across a crash.
+"""Measure work that takes effect once: the first time, again, by eight at once, and in a crash.
 
-The work is one event. Two forms stand beside their like:
+The work is one event. Two forms are each compared with their like:
 
-* `run_once`: the work is a function of the caller's. pgmem does it in the transaction that commits
-  mark, result and event together; Redis done right claims (SET NX), works (XADD) and stores the
-  result, for no transaction of Redis spans a caller's code.
+* `run_once`: the work is a function of the caller's. pgmem runs it in the transaction that commits
+  dedupe record, result and event together. Redis done right claims (SET NX), works (XADD) and
+  stores the result, because no transaction of Redis spans a caller's code.
 * one call: the store itself appends unless the key is there. pgmem's `append(idempotency_key=)`
   beside one Lua script.
 
-The published `process_event` is shown as it is: SISMEMBER, work, SADD, EXPIRE.
+The published `process_event` is measured as it is: SISMEMBER, work, SADD, EXPIRE.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ SIDES = (
 
 
 def told(answers: Sequence[Answer]) -> Faults:
-    """Whether the callers for one key were told the truth: one did the work, all have its result.
+    """Count wrong answers to the callers of one key: one did the work, all have its result.
 
-    What is told to one too many is an effect too many, which `compare_once` counts; a skipped
-    caller of the published code has no result, and nothing to be wrong.
+    An answer too many means an effect too many, which `compare_once` counts. A skipped caller of
+    the published code has no result, so it cannot have a wrong one.
     """
     results = [answer.result for answer in answers if answer.result is not None]
     differ = any(result != results[0] for result in results)
@@ -61,7 +61,7 @@ def told(answers: Sequence[Answer]) -> Faults:
 
 
 class Group:
-    """The arms' ways as the parent has them, and what all of the scenarios do with them."""
+    """Hold the ways of the parent, and what all scenarios do with them."""
 
     def __init__(self, bench: Bench, stack: contextlib.ExitStack, urls: Urls) -> None:
         self._bench = bench
@@ -70,15 +70,15 @@ class Group:
         self.ways: dict[str, Way] = {side.name: way(side.name, urls, stack) for side in SIDES}
 
     def run(self) -> str:
-        """The name of a new round."""
+        """Return the name of a new round."""
         return f"run-{next(self._runs)}"
 
     def store(self, side: Side) -> meter.Store:
-        """The server that works for an arm."""
+        """Return the server that works for an arm."""
         return self._bench.store(side)
 
     def arms(self, once: Callable[[Side], Sample], excused: Sequence[str] = ()) -> list[Arm]:
-        """An arm for each side."""
+        """Return an arm for each side."""
         return [
             side.arm(
                 functools.partial(once, side),
@@ -91,7 +91,7 @@ class Group:
 
 @contextlib.contextmanager
 def dedupe(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """The first time, repeated, 8 racers, and a crash."""
+    """Run the first time, repeated, 8 racers, and a crash."""
     always, everysec = bench.redis("strict"), bench.redis("relaxed")
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(bench.postgres.database())
@@ -108,7 +108,7 @@ def dedupe(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 
 def first(bench: Bench, group: Group, calls: int) -> Scenario:
-    """One client, each key new."""
+    """Run one client with new keys."""
 
     def once(side: Side) -> Sample:
         run, found = group.run(), group.ways[side.name]
@@ -136,7 +136,7 @@ def first(bench: Bench, group: Group, calls: int) -> Scenario:
 
 
 def repeated(bench: Bench, group: Group, times_each: int) -> Scenario:
-    """One client, each key's work done before: what is asked is the result."""
+    """Run one client with keys whose work is done; it gets the results."""
     count = 20
     calls = count * times_each
 
@@ -167,7 +167,7 @@ def repeated(bench: Bench, group: Group, times_each: int) -> Scenario:
 
 
 def race(bench: Bench, group: Group, racers: Crew) -> Scenario:
-    """Eight processes start each key at once."""
+    """Start each key in eight processes at once."""
     count = 12 if bench.quick else 40
 
     def once(side: Side) -> Sample:
@@ -196,7 +196,7 @@ def race(bench: Bench, group: Group, racers: Crew) -> Scenario:
 
 
 def crash(bench: Bench, group: Group) -> Scenario:
-    """`kill -9` when the effect is there and the caller has not noted it; then the retry."""
+    """Kill a process when the effect is there and the caller has not recorded it; then retry."""
 
     def once(side: Side) -> Sample:
         run, found = group.run(), group.ways[side.name]
@@ -212,10 +212,10 @@ def crash(bench: Bench, group: Group) -> Scenario:
 
     return Scenario(
         "dedupe/crash",
-        f"kill -9 between {DOOMED} effects and their marks, then all are tried again: time from "
+        f"kill -9 between {DOOMED} effects and their records, then all are tried again: time from "
         f"the kill to the last result (claims of {LEASE:g} s)",
         "ms",
-        # Work of the caller's that is no part of a script cannot be one with its mark in Redis.
+        # In Redis, a caller's work that is no part of a script cannot be atomic with its record.
         group.arms(once, excused=("redis always", "redis everysec")),
         [Comparison(*STRICT), Comparison(*ONE_CALL), Comparison(*RELAXED)],
         rounds=bench.counted(3, 1),

@@ -1,11 +1,11 @@
-"""pgmem beside other libraries that keep events, state or jobs in PostgreSQL: with `--peers`.
+"""Measure pgmem beside other libraries that keep events, state or jobs in PostgreSQL.
 
-All on one server at its default durability, each in a database of its own, from processes of
-their own, with the same payload and the same serialiser. Each peer is used as its documentation
-says it runs best; `benchmarks/peers/worker/works` is where to look, and to object.
+`--peers` selects these. All run on one server at its default durability, each in a database of its
+own, from processes of their own, with the same payload and the same serialiser. Each peer is used
+as its documentation recommends; see `benchmarks/peers/worker/works` to check that.
 
-What was acknowledged is compared with what the peer's own table holds, or what its reader was
-given. This module imports no peer.
+What was acknowledged is compared with what the peer's own table holds, or what its reader received.
+This module imports no peer.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ CONSUMER = "bench"
 
 
 class Caller:
-    """A process that calls pgmem one time after another, as the peers' processes call theirs.
+    """Run a process that makes calls of pgmem one after another, as the peers' processes do.
 
-    Orders are "append/COUNT", "fill/COUNT", "put/COUNT" and "get/COUNT"; the answers are as those
-    of the peers.
+    Orders are "append/COUNT", "fill/COUNT", "put/COUNT" and "get/COUNT"; the answers are those of
+    the peers.
     """
 
     def __init__(self, number: int, url: str) -> None:
@@ -87,8 +87,8 @@ class Caller:
         self._memory.close()
 
 
-class ConsumerReader:
-    """A process that follows as a durable consumer: its position is stored as it goes on."""
+class DurableReader:
+    """Follow with a durable subscription: its position is stored as it goes on."""
 
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1).open()
@@ -106,21 +106,21 @@ class ConsumerReader:
 
 
 def _sample(times: Sequence[int], faults: Faults, spent: Spent) -> Sample:
-    # The calls' own time: the block that was metered begins before the start that was agreed on.
+    # The time of the calls: the metered block begins before the start that was agreed on.
     rate = len(times) / (sum(times) / 1e9)
     return of_times(histogram(times), faults, {**spent.figures(len(times)), "per second": rate})
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One library with its process, and a connection of our own to read back what it holds.
+    """Hold one library with its process, and a connection to read back what it holds.
 
     Attributes:
         name: the arm's.
         team: the process.
         store: the server.
-        kept: to the library's database.
-        query: gives the numbers from %s on, in the library's order.
+        kept: the connection to the library's database.
+        query: returns the numbers from %s on, in the library's order.
     """
 
     name: str
@@ -130,7 +130,7 @@ class _Side:
     query: bytes
 
     def writing(self, what: str, calls: int, note: str) -> Arm:
-        """An arm that times so many writes."""
+        """Return an arm that times a number of writes."""
 
         def once() -> Sample:
             with costs(self.store) as spent:
@@ -143,7 +143,7 @@ class _Side:
         return Arm(self.name, once, note, kind=_kind(self.name), tier="strict")
 
     def getting(self, calls: int, note: str) -> Arm:
-        """An arm that times so many gets."""
+        """Return an arm that times a number of gets."""
 
         def once() -> Sample:
             with costs(self.store, sizes=False) as spent:
@@ -185,8 +185,8 @@ LANGGRAPH_PUT = (
 )
 
 RECORDER = "PostgresApplicationRecorder.insert_events of one event"
-# Seen with 9.5.6: of two writers that overlap, the one that took its number first and committed
-# last is never given to a subscription that is at work. So it is no equal promise, and no base
+# Seen with 9.5.6: if two writers overlap, a running subscription never receives the event of the
+# one that took its number first and committed last. So the promise is not equal, and it is no base
 # of a target.
 FUNCTION = (
     "the same with POSTGRES_ENABLE_DB_FUNCTIONS: one round trip, and no lock on the table, without "
@@ -201,7 +201,7 @@ BESIDE_EVENTSOURCING = (
 
 @contextlib.contextmanager
 def peer_append(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """`memory.events.append` of one event beside eventsourcing's recorder."""
+    """Run `memory.events.append` of one event beside eventsourcing's recorder."""
     calls = 50 if bench.quick else 200
     with (
         _side(bench, "pgmem", PGMEM_EVENTS) as pgmem,
@@ -226,7 +226,7 @@ def peer_append(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 @contextlib.contextmanager
 def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """`memory.state.put` and `get` beside LangGraph's PostgresStore."""
+    """Run `memory.state.put` and `get` beside LangGraph's PostgresStore."""
     calls = 50 if bench.quick else 200
     with (
         _side(bench, "pgmem", PGMEM_PUT) as pgmem,
@@ -263,12 +263,12 @@ def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One way from a writer process to a reader process.
+    """Describe one way from a writer process to a reader process.
 
     Attributes:
         writer, reader: the processes.
         order: the writer's, without the count.
-        note: what it is, for the report.
+        note: a description for the report.
     """
 
     writer: Team
@@ -277,7 +277,7 @@ class _Way:
     note: str
 
     def arm(self, name: str, rate: float, count: int) -> Arm:
-        """An arm that sends so many at that rate."""
+        """Return an arm that sends events at a rate."""
 
         def once() -> Sample:
             [received], [written] = together(
@@ -293,7 +293,7 @@ class _Way:
 
 
 def _stamped() -> dict[str, Any]:
-    # As `stamped` makes them: the stamps take the place of the note.
+    # As `stamped` makes them: the stamps replace the note.
     event = payload(0)
     del event["note"]
     return event
@@ -315,7 +315,7 @@ def _pgmem_way(
 
 
 def _peer_way(stack: contextlib.ExitStack, url: str, works: tuple[str, str], note: str) -> _Way:
-    # The writer makes the tables, so it comes first.
+    # The writer creates the tables, so it comes first.
     writer, reader = (stack.enter_context(peer(work, url, _stamped())) for work in works)
     return _Way(writer, reader, "pace", note)
 
@@ -326,7 +326,7 @@ QUEUE_RATE = 50
 
 @contextlib.contextmanager
 def peer_fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Append to delivery in another process, beside eventsourcing's subscription."""
+    """Run append to delivery in another process, beside eventsourcing's subscription."""
     count = round((1.0 if bench.quick else 2.0) * FANOUT_RATE)
     with contextlib.ExitStack() as stack:
         databases = [stack.enter_context(bench.postgres.database()) for _ in range(3)]
@@ -358,7 +358,7 @@ def peer_fanout(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 @contextlib.contextmanager
 def peer_queue(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Enqueue to start in another process: PgQueuer, procrastinate, and a consumer of pgmem."""
+    """Run enqueue to start in another process: PgQueuer, procrastinate, a subscription of pgmem."""
     count = round((3.0 if bench.quick else 5.0) * QUEUE_RATE)
     with contextlib.ExitStack() as stack:
         databases = [stack.enter_context(bench.postgres.database()) for _ in range(3)]
@@ -366,8 +366,8 @@ def peer_queue(bench: Bench) -> Iterator[Sequence[Scenario]]:
             "pgmem": _pgmem_way(
                 stack,
                 databases[0],
-                ConsumerReader,
-                "events.append, one durable consumer: no group, which pgmem has not got yet",
+                DurableReader,
+                "events.append, one durable subscription, no group",
             ),
             "pgqueuer": _peer_way(
                 stack,

@@ -1,13 +1,13 @@
-"""The payment pipeline of `pgmem demo`, end to end: payments a second, and what came out wrong.
+"""Measure the payment pipeline of `pgmem demo`, end to end: payments a second, and faults.
 
-Five processes in every arm, `WINDOW` payments under way: the gateway sends the next one when it has
-seen that one is notified. Some requests are sent twice, under another request id for the same
-payment, and all payments meet on a few accounts. What is timed is a payment from the call that
-submits it to its note in the gateway's hands.
+Five processes in every arm have `WINDOW` payments under way: the gateway sends the next one when it
+has seen that one is notified. Some requests are sent twice, under another request id for the same
+payment, and all payments are between a few accounts. A payment is timed from the call that submits
+it to the gateway's receipt of its notification.
 
-No work is shared out here (that is `groups`): a payment's processor is told by its sender, each
-part is a stream of its own, and each has one durable subscription. Redis does the same, with a
-group for each.
+No work is shared here (that is `groups`): the sender of a payment decides its processor, each part
+is a stream of its own, and each has one durable subscription. Redis does the same, with a group for
+each.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ AGENTS: tuple[tuple[Role, int], ...] = (
     *(("processor", part) for part in range(PARTS)),
     ("notifier", 0),
 )
-"""Who the crew's members are, and which part of the stream is theirs."""
+"""The role of each crew member, and its part of the stream."""
 COUNT, QUICK_COUNT = 400, 60
 """Payments of a round."""
 WINDOW = 32
 ACCOUNTS = 40
 OPENING = 100_000_000
 TWICE = 0.1
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds without a notified payment after which the rest is lost."""
 DRAIN = 0.1
-"""Seconds for what should not come any more: second effects of what was sent twice."""
+"""Seconds to wait for surplus events: second effects of what was sent twice."""
 
 
-_PGMEM = "idempotency keys; mark, balances and event in one transaction; durable subscriptions"
+_PGMEM = "idempotency keys; record, balances and event in one transaction; durable subscriptions"
 _RIGHT = "a Lua script for each step, the whole payment in one; consumer groups"
 _PUBLISHED = "its six methods; balances by write_event: the versioned update works once"
 SIDES = (
@@ -80,9 +80,9 @@ SIDES = (
 
 
 def sendings(run: str, count: int) -> list[Message]:
-    """What the gateway sends: payments between random accounts, some of them twice.
+    """Return what the gateway sends: payments between random accounts, some of them twice.
 
-    The same ones in each run, so that each arm has the same work.
+    They are the same in each run, so that each arm has the same work.
     """
     rng = random.Random(count)  # noqa: S311  # no secret
     sent: list[Message] = []
@@ -103,7 +103,7 @@ def sendings(run: str, count: int) -> list[Message]:
 
 
 def memories(name: str, urls: Urls, stack: contextlib.ExitStack) -> Memories:
-    """An arm's memory; closed with the stack."""
+    """Return an arm's memory; it is closed with the stack."""
     kind, _, tier = name.partition(" ")
     if kind == "pgmem":
         durability: Literal["strict", "relaxed"] = "relaxed" if tier == "relaxed" else "strict"
@@ -119,7 +119,7 @@ def memories(name: str, urls: Urls, stack: contextlib.ExitStack) -> Memories:
 
 
 class Report(NamedTuple):
-    """What the gateway has seen.
+    """Hold what the gateway has seen.
 
     Attributes:
         seconds: from the first payment submitted to the last one notified.
@@ -131,7 +131,7 @@ class Report(NamedTuple):
 
 
 class Agent:
-    """One process: whoever its number says, with a connection to each arm's memory."""
+    """Run one process in the role of its number, with a connection to each arm's memory."""
 
     def __init__(self, urls: Urls, over: Flag, names: Sequence[str], number: int, url: str) -> None:
         assert url == urls.postgres
@@ -139,12 +139,12 @@ class Agent:
         self._over = over
         self._stack = contextlib.ExitStack()
         self._memories = {name: memories(name, urls, self._stack) for name in names}
-        # Kept: the processor time of a thread that has ended is counted nowhere.
+        # The threads are kept, because the processor time of ended threads cannot be read.
         self._pool = self._stack.enter_context(ThreadPoolExecutor(THREADS))
         self._observer = self._stack.enter_context(ThreadPoolExecutor(1))
 
     def go(self, order: str, start: float, argument: float) -> Report | None:
-        """Play the role until the gateway says that the round is over; it gives the figures."""
+        """Play the role until the gateway ends the round; the gateway returns the figures."""
         name, run = order.split("/")
         memory = self._memories[name]
         if self._role == "gateway":
@@ -170,7 +170,7 @@ class Agent:
 
 
 class Gateway:
-    """Sends payments, and the next one for each that is notified."""
+    """Send payments, and the next one for each that is notified."""
 
     def __init__(
         self, memory: Memories, run: str, pool: ThreadPoolExecutor, observer: ThreadPoolExecutor
@@ -185,7 +185,7 @@ class Gateway:
         self._done = threading.Event()
 
     def send(self, requests: list[Message]) -> Report:
-        """Send all requests; returns when their payments are notified, or nothing comes any more.
+        """Send all requests; return when their payments are notified, or no more arrive.
 
         Raises:
             Exception: what a submission or the inbox raised.
@@ -197,7 +197,7 @@ class Gateway:
             if request["payment_id"] not in self._submitted:
                 self._room.acquire()
                 if self._done.is_set():
-                    break  # The observer has lost its patience.
+                    break  # The observer has given up.
                 self._submitted[request["payment_id"]] = time.monotonic_ns()
             submissions.append(self._pool.submit(self._memory.submit, self._run, request))
         for submission in submissions:
@@ -211,12 +211,12 @@ class Gateway:
     def _observe(self, wanted: int) -> None:
         try:
             with self._memory.inbox(self._run, "gateway", 0) as receive:
-                patience = time.monotonic() + PATIENCE
-                while len(self._notified) < wanted and time.monotonic() < patience:
+                deadline = time.monotonic() + TIMEOUT
+                while len(self._notified) < wanted and time.monotonic() < deadline:
                     for message in receive():
                         if message["payment_id"] not in self._notified:
                             self._notified[message["payment_id"]] = time.monotonic_ns()
-                            patience = time.monotonic() + PATIENCE
+                            deadline = time.monotonic() + TIMEOUT
                             self._room.release()
         finally:
             self._done.set()
@@ -224,12 +224,12 @@ class Gateway:
 
 
 def audit(sent: Sequence[Message], opening: Mapping[str, int], found: Found) -> Faults:
-    """What became of a run's payments and accounts.
+    """Count the faults of a run's payments and accounts.
 
     Args:
         sent: what the gateway sent.
-        opening: what the accounts began with.
-        found: what is there.
+        opening: the opening balances of the accounts.
+        found: what the store holds.
     """
     payments = {request["payment_id"]: request for request in sent}
     processed = Counter(outcome["payment_id"] for outcome in found.outcomes)
@@ -253,7 +253,7 @@ def audit(sent: Sequence[Message], opening: Mapping[str, int], found: Found) -> 
 
 
 def balances_off(expected: Mapping[str, int], found: Found) -> int:
-    """How many accounts do not hold what the outcomes say: an effect on them is lost."""
+    """Return how many accounts do not hold what the outcomes say: an effect on them is lost."""
     return sum(
         key not in found.accounts or found.accounts[key].balance != balance
         for key, balance in expected.items()
@@ -262,14 +262,14 @@ def balances_off(expected: Mapping[str, int], found: Found) -> int:
 
 @contextlib.contextmanager
 def pipeline(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """The pipeline on each memory."""
+    """Run the pipeline on each memory."""
     always, everysec = bench.redis("strict"), bench.redis("relaxed")
     count = QUICK_COUNT if bench.quick else COUNT
     with contextlib.ExitStack() as stack:
-        # A database each: a bell wakes every listener of its database.
+        # A database each, because a notification wakes every listener of its database.
         url, relaxed = (stack.enter_context(bench.postgres.database()) for _ in range(2))
         urls = Urls(url, relaxed, always.url, everysec.url, f"{always.key('pipeline')}:")
-        # Of the crew's own context: only there can it be handed to its members.
+        # From the crew's own context: its members can be given no other.
         over = multiprocessing.get_context("forkserver").Event()
         ours = {side.name: memories(side.name, urls, stack) for side in SIDES}
         agent = functools.partial(Agent, urls, over, [side.name for side in SIDES])
@@ -296,7 +296,7 @@ def pipeline(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 
 class Measure:
-    """Runs a round of an arm."""
+    """Run a round of an arm."""
 
     def __init__(
         self, bench: Bench, agents: Crew, over: Flag, ours: Mapping[str, Memories], count: int
@@ -309,7 +309,7 @@ class Measure:
         self._runs = itertools.count()
 
     def __call__(self, side: Side) -> Sample:
-        """One round."""
+        """Run one round."""
         run = f"run-{next(self._runs)}"
         memory = self._ours[side.name]
         opening = {account(run, number): OPENING for number in range(ACCOUNTS)}
@@ -321,7 +321,7 @@ class Measure:
         faults = audit(sendings(run, self._count), opening, found)
         times = histogram(report.times)
         costs = spent.figures(self._count)
-        del costs["per second"]  # The wait at the end is in it; the arm's own figure is not.
+        del costs["per second"]  # It contains the wait at the end; the arm's own figure does not.
         figures = {
             "p50": microseconds(times, 50),
             "p99": microseconds(times, 99),

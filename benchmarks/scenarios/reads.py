@@ -1,8 +1,8 @@
-"""Events read in one call: one, a hundred, ten thousand.
+"""Measure reads of one, a hundred and ten thousand events in one call.
 
-A read is asked for what stands behind a position, as a reader does that goes on. The small ones
-begin anywhere in the log. Every arm decodes each payload and hands over its number; Redis' own
-stream has one entry an event, the published one is cut at about 10,000 and so holds them all here.
+A read starts after a position, as a reader does that continues. The small ones begin anywhere in
+the log. Every arm decodes each payload and returns its number. Redis's own stream has one entry an
+event. The published one is cut at about 10,000, so it holds all events here.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from pgmem import Event, Memory
 from pgmem.core import statements as sql
 
 EVENTS = 10_000
-"""In the log; the published stream is cut at more."""
+"""Events in the log; the published stream is cut at more."""
 FILL = 1_000
 CALLS = {1: (500, 100), 100: (100, 20), EVENTS: (3, 2)}
-"""Events in a call: calls of a round, full and quick."""
+"""Events in a call to the calls of a round, full and quick."""
 
 TARGETS = {EVENTS: 1.1}
 
 Read = Callable[[int, int], list[int]]
-"""The numbers of so many events behind so many others."""
+"""Return the numbers of a count of events after a position."""
 
 
 def by_pgmem(memory: Memory) -> Read:
-    """Fill a Memory; `events.read`."""
+    """Fill a Memory; use `events.read`."""
     positions = [0]
     for start in range(0, EVENTS, FILL):
         batch = [
@@ -66,7 +66,7 @@ def by_pgmem(memory: Memory) -> Read:
 
 
 def by_psycopg(connection: Bare) -> Read:
-    """The same SELECT on a bare connection to a log that is filled."""
+    """Use the same SELECT on a bare connection to a log that is filled."""
     select = sql.statement(
         "event_read",
         sql.Dialect("pgmem"),
@@ -92,7 +92,7 @@ def by_psycopg(connection: Bare) -> Read:
 
 
 def by_redis(client: Any, prefix: str) -> Read:
-    """Fill a stream; XRANGE behind an id."""
+    """Fill a stream; use XRANGE after an id."""
     memory = Right(client, prefix=prefix)
     ids = [b"0"]
     for start in range(0, EVENTS, FILL):
@@ -108,7 +108,7 @@ def by_redis(client: Any, prefix: str) -> Read:
 
 
 def by_published(client: Any, prefix: str) -> Read:
-    """Fill a stream; XREAD behind an id, and the payload decoded as it was encoded."""
+    """Fill a stream; use XREAD after an id, and decode the payload as it was encoded."""
     memory = Published(client, prefix=prefix)
     for number in range(EVENTS):
         memory.write_event(AGENT, TYPE, payload(number))
@@ -122,7 +122,7 @@ def by_published(client: Any, prefix: str) -> Read:
 
 
 def reading(store: Store, read: Read, calls: int, count: int) -> Sample:
-    """One round: so many calls for so many events each, spread over the log."""
+    """Run one round of calls, spread over the log."""
     room = EVENTS - count + 1
     starts = [call * 7_919 % room for call in range(calls)]
     found: list[list[int]] = []
@@ -136,7 +136,7 @@ def reading(store: Store, read: Read, calls: int, count: int) -> Sample:
 
 @contextlib.contextmanager
 def read(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """The same 10,000 events of 200 B in each store."""
+    """Store the same 10,000 events of 200 B in each store."""
     with contextlib.ExitStack() as stack:
         ways = list(_filled(bench, stack))
         yield [

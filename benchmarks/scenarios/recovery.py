@@ -1,12 +1,12 @@
-"""After a crash of the program: the state of 10,000 keys again, from a million events.
+"""Measure how long the state of 10,000 keys takes to rebuild from a million events.
 
-The published approach kept a snapshot each five minutes, and came back in 2 s in place of 45; how
-its snapshot is read back is not in it, so it has no arm here. Each arm begins with an open
+The published approach took a snapshot every five minutes, and recovered in 2 s instead of 45. The
+article does not show how it reads a snapshot, so it has no arm here. Each arm begins with an open
 connection and ends with a dict of all keys and their last values.
 
-pgmem's own state (`memory.state`) needs none of this: it is committed with its event, and there
-after a crash. The arm "pgmem state" reads it. The others are for a program that keeps a value of
-its own, which is folded from the log.
+pgmem's own state (`memory.state`) needs no rebuild: it is committed with its event, and there after
+a crash. The arm "pgmem state" reads it. The others are for a program that keeps a value of its own,
+which is folded from the log.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pgmem import Fold, Memory, RecordedEvent
 
 STREAM = "accounts"
 PAGE = 5_000
-"""Events that Redis is asked for at a time; pgmem's fold takes as many."""
+"""Events that Redis returns at a time, as many as pgmem's fold takes."""
 FULL, QUICK = (1_000_000, 10_000), (100_000, 1_000)
 """Events and keys."""
 BEHIND = 10_000
@@ -55,7 +55,7 @@ _FILL_STATE = (
 
 
 def event(number: int, keys: int) -> State:
-    """The event of a number: what the account is then. The statements above make the same."""
+    """Return the event of a number: the account after it. The statements above make the same."""
     return {
         "account": f"account:{number % keys}",
         "n": number,
@@ -65,13 +65,13 @@ def event(number: int, keys: int) -> State:
 
 
 def apply(state: State, payload: State) -> State:
-    """The state with one more event."""
+    """Return the state with one more event."""
     state[payload["account"]] = payload
     return state
 
 
 def audit(state: State, *, count: int, keys: int) -> Faults:
-    """Keys that are not there, and keys whose value is not their last one."""
+    """Count the keys that are missing, and those whose value is not their last one."""
     wrong = sum(
         state.get(f"account:{number % keys}", {}).get("n") not in (number, None)
         for number in range(count - keys, count)
@@ -80,7 +80,7 @@ def audit(state: State, *, count: int, keys: int) -> Faults:
 
 
 def state_after(count: int, keys: int) -> State:
-    """What so many events lead to."""
+    """Return the state after a number of events."""
     return {f"account:{n % keys}": event(n, keys) for n in range(count - keys, count)}
 
 
@@ -156,7 +156,7 @@ NOTES = {
 
 
 def fill_postgres(url: str, count: int, keys: int) -> None:
-    """A log of so many events, and the state that they lead to."""
+    """Store a log of events, and the state that they lead to."""
     with bare(url) as connection:
         values = {"stream": STREAM, "type": TYPE, "count": count, "keys": keys}
         connection.execute(_FILL, values)
@@ -171,7 +171,7 @@ def fill_postgres(url: str, count: int, keys: int) -> None:
 
 
 def fill_redis(client: Any, redis: Redis, count: int, keys: int) -> None:
-    """A stream of the same events."""
+    """Store a stream of the same events."""
     for start in range(0, count, PIPELINE):
         with client.pipeline(transaction=False) as pipe:
             for number in range(start, min(start + PIPELINE, count)):
@@ -185,7 +185,7 @@ def fill_redis(client: Any, redis: Redis, count: int, keys: int) -> None:
 
 
 def keep_in_redis(client: Any, redis: Redis, state: State, behind: int) -> None:
-    """A snapshot that is so many events old."""
+    """Store a snapshot that is `behind` events old."""
     entries = client.xrevrange(redis.key("accounts"), count=behind + 1)
     kept = {"id": entries[-1][0].decode(), "state": state}
     client.set(redis.key("snapshot"), orjson.dumps(kept))

@@ -1,11 +1,11 @@
-"""A log that is kept short: do its tables level off, and what does an append cost meanwhile?
+"""Measure a log that is kept short: the size of its tables, and the cost of an append.
 
 Two databases take the same load: a steady writer, a reader that follows, and a group of one member.
-In one a janitor's pass keeps the newest 10,000 events; the other keeps everything. After each step
-the sizes of the log and its indexes are taken, and the latency of the appends in it. The arms take
-turns, a step at a time.
+In one a maintenance pass keeps the newest 10,000 events; the other keeps everything. Each step
+measures the sizes of the log and its indexes, and the latency of its appends. The arms take turns,
+a step at a time.
 
-Takes minutes: it runs only where it is named. Redis has no arm: its MAXLEN waits for no reader.
+It takes minutes, so it runs only by name. Redis has no arm: its MAXLEN waits for no reader.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ STEP = 50_000
 ROUNDS = 20
 KEPT = 10_000
 SINGLE = 500
-"""Appends of one event in a step: those are timed. The rest comes in batches between them."""
+"""Appends of one event in a step, which are timed. The rest comes in batches between them."""
 SETTLED = 4
 STREAM = "steady"
 PASSES = 5
-"""Passes of maintenance in a step, as a janitor would do them beside the writer."""
+"""Passes of maintenance in a step, beside the writer."""
 PAYLOAD = {"text": "x" * 100}
 GREW = "size / size of the fourth step"
 
@@ -41,12 +41,12 @@ _SIZES = (
 
 
 class Load:
-    """One database under load, and what retention does with it.
+    """Load one database, with or without retention.
 
     Args:
         url: the database.
-        kept: how many events a pass keeps; None: no pass.
-        stack: what is opened is closed with it.
+        kept: the number of events that a pass keeps; None: no pass.
+        stack: closes what is opened.
     """
 
     def __init__(self, url: str, kept: int | None, stack: contextlib.ExitStack) -> None:
@@ -64,7 +64,7 @@ class Load:
         self._written = self._read = self._taken = 0
 
     def __call__(self) -> Sample:
-        """One step: its events are written, followed, handed out, and the old ones removed."""
+        """Run one step: write, follow and deliver its events, and remove the old ones."""
         self._written += STEP
         threads = [
             threading.Thread(target=work) for work in (self._follow, self._take, self._maintain)
@@ -81,7 +81,7 @@ class Load:
         return Sample(self._sizes[-1] / 2**20, faults, timed.figures)
 
     def _write(self) -> list[int]:
-        """Write a step; gives what the appends of one event took, in nanoseconds."""
+        """Write a step; return the nanoseconds of the appends of one event."""
         times: list[int] = []
         batch = [Event(type="t", payload=PAYLOAD)] * (STEP // SINGLE - 1)
         for _ in range(SINGLE):
@@ -125,7 +125,7 @@ class Load:
 
 @contextlib.contextmanager
 def retention(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """A log of which the newest 10,000 are kept, beside one that keeps everything."""
+    """Run a log of which the newest 10,000 are kept, beside one that keeps everything."""
     with contextlib.ExitStack() as stack:
 
         def load(kept: int | None) -> Load:

@@ -1,12 +1,12 @@
-"""Ten thousand, a million and ten million events in the log: do latencies stay flat?
+"""Measure latencies with ten thousand, a million and ten million events in the log.
 
 Each size has a database of its own on one server, with the same 1,000 streams, types and agents,
-vacuumed and analysed. The arms of an operation are the sizes. Redis has no arm: what grows with it
+vacuumed and analysed. The arms of an operation are the sizes. Redis has no arm: what grows there
 is memory, and each byte of it is in the figures of `append`.
 
-Agents append, and read the end of the log: that must stay flat. What is read anywhere in a log that
-is larger than the server's memory comes from the disk, however good the index is; that is shown
-beside it, without a target.
+Agents append, and read the end of the log; these latencies must stay flat. Reads anywhere in a log
+that is larger than the server's memory come from the disk, however good the index is. They stand
+beside the others, without a target.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FILL = (
 
 
 def fill(url: str, count: int) -> None:
-    """A log of so many events; the first is number 1, and stands at position 1."""
+    """Store a log of `count` events; the first is number 1, and stands at position 1."""
     with bare(url) as connection:
         values = {"streams": STREAMS, "type": TYPE, "payload": encoded(0), "agent": AGENT}
         for first in range(1, count + 1, CHUNK):
@@ -51,11 +51,11 @@ def fill(url: str, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A log of some size.
+    """Work on a log of some size.
 
     Attributes:
-        size: how many events it was filled with.
-        memory: to work with it.
+        size: the number of events that it was filled with.
+        memory: the Memory on it.
         log: reads back what was appended.
         rng: chooses where to read, the same places in every run.
     """
@@ -115,7 +115,7 @@ class Filled:
         return of_times(figures.histogram(times), Faults(lost=wrong))
 
 
-# What each operation does, and whether it must stay flat.
+# Operation, description, and True if its latency must stay flat.
 OPERATIONS: dict[str, tuple[str, Callable[[Filled], Sample], bool]] = {
     "append": ("append one event of 200 B, strict", Filled.append, True),
     "read": ("read 100 events at the end of the log", Filled.read_end, True),
@@ -126,7 +126,7 @@ OPERATIONS: dict[str, tuple[str, Callable[[Filled], Sample], bool]] = {
 
 @contextlib.contextmanager
 def scale(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """The same calls on logs of different sizes."""
+    """Run the same calls on logs of different sizes."""
     sizes = QUICK_SIZES if bench.quick else SIZES
     if bench.quick:
         bench.leave_out("logs of 1,000,000 and 10,000,000 events", "--quick stops at 100,000")

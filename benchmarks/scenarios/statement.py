@@ -1,7 +1,7 @@
-"""pgmem's append statement under pgbench: what the server does, with no Python in the way.
+"""Measure pgmem's append statement under pgbench: the work of the server, without Python.
 
-The text comes from `pgmem.core.statements`, because it is what is measured: a copy would drift
-from what pgmem sends. Beside it runs the same INSERT without a doorbell.
+The text comes from `pgmem.core.statements`, because a copy would drift from what pgmem sends. Beside it runs
+the same INSERT without a notification.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.scenarios._base import (
 )
 from benchmarks.servers import ServerError, pgbench_binary
 
-# clients: the least share of the plain INSERT's throughput; None is for information.
+# Clients to the least share of the plain INSERT's throughput; None is for information.
 TARGETS: dict[int, float | None] = {1: None, 8: 0.6, 32: 0.85}
 
 _NAMED = re.compile(rb"%\((\w+)\)s")
@@ -42,13 +42,13 @@ _DONE = re.compile(r"^number of transactions actually processed: (\d+)", re.MULT
 
 
 def script(statement: bytes) -> bytes:
-    """A statement as pgbench takes it: psycopg's %(name)s are its :name."""
+    """Return a statement for pgbench: psycopg's %(name)s become :name."""
     return _NAMED.sub(rb":\1", statement).strip() + b";\n"
 
 
 @contextlib.contextmanager
 def pgbench_statement(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """pgmem's append statement and a plain INSERT under pgbench at 1, 8 and 32 clients.
+    """Run pgmem's append statement and a plain INSERT under pgbench with 1, 8 and 32 clients.
 
     Raises:
         ServerError: there is no pgbench.
@@ -63,7 +63,7 @@ def pgbench_statement(bench: Bench) -> Iterator[Sequence[Scenario]]:
         tempfile.TemporaryDirectory(prefix="pgmem-bench-") as folder,
     ):
         pgbench = _Pgbench(binary, url, connection, Path(folder), seconds)
-        texts = {"pgmem": append_statement(connection, "try"), "no bell": PLAIN_INSERT}
+        texts = {"pgmem": append_statement(connection, "try"), "no notification": PLAIN_INSERT}
         for name, text in texts.items():
             pgbench.file(name).write_bytes(script(text))
 
@@ -76,10 +76,10 @@ def pgbench_statement(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 f"the append statement under pgbench, {clients} clients ({seconds} s a round)",
                 "events/s",
                 [
-                    arm("pgmem", clients, "pgmem's statement, with the bell"),
-                    arm("no bell", clients, "INSERT … RETURNING position"),
+                    arm("pgmem", clients, "pgmem's statement, with the notification"),
+                    arm("no notification", clients, "INSERT … RETURNING position"),
                 ],
-                [Comparison("pgmem", "no bell", at_least=target)],
+                [Comparison("pgmem", "no notification", at_least=target)],
                 rounds=bench.counted(3, 2),
             )
             for clients, target in TARGETS.items()
@@ -87,7 +87,7 @@ def pgbench_statement(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 
 class _Pgbench:
-    """Runs pgbench with one of the statements, and counts what it left in the log."""
+    """Run pgbench with one of the statements, and count what it left in the log."""
 
     def __init__(
         self, binary: Path, url: str, connection: Bare, folder: Path, seconds: int
@@ -109,11 +109,11 @@ class _Pgbench:
         ]
 
     def file(self, statement: str) -> Path:
-        """Where the script of a statement is."""
+        """Return the script of a statement."""
         return self._folder / f"{statement.replace(' ', '_')}.sql"
 
     def run(self, statement: str, clients: int) -> Sample:
-        """One round.
+        """Run one round.
 
         Raises:
             ServerError: pgbench failed.
@@ -158,7 +158,7 @@ def _environment(options: dict[str, str | int | None]) -> dict[str, str]:
 ENTRIES = (
     Entry(
         "pgbench_statement",
-        "pgmem's append statement beside the same INSERT without a bell, under pgbench",
+        "pgmem's append statement beside the same INSERT without a notification, under pgbench",
         pgbench_statement,
         (95, 25),
         quick=False,

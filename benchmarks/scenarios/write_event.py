@@ -1,10 +1,10 @@
-"""An event and the latest state of its key, written and acknowledged in one call.
+"""Measure an event and the latest state of its key, written and acknowledged in one call.
 
-The article's first method, so all three ways stand here at each of their tiers: what it costs to
-promise more, and what half a write costs who reads it. Events go to one stream that all agents
+This is the article's first method, so all three ways run at each of their tiers: what a stronger
+promise costs, and what half a write costs its readers. Events go to one stream that all agents
 share; a key is an agent and a type, as in the article.
 
-Both ways on Redis share a client, settings and all: the published one is slower by its commands.
+Both ways on Redis share a client and its settings. Only their commands make the difference.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from pgmem import Event, Memory
 
 AGENTS = 16
 CALLS = (200, 60)
-"""Of a round, full and quick; each agent gets its turn in it."""
+"""Calls of a round, full and quick; each agent gets its turn in it."""
 QUICK_SIZE = "1 kB"
 
 COMPARISONS = (
@@ -58,7 +58,7 @@ COMPARISONS = (
     Comparison("redis always", "XADD always"),
 )
 
-# The least that writes both: no bell, and nothing in the event that tells of the state.
+# The least that writes both: no notification, and nothing of the state in the event.
 _BOTH = (
     b"WITH entry AS (INSERT INTO pgmem.state AS held (key, value, version)"
     b" VALUES (%(key)s, %(payload)s, 1) ON CONFLICT (key) DO UPDATE SET value = excluded.value,"
@@ -69,10 +69,10 @@ Payload = dict[str, Any]
 
 
 class Found(NamedTuple):
-    """What a round has left in the store.
+    """Hold what a round has left in the store.
 
     Attributes:
-        events: key and number of each event, in the store's order.
+        events: the key and number of each event, in the store's order.
         states: the number in the latest state of each key.
     """
 
@@ -81,22 +81,22 @@ class Found(NamedTuple):
 
 
 class Way(Protocol):
-    """A way to write, and to read back what it wrote."""
+    """Define a way to write, and to read back what it wrote."""
 
     def write(self, value: Payload) -> object:
-        """Write an event and the latest state; is back when it is acknowledged."""
+        """Write an event and the latest state; return when they are acknowledged."""
 
     def found(self) -> Found:
-        """What was written since this was asked last."""
+        """Return what was written since the last call."""
 
 
 def agent(value: Payload) -> str:
-    """Who writes a payload."""
+    """Return the agent of a payload."""
     return f"agent-{value['n'] % AGENTS}"
 
 
 class PublishedWay:
-    """The article's two commands."""
+    """Use the article's two commands."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self._client = client
@@ -123,7 +123,7 @@ class PublishedWay:
 
 
 class RightWay:
-    """MULTI with both commands."""
+    """Use MULTI with both commands."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self._client = client
@@ -146,7 +146,7 @@ class RightWay:
 
 
 class XaddWay(RightWay):
-    """Half of it, the event alone: less than a right answer can cost."""
+    """Write the event alone, which is less than a right answer can cost."""
 
     def write(self, value: Payload) -> None:
         fields = {"type": TYPE, "payload": orjson.dumps(value), "agent_id": agent(value)}
@@ -158,14 +158,14 @@ class XaddWay(RightWay):
 
 
 class Tables:
-    """Reads back what was written to pgmem's tables, whoever wrote it: one way at a time."""
+    """Read back what was written to pgmem's tables, by one way at a time."""
 
     def __init__(self, connection: Bare) -> None:
         self._connection = connection
         self._head = 0
 
     def found(self) -> Found:
-        """What is behind the last position of the time before, and the states of its keys."""
+        """Return what is after the last position of the call before, and the states of its keys."""
         rows = self._connection.execute(
             "SELECT position, agent_id || ':' || type, (payload->>'n')::bigint"
             " FROM pgmem.events WHERE position > %s ORDER BY position",
@@ -180,7 +180,7 @@ class Tables:
 
 
 class PgmemWay:
-    """`memory.state.put` with the event."""
+    """Use `memory.state.put` with the event."""
 
     def __init__(self, memory: Memory, tables: Tables) -> None:
         self._put = memory.state.put
@@ -193,7 +193,7 @@ class PgmemWay:
 
 
 class PsycopgWay:
-    """One statement on a bare connection."""
+    """Use one statement on a bare connection."""
 
     def __init__(self, connection: Bare, tables: Tables) -> None:
         self._connection = connection
@@ -206,7 +206,7 @@ class PsycopgWay:
 
 
 def writing(store: Store, way: Way, payloads: Sequence[Payload]) -> Sample:
-    """One round: write the payloads, which are numbered, and see what became of them."""
+    """Run one round: write the payloads, which are numbered, and audit them."""
 
     def audit() -> Faults:
         found = way.found()
@@ -217,7 +217,7 @@ def writing(store: Store, way: Way, payloads: Sequence[Payload]) -> Sample:
 
 
 class Listed(NamedTuple):
-    """A way, how it is listed, and the server that works for it."""
+    """Hold a way, its description, and the server that works for it."""
 
     side: Side
     way: Way
@@ -226,7 +226,7 @@ class Listed(NamedTuple):
 
 @contextlib.contextmanager
 def write_event(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """All ways at all tiers, at each payload size."""
+    """Run all ways at all tiers, at each payload size."""
     calls = max(AGENTS, CALLS[bench.quick])
     sizes = {QUICK_SIZE: SIZES[QUICK_SIZE]} if bench.quick else SIZES
     if bench.quick:

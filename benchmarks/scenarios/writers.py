@@ -1,7 +1,7 @@
-"""Thirty-two writer processes at once: does the bell cost group commit?
+"""Measure if notifications cost group commit with thirty-two writer processes.
 
 Each process appends single events for some seconds, with a Memory of its own or with a bare
-connection that never rings. What is compared is the sum over all processes.
+connection that never notifies. The compared figure is the sum over all processes.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ PROCESSES = 32
 
 
 class Writer:
-    """One process: a Memory, a bare connection, and who it is."""
+    """Run one process with a Memory, a bare connection and a number."""
 
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1).open()
         self._bare = bare(url)
-        self._ringing = append_statement(self._bare, "try")
+        self._notifying = append_statement(self._bare, "try")
         self._next = number * 1_000_000_000
 
     def go(self, order: str, start: float, argument: float) -> int:
-        """Append for `argument` seconds; tells how many events were acknowledged."""
-        append = {"pgmem": self.pgmem, "bare": self.plain, "bell": self.ringing}[order]
+        """Append for `argument` seconds; return the number of acknowledged events."""
+        append = {"pgmem": self.pgmem, "bare": self.plain, "notifying": self.notifying}[order]
         end = start + argument
         done = 0
         until(start)
@@ -59,12 +59,12 @@ class Writer:
         )
 
     def plain(self, number: int) -> None:
-        """Append without the bell."""
+        """Append without a notification."""
         self._bare.execute(PLAIN_INSERT, params(payload(number))).fetchone()
 
-    def ringing(self, number: int) -> None:
+    def notifying(self, number: int) -> None:
         """Append with pgmem's own statement, without pgmem."""
-        self._bare.execute(self._ringing, params(payload(number))).fetchone()
+        self._bare.execute(self._notifying, params(payload(number))).fetchone()
 
     def close(self) -> None:
         """Close both connections."""
@@ -74,7 +74,7 @@ class Writer:
 
 @contextlib.contextmanager
 def append_32(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """32 processes with a Memory each beside 32 bare ones without a bell."""
+    """Run 32 processes with a Memory each beside 32 bare ones without notifications."""
     seconds = 1.0 if bench.quick else 3.0
     with (
         bench.postgres.database() as url,
@@ -92,12 +92,12 @@ def append_32(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 "events/s",
                 [
                     arm("pgmem", "pgmem", "memory.events.append, pool=1"),
-                    arm("bare, no bell", "bare", "INSERT … RETURNING position"),
-                    arm("bare", "bell", "pgmem's statement on a bare connection"),
+                    arm("bare, no notification", "bare", "INSERT … RETURNING position"),
+                    arm("bare", "notifying", "pgmem's statement on a bare connection"),
                 ],
                 [
-                    Comparison("pgmem", "bare, no bell", at_least=0.8),
-                    Comparison("bare", "bare, no bell"),
+                    Comparison("pgmem", "bare, no notification", at_least=0.8),
+                    Comparison("bare", "bare, no notification"),
                     Comparison("pgmem", "bare"),
                 ],
                 rounds=bench.counted(5, 3),
@@ -125,7 +125,7 @@ def _number(connection: Bare, query: str) -> int:
 ENTRIES = (
     Entry(
         "append_32",
-        "append by 32 processes beside 32 without a bell",
+        "append by 32 processes beside 32 without a notification",
         append_32,
         (70, 25),
         quick=False,

@@ -1,7 +1,7 @@
-"""What runs in the peers' environment; see `process`, which starts this folder by its path.
+"""Run a work in the peers' environment; see `process`, which starts this folder by its path.
 
-Python then imports from here, and so finds `works`, which may import the peers and what they bring
-along, nothing of pgmem and nothing of the benchmarks: neither is installed there.
+Python then imports from here and so finds `works`. These may import the peers and their
+dependencies, but neither pgmem nor the benchmarks, which are not installed there.
 """
 
 from works.serving import main

@@ -178,7 +178,7 @@ def test_who_serves_ends_when_somebody_has_the_last_event():
 
 
 def test_who_waits_for_a_last_event_that_never_comes_gives_up(monkeypatch):
-    monkeypatch.setattr(_members, "PATIENCE", 0.05)
+    monkeypatch.setattr(_members, "ROUND_TIMEOUT", 0.05)
     batches, received = serve(ShelfMember(Shelf(3)), 5, threading.Event())
     assert [batch.numbers for batch in batches] == [[0, 1, 2]]
     assert received.numbers == [0, 1, 2]

@@ -1,7 +1,7 @@
-"""What the peers' works have in common: the orders' rounds, and what a round's answer is made of.
+"""Define what the peers' works share: the orders' rounds, and the parts of an answer.
 
-Times are raw: who ordered makes figures of them. They begin right before the payload is encoded and
-end with what was called having returned, or with the decoded payload being there.
+Times are raw; the benchmark computes the figures. A time begins right before the payload is
+encoded, and ends when the call has returned or the decoded payload is there.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, Protocol
 
-# As in benchmarks/scenarios/_following.py: the arms must not differ in them.
-PATIENCE = 30.0
+# As in benchmarks/scenarios/_following.py: these must be the same for all arms.
+ROUND_TIMEOUT = 30.0
 DRAIN = 0.05
 
 Payload = dict[str, Any]
@@ -23,17 +23,17 @@ Answer = dict[str, Any]
 
 
 class Work(Protocol):
-    """What a peer can be told to do."""
+    """Define what a peer does."""
 
     def go(self, order: str, count: int, start: float, argument: float) -> Answer:
         """Carry out an order from `start` (of `time.monotonic`) on."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
 
 class UnknownOrder(Exception):
-    """This peer does not do that."""
+    """Raised if this peer does not know an order."""
 
 
 def until(start: float) -> None:
@@ -44,7 +44,7 @@ def until(start: float) -> None:
 
 
 def timed(call: Callable[[int], object], numbers: range, start: float) -> list[int]:
-    """How long each of some calls took, one after another, in nanoseconds."""
+    """Make calls one after another; return the time of each in nanoseconds."""
     clock = time.perf_counter_ns
     times = []
     until(start)
@@ -56,9 +56,9 @@ def timed(call: Callable[[int], object], numbers: range, start: float) -> list[i
 
 
 def paced(payload: Payload, numbers: range, start: float, interval: float) -> Iterator[Payload]:
-    """An event in each interval from `start` on, late ones at once; stamped when it is taken.
+    """Yield an event in each interval from `start` on, late ones at once, stamped when taken.
 
-    At the same random moments as writer 0 of pgmem's arms.
+    The random moments are those of writer 0 of pgmem's arms.
     """
     rng = random.Random(0)  # noqa: S311  # no secret
     for index, number in enumerate(numbers):
@@ -69,10 +69,10 @@ def paced(payload: Payload, numbers: range, start: float, interval: float) -> It
 
 
 class Tray:
-    """Where what was delivered in a round is put down.
+    """Collect what was delivered in a round.
 
     Attributes:
-        complete: whether the last event of every writer is there.
+        complete: True if the last event of every writer is there.
     """
 
     def __init__(self, writers: int) -> None:
@@ -82,7 +82,7 @@ class Tray:
         self.complete = False
 
     def put(self, place: int, event: Payload) -> bool:
-        """Note an event that is here now; tells whether it was the last one."""
+        """Record an event that has arrived; return True if it was the last one."""
         at = time.monotonic()
         self._got.append((event["n"], event["sent"], event["due"], at))
         self._places.append(place)
@@ -91,7 +91,7 @@ class Tray:
         return self.complete
 
     def answer(self) -> Answer:
-        """All that was put down."""
+        """Return all that was recorded."""
         names = ("numbers", "sent", "due", "at")
         columns = zip(*self._got, strict=True) if self._got else ((),) * len(names)
         reordered = sum(later <= earlier for earlier, later in pairwise(self._places))
@@ -99,29 +99,29 @@ class Tray:
 
 
 class Numbers:
-    """Numbers that no event has had yet."""
+    """Hand out numbers that no event has had yet."""
 
     def __init__(self) -> None:
         self._next = 1
 
     def take(self, count: int) -> range:
-        """The next ones."""
+        """Return the next numbers."""
         first = self._next
         self._next += count
         return range(first, self._next)
 
 
 def acknowledged(numbers: range, times: list[int]) -> Answer:
-    """What was written, and how long each call took."""
+    """Return what was written, and how long each call took."""
     return {"first": numbers.start, "stop": numbers.stop, "times": times}
 
 
 class Follower(abc.ABC):
-    """A worker on a loop of its own; its only order is "follow".
+    """Run a worker on a loop of its own; its only order is "follow".
 
     Args:
         url: the database.
-        loop: what it runs on.
+        loop: the event loop.
     """
 
     def __init__(self, url: str, loop: asyncio.Runner) -> None:
@@ -138,7 +138,7 @@ class Follower(abc.ABC):
 
     @abc.abstractmethod
     async def _follow(self, tray: Tray) -> None:
-        """Put down what comes until the tray is complete."""
+        """Record what comes until the tray is complete."""
 
     def close(self) -> None:
         """Close the loop."""
@@ -146,26 +146,26 @@ class Follower(abc.ABC):
 
 
 async def until_done(done: asyncio.Event, running: asyncio.Task[Any]) -> None:
-    """Wait until a round is done, and a moment for what comes too much; or until its time is over.
+    """Wait until a round is done and surplus events could arrive, or until its time is over.
 
     Args:
-        done: is set by the last event.
-        running: what works on the round.
+        done: set by the last event.
+        running: the task that works on the round.
     """
     waiting: asyncio.Task[Any] = asyncio.create_task(done.wait())
     try:
         await asyncio.wait(
-            (waiting, running), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
+            (waiting, running), timeout=ROUND_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
         )
         if running.done():
-            await running  # It ends only with an error.
+            await running  # It ends only by an error.
         await asyncio.sleep(DRAIN)
     finally:
         waiting.cancel()
 
 
 def connection_parameters(url: str) -> dict[str, str]:
-    """The parts of a URL or connection string; what it leaves out is libpq's default."""
+    """Return the parts of a URL or connection string; libpq's defaults fill the gaps."""
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
     known = {"host": "localhost", "port": "5432", "user": "postgres", "password": ""}

@@ -1,4 +1,4 @@
-"""eventsourcing: writer and reader of its application recorder."""
+"""Run eventsourcing: writer and reader of its application recorder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import orjson
 
 from .base import (
     DRAIN,
-    PATIENCE,
+    ROUND_TIMEOUT,
     Answer,
     Numbers,
     Payload,
@@ -24,7 +24,7 @@ from .base import (
 
 
 class Eventsourcing:
-    """Its application recorder in PostgreSQL, with its own pool and statements.
+    """Use its application recorder in PostgreSQL, with its own pool and statements.
 
     Orders: "append", "pace" (the argument is the seconds from event to event), and "follow" (the
     argument is the number of writers).
@@ -75,7 +75,7 @@ class Eventsourcing:
 
     def _follow(self, tray: Tray) -> Answer:
         with self._recorder.subscribe(gt=self._position) as events:
-            watchdog = threading.Timer(PATIENCE, events.stop)
+            watchdog = threading.Timer(ROUND_TIMEOUT, events.stop)
             watchdog.start()
             for event in events:
                 self._position = event.id
@@ -92,5 +92,5 @@ class Eventsourcing:
 
 
 def with_functions(url: str, payload: Payload) -> Eventsourcing:
-    """The same with its functions in the database."""
+    """Return the same with its functions in the database."""
     return Eventsourcing(url, payload, POSTGRES_ENABLE_DB_FUNCTIONS="y")

@@ -1,4 +1,4 @@
-"""LangGraph: its store in PostgreSQL."""
+"""Run LangGraph: its store in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .base import Answer, Numbers, Payload, UnknownOrder, acknowledged, timed
 
 
 class Langgraph:
-    """`PostgresStore` on one connection: no slower here than its pool or its pipeline.
+    """Use `PostgresStore` on one connection, which is no slower here than its pool or pipeline.
 
     Orders: "fill", "put" and "get".
     """

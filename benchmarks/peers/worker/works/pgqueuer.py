@@ -1,4 +1,4 @@
-"""PgQueuer: producer and worker, on uvloop."""
+"""Run PgQueuer: producer and worker, on uvloop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .base import (
 
 
 class Producer:
-    """`enqueue` over a pool of asyncpg, which its documentation advises for producers.
+    """Call `enqueue` over a pool of asyncpg, as its documentation advises for producers.
 
     The only order is "pace".
     """
@@ -64,7 +64,7 @@ class Producer:
 
 
 class Worker(Follower):
-    """Its worker over one asyncpg connection, on uvloop as its own command runs it.
+    """Run its worker over one asyncpg connection, on uvloop as its own command does.
 
     The only order is "follow".
     """

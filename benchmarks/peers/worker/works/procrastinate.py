@@ -1,4 +1,4 @@
-"""procrastinate: producer and worker."""
+"""Run procrastinate: producer and worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .base import (
 
 
 class Producer:
-    """`defer` with its synchronous connector, which is what synchronous code takes.
+    """Call `defer` with its synchronous connector, as synchronous code does.
 
     The only order is "pace".
     """
@@ -30,7 +30,7 @@ class Producer:
 
         self._app = App(connector=SyncPsycopgConnector(conninfo=url))
         self._app.open()
-        if not self._app.check_connection():  # tells whether its tables are there
+        if not self._app.check_connection():  # True if its tables exist
             self._app.schema_manager.apply_schema()
         self._job: Any = self._app.configure_task(name="job")
         self._payload = payload
@@ -51,10 +51,10 @@ class Producer:
 
 
 class Worker(Follower):
-    """Its worker on its asynchronous connector, up to 10 jobs at once.
+    """Run its worker on its asynchronous connector, up to 10 jobs at once.
 
-    With one at a time, its default, a job would wait until the one before is marked as done.
-    The only order is "follow".
+    With its default of one at a time, a job would wait until the one before is marked as done. The
+    only order is "follow".
     """
 
     def __init__(self, url: str, payload: Payload) -> None:
@@ -75,6 +75,6 @@ class Worker(Follower):
             worker = app.run_worker_async(concurrency=10, install_signal_handlers=False)
             running = asyncio.create_task(worker)
             await until_done(done, running)
-            running.cancel()  # asks it to end what it has begun, and waits for that
+            running.cancel()  # asks it to finish its jobs, and waits for that
             with contextlib.suppress(asyncio.CancelledError):
                 await running

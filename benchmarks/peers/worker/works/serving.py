@@ -1,7 +1,7 @@
-"""Takes orders for one of the works, and answers.
+"""Take orders for one of the works, and answer.
 
-It reads lines of JSON: what to be, then orders, each followed by the moment to start at and an
-argument, then null. It answers with lines of JSON: `[true, answer]`, or `[false, why]`.
+Input is lines of JSON: what to be, then orders, each followed by the moment to start at and an
+argument, then null. Output is lines of JSON: `[true, answer]`, or `[false, reason]`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from . import WORKS
 
 
 def main() -> None:
-    """Serve whoever started this process, until there is no more to do."""
-    # What a library prints must not stand between the answers.
+    """Serve the parent process until it sends null or ends."""
+    # Output that a library prints must not mix with the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     logging.basicConfig(level=logging.WARNING)
@@ -34,11 +34,11 @@ def _serve(lines: IO[bytes], answers: IO[bytes]) -> None:
     try:
         hello = json.loads(lines.readline())
         work = WORKS[hello["work"]](hello["url"], hello["payload"])
-        # As a crew's members: what was imported is no garbage to be looked through in a round.
+        # As in a crew's member: imported modules are not collected again in a round.
         gc.collect()
         gc.freeze()
         say(True, None)
-        # An empty line is the end of the file: the parent is gone.
+        # An empty line is the end of the file: the parent has ended.
         while (line := lines.readline()) and (order := json.loads(line)) is not None:
             gc.collect()
             say(True, None)
