@@ -1,7 +1,7 @@
 """Share what scenarios need: their servers, the payload, and reading back what was written.
 
-The statements' texts come from `pgmem.core.statements`. The bare arms must do the same work in the server as
-pgmem's own statement, with its notification, and a copy of the text here would drift from it.
+The statements' texts come from `pgmem.core.statements`. The bare arms must do the same work in the
+server as pgmem's own statement, with its notification, and a copy of the text would drift from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measure pgmem's append statement under pgbench: the work of the server, without Python.
 
-The text comes from `pgmem.core.statements`, because a copy would drift from what pgmem sends. Beside it runs
-the same INSERT without a notification.
+The text comes from `pgmem.core.statements`, because a copy would drift from what pgmem sends. The
+same INSERT without a notification runs beside it.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def test_the_bootstrap_covers_a_known_ratio():
     assert 85 <= covered <= 100
 
 
-def test_the_bootstrap_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="nothing"):
+def test_bootstrap_without_figures_is_refused():
+    with pytest.raises(ValueError, match="no figures"):
         figures.bootstrap([])
 
 
@@ -174,8 +174,8 @@ def test_percentiles(share, value):
     assert figures.percentile(range(100, 0, -1), share) == value
 
 
-def test_the_percentile_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="nothing"):
+def test_percentile_without_figures_is_refused():
+    with pytest.raises(ValueError, match="no figures"):
         figures.percentile([], 0.5)
 
 

@@ -117,9 +117,9 @@ READY = "import sys\nsys.stdin.readline()\nprint('[true, null]', flush=True)\n"
     [
         ("import sys; sys.exit('cannot connect')", "cannot connect"),
         (READY + "sys.exit('lost the server')", "lost the server"),
-        (READY + "print('hello', flush=True)\nsys.stdin.read()", "no answer"),
-        (READY + "print('17', flush=True)\nsys.stdin.read()", "no answer"),
-        (READY + "print('[true, 1, 2]', flush=True)\nsys.stdin.read()", "no answer"),
+        (READY + "print('hello', flush=True)\nsys.stdin.read()", "not a valid answer"),
+        (READY + "print('17', flush=True)\nsys.stdin.read()", "not a valid answer"),
+        (READY + "print('[true, 1, 2]', flush=True)\nsys.stdin.read()", "not a valid answer"),
         (READY + "print('[false, \"broke\"]', flush=True)\nsys.stdin.read()", "failed:\nbroke"),
         (
             READY + "sys.stdin.readline()\nprint('[true,', end='', flush=True)",
