@@ -1,7 +1,6 @@
-"""`pgmem demo`: three agents, a stream of payments, faults and a kill -9, in one command.
+"""`pgmem demo`: run three agents, a stream of payments, faults and a kill -9.
 
-Only the command line: what runs is `pgmem.demo`, which is imported when the command is used.
-With --json only the JSON document goes to stdout, and the progress to stderr.
+With --json only the JSON document goes to stdout, and the progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -100,14 +99,14 @@ def demo(
     console = Console(stderr=as_json, soft_wrap=False)
     modes: list[Mode] = ["isolated", "shared"] if compare else ["shared"]
     with ExitStack() as stack:
-        database, whereabouts = _database(stack, url)
+        database, place = _database(stack, url)
         summaries = _run_all(console, database, scenario, victim, modes)
         _report(
             console,
             summaries=summaries,
             scenario=scenario,
             victim=victim,
-            whereabouts=whereabouts,
+            place=place,
             as_json=as_json,
         )
     if summaries["shared"].wrong():
@@ -115,16 +114,16 @@ def demo(
 
 
 def _database(stack: ExitStack, url: str | None) -> tuple[str, str]:
-    """The database to use, and what to say of where the data is."""
+    """Return the URL of the database, and a sentence about where the data is."""
     from pgmem import EmbeddedPostgres  # noqa: PLC0415
     from pgmem.demo.run import BANK_SCHEMA, SCHEMA  # noqa: PLC0415
 
     if url is None:
         server = stack.enter_context(EmbeddedPostgres())
-        return server.url, "The data was in a private PostgreSQL, which is gone now with all of it."
+        return server.url, "The data was in a private PostgreSQL, which is removed now."
     return url, (
-        f"The data is left in the database, in the schemas {SCHEMA} and {BANK_SCHEMA}; nothing "
-        f"else was touched. To remove it: DROP SCHEMA {SCHEMA}, {BANK_SCHEMA} CASCADE"
+        f"The data stays in the schemas {SCHEMA} and {BANK_SCHEMA}. To remove it: "
+        f"DROP SCHEMA {SCHEMA}, {BANK_SCHEMA} CASCADE"
     )
 
 
@@ -139,8 +138,8 @@ def _run_all(
     summaries: dict[Mode, Summary] = {}
     for mode in modes:
         run = Run.new(mode)
-        words = "through a shared memory" if mode == "shared" else "by messages only"
-        show.say(console, f"Run {run.id}: {words}")
+        how = "through a shared memory" if mode == "shared" else "by messages only"
+        show.say(console, f"Run {run.id}: {how}")
         with show.watcher(console, scenario) as watcher:
             summaries[mode] = conduct(url, run, scenario, victim=victim, watcher=watcher)
         console.print()
@@ -153,7 +152,7 @@ def _report(
     summaries: dict[Mode, Summary],
     scenario: Scenario,
     victim: Role | None,
-    whereabouts: str,
+    place: str,
     as_json: bool,
 ) -> None:
     from pgmem.demo import show  # noqa: PLC0415
@@ -169,10 +168,10 @@ def _report(
         show.print_summary(console, summaries["shared"])
     wrong = ", ".join(summaries["shared"].wrong())
     if wrong:
-        show.say(console, f"NOT as it must be: {wrong}", "bold red")
+        show.say(console, f"Not zero: {wrong}", show.BAD)
     else:
-        show.say(console, "All that must be zero is zero.", "bold green")
-    show.say(console, whereabouts)
+        show.say(console, "All figures that must be zero are zero.", show.GOOD)
+    show.say(console, place)
 
 
 def _document(

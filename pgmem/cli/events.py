@@ -164,6 +164,8 @@ def _print_whole(event: RecordedEvent) -> None:
     parts = {"payload": event.payload, "metadata": event.metadata or None}
     if (change := event.change) is not None:
         parts["change"] = _change_data(change)
+        if change.value == event.payload:
+            del parts["payload"]  # printed as the change's value
     for label, value in parts.items():
         if value is None:
             continue

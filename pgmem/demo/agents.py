@@ -1,8 +1,8 @@
 """The three agents on pgmem.
 
-Each gets events at least once, and makes sure that their effects come exactly once: the validator
-by an idempotency key, the processor by a mark in the transaction that moves the money, the notifier
-by a claim. None of them keeps anything in its own memory between two events.
+Each gets events at least once and makes their effects happen exactly once. The validator uses an
+idempotency key. The processor stores a dedupe record in the transaction that moves the money. The
+notifier uses a claim. No agent keeps anything in its process between two events.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pgmem.demo.run import WORKERS, Role, Run
 from pgmem.demo.scenario import Payment, objection
 from pgmem.errors import TransactionConflict, VersionConflict
 
-MOST_ATTEMPTS = 100
+MAX_ATTEMPTS = 100
 
 
 class Validator:
-    """Decides whether a payment is valid, by the accounts and limits in the shared state."""
+    """Accepts or rejects a payment by the accounts and limits in the shared state."""
 
     def __init__(self, memory: Memory, run: Run) -> None:
         self._memory = memory
         self._run = run
 
     def __call__(self, event: RecordedEvent) -> None:
-        """Take one received payment."""
+        """Handle one received payment."""
         run, payment = self._run, Payment.from_json(event.payload)
         keys = {name: run.account(name) for name in (payment.sender, payment.receiver)}
         found = self._memory.state.get_many([*keys.values(), run.limits])
@@ -45,7 +45,7 @@ class Validator:
 def decide(
     run: Run, request: dict[str, Any], payment: Payment, reason: str | None
 ) -> tuple[str, Event]:
-    """The validator's event, and its stream."""
+    """Return the validator's event and the stream that it belongs to."""
     if reason is None:
         return run.validated, Event(type="payment.validated", payload=request)
     payload = {
@@ -58,7 +58,7 @@ def decide(
 
 
 class Processor:
-    """Moves the money: mark, balances, ledger and event in one transaction."""
+    """Moves the money. Dedupe record, balances, ledger and event are one transaction."""
 
     def __init__(self, memory: Memory, run: Run, name: str) -> None:
         self._memory = memory
@@ -66,17 +66,17 @@ class Processor:
         self._name = name
 
     def __call__(self, event: RecordedEvent) -> None:
-        """Take one validated payment, again from the start after each conflict."""
+        """Handle one validated payment; start again after each conflict."""
         payment, request_id = Payment.from_json(event.payload), event.payload["request_id"]
-        for attempt in range(1, MOST_ATTEMPTS):
+        for attempt in range(1, MAX_ATTEMPTS):
             try:
                 self._process(payment, request_id, attempt)
             except (VersionConflict, TransactionConflict) as conflict:
                 self._record(payment, attempt, conflict)
-                time.sleep(random.uniform(0, 0.002 * min(attempt, 10)))  # noqa: S311  # no secret
+                time.sleep(random.uniform(0, 0.002 * min(attempt, 10)))  # noqa: S311  # not a secret
             else:
                 return
-        raise TransactionConflict(f"payment {payment.id} lost {MOST_ATTEMPTS} races in a row")
+        raise TransactionConflict(f"payment {payment.id} lost {MAX_ATTEMPTS} races in a row")
 
     def _process(self, payment: Payment, request_id: str, attempt: int) -> None:
         with self._memory.transaction() as tx:
@@ -85,7 +85,7 @@ class Processor:
                 lambda: self._apply(tx, payment, request_id, attempt),
             )
             if outcome.status == "skipped":
-                # Our own request again after a crash, or another request for the same payment?
+                # The same request was redelivered after a crash, or another one is a duplicate.
                 again = outcome.result["request_id"] == request_id
                 kind = "payment.redelivered" if again else "payment.duplicate"
                 tx.events.append(
@@ -113,7 +113,7 @@ class Processor:
     def _write_balances(
         tx: Transaction, entries: dict[str, StateEntry], after: dict[str, int]
     ) -> None:
-        for key in sorted(after):  # In one order, so that no two workers wait for each other.
+        for key in sorted(after):  # in one order, so that two workers cannot deadlock
             tx.state.compare_and_set(
                 key, bank.account_value(after[key]), expected_version=entries[key].version
             )
@@ -131,7 +131,7 @@ class Processor:
 
 
 def settled(payment: Payment, request_id: str, funds: bool, attempts: int, worker: str) -> Event:
-    """The processor's event."""
+    """Return the processor's event."""
     return Event(
         type="payment.processed" if funds else "payment.declined",
         payload={
@@ -147,19 +147,19 @@ def settled(payment: Payment, request_id: str, funds: bool, attempts: int, worke
 
 
 class Notifier:
-    """Tells the payer what became of the payment, once."""
+    """Notifies the payer of the outcome once."""
 
     def __init__(self, memory: Memory, run: Run) -> None:
         self._memory = memory
         self._run = run
 
     def __call__(self, event: RecordedEvent) -> None:
-        """Take one outcome."""
+        """Handle one outcome."""
         payment_id = event.payload["payment_id"]
         sent = self._memory.dedupe.run_once(
             self._run.name(f"notify/{payment_id}"), lambda: send(event), lease=2.0
         )
-        # Also if it was sent before: the process that sent it may have died before this append.
+        # Also if it was sent before, because that process may have died before this append.
         self._memory.events.append(
             self._run.notified,
             Event(type="payment.notified", payload=sent.result),
@@ -168,7 +168,7 @@ class Notifier:
 
 
 def send(event: RecordedEvent) -> dict[str, str]:
-    """The message to the payer. A real one would call a provider here."""
+    """Return the message to the payer. A real agent would call a provider here."""
     return {
         "payment_id": event.payload["payment_id"],
         "outcome": event.type,
@@ -178,7 +178,7 @@ def send(event: RecordedEvent) -> dict[str, str]:
 
 
 def handlers(memory: Memory, run: Run, role: Role, name: str) -> list[Handler]:
-    """The workers of one agent."""
+    """Return the workers of one agent."""
     if role == "validator":
         return [Validator(memory, run)] * WORKERS[role]
     if role == "notifier":

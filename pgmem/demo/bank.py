@@ -1,7 +1,7 @@
-"""The demo's own tables, and the SQL files that ask them and pgmem's together.
+"""The demo's own tables, and queries over them and pgmem's tables.
 
-What a user of pgmem would have beside it: it works on a psycopg connection, mostly `tx.connection`
-of a pgmem transaction, and never opens one or commits.
+It stands for the tables of an application. It works on a psycopg connection, mostly the
+`tx.connection` of a pgmem transaction, and neither opens nor commits one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pgmem.errors import DatabaseFault, PermissionDenied
 
 Connection = psycopg.Connection[Any]
 
-_DEMO_LOCK = 0x706D_6465_6D6F  # "pmdemo": CREATE … IF NOT EXISTS is no match for two at once.
+_DEMO_LOCK = 0x706D_6465_6D6F  # "pmdemo": two CREATE … IF NOT EXISTS at once may collide
 
 
 @cache
 def sql(name: str) -> str:
-    """The text of `sql/<name>.sql`."""
+    """Return the text of `sql/<name>.sql`."""
     return resources.files("pgmem.demo").joinpath("sql", f"{name}.sql").read_text("utf-8")
 
 
 def ask(connection: Connection, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a SQL file that gives one row."""
+    """Run a SQL file that returns one row. Return the row as a dictionary."""
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(sql(name).encode(), params)
         return cursor.fetchone() or {}
@@ -41,7 +41,8 @@ def prepare(memory: Memory, run: Run, scenario: Scenario) -> None:
     """Make the demo's tables if they are missing, and open the accounts of a run.
 
     Raises:
-        PermissionDenied, DatabaseFault: the server refused to make the tables.
+        PermissionDenied: The role may not make the tables.
+        DatabaseFault: The server refused for another reason.
     """
     try:
         with memory.transaction() as tx:
@@ -51,12 +52,12 @@ def prepare(memory: Memory, run: Run, scenario: Scenario) -> None:
                     tx.connection.execute(statement.encode())
     except psycopg.errors.InsufficientPrivilege as error:
         raise PermissionDenied(
-            f"make the demo's tables: the role may not ({error.diag.message_primary}): give it "
-            f"CREATE on the database, or leave --url out for a server of the demo's own"
+            f"the role may not make the demo's tables ({error.diag.message_primary}); give it "
+            f"CREATE on the database, or leave --url out to use a private server"
         ) from None
     except psycopg.Error as error:
         raise DatabaseFault(
-            f"make the demo's tables: the server refused it ({error.sqlstate})",
+            f"the server refused to make the demo's tables ({error.sqlstate})",
             sqlstate=error.sqlstate,
         ) from None
     _open_accounts(memory, run, scenario)
@@ -80,12 +81,12 @@ def _open_accounts(memory: Memory, run: Run, scenario: Scenario) -> None:
 
 
 def account_value(balance: int) -> dict[str, Any]:
-    """An account's state."""
+    """Return the state value of an account."""
     return {"balance": balance, "currency": CURRENCY}
 
 
 def record_sending(connection: Connection, run: Run, sending: Sending) -> None:
-    """Note down what the gateway sent."""
+    """Record what the gateway sent."""
     connection.execute(
         "INSERT INTO pgmem_demo_bank.sendings (run_id, request_id, payment_id, fault)"
         " VALUES (%s, %s, %s, %s)",
@@ -99,11 +100,11 @@ def book(
     """Enter a payment into the ledger.
 
     Args:
-        connection: the transaction to do it in.
-        run: the run.
-        payment: what moves.
-        before: the balances of sender and receiver that the agent goes by.
-        agent: who books.
+        connection: The transaction to write in.
+        run: The run.
+        payment: The payment.
+        before: The balances of sender and receiver that the agent assumes.
+        agent: The name of the agent.
     """
     connection.execute(
         "INSERT INTO pgmem_demo_bank.ledger (run_id, payment_id, sender, receiver, amount,"

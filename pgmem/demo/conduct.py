@@ -1,7 +1,4 @@
-"""One run from its start to its summary: gateway, agents, the kill, the wait for the end.
-
-Prints nothing: whoever watches is told (`Watcher`).
-"""
+"""Make one run, from the start of the agents to the summary. Reports to a `Watcher`."""
 
 from __future__ import annotations
 
@@ -19,44 +16,45 @@ from pgmem.demo.scenario import Scenario
 from pgmem.demo.summary import Summary, summarize
 from pgmem.demo.supervisor import DemoFailed, Supervisor
 
-LOOK_EVERY: Final = 0.25
+POLL_EVERY: Final = 0.25
+"""Seconds between two polls of the progress, at least."""
 EXTRA_SECONDS: Final = 60.0
-"""What a run may take beyond three times the time of its sendings."""
+"""Seconds that a run may take beyond three times the duration of its sendings."""
 
 
 class Watcher(Protocol):
-    """Is told how a run goes."""
+    """Shows the progress of a run."""
 
     def progress(self, figures: Mapping[str, Any]) -> None:
-        """The counts of `sql/progress.sql`, some times a second."""
+        """Show the counts of `sql/progress.sql`. Called several times a second."""
 
     def moment(self, text: str) -> None:
-        """Something worth a line has happened."""
+        """Show a line about something that has just happened."""
 
 
 def conduct(
     url: str, run: Run, scenario: Scenario, *, victim: Role | None, watcher: Watcher
 ) -> Summary:
-    """Make one run and say what became of it.
+    """Make one run and return its summary.
 
     Args:
-        url: the database; the demo's schemas are made in it if they are missing.
-        run: its names and its mode.
-        scenario: what is sent.
-        victim: the agent to kill half way; None for none.
-        watcher: is told how it goes.
+        url: The database. The demo's schemas are made if they are missing.
+        run: The names and the mode of the run.
+        scenario: What is sent.
+        victim: The agent to kill half way; None for none.
+        watcher: Shows the progress.
 
     Raises:
-        DemoFailed: the agents would not run, or the database stopped answering.
-        PgmemError: the database cannot be used.
+        DemoFailed: The agents did not run, or the database stopped answering.
+        PgmemError: The database cannot be used.
     """
     migrate.upgrade(url, schema=SCHEMA)
     try:
         return _conduct(url, run, scenario, victim, watcher)
     except psycopg.Error as error:
-        # From the demo's own statements: pgmem's own errors are typed.
+        # Errors of pgmem's own statements are typed. This one is of the demo's statements.
         reason = error.diag.message_primary or type(error).__name__
-        raise DemoFailed(f"the database refused a statement of the demo's own: {reason}") from error
+        raise DemoFailed(f"the database refused a statement of the demo: {reason}") from error
 
 
 def _conduct(
@@ -66,26 +64,26 @@ def _conduct(
         bank.prepare(memory, run, scenario)
         with Supervisor(memory, url, run) as supervisor, Gateway(memory, run, scenario) as gateway:
             supervisor.start_all()
-            watcher.moment(f"{len(ROLES)} agents run, each a process of its own")
+            watcher.moment(f"{len(ROLES)} agents run, each in a process of its own")
             gateway.start()
             deadline = time.monotonic() + 3 * scenario.sendings[-1].at + EXTRA_SECONDS
             half = (len(scenario.sendings) + 1) // 2
-            for figures in _looks(memory, run, gateway, deadline):
+            for figures in _polls(memory, run, gateway, deadline):
                 watcher.progress(figures)
                 if victim is not None and figures["sent"] >= half:
                     watcher.moment(supervisor.kill(victim))
                     victim = None
-                for text in supervisor.tend():
+                for text in supervisor.restart_ended():
                     watcher.moment(text)
                 if figures["late"]:
-                    watcher.moment(f"gave up waiting; events not worked off: {_backlog(figures)}")
+                    watcher.moment(f"gave up waiting; events not handled: {_backlog(figures)}")
         return summarize(memory, run)
 
 
-def _looks(memory: Memory, run: Run, gateway: Gateway, deadline: float) -> Iterator[dict[str, Any]]:
-    """Look at the run until all is worked off, or time is up."""
+def _polls(memory: Memory, run: Run, gateway: Gateway, deadline: float) -> Iterator[dict[str, Any]]:
+    """Poll the progress until everything is handled or the deadline has passed."""
     while True:
-        sent_all = gateway.finished()  # Asked before the look, so that the look has seen it all.
+        sent_all = gateway.finished()  # read first, so that this poll sees all of it
         began = time.monotonic()
         with memory.transaction() as tx:
             figures = bank.ask(tx.connection, "progress", run.sql_params())
@@ -93,11 +91,11 @@ def _looks(memory: Memory, run: Run, gateway: Gateway, deadline: float) -> Itera
         yield figures
         if (sent_all and not _backlog(figures)) or figures["late"]:
             return
-        # Looking costs more the longer the log: leave the most of the time to the agents.
-        time.sleep(max(LOOK_EVERY, 10 * (time.monotonic() - began)))
+        # A poll takes longer as the log grows. Leave most of the time to the agents.
+        time.sleep(max(POLL_EVERY, 10 * (time.monotonic() - began)))
 
 
 def _backlog(figures: Mapping[str, Any]) -> str:
-    """What the agents have still to do; "" if nothing."""
+    """Return the number of unhandled events of each agent as text; "" if there are none."""
     left = {role: figures[f"{role}_backlog"] for role in ROLES}
     return ", ".join(f"{role} {count}" for role, count in left.items() if count)

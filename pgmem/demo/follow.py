@@ -1,8 +1,8 @@
-"""How an agent reads: follow a stream, hand each event to a worker, keep the position.
+"""Follow a stream, give each event to a worker, and store the position.
 
-Both modes read in this way. Reading is at-least-once: the position that is kept has only finished
-work below it, and is kept now and then, so a killed agent gets some events again. That nothing is
-done twice all the same is the handlers' business.
+Both modes read in this way, at least once. The stored position has only finished work up to it, and
+it is stored a few times a second. So a killed agent gets some events again, and its handlers must
+not repeat their effects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ READ_WAIT = 0.1
 
 
 class Progress:
-    """Which positions are being worked on, and up to where all is done."""
+    """Tracks the positions in progress and the position up to which everything is done."""
 
     def __init__(self, position: int) -> None:
         self._open: set[int] = set()
@@ -30,24 +30,24 @@ class Progress:
         self._lock = threading.Lock()
 
     def begin(self, position: int) -> None:
-        """A worker will get this one; positions begin in order."""
+        """Add a position that a worker is going to get. Positions begin in order."""
         with self._lock:
             self._open.add(position)
             self._read = position
 
     def done(self, position: int) -> None:
-        """A worker has finished it."""
+        """Remove a position that a worker has finished."""
         with self._lock:
             self._open.discard(position)
 
     def safe(self) -> int:
-        """The position up to which all is done."""
+        """Return the position up to which everything is done."""
         with self._lock:
             return min(self._open) - 1 if self._open else self._read
 
 
 class Follower:
-    """One agent's way through its stream, with a thread for each handler."""
+    """Reads an agent's stream, with a thread for each handler."""
 
     def __init__(
         self,
@@ -65,15 +65,15 @@ class Follower:
         self._failure: Exception | None = None
         self._work: queue.Queue[RecordedEvent | None] = queue.Queue(2 * len(handlers))
         kept = memory.state.get(self._position_key)
-        self._kept = int(kept.value["position"]) if kept else 0
-        self._progress = Progress(self._kept)
+        self._stored = int(kept.value["position"]) if kept else 0
+        self._progress = Progress(self._stored)
         self._save_at = 0.0
 
     def run(self) -> None:
-        """Follow until told to stop; what was begun is finished.
+        """Follow until `stop` is set, then finish the events in progress.
 
         Raises:
-            Exception: the first one that a handler raised.
+            Exception: The first one that a handler raised.
         """
         threads = [
             threading.Thread(target=self._serve, args=[handler], daemon=True)
@@ -91,19 +91,19 @@ class Follower:
                 thread.join()
         if self._failure is not None:
             raise self._failure
-        self._keep()
+        self._store()
 
     def _read(self) -> None:
-        position = self._kept
-        while not self._over():
+        position = self._stored
+        while not self._ended():
             for event in self._memory.events.read(self._stream, after=position, timeout=READ_WAIT):
                 self._progress.begin(event.position)
                 self._hand_out(event)
                 position = event.position
             if time.monotonic() >= self._save_at:
-                self._keep()
+                self._store()
 
-    def _over(self) -> bool:
+    def _ended(self) -> bool:
         return self._stop.is_set() or self._failure is not None
 
     def _hand_out(self, event: RecordedEvent | None) -> None:
@@ -111,22 +111,22 @@ class Follower:
             try:
                 self._work.put(event, timeout=0.1)
             except queue.Full:
-                self._keep()
+                self._store()
             else:
                 return
 
-    def _keep(self) -> None:
+    def _store(self) -> None:
         self._save_at = time.monotonic() + SAVE_EVERY
         position = self._progress.safe()
-        if position > self._kept:
+        if position > self._stored:
             self._memory.state.put(self._position_key, {"position": position}, record=False)
-            self._kept = position
+            self._stored = position
 
     def _serve(self, handler: Handler) -> None:
         while (event := self._work.get()) is not None:
             try:
                 handler(event)
-            except Exception as failure:  # given on: the agent ends with it
+            except Exception as failure:  # raised again by run()
                 self._failure = failure
                 return
             self._progress.done(event.position)

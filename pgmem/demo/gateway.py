@@ -1,8 +1,7 @@
-"""The payment gateway: sends the scenario at its times, from the supervisor's own process.
+"""The payment gateway, which sends the scenario from the supervisor's process.
 
-It knows nothing of the agents. In the shared mode each request carries an idempotency key, so that
-a retry is refused by pgmem; what it sends it also notes down in its own table, in the same
-transaction as the event.
+It does not know the agents. In the shared mode each request has an idempotency key, so that pgmem
+ignores a retry. Each sending is also recorded in the demo's table, in the transaction of the event.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from pgmem.demo.scenario import Scenario, Sending
 from pgmem.errors import TransactionConflict
 
 SENDERS: Final = 4
-"""Connections, so that two payments of the same moment really are under way at once."""
+"""Connections, so that two payments of the same moment are sent at once."""
 
 
 class Gateway:
-    """Sends in the background from `start()` on; leaving the block stops it."""
+    """Sends in a background thread after `start()`. Leaving the block stops it."""
 
     def __init__(self, memory: Memory, run: Run, scenario: Scenario) -> None:
         self._memory = memory
@@ -48,14 +47,14 @@ class Gateway:
             self._thread.join(timeout=15)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start to send."""
         self._thread.start()
 
     def finished(self) -> bool:
-        """Whether all is sent.
+        """Return True if everything is sent.
 
         Raises:
-            BaseException: what went wrong while sending.
+            BaseException: The error that stopped the sending.
         """
         if self._failure is not None:
             raise self._failure
@@ -67,11 +66,11 @@ class Gateway:
             for sending in self._sendings:
                 if self._stop.wait(max(0.0, begin + sending.at - time.monotonic())):
                     break
-                senders.submit(self._send, sending).add_done_callback(self._note_failure)
+                senders.submit(self._send, sending).add_done_callback(self._record_failure)
             if self._stop.is_set():
                 senders.shutdown(cancel_futures=True)
 
-    def _note_failure(self, future: Future[None]) -> None:
+    def _record_failure(self, future: Future[None]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:
             self._failure = self._failure or error
             self._stop.set()
@@ -90,5 +89,5 @@ class Gateway:
                     tx.events.append(run.incoming, event, idempotency_key=key)
                     bank.record_sending(tx.connection, run, sending)
             except TransactionConflict:
-                continue  # The server undid all of it.
+                continue  # the server has rolled back all of it
             return

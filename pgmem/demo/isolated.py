@@ -1,16 +1,16 @@
 """The same agents without a shared memory: messages only, each with its own copy of the state.
 
-What a careful team builds before it has one. The messages travel on the same log, which serves as
-a broker here (at least once, a position that is acknowledged now and then), and the rules are the
-same. What is missing, and nothing else:
+A careful team builds this before it has one. The messages travel on the same log, which serves as a
+broker: at least once, with a position that is stored now and then. The rules are the same. Only
+this is different:
 
-- no idempotency keys: the broker takes what it is given, also twice;
-- what was seen already, each agent remembers by itself, and each worker of the processor. Those
-  tell each other what they booked, by message, and do not book what they have heard of;
-- balances: each worker of the processor has its own copy, taken from the books when it
-  starts and kept up by those messages; it writes what it believes, without a version to compare;
-- books and broker are two systems: ledger and balances in one transaction, the message after it;
-- who is killed has forgotten all that. It starts again with a new copy from the books.
+- There are no idempotency keys. The broker stores a message that is sent twice.
+- Each agent, and each worker of the processor, remembers in its process what it has seen. The
+  workers tell each other by message what they booked, and do not book it again.
+- Each worker of the processor has its own copy of the balances. It is read from the books at the
+  start and updated by those messages. The worker writes it without comparing a version.
+- Books and broker are two systems. Ledger and balances are one transaction; the message follows.
+- A killed process has lost all that. Its successor starts with a new copy from the books.
 
 Nothing here sleeps, waits or fails on purpose.
 """
@@ -41,14 +41,14 @@ def _duplicate(payload: dict[str, Any]) -> Event:
 
 
 class Seen:
-    """What an agent remembers to have seen; several threads may ask."""
+    """A set of names that an agent has seen. Several threads may use it."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
         self._lock = threading.Lock()
 
     def first(self, name: str) -> bool:
-        """Remember a name; tells whether it is new."""
+        """Add a name. Return True if it is new."""
         with self._lock:
             new = name not in self._ids
             self._ids.add(name)
@@ -56,7 +56,7 @@ class Seen:
 
 
 class Validator:
-    """Decides by its own copy of the accounts."""
+    """Accepts or rejects a payment by its own copy of the accounts."""
 
     def __init__(self, memory: Memory, run: Run) -> None:
         self._memory = memory
@@ -65,7 +65,7 @@ class Validator:
         self._seen = Seen()
 
     def __call__(self, event: RecordedEvent) -> None:
-        """Take one received payment."""
+        """Handle one received payment."""
         if not self._seen.first(event.payload["request_id"]):
             self._memory.events.append(self._run.operations, _duplicate(event.payload))
             return
@@ -75,7 +75,7 @@ class Validator:
 
 
 class Processor:
-    """Moves money between the accounts of its own copy, and writes them into the books."""
+    """Moves money between the accounts of its own copy and writes them into the books."""
 
     def __init__(self, memory: Memory, run: Run, name: str) -> None:
         self.name = name
@@ -88,7 +88,7 @@ class Processor:
         }
 
     def __call__(self, event: RecordedEvent) -> None:
-        """Take one validated payment."""
+        """Handle one validated payment."""
         payment, request_id = Payment.from_json(event.payload), event.payload["request_id"]
         with self._lock:
             seen = payment.id in self._seen
@@ -106,8 +106,8 @@ class Processor:
             self._run.outcomes, settled(payment, request_id, funds, 1, self.name)
         )
 
-    def hear(self, payload: dict[str, Any]) -> None:
-        """Another worker has booked a payment."""
+    def apply_booking(self, payload: dict[str, Any]) -> None:
+        """Apply a booking of another worker to the copy."""
         with self._lock:
             self._seen.add(payload["payment_id"])
             self._move(payload["sender"], payload["receiver"], payload["amount"])
@@ -128,12 +128,12 @@ class Processor:
                     for account in sorted(after):
                         tx.state.put(self._run.account(account), bank.account_value(after[account]))
             except TransactionConflict:
-                continue  # The server undid all of it.
+                continue  # the server has rolled back all of it
             return
 
 
 class Notifier:
-    """Tells the payer what it hears first."""
+    """Notifies the payer of the first outcome that it gets."""
 
     def __init__(self, memory: Memory, run: Run) -> None:
         self._memory = memory
@@ -141,7 +141,7 @@ class Notifier:
         self._seen = Seen()
 
     def __call__(self, event: RecordedEvent) -> None:
-        """Take one outcome."""
+        """Handle one outcome."""
         if not self._seen.first(event.payload["payment_id"]):
             return
         self._memory.events.append(
@@ -149,19 +149,19 @@ class Notifier:
         )
 
 
-def _pass_on(memory: Memory, run: Run, workers: list[Processor], after: int) -> None:
-    """Tell each worker what the others booked, as the messages come in."""
+def _share_bookings(memory: Memory, run: Run, workers: list[Processor], after: int) -> None:
+    """Give each worker the bookings of the others as their messages arrive."""
     while True:
         for event in memory.events.read(run.outcomes, after=after, timeout=1.0):
             after = event.position
             if event.type == "payment.processed":
                 for worker in workers:
                     if worker.name != event.payload["worker"]:
-                        worker.hear(event.payload)
+                        worker.apply_booking(event.payload)
 
 
 def handlers(memory: Memory, run: Run, role: Role, name: str) -> list[Handler]:
-    """The workers of one agent."""
+    """Return the workers of one agent."""
     if role == "validator":
         return [Validator(memory, run)] * WORKERS[role]
     if role == "notifier":
@@ -169,7 +169,7 @@ def handlers(memory: Memory, run: Run, role: Role, name: str) -> list[Handler]:
     newest = memory.events.read(run.outcomes, reverse=True, limit=1)
     workers = [Processor(memory, run, f"{name}/{n + 1}") for n in range(WORKERS[role])]
     threading.Thread(
-        target=_pass_on,
+        target=_share_bookings,
         args=[memory, run, workers, newest[0].position if newest else 0],
         daemon=True,
     ).start()

@@ -1,8 +1,8 @@
 """One agent's process: `python -m pgmem.demo.process ROLE RUN MODE INCARNATION`.
 
-The database comes in PGMEM_DATABASE_URL. Standard input is the leash: when it ends, because the
-supervisor let go or died in whatever way, the agent finishes what it has begun and ends; after a
-few seconds it ends in any case. It prints nothing; a failure is its last line on stderr.
+The database comes in PGMEM_DATABASE_URL. When standard input ends, because the supervisor has
+closed it or has died, the agent finishes the events in progress and ends. After a few seconds it
+ends in any case. It prints nothing, except an error as its last line on stderr.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from pgmem.demo.follow import Follower
 from pgmem.demo.run import SCHEMA, WORKERS, Mode, Role, Run
 
 GRACE = 5.0
+"""Seconds from the end of standard input to the end of the process, at most."""
 
 
-def _hold_leash(stop: threading.Event) -> None:
-    # The file descriptor, not sys.stdin: the interpreter locks that one when it ends.
+def _watch_input(stop: threading.Event) -> None:
+    # The file descriptor and not sys.stdin, which the interpreter locks when it ends.
     while os.read(0, 1024):
         pass
     stop.set()
@@ -31,14 +32,14 @@ def _hold_leash(stop: threading.Event) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Be an agent until the leash is let go."""
+    """Run an agent until standard input ends."""
     role, run_id, mode, incarnation = arguments
     run, role = Run(run_id, cast("Mode", mode)), cast("Role", role)
     stop = threading.Event()
-    threading.Thread(target=_hold_leash, args=[stop], daemon=True).start()
+    threading.Thread(target=_watch_input, args=[stop], daemon=True).start()
     name = f"{role}.{incarnation}"
     maker = agents if run.mode == "shared" else isolated
-    # One connection for each worker, for the reader and for what a worker notes down meanwhile.
+    # One connection for each worker, one for its notes, one for the reader and one more.
     with Memory(None, schema=SCHEMA, agent_id=name, pool=(1, 2 * WORKERS[role] + 2)) as memory:
         follower = Follower(memory, run, role, maker.handlers(memory, run, role, name), stop)
         started = {"role": role, "incarnation": int(incarnation), "pid": os.getpid()}
@@ -51,6 +52,6 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as failure:  # one line for the supervisor to show
+    except Exception as failure:  # one line, which the supervisor shows
         sys.stderr.write(f"{type(failure).__name__}: {failure}\n")
         sys.exit(1)

@@ -1,6 +1,6 @@
-"""The names of one run: streams, keys, and which agent follows what.
+"""The names of one run: streams, keys, and the stream that each agent follows.
 
-Everything of a run starts with its id, so that runs stand beside each other in one schema.
+Every name begins with the id of the run, so that one schema can hold several runs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Role = Literal["validator", "processor", "notifier"]
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 SCHEMA: Final = "pgmem_demo"
-"""pgmem's tables of the demo. The SQL files name it too."""
+"""The schema of pgmem's tables. The SQL files name it too."""
 BANK_SCHEMA: Final = "pgmem_demo_bank"
-"""The demo's own tables: the user's rows, in the words of pgmem's documentation."""
+"""The schema of the demo's own tables, which stand for those of an application."""
 WORKERS: Final[dict[Role, int]] = {"validator": 2, "processor": 4, "notifier": 3}
 
 
@@ -26,8 +26,8 @@ class Run:
     """One run.
 
     Attributes:
-        id: names it; the streams and keys start with it.
-        mode: with a shared memory, or without.
+        id: The name of the run. Its streams and keys begin with it.
+        mode: "shared" with a shared memory, "isolated" without.
     """
 
     id: str
@@ -35,37 +35,37 @@ class Run:
 
     @classmethod
     def new(cls, mode: Mode) -> Run:
-        """A run with an id that no other has."""
+        """Return a run with a unique id."""
         moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         return cls(f"{moment}-{secrets.token_hex(2)}-{mode}", mode)
 
     def name(self, rest: str) -> str:
-        """A stream, key or idempotency key of this run."""
+        """Return the name of a stream, key or idempotency key of this run."""
         return f"{self.id}/{rest}"
 
     @property
     def incoming(self) -> str:
-        """The stream of what the gateway sent."""
+        """The stream of the requests that the gateway sent."""
         return self.name("incoming")
 
     @property
     def validated(self) -> str:
-        """The stream of the payments that the validator let through."""
+        """The stream of the payments that the validator accepted."""
         return self.name("validated")
 
     @property
     def outcomes(self) -> str:
-        """The stream of what became of each: rejected, declined, processed."""
+        """The stream of the outcomes: rejected, declined, processed."""
         return self.name("outcomes")
 
     @property
     def notified(self) -> str:
-        """The stream of what the payers were told."""
+        """The stream of the notifications to payers."""
         return self.name("notified")
 
     @property
     def operations(self) -> str:
-        """The stream of what happened around them: starts, kills, conflicts, duplicates."""
+        """The stream of starts, kills, conflicts and duplicates."""
         return self.name("operations")
 
     @property
@@ -74,15 +74,15 @@ class Run:
         return self.name("limits")
 
     def account(self, name: str) -> str:
-        """The key of an account's state."""
+        """Return the key of an account's state."""
         return self.name(f"account/{name}")
 
     def position(self, role: Role) -> str:
-        """The key under which an agent keeps how far it has read."""
+        """Return the key of the position that an agent stores."""
         return self.name(f"position/{role}")
 
     def followed(self, role: Role) -> str:
-        """The stream that an agent follows."""
+        """Return the stream that an agent follows."""
         return {
             "validator": self.incoming,
             "processor": self.validated,
@@ -90,7 +90,7 @@ class Run:
         }[role]
 
     def sql_params(self) -> dict[str, str]:
-        """The names as the SQL files want them."""
+        """Return the names as parameters of the SQL files."""
         return {
             "run": self.id,
             "incoming": self.incoming,
@@ -100,5 +100,5 @@ class Run:
             "operations": self.operations,
             "accounts": self.account(""),
             "positions": self.name("position/"),
-            "marks": self.name("payment/"),
+            "records": self.name("payment/"),
         }

@@ -1,7 +1,7 @@
-"""What the gateway sends, and what goes wrong: made from a seed, the same each time.
+"""Requests and faults of a run, made from a seed: the same seed gives the same run.
 
-Pure: no clock, no database, no randomness but the seed's. Also the business rule that the agents of
-both modes share (`objection`), so that the only difference between the modes is their memory.
+No clock, no database, no randomness except the seed's. The business rule of both modes is here too
+(`objection`), so that the modes differ in nothing but their memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CURRENCY: Final = "VND"
 PAYMENT_LIMIT: Final = 100_000_000
 ACCOUNTS: Final = 60
 HOT_ACCOUNTS: Final = ("acc-01", "acc-02")
-MOST_PAYMENTS: Final = 100_000
+MAX_PAYMENTS: Final = 100_000
 
 FAULT_RATES: Final[Mapping[str, float]] = {
     "retry": 0.04,
@@ -25,15 +25,15 @@ FAULT_RATES: Final[Mapping[str, float]] = {
     "invalid": 0.03,
     "hot_pair": 0.10,
 }
-"""Shares of the payments: sent again as the same request, sent again as a new request, not valid,
-and one of two that hit a hot account at once."""
+"""Shares of the payments: repeated as the same request, repeated as a new request, invalid, and
+one of two that reach a hot account at the same moment."""
 
 INVALID_KINDS: Final = ("negative amount", "unknown account", "wrong currency", "over the limit")
 
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """One payment, whatever number of requests asks for it."""
+    """One payment. Several requests may ask for it."""
 
     id: str
     sender: str
@@ -42,12 +42,12 @@ class Payment:
     currency: str = CURRENCY
 
     def to_json(self) -> dict[str, Any]:
-        """The payment as an event's payload."""
+        """Return the payment as the payload of an event."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, payload: Mapping[str, Any]) -> Payment:
-        """The payment in an event's payload, which may hold more."""
+        """Return the payment in the payload of an event. The payload may hold more."""
         return cls(**{name: payload[name] for name in cls.__slots__})
 
 
@@ -56,10 +56,10 @@ class Sending:
     """One message of the gateway.
 
     Attributes:
-        at: seconds after the start.
-        request_id: names the request; a retry has the same one, a resend another one.
-        payment: what it asks for.
-        fault: what is wrong with it, "" if nothing.
+        at: Seconds after the start.
+        request_id: The id of the request. A retry has the same one, a resend has another one.
+        payment: The payment that it asks for.
+        fault: The fault that it shows; "" for none.
     """
 
     at: float
@@ -70,7 +70,7 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A whole run: the accounts with their opening balances, and the sendings in their order."""
+    """A whole run: accounts with their opening balances, and sendings in order."""
 
     seed: int
     payments: int
@@ -79,7 +79,7 @@ class Scenario:
     sendings: tuple[Sending, ...]
 
     def faults(self) -> dict[str, int]:
-        """How many sendings have each fault."""
+        """Count the sendings of each fault."""
         counts = dict.fromkeys(FAULT_RATES, 0)
         for sending in self.sendings:
             kind = sending.fault.partition(":")[0]
@@ -89,23 +89,23 @@ class Scenario:
 
 
 def plan(payments: int, *, seed: int, rate: float) -> Scenario:
-    """Decide a run.
+    """Make a scenario.
 
     Args:
-        payments: how many payments, 1 to 100,000.
-        seed: the same seed gives the same payments, faults and times.
-        rate: payments a second.
+        payments: Number of payments, 1 to 100,000.
+        seed: The same seed gives the same payments, faults and times.
+        rate: Payments per second, 1 to 10,000.
 
     Raises:
-        InvalidOption: a number outside what is allowed.
+        InvalidOption: A number is out of range.
     """
-    if not 1 <= payments <= MOST_PAYMENTS:
-        raise InvalidOption(f"payments must be 1 to {MOST_PAYMENTS:,}, got {payments:,}")
+    if not 1 <= payments <= MAX_PAYMENTS:
+        raise InvalidOption(f"payments must be 1 to {MAX_PAYMENTS:,}, got {payments:,}")
     if not 1 <= rate <= 10_000:
         raise InvalidOption(f"rate must be 1 to 10,000 payments a second, got {rate:g}")
     if not 0 <= seed < 2**63:
         raise InvalidOption(f"seed must be 0 to {2**63 - 1}, got {seed}")
-    chance = random.Random(seed)  # noqa: S311  # a scenario, no secret
+    chance = random.Random(seed)  # noqa: S311  # not a secret
     opening = {
         f"acc-{n:02}": chance.randrange(2_000_000, 30_000_000, 1_000)
         for n in range(1, ACCOUNTS + 1)
@@ -119,7 +119,7 @@ def plan(payments: int, *, seed: int, rate: float) -> Scenario:
 
 
 def share(kind: str, payments: int) -> int:
-    """How many payments get a fault: its rate, and once a run is worth it at least one."""
+    """Return how many payments get a fault. From 20 payments on it is at least one."""
     return max(round(payments * FAULT_RATES[kind]), 1 if payments >= 20 else 0)
 
 
@@ -135,7 +135,7 @@ def _first_sendings(
     at = 0.0
     account = HOT_ACCOUNTS[0]
     for n in numbers:
-        # The second of a pair comes at the very moment of the first, for the same account.
+        # The second of a pair comes at the moment of the first, for the same account.
         if n not in seconds:
             at += chance.expovariate(rate)
             account = chance.choice(HOT_ACCOUNTS)
@@ -157,7 +157,7 @@ def _payment(chance: random.Random, number: int, accounts: tuple[str, ...]) -> P
 
 
 def _through(payment: Payment, account: str, chance: random.Random) -> Payment:
-    """The payment from or to a hot account: a shop that is paid, or pays back."""
+    """Return the payment with a hot account, such as a shop, as sender or receiver."""
     fields = payment.to_json()
     fields["receiver" if chance.random() < 0.7 else "sender"] = account
     return Payment(**fields)
@@ -174,7 +174,7 @@ def _spoil(payment: Payment, kind: str) -> Payment:
 
 
 def _repeats(chance: random.Random, first: list[Sending]) -> list[Sending]:
-    """What an impatient gateway sends again: the same request, or the payment as a new one."""
+    """Make the repeated sendings: the same request, or the payment as a new request."""
     payments = len(first)
     retried = chance.sample(first, share("retry", payments))
     valid = [sending for sending in first if not sending.fault.startswith("invalid")]
@@ -184,7 +184,7 @@ def _repeats(chance: random.Random, first: list[Sending]) -> list[Sending]:
         for s in retried
     ]
     for sending in resent:
-        # Half are double clicks, half come when the first has long been worked off.
+        # Half are double clicks. Half come long after the first was handled.
         wait = chance.uniform(0.0, 0.05) if chance.random() < 0.5 else chance.uniform(0.5, 2.0)
         payment = sending.payment
         repeats.append(Sending(sending.at + wait, f"{payment.id}-r2", payment, "resend"))
@@ -192,12 +192,12 @@ def _repeats(chance: random.Random, first: list[Sending]) -> list[Sending]:
 
 
 def objection(payment: Payment, accounts: Mapping[str, Any], limit: int) -> str | None:
-    """Why a payment is not valid; None if it is.
+    """Return the reason why a payment is invalid; None if it is valid.
 
     Args:
-        payment: the payment.
-        accounts: what is known of its accounts: those that exist, with their currency.
-        limit: the most that one payment may move.
+        payment: The payment.
+        accounts: The accounts that exist, by name, with their currency.
+        limit: The highest amount of one payment.
     """
     if payment.amount <= 0:
         return "the amount is not positive"

@@ -1,7 +1,7 @@
-"""What a person sees: the live display while a run goes, and its summary as a table.
+"""The progress display and the summary tables of the demo.
 
-On a terminal the display is redrawn in place; anywhere else (a file, a pipe, a dumb terminal) it is
-plain lines, one now and then, without control codes. It computes no figure.
+On a terminal the display is redrawn in place. In a file, a pipe or a dumb terminal it is a plain
+line now and then, without control sequences. Nothing is computed here.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from pgmem.demo.conduct import Watcher
 from pgmem.demo.scenario import FAULT_RATES, Scenario
 from pgmem.demo.summary import MUST_BE_ZERO, PUBLISHED, Summary
 
+# Of the 256-colour palette: readable on white and on black in every theme.
+GOOD: Final = "bold color(64)"
+BAD: Final = "bold color(160)"
+
 LINE_EVERY: Final = 2.0
+"""Seconds between two lines of progress."""
 _FAULTS: Final = {
-    "retry": "sent again as the same request",
-    "resend": "sent again as a new request",
-    "invalid": "not valid",
-    "hot_pair": "come as one of two that hit a hot account at once",
+    "retry": "repeated as the same request",
+    "resend": "repeated as a new request",
+    "invalid": "invalid",
+    "hot_pair": "one of two that reach a hot account at the same moment",
 }
 _STAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "received": ("received",),
@@ -35,11 +40,11 @@ _STAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "processed": ("processed", "declined", "rejected"),
     "notified": ("notified",),
 }
-"""The stages, and the events with which a payment has passed them."""
+"""The stages, each with the events that end it."""
 
 
 class LineWatcher:
-    """Plain lines."""
+    """Prints plain lines."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -47,7 +52,7 @@ class LineWatcher:
         self._next = 0.0
 
     def progress(self, figures: Mapping[str, Any]) -> None:
-        """A line every two seconds."""
+        """Print a line every two seconds."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LINE_EVERY
@@ -55,13 +60,13 @@ class LineWatcher:
         self.moment(f"{stages}  conflicts {figures['conflicts']}  {_refused(figures)}")
 
     def moment(self, text: str) -> None:
-        """A line at once."""
+        """Print a line at once."""
         seconds = time.monotonic() - self._begin
         say(self._console, f"{seconds:6.1f} s  {text}")
 
 
 class LiveWatcher:
-    """Bars that are redrawn in place, and the moments below them."""
+    """Redraws bars in place, with the latest moments below them."""
 
     def __init__(self, live: Live, payments: int) -> None:
         self._live = live
@@ -88,32 +93,32 @@ class LiveWatcher:
             done = sum(self._figures[name] for name in _STAGES[stage])
             bar = ProgressBar(total=self._payments, completed=min(done, self._payments), width=40)
             bars.add_row(stage, bar, Text(_stage(self._figures, stage)))
-        counts = Text(f"conflicts met {self._figures['conflicts']}   {_refused(self._figures)}")
-        moments = [Text(moment, style="yellow") for moment in self._moments[-6:]]
+        counts = Text(f"conflicts {self._figures['conflicts']}   {_refused(self._figures)}")
+        moments = [Text(moment) for moment in self._moments[-6:]]
         self._live.update(Group(bars, counts, *moments))
 
 
 def _stage(figures: Mapping[str, Any], stage: str) -> str:
-    """A stage in words; what was rejected is told where it happens."""
-    aside = {"validated": "rejected", "processed": "declined"}.get(stage)
+    """Return the count of a stage, with what was rejected or declined in it."""
+    other = {"validated": "rejected", "processed": "declined"}.get(stage)
     count = f"{figures[stage]:,}"
-    return f"{count} ({figures[aside]:,} {aside})" if aside and figures[aside] else count
+    return f"{count} ({figures[other]:,} {other})" if other and figures[other] else count
 
 
 def _refused(figures: Mapping[str, Any]) -> str:
     at_append = figures["sent"] - figures["received"]
-    return f"duplicates refused {max(0, at_append) + figures['duplicates']}"
+    return f"duplicates {max(0, at_append) + figures['duplicates']}"
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """A line of text as it is; outside of a terminal it is never broken."""
+    """Print a line of text as it is. Outside of a terminal it is never wrapped."""
     wrap = not console.is_terminal
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=wrap)
 
 
 @contextmanager
 def watcher(console: Console, scenario: Scenario) -> Iterator[Watcher]:
-    """The display that fits the console."""
+    """Give the display that fits the console."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield LineWatcher(console)
         return
@@ -122,28 +127,28 @@ def watcher(console: Console, scenario: Scenario) -> Iterator[Watcher]:
 
 
 def print_faults(console: Console, scenario: Scenario, victim: str | None) -> None:
-    """What will be sent and what will go wrong."""
+    """Print the scenario and its faults."""
     counts = scenario.faults()
     total = sum(sending.payment.amount for sending in scenario.sendings if not sending.fault)
     say(
         console,
         f"{scenario.payments:,} payments between {len(scenario.opening)} accounts, "
-        f"{total:,} VND, about {scenario.rate:g} payments a second, seed {scenario.seed}",
+        f"{total:,} VND, about {scenario.rate:g} payments per second, seed {scenario.seed}",
     )
     say(console, "Faults, with their share of the payments:")
     for kind, words in _FAULTS.items():
         say(console, f"  {FAULT_RATES[kind]:>4.0%}  {counts[kind]:>5,}  {words}")
     if victim:
-        say(console, f"            1  kill -9 of the {victim} half way, in the middle of its work")
+        say(console, f"            1  kill -9 of the {victim} half way, with transactions open")
     console.print()
 
 
 Row = tuple[str, str, bool]
-"""What, how much, and whether it must be zero."""
+"""Name, value, and True if the value must be zero."""
 
 
 def rows(summary: Summary) -> list[Row]:
-    """The lines of the summary."""
+    """Return the rows of the summary."""
     f = summary.figures
     zero = [
         (words, _count(f[name]), True)
@@ -153,16 +158,16 @@ def rows(summary: Summary) -> list[Row]:
     manual = f"{_count(f['manual_work'])} ({summary.percent('manual_work'):.1f} %)"
     return [
         ("payments", _count(f["payments"]), False),
-        ("requests sent for them", _count(f["requests_sent"]), False),
+        ("requests sent", _count(f["requests_sent"]), False),
         ("events in the log", _count(f["events"]), False),
         ("payments booked", _count(f["booked"]), False),
         ("payments declined, no funds", _count(f["declined"]), False),
         ("invalid payments refused", _count(f["invalid_refused"]), False),
-        ("conflicts met", _count(f["conflicts"]), False),
+        ("conflicts", _count(f["conflicts"]), False),
         ("conflicts resolved", _count(f["conflicts_resolved"]), False),
-        ("duplicate requests refused at append", _count(f["duplicates_at_append"]), False),
-        ("duplicate payments refused by agents", _count(f["duplicates_at_work"]), False),
-        ("read again after the kill, not redone", _count(f["redelivered"]), False),
+        ("duplicate requests, found at append", _count(f["duplicates_at_append"]), False),
+        ("duplicate payments, found by agents", _count(f["duplicates_at_work"]), False),
+        ("redelivered after the kill, not redone", _count(f["redelivered"]), False),
         *zero,
         (MUST_BE_ZERO["manual_work"], manual, True),
         *_times(f),
@@ -178,7 +183,7 @@ def _times(f: Mapping[str, Any]) -> list[Row]:
         ("transactions cut off by the kill", _count(f["killed_transactions"]), False),
         ("kill to first new effect", _seconds(f["recovery_seconds"]), False),
         ("duration", _seconds(f["seconds"]), False),
-        ("payments a second", f"{f['payments_per_second'] or 0:.0f}", False),
+        ("payments per second", f"{f['payments_per_second'] or 0:.0f}", False),
     ]
 
 
@@ -205,11 +210,11 @@ def _verdict(text: str, must_be_zero: bool) -> Text:
     if not must_be_zero:
         return Text(text, justify="right")
     fine = text.split(" ", maxsplit=1)[0] == "0"
-    return Text(text, style="bold green" if fine else "bold red", justify="right")
+    return Text(text, style=GOOD if fine else BAD, justify="right")
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """One run as a table."""
+    """Print one run as a table."""
     table = _table(console, "Summary, computed from the database")
     table.add_column("figure")
     table.add_column("value", justify="right", no_wrap=True)
@@ -219,7 +224,7 @@ def print_summary(console: Console, summary: Summary) -> None:
 
 
 def print_comparison(console: Console, shared: Summary, isolated: Summary) -> None:
-    """Both runs side by side, and the article's figures to look at beside."""
+    """Print both runs side by side, then beside the figures of the article."""
     table = _table(console, "The same payments and faults, computed from the database")
     table.add_column("figure")
     for heading in ("messages only", "shared memory"):
@@ -238,7 +243,7 @@ def print_comparison(console: Console, shared: Summary, isolated: Summary) -> No
 
 def _published(console: Console, shared: Summary, isolated: Summary) -> Table:
     without, with_ = PUBLISHED["without_memory"], PUBLISHED["with_memory"]
-    table = _table(console, "Beside what the article published of its own system")
+    table = _table(console, "Beside the figures that the article published")
     table.add_column("figure")
     for heading in ("messages only", "shared memory", "published"):
         table.add_column(heading, justify="right")
@@ -264,18 +269,18 @@ def _published(console: Console, shared: Summary, isolated: Summary) -> Table:
 
 
 ABOUT_MANUAL: Final = (
-    "Manual work is counted for a payment that has a wrong result (applied twice, no end or two, "
-    "booked without funds or though invalid, its payer told something else), or whose booking "
-    "wrote a balance that did not know of an earlier one."
+    "A payment needs manual work if its result is wrong: applied twice, no outcome or two, booked "
+    "without funds or although invalid, or its payer told a wrong outcome. It also does if its "
+    "booking wrote a balance that missed an earlier booking."
 )
 ABOUT_ISOLATED: Final = (
-    '"Messages only" is the same three agents, the same rules, and the same log as a broker that '
-    "delivers at least once. Each worker keeps its own copy of the balances and its own list of "
-    "what it has seen; workers tell each other by message what they booked; books and broker are "
-    "two systems; a killed agent has forgotten everything but the books, and reads again what it "
-    "had not acknowledged. No idempotency keys, no versions, no marks. Nothing in it sleeps or "
-    "fails on purpose. It does less for each payment, so on an idle machine it is the quicker one; "
-    "the runs follow each other, and what else the machine does shows in the times. What the "
-    "faults are is the demo's choice: another mix gives other figures. The published figures are "
-    "from another system under another load; they are shown, not measured."
+    '"Messages only" is the same three agents with the same rules, and the same log as a broker '
+    "that delivers at least once. Each worker keeps its own copy of the balances and its own list "
+    "of what it has seen. Workers tell each other by message what they booked. Books and broker "
+    "are two systems. A killed agent has only the books, and reads again what it had not "
+    "acknowledged. There are no idempotency keys, no versions and no dedupe records. Nothing in "
+    "it sleeps or fails on purpose. It does less for each payment, so on an idle machine it is "
+    "faster. The runs follow each other, so other load on the machine shows in the times. Another "
+    "mix of faults gives other figures. The published figures are of another system under another "
+    "load. They are shown, not measured."
 )

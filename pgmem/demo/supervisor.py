@@ -1,7 +1,7 @@
-"""Starts the agents' processes, kills one with `kill -9`, starts it again, and leaves none behind.
+"""Start the agents' processes, kill one with `kill -9`, restart it, and leave none behind.
 
-It talks to no agent: it looks into the database to see how far they are. An agent ends when its
-standard input does (see `process`), so none outlives a supervisor, however that one ends.
+The supervisor reads the agents' progress from the database. An agent ends when its standard input
+does (see `process`), so no agent outlives a supervisor, however that ends.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from pgmem.demo.run import ROLES, Role, Run
 from pgmem.errors import PgmemError
 
 START_SECONDS: Final = 60.0
-HUNT_SECONDS: Final = 1.0
-MOST_CRASHES: Final = 3
+"""Seconds that the agents have to start."""
+FREEZE_SECONDS: Final = 1.0
+"""Seconds to find a moment at which the victim has transactions open."""
+MAX_CRASHES: Final = 3
 
 
 class DemoFailed(PgmemError):
-    """The demo could not run to its end."""
+    """The demo ended before its run was complete."""
 
 
 @dataclass
@@ -39,27 +41,27 @@ class Agent:
     role: Role
     incarnation: int
     process: subprocess.Popen[bytes]
-    complaints: IO[bytes]
+    stderr: IO[bytes]
 
     @property
     def application(self) -> str:
-        """What its database sessions are called."""
+        """The application name of its database sessions."""
         return application_name(self.role, self.incarnation)
 
-    def last_words(self) -> str:
-        """The last line that it wrote to stderr."""
-        self.complaints.seek(0)
-        lines = self.complaints.read().decode("utf-8", "replace").split("\n")
+    def last_line(self) -> str:
+        """Return the last line that it wrote to stderr."""
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode("utf-8", "replace").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "no message")
 
 
 def application_name(role: Role, incarnation: int) -> str:
-    """What an agent's database sessions are called."""
+    """Return the application name of an agent's database sessions."""
     return f"pgmem demo {os.getpid()} {role}.{incarnation}"
 
 
 class Supervisor:
-    """The agents of one run. Leaving the block ends them all."""
+    """Runs the agents of one run. Leaving the block ends them all."""
 
     def __init__(self, memory: Memory, url: str, run: Run) -> None:
         self._memory = memory
@@ -80,26 +82,26 @@ class Supervisor:
         for agent in self._agents.values():
             if agent.process.stdin is not None:
                 agent.process.stdin.close()
-        patience = time.monotonic() + (8 if error is None else 2)
+        deadline = time.monotonic() + (8 if error is None else 2)
         for agent in self._agents.values():
             try:
-                agent.process.wait(max(0.1, patience - time.monotonic()))
+                agent.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 agent.process.kill()
                 agent.process.wait()
-            agent.complaints.close()
+            agent.stderr.close()
 
     def start_all(self) -> None:
-        """Start every agent and wait until they follow.
+        """Start every agent and wait until all follow.
 
         Raises:
-            DemoFailed: one did not.
+            DemoFailed: An agent did not start in time.
         """
         for role in ROLES:
             self._start(role, 1)
         deadline = time.monotonic() + START_SECONDS
         while self._memory.events.count(self._run.operations, type="agent.started") < len(ROLES):
-            self.tend()
+            self.restart_ended()
             if time.monotonic() > deadline:
                 raise DemoFailed(f"the agents did not start within {START_SECONDS:g} s")
             time.sleep(0.05)
@@ -107,7 +109,7 @@ class Supervisor:
     def _start(self, role: Role, incarnation: int) -> None:
         name = application_name(role, incarnation)
         conninfo = make_conninfo(connection_string(self._url), application_name=name)
-        complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the agent
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the agent
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
             [
                 *(sys.executable, "-m", "pgmem.demo.process"),
@@ -115,55 +117,58 @@ class Supervisor:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=complaints,
-            env={**os.environ, "PGMEM_DATABASE_URL": conninfo},  # not in argv: `ps` shows that
-            # A group of its own: Ctrl-C is the supervisor's business. Not a session of its own: if
-            # the supervisor dies while it has the agent frozen, the kernel ends the frozen one.
+            stderr=stderr,
+            env={**os.environ, "PGMEM_DATABASE_URL": conninfo},  # not in argv, which `ps` shows
+            # A process group of its own, so that Ctrl-C reaches only the supervisor. Not a session
+            # of its own, so that the kernel ends a frozen agent if the supervisor dies.
             process_group=0,
         )
-        self._agents[role] = Agent(role, incarnation, process, complaints)
+        self._agents[role] = Agent(role, incarnation, process, stderr)
 
-    def tend(self) -> list[str]:
-        """Start again what ended by itself; tells what was done.
+    def restart_ended(self) -> list[str]:
+        """Restart agents that have ended by themselves. Return a line about each.
 
         Raises:
-            DemoFailed: it happens again and again.
+            DemoFailed: It has happened too often.
         """
         done: list[str] = []
         for agent in list(self._agents.values()):
             if agent.process.poll() is None:
                 continue
             self._crashes += 1
-            words = agent.last_words()
-            if self._crashes > MOST_CRASHES:
-                raise DemoFailed(f"the {agent.role} ended {MOST_CRASHES} times; last: {words}")
-            done.append(f"{agent.role} ended by itself ({words}), started again")
+            line = agent.last_line()
+            if self._crashes > MAX_CRASHES:
+                raise DemoFailed(f"the {agent.role} ended {MAX_CRASHES} times; last: {line}")
+            done.append(f"{agent.role} ended by itself ({line}), restarted")
             self._replace(agent)
         return done
 
     def kill(self, role: Role) -> str:
-        """`kill -9` an agent in the middle of its work and start another; tells what was done."""
+        """Kill an agent with `kill -9` and restart it. Return a line about it.
+
+        A processor is killed while it has transactions open.
+        """
         agent = self._agents[role]
-        opened = self._catch_at_work(agent) if role == "processor" else 0
+        opened = self._freeze_in_transaction(agent) if role == "processor" else 0
         agent.process.kill()
         agent.process.wait()
         self._note("agent.killed", agent, open_transactions=opened)
         self._replace(agent)
         caught = f" with {opened} transaction{'s' * (opened != 1)} open" if opened else ""
-        return f"kill -9 of the {role} (pid {agent.process.pid}){caught}; started again"
+        return f"kill -9 of the {role} (pid {agent.process.pid}){caught}; restarted"
 
     def _replace(self, agent: Agent) -> None:
-        agent.complaints.close()
+        agent.stderr.close()
         if agent.process.stdin is not None:
             agent.process.stdin.close()
         self._start(agent.role, agent.incarnation + 1)
 
-    def _catch_at_work(self, agent: Agent) -> int:
-        """Freeze the agent at a moment at which it has transactions open; tells how many."""
-        deadline = time.monotonic() + HUNT_SECONDS
+    def _freeze_in_transaction(self, agent: Agent) -> int:
+        """Freeze the agent while it has transactions open. Return how many."""
+        deadline = time.monotonic() + FREEZE_SECONDS
         while True:
             os.kill(agent.process.pid, signal.SIGSTOP)
-            time.sleep(0.005)  # What the server was doing for it is done: what is open, stays open.
+            time.sleep(0.005)  # the server has answered; open transactions stay open
             opened = self._open_transactions(agent)
             if opened or time.monotonic() > deadline:
                 return opened

@@ -1,4 +1,4 @@
--- What happened: sendings, events, conflicts, duplicates, invalid payments.
+-- Counts of sendings, events, conflicts, duplicates and invalid payments.
 WITH sending AS (
     SELECT * FROM pgmem_demo_bank.sendings WHERE run_id = %(run)s
 ),

@@ -1,4 +1,4 @@
--- Whether the money adds up: the opening balance and the ledger against the state in pgmem.
+-- Compares opening balances and ledger with the state in pgmem.
 WITH moved AS (
     SELECT account, sum(change) AS change FROM pgmem_demo_bank.legs
     WHERE run_id = %(run)s GROUP BY account

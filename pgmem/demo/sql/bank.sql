@@ -1,5 +1,5 @@
--- The demo's own tables, beside pgmem's: the rows of a user who has a ledger of his own.
--- Each statement can run again; the caller holds a lock, so two demos may start at once.
+-- The demo's own tables beside pgmem's. They stand for the ledger of an application.
+-- Each statement can run again. The caller holds a lock, so two demos may start at once.
 CREATE SCHEMA IF NOT EXISTS pgmem_demo_bank;
 
 CREATE TABLE IF NOT EXISTS pgmem_demo_bank.runs (
@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS pgmem_demo_bank.accounts (
     PRIMARY KEY (run_id, account)
 );
 
--- What the gateway sent, retries included: pgmem keeps no row of an append that it refused.
+-- What the gateway sent, retries included. pgmem keeps no row of an append that it ignored.
 CREATE TABLE IF NOT EXISTS pgmem_demo_bank.sendings (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id text NOT NULL,
@@ -28,8 +28,8 @@ CREATE TABLE IF NOT EXISTS pgmem_demo_bank.sendings (
 );
 CREATE INDEX IF NOT EXISTS sendings_run_idx ON pgmem_demo_bank.sendings (run_id, payment_id);
 
--- The money that moved. On purpose without a unique payment_id: nothing here may hide a payment
--- that was applied twice, the summary has to find it.
+-- The money that moved. payment_id is not unique on purpose: the summary must be able to find a
+-- payment that was applied twice.
 CREATE TABLE IF NOT EXISTS pgmem_demo_bank.ledger (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id text NOT NULL,
@@ -44,8 +44,8 @@ CREATE TABLE IF NOT EXISTS pgmem_demo_bank.ledger (
 );
 CREATE INDEX IF NOT EXISTS ledger_run_idx ON pgmem_demo_bank.ledger (run_id, payment_id);
 
--- Both sides of each booking, with the balance that the booking agent believed in and the one that
--- the ledger itself gives.
+-- Both sides of each booking, with the balance that the agent assumed and the one that follows
+-- from the ledger.
 CREATE OR REPLACE VIEW pgmem_demo_bank.legs AS
 WITH leg AS (
     SELECT id, run_id, payment_id, sender AS account, -amount AS change, sender_before AS believed

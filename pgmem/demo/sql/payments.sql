@@ -1,4 +1,4 @@
--- What became of each payment, and how many of them need a person.
+-- The outcome of each payment, and how many payments need manual work.
 WITH payment AS (
     SELECT payment_id, bool_or(fault LIKE 'invalid%%') AS invalid
     FROM pgmem_demo_bank.sendings WHERE run_id = %(run)s
@@ -25,9 +25,9 @@ leg AS (
            bool_or(actual + change < 0) AS overdrawn
     FROM pgmem_demo_bank.legs WHERE run_id = %(run)s GROUP BY payment_id
 ),
-mark AS (
-    SELECT substr(key, length(%(marks)s) + 1) AS payment_id FROM pgmem_demo.dedupe
-    WHERE kind = 'work' AND key >= %(marks)s AND key < %(marks)s || chr(1114111)
+record AS (
+    SELECT substr(key, length(%(records)s) + 1) AS payment_id FROM pgmem_demo.dedupe
+    WHERE kind = 'work' AND key >= %(records)s AND key < %(records)s || chr(1114111)
       AND completed_at IS NOT NULL
 ),
 verdict AS (
@@ -42,13 +42,13 @@ verdict AS (
            coalesce(leg.stale, false) AS stale,
            coalesce(leg.overdrawn, false) AS overdrawn,
            coalesce(payment.invalid, true) AND booking.times > 0 AS invalid_booked,
-           booking.times > 0 AND mark.payment_id IS NULL AS unmarked
+           booking.times > 0 AND record.payment_id IS NULL AS unrecorded
     FROM payment
     FULL JOIN booking USING (payment_id)
     FULL JOIN outcome USING (payment_id)
     FULL JOIN told USING (payment_id)
     LEFT JOIN leg USING (payment_id)
-    LEFT JOIN mark USING (payment_id)
+    LEFT JOIN record USING (payment_id)
 )
 SELECT count(*) FILTER (WHERE applied_twice) AS applied_twice,
        count(*) FILTER (WHERE no_end) AS without_end,
@@ -57,13 +57,13 @@ SELECT count(*) FILTER (WHERE applied_twice) AS applied_twice,
        count(*) FILTER (WHERE stale) AS booked_on_stale_balance,
        count(*) FILTER (WHERE overdrawn) AS overdrawn,
        count(*) FILTER (WHERE invalid_booked) AS invalid_booked,
-       count(*) FILTER (WHERE unmarked) AS booked_without_mark,
+       count(*) FILTER (WHERE unrecorded) AS booked_without_record,
        -- The result is wrong.
        count(*) FILTER (
            WHERE no_end OR applied_twice OR contradictory OR told_wrong OR overdrawn
               OR invalid_booked
        ) AS errors,
-       -- Or the balances in the books were, for a while or for good: somebody has to look.
+       -- Or the balances in the books were, for a while or for good.
        count(*) FILTER (
            WHERE no_end OR applied_twice OR contradictory OR told_wrong OR overdrawn
               OR invalid_booked OR stale

@@ -1,4 +1,4 @@
--- How far the run is: for the live display, and to know when all is done.
+-- The progress of the run, for the display and to find its end.
 WITH event AS (
     SELECT stream, type, position, payload ->> 'payment_id' AS payment_id
     FROM pgmem_demo.events

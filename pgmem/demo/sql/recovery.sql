@@ -1,4 +1,4 @@
--- From the kill of an agent to the first effect of the process that took its place.
+-- The time from the kill of an agent to the first effect of its successor.
 WITH killed AS (
     SELECT payload ->> 'role' AS role, (payload ->> 'incarnation')::int AS incarnation,
            (payload ->> 'open_transactions')::int AS open_transactions, recorded_at AS at

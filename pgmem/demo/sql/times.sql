@@ -1,4 +1,4 @@
--- How long it took, by the server's clock: from a payment's arrival to its notification.
+-- Times from the arrival of a payment to its notification, by the server's clock.
 WITH arrived AS (
     SELECT payload ->> 'id' AS payment_id, min(recorded_at) AS at
     FROM pgmem_demo.events WHERE stream = %(incoming)s GROUP BY 1

@@ -36,7 +36,7 @@ def demo(*options, timeout=120):
 
 
 def agents_of(url):
-    """The agents' sessions in the database: there are none once a demo is over."""
+    """Count the agents' sessions in the database. There are none after a demo."""
     with psycopg.connect(url) as connection:
         return connection.execute(
             "SELECT count(*) FROM pg_stat_activity"
@@ -46,10 +46,10 @@ def agents_of(url):
 
 @pytest.fixture(scope="module")
 def compared(pg_server_url):
-    """One comparison that all tests look at: the isolated run, then the shared one. And where."""
+    """One comparison for all tests, the isolated run and then the shared one, and its database."""
     with fresh_database(pg_server_url) as url:
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("CREATE TABLE events (mine int)")  # somebody's own, of that name
+            connection.execute("CREATE TABLE events (mine int)")  # not the demo's
         done = demo(
             *("--payments", "150", "--seed", "11", "--rate", "120", "--compare", "--json"),
             *("--url", url),
@@ -97,7 +97,7 @@ def test_without_shared_memory_the_same_run_goes_wrong(compared):
 def test_a_single_payment_is_a_run_too_and_a_pipe_gets_no_control_codes(make_database):
     done = demo("--payments", "1", "--kill", "none", "--url", make_database())
     assert done.returncode == 0, done.stderr
-    assert "All that must be zero is zero." in done.stdout
+    assert "All figures that must be zero are zero." in done.stdout
     assert "payments applied twice" in done.stdout
     assert "schemas pgmem_demo and pgmem_demo_bank" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr

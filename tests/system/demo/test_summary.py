@@ -55,7 +55,7 @@ def wrong(finished):
 
 
 def booked(memory, run):
-    """A payment in the ledger."""
+    """Enter a payment into the ledger."""
     with memory.transaction() as tx:
         return tx.connection.execute(
             "SELECT id, payment_id FROM pgmem_demo_bank.ledger WHERE run_id = %s"
@@ -122,7 +122,7 @@ def test_a_removed_mark_is_missed(finished):
         f"DELETE FROM {SCHEMA}.dedupe WHERE kind = 'work' AND key = %s",
         run.name(f"payment/{payment_id}"),
     )
-    assert wrong(finished) == {"booked_without_mark": 1}
+    assert wrong(finished) == {"booked_without_record": 1}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the gateway sends: the same for the same seed, with every fault in its share."""
+"""The scenario of a seed: always the same, with every fault in its share."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_retry_is_the_same_request_and_a_resend_a_new_one_for_the_same_payment
             assert sending.payment == original.payment
 
 
-def test_a_pair_hits_one_hot_account_at_the_same_moment():
+def test_pair_reaches_one_hot_account_at_the_same_moment():
     moments: dict[float, list[Payment]] = {}
     for sending in plan(500, seed=3, rate=100).sendings:
         if sending.fault == "hot_pair":
@@ -63,7 +63,7 @@ def test_a_pair_hits_one_hot_account_at_the_same_moment():
         assert set.intersection(*hot)
 
 
-def test_what_is_planned_as_invalid_meets_an_objection_and_nothing_else_does():
+def test_objection_refuses_exactly_the_invalid_payments():
     scenario = plan(1000, seed=2, rate=100)
     accounts = {name: {"currency": "VND"} for name in scenario.opening}
     for sending in scenario.sendings:
@@ -74,18 +74,18 @@ def test_what_is_planned_as_invalid_meets_an_objection_and_nothing_else_does():
 
 
 @pytest.mark.parametrize(("payments", "rate"), [(0, 100), (-1, 100), (100_001, 100), (10, 0)])
-def test_numbers_out_of_range_are_a_typed_error(payments, rate):
+def test_number_out_of_range_is_refused(payments, rate):
     with pytest.raises(InvalidOption):
         plan(payments, seed=1, rate=rate)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
-def test_a_seed_that_the_database_cannot_hold_is_a_typed_error(seed):
+def test_seed_beyond_64_bits_is_refused(seed):
     with pytest.raises(InvalidOption):
         plan(10, seed=seed, rate=100)
 
 
 @pytest.mark.parametrize("payments", [1, 2, 3, 19, 20, 33])
-def test_few_payments_make_a_scenario_too(payments):
+def test_few_payments_make_a_scenario(payments):
     scenario = plan(payments, seed=1, rate=100)
     assert len({s.payment.id for s in scenario.sendings}) == payments
