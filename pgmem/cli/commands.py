@@ -12,6 +12,21 @@ import click
 
 from pgmem.errors import PgmemError
 
+_CALL = re.compile(
+    r"`?memory\.(?P<group>[a-z]+)\.(?P<verb>[a-z_]+)(?:\((?:'(?P<name>[^']*)')?[^()]*\))?`?"
+)
+
+
+def _as_command(call: re.Match[str]) -> str:
+    """Return the command that does what a call does; the call itself if there is none."""
+    from pgmem.cli.app import app  # noqa: PLC0415
+
+    group = app.get_command(click.Context(app), call["group"])
+    if not isinstance(group, click.Group) or call["verb"] not in group.commands:
+        return call[0]
+    words = ("pgmem", call["group"], call["verb"], call["name"])
+    return f"`{' '.join(word for word in words if word)}`"
+
 
 class _ShortHelp(click.Command):
     """A command that prints its help for `-h` too."""
@@ -43,11 +58,13 @@ class Command(_ShortHelp):
             raise click.ClickException(self.reworded(str(error) or type(error).__name__)) from error
 
     def reworded(self, message: str) -> str:
-        """Return a message with this command's options in place of the library's parameters.
+        """Return a message with commands and options in place of the library's calls.
 
-        `expected_version` becomes `--expected-version`, and `stream=` becomes `--stream`. A name
-        that may also be a word of the sentence, such as `stream`, stays.
+        `memory.groups.delete('a')` becomes `pgmem groups delete a`, `expected_version` becomes
+        `--expected-version`, and `stream=` becomes `--stream`. A parameter that may also be a word
+        of the sentence, such as `stream`, stays.
         """
+        message = _CALL.sub(_as_command, message)
         for param in self.params:
             name = re.escape(param.name or "")
             pattern = rf"\b{name}\b=?" if "_" in name else rf"\b{name}="

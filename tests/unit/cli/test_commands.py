@@ -163,6 +163,20 @@ def test_messages_name_options_and_not_parameters(pgmem, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("call", "command"),
+    [
+        ("memory.retention.set", "`pgmem retention set`"),
+        ("`memory.groups.delete('a b')`", "`pgmem groups delete a b`"),
+        ("memory.subscriptions.reset('a', after=5)", "`pgmem subscriptions reset a`"),
+        ("memory.events.read", "memory.events.read"),
+        ("memory.state.update", "memory.state.update"),
+    ],
+)
+def test_messages_name_commands_where_there_are_some(call, command):
+    assert Command("probe").reworded(f"use {call} instead") == f"use {command} instead"
+
+
 def test_other_exceptions_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(app, "get_command", lambda *_: raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
