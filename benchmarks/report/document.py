@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from markdown_it import MarkdownIt
 
+from benchmarks.harness import Arm
 from benchmarks.report.charts import Plot, charts, headline
 from benchmarks.report.content import KIND_TITLES, Content, Section, spread
 
@@ -201,14 +202,13 @@ def _contents(content: Content) -> Iterator[str]:
 def _scenario(each: Section) -> Iterator[str]:
     arms, columns = each.scenario.arms, each.columns
     yield from _table(
-        ["arm", "promise", "wrong", *columns, "what it is"],
+        ["arm", "promise", "wrong", *columns],
         (
             [
-                arm.name,
+                _described(arm),
                 arm.tier or "–",
                 _wrong(each, arm.name),
                 *(column.get(arm.name, "–") for column in columns.values()),
-                _note(arm.note + ("" if arm.kind == "pgmem" else f" ({KIND_TITLES[arm.kind]})")),
             ]
             for arm in arms
         ),
@@ -233,6 +233,11 @@ def _scenario(each: Section) -> Iterator[str]:
             range(1, 1 + len(arms)),
         )
         yield "</details>\n"
+
+
+def _described(arm: Arm) -> _Markdown:
+    note = arm.note + ("" if arm.kind == "pgmem" else f" ({KIND_TITLES[arm.kind]})")
+    return _Markdown(_escaped(arm.name) + (f"<br><small>{_note(note)}</small>" if note else ""))
 
 
 def _wrong(each: Section, arm: str) -> str:

@@ -169,7 +169,7 @@ def test_numbers_keep_their_significant_digits(told, text):
 )
 def test_notes_hold_code_but_no_other_markup(note, shown):
     result = harness.run(Scenario("s", "t", "µs", [timed("pgmem", 10, note=note)], rounds=1))
-    assert f"<td>{shown}</td>" in page(Content(Run({}, [result])))
+    assert f"<small>{shown}</small>" in page(Content(Run({}, [result])))
 
 
 def test_markdown_shows_its_plots(tmp_path, run):
