@@ -1,4 +1,4 @@
-"""A run to report: measured in no time, with something of everything that a report tells."""
+"""Make a run to report: measured at once, with something of everything that a report contains."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fixed(name, values, kind="pgmem", tier="strict", note=""):
 
 
 def measured():
-    """A run with a scenario of each kind, and names that a page must not obey."""
+    """Make a run with a scenario of each kind, and names that contain markup."""
     scenarios = [
         Scenario(
             "write/one",

@@ -1,4 +1,4 @@
-"""The harness collects garbage before each measurement: only its own should be there."""
+"""Freeze other garbage: the harness collects its own before each measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scenarios of one client, each at a tiny size on real servers; and what they must notice."""
+"""Run the scenarios of one client at a tiny size on real servers, and plant faults in them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def bench(pg_server_url):
 
 @pytest.fixture
 def way(bench):
-    """Redis done right, without durability."""
+    """Return Redis done right, without durability."""
     server = bench.redis("none")
     with contextlib.closing(right.connect(server.url)) as client:
         yield RightWay(client, server.key("test:"))
@@ -36,7 +36,7 @@ def way(bench):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Next to no calls, and small logs."""
+    """Use few calls and small logs."""
     monkeypatch.setattr(write_event, "CALLS", (CALLS, CALLS))
     monkeypatch.setattr(batches, "CALLS", {1: (3, 3), 10: (2, 2), 1_000: (1, 1)})
     monkeypatch.setattr(reads, "EVENTS", 300)
@@ -59,7 +59,7 @@ def tiny(monkeypatch):
         ("cached_get", ["cached_get"]),
     ],
 )
-def test_every_way_does_right(bench, tiny, group, names):
+def test_every_way_is_right(bench, tiny, group, names):
     with ENTRIES[group].setup(bench) as scenarios:
         assert [scenario.name for scenario in scenarios] == names
         for scenario in scenarios:
@@ -72,7 +72,7 @@ def test_every_way_does_right(bench, tiny, group, names):
 
 
 @pytest.mark.parametrize("group", ["write_event", "append"])
-def test_every_way_does_right_at_each_size(bench, tiny, monkeypatch, group):
+def test_every_way_is_right_at_each_size(bench, tiny, monkeypatch, group):
     monkeypatch.setattr(bench, "quick", False)
     monkeypatch.setattr(batches, "CALLS", {1: (2, 2), 100: (2, 2)})
     with ENTRIES[group].setup(bench) as scenarios:
@@ -83,7 +83,7 @@ def test_every_way_does_right_at_each_size(bench, tiny, monkeypatch, group):
             assert faults == dict.fromkeys(faults, Faults())
 
 
-def test_who_catches_up_gets_everything_unless_the_stream_was_cut(bench, tiny):
+def test_catching_up_reads_everything_unless_the_stream_was_cut(bench, tiny):
     with ENTRIES["catchup"].setup(bench) as [scenario]:
         faults = harness.run(dataclasses.replace(scenario, warmup=0)).faults
     assert 1_900 <= faults.pop("published").lost <= 2_000
@@ -91,7 +91,7 @@ def test_who_catches_up_gets_everything_unless_the_stream_was_cut(bench, tiny):
 
 
 class Dropping:
-    """Acknowledges every event and forgets one in a thousand."""
+    """Acknowledge every event, and drop one in a thousand."""
 
     def __init__(self, way):
         self._way = way
@@ -103,7 +103,7 @@ class Dropping:
 
 
 class Tearing(Dropping):
-    """Writes the event but not the state, once in a thousand."""
+    """Write the event but not the state, once in a thousand."""
 
     def write(self, value):
         if value["n"] % 1_000 == 990:
@@ -133,7 +133,7 @@ def test_a_state_that_is_not_its_last_event_is_torn(bench, way):
     ("states", "torn"),
     [({"a": 3, "b": 2}, 0), ({"a": 1, "b": 2}, 1), ({"a": 3}, 1), ({"a": 3, "b": 2, "c": 1}, 1)],
 )
-def test_states_are_held_against_the_log(states, torn):
+def test_states_are_compared_with_the_log(states, torn):
     assert compare_states([("a", 1), ("b", 2), ("a", 3)], states) == Faults(torn=torn)
 
 

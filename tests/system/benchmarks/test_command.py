@@ -1,4 +1,4 @@
-"""`python -m benchmarks` as a user runs it."""
+"""Test `python -m benchmarks` as a user runs it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_wrong_arguments(arguments, message, capsys):
         (["--only", "group_growth"], {"group_growth"}, set()),
     ],
 )
-def test_what_does_not_run_is_said(arguments, runs, left_out):
+def test_left_out_scenarios_are_listed_with_the_reason(arguments, runs, left_out):
     parser = command._parser()
     options = parser.parse_args(arguments)
     chosen = command._chosen(parser, options.only, peers=options.peers, quick=options.quick)
@@ -73,7 +73,7 @@ def test_what_does_not_run_is_said(arguments, runs, left_out):
         } - set(said)
 
 
-def test_the_charts_rows_are_scenarios_of_groups_that_are_there():
+def test_headlines_name_scenarios_of_existing_groups():
     groups = {name.partition("/")[0] for name in HEADLINES}
     assert groups <= set(ENTRIES)
 
@@ -94,7 +94,7 @@ def test_only_what_an_arm_does_not_promise_is_excused(faults, excused, wrong):
     assert command._is_wrong(result) == wrong
 
 
-def test_a_group_that_fails_costs_the_others_nothing(monkeypatch, tmp_path, database_url, capsys):
+def test_failed_group_does_not_stop_the_others(monkeypatch, tmp_path, database_url, capsys):
     def fail(*args):
         raise CrewError("member 0 failed:\nValueError: what it was")
 
@@ -112,7 +112,7 @@ def test_help_names_every_scenario():
     assert all(name in done.stdout for name in ENTRIES)
 
 
-def test_a_postgres_that_is_not_there(tmp_path):
+def test_missing_postgres_is_an_error(tmp_path):
     done = benchmarks("--only", "state_get", "--postgres-url", f"host={tmp_path} password=secret")
     assert done.returncode == 1
     assert "--postgres-url" in done.stderr

@@ -1,4 +1,4 @@
-"""Rivals, work that takes effect once, and the pipeline: right arms are right, faults are found."""
+"""Test contention, work that takes effect once, and the pipeline, also with planted faults."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def at_once(calls):
 
 @pytest.fixture(scope="module")
 def counting(bench, url):
-    """The stores, and the writers of each arm in this process."""
+    """Return the stores, and the writers of each arm in this process."""
     always, everysec = bench.redis("strict"), bench.redis("relaxed")
     urls = _counting.Urls(url, always.url, everysec.url, f"{always.key('contention')}:")
     with contextlib.ExitStack() as stack:
@@ -61,7 +61,7 @@ def counting(bench, url):
 def raced(counting, arm):
     stores, writers = counting
     run = stores.begin(arm, 1)
-    # The process's own number falls on each eighth writer: these are three threads on one key.
+    # Every eighth writer belongs to a process: these are three threads on one key.
     order = f"{arm}/{run}/{1 + _counting.PROCESSES * (WRITERS - 1)}/1"
     done = writers.go(order, time.monotonic(), 0.2)
     assert len(done) == WRITERS
@@ -75,7 +75,7 @@ def test_rivals_lose_no_increment(counting, arm):
     assert sum(len(each.times) for each in done) == sample.times.get_total_count() > WRITERS
 
 
-def test_the_published_update_comes_about_once_and_leaves_the_others_out(counting):
+def test_published_update_succeeds_once_and_refuses_later_ones(counting):
     done, sample = raced(counting, PUBLISHED)
     assert [each.gave_up for each in done].count(0) <= 1
     assert sample.faults.starved == sum(each.gave_up for each in done) >= WRITERS - 1
@@ -102,7 +102,7 @@ def test_without_rivals_every_arm_but_the_published_one_is_right(bench, counting
         (contention.Kept(2, None), Faults(lost=1)),
     ],
 )
-def test_what_became_of_three_increments(kept, faults):
+def test_faults_of_three_increments_are_counted(kept, faults):
     assert contention.audit(3, kept) == faults
 
 
@@ -120,7 +120,7 @@ def writer(count, seconds=1.0, gave_up=0):
         ([writer(10), writer(10, gave_up=2), writer(10)], 2),
     ],
 )
-def test_who_is_starved(done, starved):
+def test_starved_writers_are_counted(done, starved):
     assert contention.starved(done) == starved
 
 
@@ -157,7 +157,7 @@ def test_racers_for_one_key_do_its_work_once(group, name):
 
 def test_racers_for_one_key_each_do_the_published_work(group):
     run, way, barrier = group.run(), group.ways[PUBLISHED], threading.Barrier(WRITERS)
-    # All are at work before one of them marks it.
+    # All racers are at work before one of them records it.
     at_once([functools.partial(way.once, f"{run}:1", run, barrier.wait)] * WRITERS)
     assert compare_once([f"{run}:1"], way.effects(run)) == Faults(duplicated=WRITERS - 1)
 
@@ -170,13 +170,13 @@ def test_racers_for_one_key_each_do_the_published_work(group):
         (PUBLISHED, once.DOOMED),
     ],
 )
-def test_a_crash_between_effect_and_mark(bench, group, name, doubled):
+def test_crash_between_effect_and_record(bench, group, name, doubled):
     sample = once.crash(bench, group).arm(name).run()
     assert sample.faults == Faults(duplicated=doubled)
     assert sample.figures[f"wrong of {once.DOOMED}"] == doubled
 
 
-def test_what_redis_never_promised_does_not_fail_the_run(bench, group):
+def test_faults_that_redis_does_not_promise_to_avoid_do_not_fail_the_run(bench, group):
     excused = {arm.name for arm in once.crash(bench, group).arms if arm.excused}
     assert excused == {"redis always", "redis everysec"}
 
@@ -191,7 +191,7 @@ def test_answers_that_are_wrong_are_counted():
 
 
 class Threads:
-    """Agents that are threads of this process, in the place of a crew."""
+    """Run agents as threads of this process in place of a crew."""
 
     def __init__(self, agents):
         self._agents = agents
@@ -202,7 +202,7 @@ class Threads:
 
 
 @pytest.mark.parametrize("name", [*RIGHT_ONES, PUBLISHED])
-def test_every_payment_comes_through(bench, url, name):
+def test_every_payment_is_processed(bench, url, name):
     always = bench.redis("strict")
     urls = pipeline.Urls(url, url, always.url, always.url, f"{always.key(name)}:")
     (side,) = [side for side in pipeline.SIDES if side.name == name]
@@ -220,7 +220,7 @@ def test_every_payment_comes_through(bench, url, name):
         assert sample.faults == NO_FAULTS
 
 
-def test_the_published_approach_loses_money_where_two_meet(bench, url, monkeypatch):
+def test_published_approach_loses_money_in_concurrent_payments(bench, url, monkeypatch):
     always = bench.redis("strict")
     urls = pipeline.Urls(url, url, always.url, always.url, f"{always.key('meeting')}:")
     opening = {account("run", number): 1_000 for number in range(3)}
@@ -291,5 +291,5 @@ def kept(balance, said=None, versions=(1, 2, 3)):
         ),
     ],
 )
-def test_what_became_of_two_payments(found, faults):
+def test_faults_of_two_payments_are_counted(found, faults):
     assert pipeline.audit(SENT, OPENING, found) == faults

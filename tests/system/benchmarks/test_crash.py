@@ -1,4 +1,4 @@
-"""What the crash scenarios say is lost is what is lost: no more, no less, and told whose fault."""
+"""Test that the crash scenarios count what is lost, and which losses are faults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytest.importorskip("redis")
 
 
 class Forgetful(RedisStore):
-    """Loses an acknowledged event, state and all, once it has started again."""
+    """Lose an acknowledged event after a restart."""
 
     def found(self, label):
         with self.client() as client:
@@ -43,7 +43,7 @@ class Forgetful(RedisStore):
 
 
 class ForgetfulPgmem(PgmemStore):
-    """The same, where the log does not let itself be changed."""
+    """Lose an acknowledged event; a trigger protects the log, so it is switched off."""
 
     def found(self, label):
         with bare(self.url) as connection:
@@ -58,7 +58,7 @@ class ForgetfulPgmem(PgmemStore):
 
 @pytest.fixture
 def folder(tmp_path_factory):
-    # Whoever the server runs as must get there, and a socket's path must not be long.
+    # The server's user must be able to reach the folder, and a socket's path must not be long.
     folder = tmp_path_factory.mktemp("crash")
     folder.chmod(0o755)
     return folder
@@ -68,7 +68,7 @@ def written(*numbers, unknown=None):
     return Written(list(numbers), [time.monotonic()] * len(numbers), unknown)
 
 
-def test_what_was_acknowledged_must_be_there_and_the_cut_off_call_may_be():
+def test_acknowledged_events_must_exist_and_the_interrupted_one_may():
     both = Found([("a", 1), ("a", 2)], {"a": 2})
     one = Found([("a", 1)], {"a": 1})
     for found in (both, one):
@@ -123,9 +123,7 @@ def test_kill_of_pgmem_strict_loses_nothing_and_a_planted_loss_is_seen(folder):
         (lambda patch: patch.setattr(disk.shutil, "which", lambda *_, **__: None), "mkfs.ext4"),
     ],
 )
-def test_where_no_power_can_be_cut_the_scenario_is_missing_with_the_reason(
-    broken, reason, monkeypatch
-):
+def test_without_power_cuts_the_scenario_is_missing_with_the_reason(broken, reason, monkeypatch):
     broken(monkeypatch)
     bench = Bench(None, contextlib.ExitStack())
     with ENTRIES["crash_power"].setup(bench) as scenarios:
@@ -174,7 +172,7 @@ def test_the_disk_is_gone_even_if_its_process_is_killed(powered_disk):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_a_power_cut_costs_what_was_not_promised_and_nothing_else(powered_disk, way):
+def test_power_cut_loses_only_what_was_not_promised(powered_disk, way):
     fault = functools.partial(cut_power, powered_disk)
     samples = [crash(way.make(powered_disk.path), fault, 0.5, keeps=way.keeps) for _ in range(2)]
     lost = sum(sample.value for sample in samples)

@@ -1,4 +1,4 @@
-"""What the scenarios of following stand on: processes that act together, and honest times."""
+"""Test the base of the following scenarios: processes that act together, and honest times."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_first_events_of_a_round_are_not_timed_but_audited():
     assert sample.faults == Faults(lost=1)
 
 
-def test_a_round_of_which_nothing_came_is_no_quick_one():
+def test_round_without_events_is_not_a_fast_one():
     sample = as_sample(received([]), [range(3)])
     assert sample.value > 1e6
     assert sample.faults == Faults(lost=3)
@@ -127,12 +127,12 @@ def test_the_same_beside_redis(kind):
 
 
 def test_a_stall_shows_for_all_that_was_due_meanwhile_and_not_only_as_the_maximum():
-    # 200 ms of 1,500 ms: what a clock from "sent" on sees is one slow event of 1,500.
+    # 200 ms of 1,500 ms: a clock from "sent" on sees one slow event of 1,500.
     latency, stall, interval = 0.0003, (0.5, 0.7), 0.001
     due = [index * interval for index in range(1_500)]
     sent = [max(at, stall[1]) if at > stall[0] else at for at in due]
     at = [when + latency for when in sent]
-    at[501] += 0.2  # the one that was on its way
+    at[501] += 0.2  # the event that was under way
     sample = as_sample(Received(list(range(1_500)), sent, due, at, 0), [range(1_500)])
     assert sample.value == pytest.approx(300, rel=0.01)
     assert sample.figures["p99"] == pytest.approx(300, rel=0.01)

@@ -1,4 +1,4 @@
-"""Consumer groups: right ways are right, and whatever a member or a store does wrong is counted."""
+"""Test the group scenarios: right ways are right, and the faults of members and stores count."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bench():
 
 
 def share(*batches, refused=0):
-    """What a member did: each batch has been there for a second, one after the other."""
+    """Return what a member did; each batch was there for a second, one after the other."""
     return Share(
         [Batch(list(numbers), at, at, at + 1.0) for at, numbers in enumerate(batches)], refused
     )
@@ -57,22 +57,22 @@ def share(*batches, refused=0):
         ([], 0, Faults(lost=6)),
     ],
 )
-def test_what_became_of_six_events(shares, left, faults):
+def test_faults_of_six_events_are_counted(shares, left, faults):
     assert audit(range(1, 7), shares, left) == faults
 
 
-def test_what_was_handed_out_and_never_ended_is_lost():
+def test_delivery_without_acknowledgement_is_lost():
     held = Share([Batch([1, 2], 0.0, 0.0, None)])
     assert audit([1, 2], [held], left=0) == Faults(lost=2)
     assert audit([1, 2], [held], left=2) == Faults(lost=2)
 
 
-def test_who_has_an_event_while_another_has_it():
+def test_events_that_two_members_hold_at_once_are_counted():
     first = Share([Batch([1, 2], 0.0, 0.0, 1.0)])
     assert at_once([first, Share([Batch([1, 2], 0.9, 0.9, 2.0)])]) == 2
     assert at_once([first, Share([Batch([1, 2], 0.9, 1.0, 2.0)])]) == 0
     assert at_once([first, Share([Batch([3], 0.5, 0.5, 0.6)])]) == 0
-    # Who never ended it has it still.
+    # A member that never acknowledged it still has it.
     held = Share([Batch([1], 0.0, 0.0, None)])
     assert at_once([held, Share([Batch([1], 50.0, 50.0, 51.0)])]) == 1
 
@@ -81,7 +81,7 @@ def test_who_has_an_event_while_another_has_it():
 
 
 class Shelf:
-    """A group in memory; each fault that a store can have can be planted in it."""
+    """Keep a group in memory, with a planted fault."""
 
     def __init__(self, count, *, lose=None, twice=None, refuse=None):
         self.lock = threading.Lock()
@@ -125,7 +125,7 @@ def drained(shelf, count=1_000, members=3):
         ({}, NO_FAULTS),
         ({"lose": 500}, Faults(lost=1)),
         ({"twice": 500}, Faults(duplicated=1)),
-        # It is open still, so it comes again.
+        # It is still open, so it comes again.
         ({"refuse": 500}, Faults(lost=1, torn=1)),
     ],
 )
@@ -135,7 +135,7 @@ def test_one_fault_in_a_thousand_deliveries_is_found(planted, faults):
     assert sample.value > 0
 
 
-def test_the_last_batch_is_ended_too_and_waiting_for_nothing_is_in_no_figure(monkeypatch):
+def test_last_batch_is_acknowledged_and_the_final_wait_is_in_no_figure(monkeypatch):
     monkeypatch.setattr(_members, "IDLE", 0.3)
 
     class Waiting(ShelfMember):
@@ -157,12 +157,12 @@ def test_the_last_batch_is_ended_too_and_waiting_for_nothing_is_in_no_figure(mon
     assert sample.times.get_total_count() == 5
 
 
-def test_a_round_of_which_nothing_was_handed_out_has_no_figure():
+def test_round_without_deliveries_has_no_figure():
     sample = groups.taken([Share([]), Share([])], range(3), 3, Spent())
     assert (sample.value, sample.faults) == (0.0, Faults(lost=3))
 
 
-def test_who_serves_ends_when_somebody_has_the_last_event():
+def test_serving_ends_when_a_member_has_the_last_event():
     shelf, over = Shelf(0), threading.Event()
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(serve, ShelfMember(shelf), 5, over) for _ in range(2)]
@@ -177,14 +177,14 @@ def test_who_serves_ends_when_somebody_has_the_last_event():
     assert sum(len(received.numbers) for _, received in done) == COUNT
 
 
-def test_who_waits_for_a_last_event_that_never_comes_gives_up(monkeypatch):
+def test_serving_gives_up_if_the_last_event_never_comes(monkeypatch):
     monkeypatch.setattr(_members, "ROUND_TIMEOUT", 0.05)
     batches, received = serve(ShelfMember(Shelf(3)), 5, threading.Event())
     assert [batch.numbers for batch in batches] == [[0, 1, 2]]
     assert received.numbers == [0, 1, 2]
 
 
-def test_the_way_of_an_event_ends_in_its_members_hands():
+def test_latency_ends_at_the_member():
     numbers = list(range(WARM_EVENTS + 100))
 
     def received(mine, latency):
@@ -204,7 +204,7 @@ def test_the_way_of_an_event_ends_in_its_members_hands():
     assert groups.on_their_way(shares[:1], numbers, 75, Spent()).faults == Faults(lost=75)
 
 
-def test_a_round_in_which_nothing_came_is_no_quick_one():
+def test_round_without_deliveries_is_not_a_fast_one():
     nothing = Share([], 0, Received([], [], [], [], 0))
     assert groups.on_their_way([nothing], range(3), 3, Spent()).value > 1e6
 
@@ -223,7 +223,7 @@ def small(monkeypatch):
     monkeypatch.setattr(groups, "COUNTS", {10: (COUNT, COUNT)})
 
 
-def test_every_way_hands_out_everything_once(stage, small, monkeypatch):
+def test_every_way_delivers_everything_once(stage, small, monkeypatch):
     monkeypatch.setattr(stage.bench, "quick", False)  # the ways of two calls too
     scenario = groups.throughput(stage, 2, 10)
     assert len(scenario.arms) == len(groups.WAYS)
@@ -245,7 +245,7 @@ def test_every_way_is_timed_at_a_rate(stage):
         assert sample.figures["p99"] >= sample.value > 0
 
 
-def test_what_redis_has_not_ended_is_told(stage):
+def test_unacknowledged_deliveries_of_redis_are_counted(stage):
     name = groups.ALWAYS.side.name
     end, store = stage.ends[name], stage.stores[name]
     with contextlib.closing(right.connect(end.url)) as client:
@@ -255,7 +255,8 @@ def test_what_redis_has_not_ended_is_told(stage):
         assert [event["n"] for event in member.turn(3, 0.0)] == [0, 1, 2]
         assert store.left("open") == 5
         assert [event["n"] for event in member.turn(3, 0.0)] == [3, 4]
-        # Somebody else ends what is ours: it is refused, and nobody else's business.
+        # Another client acknowledges the member's deliveries, so its own acknowledgement is
+        # refused.
         key = f"{end.prefix}open"
         client.xack(key, key, *member._held)
         assert member.turn(3, 0.0) == []
@@ -263,7 +264,7 @@ def test_what_redis_has_not_ended_is_told(stage):
 
 
 @pytest.mark.parametrize("way", [groups.STRICT, groups.STRICT_APART], ids=["together", "apart"])
-def test_what_pgmem_has_not_ended_is_told(stage, way):
+def test_unacknowledged_deliveries_of_pgmem_are_counted(stage, way):
     end, store = stage.ends[way.side.name], stage.stores[way.side.name]
     with Memory(end.url, pool=1) as memory:
         member = _members.PgmemMember(memory, end, "open", "member-0")
@@ -273,7 +274,7 @@ def test_what_pgmem_has_not_ended_is_told(stage, way):
         assert store.left("open") == 5
         assert [event["n"] for event in member.turn(3, 0.0)] == [3, 4]
         assert store.left("open") == 2
-        # What waits to be handed out again, and what is abandon, is not ended either.
+        # Delayed and dead-lettered events are not acknowledged either.
         first, second = member._held
         member._held = []
         first.nack(delay=60)
@@ -302,7 +303,7 @@ def test_the_events_of_all_ways_are_the_same(stage):
             assert member.turn(1, 5.0) == [payload(7)], name
 
 
-def test_a_stage_writes_where_its_members_look(stage):
+def test_stage_writes_where_its_members_read(stage):
     ends = [stage.ends[way.side.name] for way in groups.WAYS]
     assert len({(end.url, end.prefix) for end in ends}) == len(groups.WAYS)
     assert STREAM not in {end.prefix for end in ends}
@@ -327,7 +328,7 @@ def test_every_step_writes_the_rows_of_its_events(bench, rows, monkeypatch):
 
 
 @pytest.mark.parametrize("side", [effects.PGMEM, effects.ALWAYS])
-def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows, side):
+def test_missing_and_duplicated_rows_are_counted(bench, rows, side):
     way, written = rows.ways[side.name], rows._rows[side.name]
     for spoil, faults in (
         (b"DELETE FROM effects WHERE event = %s", Faults(lost=1)),
@@ -336,7 +337,7 @@ def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows, side):
         numbers = rows.begin(side, 10)
         assert way.step() == 10
         if side is effects.ALWAYS:
-            assert rows.audit(side, numbers) == Faults(lost=10)  # it is not noted yet
+            assert rows.audit(side, numbers) == Faults(lost=10)  # it is not acknowledged yet
         way.end()
         assert rows.audit(side, numbers) == NO_FAULTS
         written.execute(spoil, (numbers[5],))
@@ -347,7 +348,7 @@ def test_rows_that_are_not_there_or_there_twice_are_noticed(bench, rows, side):
     ("side", "doubled"),
     [(effects.PGMEM, 0), (effects.ALWAYS, effects.BATCH), (effects.ALWAYS_ONCE, 0)],
 )
-def test_a_crash_between_rows_and_their_note(bench, rows, side, doubled):
+def test_crash_between_rows_and_their_acknowledgement(bench, rows, side, doubled):
     (arm,) = [arm for arm in effects.crash(bench, rows).arms if arm.name == side.name]
     longest = 0.0
     for _ in range(3):
@@ -357,7 +358,7 @@ def test_a_crash_between_rows_and_their_note(bench, rows, side, doubled):
         longest = max(longest, sample.value)
         if longest >= effects.LEASE * 1e3 * 0.9:
             break
-    else:  # On a busy machine a part of the lease is over before the kill; not each time.
+    else:  # On a busy machine a part of the lease is over before the kill, but not in each round.
         pytest.fail(f"taken over {longest:.0f} ms after the kill: the lease was not waited for")
     assert bool(arm.excused) is bool(doubled)
 
@@ -376,7 +377,7 @@ def test_two_servers_are_metered_as_one(bench):
 
 
 class Members:
-    """Two members of growth in this process; what they say can be spoilt on its way."""
+    """Run two members of growth in this process, and corrupt their answers on request."""
 
     def __init__(self, url, spoil=None):
         self.workers = [growth.Worker(number, url) for number in range(2)]
@@ -396,21 +397,21 @@ class Members:
 
 @pytest.fixture
 def grown(bench):
-    """What makes a round of growth, and its members."""
+    """Return a function that makes a round of growth, and its members."""
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(bench.postgres.database())
         members = stack.enter_context(contextlib.closing(Members(url)))
         yield growth.Measure(url, members, 10, 300, stack), members
 
 
-def test_each_round_of_growth_delivers_everything_and_tells_the_size(grown, monkeypatch):
+def test_each_round_of_growth_delivers_everything_and_measures_the_size(grown, monkeypatch):
     monkeypatch.setattr(growth, "GIVEN_BACK", 0.05)
     measure, _ = grown
     samples = [measure() for _ in range(3)]
     assert [sample.faults for sample in samples] == [NO_FAULTS] * 3
     assert samples[0].figures[growth.GREW] == 1.0
     for sample in samples:
-        # The first page of a table and of each index, at least.
+        # At least the first page of a table and of each index.
         assert sample.value >= 8 * 3
         assert sample.figures["updates in place (HOT), %"] > 50
 
@@ -428,7 +429,7 @@ def test_a_delivery_that_is_missing_or_doubled_in_growth_is_noticed(grown, spoil
     assert measure().faults == faults
 
 
-def test_a_table_that_grows_is_told(grown):
+def test_growing_table_is_measured(grown):
     measure, _ = grown
     first = measure()
     measure._connection.execute(
@@ -438,5 +439,5 @@ def test_a_table_that_grows_is_told(grown):
     )
     sample = measure()
     assert sample.value > first.value + 500
-    assert sample.figures[growth.GREW] == 1.0  # until the size has settled
+    assert sample.figures[growth.GREW] == 1.0  # until the size is stable
     assert sample.faults == Faults(lost=9_000)

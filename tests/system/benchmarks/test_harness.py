@@ -1,4 +1,4 @@
-"""The harness measures what is there: a planted delay is found, a planted loss is marked."""
+"""Test the harness with planted delays and losses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.scenarios._base import median_time
 
 
 def spin(microseconds):
-    """Be busy so long: a sleep would be rounded by the scheduler."""
+    """Be busy for some microseconds; the scheduler would round a sleep."""
     end = time.perf_counter_ns() + microseconds * 1_000
     while time.perf_counter_ns() < end:
         pass
@@ -82,7 +82,7 @@ def test_arms_run_in_turn_and_the_order_alternates():
 
 
 def test_ratios_are_made_within_the_rounds():
-    # The machine gets ten times slower half way; the ratio stays what it is.
+    # The machine becomes ten times slower half way; the ratio stays the same.
     slowing = [1.0] * 6 + [10.0] * 5
     arms = fixed("base", slowing), fixed("arm", [2 * value for value in slowing])
     result = harness.run(scenario(*arms))
@@ -140,7 +140,7 @@ def test_a_further_figure_may_be_compared_in_place_of_the_arms_own():
         Comparison("arm", "base", at_most=1.2, figure="p99"),
         Comparison("arm", "base", at_least=9.0, or_value=20.0, figure="p99"),
     ]
-    # The machine gets ten times slower half way: the ratio of p99 is made within the rounds too.
+    # The machine becomes ten times slower half way; the ratio of p99 also stays the same.
     bases = [10.0] * 6 + [100.0] * 5
     arms = figured("arm", [1.5 * base for base in bases]), figured("base", bases)
     own, p99, or_value = harness.run(scenario(*arms, comparisons=asked)).verdicts()
@@ -197,7 +197,7 @@ def test_a_scenario_that_compares_what_is_not_there_is_refused():
         ([], Faults(lost=4)),
     ],
 )
-def test_what_became_of_the_events(found, faults):
+def test_faults_of_events_are_counted(found, faults):
     assert compare([1, 2, 3, 4], found) == faults
 
 
@@ -213,7 +213,7 @@ def test_what_became_of_the_events(found, faults):
         ([], Faults(lost=5)),
     ],
 )
-def test_what_became_of_the_events_of_several_writers(found, faults):
+def test_faults_of_events_of_several_writers_are_counted(found, faults):
     assert compare_each([[1, 2, 3], range(11, 13)], found) == faults
 
 
@@ -230,11 +230,11 @@ def test_what_became_of_the_events_of_several_writers(found, faults):
         ("abb", 0, Faults(lost=1, duplicated=1)),
     ],
 )
-def test_what_became_of_work_that_takes_effect_once(found, left, faults):
+def test_faults_of_work_that_takes_effect_once_are_counted(found, left, faults):
     assert compare_once("abc", found, left) == faults
 
 
-def test_what_became_of_the_events_by_counts():
+def test_faults_are_counted_from_counts():
     assert compare_counts(10, 10, 10) == Faults()
     assert compare_counts(10, 9, 9) == Faults(lost=1)
     assert compare_counts(10, 11, 10) == Faults(duplicated=1)
@@ -250,7 +250,7 @@ def test_what_became_of_the_events_by_counts():
         ([1.3, 1.4, 1.5], False, True),
     ],
 )
-def test_a_verdict_tells_when_the_interval_crosses_the_target(values, met, sure):
+def test_verdict_is_unsure_if_the_interval_crosses_the_target(values, met, sure):
     asked = [Comparison("arm", "base", at_most=1.1)]
     arms = fixed("arm", values), fixed("base", [1.0] * 3)
     result = harness.run(scenario(*arms, comparisons=asked, rounds=3, warmup=0))
@@ -301,7 +301,7 @@ def test_an_arm_without_times_has_no_histogram():
 
 
 def against(values, bases, *, unit="µs", tier="strict", base_kind="redis", faults=()):
-    """pgmem beside Redis: the one verdict."""
+    """Return the only verdict of pgmem beside Redis."""
     ours, theirs = iter(values), iter(bases)
     arms = (
         Arm("pgmem", lambda: Sample(next(ours), *faults), tier="strict"),

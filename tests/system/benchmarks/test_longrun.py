@@ -1,4 +1,4 @@
-"""Recovery and scale: small runs of them are right, and what is wrong in them is counted."""
+"""Test small runs of recovery and scale, and plant faults in them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_way_to_recover_finds_every_key(bench, monkeypatch):
     assert [verdict.met for verdict in result.verdicts() if verdict.target][-1]
 
 
-def test_a_state_that_is_old_or_lacks_a_key_is_not_right():
+def test_old_state_and_missing_keys_are_faults():
     right = {f"account:{n % 10}": recovery.event(n, 10) for n in range(90, 100)}
     assert recovery.audit(right, count=100, keys=10) == Faults()
     old = {**right, "account:3": recovery.event(83, 10)}
@@ -49,9 +49,7 @@ def test_each_replay_begins_with_nothing(bench, monkeypatch):
         assert replay.run().faults == Faults(lost=10)
 
 
-def test_calls_on_logs_of_different_sizes_are_right_and_what_was_left_out_is_said(
-    bench, monkeypatch
-):
+def test_calls_on_logs_of_different_sizes_are_right_and_omissions_are_listed(bench, monkeypatch):
     monkeypatch.setattr(scale, "QUICK_SIZES", (200, 700))
     monkeypatch.setattr(scale, "CHUNK", 300)
     monkeypatch.setattr(scale, "CALLS", 5)

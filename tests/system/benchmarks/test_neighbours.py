@@ -1,4 +1,4 @@
-"""Neighbours are there while a round runs, and are gone afterwards; clients are all audited."""
+"""Test that neighbours exist during a round only, and that all clients are audited."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_every_neighbour_leaves_the_events_right(postgres, monkeypatch):
         assert not bench.missing
         for arm in scenario.arms:
             if "25" in arm.name:
-                continue  # they have tests of their own, and take long to come
+                continue  # they have tests of their own, and start slowly
             sample = arm.run()
             assert sample.faults == Faults(), arm.name
             assert sample.times.get_total_count() == 16 - neighbours.WARM

@@ -1,4 +1,4 @@
-"""The peers: their environment is whole or not there, and what goes wrong in it is told."""
+"""Test the peers: their environment is complete or absent, and its errors are shown."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_half_an_environment_is_never_used(requirements, tmp_path, monkeypatch):
     assert not list(cache.iterdir())
 
 
-def test_of_two_that_make_it_at_once_one_is_used(requirements, tmp_path, monkeypatch):
+def test_one_of_two_concurrently_created_environments_is_used(requirements, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
 
     def make(folder, requirements):
@@ -94,7 +94,7 @@ def test_of_two_that_make_it_at_once_one_is_used(requirements, tmp_path, monkeyp
     assert len(list(cache.iterdir())) == 1
 
 
-def test_what_stands_in_its_place_is_not_removed(requirements, tmp_path, monkeypatch):
+def test_other_folder_in_its_place_is_not_removed(requirements, tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "_make", whole)
     theirs = environment.place(requirements, tmp_path) / "something"
     theirs.mkdir(parents=True)
@@ -103,7 +103,7 @@ def test_what_stands_in_its_place_is_not_removed(requirements, tmp_path, monkeyp
     assert theirs.exists()
 
 
-def test_a_failed_installation_shows_what_was_said(tmp_path):
+def test_failed_installation_shows_its_output(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('no such package')"]
     with pytest.raises(PeerError, match="no such package"):
         environment._run(command)
@@ -128,7 +128,7 @@ READY = "import sys\nsys.stdin.readline()\nprint('[true, null]', flush=True)\n"
         (READY + "sys.stdin.read()", "did not answer in 3 s"),
     ],
 )
-def test_a_bad_answer_is_told_with_what_the_process_said(tmp_path, worker, message):
+def test_bad_answer_is_shown(tmp_path, worker, message):
     file = tmp_path / "worker.py"
     file.write_text(worker)
 
@@ -157,7 +157,7 @@ def test_an_answer_may_come_in_pieces_and_be_long(tmp_path):
             assert together((started, "order", 1.0)) == [[list(range(50_000))]]
 
 
-def test_the_worker_runs_without_anything_of_ours(tmp_path):
+def test_worker_imports_nothing_of_the_project(tmp_path):
     def start():
         with peer("no-such-work", "", {}, python=sys.executable, worker=WORKER):
             pass
@@ -194,7 +194,7 @@ def test_the_peers_run_when_they_are_asked_for(arguments, chosen):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", PEER_ENTRIES)
-def test_every_peer_does_right(name, database_url):
+def test_every_peer_is_right(name, database_url):
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(servers.postgres(database_url))
         bench = Bench(postgres, stack, quick=True, rounds=1)
@@ -207,7 +207,7 @@ def test_every_peer_does_right(name, database_url):
 
 
 @pytest.mark.thorough
-def test_an_order_that_a_peer_does_not_know(database_url):
+def test_unknown_order_is_an_error(database_url):
     with servers.postgres(database_url) as postgres, postgres.database() as url:
 
         def order():

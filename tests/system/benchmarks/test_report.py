@@ -1,4 +1,4 @@
-"""The report: it holds all of a run, loads nothing, and is the same from the run's JSON."""
+"""Test the report: it holds all of a run, loads nothing, and is the same from the run's JSON."""
 
 from __future__ import annotations
 

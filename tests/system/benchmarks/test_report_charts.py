@@ -1,4 +1,4 @@
-"""The charts of a report: valid SVG that shows each figure of the data."""
+"""Test the charts of a report: valid SVG that shows each figure of the data."""
 
 from __future__ import annotations
 

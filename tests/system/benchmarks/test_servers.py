@@ -1,4 +1,4 @@
-"""The servers that are measured: private and fresh, or somebody's own, left as it was."""
+"""Test the measured servers: private and fresh, or the caller's own, reset afterwards."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_private_redis_is_stopped_after_an_error():
     assert not folders[0].exists()
 
 
-def test_somebodys_redis_is_set_to_each_tier_and_left_as_it_was():
+def test_callers_redis_is_set_to_each_tier_and_reset():
     with redis_server.redis("relaxed") as theirs, contextlib.closing(theirs.client()) as client:
         client.set("theirs", "kept")
         before = settings(theirs)
@@ -56,7 +56,7 @@ def test_somebodys_redis_is_set_to_each_tier_and_left_as_it_was():
         assert client.keys() == [b"theirs"]
 
 
-def test_a_redis_that_is_not_there():
+def test_missing_redis_is_an_error():
     with (
         pytest.raises(servers.ServerError, match="no answer from Redis"),
         redis_server.redis("strict", "unix:///no/such/socket"),
@@ -77,7 +77,7 @@ def test_work_is_metered_on_both_sides():
         assert found["server CPU, µs each"] > 0
 
 
-def test_a_postgres_of_ours_has_processes_and_sizes():
+def test_private_postgres_has_processes_and_sizes():
     with servers.postgres() as server, costs(server) as spent, server.database():
         assert len(server.processes()) > 3
     assert spent.sizes["log"] > 100_000

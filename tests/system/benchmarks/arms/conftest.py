@@ -1,4 +1,4 @@
-"""The server that both arms are tried on."""
+"""Provide the server that both arms are tested on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from benchmarks import redis_server
 
 @pytest.fixture(scope="module")
 def server():
-    # Durability is no subject here, and each sync would cost the tests a while.
+    # Durability does not matter here, and each sync would take time.
     with redis_server.redis("none") as server:
         yield server
 
 
 @pytest.fixture
 def client(server):
-    """What the tests look into the server with."""
+    """Return a client of the server for assertions."""
     with contextlib.closing(server.client()) as client:
         client.flushall()
         yield client

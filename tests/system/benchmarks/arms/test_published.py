@@ -1,6 +1,7 @@
-"""The approach as published has the faults that are told of it.
+"""Test that the published approach has the faults that its docstring and the docs name.
 
-No race here is left to luck: whoever must be first is held until the others are where they must be.
+No race depends on luck: the client that must be first is held until the others are where they must
+be.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def test_its_versioned_update_succeeds_once_and_never_again(make_published):
     start = time.monotonic()
     with pytest.raises(ConcurrentModificationError):
         arm.update_with_version("r", change)
-    # Nobody else was there. It slept 0.1, 0.2 and 0.4 s, the last time for nothing.
+    # No other client was there. It slept 0.1, 0.2 and 0.4 s, the last time for nothing.
     assert seen == [{b"n": b"1", b"version": b"1"}] * 3
     assert time.monotonic() - start >= 0.7
 
@@ -83,7 +84,7 @@ class DiesAtHset(redis.Redis):
         raise KeyboardInterrupt
 
 
-def test_its_update_that_dies_halfway_bars_the_resource_and_leaves_no_data(make_published, client):
+def test_its_interrupted_update_blocks_the_resource_and_leaves_no_data(make_published, client):
     with pytest.raises(KeyboardInterrupt):
         make_published(kind=DiesAtHset).update_with_version("r", lambda _: {"n": 1})
     assert client.hgetall("resource:r") == {b"version": b"1"}
@@ -95,7 +96,7 @@ def test_its_racers_all_do_the_work(make_published):
     gate = threading.Barrier(RACERS)
 
     def work(_):
-        return gate.wait(WAIT)  # Nobody goes on before all are at work.
+        return gate.wait(WAIT)  # None goes on before all are at work.
 
     arm = make_published(work)
     with ThreadPoolExecutor(RACERS) as pool:
@@ -131,7 +132,7 @@ def test_its_latest_state_may_be_of_an_event_that_is_not_the_latest(make_publish
     assert other.get_latest_state("a", "t") == {"n": 1}
 
 
-def test_its_log_drops_what_nobody_has_read_without_a_word(make_published, client):
+def test_its_log_silently_drops_unread_events(make_published, client):
     arm = make_published()
     with client.pipeline(transaction=False) as pipe:
         for _ in range(10_150):
@@ -139,14 +140,14 @@ def test_its_log_drops_what_nobody_has_read_without_a_word(make_published, clien
         first = pipe.execute()[0]
     for number in range(100):
         arm.write_event("a", "t", number)
-    # Approximate: whole nodes of 100 go, so a little more than 10,000 stay.
+    # Approximate: whole nodes of 100 are removed, so a little more than 10,000 stay.
     assert 10_000 <= client.xlen(arm.stream_key) < 10_150
     ((_, entries),) = arm.read_events("0", count=1)
     assert entries[0][0] != first
 
 
 def test_its_reading_times_out_with_a_client_of_today(server, client):
-    # 5 s is the default of redis-py 8; that it is, is checked without waiting for so long.
+    # 5 s is the default of redis-py 8; the test checks it without waiting for it.
     with contextlib.closing(server.client()) as of_today:
         connection = of_today.connection_pool.make_connection()
         assert redis.VERSION < (8,) or connection.socket_timeout == 5
@@ -165,7 +166,7 @@ def test_its_reading_waits_with_a_client_that_may(make_published):
     assert len(entries) == 1
 
 
-def test_its_snapshots_pile_up_and_do_not_say_of_when_they_are(make_published, database_url):
+def test_its_snapshots_accumulate_and_have_no_position(make_published, database_url):
     with psycopg.connect(database_url) as database:
         database.execute(published.SNAPSHOTS_TABLE)
         arm = make_published(database=database)
@@ -177,5 +178,5 @@ def test_its_snapshots_pile_up_and_do_not_say_of_when_they_are(make_published, d
             "SELECT key, value FROM agent_snapshots ORDER BY created_at"
         ).fetchall()
         database.execute("DROP TABLE agent_snapshots")
-    # The whole state again each time, and no id of an event to go on from.
+    # The whole state again each time, and no id of an event to continue from.
     assert rows == [("a:t", '{"n": 1}'), ("a:t", '{"n": 2}')]

@@ -1,6 +1,7 @@
-"""Redis done right keeps its promises, beside rivals and after a crash.
+"""Test the promises of Redis done right, among rivals and after a crash.
 
-No race here is left to luck: whoever must be first is held until the others are where they must be.
+No race depends on luck: the client that must be first is held until the others are where they must
+be.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ def memory(server, client):
 
 @pytest.fixture
 def shared(server, client):
-    """One for several threads."""
+    """Return one memory for several threads."""
     with contextlib.closing(right.connect(server.url, threads=True)) as connection:
         yield Right(connection, agent_id="tester")
 
 
 def at_once(work, times=RACERS):
-    """The results of `work(n)` in as many threads, begun together."""
+    """Return the results of `work(n)` in `times` threads that begin together."""
     gate = threading.Barrier(times)
 
     def begin(number):
@@ -92,7 +93,7 @@ def test_a_batch_is_appended_in_its_order(memory, transaction):
     )
 
 
-def test_nobody_gets_between_the_events_of_a_transaction(shared):
+def test_no_other_event_is_between_those_of_a_transaction(shared):
     at_once(lambda who: [shared.append([Event("t", who)] * 20, transaction=True) for _ in range(5)])
     found = [event.payload for event in shared.read()]
     assert len(found) == RACERS * 100
@@ -100,7 +101,7 @@ def test_nobody_gets_between_the_events_of_a_transaction(shared):
     assert all(len(batch) == 1 for batch in batches)
 
 
-def test_trimming_takes_what_the_caller_has_done_with_and_no_more(memory):
+def test_trimming_removes_only_older_entries(memory):
     ids = memory.append([Event("t", n) for n in range(250)])
     assert memory.trim(ids[150]) in range(151)  # whole nodes
     assert memory.trim(ids[150], exact=True) >= 0
@@ -126,7 +127,7 @@ def test_an_entry_has_a_value_and_a_version(memory):
     ]
 
 
-def test_a_write_with_another_version_changes_nothing_and_says_what_is_there(memory):
+def test_write_with_another_version_changes_nothing_and_returns_the_entry(memory):
     with pytest.raises(Conflict) as conflict:
         memory.compare_and_set("k", 1, 1)
     assert conflict.value.current is None
@@ -137,7 +138,7 @@ def test_a_write_with_another_version_changes_nothing_and_says_what_is_there(mem
     assert len(memory.read()) == 1
 
 
-def test_of_those_who_expect_one_version_one_wins(shared):
+def test_one_of_several_writers_with_the_same_version_wins(shared):
     for version in range(10):
 
         def write(who, expected=version):
@@ -156,7 +157,7 @@ def test_no_increment_is_lost_and_none_starves(shared):
     assert [event.payload for event in shared.read()] == list(range(1, RACERS * 10 + 1))
 
 
-def test_an_update_that_loses_goes_by_what_it_lost_to(memory, client):
+def test_update_that_loses_a_race_continues_with_the_winners_entry(memory, client):
     memory.put("k", 1)
     seen = []
 
@@ -183,7 +184,7 @@ def test_racers_run_once_and_all_get_the_result(shared):
 
     def work():
         with pytest.raises(ClaimHeld):
-            shared.claim("k")  # another one who comes while this runs
+            shared.claim("k")  # another caller that comes while this runs
         held.append(True)
         runs.append(1)
         return {"n": len(runs)}
@@ -194,19 +195,19 @@ def test_racers_run_once_and_all_get_the_result(shared):
     assert all(outcome.result == {"n": 1} for outcome in outcomes)
 
 
-def test_who_waits_in_vain_is_told(memory):
+def test_waiting_for_work_times_out(memory):
     memory.claim("k")
     with pytest.raises(ClaimHeld):
         memory.run_once("k", dict, timeout=0.02)
 
 
-def test_work_that_fails_is_free_for_the_next(memory):
+def test_failed_work_can_be_claimed_again(memory):
     with pytest.raises(ZeroDivisionError):
         memory.run_once("k", lambda: 1 / 0)
     assert memory.run_once("k", lambda: 1) == Outcome(True, 1)
 
 
-def test_work_whose_process_died_is_taken_over_after_the_lease(memory):
+def test_work_of_a_dead_process_is_taken_over_after_the_lease(memory):
     dead = memory.claim("k", lease=0.02)
     assert memory.run_once("k", lambda: "again", timeout=WAIT) == Outcome(True, "again")
     with pytest.raises(LeaseLost):
@@ -215,7 +216,7 @@ def test_work_whose_process_died_is_taken_over_after_the_lease(memory):
     assert memory.run_once("k", lambda: "no") == Outcome(False, "again")
 
 
-def test_a_late_worker_does_not_release_or_end_anothers_claim(memory, client):
+def test_late_worker_cannot_release_or_complete_another_claim(memory, client):
     late = memory.claim("k")
     client.delete("once:k")  # its lease ran out
     now = memory.claim("k")
@@ -226,7 +227,7 @@ def test_a_late_worker_does_not_release_or_end_anothers_claim(memory, client):
     assert memory.claim("k").result == "mine"
 
 
-def test_marks_go_by_themselves(memory, client):
+def test_records_expire(memory, client):
     memory.run_once("k", lambda: 1, ttl=100)
     memory.append_once("l", Event("t", 1), ttl=100)
     assert 0 < client.ttl("once:k") <= 100
@@ -285,7 +286,7 @@ def test_large_balances_stay_exact(memory):
     assert [found[name].value["balance"] for name in "ab"] == [1, 2**53 - 2]
 
 
-def test_a_payment_that_cannot_be_leaves_nothing(memory, client):
+def test_refused_payment_changes_nothing(memory, client):
     accounts(memory, a=100)
     with pytest.raises(redis.ResponseError, match="NOACCOUNT"):
         pay(memory, "p", 1)
@@ -323,7 +324,7 @@ def test_deliveries_are_ended_and_more_received_at_once(memory):
     ended, found = memory.exchange("g", "c", ids[:2], 2)
     assert (ended, [event.payload for event in found]) == (2, [2, 3])
     assert memory.left("g") == 3
-    # What is not open any more ends nothing; what there is comes without waiting for more.
+    # Acknowledging closed deliveries changes nothing; available events return without a wait.
     ended, found = memory.exchange("g", "c", ids[:3], 10, timeout=5)
     assert (ended, [event.id for event in found]) == (1, ids[4:])
     assert memory.exchange("g", "c", ids[3:], timeout=0.01) == (2, [])
@@ -332,7 +333,7 @@ def test_deliveries_are_ended_and_more_received_at_once(memory):
         memory.left("other")
 
 
-def test_what_a_dead_consumer_had_is_taken_over(memory):
+def test_deliveries_of_a_dead_consumer_are_taken_over(memory):
     memory.create_group("g")
     ids = memory.append([Event("t", n) for n in range(3)])
     assert len(memory.receive("g", "dead")) == 3
@@ -343,7 +344,7 @@ def test_what_a_dead_consumer_had_is_taken_over(memory):
     assert (found.cursor, found.deleted) == (b"0-0", [])
 
 
-def test_what_was_trimmed_under_a_consumer_is_told(memory):
+def test_trimmed_deliveries_are_reported(memory):
     memory.create_group("g")
     ids = memory.append([Event("t", n) for n in range(3)])
     memory.receive("g", "dead")
@@ -352,7 +353,7 @@ def test_what_was_trimmed_under_a_consumer_is_told(memory):
 
 
 def answers_lost(client, once):
-    """Let one answer of the client's connection get lost on its way."""
+    """Lose an answer of the client's connection on its way."""
     connection = client.connection_pool.make_connection()
     read = connection.read_response
 
@@ -367,7 +368,7 @@ def answers_lost(client, once):
     client.connection_pool.make_connection = lambda: connection
 
 
-def test_the_right_client_does_not_send_again_what_it_knows_nothing_of(server, client):
+def test_right_client_does_not_retry_calls_with_an_unknown_outcome(server, client):
     with contextlib.closing(right.connect(server.url, threads=True)) as connection:
         once = []
         answers_lost(connection, once)
@@ -379,7 +380,7 @@ def test_the_right_client_does_not_send_again_what_it_knows_nothing_of(server, c
 
 
 def test_a_client_that_retries_appends_twice(server, client):
-    """redis-py's own default, if the client is not made from a URL."""
+    """Test the default of redis-py for a client that is not made from a URL."""
     path = server.url.removeprefix("unix://")
     with contextlib.closing(redis.Redis(unix_socket_path=path)) as connection:
         once = []
