@@ -1,9 +1,8 @@
-"""The janitor, elected by a lease, applies the rules in the background; `pgmem maintain`, too."""
+"""The janitor, elected by a lease, applies the rules in the background."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 
@@ -15,7 +14,6 @@ from pgmem import Event, Memory, migrate
 from pgmem.core.names import JANITOR_LEASE
 from pgmem.errors import PositionTrimmed
 from tests.support.both import module_name
-from tests.support.options import FORMS
 from tests.support.processes import Worker
 
 
@@ -120,64 +118,3 @@ def test_a_role_without_the_rights_is_told_once_and_writes_go_on(
         with psycopg.connect(url, autocommit=True) as server:
             server.execute("DROP OWNED BY no_janitor_here")
             server.execute("DROP ROLE no_janitor_here")
-
-
-@FORMS
-def test_the_commands_set_and_apply_a_rule(pgmem, memory, database_url, name):
-    fill(memory)
-    at = ("--url", database_url)
-    if name == "sync":
-        assert pgmem("retention", "set", "--max-events", "10", *at)[0] == 0
-    else:
-        assert pgmem("retention", "set", "--stream", "s", "--max-events", "10", *at)[0] == 0
-    code, said, _ = pgmem("retention", "list", "--json", *at)
-    assert (code, json.loads(said)["max_count"]) == (0, 10)
-    code, said, _ = pgmem("trim", "--dry-run", "--json", *at)
-    assert (code, json.loads(said)["removed"]) == (0, 20)
-    assert memory.events.count() == 30
-    code, said, _ = pgmem("maintain", *at)
-    assert code == 0
-    assert "20 removed, positions 1 to 20" in said
-    assert memory.events.count() == 10
-    with memory.leases.acquire(JANITOR_LEASE):
-        code, said, told = pgmem("maintain", *at)
-        assert (code, said) == (0, "")
-        assert "another process is the janitor" in told
-    scope = () if name == "sync" else ("--stream", "s")
-    assert pgmem("retention", "remove", *scope, *at)[0] == 0
-    assert pgmem("retention", "remove", *scope, *at)[0] == 1
-
-
-def test_removed_events_are_written_to_a_file_and_come_back(pgmem, memory, database_url, tmp_path):
-    fill(memory)
-    at = ("--url", database_url)
-    code, said, _ = pgmem("trim", "--max-events", "10", "--export", str(tmp_path), *at)
-    assert code == 0, said
-    (file,) = tmp_path.iterdir()
-    assert str(file) in said.replace("\n", "")
-    code, said, _ = pgmem("restore", str(file), "--json", *at)
-    assert (code, json.loads(said)["restored"]) == (0, 20)
-    assert [event.payload for event in memory.events.read(after=0)] == list(range(30))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        ("trim",),
-        ("trim", "--max-events", "0"),
-        ("trim", "--max-age", "soon"),
-        ("maintain", "--every", "0s"),
-        ("retention", "set"),
-        ("retention", "set", "--folds", "--snapshots", "--max-events", "1"),
-        ("trim", "--max-events", "1", "--export", "/nowhere/at/all"),
-        ("restore", "/nowhere/at/all"),
-    ],
-)
-def test_what_cannot_be_done_is_one_line(pgmem, memory, database_url, wrong):
-    code, said, told = pgmem(*wrong, "--url", database_url)
-    if wrong == ("trim",):
-        assert (code, said) == (0, "no rule for events: nothing is removed\n")
-        return
-    assert (code, said) == (1, "")
-    assert told.startswith("pgmem: ")
-    assert told.count("\n") == 1
