@@ -28,9 +28,10 @@ def pytest_addoption(parser):
 
     parser.addoption(
         "--form",
-        choices=["sync", "async"],
-        help="of what is tested in both forms only this one: for one more version of PostgreSQL, "
-        "which answers both alike",
+        choices=["sync", "async", "both"],
+        help="the form that tests of both forms run in. Default: async, and sync too where a test "
+        "is marked both_forms. The sync form is generated, and tests/integration has a contract "
+        "suite of its own for it",
     )
     parser.addoption(
         "--full",
@@ -50,15 +51,20 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is marked thorough (rare faults, slow to bring about) without --full, and the
-    other form with --form."""
+    """Leave out what needs --full, and the form that was not asked for."""
     left_out = {item for item in items if item.get_closest_marker("thorough") and not full()}
-    if config.option.form:
-        other = {"sync": "async", "async": "sync"}[config.option.form]
-        left_out |= {item for item in items if other in _parameters(item)}
+    left_out |= {item for item in items if _other_form(config.option.form, item)}
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _other_form(wanted, item):
+    """Return True if the test runs in a form that was not asked for."""
+    forms = {"sync", "async"}.intersection(_parameters(item))
+    if wanted is None:
+        return "sync" in forms and item.get_closest_marker("both_forms") is None
+    return wanted != "both" and bool(forms) and wanted not in forms
 
 
 def _parameters(item):

@@ -40,24 +40,24 @@ def change_behind(url, key="k", value='"behind"'):
 
 def between(memory, hook):
     """Let something happen once: when the next statement has run and nobody knows its answer."""
-    runner = inner(memory)._executor
-    run = runner.run
+    executor = inner(memory)._executor
+    execute = executor.execute
 
     async def run_async(op):
-        runner.run = run
-        result = await run(op)
+        executor.execute = execute
+        result = await execute(op)
         happened = hook(inner(memory))
         if inspect.isawaitable(happened):
             await happened
         return result
 
     def run_sync(op):
-        runner.run = run
-        result = run(op)
+        executor.execute = execute
+        result = execute(op)
         hook(inner(memory))
         return result
 
-    runner.run = run_async if inspect.iscoroutinefunction(run) else run_sync
+    executor.execute = run_async if inspect.iscoroutinefunction(execute) else run_sync
 
 
 async def value(memory, key="k"):

@@ -24,6 +24,8 @@ from pgmem.errors import (
 )
 from tests.support.both import execute
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 @pytest.fixture
 def orders(database_url):

@@ -23,6 +23,8 @@ from tests.support.consumers import (
     waits_for_a_row,
 )
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 class TestRenewal:
     async def test_renewal_keeps_a_slow_holder(self, both):

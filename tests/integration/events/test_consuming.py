@@ -19,6 +19,8 @@ from pgmem.errors import (
     PgmemError,
 )
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 async def append(memory, count, stream="payments"):
     """Append events; gives their positions."""

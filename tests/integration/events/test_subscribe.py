@@ -24,6 +24,8 @@ from tests.support.subscribing import (
     receive,
 )
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 @pytest.fixture
 async def both(form):

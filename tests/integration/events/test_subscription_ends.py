@@ -17,6 +17,8 @@ from pgmem.errors import InvalidOption, NotOpen, PgmemError
 from tests.support.both import Awaited
 from tests.support.subscribing import POLL, SOON, entered, event, followers, payloads, receive
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 @pytest.fixture
 async def both(form):

@@ -13,6 +13,8 @@ from pgmem.errors import InvalidOption
 from tests.support.server import KEEPER
 from tests.support.subscribing import POLL, SOON, entered, event, payloads, receive
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 @pytest.fixture
 async def both(form):

@@ -13,6 +13,8 @@ from pgmem import Event
 from pgmem.errors import InvalidName, InvalidOption
 from tests.support.cached import cache_of
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 async def changes_of(watch, count):
     found = []

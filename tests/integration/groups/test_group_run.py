@@ -17,6 +17,8 @@ from tests.support.living import Life, fill, idle
 from tests.support.options import FORMS
 from tests.support.processes import Worker, ready
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 @pytest.fixture(params=["sync", "async"])
 def life(request, database_url):

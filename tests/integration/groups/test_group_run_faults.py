@@ -13,6 +13,8 @@ from pgmem.errors import GroupNotFound, Unavailable
 from tests.support.both import module_name
 from tests.support.living import Life, fill, idle
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 @pytest.fixture(params=["sync", "async"])
 def life(request, database_url):

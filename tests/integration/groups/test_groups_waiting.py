@@ -13,6 +13,8 @@ from tests.support.consumers import sql
 from tests.support.groups import fill, positions, waiting
 from tests.support.subscribing import POLL, SOON
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 @pytest.fixture(params=["same", "other"])
 async def pair(request, form):

@@ -15,6 +15,8 @@ from pgmem._sync.leases.renewer import Waiter
 from pgmem.errors import LeaseHeld, NotOpen, SchemaMissing
 from tests.support.leases import QUIET, end_lease, heard, queue, raw, row, sql, until, waiting
 
+pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
 
 @pytest.fixture
 async def quiet(form):
