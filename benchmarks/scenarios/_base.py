@@ -217,7 +217,7 @@ def memories_of(url: str, stack: contextlib.ExitStack) -> dict[Tier, Memory]:
 
 
 def append_statement(connection: Bare, notify: sql.NotifyMode, *, small: bool = True) -> bytes:
-    """Return the text of pgmem's append, with a notification ("try") or without ("silent").
+    """Return the text of pgmem's append, with a notification ("if_free") or without ("never").
 
     The notification carries a small event as inline payload. The channel, which pgmem sends as a
     parameter, is part of the text.

@@ -91,7 +91,7 @@ def appender(lane: Lane) -> Iterator[Append]:
         elif lane.kind in ("bare", "notifying"):
             connection = stack.enter_context(bare(lane.url))
             notifying = lane.kind == "notifying"
-            statement = append_statement(connection, "try") if notifying else PLAIN_INSERT
+            statement = append_statement(connection, "if_free") if notifying else PLAIN_INSERT
             fixed = {"stream": STREAM, "type": TYPE, "agent_id": AGENT, "metadata": None}
 
             def append(event: dict[str, Any]) -> None:

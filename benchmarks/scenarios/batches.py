@@ -197,7 +197,7 @@ class Opened(NamedTuple):
             yield side, by_arrays(store, connection, log)
             return
         side = Side("psycopg strict", "floor", "strict", "pgmem's statement with its notification")
-        notifying = append_statement(connection, "try", small=size < LARGE)
+        notifying = append_statement(connection, "if_free", small=size < LARGE)
         yield side, by_psycopg(store, connection, log, notifying)
         side = Side(
             "psycopg strict, no notification", "floor", "strict", "INSERT … RETURNING position"

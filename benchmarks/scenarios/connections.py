@@ -187,7 +187,7 @@ def floor(way: Way) -> Iterator[dict[str, Call]]:
     with bare(way.url) as connection:
         if way.tier == "relaxed":
             connection.execute("SET synchronous_commit TO off")
-        statement = append_statement(connection, "try")
+        statement = append_statement(connection, "if_free")
         select = sql.statement("state_get", sql.Dialect("pgmem"))
 
         def append(number: int) -> int:

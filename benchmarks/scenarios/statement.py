@@ -63,7 +63,7 @@ def pgbench_statement(bench: Bench) -> Iterator[Sequence[Scenario]]:
         tempfile.TemporaryDirectory(prefix="pgmem-bench-") as folder,
     ):
         pgbench = _Pgbench(binary, url, connection, Path(folder), seconds)
-        texts = {"pgmem": append_statement(connection, "try"), "no notification": PLAIN_INSERT}
+        texts = {"pgmem": append_statement(connection, "if_free"), "no notification": PLAIN_INSERT}
         for name, text in texts.items():
             pgbench.file(name).write_bytes(script(text))
 

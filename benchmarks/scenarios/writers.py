@@ -37,7 +37,7 @@ class Writer:
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1).open()
         self._bare = bare(url)
-        self._notifying = append_statement(self._bare, "try")
+        self._notifying = append_statement(self._bare, "if_free")
         self._next = number * 1_000_000_000
 
     def go(self, order: str, start: float, argument: float) -> int:

@@ -1,10 +1,8 @@
-"""Who runs an `Op`: the pool, or one transaction.
+"""Execute an `Op` on a pooled connection or inside a transaction.
 
-A pool runner gives each op a short transaction of its own, rings the bell only if it is free, and
-repeats what may be repeated. A bound runner works in a transaction that somebody else ends, and
-repeats nothing that the server refused. What is repeated, `retrying` draws.
-
-This module does not know what the ops do.
+The pool executor gives each op a short transaction of its own, and executes again what may be
+executed again; see `pgmem.core.retry`. The transaction executor works in a transaction that its
+owner ends, so an error of the server ends the transaction.
 """
 
 from __future__ import annotations
@@ -20,7 +18,15 @@ from pgmem.core.concurrency import async_driver_connection, async_sleep
 from pgmem.core.database import AsyncDatabase, fetch, log
 from pgmem.core.op import Op, Retry, RetryStatement
 from pgmem.core.pool import AsyncConnection
-from pgmem.core.retry import FAILURES, MAX_RACES, MAX_REPEATS, Attempts, Lost, fallback_of, is_lost
+from pgmem.core.retry import (
+    FAILURES,
+    MAX_RACES,
+    MAX_REPEATS,
+    Attempts,
+    ConnectionLostError,
+    fallback_of,
+    is_lost,
+)
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
 from pgmem.core.statements import NotifyMode
 from pgmem.errors import (
@@ -32,24 +38,23 @@ from pgmem.errors import (
     TransactionConflict,
     Unavailable,
 )
-from pgmem.events.page import Page, trimmed_error
 
 T = TypeVar("T")
 
 
 class AsyncExecutor(Protocol):
-    """Runs ops."""
+    """Execute ops."""
 
     @property
     def bound(self) -> bool:
-        """Whether the ops join a transaction that somebody else ends."""
+        """True if the ops join a transaction that its owner ends."""
 
     async def execute(self, op: Op[T]) -> T:
-        """Run one op and give its result."""
+        """Execute an op and return its result."""
 
 
 def serialization_conflict(action: str) -> TransactionConflict:
-    """The error for losing to a transaction that this one, by its isolation level, cannot see."""
+    """Return the error for a change that this transaction's isolation level cannot see."""
     return TransactionConflict(
         f"{action}: another transaction changed it after this one began and this one, by its "
         f"isolation level, cannot see it. Run the whole transaction again"
@@ -57,207 +62,198 @@ def serialization_conflict(action: str) -> TransactionConflict:
 
 
 class AsyncPoolExecutor:
-    """Runs each op in a short transaction of its own."""
+    """Execute each op in a short transaction of its own.
+
+    Attributes:
+        database: the connections.
+    """
 
     bound = False
 
     def __init__(self, database: AsyncDatabase) -> None:
-        self._database = database
+        self.database = database
 
     @property
     def sessions(self) -> int:
-        """How many connections were made: a new one may lead to a server that has crashed."""
-        return self._database.sessions
+        """How many connections were made. A new one may lead to a server that has crashed."""
+        return self.database.sessions
 
     async def execute(self, op: Op[T], *, answer_timeout: float | None = None) -> T:
-        """Run one op, again where that is safe.
+        """Execute an op, again where that is safe.
 
         Args:
-            op: what to run.
-            patience: seconds in which the server must answer; only for what reads, or is HARMLESS.
+            op: what to execute.
+            answer_timeout: seconds in which the server must answer; None for no limit. Only for an
+                op that is `Retry.READ` or `Retry.IDEMPOTENT`.
 
         Raises:
-            PgmemError: what the op's `parse` or the server says.
-            OutcomeUnknown: the connection was lost and a second run could do harm.
+            PgmemError: the error of the op's `parse`, or of the server.
+            OutcomeUnknown: the connection was lost and a second execution could do harm.
             Unavailable: no connection in time.
         """
         try:
-            return await self._once(op, "try", answer_timeout)
+            return await self._execute_once(op, "if_free", answer_timeout)
         except FAILURES as failure:
-            attempts = Attempts(self._database, op)
+            attempts = Attempts(self.database, op)
             pause = attempts.after(failure)
             op = fallback_of(op, failure)
         while True:
             await async_sleep(pause)
             try:
-                return await self._once(op, attempts.bell, answer_timeout)
+                return await self._execute_once(op, attempts.notify, answer_timeout)
             except FAILURES as failure:
                 pause = attempts.after(failure)
                 op = fallback_of(op, failure)
             except (Conflict, Unavailable) as error:
-                if attempts.hides(error):
+                if attempts.hides_success(error):
                     raise attempts.outcome_unknown() from error
                 raise
 
-    async def execute_page(
-        self, op: Op[Page], position: int, *, answer_timeout: float | None = None
-    ) -> Page:
-        """Read a page of the log.
-
-        Args:
-            op: what to read.
-            position: where the reader stands.
-            patience: as for `run`.
-
-        Raises:
-            HistoryRewritten: the log is not the one that the position belongs to.
-            PositionTrimmed: retention has removed events that the reader has not read.
-        """
-        self._database.check_history(position)
-        page = await self.execute(op, answer_timeout=answer_timeout)
-        self._database.check_timeline(page.head.timeline, position)
-        if page.head.trimmed is not None:
-            raise trimmed_error(position, page.head.trimmed)
-        return page
-
     async def execute_apart(self, op: Op[T]) -> T:
-        """Run one op, once, on a connection of its own: what takes long holds up nobody.
+        """Execute a long op once, on a connection of its own, so that it occupies none of the pool.
 
         Raises:
-            PgmemError: what the op's `parse` or the server says.
+            PgmemError: the error of the op's `parse`, or of the server.
             Unavailable: no connection in time, or it was lost under way.
         """
-        query = self._database.statement(op, "silent", relaxed=False)
-        async with await self._database.connect() as link:
+        query = self.database.statement(op, "never", relaxed=False)
+        async with await self.database.connect() as connection:
             try:
-                rows = await fetch(link, query, op.params)
+                rows = await fetch(connection, query, op.params)
             except psycopg.Error as error:
                 raise translate(error, op.action) from None
         return op.parse(rows)
 
-    async def _once(self, op: Op[T], bell: NotifyMode, answer_timeout: float | None = None) -> T:
-        database = self._database
-        link = await database.acquire(op.action)
-        link.answer_timeout = answer_timeout
+    async def _execute_once(
+        self, op: Op[T], notify: NotifyMode, answer_timeout: float | None = None
+    ) -> T:
+        database = self.database
+        connection = await database.acquire(op.action)
+        connection.answer_timeout = answer_timeout
         try:
-            query = database.statement(op, bell, relaxed=database.relaxed or op.async_commit)
-            rows = await link.run(query, database.params(op))
+            query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
+            rows = await connection.run(query, database.params(op))
             if op.async_commit and len(rows) > 1 and not database.relaxed:
-                await self._wait_for_disk(link)
-            if link.unconfirmed:
-                database.check_confirmed(link, op.action)
+                await self._wait_for_flush(connection)
+            if connection.unconfirmed:
+                database.check_confirmed(connection, op.action)
         except psycopg.Error as error:
-            if is_lost(link, error):
-                await link.close()
-                raise Lost from error
+            if is_lost(connection, error):
+                await connection.close()
+                raise ConnectionLostError from error
             raise
         finally:
-            link.answer_timeout = None
-            await database.give_back(link)
-        if op.retry is not Retry.READS:
-            database.bell_answered(rows)
+            connection.answer_timeout = None
+            await database.release(connection)
+        if op.retry is not Retry.READ:
+            database.check_notify_result(rows)
         return op.parse(rows)
 
-    async def _wait_for_disk(self, link: AsyncConnection) -> None:
-        """Wait until what was committed is safe."""
+    async def _wait_for_flush(self, connection: AsyncConnection) -> None:
+        """Wait until the WAL of what was committed is flushed."""
         try:
-            await link.run(self._database.commit_wait, {})
+            await connection.run(self.database.commit_wait, {})
         except psycopg.Error as error:
-            # It is committed, and a crash may still undo it: the same as a lost answer.
-            await link.close()
-            raise Lost from error
+            # The commit is visible and a crash may still undo it: the same as a lost answer.
+            await connection.close()
+            raise ConnectionLostError from error
 
     @asynccontextmanager
     async def transaction(
         self, action: str, *, read_committed: bool = False
     ) -> AsyncIterator[AsyncTransactionExecutor]:
-        """A transaction of our own: commits at the end, rolls back on any exception.
+        """Open a transaction that commits at the end of the block and rolls back on any exception.
 
         Args:
             action: what it is for, for messages.
-            read_committed: whatever the server's default: for those that queue for a row lock
-                and must then see what the holder before them wrote.
+            read_committed: use this isolation level whatever the server's default is. A statement
+                that queues for a row lock must then see what the previous holder wrote.
 
         Raises:
             OutcomeUnknown: the connection was lost during the commit.
             TransactionConflict: the server undid the transaction.
         """
-        link = await self._begin(action, read_committed=read_committed)
-        executor = AsyncTransactionExecutor(self._database, link)
+        connection = await self._begin(action, read_committed=read_committed)
+        executor = AsyncTransactionExecutor(self.database, connection)
         try:
             try:
                 yield executor
             except BaseException:
                 executor.finish()
-                await _roll_back(link)
+                await _roll_back(connection)
                 raise
             executor.finish()
-            await self._commit(link, action)
+            await self._commit(connection, action)
         finally:
-            await self._database.give_back(link)
+            await self.database.release(connection)
 
     async def _begin(self, action: str, *, read_committed: bool) -> AsyncConnection:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
-        if self._database.relaxed:
+        if self.database.relaxed:
             begin += b"; SET LOCAL synchronous_commit = off"
         for _ in range(MAX_REPEATS):
-            link = await self._database.acquire(action)
+            connection = await self.database.acquire(action)
             begun = False
             try:
-                await link.execute(begin, prepare=False)
+                await connection.execute(begin, prepare=False)
                 begun = True
             except psycopg.Error as error:
-                if not is_lost(link, error):
+                if not is_lost(connection, error):
                     raise translate(error, action) from None
             finally:
-                # Also when we are cancelled: a connection that is not given back is lost for all.
+                # Also on cancellation: a connection that is not released is lost to the pool.
                 if not begun:
-                    await link.close()
-                    await self._database.give_back(link)
+                    await connection.close()
+                    await self.database.release(connection)
             if begun:
-                return link
+                return connection
         raise Unavailable(f"{action}: the server ended {MAX_REPEATS} connections in a row")
 
-    async def _commit(self, link: AsyncConnection, action: str) -> None:
-        status = link.info.transaction_status
+    async def _commit(self, connection: AsyncConnection, action: str) -> None:
+        status = connection.info.transaction_status
         if status == TransactionStatus.INERROR:
-            await _roll_back(link)
+            await _roll_back(connection)
             raise TransactionConflict(
-                f"{action}: a statement in it failed and the error was caught, so nothing could "
-                f"be committed and all was rolled back. Use a savepoint for what may fail"
+                f"{action}: a statement in it failed and the error was caught, so the server "
+                f"refuses the commit. All was rolled back. Use a savepoint for what may fail"
             )
         if status == TransactionStatus.IDLE:
             raise InvalidOption(
-                f"{action}: it was ended inside its block through tx.connection: leave commit "
+                f"{action}: it was ended inside its block through tx.connection. Leave commit "
                 f"and rollback to the block"
             )
         try:
-            await link.commit()
+            await connection.commit()
         except psycopg.Error as error:
-            if is_lost(link, error):
-                await link.close()
+            if is_lost(connection, error):
+                await connection.close()
                 raise OutcomeUnknown(
-                    f"{action}: the connection to {self._database.where} was lost during the "
-                    f"commit: it may or may not have happened. Read back before doing it again, "
-                    f"or put an idempotency key into the transaction"
+                    f"{action}: the connection to {self.database.where} was lost during the "
+                    f"commit, so it may or may not have happened. Read back before doing it "
+                    f"again, or put an idempotency key into the transaction"
                 ) from None
             if is_repeatable(error):
                 raise translate(error, action) from None
-            raise  # A deferred constraint of the user's own: theirs to see as it is.
-        self._database.check_confirmed(link, action)
+            raise  # A deferred constraint of the user's own schema.
+        self.database.check_confirmed(connection, action)
 
 
-async def _roll_back(link: AsyncConnection) -> None:
+async def _roll_back(connection: AsyncConnection) -> None:
     try:
-        await link.rollback()
+        await connection.rollback()
     except psycopg.Error:
         # The server rolls back what a lost connection left open.
         log.debug("rollback failed, closing the connection", exc_info=True)
-        await link.close()
+        await connection.close()
 
 
 class AsyncTransactionExecutor:
-    """Runs ops in a transaction that somebody else ends: a block of ours, or a caller's own."""
+    """Execute ops in a transaction that its owner ends: `transaction()`'s block, or the caller.
+
+    Args:
+        database: the connections.
+        source: what `using()` takes.
+    """
 
     bound = True
 
@@ -268,11 +264,11 @@ class AsyncTransactionExecutor:
         self._finished = False
 
     def finish(self) -> None:
-        """The transaction is over: refuse what comes later."""
+        """Refuse further ops, because the transaction is over."""
         self._finished = True
 
     async def connection(self) -> psycopg.AsyncConnection[Any]:
-        """The psycopg connection that the transaction runs on.
+        """Return the psycopg connection of the transaction.
 
         Raises:
             NotOpen: the transaction is over.
@@ -280,46 +276,46 @@ class AsyncTransactionExecutor:
         """
         if self._finished:
             raise NotOpen("this transaction is over: use what comes from transaction() inside it")
-        link = await async_driver_connection(self._source)
-        if link.autocommit and link.info.transaction_status == TransactionStatus.IDLE:
+        connection = await async_driver_connection(self._source)
+        if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
             raise InvalidOption(
                 "the connection given to using() is in autocommit mode and no transaction is "
                 "open: each statement would commit by itself. Open one first "
                 "(`with connection.transaction():`), or use memory.transaction()"
             )
-        return link
+        return connection
 
     async def usable(self) -> bool:
-        """Whether the transaction can still commit."""
-        link = await async_driver_connection(self._source)
-        return link.info.transaction_status == TransactionStatus.INTRANS
+        """Return True if the transaction can still commit."""
+        connection = await async_driver_connection(self._source)
+        return connection.info.transaction_status == TransactionStatus.INTRANS
 
     async def execute(self, op: Op[T]) -> T:
-        """Run one op in the transaction.
+        """Execute an op in the transaction.
 
         Raises:
-            PgmemError: what the op's `parse` or the server says.
+            PgmemError: the error of the op's `parse`, or of the server.
         """
-        link = await self.connection()
-        query = self._database.statement(op, "ring", relaxed=False)
+        connection = await self.connection()
+        query = self._database.statement(op, "always", relaxed=False)
         for _ in range(MAX_RACES):
             try:
-                rows = await fetch(link, query, self._database.params(op))
-                self._database.bell_answered(rows)
+                rows = await fetch(connection, query, self._database.params(op))
+                self._database.check_notify_result(rows)
                 return op.parse(rows)
             except RetryStatement as race:
                 op = fallback_of(op, race)
-                query = self._database.statement(op, "ring", relaxed=False)
+                query = self._database.statement(op, "always", relaxed=False)
             except psycopg.Error as error:
-                raise self._fault(link, op, error) from None
+                raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
 
     def _fault(
-        self, link: psycopg.AsyncConnection[Any], op: Op[Any], error: psycopg.Error
+        self, connection: psycopg.AsyncConnection[Any], op: Op[Any], error: psycopg.Error
     ) -> PgmemError | RetryStatement:
         if is_version_race(error):
             return RetryStatement()
-        if is_lost(link, error):
+        if is_lost(connection, error):
             return Unavailable(
                 f"{op.action}: the connection was lost, and the transaction with it: nothing of "
                 f"it was committed. Run the whole transaction again"
@@ -328,22 +324,22 @@ class AsyncTransactionExecutor:
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Undo, on any exception, what was done in the block, and leave the transaction usable.
+        """Undo the block on any exception and leave the transaction usable.
 
-        Plain statements, because psycopg's own block would commit a transaction that has not
-        begun yet.
+        It uses plain statements, because psycopg's own block would commit a transaction that has
+        not begun yet.
         """
-        link = await self.connection()
+        connection = await self.connection()
         name = f"pgmem_{self._savepoints}".encode()
         self._savepoints += 1
-        await link.execute(b"SAVEPOINT " + name, prepare=False)
+        await connection.execute(b"SAVEPOINT " + name, prepare=False)
         try:
             yield
         except BaseException:
-            if not link.closed:
-                await link.execute(b"ROLLBACK TO SAVEPOINT " + name, prepare=False)
-                await link.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
+            if not connection.closed:
+                await connection.execute(b"ROLLBACK TO SAVEPOINT " + name, prepare=False)
+                await connection.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
             raise
         finally:
             self._savepoints -= 1
-        await link.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
+        await connection.execute(b"RELEASE SAVEPOINT " + name, prepare=False)

@@ -1,16 +1,15 @@
-"""What to do after each way that an op can fail, on a connection of the pool.
+"""Decide what follows each way that an op can fail on a pooled connection.
 
 ::
 
-    lost connection      reads            run again on another connection
-                         HARMLESS         run again
-                         GUARDED          run again; a conflict then may be our own first run:
-                                          OutcomeUnknown
-                         HARMFUL          OutcomeUnknown
-    serialization/deadlock, full queue    run again (the server undid it)
-    lost race                             run again (a new snapshot sees who won)
-
-Runs nothing, and does not know what the ops do.
+    lost connection      READ             execute again on another connection
+                         IDEMPOTENT       execute again
+                         CONDITIONAL      execute again; a conflict may then be the first
+                                          execution's own write: OutcomeUnknown
+                         UNSAFE           OutcomeUnknown
+    serialization failure, deadlock,
+    full notification queue               execute again (the server undid the statement)
+    lost race                             execute again (a new snapshot shows the winner)
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import psycopg
 
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.op import Op, Retry, RetryStatement
-from pgmem.core.pool import NoAnswer
+from pgmem.core.pool import AnswerTimeoutError
 from pgmem.core.sqlstates import (
     is_disconnect,
     is_full_queue,
@@ -45,32 +44,33 @@ MAX_RACES = 50
 MAX_REPEATS = 10
 
 
-def _pause(attempt: int) -> float:
-    """Full jitter: up to 2 ms at first, doubling, at most 100 ms."""
+def jitter(attempt: int) -> float:
+    """Return a pause in seconds with full jitter: up to 2 ms, doubling, at most 100 ms."""
     return random.uniform(0, min(0.1, 0.002 * 2**attempt))  # noqa: S311  # no secret
 
 
-def is_lost(link: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:
-    """Whether the connection is gone, and with it the answer."""
-    return link.closed or is_disconnect(error) or isinstance(error, NoAnswer)
+def is_lost(connection: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:
+    """Return True if the connection is gone, and with it the answer."""
+    return connection.closed or is_disconnect(error) or isinstance(error, AnswerTimeoutError)
 
 
-class Lost(Exception):
-    """The connection went away while a statement was under way."""
+class ConnectionLostError(Exception):
+    """The connection was lost while a statement was under way."""
 
 
-FAILURES = (RetryStatement, Lost, psycopg.Error)
+FAILURES = (RetryStatement, ConnectionLostError, psycopg.Error)
 
 
 def fallback_of(op: Op[T], failure: Exception) -> Op[T]:
-    return op.fallback(isinstance(failure, Lost)) if op.fallback else op
+    """Return the op to execute after a failure of `op`."""
+    return op.fallback(isinstance(failure, ConnectionLostError)) if op.fallback else op
 
 
 class Attempts:
-    """What to do after each way that an op can fail.
+    """Decide after each failure of an op on a pooled connection.
 
     Attributes:
-        bell: how the next run rings.
+        notify: the mode of the next execution.
     """
 
     def __init__(self, database: AsyncDatabase, op: Op[Any]) -> None:
@@ -79,50 +79,47 @@ class Attempts:
         self._deadline = time.monotonic() + database.timeout
         self._unknown = False
         self._repeats = 0
-        self.bell: NotifyMode = "try"
+        self.notify: NotifyMode = "if_free"
 
     def after(self, failure: Exception) -> float:
-        """Give the seconds to wait before the next run, or raise what the caller gets.
+        """Return the pause before the next execution, in seconds, or raise the caller's error.
 
         Raises:
-            OutcomeUnknown, Unavailable, TransactionConflict: there is no next run.
-            PgmemError: what the server said.
+            OutcomeUnknown, Unavailable, TransactionConflict: there is no next execution.
+            PgmemError: the server's error.
         """
         self._repeats += 1
-        pause = 0.0 if self._repeats == 1 else _pause(self._repeats)
-        if isinstance(failure, Lost):
+        pause = 0.0 if self._repeats == 1 else jitter(self._repeats)
+        if isinstance(failure, ConnectionLostError):
             self._after_loss()
             return pause
         if isinstance(failure, RetryStatement) or is_version_race(failure):
-            self._give_up_after(MAX_RACES)
+            if self._repeats > MAX_RACES:
+                raise TransactionConflict(
+                    f"{self._op.action}: lost {MAX_RACES} races in a row. Try again later"
+                ) from None
             return pause
-        if is_full_queue(failure) and self.bell != "silent":
-            self._database.rest_bell()
-            self.bell = "silent"
+        if is_full_queue(failure) and self.notify != "never":
+            self._database.pause_notify()
+            self.notify = "never"
             return 0.0
         if is_repeatable(failure) and self._repeats < MAX_REPEATS:
             return pause
         raise translate(failure, self._op.action) from None
 
-    def hides(self, error: Conflict | Unavailable) -> bool:
-        """Whether the truth may be that an earlier run, whose answer was lost, took effect."""
+    def hides_success(self, error: Conflict | Unavailable) -> bool:
+        """Return True if an earlier execution, whose answer was lost, may have taken effect."""
         retry = self._op.retry
-        if not self._unknown or retry is Retry.READS:
+        if not self._unknown or retry is Retry.READ:
             return False
-        return isinstance(error, Unavailable) or retry is Retry.GUARDED
-
-    def _give_up_after(self, most: int) -> None:
-        if self._repeats > most:
-            raise TransactionConflict(
-                f"{self._op.action}: lost {most} races in a row. Try again later"
-            ) from None
+        return isinstance(error, Unavailable) or retry is Retry.CONDITIONAL
 
     def _after_loss(self) -> None:
-        if self._op.retry is Retry.HARMFUL:
+        if self._op.retry is Retry.UNSAFE:
             raise self.outcome_unknown() from None
         self._unknown = True
         if time.monotonic() > self._deadline:
-            if self._op.retry is not Retry.READS:
+            if self._op.retry is not Retry.READ:
                 raise self.outcome_unknown() from None
             raise Unavailable(
                 f"{self._op.action}: the connection to {self._database.where} was lost "
@@ -130,9 +127,9 @@ class Attempts:
             ) from None
 
     def outcome_unknown(self) -> OutcomeUnknown:
-        """The error that tells the caller so."""
+        """Return the error for a lost answer."""
         return OutcomeUnknown(
             f"{self._op.action}: the connection to {self._database.where} was lost while it was "
-            f"under way: it may or may not have happened. Read back before writing again; an "
-            f"idempotency key or an expected version makes a repeat harmless"
+            f"under way, so it may or may not have happened. Read back before writing again. With "
+            f"an idempotency key or an expected version a repeat is harmless"
         )

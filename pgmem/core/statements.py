@@ -1,31 +1,28 @@
-"""The statements, one verb a file, and their loader.
+"""Load the SQL statements, one in a file, and fill in their placeholders.
 
-A `.sql` file is a statement with these marks, which the loader fills in once per memory:
+A `.sql` file of a capability's `sql/` folder is one statement, or a piece that others include.
+Placeholders are filled in once for each memory:
 
-    {schema}   the schema's name, quoted
-    {events}   the events table's quoted name as a string literal, for regclass
-    {sequence} the sequence that positions come from, likewise
-    {tokens}   the sequence that fencing tokens of claims come from, likewise
-    {consumer_tokens}  the sequence that those of consumers come from, likewise
-    {delivery_tokens}, {lease_tokens}  those of deliveries and of leases, likewise
-    {table x}  the table x, likewise
-    {pages x}  of how many pages the table x consists now
-    {bell}     rings the doorbell; see `BELLS`
-    {signal}   wakes the one that `signal.payload` names, if it names one; see `SIGNAL`
-    {signal_to}  the same where `signal.mark` tells the one process that it is for
-    {fenced}   nothing, or (the mark `FENCED`) whether the lease of the CTE `fence` is still ours
-    {letter}   what rides on it: nothing, or (the mark `INLINE`) the row `event` as text
-    {with_letter}  joins the one event of the CTE `event`, if it rides on the bell
-    {commit}   sets synchronous_commit for this transaction where durability is relaxed
-    {include x}  the text of the file x.sql: a piece that several statements share
-    {filter} {direction}  pieces that the ops choose from a fixed list (`marks`)
+    {schema}          the schema's name, quoted
+    {table x}         the qualified name of table x as a string literal, for regclass
+    {pages x}         the number of pages of table x
+    {events}          the qualified name of the events table as a string literal
+    {sequence}        the same for the sequence of positions
+    {tokens}, {consumer_tokens}, {delivery_tokens}, {lease_tokens}
+                      the same for the sequences of fencing tokens
+    {notify}          notify listeners; see `NOTIFY`
+    {notify_target}   send `target.payload`, if there is one, to all listeners
+    {notify_listener} send `target.payload`, if there is one, to the listener `target.listener`
+    {inline}          the notification's payload: empty, or (fragment `INLINE`) the row `event`
+    {with_inline}     join the CTE `event` if it is sent as the payload
+    {fenced}          empty, or (fragment `FENCED`) the outcome of the CTE `fence`
+    {commit}          set synchronous_commit for this transaction if durability is relaxed
+    {include x}       the text of x.sql
+    {filter}, {direction} …   fragments that an op chooses from fixed texts
 
-Parameters are psycopg's named ones, `%(key)s`; where there is a bell, `%(channel)s` is one: the
-channel's name is a secret, and other roles can see a statement's text. Nothing of a user is ever
-formatted into a statement: the schema's name is checked against an allow-list and quoted, the lock
-is a literal made here.
-
-This module reads files; it runs nothing.
+Parameters are psycopg's named ones, `%(key)s`. The channel's name is a parameter, `%(channel)s`,
+because it is a secret and other roles can see the text of a statement. No input of a user is ever
+formatted into a statement: the schema's name is checked and quoted, the lock is made here.
 """
 
 from __future__ import annotations
@@ -39,79 +36,78 @@ from typing import Literal, NamedTuple
 
 from psycopg import sql
 
-NotifyMode = Literal["try", "ring", "silent"]
+NotifyMode = Literal["if_free", "always", "never"]
 
 CAPABILITIES = (
     "core", "events", "state", "dedupe", "groups", "leases", "retention", "folds", "admin", "redis",
 )  # fmt: skip
 """The folders whose `sql/` holds statements. A name is unique among all of them."""
 
-BELLS: dict[NotifyMode, str] = {
-    # Our own short transactions: whoever finds the bell taken stays silent and is still seen,
-    # because it drew its position before the ringer's notification is sent.
-    "try": """CASE
+NOTIFY: dict[NotifyMode, str] = {
+    # For short transactions. A writer that finds the lock taken does not notify. Readers still see
+    # its event, because it drew its position before the lock's holder sends its notification.
+    "if_free": """CASE
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
-        WHEN NOT pg_catalog.pg_try_advisory_xact_lock({bell_lock}) THEN 'taken'
-        WHEN pg_catalog.pg_notify(%(channel)s, {letter}) IS NULL THEN NULL
-        ELSE 'rung' END""",
-    # Transactions of unknown length must not hold the bell: they ring without the lock.
-    "ring": """CASE
+        WHEN NOT pg_catalog.pg_try_advisory_xact_lock({notify_lock}) THEN 'busy'
+        WHEN pg_catalog.pg_notify(%(channel)s, {inline}) IS NULL THEN NULL
+        ELSE 'sent' END""",
+    # For transactions of unknown length: they would hold the lock for too long.
+    "always": """CASE
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
         WHEN pg_catalog.pg_notify(%(channel)s, '') IS NULL THEN NULL
-        ELSE 'rung' END""",
-    "silent": "'silent'::text",
+        ELSE 'sent' END""",
+    "never": "'off'::text",
 }
 
-_SIGNAL = """CASE
-        WHEN signal.payload IS NULL THEN NULL
+_NOTIFY_TARGET = """CASE
+        WHEN target.payload IS NULL THEN NULL
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
-        WHEN pg_catalog.pg_notify({to}, signal.payload) IS NULL THEN NULL
-        ELSE 'rung' END"""
+        WHEN pg_catalog.pg_notify({to}, target.payload) IS NULL THEN NULL
+        ELSE 'sent' END"""
 
-SIGNAL = _SIGNAL.replace("{to}", "%(channel)s")
-"""Sent whoever has the bell: nobody else's ring stands for it. The payload is `["!", name, detail]`
-as JSON text; see `pgmem.core.notifications`."""
+NOTIFY_TARGET = _NOTIFY_TARGET.replace("{to}", "%(channel)s")
+"""Takes no lock, because another writer's notification does not stand for this one. The payload is
+the JSON text `["!", name, detail]`; see `pgmem.core.notifications`."""
 
-SIGNAL_TO = _SIGNAL.replace("{to}", "%(channel)s || '.' || signal.mark")
-"""On the channel of one process: of a hundred that listen to the doorbell, no other gets it."""
+NOTIFY_LISTENER = _NOTIFY_TARGET.replace("{to}", "%(channel)s || '.' || target.listener")
+"""Send to the channel of one process, so that no other process is woken."""
 
 FENCED = ("fenced", " EXISTS (SELECT FROM fence),")
-"""The mark for telling the outcome of a fence."""
+"""The fragment that adds the outcome of a fence."""
 
-INLINE = ("letter", "inline")
-"""The mark for sending the event itself with the bell."""
+INLINE = ("inline", "")
+"""The fragment that sends the event itself as the notification's payload."""
 
 _COMMITS = {
     True: "pg_catalog.set_config('synchronous_commit', 'off', true)",
     False: "NULL::text",
 }
 
-
 _INCLUDE = re.compile(r"\{include (\w+)\}")
 _TABLE = re.compile(r"\{table (\w+)\}")
 _PAGES = re.compile(r"\{pages (\w+)\}")
-PAGES = r"pg_catalog.pg_relation_size({table \1}) / current_setting('block_size')::bigint"
+_PAGE_COUNT = r"pg_catalog.pg_relation_size({table \1}) / current_setting('block_size')::bigint"
 _COMMENT = re.compile(r"^\s*--.*\n", flags=re.MULTILINE)
 
 
 class Dialect(NamedTuple):
-    """What the marks of a statement are filled with.
+    """What a statement's placeholders are filled with.
 
     Attributes:
         schema: the schema's name.
-        channel: the doorbell's channel, or "" for a role that may not ring.
-        bell: how to ring.
-        relaxed: whether synchronous_commit is turned off for the statement's transaction.
+        channel: the notification channel, or "" for a role that may not notify.
+        notify: when to notify.
+        relaxed: turn synchronous_commit off for the statement's transaction.
     """
 
     schema: str
     channel: str = ""
-    bell: NotifyMode = "silent"
+    notify: NotifyMode = "never"
     relaxed: bool = False
 
 
-def bell_lock(channel: str) -> int:
-    """The advisory lock that guards ringing `channel`: 64 bits of its SHA-256, signed."""
+def notify_lock(channel: str) -> int:
+    """Return the key of the advisory lock of a channel: 64 bits of its SHA-256, signed."""
     return int.from_bytes(hashlib.sha256(channel.encode()).digest()[:8], "big", signed=True)
 
 
@@ -143,45 +139,46 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_files()))
 
 
-def _uncommented(name: str) -> str:
+def _without_comments(name: str) -> str:
     return _COMMENT.sub("", source(name)).rstrip()
 
 
-def _whole(name: str) -> str:
-    """With the pieces that it includes, and those that they include."""
-    return _INCLUDE.sub(lambda found: _whole(found[1]), _uncommented(name))
+def _with_includes(name: str) -> str:
+    return _INCLUDE.sub(lambda found: _with_includes(found[1]), _without_comments(name))
 
 
 @cache
-def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """The statement `name` as it is sent to the server.
+def statement(name: str, dialect: Dialect, fragments: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """Return the statement `name` as it is sent to the server.
 
     Args:
         name: the file's name without its ending.
-        dialect: what the marks are filled with.
-        marks: further pieces, as pairs of a mark's name and its text. Never a user's text.
+        dialect: what the placeholders are filled with.
+        fragments: further placeholders and their texts. Never a user's text.
 
     Raises:
         KeyError: there is no such statement.
     """
-    text = _whole(name)
-    inline = INLINE in marks
+    text = _with_includes(name)
+    inline = INLINE in fragments
+    never = dialect.notify == "never"
     pieces = {
-        "bell": BELLS[dialect.bell],
-        "signal": BELLS["silent"] if dialect.bell == "silent" else SIGNAL,
-        "signal_to": BELLS["silent"] if dialect.bell == "silent" else SIGNAL_TO,
+        "notify": NOTIFY[dialect.notify],
+        "notify_target": NOTIFY["never"] if never else NOTIFY_TARGET,
+        "notify_listener": NOTIFY["never"] if never else NOTIFY_LISTENER,
         "commit": _COMMITS[dialect.relaxed],
         "fenced": "",
-        **dict(marks),
-        "letter": _uncommented("event_letter") if inline else "''",
-        "with_letter": "LEFT JOIN event ON true" if inline else "",
+        **dict(fragments),
+        "inline": _without_comments("event_inline") if inline else "''",
+        "with_inline": "LEFT JOIN event ON true" if inline else "",
     }
-    for mark, piece in pieces.items():
-        text = text.replace(f"{{{mark}}}", piece)
+    for placeholder, piece in pieces.items():
+        text = text.replace(f"{{{placeholder}}}", piece)
     schema = sql.Identifier(dialect.schema)
     quoted = schema.as_string(None)
     text = _TABLE.sub(
-        lambda found: sql.Literal(f"{quoted}.{found[1]}").as_string(None), _PAGES.sub(PAGES, text)
+        lambda found: sql.Literal(f"{quoted}.{found[1]}").as_string(None),
+        _PAGES.sub(_PAGE_COUNT, text),
     )
     return (
         sql.SQL(text)
@@ -193,7 +190,7 @@ def statement(name: str, dialect: Dialect, marks: tuple[tuple[str, str], ...] = 
             consumer_tokens=sql.Literal(f"{quoted}.consumers_token_seq"),
             delivery_tokens=sql.Literal(f"{quoted}.deliveries_token_seq"),
             lease_tokens=sql.Literal(f"{quoted}.leases_token_seq"),
-            bell_lock=sql.Literal(bell_lock(dialect.channel)),
+            notify_lock=sql.Literal(notify_lock(dialect.channel)),
         )
         .as_bytes(None)
     )

@@ -71,7 +71,7 @@ def claim(key: str, *, owner: str, lease: float) -> Op[Claim]:
         {"key": check_key(key), "owner": owner, "lease": lease},
         _parse_claim(key),
         f"claim {key!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -85,7 +85,7 @@ def mark(key: str, *, ttl: float | None) -> Op[Claim]:
         {"key": check_key(key), "ttl": ttl},
         _parse_claim(key),
         f"mark {key!r}",
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -96,7 +96,7 @@ def store_result(key: str, *, token: int, result: Any, max_bytes: int) -> Op[Non
         {"key": key, "token": token, "result": encode(result, "result", limit=max_bytes)},
         lambda rows: None,
         f"store the result of {key!r}",
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -107,7 +107,7 @@ def unmark(key: str, *, token: int) -> Op[None]:
         {"key": key, "token": token},
         lambda rows: None,
         f"unmark {key!r}",
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -127,7 +127,7 @@ def complete(key: str, *, token: int, result: Any, ttl: float | None, max_bytes:
         },
         _parse_holder(key, token, "complete"),
         f"complete {key!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -142,7 +142,7 @@ def release(key: str, *, token: int) -> Op[None]:
         {"key": check_key(key), "token": token},
         _parse_holder(key, token, "release"),
         f"release {key!r}",
-        Retry.GUARDED,
+        Retry.CONDITIONAL,
     )
 
 

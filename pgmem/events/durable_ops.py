@@ -138,7 +138,7 @@ def acquire(
         },
         parse,
         f"acquire the consumer {name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -161,7 +161,7 @@ def renew(held: Held, *, lease: float) -> Op[bool]:
         {**held.params(), "lease": lease},
         parse,
         f"renew the lease of the consumer {held.name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -195,7 +195,7 @@ def commit(held: Held, position: int, *, lease: float) -> Op[None]:
         {**held.params(), "position": position, "lease": lease},
         parse,
         f"{verb} by the consumer {held.name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -214,7 +214,7 @@ def release(held: Held) -> Op[bool]:
         held.params(),
         parse,
         f"release the consumer {held.name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -268,7 +268,7 @@ def reset(name: str, *, after: int | None) -> Op[None]:
         parse,
         f"reset the consumer {name!r}",
         # A second run would fence off who acquired it after the first, and move it back.
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -280,7 +280,7 @@ def delete(name: str) -> Op[bool]:
         bool,
         f"delete the consumer {name!r}",
         # A second run would tell another answer, and remove what was made after the first.
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 

@@ -169,7 +169,7 @@ def append(stream: str, event: Event, codec: Codec) -> Op[Appended]:
         },
         lambda rows: Appended(rows[0][0]),
         f"append to {stream!r}",
-        Retry.HARMFUL,
+        Retry.UNSAFE,
         _INLINE if fits_letter(stream, encoded) else (),
     )
 
@@ -217,7 +217,7 @@ def append_many(
             params,
             _parse_versioned(stream, expected_version),
             f"append to {stream!r} expecting version {expected_version}",
-            Retry.GUARDED,
+            Retry.CONDITIONAL,
             _letter(stream, batch),
         )
     return Op(
@@ -225,7 +225,7 @@ def append_many(
         params,
         lambda rows: _receipts(sorted(rows[0][0]), None),
         f"append {len(events)} events to {stream!r}",
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -299,7 +299,7 @@ def _append_once(
         },
         parse,
         f"append to {stream!r} under the idempotency key {key!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
         _letter(stream, batch),
     )
 

@@ -36,7 +36,7 @@ def save(name: str, value: Any, *, position: int, fold_version: int, max_bytes: 
         },
         lambda rows: bool(rows[0][0]),
         f"save the snapshot {name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -70,7 +70,7 @@ def take(name: str | None, *, position: int) -> Op[StateSnapshot | None]:
         {"name": name, "position": position},
         lambda rows: StateSnapshot._make(rows[0][:5]) if rows else None,
         "take a snapshot of the state",
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -138,5 +138,5 @@ def restore(snapshot_id: int, codec: Codec) -> Op[tuple[int, int]]:
         lambda rows: (rows[0][0], rows[0][1]),
         f"restore the snapshot {snapshot_id}",
         # A second run would change nothing more, but would tell other numbers.
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )

@@ -141,7 +141,7 @@ class ClaimRequest:
         statement: str,
         params: dict[str, Any],
         # After a lost answer the events are held by nobody until the lease runs out.
-        retry: Retry = Retry.HARMLESS,
+        retry: Retry = Retry.IDEMPOTENT,
         **marks: str,
     ) -> Op[ClaimResult]:
         ordered = self.group.ordered_by is not None
@@ -227,7 +227,7 @@ class ClaimRequest:
         return self._op(
             "group_ack_claim",
             params | held_params(acknowledged),
-            Retry.GUARDED,
+            Retry.CONDITIONAL,
             acked="(SELECT ok FROM judged)",
             first=_FIRST,
             overtaken=_OVERTAKEN,
@@ -246,7 +246,7 @@ class ClaimRequest:
             {**params, **whole_params(acknowledged), "reserving": reserving},
             functools.partial(self._parse_next, acknowledged[-1].slot, params["until"]),
             self._action,
-            Retry.GUARDED,
+            Retry.CONDITIONAL,
             self.group.selection.fragments(),
             fallback=lambda lost: self._acknowledge(acknowledged),
             async_commit=True,
@@ -260,7 +260,7 @@ class ClaimRequest:
             op.parse(rows)
             return nothing(0)
 
-        return Op(op.statement, op.params, parse, self._action, Retry.GUARDED, op.fragments)
+        return Op(op.statement, op.params, parse, self._action, Retry.CONDITIONAL, op.fragments)
 
     def _next_in(
         self, empty: Held, until: int, reserving: int, *, crowded: bool
@@ -272,7 +272,7 @@ class ClaimRequest:
             {**self._params(), "until": until, **slot, "reserving": reserving},
             functools.partial(self._parse_next, empty.slot, until),
             self._action,
-            Retry.HARMLESS,
+            Retry.IDEMPOTENT,
             self.group.selection.fragments(),
             fallback=lambda lost: self.claim(UNSURE if lost else until, crowded=crowded),
             async_commit=crowded,
@@ -297,7 +297,7 @@ class ClaimRequest:
             },
             functools.partial(self._parse_next, acknowledged[-1].slot, 0),
             self._action,
-            Retry.GUARDED,
+            Retry.CONDITIONAL,
             fallback=lambda lost: self._acknowledge(acknowledged),
         )
 

@@ -135,7 +135,7 @@ class AsyncClaims:
         deadline = time.monotonic() + timeout
         follower = AsyncCursor(self._test, max(0, self._known.position))
         self._reader.buffer.enter(follower)
-        self._context.notifications.enter(self._signal, follower.wakeup)
+        self._context.notifications.register(self._signal, follower.wakeup)
         try:
             while not (handed.events or follower.stopped or stopping()):
                 remaining = deadline - time.monotonic()
@@ -147,7 +147,7 @@ class AsyncClaims:
                 handed = await self._take(member, ())
         finally:
             follower.stopped = True
-            self._context.notifications.leave(self._signal, follower.wakeup)
+            self._context.notifications.unregister(self._signal, follower.wakeup)
             self._reader.buffer.leave(follower)
         return handed
 
@@ -170,7 +170,7 @@ class AsyncClaims:
             acknowledged = ()
         async with known.lock:
             until = await self._final()
-            told = self._context.notifications.told
+            told = self._context.notifications.received
             nothing = until <= known.position and asked < known.due and told == known.told
             if nothing and not sure:
                 if acknowledged:

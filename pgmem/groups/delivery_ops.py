@@ -93,7 +93,7 @@ def ack(group: Group, held: Sequence[Held]) -> Op[None]:
         {"group": group.name, **held_params(held)},
         _parse_held("acknowledgement", group),
         f"acknowledge {len(held)} events in the group {group.name!r}",
-        Retry.GUARDED,
+        Retry.CONDITIONAL,
         (("after", ""),),
     )
 
@@ -135,7 +135,7 @@ def nack(
         },
         _parse_held(verb, group),
         f"give back {len(held)} events in the group {group.name!r}",
-        Retry.GUARDED,
+        Retry.CONDITIONAL,
         (("after", _AFTER_GROUP),),
     )
 
@@ -169,6 +169,6 @@ def extend(group: Group, held: Sequence[Held], *, lease: Seconds) -> Op[datetime
         {"group": group.name, **held_params(held), "lease": check_lease(lease)},
         parse,
         f"extend the lease of {len(held)} events in the group {group.name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
         (("after", ""),),
     )

@@ -129,7 +129,7 @@ def open_group(group: Group, *, start: int | None) -> Op[None]:
         },
         parse,
         f"open the group {group.name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
         (("trimmed", dict(group.selection.fragments())["trimmed"]),),
     )
 
@@ -205,7 +205,7 @@ def delete(name: str) -> Op[bool]:
         parse,
         f"delete the group {name!r}",
         # A second run would tell another answer, and remove what was made after the first.
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -278,7 +278,7 @@ def reset(group: Group, position: int) -> Op[None]:
         parse,
         f"reset the group {group.name!r}",
         # A second run would fence off who was handed something after the first.
-        Retry.HARMFUL,
+        Retry.UNSAFE,
         (("trimmed", dict(group.selection.fragments())["trimmed"]),),
     )
 
@@ -324,7 +324,7 @@ def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
         {"group": group.name, "positions": positions},
         parse,
         f"requeue dead letters of the group {group.name!r}",
-        Retry.HARMFUL,  # A second run would count none.
+        Retry.UNSAFE,  # A second run would count none.
     )
 
 

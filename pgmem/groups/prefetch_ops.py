@@ -57,5 +57,5 @@ def unreserve(group: Group, consumer: str, after: int | None = None) -> Op[int]:
         {"group": group.name, "consumer": consumer, "after": after, "reserve": RESERVE},
         lambda rows: int(rows[0][0]),
         f"share what is reserved in the group {group.name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )

@@ -66,4 +66,4 @@ def acquire(name: str, rate: float, burst: int, cost: int) -> Op[Permit]:
         "burst": burst / rate,
     }
     # A second run, after a lost answer, may count it twice: too slow for once, never too fast.
-    return Op("limit_acquire", params, parse, f"pass the rate limit {name!r}", Retry.HARMLESS)
+    return Op("limit_acquire", params, parse, f"pass the rate limit {name!r}", Retry.IDEMPOTENT)

@@ -189,7 +189,7 @@ def acquire(
         {**request._asdict(), "wait": wait, "mark": mark, "stay": stay},
         parse,
         f"acquire the lease {request.name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -215,7 +215,7 @@ def leave(request: LeaseRequest) -> Op[Grant | LeaseContended]:
         {"name": request.name, "owner": request.owner},
         parse,
         f"leave the queue of the lease {request.name!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -269,7 +269,7 @@ def renew(leases: Sequence[Held]) -> Op[dict[str, Grant | LeaseLost | None]]:
         "renew the lease "
         + ", ".join(repr(held.name) for held in leases[:3])
         + (f" and {len(leases) - 3} others" if len(leases) > 3 else ""),
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -313,7 +313,7 @@ def release(name: str, token: int, *, owner: str | None) -> Op[bool]:
         parse,
         f"release the lease {name!r}",
         # A second run finds it gone, or with the next one.
-        Retry.GUARDED,
+        Retry.CONDITIONAL,
     )
 
 
@@ -395,8 +395,3 @@ def get(name: str) -> Op[LeaseInfo | None]:
         f"find the lease {name!r}",
         fragments=_BY_NAME,
     )
-
-
-def mark_session(mark: int) -> Op[None]:
-    """Let others see, as long as the session lasts, that its process lives and listens."""
-    return Op("signal_mark", {"mark": mark}, lambda rows: None, "mark the listening session")

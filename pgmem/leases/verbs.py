@@ -104,14 +104,14 @@ class AsyncLeases:
                 raise ops.held_by_another(name, answer, 0.0)
             return self._lease(answer, before + answer.remaining)
         waiter = Waiter(request)
-        self._notifications.enter(
+        self._notifications.register(
             request.signal, waiter.wakeup
         )  # Before anybody can find us in the queue.
         try:
             return await self._acquire(waiter, patience)
         finally:
             self._renewer.leave(waiter)
-            self._notifications.leave(request.signal, waiter.wakeup)
+            self._notifications.unregister(request.signal, waiter.wakeup)
 
     async def _acquire(self, waiter: Waiter, patience: float | None) -> AsyncLease:
         """Take the lease, or wait for it; whatever happens, stay in no queue behind."""
@@ -132,7 +132,7 @@ class AsyncLeases:
         self._renewer.require_open()
         waiter.asks = False
         before = time.monotonic()
-        mark, stay = self._notifications.mark, self._renewer.stay()
+        mark, stay = self._notifications.listener_id, self._renewer.stay()
         answer = await self._executor.execute(
             ops.acquire(waiter.request, wait=True, mark=mark, stay=stay)
         )
@@ -174,7 +174,7 @@ class AsyncLeases:
 
     def _given(self, waiter: Waiter) -> AsyncLease | None:
         """The lease that a signal has brought, if that is beyond doubt; else it is to ask."""
-        detail = self._notifications.detail(waiter.wakeup)
+        detail = self._notifications.take_detail(waiter.wakeup)
         if detail is None:
             return None
         request = waiter.request

@@ -90,7 +90,7 @@ def fill(part: ImportPart, given: Fill) -> Op[tuple[ImportPart, bool]]:
         },
         parse,
         f"fill the group {group.name!r} by the import {part.source!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 

@@ -229,7 +229,7 @@ def open_part(source: str, part: str, *, target: str | None, token: str) -> Op[I
         },
         parse,
         f"open {part!r} of the import {source!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -327,7 +327,7 @@ def _op(
         {**step.params(part), **more},
         lambda rows: step.of(part, rows[0]),
         f"{action} of the import {part.source!r}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -419,7 +419,7 @@ def unmark(found: Sequence[KnownMark]) -> Op[int]:
         {"keys": [known.key for known in mine], "owners": [f"{OWNER}{k.origin}" for k in mine]},
         lambda rows: int(rows[0][0]),
         f"forget {len(mine)} marks",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 

@@ -216,7 +216,7 @@ def read_place(stream: str) -> Op[Place]:
         mark = None if position is None else Mark(position, removed)
         return Place(log, History(system_identifier, timeline), mark)
 
-    return Op("trim_place", {"stream": stream}, parse, "see which log this is", Retry.HARMLESS)
+    return Op("trim_place", {"stream": stream}, parse, "see which log this is", Retry.IDEMPOTENT)
 
 
 def read_lines(positions: Sequence[int]) -> Op[list[tuple[int, str]]]:
@@ -278,7 +278,7 @@ def adopt(archive: Archive) -> Op[None]:
         },
         lambda rows: None,
         "make this log the one that the file comes from",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -289,7 +289,7 @@ def raise_head(archive: Archive) -> Op[None]:
         {"last": archive.last},
         lambda rows: None,
         "draw the positions of the file",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -323,5 +323,5 @@ def restore(archive: Archive, path: str) -> Op[tuple[int, bool]]:
         },
         parse,
         f"restore {len(archive.lines)} events",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )

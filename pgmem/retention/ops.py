@@ -155,7 +155,7 @@ def set_policy(
         {"kind": kind, "name": check_scope(kind, name), **rule._asdict()},
         lambda rows: _policy(rows[0]),
         f"set the retention of {kind}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -172,7 +172,7 @@ def remove_policy(kind: PolicyKind, name: str | None) -> Op[bool]:
         bool,
         f"remove the retention of {kind}",
         # A second run would tell another answer, and remove what was set after the first.
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -310,7 +310,7 @@ def remove(stream: str, positions: Sequence[int], *, force: bool) -> Op[Removed]
         {"stream": stream, "positions": list(positions), "force": force},
         lambda rows: Removed(*rows[0]),
         f"remove {len(positions)} events",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -321,5 +321,5 @@ def date() -> Op[int]:
         {},
         lambda rows: int(rows[0][0]),
         "record when events were removed",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )

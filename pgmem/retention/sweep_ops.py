@@ -77,7 +77,7 @@ def sweep(table: Table, first: int, *, agent_id: str | None) -> Op[Swept]:
         },
         parse,
         f"sweep {table}",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
@@ -92,18 +92,18 @@ def sweep_slots() -> Op[int]:
         {"keep": KEPT_SLOTS, "idle": IDLE_SLOT, "limit": MOST},
         _number,
         "sweep empty slots",
-        Retry.HARMLESS,
+        Retry.IDEMPOTENT,
     )
 
 
 def sweep_folds() -> Op[int]:
     """Remove snapshots of folds by the rules; tells how many, at most `MOST`."""
-    return Op("sweep_folds", {"limit": MOST}, _number, "thin the folds", Retry.HARMLESS)
+    return Op("sweep_folds", {"limit": MOST}, _number, "thin the folds", Retry.IDEMPOTENT)
 
 
 def sweep_snapshots() -> Op[int]:
     """Remove one copy of the state by the rules; tells whether there was one."""
-    return Op("sweep_snapshots", {}, _number, "thin the copies of the state", Retry.HARMLESS)
+    return Op("sweep_snapshots", {}, _number, "thin the copies of the state", Retry.IDEMPOTENT)
 
 
 def vacuum_due() -> Op[list[Vacuumed]]:

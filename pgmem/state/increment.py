@@ -58,7 +58,7 @@ def increment(
         | recording.params(codec, PUT_TYPE, None),
         parse,
         f"increment state {key!r}",
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 

@@ -176,7 +176,7 @@ def refresh(
         _touch_params(key, codec, ttl=ttl, record=False),
         lambda rows: make(rows[0]) if rows else None,
         f"get state {key!r}",
-        Retry.HARMLESS,  # As `touch`.
+        Retry.IDEMPOTENT,  # As `touch`.
     )
 
 
@@ -274,7 +274,7 @@ def put(
         | recording.params(codec, PUT_TYPE, text),
         parse,
         f"put state {key!r}",
-        Retry.HARMFUL,
+        Retry.UNSAFE,
     )
 
 
@@ -296,7 +296,7 @@ def create(
         | recording.params(codec, PUT_TYPE, text),
         _parse_outcome(key, value, 0, "create"),
         f"create state {key!r}",
-        Retry.GUARDED,
+        Retry.CONDITIONAL,
     )
 
 
@@ -326,7 +326,7 @@ def compare_and_set(
         | recording.params(codec, PUT_TYPE, text),
         _parse_outcome(key, value, expected_version, "compare-and-set"),
         f"compare-and-set state {key!r} expecting version {expected_version}",
-        Retry.GUARDED,
+        Retry.CONDITIONAL,
     )
 
 
@@ -350,7 +350,7 @@ def delete(
         | recording.params(codec, DELETED_TYPE, None),
         parse,
         f"delete state {key!r}",
-        Retry.HARMFUL if expected_version is None else Retry.GUARDED,
+        Retry.UNSAFE if expected_version is None else Retry.CONDITIONAL,
     )
 
 
@@ -362,7 +362,7 @@ def touch(key: str, codec: Codec, *, ttl: float | None, record: bool) -> Op[bool
         bool,
         f"touch state {key!r}",
         # A second touch sets the same span from a moment later: what was asked for.
-        Retry.HARMLESS if not record else Retry.HARMFUL,
+        Retry.IDEMPOTENT if not record else Retry.UNSAFE,
     )
 
 

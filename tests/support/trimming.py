@@ -64,9 +64,10 @@ class Halves:
 
 first, root = ("Async", "pgmem") if form == "async" else ("", "pgmem._sync")
 runners = importlib.import_module(root + ".core.execution")
-before(getattr(runners, first + "PoolExecutor"), "_once", lambda self, op, *rest: op.statement)
-before(getattr(runners, first + "PoolExecutor"), "_begin", lambda *rest: "begin")
-before(getattr(runners, first + "PoolExecutor"), "_commit", lambda *rest: "commit")
+executor = getattr(runners, first + "PoolExecutor")
+before(executor, "_execute_once", lambda self, op, *rest: op.statement)
+before(executor, "_begin", lambda *rest: "begin")
+before(executor, "_commit", lambda *rest: "commit")
 before(getattr(runners, first + "TransactionExecutor"), "execute", lambda self, op: op.statement)
 before(os, "open", lambda path, *rest: "open " + str(path)[-4:])
 before(os, "fsync", lambda descriptor: "fsync")

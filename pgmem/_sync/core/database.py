@@ -1,8 +1,7 @@
 # Generated from pgmem/core/database.py by tools/generate_sync.py. Do not edit.
-"""The way to the server: the handshake, the text of the statements, the state of the bell.
+"""Connect to one schema: the handshake, the texts of the statements, the state of notifications.
 
-Knows nothing of events or state. Nothing that it sets outlives a transaction, so that a pooler may
-stand between.
+Nothing that it sets outlives a transaction, so a pooler may be in between.
 """
 
 from __future__ import annotations
@@ -53,23 +52,22 @@ _QUEUE_FULL_PAUSE = 5.0
 def fetch(
     connection: psycopg.Connection[Any], query: bytes, params: dict[str, Any]
 ) -> Sequence[Row]:
-    """Run one statement on any connection and fetch its rows (none, where it gives none), whatever
-    row factory it has."""
+    """Execute one statement on any connection, whatever its row factory, and return the rows."""
     cursor = connection.cursor(row_factory=tuple_row)
     if has_columns(params):
-        register(cursor.adapters)  # of this cursor alone: the connection may be the user's
+        register(cursor.adapters)  # only of this cursor: the connection may be the user's
     cursor.execute(query, params)
     return cursor.fetchall() if cursor.description else []
 
 
 class Database:
-    """One process's connections to one schema.
+    """The connections of one process to one schema.
 
     Attributes:
-        history: the history of the log that this memory was opened on.
-        pooled: whether a pooler stands between.
+        history: the history of the log that the memory was opened on.
+        pooled: True if a pooler is in between.
         sessions: how many connections the pool has made.
-        commit_wait: the statement that waits for what was committed without waiting.
+        commit_wait: the statement that waits for the WAL flush of earlier commits.
     """
 
     def __init__(
@@ -83,7 +81,7 @@ class Database:
         listen_conninfo: str | None = None,
     ) -> None:
         self.conninfo = conninfo
-        # Who gives a way to listen beside the pooler has a pooler; others are probed for one.
+        # listen_url= implies a pooler. Without it the handshake looks for one.
         self.pooled = self._listens_beside = listen_conninfo is not None
         self.history = History(0, None)
         self._found: History | None = None
@@ -92,8 +90,8 @@ class Database:
         self.relaxed = relaxed
         self.timeout = timeout
         self._channel = ""
-        self._bell_pause = 0.0
-        self._told_full = False
+        self._notify_paused_until = 0.0
+        self._queue_warned = False
         self._statements: dict[tuple[Any, ...], bytes] = {}
         self.commit_wait = sql.statement("commit_wait", sql.Dialect(schema))
         self._options: dict[str, Any] = {
@@ -103,23 +101,23 @@ class Database:
         }
         self.listen_options = {
             **self._options,
-            "fallback_application_name": "pgmem listener",  # so that somebody can count them
+            "fallback_application_name": "pgmem listener",  # visible in pg_stat_activity
             **conninfo_to_dict(listen_conninfo or conninfo),
         }
-        self._links = Pool(
+        self._pool = Pool(
             self._options,
             where=self.where,
             sizes=sizes,
             timeout=timeout,
-            on_connect=self._meet,
+            on_connect=self._record_history,
         )
-        self.acquire = self._links.acquire
-        self.require_open = self._links.require_open
-        self.give_back = self._links.give_back
+        self.acquire = self._pool.acquire
+        self.require_open = self._pool.require_open
+        self.release = self._pool.release
 
     @property
     def where(self) -> str:
-        """The server and database, for messages: without the password."""
+        """The server and database, without the password, for messages."""
         return redacted(self.conninfo)
 
     def open(self) -> None:
@@ -129,25 +127,25 @@ class Database:
             Unavailable: the server could not be reached in time.
             SchemaError: the schema is missing, older or newer.
         """
-        if self._links.opened:
-            raise NotOpen("open() was called twice: one Memory is opened once")
+        if self._pool.opened:
+            raise NotOpen("open() was called twice: a Memory is opened once")
         self._handshake()
         # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
-        self._links.open(prepare=not self.pooled)
+        self._pool.open(prepare=not self.pooled)
 
     def close(self) -> None:
         """Close every connection."""
-        self._links.close()
+        self._pool.close()
 
     def _handshake(self) -> None:
-        with self.connect() as link:
-            self._check_schema(link)
-            self._channel = self._find_channel(link)
-            self.history = self._read_history(link)
+        with self.connect() as connection:
+            self._check_schema(connection)
+            self._channel = self._find_channel(connection)
+            self.history = self._read_history(connection)
             self._statements.clear()
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A connection of its own, beside the pool's. Whoever makes it closes it.
+        """Open a connection outside the pool. The caller closes it.
 
         Raises:
             Unavailable: the server was not reached.
@@ -157,21 +155,21 @@ class Database:
         except psycopg.OperationalError as error:
             raise self._unreachable(error) from None
 
-    def _read_history(self, link: psycopg.Connection[Any]) -> History:
+    def _read_history(self, connection: psycopg.Connection[Any]) -> History:
         op = read_history()
         try:
-            return op.parse(fetch(link, self.statement(op, "silent", relaxed=False), {}))
+            return op.parse(fetch(connection, self.statement(op, "never", relaxed=False), {}))
         except psycopg.Error as error:
             raise translate(error, op.action) from None
 
-    def _meet(self, link: psycopg.Connection[Any]) -> None:
+    def _record_history(self, connection: psycopg.Connection[Any]) -> None:
         self.sessions += 1
-        self.meet(self._read_history(link))
+        self.record_history(self._read_history(connection))
 
-    def meet(self, history: History) -> None:
-        """Take in which history a connection has found.
+    def record_history(self, history: History) -> None:
+        """Record the history that a connection found, to compare it with the known one.
 
-        A standby has no timeline of its own: its history goes on when it is promoted.
+        A standby has no timeline of its own. Its history goes on when it is promoted.
         """
         known = self.history
         if history.system_identifier == known.system_identifier:
@@ -183,7 +181,7 @@ class Database:
         self._found = history
 
     def check_history(self, position: int | None = None) -> None:
-        """Refuse to go on from a position of another history.
+        """Raise if the log has another history than the memory was opened on.
 
         Raises:
             HistoryRewritten: the log is not the one that this memory was opened on.
@@ -192,13 +190,13 @@ class Database:
             raise rewritten_error(self.history, self._found, position)
 
     def check_timeline(self, timeline: int | None, position: int | None = None) -> None:
-        """Take in which timeline a page of the log came from, and refuse another one.
+        """Record the timeline that a page of the log came from, and raise if it is another one.
 
         Raises:
             HistoryRewritten: as `check_history`.
         """
         if timeline != self.history.timeline:
-            self.meet(History(self.history.system_identifier, timeline))
+            self.record_history(History(self.history.system_identifier, timeline))
         self.check_history(position)
 
     def _unreachable(self, error: psycopg.OperationalError) -> Unavailable:
@@ -209,11 +207,11 @@ class Database:
             f"{reason}. Check that the server runs and that the URL is right"
         )
 
-    def _check_schema(self, link: psycopg.Connection[Any]) -> None:
+    def _check_schema(self, connection: psycopg.Connection[Any]) -> None:
         query = sql.statement("schema_revision", sql.Dialect(self.schema))
         advice = f"`pgmem migrate up --schema {self.schema}`"
         try:
-            rows = fetch(link, query, {})
+            rows = fetch(connection, query, {})
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             rows = []
         except psycopg.Error as error:
@@ -224,7 +222,7 @@ class Database:
                 f"or give the schema= that they are in"
             )
         revision, server, session = rows[0]
-        self.pooled = self._listens_beside or session != link.info.backend_pid
+        self.pooled = self._listens_beside or session != connection.info.backend_pid
         if server < MINIMUM_SERVER:
             raise SchemaError(f"{self.where} runs PostgreSQL {server // 10000}: 15 is the oldest")
         if revision < SCHEMA_REVISION:
@@ -238,69 +236,71 @@ class Database:
                 f"library knows {SCHEMA_REVISION}: upgrade pgmem-agents"
             )
 
-    def _find_channel(self, link: psycopg.Connection[Any]) -> str:
+    def _find_channel(self, connection: psycopg.Connection[Any]) -> str:
         query = sql.statement("schema_channel", sql.Dialect(self.schema))
         try:
-            rows = fetch(link, query, {})
+            rows = fetch(connection, query, {})
         except psycopg.errors.InsufficientPrivilege:
-            return ""  # A role that may only read is not told where to ring.
+            return ""  # The role may only read.
         except psycopg.Error as error:
-            raise translate(error, f"read the doorbell's channel at {self.where}") from None
+            raise translate(error, f"read the notification channel at {self.where}") from None
         return str(rows[0][0])
 
-    def statement(self, op: Op[Any], bell: sql.NotifyMode, *, relaxed: bool) -> bytes:
-        """The text of an op's statement."""
-        if not self._channel or (self._bell_pause and time.monotonic() < self._bell_pause):
-            bell = "silent"
-        known = (op.statement, bell, relaxed, op.fragments)
+    def statement(self, op: Op[Any], notify: sql.NotifyMode, *, relaxed: bool) -> bytes:
+        """Return the text of an op's statement."""
+        if not self._channel or (
+            self._notify_paused_until and time.monotonic() < self._notify_paused_until
+        ):
+            notify = "never"
+        known = (op.statement, notify, relaxed, op.fragments)
         found = self._statements.get(known)
         if found is None:
-            dialect = sql.Dialect(self.schema, self._channel, bell, relaxed)
+            dialect = sql.Dialect(self.schema, self._channel, notify, relaxed)
             found = self._statements[known] = sql.statement(op.statement, dialect, op.fragments)
         return found
 
     def params(self, op: Op[Any]) -> dict[str, Any]:
-        """The parameters of an op's statement."""
-        return op.params if op.retry is Retry.READS else {**op.params, "channel": self._channel}
+        """Return the parameters of an op's statement."""
+        return op.params if op.retry is Retry.READ else {**op.params, "channel": self._channel}
 
     @property
     def listens_pooled(self) -> bool:
-        """Whether the listener's connection goes through a pooler."""
+        """True if the listener's connection goes through a pooler."""
         return self.pooled and not self._listens_beside
 
     @property
-    def hears(self) -> bool:
-        """Whether this role knows the doorbell."""
+    def may_listen(self) -> bool:
+        """True if this role knows the notification channel."""
         return self._channel != ""
 
-    def bell_answered(self, rows: Sequence[Row]) -> None:
-        """Leave the bell alone for a while if the notification queue is filling up."""
+    def check_notify_result(self, rows: Sequence[Row]) -> None:
+        """Stop notifying for a while if the notification queue is filling up."""
         if rows and rows[0]:
             if rows[0][-1] == "full":
-                self.rest_bell()
-            elif self._told_full and rows[0][-1] == "rung":
-                # While the bell rests, this is the answer of one who rang before.
-                self._told_full = time.monotonic() < self._bell_pause
+                self.pause_notify()
+            elif self._queue_warned and rows[0][-1] == "sent":
+                # During the pause, this is the answer of an earlier notification.
+                self._queue_warned = time.monotonic() < self._notify_paused_until
 
-    def rest_bell(self) -> None:
-        """Do not ring for a while: readers find new events by their safety poll."""
-        if not self._told_full:
-            self._told_full = True
+    def pause_notify(self) -> None:
+        """Stop notifying for a while. Readers find new events by their safety poll."""
+        if not self._queue_warned:
+            self._queue_warned = True
             log.warning(
-                "the notification queue of %s is filling up: some session LISTENs and never "
-                "reads (see pg_stat_activity). Events are written, readers see them later",
+                "the notification queue of %s is filling up: a session LISTENs and never reads "
+                "(see pg_stat_activity). Events are written, readers see them later",
                 self.where,
             )
-        self._bell_pause = time.monotonic() + _QUEUE_FULL_PAUSE
+        self._notify_paused_until = time.monotonic() + _QUEUE_FULL_PAUSE
 
-    def check_confirmed(self, link: Connection, action: str) -> None:
-        """Raise if the last commit was not confirmed by the standby that it must wait for.
+    def check_confirmed(self, connection: Connection, action: str) -> None:
+        """Raise if the last commit was not confirmed by its synchronous standby.
 
         Raises:
-            OutcomeUnknown: the commit is on this server, and perhaps nowhere else.
+            OutcomeUnknown: the commit is on this server and may be on no other.
         """
-        if link.unconfirmed:
-            link.unconfirmed = False
+        if connection.unconfirmed:
+            connection.unconfirmed = False
             raise OutcomeUnknown(
                 f"{action}: committed on this server, but the wait for its synchronous standby "
                 f"was cancelled: a failover may lose it. Read back after the failover"

@@ -1,11 +1,9 @@
 # Generated from pgmem/core/execution.py by tools/generate_sync.py. Do not edit.
-"""Who runs an `Op`: the pool, or one transaction.
+"""Execute an `Op` on a pooled connection or inside a transaction.
 
-A pool runner gives each op a short transaction of its own, rings the bell only if it is free, and
-repeats what may be repeated. A bound runner works in a transaction that somebody else ends, and
-repeats nothing that the server refused. What is repeated, `retrying` draws.
-
-This module does not know what the ops do.
+The pool executor gives each op a short transaction of its own, and executes again what may be
+executed again; see `pgmem._sync.core.retry`. The transaction executor works in a transaction that its
+owner ends, so an error of the server ends the transaction.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from pgmem._sync.core.retry import (
     MAX_RACES,
     MAX_REPEATS,
     Attempts,
-    Lost,
+    ConnectionLostError,
     fallback_of,
     is_lost,
 )
@@ -41,24 +39,23 @@ from pgmem.errors import (
     TransactionConflict,
     Unavailable,
 )
-from pgmem.events.page import Page, trimmed_error
 
 T = TypeVar("T")
 
 
 class Executor(Protocol):
-    """Runs ops."""
+    """Execute ops."""
 
     @property
     def bound(self) -> bool:
-        """Whether the ops join a transaction that somebody else ends."""
+        """True if the ops join a transaction that its owner ends."""
 
     def execute(self, op: Op[T]) -> T:
-        """Run one op and give its result."""
+        """Execute an op and return its result."""
 
 
 def serialization_conflict(action: str) -> TransactionConflict:
-    """The error for losing to a transaction that this one, by its isolation level, cannot see."""
+    """Return the error for a change that this transaction's isolation level cannot see."""
     return TransactionConflict(
         f"{action}: another transaction changed it after this one began and this one, by its "
         f"isolation level, cannot see it. Run the whole transaction again"
@@ -66,207 +63,198 @@ def serialization_conflict(action: str) -> TransactionConflict:
 
 
 class PoolExecutor:
-    """Runs each op in a short transaction of its own."""
+    """Execute each op in a short transaction of its own.
+
+    Attributes:
+        database: the connections.
+    """
 
     bound = False
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     @property
     def sessions(self) -> int:
-        """How many connections were made: a new one may lead to a server that has crashed."""
-        return self._database.sessions
+        """How many connections were made. A new one may lead to a server that has crashed."""
+        return self.database.sessions
 
     def execute(self, op: Op[T], *, answer_timeout: float | None = None) -> T:
-        """Run one op, again where that is safe.
+        """Execute an op, again where that is safe.
 
         Args:
-            op: what to run.
-            patience: seconds in which the server must answer; only for what reads, or is HARMLESS.
+            op: what to execute.
+            answer_timeout: seconds in which the server must answer; None for no limit. Only for an
+                op that is `Retry.READ` or `Retry.IDEMPOTENT`.
 
         Raises:
-            PgmemError: what the op's `parse` or the server says.
-            OutcomeUnknown: the connection was lost and a second run could do harm.
+            PgmemError: the error of the op's `parse`, or of the server.
+            OutcomeUnknown: the connection was lost and a second execution could do harm.
             Unavailable: no connection in time.
         """
         try:
-            return self._once(op, "try", answer_timeout)
+            return self._execute_once(op, "if_free", answer_timeout)
         except FAILURES as failure:
-            attempts = Attempts(self._database, op)
+            attempts = Attempts(self.database, op)
             pause = attempts.after(failure)
             op = fallback_of(op, failure)
         while True:
             sleep(pause)
             try:
-                return self._once(op, attempts.bell, answer_timeout)
+                return self._execute_once(op, attempts.notify, answer_timeout)
             except FAILURES as failure:
                 pause = attempts.after(failure)
                 op = fallback_of(op, failure)
             except (Conflict, Unavailable) as error:
-                if attempts.hides(error):
+                if attempts.hides_success(error):
                     raise attempts.outcome_unknown() from error
                 raise
 
-    def execute_page(
-        self, op: Op[Page], position: int, *, answer_timeout: float | None = None
-    ) -> Page:
-        """Read a page of the log.
-
-        Args:
-            op: what to read.
-            position: where the reader stands.
-            patience: as for `run`.
-
-        Raises:
-            HistoryRewritten: the log is not the one that the position belongs to.
-            PositionTrimmed: retention has removed events that the reader has not read.
-        """
-        self._database.check_history(position)
-        page = self.execute(op, answer_timeout=answer_timeout)
-        self._database.check_timeline(page.head.timeline, position)
-        if page.head.trimmed is not None:
-            raise trimmed_error(position, page.head.trimmed)
-        return page
-
     def execute_apart(self, op: Op[T]) -> T:
-        """Run one op, once, on a connection of its own: what takes long holds up nobody.
+        """Execute a long op once, on a connection of its own, so that it occupies none of the pool.
 
         Raises:
-            PgmemError: what the op's `parse` or the server says.
+            PgmemError: the error of the op's `parse`, or of the server.
             Unavailable: no connection in time, or it was lost under way.
         """
-        query = self._database.statement(op, "silent", relaxed=False)
-        with self._database.connect() as link:
+        query = self.database.statement(op, "never", relaxed=False)
+        with self.database.connect() as connection:
             try:
-                rows = fetch(link, query, op.params)
+                rows = fetch(connection, query, op.params)
             except psycopg.Error as error:
                 raise translate(error, op.action) from None
         return op.parse(rows)
 
-    def _once(self, op: Op[T], bell: NotifyMode, answer_timeout: float | None = None) -> T:
-        database = self._database
-        link = database.acquire(op.action)
-        link.answer_timeout = answer_timeout
+    def _execute_once(
+        self, op: Op[T], notify: NotifyMode, answer_timeout: float | None = None
+    ) -> T:
+        database = self.database
+        connection = database.acquire(op.action)
+        connection.answer_timeout = answer_timeout
         try:
-            query = database.statement(op, bell, relaxed=database.relaxed or op.async_commit)
-            rows = link.run(query, database.params(op))
+            query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
+            rows = connection.run(query, database.params(op))
             if op.async_commit and len(rows) > 1 and not database.relaxed:
-                self._wait_for_disk(link)
-            if link.unconfirmed:
-                database.check_confirmed(link, op.action)
+                self._wait_for_flush(connection)
+            if connection.unconfirmed:
+                database.check_confirmed(connection, op.action)
         except psycopg.Error as error:
-            if is_lost(link, error):
-                link.close()
-                raise Lost from error
+            if is_lost(connection, error):
+                connection.close()
+                raise ConnectionLostError from error
             raise
         finally:
-            link.answer_timeout = None
-            database.give_back(link)
-        if op.retry is not Retry.READS:
-            database.bell_answered(rows)
+            connection.answer_timeout = None
+            database.release(connection)
+        if op.retry is not Retry.READ:
+            database.check_notify_result(rows)
         return op.parse(rows)
 
-    def _wait_for_disk(self, link: Connection) -> None:
-        """Wait until what was committed is safe."""
+    def _wait_for_flush(self, connection: Connection) -> None:
+        """Wait until the WAL of what was committed is flushed."""
         try:
-            link.run(self._database.commit_wait, {})
+            connection.run(self.database.commit_wait, {})
         except psycopg.Error as error:
-            # It is committed, and a crash may still undo it: the same as a lost answer.
-            link.close()
-            raise Lost from error
+            # The commit is visible and a crash may still undo it: the same as a lost answer.
+            connection.close()
+            raise ConnectionLostError from error
 
     @contextmanager
     def transaction(
         self, action: str, *, read_committed: bool = False
     ) -> Iterator[TransactionExecutor]:
-        """A transaction of our own: commits at the end, rolls back on any exception.
+        """Open a transaction that commits at the end of the block and rolls back on any exception.
 
         Args:
             action: what it is for, for messages.
-            read_committed: whatever the server's default: for those that queue for a row lock
-                and must then see what the holder before them wrote.
+            read_committed: use this isolation level whatever the server's default is. A statement
+                that queues for a row lock must then see what the previous holder wrote.
 
         Raises:
             OutcomeUnknown: the connection was lost during the commit.
             TransactionConflict: the server undid the transaction.
         """
-        link = self._begin(action, read_committed=read_committed)
-        executor = TransactionExecutor(self._database, link)
+        connection = self._begin(action, read_committed=read_committed)
+        executor = TransactionExecutor(self.database, connection)
         try:
             try:
                 yield executor
             except BaseException:
                 executor.finish()
-                _roll_back(link)
+                _roll_back(connection)
                 raise
             executor.finish()
-            self._commit(link, action)
+            self._commit(connection, action)
         finally:
-            self._database.give_back(link)
+            self.database.release(connection)
 
     def _begin(self, action: str, *, read_committed: bool) -> Connection:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
-        if self._database.relaxed:
+        if self.database.relaxed:
             begin += b"; SET LOCAL synchronous_commit = off"
         for _ in range(MAX_REPEATS):
-            link = self._database.acquire(action)
+            connection = self.database.acquire(action)
             begun = False
             try:
-                link.execute(begin, prepare=False)
+                connection.execute(begin, prepare=False)
                 begun = True
             except psycopg.Error as error:
-                if not is_lost(link, error):
+                if not is_lost(connection, error):
                     raise translate(error, action) from None
             finally:
-                # Also when we are cancelled: a connection that is not given back is lost for all.
+                # Also on cancellation: a connection that is not released is lost to the pool.
                 if not begun:
-                    link.close()
-                    self._database.give_back(link)
+                    connection.close()
+                    self.database.release(connection)
             if begun:
-                return link
+                return connection
         raise Unavailable(f"{action}: the server ended {MAX_REPEATS} connections in a row")
 
-    def _commit(self, link: Connection, action: str) -> None:
-        status = link.info.transaction_status
+    def _commit(self, connection: Connection, action: str) -> None:
+        status = connection.info.transaction_status
         if status == TransactionStatus.INERROR:
-            _roll_back(link)
+            _roll_back(connection)
             raise TransactionConflict(
-                f"{action}: a statement in it failed and the error was caught, so nothing could "
-                f"be committed and all was rolled back. Use a savepoint for what may fail"
+                f"{action}: a statement in it failed and the error was caught, so the server "
+                f"refuses the commit. All was rolled back. Use a savepoint for what may fail"
             )
         if status == TransactionStatus.IDLE:
             raise InvalidOption(
-                f"{action}: it was ended inside its block through tx.connection: leave commit "
+                f"{action}: it was ended inside its block through tx.connection. Leave commit "
                 f"and rollback to the block"
             )
         try:
-            link.commit()
+            connection.commit()
         except psycopg.Error as error:
-            if is_lost(link, error):
-                link.close()
+            if is_lost(connection, error):
+                connection.close()
                 raise OutcomeUnknown(
-                    f"{action}: the connection to {self._database.where} was lost during the "
-                    f"commit: it may or may not have happened. Read back before doing it again, "
-                    f"or put an idempotency key into the transaction"
+                    f"{action}: the connection to {self.database.where} was lost during the "
+                    f"commit, so it may or may not have happened. Read back before doing it "
+                    f"again, or put an idempotency key into the transaction"
                 ) from None
             if is_repeatable(error):
                 raise translate(error, action) from None
-            raise  # A deferred constraint of the user's own: theirs to see as it is.
-        self._database.check_confirmed(link, action)
+            raise  # A deferred constraint of the user's own schema.
+        self.database.check_confirmed(connection, action)
 
 
-def _roll_back(link: Connection) -> None:
+def _roll_back(connection: Connection) -> None:
     try:
-        link.rollback()
+        connection.rollback()
     except psycopg.Error:
         # The server rolls back what a lost connection left open.
         log.debug("rollback failed, closing the connection", exc_info=True)
-        link.close()
+        connection.close()
 
 
 class TransactionExecutor:
-    """Runs ops in a transaction that somebody else ends: a block of ours, or a caller's own."""
+    """Execute ops in a transaction that its owner ends: `transaction()`'s block, or the caller.
+
+    Args:
+        database: the connections.
+        source: what `using()` takes.
+    """
 
     bound = True
 
@@ -277,11 +265,11 @@ class TransactionExecutor:
         self._finished = False
 
     def finish(self) -> None:
-        """The transaction is over: refuse what comes later."""
+        """Refuse further ops, because the transaction is over."""
         self._finished = True
 
     def connection(self) -> psycopg.Connection[Any]:
-        """The psycopg connection that the transaction runs on.
+        """Return the psycopg connection of the transaction.
 
         Raises:
             NotOpen: the transaction is over.
@@ -289,46 +277,46 @@ class TransactionExecutor:
         """
         if self._finished:
             raise NotOpen("this transaction is over: use what comes from transaction() inside it")
-        link = driver_connection(self._source)
-        if link.autocommit and link.info.transaction_status == TransactionStatus.IDLE:
+        connection = driver_connection(self._source)
+        if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
             raise InvalidOption(
                 "the connection given to using() is in autocommit mode and no transaction is "
                 "open: each statement would commit by itself. Open one first "
                 "(`with connection.transaction():`), or use memory.transaction()"
             )
-        return link
+        return connection
 
     def usable(self) -> bool:
-        """Whether the transaction can still commit."""
-        link = driver_connection(self._source)
-        return link.info.transaction_status == TransactionStatus.INTRANS
+        """Return True if the transaction can still commit."""
+        connection = driver_connection(self._source)
+        return connection.info.transaction_status == TransactionStatus.INTRANS
 
     def execute(self, op: Op[T]) -> T:
-        """Run one op in the transaction.
+        """Execute an op in the transaction.
 
         Raises:
-            PgmemError: what the op's `parse` or the server says.
+            PgmemError: the error of the op's `parse`, or of the server.
         """
-        link = self.connection()
-        query = self._database.statement(op, "ring", relaxed=False)
+        connection = self.connection()
+        query = self._database.statement(op, "always", relaxed=False)
         for _ in range(MAX_RACES):
             try:
-                rows = fetch(link, query, self._database.params(op))
-                self._database.bell_answered(rows)
+                rows = fetch(connection, query, self._database.params(op))
+                self._database.check_notify_result(rows)
                 return op.parse(rows)
             except RetryStatement as race:
                 op = fallback_of(op, race)
-                query = self._database.statement(op, "ring", relaxed=False)
+                query = self._database.statement(op, "always", relaxed=False)
             except psycopg.Error as error:
-                raise self._fault(link, op, error) from None
+                raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
 
     def _fault(
-        self, link: psycopg.Connection[Any], op: Op[Any], error: psycopg.Error
+        self, connection: psycopg.Connection[Any], op: Op[Any], error: psycopg.Error
     ) -> PgmemError | RetryStatement:
         if is_version_race(error):
             return RetryStatement()
-        if is_lost(link, error):
+        if is_lost(connection, error):
             return Unavailable(
                 f"{op.action}: the connection was lost, and the transaction with it: nothing of "
                 f"it was committed. Run the whole transaction again"
@@ -337,22 +325,22 @@ class TransactionExecutor:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo, on any exception, what was done in the block, and leave the transaction usable.
+        """Undo the block on any exception and leave the transaction usable.
 
-        Plain statements, because psycopg's own block would commit a transaction that has not
-        begun yet.
+        It uses plain statements, because psycopg's own block would commit a transaction that has
+        not begun yet.
         """
-        link = self.connection()
+        connection = self.connection()
         name = f"pgmem_{self._savepoints}".encode()
         self._savepoints += 1
-        link.execute(b"SAVEPOINT " + name, prepare=False)
+        connection.execute(b"SAVEPOINT " + name, prepare=False)
         try:
             yield
         except BaseException:
-            if not link.closed:
-                link.execute(b"ROLLBACK TO SAVEPOINT " + name, prepare=False)
-                link.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
+            if not connection.closed:
+                connection.execute(b"ROLLBACK TO SAVEPOINT " + name, prepare=False)
+                connection.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
             raise
         finally:
             self._savepoints -= 1
-        link.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
+        connection.execute(b"RELEASE SAVEPOINT " + name, prepare=False)

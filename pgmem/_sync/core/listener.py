@@ -1,8 +1,8 @@
 # Generated from pgmem/core/listener.py by tools/generate_sync.py. Do not edit.
-"""The one connection of a memory that hears the doorbell, and reads what it rings for.
+"""Hold the connection of a memory that listens for notifications and polls the log.
 
-It says when it is lost, also when nobody tells it so: each statement on it has a deadline. It
-reconnects by nobody's will but the tailer's, and knows nothing of events.
+Each statement on it has a deadline, so that a connection that went silent is noticed. The follower
+decides when to connect and what to execute.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from typing import TypeVar
 import psycopg
 
 from pgmem._sync.core.database import Database
-from pgmem._sync.core.notifications import MARK, TargetedNotifications
+from pgmem._sync.core.notifications import TARGETED_PREFIX, TargetedNotifications
 from pgmem._sync.core.pool import Connection
 from pgmem.core import statements as sql
 from pgmem.core.concurrency import Readable
 from pgmem.core.history import History, read_history
 from pgmem.core.op import Op
-from pgmem.leases.ops import mark_session
 
 T = TypeVar("T")
 
-PATIENCE = 5.0
-"""Seconds in which the server must answer: longer, and the connection counts as lost."""
+ANSWER_TIMEOUT = 5.0
+"""Seconds in which the server must answer. After that the connection counts as lost."""
 
-MAX_LETTERS = 1_000
-"""More letters than this are worth no more than a bell."""
+MAX_INLINE = 1_000
+"""How many inline events are kept. Above that one poll is cheaper."""
 
 _KEEPALIVE = {
     "keepalives": 1,
@@ -41,102 +40,110 @@ _KEEPALIVE = {
 }
 
 
+def register_listener(listener_id: int) -> Op[None]:
+    """Take the advisory lock by which others see that this process listens."""
+    params = {"listener_id": listener_id}
+    return Op("listener_register", params, lambda rows: None, "register the listening session")
+
+
 class Listener:
-    """Listens, waits, and runs statements; one session after the other. Hands on signals.
+    """Listen, wait and execute statements, in one session after another.
 
     Attributes:
-        heard: whether the bell rang since it was last set to False.
-        letters: what came with it.
+        notified: True if a notification came since the follower last set it to False.
+        inlined: the payloads that came with notifications.
     """
 
     def __init__(self, database: Database, notifications: TargetedNotifications) -> None:
         self._database = database
         self._notifications = notifications
         self._readable = Readable()
-        self._link: Connection | None = None
-        self.heard = False
-        self.letters: deque[str] = deque(maxlen=MAX_LETTERS)
+        self._connection: Connection | None = None
+        self.notified = False
+        self.inlined: deque[str] = deque(maxlen=MAX_INLINE)
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone of the times that statements give."""
+        """The time zone of the times that statements return."""
         return self._session().info.timezone
 
     def _session(self) -> Connection:
-        if self._link is None:
+        if self._connection is None:
             raise psycopg.OperationalError("the listener is not connected")
-        return self._link
+        return self._connection
 
     def connect(self) -> History:
-        """Connect, and listen if the channel is known; tells which history the log has.
+        """Connect, LISTEN if the role knows the channel, and return the log's history.
 
-        Where no pooler is between, others can see from now on that this process listens.
+        Where no pooler is in between, the server knows from now on that this process listens.
 
         Raises:
             psycopg.OperationalError: no connection.
             psycopg.Error: the server refused.
         """
         database = self._database
-        answer_timeout = {"connect_timeout": max(2, int(PATIENCE))}
-        options = {**database.listen_options, **_KEEPALIVE, **answer_timeout}
+        timeout = {"connect_timeout": max(2, int(ANSWER_TIMEOUT))}
+        options = {**database.listen_options, **_KEEPALIVE, **timeout}
         prepare = None if database.listens_pooled else 1
-        link = Connection.connect(**options, autocommit=True, prepare_threshold=prepare)
-        self._link = link
-        link.answer_timeout = PATIENCE
-        link.prepare_for_use()
-        link.add_notify_handler(self._hear)
+        connection = Connection.connect(**options, autocommit=True, prepare_threshold=prepare)
+        self._connection = connection
+        connection.answer_timeout = ANSWER_TIMEOUT
+        connection.prepare_for_use()
+        connection.add_notify_handler(self._on_notify)
         history = self.execute(read_history())
-        if database.hears and history.timeline is not None:  # A standby refuses to LISTEN.
-            # A new one each time: a session that was lost may be there for a while yet.
-            mark = None if database.listens_pooled else secrets.randbits(62)
-            if mark is not None:
-                self.execute(mark_session(mark))
+        if database.may_listen and history.timeline is not None:  # A standby refuses LISTEN.
+            # A new id for each session: a lost session may exist on the server for a while.
+            listener_id = None if database.listens_pooled else secrets.randbits(62)
+            if listener_id is not None:
+                self.execute(register_listener(listener_id))
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
-            link.execute(listen, prepare=False)
-            self._notifications.mark = mark
+            connection.execute(listen, prepare=False)
+            self._notifications.listener_id = listener_id
         return history
 
-    def _hear(self, notify: psycopg.Notify) -> None:
-        self._take_in(notify.payload)
+    def _on_notify(self, notify: psycopg.Notify) -> None:
+        self._accept(notify.payload)
 
-    def _take_in(self, payload: str) -> None:
-        if payload.startswith(MARK):
-            self._notifications.tell(payload)
+    def _accept(self, payload: str) -> None:
+        if payload.startswith(TARGETED_PREFIX):
+            self._notifications.deliver(payload)
             return
-        self.heard = True
+        self.notified = True
         if payload:
-            self.letters.append(payload)
+            self.inlined.append(payload)
 
     def execute(self, op: Op[T]) -> T:
-        """Run a statement.
+        """Execute an op.
 
         Raises:
             psycopg.Error: the server refused, or the connection is lost.
         """
-        query = self._database.statement(op, "silent", relaxed=False)
+        query = self._database.statement(op, "never", relaxed=False)
         return op.parse(self._session().run(query, op.params))
 
     def wait(self, timeout: float) -> None:
-        """Wait for the bell, at most `timeout` seconds; `wake` ends it early, a signal does not.
+        """Wait up to `timeout` seconds for a notification.
+
+        `wake` ends the wait early. A targeted notification does not.
 
         Raises:
             psycopg.Error: the connection is lost.
         """
         deadline = time.monotonic() + timeout
-        self._collect()
-        while not self.heard:
+        self._receive()
+        while not self.notified:
             self._readable.wait(self._session().pgconn.socket, deadline - time.monotonic())
-            if not self._collect() or time.monotonic() >= deadline:
+            if not self._receive() or time.monotonic() >= deadline:
                 return
 
-    def _collect(self) -> int:
-        """Take in what has arrived; tells how much it was."""
+    def _receive(self) -> int:
+        """Accept the notifications that have arrived, and return their number."""
         pgconn = self._session().pgconn
         pgconn.consume_input()
         count = 0
         while notify := pgconn.notifies():
             count += 1
-            self._take_in(notify.extra.decode())
+            self._accept(notify.extra.decode())
         return count
 
     def wake(self) -> None:
@@ -144,13 +151,13 @@ class Listener:
         self._readable.set()
 
     def disconnect(self) -> None:
-        """Give the session up."""
-        link, self._link = self._link, None
-        self._notifications.mark = None
-        self.letters.clear()
-        if link is not None:
-            link.close()
+        """Close the session."""
+        connection, self._connection = self._connection, None
+        self._notifications.listener_id = None
+        self.inlined.clear()
+        if connection is not None:
+            connection.close()
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Release the wakeup's descriptors. Nothing may wait any more."""
         self._readable.close()

@@ -1,13 +1,13 @@
 # Generated from pgmem/core/notifications.py by tools/generate_sync.py. Do not edit.
-"""Wakes those in this process who wait for something that has a name: a lease, a group's work.
+"""Wake waiters of this process that wait for something with a name: a lease, a group's work.
 
-A signal travels like the doorbell, on the same channel or on one that only this process listens to,
-but names whom it is for: so of many who wait, only that one asks the server, or none::
+A targeted notification travels on the channel of event notifications, or on the channel of one
+process, and names what it is for. So of many waiters only the named one asks the server::
 
-    statement ── pg_notify('["!", name, detail]') ──► listener ──► Signals ──► the waiter's wakeup
+    statement ── pg_notify('["!", name, detail]') ──► listener ──► deliver ──► the waiter's wakeup
 
-Like the doorbell it carries no promise: who waits also looks by itself from time to time, and
-after a lost connection everybody is woken. Knows no database, and waits for nothing.
+A notification carries no promise: a waiter also polls at intervals, and all waiters are woken after
+a lost connection.
 """
 
 from __future__ import annotations
@@ -18,34 +18,36 @@ import orjson
 
 from pgmem.core.concurrency import Lock, Wakeup
 
-MARK = '["!"'
-"""How a signal begins; nothing else that rides on the doorbell does."""
+TARGETED_PREFIX = '["!"'
+"""How the payload of a targeted notification begins. An inline event begins otherwise."""
 
 
 class TargetedNotifications:
-    """Who waits for what, in one process. One waiter may wait for one name.
+    """Deliver targeted notifications to the waiters of one process.
+
+    A waiter waits for one name.
 
     Attributes:
-        mark: the number by which the server knows that this process listens: whoever signals may
-            rely on it. It is another one in each session; None while nobody listens.
-        told: grows with every signal, whoever it was for: who was not waiting when it came sees
-            that there may have been one.
+        listener_id: the number by which the server knows that this process listens, or None while
+            it does not. Each session has a new one.
+        received: how many notifications have come, for any name. A waiter that was not registered
+            meanwhile compares it to see that it may have missed one.
     """
 
     def __init__(self) -> None:
-        self.mark: int | None = None
-        self.told = 0
+        self.listener_id: int | None = None
+        self.received = 0
         self._lock = Lock()
         self._waiters: dict[str, set[Wakeup]] = {}
         self._details: dict[Wakeup, Any] = {}
 
-    def enter(self, name: str, wakeup: Wakeup) -> None:
-        """Wake `wakeup` when `name` is signalled, until `leave`."""
+    def register(self, name: str, wakeup: Wakeup) -> None:
+        """Wake `wakeup` at each notification for `name`, until `unregister`."""
         with self._lock:
             self._waiters.setdefault(name, set()).add(wakeup)
 
-    def leave(self, name: str, wakeup: Wakeup) -> None:
-        """Wait no more."""
+    def unregister(self, name: str, wakeup: Wakeup) -> None:
+        """Stop waking `wakeup`."""
         with self._lock:
             waiters = self._waiters.get(name)
             if waiters is not None:
@@ -54,22 +56,22 @@ class TargetedNotifications:
                     del self._waiters[name]
             self._details.pop(wakeup, None)
 
-    def detail(self, wakeup: Wakeup) -> Any:
-        """What came with the last signal for this waiter, once; None if none came."""
+    def take_detail(self, wakeup: Wakeup) -> Any:
+        """Return the detail of the last notification for this waiter, once; else None."""
         with self._lock:
             return self._details.pop(wakeup, None)
 
-    def tell(self, payload: str) -> None:
-        """Take in a signal, from any thread. One that cannot be read is nobody's."""
+    def deliver(self, payload: str) -> None:
+        """Wake the waiters that a payload names, from any thread. Ignore one that is malformed."""
         try:
             content = orjson.loads(payload)
         except ValueError:
             return
-        # Anybody who knows the channel can ring with anything.
+        # Every role that knows the channel can send any payload.
         if not (isinstance(content, list) and len(content) == 3 and isinstance(content[1], str)):
             return
         with self._lock:
-            self.told += 1
+            self.received += 1
             waiters = list(self._waiters.get(content[1], ()))
             for wakeup in waiters:
                 self._details[wakeup] = content[2]
@@ -77,16 +79,16 @@ class TargetedNotifications:
             wakeup.set()
 
     def wake(self, name: str) -> None:
-        """Wake those in this process who wait for `name`, without a signal."""
+        """Wake the waiters of this process for `name`, without a notification."""
         with self._lock:
             waiters = list(self._waiters.get(name, ()))
         for wakeup in waiters:
             wakeup.set()
 
     def wake_all(self) -> None:
-        """Signals may have been lost: everybody looks for themselves."""
+        """Wake all waiters, because notifications may have been lost."""
         with self._lock:
-            self.told += 1
+            self.received += 1
             waiters = {wakeup for some in self._waiters.values() for wakeup in some}
         for wakeup in waiters:
             wakeup.set()

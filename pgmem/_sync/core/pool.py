@@ -1,17 +1,15 @@
 # Generated from pgmem/core/pool.py by tools/generate_sync.py. Do not edit.
-"""The connections of one process to one server.
+"""Keep the connections of one process to one server.
 
-psycopg's pool makes, limits and replaces them. In front of it a few stay at hand, because taking
-one from the pool costs a fifth of a short read::
+psycopg's pool makes, limits and replaces connections. A few idle ones stay in a list in front of
+it, because taking one from the pool costs a fifth of a short read::
 
-    acquire ──► at hand? ──► else ask the pool, as one who waits
-    give back ──► somebody waits, it is due, not idle, or enough are at hand? ──► the pool
-                  else ──► at hand
+    acquire ──► an idle connection? ──► else register as a waiter and ask the pool
+    release ──► a waiter, due, not idle, or enough idle ones? ──► the pool
+                else ──► the list of idle connections
 
-Whoever gives back looks for waiters after it has put the connection at hand, and whoever waits
-looks at hand after it has said that it waits: one of the two always sees the other.
-
-Knows nothing of statements.
+Release publishes the connection, then checks for waiters. Acquire registers as a waiter, then
+rechecks. So neither can miss the other.
 """
 
 from __future__ import annotations
@@ -35,27 +33,26 @@ from pgmem.errors import NotOpen, Unavailable
 R = TypeVar("R")
 
 KEPT_ROWS = 200
-AT_HAND = 4
+MAX_IDLE = 4
 DUE_AFTER = 300.0
-"""Seconds after which a connection passes through the pool, which replaces those of old age."""
+"""Seconds after which a connection goes back to the pool, which replaces old ones."""
+
+_NOT_READY = 0  # psycopg's Ready.NONE: nothing came for a tenth of a second
 
 
-_NOT_READY = 0  # psycopg's Ready.NONE: a tenth of a second has passed and nothing came
+class AnswerTimeoutError(psycopg.OperationalError):
+    """The server did not answer within `answer_timeout`. The connection counts as lost."""
 
 
-class NoAnswer(psycopg.OperationalError):
-    """The server did not answer within the link's patience: the connection counts as lost."""
-
-
-def _within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
-    """Run a generator of psycopg's, and wait so long for its end and no longer."""
+def _run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
+    """Run one of psycopg's generators for at most `seconds`."""
     deadline = time.monotonic() + seconds
     try:
         wanted = next(generator)
         while True:
             ready = yield wanted
             if ready == _NOT_READY and time.monotonic() > deadline:
-                raise NoAnswer(f"no answer from the server within {seconds:g} s")
+                raise AnswerTimeoutError(f"no answer from the server within {seconds:g} s")
             wanted = generator.send(ready)
     except StopIteration as end:
         result: R = end.value
@@ -63,15 +60,15 @@ def _within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any,
 
 
 class Connection(psycopg.Connection[TupleRow]):
-    """A connection of ours, with what makes a short statement cheap and a broken one known.
+    """A connection that executes short statements cheaply and detects that it is broken.
 
     Attributes:
-        unconfirmed: the last commit was not confirmed by the standby that it must wait for. When
-            that wait is cancelled, the server reports success and a mere warning: the commit may
-            be lost with this server.
-        due: when (by the monotonic clock) the connection next passes through the pool.
-        patience: seconds in which the server must answer; None for ever. Only for statements that
-            may be given up and run again.
+        unconfirmed: True if the last commit was not confirmed by its synchronous standby. If that
+            wait is cancelled, the server reports success with a warning, and a failover may lose
+            the commit.
+        due: when the connection next goes back to the pool, by the monotonic clock.
+        answer_timeout: seconds in which the server must answer; None for no limit. Only for
+            statements that may be given up and executed again.
     """
 
     unconfirmed = False
@@ -79,13 +76,13 @@ class Connection(psycopg.Connection[TupleRow]):
     answer_timeout: float | None = None
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a generator of psycopg's, as long as there is patience."""
+        """Run one of psycopg's generators, for at most `answer_timeout` seconds."""
         if self.answer_timeout is not None:
-            gen = _within(gen, self.answer_timeout)
+            gen = _run_within(gen, self.answer_timeout)
         return super().wait(gen, *args, **kwargs)
 
     def prepare_for_use(self) -> None:
-        """Set up what every statement would otherwise make anew."""
+        """Make what every statement uses."""
         self.add_notice_handler(self._notice)
         register(self.adapters)
         self._kept = self.cursor(row_factory=tuple_row)
@@ -94,25 +91,25 @@ class Connection(psycopg.Connection[TupleRow]):
         self.due = time.monotonic() + DUE_AFTER
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        # By the function that raised it: the text depends on the server's language.
+        # The function that raised it, because the text depends on the server's language.
         if diagnostic.source_function == "SyncRepWaitForLSN":
             self.unconfirmed = True
 
     def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
-        """Run one statement and fetch its rows."""
+        """Execute one statement and return its rows."""
         cursor = self._kept
         cursor.execute(query, params)
         rows = cursor.fetchall()
         if len(rows) > KEPT_ROWS:
-            # A cursor holds on to its last result: do not keep a large one in memory.
+            # A cursor keeps its last result in memory.
             self._kept = self.cursor(row_factory=tuple_row)
         return rows
 
     def is_stale(self) -> bool:
-        """Whether the server has closed the connection while it was idle; costs no round trip.
+        """Return True if the server has closed the idle connection, without a round trip.
 
-        An idle connection has nothing to read. If it does, that is a notice, or the end. Finding
-        out before a statement is sent means that it can safely go out on another connection.
+        An idle connection has nothing to read, except a notice or the end of the connection. Before
+        a statement is sent, another connection can take it safely.
         """
         try:
             for _ in range(10):
@@ -125,14 +122,14 @@ class Connection(psycopg.Connection[TupleRow]):
 
 
 class Pool:
-    """The pool, and the few connections at hand in front of it.
+    """A pool of connections, with a few idle ones in front of it.
 
     Args:
         options: psycopg's connection parameters.
         where: the server, for messages.
         sizes: the least and the most connections.
         timeout: seconds to wait for one.
-        on_connect: is called with each new connection.
+        on_connect: called with each new connection.
     """
 
     def __init__(
@@ -151,23 +148,23 @@ class Pool:
         self._timeout = timeout
         self._pool: ConnectionPool[Connection] | None = None
         self._pid = 0
-        self._at_hand: list[Connection] = []
+        self._idle: list[Connection] = []
         self._waiting = 0
         self._lock = Lock()
 
     @property
     def opened(self) -> bool:
-        """Whether `open` was called, and `close` not yet."""
+        """True between `open` and `close`."""
         return self._pool is not None
 
     def open(self, *, prepare: bool) -> None:
-        """Make the least number of connections.
+        """Open the least number of connections.
 
         Args:
-            prepare: whether statements are prepared on them.
+            prepare: prepare statements on them.
 
         Raises:
-            Unavailable: not so many in time.
+            Unavailable: they were not opened in time.
         """
         least, most = self._sizes
         pool = ConnectionPool(
@@ -192,7 +189,7 @@ class Pool:
         except PoolTimeout:
             raise Unavailable(
                 f"opened one connection to {self._where}, but not {least} within "
-                f"{self._timeout:g} s: lower pool=, or raise the server's max_connections"
+                f"{self._timeout:g} s. Lower pool=, or raise the server's max_connections"
             ) from None
         finally:
             if not filled:
@@ -200,47 +197,47 @@ class Pool:
         self._pool = pool
         self._pid = os.getpid()
 
-    def _configure(self, link: Connection) -> None:
-        link.prepare_for_use()
-        self._on_connect(link)
+    def _configure(self, connection: Connection) -> None:
+        connection.prepare_for_use()
+        self._on_connect(connection)
 
     def close(self) -> None:
-        """Close every connection; those that are in use, when they are given back."""
+        """Close every connection. A connection in use is closed when it is released."""
         pool, self._pool = self._pool, None
         if pool is None or self._pid != os.getpid():
             return
-        while link := self._take():
-            pool.putconn(link)
+        while connection := self._take():
+            pool.putconn(connection)
         pool.close()
 
     def acquire(self, action: str) -> Connection:
-        """A live connection; give it back with `give_back`.
+        """Return a live connection, for `release`.
 
         Raises:
             NotOpen: not opened, closed, or in a forked child.
-            Unavailable: none is free, or the server cannot be reached, in time.
+            Unavailable: none was free, or the server could not be reached, in time.
         """
         pool = self._require_pool(action)
         deadline = 0.0
         while True:
-            link = self._take()
-            if link is None:
+            connection = self._take()
+            if connection is None:
                 deadline = deadline or time.monotonic() + self._timeout
-                link = self._wait(pool, action, deadline)
-            if not link.is_stale():
-                return link
-            self._discard(pool, link)
+                connection = self._wait(pool, action, deadline)
+            if not connection.is_stale():
+                return connection
+            self._discard(pool, connection)
 
     @staticmethod
-    def _discard(pool: ConnectionPool[Connection], link: Connection) -> None:
+    def _discard(pool: ConnectionPool[Connection], connection: Connection) -> None:
         try:
-            link.close()
+            connection.close()
         finally:
-            pool.putconn(link)
+            pool.putconn(connection)
 
     def _take(self) -> Connection | None:
         try:
-            return self._at_hand.pop()
+            return self._idle.pop()
         except IndexError:
             return None
 
@@ -248,12 +245,12 @@ class Pool:
         with self._lock:
             self._waiting += 1
         try:
-            # Somebody may have put one there before we said that we wait.
+            # A release may have published one before this registered.
             return self._take() or pool.getconn(max(0.05, deadline - time.monotonic()))
         except (PoolTimeout, TooManyRequests):
             raise Unavailable(
-                f"{action}: no connection to {self._where} within {self._timeout:g} s: the "
-                f"server is down or the pool of {self._sizes[1]} too small"
+                f"{action}: no connection to {self._where} within {self._timeout:g} s. The server "
+                f"is down, or the pool of {self._sizes[1]} is too small"
             ) from None
         except PoolClosed:
             raise NotOpen(f"{action}: this memory was closed") from None
@@ -262,7 +259,7 @@ class Pool:
                 self._waiting -= 1
 
     def require_open(self, action: str) -> None:
-        """Refuse what cannot be done without connections.
+        """Raise if there are no connections.
 
         Raises:
             NotOpen: not opened, closed, or in a forked child.
@@ -275,28 +272,28 @@ class Pool:
         if self._pid != os.getpid():
             raise NotOpen(
                 f"{action}: this memory was opened in process {self._pid} and this is "
-                f"{os.getpid()}: connections do not survive a fork, open a memory in each process"
+                f"{os.getpid()}. Connections do not survive a fork: open a memory in each process"
             )
         return self._pool
 
-    def give_back(self, link: Connection) -> None:
-        """Return a connection."""
+    def release(self, connection: Connection) -> None:
+        """Give a connection back."""
         pool = self._pool
         if pool is None:
-            link.close()
+            connection.close()
             return
         now = time.monotonic()
         if (
             self._waiting
-            or len(self._at_hand) >= AT_HAND
-            or now > link.due
-            or link.pgconn.transaction_status != TransactionStatus.IDLE
+            or len(self._idle) >= MAX_IDLE
+            or now > connection.due
+            or connection.pgconn.transaction_status != TransactionStatus.IDLE
         ):
-            link.due = now + DUE_AFTER
-            pool.putconn(link)
+            connection.due = now + DUE_AFTER
+            pool.putconn(connection)
             return
-        self._at_hand.append(link)
+        self._idle.append(connection)
         if self._waiting or self._pool is None:
-            # Somebody began to wait, or closed us, after we had looked.
+            # A waiter registered, or the pool was closed, after the check above.
             while taken := self._take():
                 pool.putconn(taken)

@@ -220,11 +220,11 @@ class LogFollower:
         self._notifications.wake_all()
         if self._cache is not None:
             self._cache.flush()
-        self._database.meet(history)
+        self._database.record_history(history)
         self._database.check_history(self._tail.position if self._tail else None)
         if history.timeline is None:
             self._refuse_standby()
-        if not self._database.hears:
+        if not self._database.may_listen:
             self._tell_polling("this role may not read the doorbell's channel")
         self._verify()
         if self._lost_at and self._tail is not None:
@@ -277,14 +277,14 @@ class LogFollower:
                 self._lost_at = 0.0
                 return
             self._listener.wait(pause)
-            self._listener.heard = False
-            self._listener.letters.clear()
+            self._listener.notified = False
+            self._listener.inlined.clear()
             pause = min(pause * 2, GAP_LAST)
             writers = self._listener.execute(read_writers())
 
     def _look(self, tail: GapTracker) -> bool:
         """Read what is new; tells whether to rest before the next look."""
-        heard, self._listener.heard = self._listener.heard, False
+        heard, self._listener.notified = self._listener.notified, False
         started = time.monotonic()
         limit = 0 if tail.full else self._size.limit
         page = self._listener.execute(
@@ -340,7 +340,7 @@ class LogFollower:
             # A little early, so that the cache stays fresh over the look.
             pause = self._poll_pause * 0.9
             self._listener.wait(min(pause, LOOK_AGAIN) if self._again else pause)
-            self._by_poll = not self._listener.heard
+            self._by_poll = not self._listener.notified
             return
         waited = time.monotonic() - self._gap_since
         if waited > GAP_PATIENCE:
@@ -354,14 +354,14 @@ class LogFollower:
 
     def _hear(self, tail: GapTracker) -> None:
         """Take in the events that came with the bell."""
-        if len(self._listener.letters) > MANY_LETTERS:
+        if len(self._listener.inlined) > MANY_LETTERS:
             # We are behind: one look takes in all of them.
-            self._listener.letters.clear()
+            self._listener.inlined.clear()
         deadline = math.inf
-        while self._listener.letters:
+        while self._listener.inlined:
             known, wanted = True, False
-            while self._listener.letters:
-                row = open_letter(self._listener.letters.popleft(), self._listener.zone)
+            while self._listener.inlined:
+                row = open_letter(self._listener.inlined.popleft(), self._listener.zone)
                 taken = None if row is None else tail.accept(row)
                 if taken is None:
                     known = False
@@ -374,9 +374,9 @@ class LogFollower:
             deadline = min(deadline, now + (self._look_later if wanted else unwanted))
             if now >= deadline:
                 return
-            self._listener.heard = False
+            self._listener.notified = False
             self._listener.wait(deadline - now)
-            self._listener.heard = True
+            self._listener.notified = True
 
     def _judge_bell(self, heard: bool, *, found: bool) -> None:
         """Look more often while events come without a bell, and say so once."""
@@ -387,7 +387,7 @@ class LogFollower:
             self._unannounced += 1
             if self._unannounced > 1:  # Once may be a silent writer.
                 self._poll_pause = min(self._safety_poll, POLL_FIRST)
-            if self._unannounced == UNANNOUNCED and self._database.hears:
+            if self._unannounced == UNANNOUNCED and self._database.may_listen:
                 self._tell_polling(
                     "notifications do not arrive: a pooler between (give listen_url=), or a full "
                     "notification queue"

@@ -18,16 +18,16 @@ from pgmem._sync.core.execution import PoolExecutor
 from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.follower import LogFollower
 from pgmem.core.concurrency import sleep
-from pgmem.core.op import Row
+from pgmem.core.op import Op, Row
 from pgmem.errors import PositionTrimmed
 from pgmem.events.filter import Selection
-from pgmem.events.page import NEVER, UNDATED, PageHead, read_page
+from pgmem.events.page import NEVER, UNDATED, Page, PageHead, read_page, trimmed_error
 from pgmem.events.stable_position import StablePosition, WriterBarrier, read_positions, read_writers
 
 SETTLE_WAIT = 0.25
 """How long a read waits for writers that keep what it found from being final."""
 
-PATIENCE = 20.0
+ANSWER_TIMEOUT = 20.0
 """Seconds that a page may take while catching up: a connection may die without a word, and a
 subscription must not wait on it for ever."""
 TRIM_WAIT = 1.0
@@ -75,10 +75,32 @@ class LogReader:
         """See that the tailer follows the log."""
         self._follower.start()
 
+    def _execute_page(
+        self, op: Op[Page], position: int, *, answer_timeout: float | None = None
+    ) -> Page:
+        """Read a page of the log.
+
+        Args:
+            op: what to read.
+            position: the reader's position.
+            answer_timeout: seconds in which the server must answer; None for no limit.
+
+        Raises:
+            HistoryRewritten: the log is not the one that the position belongs to.
+            PositionTrimmed: retention has removed events that the reader has not read.
+        """
+        database = self.executor.database
+        database.check_history(position)
+        page = self.executor.execute(op, answer_timeout=answer_timeout)
+        database.check_timeline(page.head.timeline, position)
+        if page.head.trimmed is not None:
+            raise trimmed_error(position, page.head.trimmed)
+        return page
+
     def page_head(self) -> PageHead:
         """Where the log stands now."""
         op = read_page(Selection(until=0), limit=1, since=NEVER)
-        return (self.executor.execute_page(op, 0, answer_timeout=PATIENCE)).head
+        return (self._execute_page(op, 0, answer_timeout=ANSWER_TIMEOUT)).head
 
     def beginning(self, selection: Selection) -> PageHead:
         """Where the log stands, for who begins at whatever there is and is strict from there.
@@ -91,7 +113,7 @@ class LogReader:
         deadline = time.monotonic() + TRIM_WAIT
         while time.monotonic() < deadline:
             try:
-                return (self.executor.execute_page(op, 0, answer_timeout=PATIENCE)).head
+                return (self._execute_page(op, 0, answer_timeout=ANSWER_TIMEOUT)).head
             except PositionTrimmed:
                 sleep(PAUSE_LAST)
         return self.page_head()
@@ -112,7 +134,7 @@ class LogReader:
         """
         selection = replace(selection, after=position)
         if not self.buffer.live:
-            return self._settled(selection, limit=limit, since=since, answer_timeout=PATIENCE)
+            return self._settled(selection, limit=limit, since=since, answer_timeout=ANSWER_TIMEOUT)
         until = min(selection.until, self.buffer.end)
         if selection.filtered:
             until = min(until, position + WINDOW)
@@ -120,7 +142,7 @@ class LogReader:
             return FinalRows([], position)
         rewinds = self.buffer.rewinds
         op = read_page(replace(selection, until=until), limit=limit, since=since)
-        rows = (self.executor.execute_page(op, position, answer_timeout=PATIENCE)).rows
+        rows = (self._execute_page(op, position, answer_timeout=ANSWER_TIMEOUT)).rows
         if self.buffer.rewinds != rewinds:
             return FinalRows([], position)  # The end was taken back meanwhile: read again.
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
@@ -139,7 +161,7 @@ class LogReader:
     ) -> FinalRows:
         op = read_page(selection, limit=limit, since=since)
         known = self._known()
-        rows = (self.executor.execute_page(op, selection.after, answer_timeout=answer_timeout)).rows
+        rows = (self._execute_page(op, selection.after, answer_timeout=answer_timeout)).rows
         known = min(known, self._known())
         if rows and not selection.filtered and _follows(selection.after, rows):
             # Nothing is missing between the caller's position and the last one.
@@ -149,9 +171,7 @@ class LogReader:
             self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._known()
-            rows = (
-                self.executor.execute_page(op, selection.after, answer_timeout=answer_timeout)
-            ).rows
+            rows = (self._execute_page(op, selection.after, answer_timeout=answer_timeout)).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
@@ -176,7 +196,7 @@ class LogReader:
         pause = PAUSE_FIRST
         while True:
             sessions = self.executor.sessions
-            writers = self.executor.execute(read_writers(), answer_timeout=PATIENCE)
+            writers = self.executor.execute(read_writers(), answer_timeout=ANSWER_TIMEOUT)
             if sessions != self.executor.sessions:
                 watch = WriterBarrier()  # Whom it waits for may be gone by a crash, and come again.
                 self._known()
@@ -191,7 +211,7 @@ class LogReader:
             pause = min(pause * 2, PAUSE_LAST)
         # Somebody writes for long. What follows without a gap is final all the same.
         positions = self.executor.execute(
-            read_positions(self._stable.position), answer_timeout=PATIENCE
+            read_positions(self._stable.position), answer_timeout=ANSWER_TIMEOUT
         )
         self._stable.follow(positions)
         return self._stable.position

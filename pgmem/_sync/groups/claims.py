@@ -136,7 +136,7 @@ class Claims:
         deadline = time.monotonic() + timeout
         follower = Cursor(self._test, max(0, self._known.position))
         self._reader.buffer.enter(follower)
-        self._context.notifications.enter(self._signal, follower.wakeup)
+        self._context.notifications.register(self._signal, follower.wakeup)
         try:
             while not (handed.events or follower.stopped or stopping()):
                 remaining = deadline - time.monotonic()
@@ -148,7 +148,7 @@ class Claims:
                 handed = self._take(member, ())
         finally:
             follower.stopped = True
-            self._context.notifications.leave(self._signal, follower.wakeup)
+            self._context.notifications.unregister(self._signal, follower.wakeup)
             self._reader.buffer.leave(follower)
         return handed
 
@@ -171,7 +171,7 @@ class Claims:
             acknowledged = ()
         with known.lock:
             until = self._final()
-            told = self._context.notifications.told
+            told = self._context.notifications.received
             nothing = until <= known.position and asked < known.due and told == known.told
             if nothing and not sure:
                 if acknowledged:

@@ -227,13 +227,13 @@ class LeaseRenewer:
     def stay(self) -> float:
         """How many seconds an entry in a queue is to count."""
         polls = STAY_POLLS * self._safety_poll
-        return polls if self._notifications.mark is None else max(STAY, polls)
+        return polls if self._notifications.listener_id is None else max(STAY, polls)
 
     def _poll(self) -> float:
         """Seconds between two looks: also soon enough to learn of a lease while it is ours."""
         waiters = [waiter for line in self._lines.values() for waiter in line.waiters]
         ttls = min((waiter.request.ttl for waiter in waiters), default=math.inf)
-        mark = self._notifications.mark
+        mark = self._notifications.listener_id
         if mark is not None and any(waiter.mark != mark for waiter in waiters):
             # We began to listen just now: whom a lease was given before that was not told.
             return min(POLL_SOON, ttls / 3)
@@ -253,7 +253,7 @@ class LeaseRenewer:
         with self._lock:
             self.require_open()
             if self._worker is None or not self._worker.alive:
-                self._notifications.enter("leases", self._wakeup)  # after a lost connection
+                self._notifications.register("leases", self._wakeup)  # after a lost connection
                 self._worker = Worker(self._run, "pgmem-leases")
             elif due < self._wakes_at:
                 self._wakeup.set()
@@ -304,7 +304,7 @@ class LeaseRenewer:
     def _look(self) -> None:
         """Look after those who wait, if it is time or if we listen anew; then see who is to ask."""
         now = time.monotonic()
-        mark = self._notifications.mark
+        mark = self._notifications.listener_id
         with self._lock:
             if not self._lines:
                 return
@@ -344,5 +344,5 @@ class LeaseRenewer:
             return
         waiter.stands(standing.token, standing.place, before)
         line.ends = now + standing.remaining if standing.remaining > 0 else min(line.ends, now)
-        if standing.mark != self._notifications.mark or standing.stays < self.stay() / 2:
+        if standing.mark != self._notifications.listener_id or standing.stays < self.stay() / 2:
             waiter.ask()

@@ -1,2 +1,2 @@
--- The doorbell's channel. A role that may only read is not granted it.
+-- The notification channel. A role that may only read is not granted it.
 SELECT channel FROM {schema}.meta

@@ -4,4 +4,4 @@ WITH event AS (
     VALUES (%(stream)s, %(type)s, %(payload)s, %(agent_id)s, %(metadata)s)
     RETURNING *
 )
-SELECT position, {commit}, {bell} FROM event
+SELECT position, {commit}, {notify} FROM event

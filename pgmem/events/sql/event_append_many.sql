@@ -7,4 +7,4 @@ WITH event AS (
     RETURNING position
 ),
 done AS (SELECT array_agg(position) AS positions FROM event)
-SELECT positions, {commit}, {bell} FROM done
+SELECT positions, {commit}, {notify} FROM done

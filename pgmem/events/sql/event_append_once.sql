@@ -44,5 +44,5 @@ event AS (
 ),
 done AS (SELECT array_agg(position ORDER BY position) AS positions FROM event)
 SELECT done.positions, head.version, existing.fingerprint, existing.result::text,
-       {commit}, CASE WHEN done.positions IS NOT NULL THEN {bell} END
-FROM done CROSS JOIN head LEFT JOIN existing ON true {with_letter}
+       {commit}, CASE WHEN done.positions IS NOT NULL THEN {notify} END
+FROM done CROSS JOIN head LEFT JOIN existing ON true {with_inline}

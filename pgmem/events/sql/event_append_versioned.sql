@@ -32,5 +32,5 @@ done AS (
     FROM (SELECT position FROM event UNION ALL SELECT position FROM rest) AS appended
 )
 SELECT done.positions, head.version, {commit},
-       CASE WHEN done.positions IS NOT NULL THEN {bell} END
-FROM done CROSS JOIN head {with_letter}
+       CASE WHEN done.positions IS NOT NULL THEN {notify} END
+FROM done CROSS JOIN head {with_inline}

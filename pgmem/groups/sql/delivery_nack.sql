@@ -55,9 +55,9 @@ parked AS (
     WHERE NOT (named AND (%(bury)s OR (%(counted)s AND attempts >= %(max_attempts)s)))
     RETURNING position
 ),
-signal AS (
+target AS (
     SELECT CASE WHEN judged.ok AND (%(delay)s <= 0 OR %(bury)s)
-           THEN {include group_signal} END AS payload
+           THEN {include group_target} END AS payload
     FROM judged
 )
-SELECT {include delivery_lost}, {commit}, {signal} FROM judged CROSS JOIN signal
+SELECT {include delivery_lost}, {commit}, {notify_target} FROM judged CROSS JOIN target

@@ -32,8 +32,8 @@ touched AS (
     WHERE held.name = %(group)s AND EXISTS (SELECT FROM risen)
 ),
 counted AS (SELECT count(*) AS risen FROM risen),
-signal AS (
-    SELECT CASE WHEN counted.risen > 0 THEN {include group_signal} END AS payload FROM counted
+target AS (
+    SELECT CASE WHEN counted.risen > 0 THEN {include group_target} END AS payload FROM counted
 )
-SELECT counted.risen, EXISTS (SELECT FROM before), EXISTS (SELECT FROM allowed), {commit}, {signal}
-FROM counted CROSS JOIN signal
+SELECT counted.risen, EXISTS (SELECT FROM before), EXISTS (SELECT FROM allowed), {commit}, {notify_target}
+FROM counted CROSS JOIN target

@@ -38,9 +38,9 @@ fenced AS (
 forgotten AS (
     DELETE FROM {schema}.parked WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
 ),
-signal AS (SELECT {include group_signal} AS payload FROM moved)
+target AS (SELECT {include group_target} AS payload FROM moved)
 SELECT moved.position, before.head, before.trimmed, before.seen IS NOT NULL,
-       before.seen IS DISTINCT FROM locked.seen, {commit}, {signal}
+       before.seen IS DISTINCT FROM locked.seen, {commit}, {notify_target}
 FROM (VALUES (true)) AS always
 LEFT JOIN before ON true LEFT JOIN locked ON true LEFT JOIN moved ON true
-LEFT JOIN signal ON true
+LEFT JOIN target ON true

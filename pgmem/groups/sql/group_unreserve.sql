@@ -25,7 +25,7 @@ shared AS (
     FROM found CROSS JOIN LATERAL unnest(found.reserved) AS position
     RETURNING position
 ),
-signal AS (
-    SELECT CASE WHEN EXISTS (SELECT FROM shared) THEN {include group_signal} END AS payload
+target AS (
+    SELECT CASE WHEN EXISTS (SELECT FROM shared) THEN {include group_target} END AS payload
 )
-SELECT (SELECT count(*) FROM shared), {commit}, {signal} FROM signal
+SELECT (SELECT count(*) FROM shared), {commit}, {notify_target} FROM target

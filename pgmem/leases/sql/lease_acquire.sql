@@ -45,12 +45,12 @@ seen AS (
     WHERE name = %(name)s AND NOT EXISTS (SELECT FROM ours)
       AND (owner = %(owner)s AND expires_at > clock_timestamp() OR NOT %(wait)s)
 ),
-signal AS (
-{include lease_signal}
+target AS (
+{include lease_target}
     WHERE handed.owner <> %(owner)s
 )
 SELECT found.owner = %(owner)s AND found.expires_at > clock_timestamp(), found.token, found.holder,
        found.expires_at, extract(epoch FROM found.expires_at - clock_timestamp())::float8,
-       found.queue, {commit}, {signal_to}
+       found.queue, {commit}, {notify_listener}
 FROM (TABLE handed UNION ALL TABLE added UNION ALL TABLE joined UNION ALL TABLE seen) AS found
-LEFT JOIN signal ON true
+LEFT JOIN target ON true

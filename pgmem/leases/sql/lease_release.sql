@@ -35,13 +35,13 @@ marked AS (
       AND expires_at > clock_timestamp() AND NOT EXISTS (SELECT FROM ours)
     RETURNING token
 ),
-signal AS (
-{include lease_signal}
+target AS (
+{include lease_target}
 )
 SELECT EXISTS (SELECT FROM handed) OR EXISTS (SELECT FROM removed),
        EXISTS (SELECT FROM marked) OR current.token = %(token)s AND current.owner IS NULL,
        current.token, current.holder, current.expires_at, current.expires_at > clock_timestamp(),
-       {commit}, {signal_to}
+       {commit}, {notify_listener}
 FROM (VALUES (true)) AS always
-LEFT JOIN signal ON true
+LEFT JOIN target ON true
 LEFT JOIN {schema}.leases AS current ON current.name = %(name)s

@@ -10,5 +10,5 @@ event AS (
 ),
 done AS (SELECT max(position) AS position FROM event)
 SELECT step.step, found.token, found.step, {commit},
-       CASE WHEN done.position IS NOT NULL THEN {bell} END
+       CASE WHEN done.position IS NOT NULL THEN {notify} END
 FROM done LEFT JOIN step ON true LEFT JOIN found ON true

@@ -56,5 +56,5 @@ SELECT step.step, found.token, found.step, done.written,
              AND NOT EXISTS (SELECT FROM known WHERE known.key = given.key AND known.same)
            ORDER BY key
        ),
-       {commit}, CASE WHEN done.written > 0 THEN {bell} END
+       {commit}, CASE WHEN done.written > 0 THEN {notify} END
 FROM done LEFT JOIN step ON true LEFT JOIN found ON true

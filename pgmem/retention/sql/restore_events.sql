@@ -57,4 +57,4 @@ forgotten AS (
 SELECT (SELECT count(*) FROM event),
        ARRAY(SELECT position FROM other ORDER BY position LIMIT 5),
        EXISTS (SELECT FROM lowered) OR EXISTS (SELECT FROM forgotten),
-       {commit}, CASE WHEN EXISTS (SELECT FROM event) THEN {bell} END
+       {commit}, CASE WHEN EXISTS (SELECT FROM event) THEN {notify} END

@@ -24,4 +24,4 @@ change AS (
     RETURNING position
 )
 SELECT (SELECT count(*) FROM swept), {pages state}, {commit},
-       CASE WHEN EXISTS (SELECT FROM change) THEN {bell} END
+       CASE WHEN EXISTS (SELECT FROM change) THEN {notify} END

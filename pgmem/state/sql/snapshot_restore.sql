@@ -44,4 +44,4 @@ done AS (
            count(*) FILTER (WHERE state_deleted) AS removed
     FROM change
 )
-SELECT put, removed, {commit}, CASE WHEN put + removed > 0 THEN {bell} END FROM done
+SELECT put, removed, {commit}, CASE WHEN put + removed > 0 THEN {notify} END FROM done

@@ -20,7 +20,7 @@ WITH entry AS (
 ),
 {include state_change}
 SELECT done.version, done.updated_at, done.expires_at, done.position, done.value::text,
-       json_typeof(current.value), {commit}, CASE WHEN done.position IS NOT NULL THEN {bell} END
+       json_typeof(current.value), {commit}, CASE WHEN done.position IS NOT NULL THEN {notify} END
 FROM (VALUES (true)) AS always
-LEFT JOIN done ON true {with_letter}
+LEFT JOIN done ON true {with_inline}
 LEFT JOIN {schema}.state AS current ON done.key IS NULL AND current.key = %(key)s

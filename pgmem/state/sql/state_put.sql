@@ -12,5 +12,5 @@ WITH entry AS (
 ),
 {include state_change}
 SELECT done.version, done.updated_at, done.expires_at, done.position, {commit},
-       CASE WHEN done.position IS NOT NULL THEN {bell} END
-FROM done {with_letter}
+       CASE WHEN done.position IS NOT NULL THEN {notify} END
+FROM done {with_inline}

@@ -1,3 +1,3 @@
 -- Set when a live entry expires.
 {include state_expire}
-SELECT key, {commit}, CASE WHEN position IS NOT NULL THEN {bell} END FROM done
+SELECT key, {commit}, CASE WHEN position IS NOT NULL THEN {notify} END FROM done

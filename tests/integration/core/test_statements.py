@@ -47,9 +47,9 @@ MARKS = (
 
 
 def dialects():
-    for bell in sql.BELLS:
+    for notify in sql.NOTIFY:
         for relaxed in (True, False):
-            yield sql.Dialect("some_schema", "pgmem_channel", bell, relaxed)
+            yield sql.Dialect("some_schema", "pgmem_channel", notify, relaxed)
 
 
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
@@ -74,12 +74,12 @@ def whole(name):
 
 
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
-def test_what_writes_can_be_relaxed_and_what_appends_rings(name):
+def test_what_writes_can_be_relaxed_and_what_appends_notifies(name):
     shared = whole(name)
     inside = name in {"dedupe_store_result", "dedupe_unmark", "trim_remove"}
     writes = re.search(r"\b(INSERT INTO|UPDATE \{|DELETE FROM)", shared)
     assert ("{commit}" in shared) == bool(writes and not inside)
-    assert ("{bell}" in shared) == ("INTO {schema}.events" in shared)
+    assert ("{notify}" in shared) == ("INTO {schema}.events" in shared)
 
 
 def share_out(connection):
@@ -277,12 +277,12 @@ def test_updates_of_state_stay_on_their_page(database_url, memory):
 
 
 def test_a_schema_name_is_quoted():
-    text = sql.statement("event_append", sql.Dialect('we"ird', "a channel", "try")).decode()
+    text = sql.statement("event_append", sql.Dialect('we"ird', "a channel", "if_free")).decode()
     assert '"we""ird".events' in text
 
 
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
 def test_the_channel_is_in_no_statement(name):
-    """Others can see a statement's text, and who knows the channel can ring with letters."""
+    """Others can see a statement's text, and a role that knows the channel can send any payload."""
     for dialect in dialects():
         assert dialect.channel.encode() not in sql.statement(name, dialect, MARKS)

@@ -165,7 +165,7 @@ async def test_block_that_was_ended_inside_is_an_error(both):
             await tx.state.put("key", 1)
             await execute(tx.connection, "COMMIT")
 
-    with pytest.raises(InvalidOption, match="leave commit"):
+    with pytest.raises(InvalidOption, match="Leave commit"):
         await end()
 
 
@@ -405,5 +405,5 @@ async def test_relaxed_statements_commit_asynchronously(database_url):
         # Nothing of it outlives the transaction: a pooler may hand the connection to others.
         link = memory._database.acquire("look at a connection")
         shown = link.execute("SHOW synchronous_commit").fetchone()
-        memory._database.give_back(link)
+        memory._database.release(link)
         assert shown == ("on",)

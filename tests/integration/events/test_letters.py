@@ -110,7 +110,7 @@ def test_a_letter_is_never_longer_than_the_server_takes(database_url):
             if not fits_letter(names[0], encode_event(made, Codec())):
                 continue
             position = memory.events.append(names[0], made).position
-            query = statement_source("event_letter").split("\n", 2)[2]
+            query = statement_source("event_inline").split("\n", 2)[2]
             (sent,) = link.execute(
                 f"SELECT {query} FROM pgmem.events AS event WHERE position = {position}"
             ).fetchone()

@@ -32,13 +32,13 @@ async def other(form):
         yield memory
 
 
-def signals(memory):
+def notifications(memory):
     return raw(memory)._renewer._notifications
 
 
 def deafen(memory):
     """Lose every signal from now on, as if the notification did not arrive."""
-    signals(memory).tell = lambda payload: None
+    notifications(memory).deliver = lambda payload: None
 
 
 class TestTurns:
@@ -227,7 +227,7 @@ class TestDoubt:
         keeper, late = raw(quiet)._renewer, []
         keeper._look = still(quiet)
         await asyncio.sleep(0.2)  # A look that was under way would find the lease given to it.
-        tell, keeper._notifications.tell = keeper._notifications.tell, late.append
+        tell, keeper._notifications.deliver = keeper._notifications.deliver, late.append
         await lease.release()
         await until(lambda: late)
         given = row(database_url)[0]
@@ -239,7 +239,7 @@ class TestDoubt:
         tell(late[0])
         await asyncio.sleep(0.1)
         assert not task.done()
-        keeper._notifications.tell = tell
+        keeper._notifications.deliver = tell
         await new.release()
         assert (await asyncio.wait_for(task, 5)).fencing_token > new.fencing_token
 
@@ -255,7 +255,7 @@ class TestDoubt:
             [None, None],
             [10**9, "tomorrow"],
         ):
-            signals(quiet).tell(json.dumps(["!", f"lease:{entry['id']}", detail]))
+            notifications(quiet).deliver(json.dumps(["!", f"lease:{entry['id']}", detail]))
             await asyncio.sleep(0.03)
             assert not task.done()
         await lease.release()
@@ -280,7 +280,7 @@ class TestDoubt:
     async def test_the_first_look_waits_for_nobody(self, form, other, database_url):
         async with form.memory(safety_poll=0.2) as memory:
             # The listener is ready before the keeper waits: nobody wakes it.
-            signals(memory).wake_all = lambda: None
+            notifications(memory).wake_all = lambda: None
             lease = await other.leases.acquire("job")
             [task] = await asyncio.wait_for(queue(database_url, memory), 5)
             await lease.release()
@@ -325,8 +325,8 @@ class TestDoubt:
     async def test_who_does_not_listen_waits_by_polling(self, form, other, database_url):
         """As through a pooler without a way to listen: its entry has no mark."""
         async with form.memory(safety_poll=0.2) as memory:
-            memory_signals = signals(memory)
-            type(memory_signals).mark = property(lambda self: None, lambda self, mark: None)
+            memory_signals = notifications(memory)
+            type(memory_signals).listener_id = property(lambda self: None, lambda self, mark: None)
             try:
                 lease = await other.leases.acquire("job")
                 task = asyncio.create_task(memory.leases.acquire("job"))
@@ -338,7 +338,7 @@ class TestDoubt:
                 await (await asyncio.wait_for(task, 5)).release()
                 assert time.monotonic() - released < 0.2 + 0.5
             finally:
-                del type(memory_signals).mark
+                del type(memory_signals).listener_id
 
 
 async def test_an_error_of_the_server_reaches_who_waits(form, other, database_url, caplog):

@@ -405,7 +405,7 @@ class TestFencing:
 
     def test_without_a_lease_the_statement_knows_of_none(self):
         for name in ("state_compare_and_set", "state_create"):
-            text = sql.statement(name, sql.Dialect("s", "c", "try")).decode()
+            text = sql.statement(name, sql.Dialect("s", "c", "if_free")).decode()
             assert "lease" not in text
             assert "fence" not in text
 

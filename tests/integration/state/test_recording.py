@@ -188,10 +188,10 @@ async def test_a_refreshing_read_looks_after_the_bell(both, monkeypatch):
     await both.state.put("k", "v")
     answers = []
     database = getattr(both, "wrapped", both)._database
-    monkeypatch.setattr(database, "bell_answered", lambda rows: answers.append(rows[0][-1]))
+    monkeypatch.setattr(database, "check_notify_result", lambda rows: answers.append(rows[0][-1]))
     await expire(both, "refresh_on_read", 60)
     await expire(both, "refresh_on_read", 60)
-    assert answers == ["rung", None]
+    assert answers == ["sent", None]
 
 
 async def test_a_refreshing_read_that_is_told_rings(both, database_url):

@@ -150,8 +150,8 @@ def test_commit_that_a_full_queue_refused_is_sent_again_without_the_bell(pg_serv
         op = ops.append("s", Event(type="t"), ops.Codec())
         retry = Attempts(memory._database, op)
         assert retry.after(refused.value) == 0
-        assert retry.bell == "silent"
-        assert memory._executor._once(op, retry.bell).position == 1
+        assert retry.notify == "never"
+        assert memory._executor._execute_once(op, retry.notify).position == 1
         assert memory.events.count("s") == 1
 
 

@@ -86,7 +86,7 @@ def patience(monkeypatch, name):
     """How long the listener waits for an answer: as it is with --full, shorter without."""
     seconds = size(5, 1, name)
     for form in ("sync", "async"):
-        monkeypatch.setattr(f"{module_name(form, 'core.listener')}.PATIENCE", float(seconds))
+        monkeypatch.setattr(f"{module_name(form, 'core.listener')}.ANSWER_TIMEOUT", float(seconds))
     return seconds
 
 
@@ -311,7 +311,7 @@ class Lines:
 async def test_frozen_connection_does_not_hold_up_who_catches_up(form, monkeypatch):
     """Its page is given up and read again on another connection."""
     for tree in ("sync", "async"):
-        monkeypatch.setattr(f"{module_name(tree, 'events.reader')}.PATIENCE", 1.0)
+        monkeypatch.setattr(f"{module_name(tree, 'events.reader')}.ANSWER_TIMEOUT", 1.0)
     async with form.memory(pool=1) as memory:
         getattr(memory, "wrapped", memory)._database.listen_options["application_name"] = LISTENER
         await memory.events.append("s", [Event(type="t")] * 20)

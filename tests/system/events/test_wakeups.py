@@ -29,7 +29,7 @@ rng = random.Random(seed)
 with psycopg.connect(url) as connection:
     (channel,) = connection.execute("SELECT channel FROM pgmem.meta").fetchone()
     connection.commit()
-    append = sql.statement("event_append", sql.Dialect("pgmem", channel, "try"))
+    append = sql.statement("event_append", sql.Dialect("pgmem", channel, "if_free"))
     params = {"stream": "s", "type": "t", "payload": "0", "agent_id": None, "metadata": None,
               "channel": channel}
     print(json.dumps("ready"), flush=True)

@@ -81,7 +81,7 @@ async def test_connections_that_fall_silent(form, database_url, new):
 @pytest.fixture
 def full_queue(monkeypatch):
     """The server says that its notification queue is filling up."""
-    monkeypatch.setattr("pgmem.core.statements.SIGNAL_TO", "'full'::text")
+    monkeypatch.setattr("pgmem.core.statements.NOTIFY_LISTENER", "'full'::text")
     statement.cache_clear()
     yield
     statement.cache_clear()
@@ -95,6 +95,6 @@ async def test_a_full_notification_queue_delays_and_stops_nobody(form, database_
         [task] = await queue(database_url, memory)
         await lease.release()
         await (await asyncio.wait_for(task, 5)).release()
-        assert raw(other)._database._bell_pause > time.monotonic()
+        assert raw(other)._database._notify_paused_until > time.monotonic()
     assert row(database_url) is None
     assert heard(database_url) == 0

@@ -1,5 +1,5 @@
--- Piece: an event as the text that rides on the doorbell, for readers that stand right before it.
--- The number in front is the form of the letter: readers take another form for a mere bell.
+-- Piece: an event as the payload of a notification, for readers whose next event it is.
+-- The first number is the payload's format. Readers treat another format as a bare notification.
 json_build_array(
     1, event.position, event.stream, coalesce(event.stream_version, event.state_version),
     event.type, event.payload::text, event.agent_id, event.metadata::text, event.recorded_at,
