@@ -1,8 +1,8 @@
-"""As whom the server runs, with which environment, and what that account can reach.
+"""The account that the server runs under, its environment, and what it can reach.
 
-PostgreSQL refuses to run as root, so root's servers run as somebody else. This module chooses an
-account that exists already and asks the system, by trying, what that account may enter or run. It
-adds no user and changes no mode or owner.
+PostgreSQL refuses to run as root, so root's servers run under another account. This module chooses
+an account that exists already and finds out, by trying, what that account may enter or run. It adds
+no user and changes no mode or owner.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KEPT_VARIABLES = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 @dataclass(frozen=True)
 class Account:
-    """Who runs the server. `switch` says that this process is root and has to become it."""
+    """The account of the server. If `switch` is true, this process is root and changes to it."""
 
     uid: int
     gid: int
@@ -55,21 +55,21 @@ class Account:
         )
 
     def can_enter(self, folder: Path) -> bool:
-        """Whether this account reaches the folder by its path. Tried, not computed: ACLs count."""
+        """Return True if this account reaches the folder by its path. Tries it, because of ACLs."""
         if not self.switch:
             return os.access(folder, os.X_OK)
         return self.run(["/bin/sh", "-c", 'cd "$1"', "sh", folder]).returncode == 0
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of initdb and of the server."""
+    """Return the environment of initdb and of the server."""
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     # Without a valid locale the postmaster on macOS starts threads and then refuses to run.
     return {"PATH": os.defpath, **kept, "LC_ALL": "C"}
 
 
 def account_for(data_dir: Path | None) -> Account:
-    """The account for the server of this data folder: its owner if it holds a cluster already."""
+    """Return the account for the server of a data folder: its owner if it holds a cluster."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), _name(os.geteuid()), switch=False)
     if data_dir is not None and (data_dir / "PG_VERSION").exists():

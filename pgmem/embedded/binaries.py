@@ -54,7 +54,7 @@ class Binaries:
 
 
 def find_binaries(account: Account) -> Binaries:
-    """The first set of programs that the account can run."""
+    """Return the first set of programs that the account can run."""
     tried: list[str] = []
     for source, folder in _candidates():
         found = _problem(folder) or _runnable(folder, account)
@@ -113,7 +113,7 @@ def _problem(folder: Path) -> str | None:
 
 
 def _runnable(folder: Path, account: Account) -> Binaries | str:
-    """The programs as the account can run them, or why it cannot."""
+    """Return the programs as the account can run them, or the reason why it cannot."""
     found = _ask_version(folder, account)
     if isinstance(found, Binaries) or not account.switch:
         return found
@@ -146,7 +146,7 @@ def _ask_version(folder: Path, account: Account) -> Binaries | str:
 def _copy(folder: Path) -> Path | str:
     """Copy an installation to where every account can read it, once; its `bin` folder there.
 
-    Only what the server needs is taken: the folder above `bin` may be somebody's home. A wheel's
+    Only what the server needs is taken: the folder above `bin` may be a home. A wheel's
     repaired libraries are found by a relative path, so `<package>.libs` goes along beside it.
     """
     binary = (folder / "postgres").stat()
@@ -202,7 +202,7 @@ def _publish(draft: Path, target: Path) -> bool:
 
 
 def _is_ours(target: Path) -> bool:
-    """Whether nobody but root can have put it there: the names in /tmp are anybody's to take."""
+    """Return True if only root can have put it there. Any account can take a name in /tmp."""
     try:
         found = target.lstat()
     except FileNotFoundError:

@@ -101,7 +101,7 @@ def run_initdb(path: Path, binaries: Binaries, account: Account, *, durable: boo
         *("--username", SUPERUSER),
         *("--encoding", "UTF8"),
         *("--locale", "C"),
-        # Whoever runs this cluster later without pgmem gets nothing over TCP unless he allows it.
+        # A server that is started on this cluster without pgmem refuses TCP until it is configured.
         *("--auth-local", "trust"),
         *("--auth-host", "reject"),
     ]
@@ -119,7 +119,7 @@ def run_initdb(path: Path, binaries: Binaries, account: Account, *, durable: boo
 
 
 def reached_by_path(path: Path, account: Account) -> bool:
-    """Whether the server's account can reach the data folder by its path.
+    """Return True if the server's account can reach the data folder by its path.
 
     Where it cannot (root's data under a 0700 home), the folder is opened before root gives up its
     rights, and the programs are told its name by descriptor. The working folder would not do:

@@ -1,9 +1,9 @@
 """Advisory locks on files and folders (flock) that belong to the process that took them.
 
-The kernel drops a lock when its holder dies, however it dies: that is why the life of the server
-hangs on locks and not on clean-up code. A forked child would hold its parent's locks too and keep
-a server alive for ever, so every lock is closed in the child at once; a program that the process
-starts gets none of them (O_CLOEXEC). Nothing here knows about PostgreSQL.
+The kernel drops a lock when its holder dies, however it dies. So the life of the server depends on
+locks and not on clean-up code. A forked child would hold its parent's locks too and keep a server
+alive for ever. So every lock is closed in the child at once. A program that the process starts gets
+none of them (O_CLOEXEC). Nothing here knows about PostgreSQL.
 """
 
 from __future__ import annotations

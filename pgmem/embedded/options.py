@@ -43,7 +43,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_$]*)?")
 
 
 def checked(settings: Mapping[str, Setting]) -> dict[str, str]:
-    """The caller's settings as text, or `InvalidOption`."""
+    """Return the caller's settings as text, or raise `InvalidOption`."""
     texts: dict[str, str] = {}
     for name, value in settings.items():
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
@@ -68,7 +68,7 @@ def checked_port(port: int | None) -> int | None:
 
 
 def listening(port: int | None) -> dict[str, str]:
-    """The settings that say where the server listens besides its socket's folder."""
+    """Return the settings for where the server listens besides its socket's folder."""
     return {
         "listen_addresses": "" if port is None else LOOPBACK,
         "port": str(port or PORT),
@@ -76,7 +76,7 @@ def listening(port: int | None) -> dict[str, str]:
 
 
 def arguments(settings: Mapping[str, str], runtime: Path, port: int | None = None) -> list[str]:
-    """The command line's `-c name=value` for a server whose socket is in `runtime`."""
+    """Return the arguments `-c name=value` for a server whose socket is in `runtime`."""
     forced = {
         "unix_socket_directories": str(runtime),
         "unix_socket_permissions": "0700",
@@ -88,7 +88,7 @@ def arguments(settings: Mapping[str, str], runtime: Path, port: int | None = Non
 
 
 def not_in_force(settings: Mapping[str, str], command_line: str) -> list[str]:
-    """The settings that a running server was not started with, given its `postmaster.opts`."""
+    """Return the settings that a server was not started with, by its `postmaster.opts`."""
     wanted = (f"{name}={value}" for name, value in settings.items())
     return [setting for setting in wanted if f'"-c" "{setting}"' not in command_line]
 

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server that lives as long as somebody uses it.
+"""A private PostgreSQL server that runs for as long as a process uses it.
 
 For demos, tests and a first look: no container, no installation as root, no user added, no port
 opened. Not for production: one machine, one socket, no password.
@@ -16,7 +16,7 @@ opened. Not for production: one machine, one socket, no password.
 - `data_dir=…`: made if it is missing, with the folders above; kept, and the same data is there
   when it is opened again. All processes (and instances) that name the same folder share one
   server. A setting asked for must be in force: if a running server was started without it, that
-  is an error; whoever asks for nothing takes the server as it is.
+  is an error. A caller that asks for no setting takes the server as it is.
 - A user counts until `stop()`, or until its process ends in any way, `kill -9` included: a small
   watchdog process then stops the server. A forked child is no user: it neither keeps the server
   alive nor stops it. Leave by `stop()` before `exec` in place.
@@ -28,7 +28,7 @@ opened. Not for production: one machine, one socket, no password.
 - PostgreSQL 15 to 18, Linux and macOS. As root on macOS the data folder must be reachable for the
   server's account (Linux has a way around that).
 
-What runs where is told in `pgmem/_postgres`; this module only has the public face.
+The other modules of `pgmem/embedded` run the server; this one is the public face.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class EmbeddedPostgres:
         return self
 
     def stop(self) -> None:
-        """Stop using the server; if nobody else does, it is gone when this returns.
+        """Stop using the server. If no other process uses it, it is gone when this returns.
 
         Does nothing if it is not started, or if a parent process started it.
         """

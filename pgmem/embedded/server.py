@@ -1,7 +1,8 @@
 """One server: is it running, start it through a watchdog, wait until it is ready.
 
-A running server is known by `postmaster.pid` in its data folder, and only by a process that has
-that folder as its working folder: the file outlives a crash, and its pid may be anybody's by then.
+A running server is known by `postmaster.pid` in its data folder, and by a process with that pid
+whose working folder it is. The file outlives a crash, and then its pid may belong to another
+program.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from pgmem.errors import EmbeddedPostgresError
 _RUNTIME_NAME = "pgmem-"
 _LONGEST_PARENT = 70  # of 103 bytes for a socket's path on macOS, 107 on Linux
 _POLL = 0.005
-_PATIENCE = 20.0
+_ANSWER_TIMEOUT = 20.0
 _READY = ("ready", "standby")
 _BACKENDS_REMAIN = "pre-existing shared memory block"  # in the server's log; LC_ALL is C
-# Who can reach the socket owns the data folder or is root, and could read the files anyway: the
-# socket's folder is 0700 and the server's account's. A password would guard nothing more.
+# Only the owner of the data folder and root can reach the socket, and they could read the files
+# anyway: the socket's folder is 0700 and belongs to the server's account. A password would add
+# nothing.
 _ACCESS_RULE = "local all all trust\nlocal replication all trust\n"
 # Every account of the machine can reach a port, so that one needs a password.
 _PORT_RULE = f"host all all {options.LOOPBACK}/32 scram-sha-256\n"
@@ -47,7 +49,7 @@ class BackendsRemain(EmbeddedPostgresError):
 
 @dataclass(frozen=True)
 class Running:
-    """What `postmaster.pid` says about a server that is really there."""
+    """A running server, as its `postmaster.pid` describes it."""
 
     pid: int
     runtime: Path
@@ -55,7 +57,7 @@ class Running:
     port: int
 
     def is_watched(self) -> bool:
-        """Whether a watchdog holds the runtime folder's lock."""
+        """Return True if a watchdog holds the runtime folder's lock."""
         try:
             lock = Lock(self.runtime, os.O_DIRECTORY)
         except OSError:
@@ -66,7 +68,7 @@ class Running:
             lock.close()
 
     def is_ours(self, account: Account) -> bool:
-        """Whether pgmem started it. The owner counts: the file may have been written by others."""
+        """Return True if pgmem started it. Checks the owner, since others may write the file."""
         try:
             owner = self.runtime.lstat().st_uid
         except OSError:
@@ -123,7 +125,7 @@ class Watchdog:
         return int(self._hear_about("pid")["pid"])
 
     def hear(self, timeout: float) -> dict[str, Any]:
-        """The next message; `{}` if none came in time."""
+        """Return the next message, or `{}` if none came in time."""
         assert self._process.stdout is not None  # noqa: S101 - opened above
         if not select.select([self._process.stdout], [], [], timeout)[0]:
             return {}
@@ -148,11 +150,11 @@ class Watchdog:
         self._process.wait()  # it left its child behind and ended at once
 
     def _hear_about(self, key: str) -> dict[str, Any]:
-        message = self.hear(_PATIENCE)
+        message = self.hear(_ANSWER_TIMEOUT)
         if key not in message:
             raise EmbeddedPostgresError(
-                f"tried to start the watchdog of the server, found no answer in {_PATIENCE:.0f} s."
-                " The machine is overloaded, or a program stops new ones: try again."
+                f"tried to start the watchdog of the server, found no answer in"
+                f" {_ANSWER_TIMEOUT:.0f} s. The machine is overloaded, or a program stops new ones: try again."
             )
         return message
 
@@ -166,7 +168,7 @@ class Watchdog:
 
 
 def find_running(data: Path) -> Running | None:
-    """The server that runs on this data folder now, if any."""
+    """Return the server that runs on this data folder now, or None."""
     try:
         lines = os.fsdecode((data / "postmaster.pid").read_bytes()).splitlines()
     except FileNotFoundError:
@@ -216,7 +218,7 @@ def start(
 
 
 def wait_ready(data: Path, deadline: float) -> Running | None:
-    """A server that somebody else started, once it is ready; None if it ended instead."""
+    """Wait for a server that another process started. Return None if it ended instead."""
     while (found := find_running(data)) is not None and found.status not in _READY:
         if time.monotonic() > deadline:
             raise EmbeddedPostgresError(
@@ -228,7 +230,7 @@ def wait_ready(data: Path, deadline: float) -> Running | None:
 
 
 def end_orphan(running: Running, data: Path, deadline: float) -> None:
-    """Stop a server of ours whose watchdog was killed, and which nobody uses."""
+    """Stop a server of pgmem whose watchdog was killed and that no process uses."""
     for number, share in ((signal.SIGINT, 0.7), (signal.SIGQUIT, 1.0)):
         until = time.monotonic() + share * max(0.0, deadline - time.monotonic())
         with contextlib.suppress(ProcessLookupError):
@@ -247,7 +249,7 @@ def end_orphan(running: Running, data: Path, deadline: float) -> None:
 
 
 def _serves(pid: int, data: Path) -> bool:
-    """Whether this pid is alive and a server on this folder, not a stranger with a reused pid."""
+    """Return True if this pid is a live server on this folder, not a program with a reused pid."""
     if Path("/proc/self/cwd").exists():
         try:
             return (Path("/proc") / str(pid) / "cwd").samefile(data)
@@ -286,7 +288,7 @@ def _last_words(data: Path) -> str:
 
 
 def _runtime_parent(account: Account) -> Path:
-    """A folder for temporary folders, short and plain enough for a socket's path."""
+    """Return a folder for temporary folders, short and plain enough for a socket's path."""
     parents = list(_plain_parents())
     for parent in parents:
         if os.access(parent, os.W_OK | os.X_OK) and account.can_enter(parent):

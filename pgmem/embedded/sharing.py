@@ -11,15 +11,16 @@ Two locks on the data folder, both dropped by the kernel when their holder dies:
               no server ───────────────────────▶ watchdog, cluster if missing, server;
                                                  again while a killed one's backends still run
               ours, watched, settings in force ▶ use it
-              ours, its watchdog was killed ───▶ if nobody uses it: stop it, then start as above
-              somebody else's ─────────────────▶ error
+              ours, its watchdog was killed ───▶ if it has no user: stop it, then start as above
+              not pgmem's ─────────────────────▶ error
             ▶ release the mutex, keep the share
-    leave:  mutex ▶ does anybody else share? ▶ give up the share ▶
-              nobody: wait until the watchdog has stopped the server and is gone
+    leave:  mutex ▶ does another process share? ▶ give up the share ▶
+              if none does: wait until the watchdog has stopped the server and is gone
             ▶ release the mutex
 
 A process that dies at any point leaves no state behind but files: its locks are gone, and the
-watchdog sees that. A private server is the same without the mutex: nobody else knows its folder.
+watchdog sees that. A private server is the same without the mutex, since no other process knows its
+folder.
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ def leave(share: Share) -> None:
         stack.callback(share.alive.close)
         stack.callback(share.users.close)
         if not share.private:
-            # One at a time: of two that leave at once one is the last, and nobody can join while
-            # the last one waits.
+            # One at a time. So of two that leave at once one is the last, and no process can join
+            # while the last one waits.
             try:
                 stack.enter_context(_mutex(share.data, time.monotonic() + _BUSY_TIMEOUT))
             except FileNotFoundError:
-                pass  # somebody removed the whole folder: no others can join it
+                pass  # the whole folder was removed, so no other process can join it
             except EmbeddedPostgresError:
-                return  # somebody is starting a server in our dead one's place: not ours to await
+                return  # another process starts a server in place of the dead one
             # While we ask, our share is dropped: the watchdog may take the lock. Then we are last.
             if not share.users.try_exclusive() and share.users.try_shared():
                 return
@@ -168,7 +169,7 @@ def _start_shared(
 
 
 def _usable(data: Path, account: Account, users: Lock, deadline: float) -> server.Running | None:
-    """The running server that we may join, with our share taken. None: start one."""
+    """Join the running server, with the share taken. Return None if one must be started."""
     if not users.wait_shared(deadline):
         raise EmbeddedPostgresError(
             f"tried to open {data}, found that its last server is still stopping. Try again later."
@@ -184,7 +185,7 @@ def _usable(data: Path, account: Account, users: Lock, deadline: float) -> serve
     if not users.try_exclusive():
         raise EmbeddedPostgresError(
             f"tried to open {data}, found its server (pid {running.pid}) in use by others, but"
-            " nobody left to stop it: its watchdog was killed. End its users, then open it again."
+            " without a watchdog to stop it (it was killed). End its users, then open it again."
         )
     server.end_orphan(running, data, deadline)
     users.wait_shared(deadline)
@@ -226,7 +227,7 @@ def _mutex(data: Path, deadline: float) -> Iterator[None]:
     with contextlib.suppress(FileExistsError):
         created = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if os.geteuid() == 0:
-            # The folder's owner must be able to lock it too, whoever made the file.
+            # The folder's owner must be able to lock it too, also if root made the file.
             owner = data.stat()
             os.fchown(created, owner.st_uid, owner.st_gid)
         os.close(created)

@@ -14,7 +14,7 @@ own. It imports nothing but the standard library, so that it starts in 20 ms and
                  ▼
              SIGINT ─30 s─▶ SIGQUIT ─10 s─▶ SIGKILL, remove the runtime folder, exit
 
-The exclusive lock is kept until the exit, so that whoever opens in the meantime waits. The
+The exclusive lock is kept until the exit, so that a process that opens meanwhile waits. The
 runtime folder's lock says "a watchdog is alive here". It holds the socket, the access rule and, if
 the data is temporary, the data. Nothing else is ever removed.
 """
@@ -39,7 +39,7 @@ STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 5.
 
 def main() -> None:
     if os.fork():
-        os._exit(0)  # so that whoever started us has no child to wait for when we end
+        os._exit(0)  # so that the process that started this one has no child to wait for
     os.umask(0o077)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     for number in (signal.SIGHUP, signal.SIGINT):
@@ -107,9 +107,10 @@ def serve(order: dict[str, Any], place: dict[str, Any]) -> None:
 
 
 def name_by_descriptor(folder: int) -> str:
-    """A name of an open folder that leads there without passing the folders above (Linux).
+    """Return a name of an open folder that leads there without passing the folders above (Linux).
 
-    Whoever opened it and gave up its rights, and whoever inherits it, gets in by this name.
+    A process that opened the folder and gave up its rights, or that inherits the descriptor, can
+    enter by this name.
     """
     return f"/proc/self/fd/{folder}"
 
@@ -124,7 +125,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 
 
 def new_log(path: str, place: dict[str, Any]) -> int:
-    """A log file that is certainly new. One earlier log is kept.
+    """Create a new log file. One earlier log is kept.
 
     The folder belongs to the server's account and this may be root: a link put there must not
     make us write to, or give away, any other file.
