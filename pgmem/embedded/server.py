@@ -154,7 +154,8 @@ class Watchdog:
         if key not in message:
             raise EmbeddedPostgresError(
                 f"tried to start the watchdog of the server, found no answer in"
-                f" {_ANSWER_TIMEOUT:.0f} s. The machine is overloaded, or a program stops new ones: try again."
+                f" {_ANSWER_TIMEOUT:.0f} s. The machine is overloaded, or a program stops new"
+                " processes. Try again."
             )
         return message
 
