@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgmem.events.subscription import AsyncSubscription
     from pgmem.folds.models import Fold, Folded
     from pgmem.groups.group import AsyncDelivery, AsyncGroup
-    from pgmem.groups.models import DeadLetter, GroupInfo, Pending, Ran
+    from pgmem.groups.models import DeadLetter, GroupInfo, Pending, RunResult
     from pgmem.leases.lease import AsyncLease
     from pgmem.leases.models import LeaseInfo, Permit
     from pgmem.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
@@ -94,10 +94,10 @@ __all__ = [
     "Pending",
     "Permit",
     "Policy",
-    "Ran",
     "RecordedEvent",
     "Refusal",
     "RestoreReport",
+    "RunResult",
     "StateChange",
     "StateEntry",
     "StateSnapshot",
@@ -151,7 +151,7 @@ _MODULES = {
         "DeadLetter",
         "GroupInfo",
         "Pending",
-        "Ran",
+        "RunResult",
     ),
     "pgmem.leases.lease": ("AsyncLease",),
     "pgmem.leases.models": (

@@ -33,7 +33,7 @@ from pgmem.events.stable_position import StablePosition
 from pgmem.events.verbs import AsyncEvents
 from pgmem.folds.verbs import AsyncSnapshots
 from pgmem.groups.claims import AsyncGroupContext
-from pgmem.groups.verbs import AsyncGroups
+from pgmem.groups.verbs import AsyncGroups, AsyncTransactionGroups
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases
@@ -265,6 +265,7 @@ class AsyncBoundMemory:
         self.events = AsyncEvents(executor, codec)
         self.state = AsyncState(executor, codec, cache)
         self.dedupe = AsyncTransactionDedupe(executor, codec)
+        self.groups = AsyncTransactionGroups(executor, codec)
         self.limits = AsyncLimits(executor)
         self.snapshots = AsyncSnapshots(executor, codec, self.events, cache)
 

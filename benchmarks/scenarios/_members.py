@@ -157,7 +157,7 @@ class PgmemMember:
 
     def __init__(self, memory: Memory, end: End, label: str, consumer: str) -> None:
         name = f"{end.prefix}{label}"
-        self._group = memory.groups.open(name, stream=name)
+        self._group = memory.groups.create(name, stream=name, exist_ok=True)
         self._read = functools.partial(self._group.read, consumer, lease=LEASE)
         self._together = end.together
         self._held: list[Delivery] = []
@@ -168,7 +168,7 @@ class PgmemMember:
         if self._held and not self._together:
             self._group.ack(self._held)
             self._held = []
-        self._held = self._read(count=count, timeout=timeout, ack=self._held)
+        self._held = self._read(limit=count, timeout=timeout, ack=self._held)
         return [delivery.event.payload for delivery in self._held]
 
 
@@ -343,9 +343,9 @@ class PgmemStore:
     def left(self, label: str) -> int:
         """Count what is left; see `Store`."""
         name = f"{self._prefix}{label}"
-        group = self._memory.groups.open(name, stream=name)
+        group = self._memory.groups.create(name, stream=name, exist_ok=True)
         info = group.info()
-        return info.held + info.parked + info.dead_letters + group.lag()
+        return info.held + info.delayed + info.dead_letters + group.lag()
 
 
 class RedisStore:

@@ -122,7 +122,7 @@ class PgmemWay:
         self._memory = memory
         self._consumer = consumer
         self._store = PgmemStore(memory, where.end)
-        self._group = memory.groups.open(LABEL, stream=LABEL)
+        self._group = memory.groups.create(LABEL, stream=LABEL, exist_ok=True)
 
     def append(self, numbers: Sequence[int]) -> None:
         """Append events; see `Way`."""
@@ -130,7 +130,7 @@ class PgmemWay:
 
     def step(self, hook: Hook = nothing) -> int:
         """Take a batch; see `Way`."""
-        deliveries = self._group.read(self._consumer, count=BATCH, timeout=TIMEOUT, lease=LEASE)
+        deliveries = self._group.read(self._consumer, limit=BATCH, timeout=TIMEOUT, lease=LEASE)
         if deliveries:
             payloads = [delivery.event.payload for delivery in deliveries]
             with self._memory.transaction() as tx:

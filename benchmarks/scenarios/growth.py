@@ -55,7 +55,7 @@ class Worker:
 
     def __init__(self, number: int, url: str) -> None:
         self._memory = Memory(url, pool=1, durability="relaxed").open()
-        self._group = self._memory.groups.open(LABEL, stream=LABEL)
+        self._group = self._memory.groups.create(LABEL, stream=LABEL, exist_ok=True)
         self._consumer = f"member-{number}"
         self._rng = random.Random(number)  # noqa: S311  # no secret
 
@@ -66,7 +66,7 @@ class Worker:
         while True:
             deliveries = self._group.read(
                 self._consumer,
-                count=int(argument),
+                limit=int(argument),
                 timeout=0.0 if held else IDLE,
                 lease=LEASE,
                 ack=held,

@@ -59,7 +59,7 @@ class Load:
         self._followed: Subscription[RecordedEvent] = stack.enter_context(
             self._memory.events.subscribe(STREAM, after=0)
         )
-        self._group = self._memory.groups.open("steady", stream=STREAM)
+        self._group = self._memory.groups.create("steady", stream=STREAM, exist_ok=True)
         self._sizes: list[int] = []
         self._written = self._read = self._taken = 0
 

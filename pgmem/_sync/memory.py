@@ -25,7 +25,7 @@ from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.verbs import Events
 from pgmem._sync.folds.verbs import Snapshots
 from pgmem._sync.groups.claims import GroupContext
-from pgmem._sync.groups.verbs import Groups
+from pgmem._sync.groups.verbs import Groups, TransactionGroups
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.verbs import Leases
@@ -264,6 +264,7 @@ class BoundMemory:
         self.events = Events(executor, codec)
         self.state = State(executor, codec, cache)
         self.dedupe = TransactionDedupe(executor, codec)
+        self.groups = TransactionGroups(executor, codec)
         self.limits = Limits(executor)
         self.snapshots = Snapshots(executor, codec, self.events, cache)
 

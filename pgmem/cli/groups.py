@@ -253,7 +253,7 @@ def reset(
             confirm(
                 f"Move the group {name} from position {info.position:,} to {position:,}? Members "
                 f"lose {count_of(info.held, 'held event')}; "
-                f"{count_of(info.parked, 'delayed event')} will be forgotten."
+                f"{count_of(info.delayed, 'delayed event')} will be forgotten."
             )
         group.reset(position)
     if as_json:
@@ -275,11 +275,12 @@ def reset(
 def delete(name: str, *, yes: bool, url: str | None, schema: str, as_json: bool) -> None:
     """Delete a group, with its open events and dead letters. The events of the log stay."""
     with memory_of(url, schema) as memory:
-        if not yes and (info := memory.groups.get(name)) is not None:
+        if not yes:
+            info = _find(memory, name)[1]
             confirm(
                 f"Delete the group {name} at position {info.position:,}, with "
                 f"{count_of(info.held, 'held event')}, "
-                f"{count_of(info.parked, 'delayed event')} and "
+                f"{count_of(info.delayed, 'delayed event')} and "
                 f"{count_of(info.dead_letters, 'dead letter')}?"
             )
         if not memory.groups.delete(name):
@@ -292,7 +293,7 @@ def delete(name: str, *, yes: bool, url: str | None, schema: str, as_json: bool)
 
 def _find(memory: Memory, name: str) -> tuple[Group, GroupInfo]:
     try:
-        group = memory.groups.join(name)
+        group = memory.groups.get(name)
         return group, group.info()
     except GroupNotFound:
         raise _missing(name) from None
@@ -306,7 +307,7 @@ def _with_lag(memory: Memory) -> Iterator[tuple[GroupInfo, int]]:
     """Yield the groups, except those that are deleted meanwhile."""
     for info in memory.groups.list():
         try:
-            lag = memory.groups.join(info.name).lag()
+            lag = memory.groups.get(info.name).lag()
         except GroupNotFound:
             continue
         yield info, lag
@@ -329,7 +330,7 @@ def _info_data(info: GroupInfo, lag: int) -> dict[str, Any]:
         "position": info.position,
         "lag": lag,
         "held": info.held,
-        "delayed": info.parked,
+        "delayed": info.delayed,
         "dead_letters": info.dead_letters,
         "created_at": info.created_at,
         "updated_at": info.updated_at,
@@ -339,10 +340,10 @@ def _info_data(info: GroupInfo, lag: int) -> dict[str, Any]:
 def _pending_data(event: Pending) -> dict[str, Any]:
     return {
         "position": event.position,
-        "member": event.consumer,
+        "member": event.member,
         "attempts": event.attempts,
-        "delayed": event.parked,
-        "claimed_at": event.handed_at,
+        "delayed": event.delayed,
+        "claimed_at": event.claimed_at,
         "until": event.until,
         "error": event.error,
     }
@@ -352,9 +353,9 @@ def _dead_data(letter: DeadLetter) -> dict[str, Any]:
     return {
         "position": letter.position,
         "attempts": letter.attempts,
-        "member": letter.consumer,
+        "member": letter.member,
         "error": letter.error,
-        "failed_at": letter.buried_at,
+        "failed_at": letter.failed_at,
         "event": None if letter.event is None else event_data(letter.event),
     }
 
@@ -375,14 +376,14 @@ def _about(info: GroupInfo, lag: int) -> Iterator[tuple[str, str]]:
     yield "ordered by", info.ordered_by or "nothing"
     yield "attempts", f"at most {info.max_attempts:,}"
     yield "position", f"{info.position:,}, {count_of(lag, 'event')} behind"
-    yield "open", f"{info.held:,} held, {info.parked:,} delayed"
+    yield "open", f"{info.held:,} held, {info.delayed:,} delayed"
     yield "dead", f"{info.dead_letters:,}"
     yield "created", moment(info.created_at)
     yield "updated", moment(info.updated_at)
 
 
 def _info_row(info: GroupInfo, lag: int) -> tuple[str, ...]:
-    numbers = (info.position, lag, info.held, info.parked, info.dead_letters)
+    numbers = (info.position, lag, info.held, info.delayed, info.dead_letters)
     return (info.name, *(f"{number:,}" for number in numbers), _follows(info.selection))
 
 
@@ -390,7 +391,7 @@ def _pending_row(event: Pending) -> tuple[str, ...]:
     return (
         str(event.position),
         f"{event.attempts:,}",
-        "(delayed)" if event.consumer is None else event.consumer,
+        "(delayed)" if event.member is None else event.member,
         short_moment(event.until),
         event.error or "",
     )
@@ -400,10 +401,10 @@ def _dead_row(letter: DeadLetter) -> tuple[str, ...]:
     event = letter.event
     return (
         str(letter.position),
-        short_moment(letter.buried_at),
+        short_moment(letter.failed_at),
         "(trimmed)" if event is None else event.stream,
         "" if event is None else event.type,
         f"{letter.attempts:,}",
-        letter.consumer or "-",
+        letter.member or "-",
         letter.error or "",
     )

@@ -21,14 +21,14 @@ from pgmem.core.validation import Seconds, check_count, check_name
 from pgmem.errors import HistoryRewritten
 from pgmem.events.durable_ops import check_lease
 from pgmem.events.models import RecordedEvent
-from pgmem.groups.delivery_ops import Held, ack, held_params, lost_error, whole_params
+from pgmem.groups.delivery_ops import HeldDelivery, ack, held_params, lost_error, whole_params
 from pgmem.groups.ops import Group, check_trimmed, not_found
 from pgmem.groups.prefetch_ops import RESERVE
 
-MAX_COUNT = 1_000
+MAX_LIMIT = 1_000
 SKIP = 1_000
 """So many positions without an event for it may lie behind a group before it is moved over them."""
-PARKED_MOST, PARKED_MOST_ORDERED = 10_000, 1_000
+DELAYED_MOST, DELAYED_MOST_ORDERED = 10_000, 1_000
 """With more events parked, nothing new is handed out: retries must not run ahead of the work."""
 WINDOW = 10
 """Where keys are busy, so many times more events are looked at than were asked for."""
@@ -42,7 +42,7 @@ class ClaimResult(NamedTuple):
 
     Attributes:
         events: with the attempts of each, and what it is ordered by.
-        slot, token, lease_until: of all of them.
+        batch, token, expires_at: of all of them.
         position: how far the group has come; nothing of the selection up to it is left to claim.
         expired: a lease has run out: take that over first.
         due: something parked is due: take that first.
@@ -57,9 +57,9 @@ class ClaimResult(NamedTuple):
     """
 
     events: list[tuple[RecordedEvent, int, str | None]]
-    slot: int
+    batch: int
     token: int
-    lease_until: datetime | None
+    expires_at: datetime | None
     position: int
     expired: bool
     due: bool
@@ -97,28 +97,45 @@ _FIRST = "NOT before.expired AND NOT before.due AND NOT before.unfetched"
 _READY_FRESH = f"{_READY} AND {{first}} AND NOT before.full AND before.position < %(until)s"
 
 
-def check_read(consumer: str, count: int, lease: Seconds) -> tuple[str, int, float]:
-    """Check what a member asks for.
-
-    Raises:
-        InvalidName, InvalidOption: what is wrong with it.
-    """
-    return (
-        check_name(consumer, "consumer"),
-        check_count(count, "count", minimum=1, maximum=MAX_COUNT),
-        check_lease(lease),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """Who asks a group for events, and how they are made."""
+    """A member's request for events.
+
+    Attributes:
+        group: the group.
+        member: the member's name.
+        limit: the most events to claim.
+        lease: seconds.
+        event_of: makes an event from a row.
+    """
 
     group: Group
-    consumer: str
-    count: int
+    member: str
+    limit: int
     lease: float
     event_of: Callable[[Row], RecordedEvent]
+
+    @classmethod
+    def of(
+        cls,
+        group: Group,
+        member: str,
+        limit: int,
+        lease: Seconds,
+        event_of: Callable[[Row], RecordedEvent],
+    ) -> ClaimRequest:
+        """Check the options of a read.
+
+        Raises:
+            InvalidName, InvalidOption: an option is not allowed.
+        """
+        return cls(
+            group,
+            check_name(member, "member"),
+            check_count(limit, "limit", minimum=1, maximum=MAX_LIMIT),
+            check_lease(lease),
+            event_of,
+        )
 
     @property
     def _action(self) -> str:
@@ -128,12 +145,12 @@ class ClaimRequest:
         ordered = self.group.ordered_by is not None
         return {
             **self.group.params(),
-            "consumer": self.consumer,
-            "count": self.count,
+            "member": self.member,
+            "limit": self.limit,
             "lease": self.lease,
             "skip": SKIP,
             "reserve": RESERVE,
-            "parked_most": PARKED_MOST_ORDERED if ordered else PARKED_MOST,
+            "delayed_most": DELAYED_MOST_ORDERED if ordered else DELAYED_MOST,
         }
 
     def _op(
@@ -166,11 +183,11 @@ class ClaimRequest:
     def claim(
         self,
         until: int,
-        acknowledged: Sequence[Held] = (),
+        acknowledged: Sequence[HeldDelivery] = (),
         *,
         passing: bool = False,
         reserving: int = 0,
-        empty: Held | None = None,
+        empty: HeldDelivery | None = None,
         crowded: bool = True,
     ) -> Op[ClaimResult]:
         """Take the next events up to `until`, which must be final.
@@ -202,7 +219,7 @@ class ClaimRequest:
         )
 
     def _claim(
-        self, until: int, acknowledged: Sequence[Held], *, passing: bool, reserving: int
+        self, until: int, acknowledged: Sequence[HeldDelivery], *, passing: bool, reserving: int
     ) -> Op[ClaimResult]:
         params = {**self._params(), "until": until}
         first = "true" if passing else _FIRST
@@ -210,10 +227,10 @@ class ClaimRequest:
             if not acknowledged:
                 op = self._op("group_claim", params, first=first, overtaken=_OVERTAKEN)
                 return op if passing else op._replace(async_commit=True)
-            if len({one.slot for one in acknowledged}) == 1:
+            if len({one.batch for one in acknowledged}) == 1:
                 return self._next(params, acknowledged, reserving)
             return self._ack_claim(params, acknowledged)
-        params |= {"window": self.count * WINDOW, "ordered_by": self.group.ordered_by}
+        params |= {"window": self.limit * WINDOW, "ordered_by": self.group.ordered_by}
         by_stream = self.group.ordered_by == "stream"
         return self._op(
             "group_claim_ordered",
@@ -223,7 +240,9 @@ class ClaimRequest:
             stale=_STALE,
         )
 
-    def _ack_claim(self, params: dict[str, Any], acknowledged: Sequence[Held]) -> Op[ClaimResult]:
+    def _ack_claim(
+        self, params: dict[str, Any], acknowledged: Sequence[HeldDelivery]
+    ) -> Op[ClaimResult]:
         return self._op(
             "group_ack_claim",
             params | held_params(acknowledged),
@@ -238,13 +257,13 @@ class ClaimRequest:
         )
 
     def _next(
-        self, params: dict[str, Any], acknowledged: Sequence[Held], reserving: int
+        self, params: dict[str, Any], acknowledged: Sequence[HeldDelivery], reserving: int
     ) -> Op[ClaimResult]:
         """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
         return Op(
             "group_next",
             {**params, **whole_params(acknowledged), "reserving": reserving},
-            functools.partial(self._parse_next, acknowledged[-1].slot, params["until"]),
+            functools.partial(self._parse_next, acknowledged[-1].batch, params["until"]),
             self._action,
             Retry.CONDITIONAL,
             self.group.selection.fragments(),
@@ -252,7 +271,7 @@ class ClaimRequest:
             async_commit=True,
         )
 
-    def _acknowledge(self, acknowledged: Sequence[Held]) -> Op[ClaimResult]:
+    def _acknowledge(self, acknowledged: Sequence[HeldDelivery]) -> Op[ClaimResult]:
         """Only that: what is there is asked for next."""
         op = ack(self.group, acknowledged)
 
@@ -263,14 +282,14 @@ class ClaimRequest:
         return Op(op.statement, op.params, parse, self._action, Retry.CONDITIONAL, op.fragments)
 
     def _next_in(
-        self, empty: Held, until: int, reserving: int, *, crowded: bool
+        self, empty: HeldDelivery, until: int, reserving: int, *, crowded: bool
     ) -> Op[ClaimResult]:
         """The same, with nothing to acknowledge."""
-        slot = {"slot": empty.slot, "token": empty.token, "positions": "{}"}
+        slot = {"slot": empty.batch, "token": empty.token, "positions": "{}"}
         return Op(
             "group_next",
             {**self._params(), "until": until, **slot, "reserving": reserving},
-            functools.partial(self._parse_next, empty.slot, until),
+            functools.partial(self._parse_next, empty.batch, until),
             self._action,
             Retry.IDEMPOTENT,
             self.group.selection.fragments(),
@@ -278,7 +297,7 @@ class ClaimRequest:
             async_commit=crowded,
         )
 
-    def fetch(self, acknowledged: Sequence[Held]) -> Op[ClaimResult]:
+    def fetch(self, acknowledged: Sequence[HeldDelivery]) -> Op[ClaimResult]:
         """Acknowledge a whole batch, and take what is reserved with it; see
         `pgmem.groups.prefetch_ops`.
 
@@ -290,12 +309,12 @@ class ClaimRequest:
             "group_reserved",
             {
                 "group": self.group.name,
-                "consumer": self.consumer,
-                "count": self.count,
+                "member": self.member,
+                "limit": self.limit,
                 "lease": self.lease,
                 **whole_params(acknowledged),
             },
-            functools.partial(self._parse_next, acknowledged[-1].slot, 0),
+            functools.partial(self._parse_next, acknowledged[-1].batch, 0),
             self._action,
             Retry.CONDITIONAL,
             fallback=lambda lost: self._acknowledge(acknowledged),
@@ -330,7 +349,7 @@ class ClaimRequest:
             handed.looked
             and not first
             and handed.position >= until
-            and len(handed.events) < self.count
+            and len(handed.events) < self.limit
         )
 
     def take_over(self) -> Op[ClaimResult]:
@@ -383,7 +402,7 @@ class ClaimRequest:
         if told["trimmed"] is not None:
             raise check_trimmed(self.group, told["begun"], told["trimmed"])
         if told["acked"] is False:
-            raise lost_error("acknowledgement", self.group, ())
+            raise lost_error("ack", self.group, ())
         if told["stale"]:
             raise RetryStatement
 

@@ -33,7 +33,7 @@ from pgmem.events.reader import AsyncLogReader
 from pgmem.groups import claim_ops as ops
 from pgmem.groups import ops as groups
 from pgmem.groups.batches import AsyncSlots, Slot
-from pgmem.groups.delivery_ops import Held, ack
+from pgmem.groups.delivery_ops import HeldDelivery, ack
 from pgmem.groups.prefetch_ops import RESERVE, unreserve
 
 LOCKED_PAUSE = 0.05
@@ -76,7 +76,7 @@ class AsyncGroupContext:
         safety_poll: seconds after which a member asks without having been woken.
         transaction: makes a transaction of its own.
         dedupe: for effects elsewhere.
-        known: what is known of each group, by its name.
+        progress: what is known of each group, by its name.
     """
 
     reader: AsyncLogReader
@@ -85,7 +85,7 @@ class AsyncGroupContext:
     safety_poll: float
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
     dedupe: AsyncDedupe
-    known: dict[str, AsyncGroupProgress] = field(default_factory=dict)
+    progress: dict[str, AsyncGroupProgress] = field(default_factory=dict)
 
 
 class AsyncClaims:
@@ -101,7 +101,7 @@ class AsyncClaims:
         self._reader = context.reader
         self._group = group
         self._test = group.selection.test()
-        self._known = context.known.setdefault(group.name, AsyncGroupProgress())
+        self._known = context.progress.setdefault(group.name, AsyncGroupProgress())
         self._signal = f"group:{group.name}"
 
     def changed(self) -> None:
@@ -112,7 +112,7 @@ class AsyncClaims:
         """Something becomes available by itself, so many seconds from now at the latest."""
         self._known.due = min(self._known.due, time.monotonic() + seconds)
 
-    def acknowledged(self, held: Sequence[Held]) -> None:
+    def acknowledged(self, held: Sequence[HeldDelivery]) -> None:
         """They are done, and committed: what is empty now may be filled again."""
         self._known.slots.acknowledged(held)
 
@@ -122,14 +122,14 @@ class AsyncClaims:
 
     async def take(
         self,
-        member: ops.ClaimRequest,
-        acknowledged: Sequence[Held],
+        request: ops.ClaimRequest,
+        acknowledged: Sequence[HeldDelivery],
         *,
         timeout: float,
         stopping: Callable[[], bool],
     ) -> ops.ClaimResult:
         """Take what is there, or wait for it, until the time is over or `stopping` says so."""
-        handed = await self._take(member, acknowledged, sure=not timeout)
+        handed = await self._take(request, acknowledged, sure=not timeout)
         if handed.events or not timeout:
             return handed
         deadline = time.monotonic() + timeout
@@ -144,7 +144,7 @@ class AsyncClaims:
                 if follower.failed is not None:
                     raise follower.failed
                 await self._rest(follower, remaining)
-                handed = await self._take(member, ())
+                handed = await self._take(request, ())
         finally:
             follower.stopped = True
             self._context.notifications.unregister(self._signal, follower.wakeup)
@@ -152,7 +152,7 @@ class AsyncClaims:
         return handed
 
     async def _take(
-        self, member: ops.ClaimRequest, acknowledged: Sequence[Held], *, sure: bool = False
+        self, request: ops.ClaimRequest, acknowledged: Sequence[HeldDelivery], *, sure: bool = False
     ) -> ops.ClaimResult:
         """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
         known = self._known
@@ -161,8 +161,8 @@ class AsyncClaims:
         before = known.slots.pop(acknowledged)
         if before is not None and before.in_time:
             # Nobody waits for anybody: no lock.
-            handed = await self._reader.executor.execute(member.fetch(acknowledged))
-            known.slots.filled(member, asked, handed)
+            handed = await self._reader.executor.execute(request.fetch(acknowledged))
+            known.slots.filled(request, asked, handed)
             if handed.events:
                 return handed
             known.slots.rest()
@@ -177,20 +177,20 @@ class AsyncClaims:
                     await self._reader.executor.execute(ack(self._group, acknowledged))
                     known.slots.acknowledged(acknowledged, before)
                 return ops.nothing(known.position)
-            handed = await self._take_now(member, until, acknowledged, before, sessions, sure=sure)
-            known.slots.filled(member, asked, handed)
-            if handed.events and not (self._reader.buffer.live and member.has_all(handed, until)):
+            handed = await self._take_now(request, until, acknowledged, before, sessions, sure=sure)
+            known.slots.filled(request, asked, handed)
+            if handed.events and not (self._reader.buffer.live and request.has_all(handed, until)):
                 known.forget()
             else:
                 known.position, known.told = max(until, handed.position), told
-                known.due = time.monotonic() + self._pause_after(handed, member.lease)
+                known.due = time.monotonic() + self._pause_after(handed, request.lease)
             return handed
 
     async def _take_now(
         self,
-        member: ops.ClaimRequest,
+        request: ops.ClaimRequest,
         until: int,
-        acknowledged: Sequence[Held],
+        acknowledged: Sequence[HeldDelivery],
         before: Slot | None,
         sessions: int,
         *,
@@ -199,14 +199,14 @@ class AsyncClaims:
         """Ask; and if there is nothing, although there could be, find out and ask once more."""
         reader, slots = self._reader, self._known.slots
         empty = None if acknowledged else slots.pop_free()
-        ask = member.claim(
+        ask = request.claim(
             until,
             acknowledged,
-            reserving=slots.how_many(member.count, before),
+            reserving=slots.how_many(request.limit, before),
             empty=empty,
             crowded=slots.crowded,
         )
-        handed = await self._ask(member, until, ask)
+        handed = await self._ask(request, until, ask)
         if handed.events:
             return handed
         if empty is not None:
@@ -217,30 +217,30 @@ class AsyncClaims:
         if unsure:
             until = await reader.settle()
         if unsure or not handed.looked:  # Or it was only acknowledged: something stood in the way.
-            handed = await self._ask(member, until, member.claim(until))
+            handed = await self._ask(request, until, request.claim(until))
         return handed
 
     async def _ask(
-        self, member: ops.ClaimRequest, until: int, claim: Op[ops.ClaimResult]
+        self, request: ops.ClaimRequest, until: int, claim: Op[ops.ClaimResult]
     ) -> ops.ClaimResult:
         """Take what ran out, or else what is due, or else what is new, or what others reserve."""
         execute = self._reader.executor.execute
         handed = await execute(claim)
         if handed.expired:
-            handed = await execute(member.take_over())
+            handed = await execute(request.take_over())
         if not handed.events and handed.unfetched:
-            await execute(unreserve(self._group, member.consumer))
+            await execute(unreserve(self._group, request.member))
         if not handed.events and _something_first(handed):
             # Also if nothing was due: what has just been buried may have freed its key.
-            handed = await execute(member.unpark())
+            handed = await execute(request.unpark())
             if not handed.events:
                 # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
                 # transaction that takes longer than the lease: that must hold up nobody.
-                handed = await execute(member.claim(until, passing=True))
+                handed = await execute(request.claim(until, passing=True))
         if not handed.events and handed.reserved:
-            last = self._known.slots.last(member.consumer)
-            if await execute(unreserve(self._group, member.consumer, last)):
-                handed = await execute(member.unpark())
+            last = self._known.slots.last(request.member)
+            if await execute(unreserve(self._group, request.member, last)):
+                handed = await execute(request.unpark())
         return handed
 
     def _pause_after(self, handed: ops.ClaimResult, lease: float) -> float:

@@ -1,21 +1,19 @@
-"""Deliveries: an event handed to a member of a group, its end, its return, its burial.
-
-Says what to run for each; `pgmem.groups.group` decides when.
+"""Deliveries: acknowledge, give back, make dead letters, renew leases.
 
 ::
 
                claim                         ack (token)
-    behind the ─────────► held by a member ──────────────► gone
+    after the ──────────► held by a member ──────────────► done
     position               │ │  ▲
-                nack(delay)│ │  │ takeover: attempts + 1, a new token
-                           │ │  └── its lease ran out ──► attempts = max_attempts: dead letter
+                nack(delay)│ │  │ taken over: attempts + 1, a new token
+                           │ │  └── its lease expired ──► attempts = max_attempts: dead letter
                            ▼ └─ nack, attempts = max_attempts; dead_letter() ──► dead letter
-                        parked ── due ──► held                                       │
+                       delayed ── due ──► held                                      │
                            ▲                                                         │
                            └───────────────────────── requeue ───────────────────────┘
 
-The token decides, not the clock: a lease that ran out is still ours until somebody takes over.
-Events that were handed out together share a row, a token and a lease.
+The token decides, not the clock: a member keeps an expired batch until another takes it over. The
+events of a batch share a row, a token and a lease.
 """
 
 from __future__ import annotations
@@ -33,26 +31,26 @@ from pgmem.groups.ops import Group, not_found
 ERROR_CHARACTERS = 2_000
 
 _AFTER_GROUP = "WHERE (SELECT count(*) FROM locked) >= 0"
-"""The group's row is locked first, as `reset` and `delete` do: neither waits for the other."""
+"""Lock the group's row first, as `reset` and `delete` do. Another order could deadlock."""
 
 
-class Held(NamedTuple):
-    """What a statement finds an event by, if it is still ours."""
+class HeldDelivery(NamedTuple):
+    """Identify a delivery that a member holds: valid while its batch has the token."""
 
     position: int
-    slot: int
+    batch: int
     token: int
 
 
-def whole_params(held: Sequence[Held]) -> dict[str, Any]:
+def whole_params(held: Sequence[HeldDelivery]) -> dict[str, Any]:
     # As text: psycopg asks for the type of each number in a list.
     positions = "{" + ",".join([str(one.position) for one in held]) + "}"
-    return {"slot": held[-1].slot, "token": held[-1].token, "positions": positions}
+    return {"slot": held[-1].batch, "token": held[-1].token, "positions": positions}
 
 
-def held_params(held: Sequence[Held]) -> dict[str, Any]:
+def held_params(held: Sequence[HeldDelivery]) -> dict[str, Any]:
     return {
-        "slots": [one.slot for one in held],
+        "slots": [one.batch for one in held],
         "tokens": [one.token for one in held],
         "positions": [one.position for one in held],
     }
@@ -61,11 +59,10 @@ def held_params(held: Sequence[Held]) -> dict[str, Any]:
 def lost_error(verb: str, group: Group, tokens: Sequence[int]) -> LeaseLost:
     which = f" (their tokens: {', '.join(map(str, tokens[:5]))})" if tokens else ""
     return LeaseLost(
-        f"{verb} in the group {group.name!r} refused: some of the events are not ours any more"
-        f"{which}: their lease ran out and somebody took over, they were acknowledged or given "
-        f"back before, or the group was reset. Nothing was changed. What was done for them is "
-        f"done again by whoever has them now: undo what is yours to undo, and take a lease that "
-        f"is longer than the work, or extend it"
+        f"{verb} in the group {group.name!r} refused: some of the deliveries are lost{which}. "
+        f"Their lease expired and another member took over, they were acknowledged or given back "
+        f"before, or the group was reset. Nothing was changed. The other member handles the "
+        f"events again: undo your effects if you can, and take a longer lease or extend it"
     )
 
 
@@ -81,18 +78,18 @@ def _parse_held(verb: str, group: Group) -> Callable[[Sequence[Row]], None]:
     return parse
 
 
-def ack(group: Group, held: Sequence[Held]) -> Op[None]:
-    """Acknowledge events: all or none.
+def ack(group: Group, held: Sequence[HeldDelivery]) -> Op[None]:
+    """Acknowledge deliveries, all or none.
 
     Raises (from `parse`):
-        LeaseLost: one is not ours any more.
+        LeaseLost: a member has lost one of them.
         GroupNotFound: the group was deleted.
     """
     return Op(
         "delivery_ack",
         {"group": group.name, **held_params(held)},
-        _parse_held("acknowledgement", group),
-        f"acknowledge {len(held)} events in the group {group.name!r}",
+        _parse_held("ack", group),
+        f"acknowledge {len(held)} deliveries in the group {group.name!r}",
         Retry.CONDITIONAL,
         (("after", ""),),
     )
@@ -100,28 +97,43 @@ def ack(group: Group, held: Sequence[Held]) -> Op[None]:
 
 def nack(
     group: Group,
-    held: Sequence[Held],
+    held: Sequence[HeldDelivery],
     *,
     delay: float = 0.0,
     error: str | None = None,
     counted: bool = True,
-    bury: bool = False,
 ) -> Op[None]:
-    """Give events back: all or none.
+    """Give deliveries back, all or none.
 
     Args:
-        group: theirs.
-        held: which.
+        group: their group.
+        held: the deliveries.
         delay: seconds until they are due.
-        error: why.
+        error: the reason.
         counted: whether the attempt counts.
-        bury: give them up for good.
 
     Raises (from `parse`):
-        LeaseLost: one is not ours any more.
+        LeaseLost: a member has lost one of them.
         GroupNotFound: the group was deleted.
     """
-    verb = "burial" if bury else "return"
+    return _nack(group, held, "nack", delay=delay, error=error, counted=counted)
+
+
+def dead_letter(group: Group, held: Sequence[HeldDelivery], *, error: str | None) -> Op[None]:
+    """Make deliveries dead letters, all or none. Raises as `nack`."""
+    return _nack(group, held, "dead_letter", error=error, dead=True)
+
+
+def _nack(
+    group: Group,
+    held: Sequence[HeldDelivery],
+    verb: str,
+    *,
+    delay: float = 0.0,
+    error: str | None,
+    counted: bool = True,
+    dead: bool = False,
+) -> Op[None]:
     return Op(
         "delivery_nack",
         {
@@ -130,11 +142,11 @@ def nack(
             "delay": delay,
             "error": _shortened(error),
             "counted": counted,
-            "bury": bury,
+            "dead": dead,
             "max_attempts": group.max_attempts,
         },
         _parse_held(verb, group),
-        f"give back {len(held)} events in the group {group.name!r}",
+        f"give back {len(held)} deliveries in the group {group.name!r}",
         Retry.CONDITIONAL,
         (("after", _AFTER_GROUP),),
     )
@@ -145,19 +157,19 @@ def _shortened(error: str | None) -> str | None:
         return None
     if not isinstance(error, str):
         raise InvalidOption(f"error is a text, got {type(error).__name__}")
-    # What PostgreSQL cannot hold in a text is no reason to lose the rest of it.
+    # Keep the rest of a text that PostgreSQL cannot store as it is.
     text = error.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
     return text[:ERROR_CHARACTERS]
 
 
-def extend(group: Group, held: Sequence[Held], *, lease: Seconds) -> Op[datetime]:
-    """Hold events, and those handed out with them, for another lease; gives its end.
+def extend(group: Group, held: Sequence[HeldDelivery], *, lease: Seconds) -> Op[datetime]:
+    """Renew the leases of whole batches. Returns the new end.
 
     Raises (from `parse`):
-        LeaseLost: one is not ours any more.
+        LeaseLost: a member has lost one of them.
         GroupNotFound: the group was deleted.
     """
-    check_held = _parse_held("extension", group)
+    check_held = _parse_held("extend", group)
 
     def parse(rows: Sequence[Row]) -> datetime:
         check_held(rows)
@@ -168,7 +180,7 @@ def extend(group: Group, held: Sequence[Held], *, lease: Seconds) -> Op[datetime
         "delivery_extend",
         {"group": group.name, **held_params(held), "lease": check_lease(lease)},
         parse,
-        f"extend the lease of {len(held)} events in the group {group.name!r}",
+        f"extend the lease of {len(held)} deliveries in the group {group.name!r}",
         Retry.IDEMPOTENT,
         (("after", ""),),
     )

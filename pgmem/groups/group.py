@@ -1,74 +1,67 @@
-"""One consumer group, as its members see it: read, acknowledge, give back, live in it, look at it.
-
-What to run is `pgmem.groups.claim_ops`, `pgmem.groups.delivery_ops` (which draws the states of a
-delivery) and
-`pgmem.groups.ops`;
-how members wait is `pgmem.groups.claims`, the loop that an agent lives in `pgmem.groups.worker`.
-"""
+"""One consumer group: read, acknowledge, give back, run a handler, inspect."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any, Generic
 
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidOption
+from pgmem.events.codec import Codec
 from pgmem.events.durable import AsyncBound, executor_of
 from pgmem.events.durable_ops import check_lease
 from pgmem.events.models import RecordedEvent
 from pgmem.events.ops import event_maker
-from pgmem.groups import claim_ops as claims
-from pgmem.groups import delivery_ops as ops
-from pgmem.groups import ops as groups
+from pgmem.groups import claim_ops, delivery_ops, ops
 from pgmem.groups.claims import AsyncClaims, AsyncGroupContext
-from pgmem.groups.models import DeadLetter, GroupInfo, Pending, Ran
+from pgmem.groups.models import DeadLetter, GroupInfo, Pending, RunResult
 from pgmem.groups.worker import AsyncMembers, Handler, Once
 
+T = TypeVar("T", default=Any)
+
 DEFAULT_LEASE: Seconds = 30.0
-DEFAULT_COUNT = 10
+DEFAULT_LIMIT = 10
 
 
-class AsyncDelivery:
-    """An event that this member has, until it is acknowledged, given back, or its lease runs out.
+class AsyncDelivery(Generic[T]):
+    """An event that a member holds until it acknowledges it, gives it back, or its lease expires.
 
     Attributes:
         event: the event.
-        attempts: how often it was handed out, this time included.
-        token: the fencing token: grows with every hand-out of a batch.
-        key: what it is ordered by, in a group that orders; else None.
-        consumer: the member that has it.
-        lease_until: when others may take over (the server's clock).
+        attempts: how often it was delivered, this time included.
+        token: the fencing token. Each batch has a higher one than the batches before it.
+        key: the value that the group orders by; None in a group without order.
+        member: the member that holds it.
+        expires_at: the end of the lease, by the server's clock.
     """
 
-    __slots__ = ("_group", "_slot", "attempts", "consumer", "event", "key", "lease_until", "token")
+    __slots__ = ("_batch", "_group", "attempts", "event", "expires_at", "key", "member", "token")
 
     def __init__(
         self,
-        group: AsyncGroup,
+        group: AsyncGroup[T],
         event: RecordedEvent,
         attempts: int,
         key: str | None,
         *,
-        consumer: str,
-        handed: claims.ClaimResult,
+        member: str,
+        claimed: claim_ops.ClaimResult,
     ) -> None:
         self._group = group
         self.event = event
         self.attempts = attempts
         self.key = key
-        self.consumer = consumer
-        self._slot = handed.slot
-        self.token = handed.token
-        assert handed.lease_until is not None  # noqa: S101  # there is an event
-        self.lease_until = handed.lease_until
-
-    @property
-    def held(self) -> ops.Held:
-        """What a statement finds it by. Not public."""
-        return ops.Held(self.event.position, self._slot, self.token)
+        self.member = member
+        self._batch = claimed.batch
+        self.token = claimed.token
+        assert claimed.expires_at is not None  # noqa: S101  # there is an event
+        self.expires_at = claimed.expires_at
 
     def __repr__(self) -> str:
         return (
@@ -77,53 +70,55 @@ class AsyncDelivery:
         )
 
     async def ack(self, tx: AsyncBound | None = None) -> None:
-        """It is done. See `AsyncGroup.ack`."""
+        """Acknowledge the event. See `AsyncGroup.ack`."""
         await self._group.ack([self], tx)
 
-    async def nack(self, *, delay: Seconds = 0.0, error: str | None = None) -> None:
-        """Give it back. See `AsyncGroup.nack`."""
-        await self._group.nack([self], delay=delay, error=error)
+    async def nack(
+        self, *, delay: Seconds = 0.0, error: str | None = None, counted: bool = True
+    ) -> None:
+        """Give the event back. See `AsyncGroup.nack`."""
+        await self._group.nack([self], delay=delay, error=error, counted=counted)
 
     async def dead_letter(self, error: str | None = None) -> None:
-        """Give it up: nobody gets it any more, until it is requeued.
-
-        Args:
-            error: why; up to 2,000 characters are kept.
-
-        Raises:
-            LeaseLost: it is not ours any more.
-        """
-        await self._group.bury([self], error=error)
+        """Make the event a dead letter. See `AsyncGroup.dead_letter`."""
+        await self._group.dead_letter([self], error=error)
 
     async def extend(self, lease: Seconds = DEFAULT_LEASE) -> datetime:
-        """Hold it, and all that was handed out with it, for another lease from now.
-
-        Args:
-            lease: seconds or a timedelta, at most a day.
-
-        Returns:
-            The new end of the lease.
-
-        Raises:
-            LeaseLost: it is not ours any more.
-        """
-        until = await self._group.extend([self], lease)
-        self.lease_until = until
-        return until
+        """Renew the lease of the event's batch. See `AsyncGroup.extend`."""
+        self.expires_at = await self._group.extend([self], lease)
+        return self.expires_at
 
 
-class AsyncGroup:
-    """A group of members that share out the events of a selection. Made by `memory.groups.open`."""
+def _held(name: str, deliveries: Sequence[AsyncDelivery[Any]]) -> list[delivery_ops.HeldDelivery]:
+    """Return what statements find the deliveries by.
 
-    def __init__(
-        self, context: AsyncGroupContext, group: groups.Group, model: type[BaseModel] | None
-    ) -> None:
-        self.context = context
-        self._executor = context.reader.executor
+    Raises:
+        InvalidOption: one is no delivery of the group `name`.
+    """
+    if not isinstance(deliveries, Sequence):
+        raise InvalidOption(f"a list of deliveries is needed, got {type(deliveries).__name__}")
+    held = []
+    for delivery in deliveries:
+        if not isinstance(delivery, AsyncDelivery):
+            raise InvalidOption(f"deliveries are needed, got {type(delivery).__name__}")
+        if delivery._group.name != name:
+            raise InvalidOption(
+                f"a delivery of the group {delivery._group.name!r} was given to the group "
+                f"{name!r}: acknowledge it there"
+            )
+        held.append(
+            delivery_ops.HeldDelivery(delivery.event.position, delivery._batch, delivery.token)
+        )
+    return held
+
+
+class AsyncTransactionGroup:
+    """A consumer group inside a transaction. Returned by `tx.groups.get`."""
+
+    def __init__(self, executor: AsyncExecutor, codec: Codec, group: ops.Group) -> None:
+        self._executor = executor
+        self._codec = codec
         self._group = group
-        self._event_of = event_maker(context.codec, model)
-        self._claims = AsyncClaims(context, group)
-        self._running: set[AsyncMembers] = set()
 
     @property
     def name(self) -> str:
@@ -133,229 +128,276 @@ class AsyncGroup:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
-    async def read(
-        self,
-        consumer: str,
-        count: int = DEFAULT_COUNT,
-        *,
-        timeout: Seconds | None = None,
-        lease: Seconds = DEFAULT_LEASE,
-        ack: Sequence[AsyncDelivery] = (),
-    ) -> list[AsyncDelivery]:
-        """Take events: nobody else gets them until the lease runs out.
-
-        First what another member has let run out, then what is due again, then what is new.
-
-        Args:
-            consumer: who takes them, for others to read, 1 to 512 bytes.
-            count: at most so many, 1 to 1,000.
-            timeout: wait so long for a first one, in seconds or as a timedelta; None returns at
-                once, and with whatever is final by then.
-            lease: how long nobody else may have them, at most a day.
-            ack: deliveries that are done: acknowledged in the same commit, where that can be, and
-                in any case before new ones are handed out.
-
-        Returns:
-            Deliveries in the order of the log; none if there is nothing in time.
-
-        Raises:
-            GroupNotFound: the group was deleted.
-            LeaseLost: one of `ack` is not ours any more; nothing was taken.
-            PositionTrimmed: a forced trim has removed events that were not handed out.
-            HistoryRewritten: the log is another one, after a failover or a restore.
-            InvalidInput: an argument that is not allowed.
-        """
-        wait = 0.0 if timeout is None else check_seconds(timeout, "timeout", zero=True)
-        return await self.take(consumer, count, lease, ack, timeout=wait)
-
-    async def take(
-        self,
-        consumer: str,
-        count: int,
-        lease: Seconds,
-        ack: Sequence[AsyncDelivery],
-        *,
-        timeout: float,
-        stopping: Callable[[], bool] = lambda: False,
-    ) -> list[AsyncDelivery]:
-        """What `read` does, until it is told to stop. Not public."""
-        consumer, count, seconds = claims.check_read(consumer, count, lease)
-        self._check_ours(ack)
-        member = claims.ClaimRequest(self._group, consumer, count, seconds, self._event_of)
-        if ack and self._group.ordered_by is not None:
-            await self.ack(ack)
-            ack = ()
-        handed = await self._claims.take(
-            member, self._held(ack), timeout=timeout, stopping=stopping
-        )
-        return [
-            AsyncDelivery(self, event, attempts, key, consumer=consumer, handed=handed)
-            for event, attempts, key in handed.events
-        ]
-
-    @staticmethod
-    def _held(deliveries: Sequence[AsyncDelivery]) -> list[ops.Held]:
-        return [delivery.held for delivery in deliveries]
-
-    def _executor_of(self, tx: AsyncBound | None) -> AsyncExecutor:
-        return self._executor if tx is None else executor_of(tx)
-
-    async def ack(self, deliveries: Sequence[AsyncDelivery], tx: AsyncBound | None = None) -> None:
-        """Acknowledge events, all or none: nobody gets them any more.
-
-        Args:
-            deliveries: what is done.
-            tx: a transaction (what `memory.transaction()` or `memory.using()` gives) to do it in:
-                it then commits with what else is done there, or not at all. Until its end nobody
-                can take over. Let its errors pass out of the block.
-
-        Raises:
-            LeaseLost: one of them is not ours any more: taken over, or acknowledged before.
-            GroupNotFound: the group was deleted.
-            InvalidOption: one of them is another group's, or `tx` is no transaction.
-        """
-        if deliveries:
-            self._check_ours(deliveries)
-            held = self._held(deliveries)
-            await self._executor_of(tx).execute(ops.ack(self._group, held))
-            if tx is None:
-                self._claims.acknowledged(held)
-            if self._group.ordered_by is not None:
-                self._claims.changed()  # What waited for one of their keys is free.
+    async def ack(self, deliveries: Sequence[AsyncDelivery[Any]]) -> None:
+        """Acknowledge deliveries when the transaction commits. See `AsyncGroup.ack`."""
+        if held := _held(self.name, deliveries):
+            await self._executor.execute(delivery_ops.ack(self._group, held))
 
     async def nack(
         self,
-        deliveries: Sequence[AsyncDelivery],
+        deliveries: Sequence[AsyncDelivery[Any]],
         *,
         delay: Seconds = 0.0,
         error: str | None = None,
         counted: bool = True,
     ) -> None:
-        """Give events back, all or none; after `max_attempts` they become dead letters.
+        """Give deliveries back, all or none.
 
-        In a group that orders, the later ones of their keys in the same batch go back with them.
+        After `max_attempts` deliveries an event becomes a dead letter. If the group is ordered, the
+        later events with the same key in the same batch go back too.
 
         Args:
-            deliveries: what is not done.
-            delay: nobody gets them before, in seconds or as a timedelta.
-            error: why; up to 2,000 characters are kept.
-            counted: False: this attempt does not count, for what was not even begun.
+            deliveries: the deliveries.
+            delay: seconds or a timedelta until they are delivered again.
+            error: the reason; the first 2,000 characters are kept.
+            counted: False if the member did not begin to handle them: the attempt does not count.
 
         Raises:
-            LeaseLost: one of them is not ours any more.
+            LeaseLost: another member has taken over, or the group was reset. Nothing is changed.
             GroupNotFound: the group was deleted.
-            InvalidOption: one of them is another group's, or an option that is not allowed.
+            InvalidOption: a delivery of another group, or an option that is not allowed.
         """
-        if deliveries:
-            self._check_ours(deliveries)
-            seconds = check_seconds(delay, "delay", zero=True)
+        seconds = check_seconds(delay, "delay", zero=True)
+        if held := _held(self.name, deliveries):
             await self._executor.execute(
-                ops.nack(
-                    self._group,
-                    self._held(deliveries),
-                    delay=seconds,
-                    error=error,
-                    counted=counted,
-                )
+                delivery_ops.nack(self._group, held, delay=seconds, error=error, counted=counted)
             )
-            self._claims.changed()
+            self._changed()
 
-    async def bury(self, deliveries: Sequence[AsyncDelivery], *, error: str | None = None) -> None:
-        """Give events up, all or none: they become dead letters.
+    async def dead_letter(
+        self, deliveries: Sequence[AsyncDelivery[Any]], *, error: str | None = None
+    ) -> None:
+        """Make deliveries dead letters, all or none. They are not delivered again until requeued.
 
         Args:
-            deliveries: what is hopeless.
-            error: why; up to 2,000 characters are kept.
+            deliveries: the deliveries.
+            error: the reason; the first 2,000 characters are kept.
 
         Raises:
-            LeaseLost: one of them is not ours any more.
+            LeaseLost: another member has taken over, or the group was reset. Nothing is changed.
             GroupNotFound: the group was deleted.
         """
-        if deliveries:
-            self._check_ours(deliveries)
-            held = self._held(deliveries)
-            await self._executor.execute(ops.nack(self._group, held, error=error, bury=True))
-            self._claims.changed()
+        if held := _held(self.name, deliveries):
+            await self._executor.execute(delivery_ops.dead_letter(self._group, held, error=error))
+            self._changed()
+
+    async def info(self) -> GroupInfo:
+        """Return the group's options, its position and the number of its open events.
+
+        Raises:
+            GroupNotFound: the group was deleted.
+        """
+        return await self._executor.execute(ops.info(self.name))
+
+    async def pending(self, limit: int = 1_000) -> list[Pending]:
+        """Return the events that are held or delayed, in the order of the log.
+
+        Args:
+            limit: the most events to return, 1 to 100,000.
+        """
+        return await self._executor.execute(ops.pending(self._group, limit=limit))
+
+    async def dead_letters(self, *, after: int = 0, limit: int = 100) -> list[DeadLetter]:
+        """Return dead letters, in the order of the log.
+
+        Args:
+            after: the position to go on from.
+            limit: the most dead letters to return, 1 to 100,000.
+        """
+        return await self._executor.execute(
+            ops.dead_letters(self._group, self._codec, after=after, limit=limit)
+        )
+
+    async def requeue(self, positions: Sequence[int] | None = None) -> int:
+        """Deliver dead letters again, with their attempts counted from zero.
+
+        Dead letters above the group's position stay, because the group delivers their events
+        anyway. So do those whose events were trimmed.
+
+        Args:
+            positions: positions of dead letters; None for all.
+
+        Returns:
+            The number of dead letters that were requeued.
+
+        Raises:
+            GroupNotFound: the group was deleted.
+            OutcomeUnknown: the connection was lost while the statement ran.
+        """
+        requeued = await self._executor.execute(ops.requeue(self._group, positions))
+        self._changed()
+        return requeued
+
+    def _changed(self) -> None:
+        """Tell members of this process that events may be available."""
+
+
+class AsyncGroup(AsyncTransactionGroup, Generic[T]):
+    """A consumer group. Returned by `memory.groups.create` and `memory.groups.get`."""
+
+    def __init__(
+        self, context: AsyncGroupContext, group: ops.Group, model: type[BaseModel] | None
+    ) -> None:
+        super().__init__(context.reader.executor, context.codec, group)
+        self._context = context
+        self._event_of = event_maker(context.codec, model)
+        self._claims = AsyncClaims(context, group)
+        self._running: set[AsyncMembers] = set()
+
+    async def read(
+        self,
+        member: str,
+        limit: int = DEFAULT_LIMIT,
+        *,
+        timeout: Seconds | None = 0,
+        lease: Seconds = DEFAULT_LEASE,
+        ack: Sequence[AsyncDelivery[Any]] = (),
+    ) -> list[AsyncDelivery[T]]:
+        """Claim events. No other member gets them until the lease expires.
+
+        Events whose lease has expired come first, then delayed events that are due, then new ones.
+
+        Args:
+            member: the name of the member, 1 to 512 bytes.
+            limit: the most events to claim, 1 to 1,000.
+            timeout: seconds or a timedelta to wait for a first event; 0 does not wait, None waits
+                for ever.
+            lease: seconds or a timedelta until other members may take over, at most a day.
+            ack: deliveries to acknowledge before the new ones are claimed, in the same commit where
+                that is possible.
+
+        Returns:
+            Deliveries in the order of the log; an empty list if there was none in time.
+
+        Raises:
+            GroupNotFound: the group was deleted.
+            LeaseLost: another member has taken over one of `ack`. Nothing was claimed.
+            PositionTrimmed: a forced trim removed events that were not delivered.
+            HistoryRewritten: a failover or a restore replaced the log. `reset` accepts it.
+            InvalidInput: an argument is not allowed.
+        """
+        seconds = math.inf if timeout is None else check_seconds(timeout, "timeout", zero=True)
+        return await self._read(member, limit, lease, ack, timeout=seconds)
+
+    async def _read(
+        self,
+        member: str,
+        limit: int,
+        lease: Seconds,
+        ack: Sequence[AsyncDelivery[Any]],
+        *,
+        timeout: float,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> list[AsyncDelivery[T]]:
+        """Read until there is something, the timeout is over, or `stopping` returns True."""
+        request = claim_ops.ClaimRequest.of(self._group, member, limit, lease, self._event_of)
+        held = _held(self.name, ack)
+        if held and self._group.ordered_by is not None:
+            await self.ack(ack)
+            held = []
+        claimed = await self._claims.take(request, held, timeout=timeout, stopping=stopping)
+        return [
+            AsyncDelivery(self, event, attempts, key, member=member, claimed=claimed)
+            for event, attempts, key in claimed.events
+        ]
+
+    async def ack(
+        self, deliveries: Sequence[AsyncDelivery[Any]], tx: AsyncBound | None = None
+    ) -> None:
+        """Acknowledge deliveries, all or none: they are done and not delivered again.
+
+        Args:
+            deliveries: the deliveries.
+            tx: the result of `memory.transaction()` or `memory.using()`. They are acknowledged if
+                it commits.
+
+        Raises:
+            LeaseLost: another member has taken over, or the group was reset. Nothing is changed.
+            GroupNotFound: the group was deleted.
+            InvalidOption: a delivery of another group, or `tx` is no transaction.
+        """
+        if held := _held(self.name, deliveries):
+            executor = self._executor if tx is None else executor_of(tx)
+            await executor.execute(delivery_ops.ack(self._group, held))
+            if tx is None:
+                self._claims.acknowledged(held)
+            if self._group.ordered_by is not None:
+                self._changed()  # Events that waited for one of their keys are free.
 
     async def extend(
-        self, deliveries: Sequence[AsyncDelivery], lease: Seconds = DEFAULT_LEASE
+        self, deliveries: Sequence[AsyncDelivery[Any]], lease: Seconds = DEFAULT_LEASE
     ) -> datetime:
-        """Hold events, and those handed out with them, for another lease; gives its end.
+        """Renew the leases of deliveries, and of those that were delivered in the same batches.
 
         Args:
-            deliveries: what is still being worked on, at least one.
-            lease: seconds or a timedelta, from now, at most a day.
+            deliveries: at least one delivery.
+            lease: seconds or a timedelta from now, at most a day.
+
+        Returns:
+            The new end of the lease, by the server's clock.
 
         Raises:
-            LeaseLost: one of them is not ours any more.
-            InvalidOption: none was given, or a lease that is not allowed.
+            LeaseLost: another member has taken over, or the group was reset.
+            InvalidOption: no delivery was given, or the lease is not allowed.
         """
         seconds = check_lease(lease)
-        if not deliveries:
+        held = _held(self.name, deliveries)
+        if not held:
             raise InvalidOption("extend needs at least one delivery, got none")
-        self._check_ours(deliveries)
-        until = await self._executor.execute(
-            ops.extend(self._group, self._held(deliveries), lease=seconds)
-        )
+        until = await self._executor.execute(delivery_ops.extend(self._group, held, lease=seconds))
         self._claims.due_in(seconds)
         return until
-
-    def _check_ours(self, deliveries: Sequence[AsyncDelivery]) -> None:
-        if not isinstance(deliveries, Sequence):
-            raise InvalidOption(f"a list of deliveries is needed, got {type(deliveries).__name__}")
-        for delivery in deliveries:
-            if not isinstance(delivery, AsyncDelivery):
-                raise InvalidOption(f"deliveries are needed, got {type(delivery).__name__}")
-            if delivery._group.name != self.name:
-                raise InvalidOption(
-                    f"a delivery of the group {delivery._group.name!r} was given to the group "
-                    f"{self.name!r}: acknowledge it there"
-                )
 
     async def run(
         self,
         handler: Handler,
         *,
-        consumer: str | None = None,
+        member: str | None = None,
         concurrency: int = 1,
-        count: int = DEFAULT_COUNT,
+        limit: int = DEFAULT_LIMIT,
         lease: Seconds = DEFAULT_LEASE,
         once: Once | None = None,
-    ) -> Ran:
-        """Live as members of the group: read, call the handler, acknowledge, until told to stop.
+    ) -> RunResult:
+        """Read, call the handler and acknowledge, until `stop`, SIGTERM or SIGINT.
 
-        SIGTERM, SIGINT (in the main thread) and `stop` end it: what is under way is finished, what
-        was not begun is given back. A handler that raises gives its event back with a delay that
-        grows with each attempt, up to `max_attempts`; then it is a dead letter.
+        At the end, running handlers finish and the events that were not begun are given back. If
+        the handler raises, its event is given back with a delay that grows with each attempt. After
+        `max_attempts` it becomes a dead letter. Signals are handled in the main thread only.
 
         Args:
-            handler: is called with each `Delivery`; with once="transaction" also with the
-                transaction, in which the event is acknowledged when it returns.
-            consumer: the members' name, for others to read; None for host and process.
-            concurrency: how many batches are worked on at the same time, 1 to 1,000. Each takes a
+            handler: called with a `Delivery`; with `once="transaction"` also with the transaction.
+            member: the name of the member; None for host name and process id. With `concurrency`
+                above 1 a number is added.
+            concurrency: batches that are handled at the same time, 1 to 1,000. Each needs a
                 connection while it reads or is in a transaction.
-            count: events of a batch, 1 to 1,000. A batch is acknowledged with the next read.
-            lease: how long a batch may take before others may have it; longer than the slowest
-                handler takes for `count` events.
-            once: "transaction" for effects in this database (exactly once), "claim" for effects
-                elsewhere (`dedupe.run_once` around the handler), None where twice does no harm.
+            limit: the most events in a batch, 1 to 1,000. A batch is acknowledged with the next
+                read.
+            lease: seconds or a timedelta. It must be longer than the handler takes for a whole
+                batch.
+            once: "transaction" calls the handler in a transaction that also acknowledges the event:
+                effects in this database happen exactly once. "claim" runs the handler inside
+                `dedupe.run_once`, for effects elsewhere. None delivers at least once.
 
         Returns:
-            How many events were handled, how often the handler raised, and how many events were
-            somebody else's in the end.
+            The number of events handled, of handler calls that failed, and of events lost.
 
         Raises:
-            GroupNotFound, PositionTrimmed, HistoryRewritten: the group cannot go on.
-            InvalidInput: an option that is not allowed.
+            GroupNotFound: the group was deleted.
+            PositionTrimmed: a forced trim removed events that were not delivered.
+            HistoryRewritten: a failover or a restore replaced the log. `reset` accepts it.
+            InvalidInput: an option is not allowed.
         """
         members = AsyncMembers(
             self,
+            self._context,
+            self._read,
             handler,
-            consumer=consumer,
+            member=member,
             concurrency=concurrency,
-            count=count,
+            limit=limit,
             lease=lease,
             once=once,
+            wake=self._claims.wake,
         )
         self._running.add(members)
         try:
@@ -364,87 +406,39 @@ class AsyncGroup:
             self._running.discard(members)
 
     def stop(self) -> None:
-        """End every `run` of this object, from any thread or task."""
+        """End every `run` of this object. May be called from any thread or task."""
         for members in list(self._running):
             members.stop()
 
-    def wake(self) -> None:
-        """Let those who wait here look whether they are to go on. Not public."""
-        self._claims.wake()
-
-    async def info(self) -> GroupInfo:
-        """The group, and how much is open in it.
-
-        Raises:
-            GroupNotFound: it was deleted.
-        """
-        found = await self._executor.execute(groups.get(self.name))
-        if found is None:
-            raise groups.not_found(self.name)
-        return found
-
     async def lag(self) -> int:
-        """How many events are final and not handed out to anybody yet.
+        """Return the number of selected events that no member has claimed yet.
 
-        What was committed before the call is counted, also where the feed has not heard of it; at
-        most what was written above a transaction that stays open is not.
-
-        Raises:
-            GroupNotFound: it was deleted.
-        """
-        return await self._executor.execute(
-            groups.lag(self._group, until=await self._claims.settled())
-        )
-
-    async def pending(self, limit: int = 1_000) -> list[Pending]:
-        """What members hold, and what is parked, in the order of the log.
-
-        Args:
-            limit: at most so many, 1 to 100,000.
-        """
-        return await self._executor.execute(groups.pending(self._group, limit=limit))
-
-    async def dead_letters(self, *, after: int = 0, limit: int = 100) -> list[DeadLetter]:
-        """What the group has given up, in the order of the log.
-
-        Args:
-            after: only positions above this one.
-            limit: at most so many, 1 to 100,000.
-        """
-        return await self._executor.execute(
-            groups.dead_letters(self._group, self.context.codec, after=after, limit=limit)
-        )
-
-    async def requeue(self, positions: Sequence[int] | None = None) -> int:
-        """Hand dead letters out again, their attempts counted anew; tells how many.
-
-        Those that a reset lets be handed out anyway stay, and so do those whose events are gone.
-
-        Args:
-            positions: which; None for all.
+        Counts every event that was committed before the call, except those above the position of a
+        transaction that is still open.
 
         Raises:
             GroupNotFound: the group was deleted.
-            OutcomeUnknown: the connection was lost under way.
         """
-        risen = await self._executor.execute(groups.requeue(self._group, positions))
-        self._claims.changed()
-        return risen
+        until = await self._claims.settled()
+        return await self._executor.execute(ops.lag(self._group, until=until))
 
     async def reset(self, position: int) -> None:
-        """Go on behind another position, and accept the present history of the log.
+        """Move the group to a position, and accept the present history of the log.
 
-        Whoever holds something of the group loses it (`LeaseLost`); what is parked is forgotten.
-        Dead letters stay.
+        Members lose the events that they hold (`LeaseLost`). Delayed events are forgotten. Dead
+        letters stay.
 
         Args:
-            position: the events above it come next; 0: with the oldest that is kept.
+            position: events after it come next; 0 for the oldest event that is kept.
 
         Raises:
-            GroupNotFound: it was deleted.
-            InvalidOption: the log does not reach so far.
-            PositionTrimmed: retention has removed events behind it.
-            OutcomeUnknown: the connection was lost under way; reset it again.
+            GroupNotFound: the group was deleted.
+            InvalidOption: the position is above the head of the log.
+            PositionTrimmed: retention has removed events after the position.
+            OutcomeUnknown: the connection was lost while the statement ran. Reset again.
         """
-        await self._executor.execute(groups.reset(self._group, position))
+        await self._executor.execute(ops.reset(self._group, position))
+        self._changed()
+
+    def _changed(self) -> None:
         self._claims.changed()

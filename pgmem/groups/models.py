@@ -1,4 +1,4 @@
-"""What is told of those who share work: consumers, groups and their members, leases, limits."""
+"""What consumer groups report: their state, pending events, dead letters, the result of a run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pgmem.events.models import RecordedEvent
 
 
 class GroupInfo(NamedTuple):
-    """A consumer group, and how much is open in it.
+    """Describe a consumer group.
 
     Attributes:
-        name: its name.
-        selection: what it follows, as a JSON object.
-        ordered_by: what its events are kept in order by, or None.
-        max_attempts: how often an event is handed out before it is a dead letter.
-        position: every event of the selection up to it has been handed out.
-        created_at: when it was made.
-        updated_at: when it last handed something out.
-        held: events that members hold.
-        parked: events that wait to be handed out again.
-        dead_letters: events that it has given up.
+        name: the group's name.
+        selection: the events that it follows, as a JSON object.
+        ordered_by: the key that its events are ordered by; None if they are not.
+        max_attempts: deliveries of an event before it becomes a dead letter.
+        position: every selected event up to it was claimed.
+        created_at: when the group was made.
+        updated_at: when members last claimed or gave back events.
+        held: the number of events that members hold.
+        delayed: the number of events that wait to be delivered again.
+        dead_letters: the number of dead letters.
     """
 
     name: str
@@ -32,59 +32,59 @@ class GroupInfo(NamedTuple):
     created_at: datetime
     updated_at: datetime
     held: int
-    parked: int
+    delayed: int
     dead_letters: int
 
 
 class Pending(NamedTuple):
-    """An event of a group that was handed out, or is to be handed out again, and is not done.
+    """Describe an event that a member holds, or that waits to be delivered again.
 
     Attributes:
-        position: the event's.
-        consumer: who holds it; None if it is parked.
-        attempts: how often it was handed out.
-        until: when its lease ends, or, parked, when it is due (the server's clock).
-        error: why it was given back, if somebody said so.
-        parked: whether it waits to be handed out.
-        handed_at: when it was handed out; None if it is parked.
+        position: the event's position.
+        member: the member that holds it; None if it is delayed.
+        attempts: how often it was delivered.
+        until: the end of its lease; of a delayed event, when it is due. By the server's clock.
+        error: the error given with `nack`, if there was one.
+        delayed: False if a member holds it.
+        claimed_at: when the member got it; None if it is delayed.
     """
 
     position: int
-    consumer: str | None
+    member: str | None
     attempts: int
     until: datetime
     error: str | None
-    parked: bool
-    handed_at: datetime | None
+    delayed: bool
+    claimed_at: datetime | None
 
 
 class DeadLetter(NamedTuple):
-    """An event that a group has given up.
+    """Describe an event that is not delivered any more.
 
     Attributes:
-        position: the event's.
+        position: the event's position.
         event: the event; None if a forced trim has removed it.
-        attempts: how often it was handed out.
-        consumer: who had it last.
+        attempts: how often it was delivered.
+        member: the last member that held it.
         error: the last error.
-        buried_at: when it was given up (the server's clock).
+        failed_at: when it became a dead letter, by the server's clock.
     """
 
     position: int
     event: RecordedEvent | None
     attempts: int
-    consumer: str | None
+    member: str | None
     error: str | None
-    buried_at: datetime
+    failed_at: datetime
 
 
-class Ran(NamedTuple):
-    """What the members of a `group.run` did.
+class RunResult(NamedTuple):
+    """Count what `group.run` did.
 
     Attributes:
         handled: events that were handled and acknowledged.
-        failed: times that the handler raised.
-        lost: events that were handled and were not theirs any more in the end.
+        failed: calls of the handler that raised.
+        lost: events that another member had taken over when the handler ended.
     """
 
     handled: int

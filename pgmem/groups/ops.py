@@ -1,17 +1,13 @@
-"""Consumer groups: a selection of the log that several members share out, and its position.
-
-Says what to run for a group as a whole; what members get is `pgmem.groups.claim_ops`,
-and what they do with it `pgmem.groups.delivery_ops`. Who waits, and for what, is
-`pgmem.groups.group`.
+"""Consumer groups: what to run for a group as a whole.
 
 ::
 
     log     41  42  43  44  45  46
-                      │ position: handed out up to here; claims move it, under its row's lock
-            held, parked, buried: the events behind it that are not done
+                      │ position: events up to it were claimed; claims move it under a row lock
+            held, delayed, dead letters: the events up to it that are not done
 
-A group belongs to one history of the log, as a consumer does: after a failover it is refused until
-`reset`.
+A group belongs to one history of the log. After a failover or a restore its members get
+`HistoryRewritten` until `reset`.
 """
 
 from __future__ import annotations
@@ -49,20 +45,20 @@ def check_group(name: str) -> str:
     """Check a group's name.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidName: the name is not allowed.
     """
     return check_name(name, "group name")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What a group is.
+    """The options of a group.
 
     Attributes:
-        name: its name.
-        selection: what it follows.
-        ordered_by: "stream", or the key of the payload that its events are kept in order by.
-        max_attempts: how often an event is handed out before it is a dead letter.
+        name: the group's name.
+        selection: the events that it follows.
+        ordered_by: "stream", or the key of the payload that its events are ordered by.
+        max_attempts: deliveries of an event before it becomes a dead letter.
     """
 
     name: str
@@ -77,49 +73,59 @@ class Group:
         check_count(self.max_attempts, "max_attempts", minimum=1, maximum=1_000_000)
 
     def params(self) -> dict[str, Any]:
-        """The parameters that every statement of it needs."""
+        """Return the parameters that its statements share."""
         return {**self.selection.params(), "group": self.name}
 
+    @property
+    def _trimmed(self) -> tuple[tuple[str, str], ...]:
+        return (("trimmed", dict(self.selection.fragments())["trimmed"]),)
 
-def open_group(group: Group, *, start: int | None) -> Op[None]:
-    """Make a group, or join the one of that name.
+
+def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
+    """Create a group.
 
     Args:
-        group: what it is to be.
-        start: the position it begins at, if it is new; None: behind all that has been written.
+        group: its options.
+        start: the position after which it begins; None for the head of the log.
+        exist_ok: accept a group that exists with the same options.
 
     Raises (from `parse`):
-        GroupMismatch: it exists, and is another.
+        GroupMismatch: the group exists and `exist_ok` is False, or it has other options.
         InvalidOption: `start` is above the head.
-        PositionTrimmed: retention has removed events behind `start`.
-        LostRace: run it again.
+        PositionTrimmed: retention has removed events after `start`.
+        RetryStatement: another transaction created it meanwhile.
     """
     text = encode_object(group.selection.described(), "selection", limit=DEFAULT_MAX_BYTES)
 
     def parse(rows: Sequence[Row]) -> None:
         added, head, trimmed, timeline, same, stored, ordered_by, max_attempts = rows[0][:8]
-        if added is not None or same:
+        if added is not None or (same and exist_ok):
             return
+        if same:
+            raise GroupMismatch(
+                f"the group {group.name!r} exists: pass exist_ok=True to use it, or get it with "
+                f"memory.groups.get({group.name!r})"
+            )
         if same is not None:
             raise GroupMismatch(
                 f"the group {group.name!r} follows {stored}, ordered_by={ordered_by!r}, "
-                f"max_attempts={max_attempts}, and was opened with {text}, "
-                f"ordered_by={group.ordered_by!r}, max_attempts={group.max_attempts}: open it as "
-                f"it is, use another name, or memory.groups.delete({group.name!r}) to begin anew"
+                f"max_attempts={max_attempts}, and not {text}, ordered_by={group.ordered_by!r}, "
+                f"max_attempts={group.max_attempts}: get it with memory.groups.get, use another "
+                f"name, or memory.groups.delete({group.name!r}) to begin anew"
             )
         if timeline is None:
             raise standby_error()
         if start is not None and start > head:
             raise InvalidOption(
-                f"start={start} is above the last position of the log, {head}: what comes next "
-                f"would be skipped. Give a position up to that one, or 'now'"
+                f"start={start} is above the last position of the log, {head}: the events up to it "
+                f"would be skipped. Give a position up to {head}, or 'now'"
             )
         if trimmed is not None:
             raise trimmed_error(start or 0, trimmed)
-        raise RetryStatement  # Another one made it while this statement ran.
+        raise RetryStatement
 
     return Op(
-        "group_open",
+        "group_create",
         {
             **group.params(),
             "selection": text,
@@ -128,9 +134,10 @@ def open_group(group: Group, *, start: int | None) -> Op[None]:
             "max_attempts": group.max_attempts,
         },
         parse,
-        f"open the group {group.name!r}",
-        Retry.IDEMPOTENT,
-        (("trimmed", dict(group.selection.fragments())["trimmed"]),),
+        f"create the group {group.name!r}",
+        # A second run after a lost answer finds the group of the first.
+        Retry.IDEMPOTENT if exist_ok else Retry.CONDITIONAL,
+        group._trimmed,
     )
 
 
@@ -139,58 +146,61 @@ def _info(row: Row) -> GroupInfo:
 
 
 def list_groups() -> Op[list[GroupInfo]]:
-    """All groups, in the order of their names."""
+    """Return all groups, ordered by name."""
     return Op(
         "group_list", {}, lambda rows: list(map(_info, rows)), "list the groups", fragments=_ALL
     )
 
 
-def get(name: str) -> Op[GroupInfo | None]:
-    """One group, or None."""
-    return Op(
-        "group_list",
-        {"group": check_group(name)},
-        lambda rows: _info(rows[0]) if rows else None,
-        f"find the group {name!r}",
-        fragments=_BY_NAME,
-    )
-
-
-def join(name: str) -> Op[Group]:
-    """The group of that name, as it was made.
+def info(name: str) -> Op[GroupInfo]:
+    """Return one group's information.
 
     Raises (from `parse`):
-        GroupNotFound: there is none.
-        GroupMismatch: it follows what this version cannot.
+        GroupNotFound: there is no group of that name.
     """
 
-    def parse(rows: Sequence[Row]) -> Group:
+    def parse(rows: Sequence[Row]) -> GroupInfo:
         if not rows:
             raise not_found(name)
-        info = _info(rows[0])
-        try:
-            selection = Selection.of_described(info.selection)
-        except InvalidInput as error:
-            raise GroupMismatch(
-                f"the group {name!r} follows what this version of pgmem cannot: {error}. A newer "
-                f"one has made it: upgrade this one"
-            ) from None
-        return Group(name, selection, info.ordered_by, info.max_attempts)
+        return _info(rows[0])
 
     return Op(
         "group_list",
         {"group": check_group(name)},
         parse,
-        f"join the group {name!r}",
+        f"find the group {name!r}",
         fragments=_BY_NAME,
     )
 
 
-def delete(name: str) -> Op[bool]:
-    """Forget a group; tells whether there was one.
+def get(name: str) -> Op[Group]:
+    """Return the options of a group that exists.
 
     Raises (from `parse`):
-        LostRace: run it again.
+        GroupNotFound: there is no group of that name.
+        GroupMismatch: its selection says more than this version knows.
+    """
+    op = info(name)
+
+    def parse(rows: Sequence[Row]) -> Group:
+        found = op.parse(rows)
+        try:
+            selection = Selection.of_described(found.selection)
+        except InvalidInput as error:
+            raise GroupMismatch(
+                f"the group {name!r} was created by a newer version of pgmem: {error}. Upgrade "
+                f"this one"
+            ) from None
+        return Group(name, selection, found.ordered_by, found.max_attempts)
+
+    return Op(op.statement, op.params, parse, op.action, fragments=op.fragments)
+
+
+def delete(name: str) -> Op[bool]:
+    """Delete a group. Returns True if it existed.
+
+    Raises (from `parse`):
+        RetryStatement: a claim committed while this waited, and its batch is not in the snapshot.
     """
 
     def parse(rows: Sequence[Row]) -> bool:
@@ -204,20 +214,20 @@ def delete(name: str) -> Op[bool]:
         {"group": check_group(name)},
         parse,
         f"delete the group {name!r}",
-        # A second run would tell another answer, and remove what was made after the first.
+        # A second run would return another answer, and delete a group that was created meanwhile.
         Retry.UNSAFE,
     )
 
 
 def not_found(name: str) -> GroupNotFound:
-    """The error of who works in a group that is not there (any more)."""
+    """Return the error for a group that does not exist."""
     return GroupNotFound(
-        f"there is no group {name!r}: groups.list() tells which there are, groups.open makes one"
+        f"there is no group {name!r}: groups.list() returns the groups, groups.create creates one"
     )
 
 
 def lag(group: Group, *, until: int) -> Op[int]:
-    """Count the events that are not handed out yet."""
+    """Count the selected events that were not claimed yet."""
 
     def parse(rows: Sequence[Row]) -> int:
         if not rows:
@@ -228,13 +238,13 @@ def lag(group: Group, *, until: int) -> Op[int]:
         "group_lag",
         {**group.params(), "until": until},
         parse,
-        f"see how far the group {group.name!r} is behind",
+        f"measure the lag of the group {group.name!r}",
         fragments=(("filter", dict(group.selection.fragments())["filter"]),),
     )
 
 
 def pending(group: Group, *, limit: int) -> Op[list[Pending]]:
-    """What is held or parked, in the order of the log."""
+    """Return the events that are held or delayed, in the order of the log."""
     return Op(
         "group_pending",
         {
@@ -242,18 +252,18 @@ def pending(group: Group, *, limit: int) -> Op[list[Pending]]:
             "limit": check_count(limit, "limit", minimum=1, maximum=MAX_LISTED),
         },
         lambda rows: list(map(Pending._make, rows)),
-        f"see what is open in the group {group.name!r}",
+        f"list the pending events of the group {group.name!r}",
     )
 
 
 def reset(group: Group, position: int) -> Op[None]:
-    """Move a group, and fence off whoever holds something of it.
+    """Move a group to a position, and revoke what its members hold.
 
     Raises (from `parse`):
-        GroupNotFound: there is none of that name.
-        InvalidOption: the log does not reach so far.
-        PositionTrimmed: retention has removed events behind the position.
-        LostRace: run it again.
+        GroupNotFound: the group was deleted.
+        InvalidOption: the position is above the head of the log.
+        PositionTrimmed: retention has removed events after the position.
+        RetryStatement: a claim committed while this waited, and its batch is not in the snapshot.
     """
     check_count(position, "position", minimum=0)
 
@@ -268,7 +278,7 @@ def reset(group: Group, position: int) -> Op[None]:
         if position > head:
             raise InvalidOption(
                 f"reset the group {group.name!r} to {position}: the last position of the log is "
-                f"{head}; what comes next would be skipped. Give a position up to that one"
+                f"{head}; events up to {position} would be skipped. Give a position up to {head}"
             )
         raise trimmed_error(position, trimmed)
 
@@ -277,20 +287,20 @@ def reset(group: Group, position: int) -> Op[None]:
         {**group.params(), "position": position},
         parse,
         f"reset the group {group.name!r}",
-        # A second run would fence off who was handed something after the first.
+        # A second run would revoke batches that were claimed after the first.
         Retry.UNSAFE,
-        (("trimmed", dict(group.selection.fragments())["trimmed"]),),
+        group._trimmed,
     )
 
 
 def dead_letters(group: Group, codec: Codec, *, after: int, limit: int) -> Op[list[DeadLetter]]:
-    """The dead letters, in the order of the log."""
+    """Return dead letters, in the order of the log."""
     event_of = event_maker(codec, None)
 
     def make(row: Row) -> DeadLetter:
         event = None if row[0] is None else event_of(row[:EVENT_COLUMNS])
-        attempts, consumer, error, buried_at, position = row[EVENT_COLUMNS:]
-        return DeadLetter(position, event, attempts, consumer, error, buried_at)
+        attempts, member, error, failed_at, position = row[EVENT_COLUMNS:]
+        return DeadLetter(position, event, attempts, member, error, failed_at)
 
     return Op(
         "group_dead_letters",
@@ -305,19 +315,19 @@ def dead_letters(group: Group, codec: Codec, *, after: int, limit: int) -> Op[li
 
 
 def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
-    """Hand dead letters out again; tells how many."""
+    """Deliver dead letters again. Returns how many."""
     if positions is not None:
         if not isinstance(positions, Sequence):
             raise InvalidOption(f"positions is a list, got {type(positions).__name__}")
         positions = [check_count(position, "position", minimum=1) for position in positions]
 
     def parse(rows: Sequence[Row]) -> int:
-        risen, found, allowed = rows[0][:3]
+        requeued, found, allowed = rows[0][:3]
         if not found:
             raise not_found(group.name)
         if not allowed:
             raise RetryStatement
-        return int(risen)
+        return int(requeued)
 
     return Op(
         "group_requeue",
@@ -329,10 +339,10 @@ def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
 
 
 def check_trimmed(group: Group, position: int, trimmed: int) -> PositionTrimmed:
-    """The error of a group whose position is below what a forced trim removed."""
+    """Return the error for a group whose position is below what a forced trim removed."""
     error = trimmed_error(position, trimmed)
     return PositionTrimmed(
-        f"the group {group.name!r}: {error}. memory.groups … reset({trimmed}) accepts the loss",
+        f"the group {group.name!r}: {error}. group.reset({trimmed}) accepts the loss",
         position=position,
         trimmed_to=trimmed,
     )

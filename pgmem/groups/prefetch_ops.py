@@ -43,18 +43,18 @@ def reserving(count: int, interval: float) -> int:
     return min(batches, max(1, RESERVED_EVENTS // count))
 
 
-def unreserve(group: Group, consumer: str, after: int | None = None) -> Op[int]:
+def unreserve(group: Group, member: str, after: int | None = None) -> Op[int]:
     """What is reserved is anybody's; tells how many events that were.
 
     Args:
         group: whose.
-        consumer: what is reserved for it, and what nobody has come for in time;
+        member: what is reserved for it, and what nobody has come for in time;
         after: or, where this is given, what is in one slot, the fullest, and behind this position:
             nobody gets an event after a later one because he has taken it from somebody quick.
     """
     return Op(
         "group_unreserve",
-        {"group": group.name, "consumer": consumer, "after": after, "reserve": RESERVE},
+        {"group": group.name, "member": member, "after": after, "reserve": RESERVE},
         lambda rows: int(rows[0][0]),
         f"share what is reserved in the group {group.name!r}",
         Retry.IDEMPOTENT,

@@ -1,19 +1,19 @@
-"""The loop that an agent process lives in: read, call, acknowledge, until it is told to stop.
+"""The loop behind `group.run`: read, call the handler, acknowledge, until told to stop.
 
 ::
 
     running ──── SIGTERM, SIGINT, group.stop() ────► stopping ──► ended
        │                                                │
-       │ each member: read a batch ─► handler, one      │ no more batches; the handler under way
-       │   after the other ─► acknowledge with the      │ ends; what was not begun goes back,
-       │   next read                                    │ uncounted; what is done is acknowledged
+       │ each member: read a batch ─► call the          │ no more batches; running handlers
+       │   handler for each event ─► acknowledge        │ end; events that were not begun go
+       │   with the next read                           │ back uncounted; the rest is acknowledged
        │
-       ├ handler raises ───────► given back, with a delay that grows; a dead letter in the end
-       ├ LeaseLost at the end ─► told (log, `lost`): somebody else has it and does it again
-       ├ server away ──────────► tried again, for ever
-       └ the group is gone, trimmed, another history … ──► every member stops, run raises it
+       ├ handler raises ──────────► given back with a growing delay; in the end a dead letter
+       ├ LeaseLost at the end ────► logged, counted as lost: another member handles it again
+       ├ server unreachable ──────► tried again, for ever
+       └ group deleted, trimmed … ► every member stops, run raises the error
 
-A member extends no lease behind a handler's back: a handler that hangs must lose its event.
+A member does not extend leases by itself, so an event whose handler hangs goes to another member.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
@@ -37,32 +37,35 @@ from pgmem.core.concurrency import (
 from pgmem.core.database import log
 from pgmem.core.validation import Seconds, check_count
 from pgmem.errors import InvalidOption, LeaseLost, OutcomeUnknown, PgmemError, Unavailable
-from pgmem.groups.models import Ran
+from pgmem.groups.models import RunResult
 
 if TYPE_CHECKING:
+    from pgmem.groups.claims import AsyncGroupContext
     from pgmem.groups.group import AsyncDelivery, AsyncGroup
+
+    Batch = list[AsyncDelivery[Any]]
 
 Once = Literal["transaction", "claim"]
 Handler = Callable[..., Any]
 
 MAX_CONCURRENCY = 1_000
 IDLE_READ = 30.0
-"""Seconds that one read waits; being told to stop ends it."""
+"""Seconds that one read waits. `stop` ends it."""
 RETRY_FIRST, RETRY_LAST = 0.1, 5.0
-"""Seconds between two tries to reach the server."""
+"""Seconds between two attempts to reach the server."""
 BACKOFF_FIRST, BACKOFF_LAST = 1.0, 300.0
-"""Seconds until an event is handed out again: at most so many after its first failure, doubling
-with each, and chosen at random up to that (full jitter)."""
+"""Seconds until a failed event is delivered again: at most `BACKOFF_FIRST` after the first failure,
+doubled with each, with random jitter."""
 
 
 def backoff(attempts: int) -> float:
-    """Seconds until an event that failed is handed out again."""
+    """Return the seconds until an event that failed is delivered again."""
     most = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(attempts - 1, 30))
     return random.uniform(most / 2, most)  # noqa: S311  # no secret
 
 
 def member_name() -> str:
-    """Who reads, where nobody said so: host and process."""
+    """Return the default name of a member: host name and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -70,25 +73,31 @@ class AsyncMembers:
     """The members of a group in this process, for one `run`.
 
     Args:
-        group: whose members they are.
-        handler: is called with each delivery (and, with once="transaction", the transaction).
-        consumer: their name; a number is added to it where there are several.
-        concurrency: how many there are.
-        count: events of a batch.
-        lease: how long a batch may take.
+        group: the group.
+        context: makes transactions and runs handlers once.
+        read: claims a batch.
+        handler: called with each delivery; with once="transaction" also with the transaction.
+        member: the members' name. A number is added if there are several.
+        concurrency: the number of members.
+        limit: the most events in a batch.
+        lease: the lease of a batch.
         once: how effects are kept from happening twice.
+        wake: ends the waits of members of this group.
     """
 
     def __init__(
         self,
-        group: AsyncGroup,
+        group: AsyncGroup[Any],
+        context: AsyncGroupContext,
+        read: Callable[..., Awaitable[Batch]],
         handler: Handler,
         *,
-        consumer: str | None,
+        member: str | None,
         concurrency: int,
-        count: int,
+        limit: int,
         lease: Seconds,
         once: Once | None,
+        wake: Callable[[], None],
     ) -> None:
         if once not in (None, "transaction", "claim"):
             raise InvalidOption(f"once is 'transaction', 'claim' or None, got {once!r}")
@@ -96,10 +105,13 @@ class AsyncMembers:
             raise InvalidOption(f"handler is a function, got {type(handler).__name__}")
         check_count(concurrency, "concurrency", minimum=1, maximum=MAX_CONCURRENCY)
         self._group = group
+        self._context = context
+        self._read = read
+        self._wake = wake
         self._handler = handler
-        self._consumer = consumer or member_name()
+        self._name = member or member_name()
         self._concurrency = concurrency
-        self._count = count
+        self._limit = limit
         self._lease = lease
         self._once = once
         self.stopping = False
@@ -109,25 +121,25 @@ class AsyncMembers:
         self._handled = self._failed = self._lost = 0
 
     def stop(self) -> None:
-        """Let what is under way end, and then end; from any thread, task or signal handler."""
+        """End after the running handlers. May be called from any thread, task or signal handler."""
         self.stopping = True
-        self._group.wake()
+        self._wake()
 
-    async def run(self) -> Ran:
-        """Live until told to stop; tells what was done."""
+    async def run(self) -> RunResult:
+        """Run until told to stop."""
         with AsyncStopSignals(self.stop):
             if self._concurrency == 1:
-                # In the caller's own thread: a handler may keep what is bound to it.
-                await self._member(self._consumer)
+                # In the caller's thread: a handler may use objects that are bound to it.
+                await self._member(self._name)
             else:
                 await self._together()
         if self._failure is not None:
             raise self._failure
-        return Ran(self._handled, self._failed, self._lost)
+        return RunResult(self._handled, self._failed, self._lost)
 
     async def _together(self) -> None:
         def member(number: int) -> AsyncWorker:
-            name = f"{self._consumer} #{number}"
+            name = f"{self._name} #{number}"
             return AsyncWorker(lambda: self._member(name), f"pgmem-member-{number}")
 
         workers = [member(number) for number in range(1, self._concurrency + 1)]
@@ -140,10 +152,10 @@ class AsyncMembers:
                 await worker.join(0.0)
             raise
 
-    async def _member(self, consumer: str) -> None:
-        """Be one member."""
+    async def _member(self, name: str) -> None:
+        """Run one member. Its failure stops the others."""
         try:
-            await self._live(consumer)
+            await self._loop(name)
         except Exception as error:
             with self._lock:
                 self._failure = self._failure or error
@@ -151,55 +163,55 @@ class AsyncMembers:
         finally:
             self._ended.set()
 
-    async def _live(self, consumer: str) -> None:
-        done: list[AsyncDelivery] = []
+    async def _loop(self, name: str) -> None:
+        done: list[AsyncDelivery[Any]] = []
         failures = 0
         while not self.stopping:
             try:
-                batch = await self._group.take(
-                    consumer,
-                    self._count,
+                batch = await self._read(
+                    name,
+                    self._limit,
                     self._lease,
                     done,
                     timeout=IDLE_READ,
                     stopping=lambda: self.stopping,
                 )
             except LeaseLost:
-                await self._acknowledge_singly(done)
+                await self._ack_singly(done)
                 done = []
                 continue
             except (Unavailable, OutcomeUnknown, psycopg.OperationalError, OSError) as error:
                 failures += 1
                 pause = min(RETRY_LAST, RETRY_FIRST * 2 ** min(failures, 10))
-                log.warning("a member of %r cannot read, and tries again: %s", self._group, error)
+                log.warning("a member of %r cannot read and tries again: %s", self._group, error)
                 await async_sleep(random.uniform(pause / 2, pause))  # noqa: S311  # no secret
                 continue
             failures = 0
             self._count_up(handled=len(done))
             done = await self._handle_all(batch)
         if done:
-            await self._acknowledge_singly(done)
+            await self._ack_singly(done)
 
-    async def _handle_all(self, batch: list[AsyncDelivery]) -> list[AsyncDelivery]:
-        """Handle a batch; gives what is done and not acknowledged yet."""
-        done: list[AsyncDelivery] = []
+    async def _handle_all(self, batch: list[AsyncDelivery[Any]]) -> list[AsyncDelivery[Any]]:
+        """Handle a batch. Return the deliveries that are done and not acknowledged yet."""
+        done: list[AsyncDelivery[Any]] = []
         held_back: set[str] = set()
         for place, delivery in enumerate(batch):
             if self.stopping:
                 await self._give_back(batch[place:], held_back)
                 break
             if delivery.key is not None and delivery.key in held_back:
-                continue  # It went back with an earlier one of its key.
+                continue  # It went back with an earlier event of its key.
             try:
                 await self._handle(delivery)
             except LeaseLost as error:
-                self._tell_lost(delivery, error)
+                self._count_lost(delivery, error)
             except Exception as error:
                 await self._fail(delivery, error)
                 if delivery.key is not None:
                     held_back.add(delivery.key)
             except BaseException:
-                # Cancelled: this one was begun.
+                # Cancelled. This one was begun.
                 await self._give_back(batch[place + 1 :], held_back)
                 raise
             else:
@@ -209,25 +221,24 @@ class AsyncMembers:
                     done.append(delivery)
         return done
 
-    async def _handle(self, delivery: AsyncDelivery) -> None:
-        context = self._group.context
+    async def _handle(self, delivery: AsyncDelivery[Any]) -> None:
         if self._once is None:
             await maybe_await(self._handler(delivery))
         elif self._once == "transaction":
-            async with context.transaction() as tx:
+            async with self._context.transaction() as tx:
                 await maybe_await(self._handler(delivery, tx))
                 await delivery.ack(tx)
         else:
-            await context.dedupe.run_once(
+            await self._context.dedupe.run_once(
                 f"group:{self._group.name}:{delivery.event.position}"[:500],
                 lambda: self._handler(delivery),
                 lease=self._lease,
             )
 
-    async def _fail(self, delivery: AsyncDelivery, error: Exception) -> None:
+    async def _fail(self, delivery: AsyncDelivery[Any], error: Exception) -> None:
         cause = error.__cause__ if self._once == "claim" and error.__cause__ else error
         self._count_up(failed=1)
-        # Its text may hold what is nobody's business: it goes to the database, not to the log.
+        # The error's text may hold private data. It goes to the database, not to the log.
         log.warning(
             "the handler of the group %r failed at position %d (attempt %d): %s",
             self._group.name,
@@ -238,36 +249,36 @@ class AsyncMembers:
         text = f"{type(cause).__name__}: {cause}"
         await self._try_nack([delivery], delay=backoff(delivery.attempts), error=text)
 
-    async def _give_back(self, rest: list[AsyncDelivery], held_back: set[str]) -> None:
-        """Give back what was not begun."""
+    async def _give_back(self, rest: list[AsyncDelivery[Any]], held_back: set[str]) -> None:
+        """Give back deliveries that were not begun."""
         rest = [delivery for delivery in rest if delivery.key not in held_back]
         await self._try_nack(rest, counted=False)
 
-    async def _try_nack(self, deliveries: list[AsyncDelivery], **options: Any) -> None:
+    async def _try_nack(self, deliveries: list[AsyncDelivery[Any]], **options: Any) -> None:
         try:
             await self._group.nack(deliveries, **options)
         except LeaseLost as error:
-            self._tell_lost(deliveries[0], error)
+            self._count_lost(deliveries[0], error)
         except (PgmemError, psycopg.Error, OSError) as error:
-            # Then the lease runs out by itself.
+            # Then the lease expires.
             log.warning("events of %r could not be given back: %s", self._group, error)
 
-    async def _acknowledge_singly(self, done: list[AsyncDelivery]) -> None:
-        """Acknowledge those that are still ours, where one of them is not."""
+    async def _ack_singly(self, done: list[AsyncDelivery[Any]]) -> None:
+        """Acknowledge deliveries one by one, because some may be lost."""
         for delivery in done:
             try:
                 await delivery.ack()
             except LeaseLost as error:
-                self._tell_lost(delivery, error)
+                self._count_lost(delivery, error)
             except (PgmemError, psycopg.Error, OSError) as error:
                 log.warning("an event of %r could not be acknowledged: %s", self._group, error)
             else:
                 self._count_up(handled=1)
 
-    def _tell_lost(self, delivery: AsyncDelivery, error: LeaseLost) -> None:
+    def _count_lost(self, delivery: AsyncDelivery[Any], error: LeaseLost) -> None:
         self._count_up(lost=1)
         log.warning(
-            "position %d of the group %r was handled, and is not ours any more: %s",
+            "position %d of the group %r was handled, and its lease is lost: %s",
             delivery.event.position,
             self._group.name,
             error,

@@ -101,12 +101,12 @@ class KnownDelivery(NamedTuple):
     Attributes:
         position: the event's.
         attempts: how often it was handed out.
-        parked: whether it waits to be handed out again; else a member holds it.
+        delayed: True if it waits to be delivered again; False if a member holds it.
     """
 
     position: int
     attempts: int
-    parked: bool
+    delayed: bool
 
 
 class Refusal(NamedTuple):

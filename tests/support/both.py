@@ -109,11 +109,11 @@ class AwaitedLease:
 class AwaitedGroups(Awaited):
     """`memory.groups` behind the awaitable face."""
 
-    async def open(self, name, **options):
-        return AwaitedGroup(await asyncio.to_thread(self.wrapped.open, name, **options))
+    async def create(self, name, **options):
+        return AwaitedGroup(await asyncio.to_thread(self.wrapped.create, name, **options))
 
-    async def join(self, name, **options):
-        return AwaitedGroup(await asyncio.to_thread(self.wrapped.join, name, **options))
+    async def get(self, name, **options):
+        return AwaitedGroup(await asyncio.to_thread(self.wrapped.get, name, **options))
 
 
 class AwaitedGroup:

@@ -22,7 +22,7 @@ async def fill(memory, count=5, stream="work", key=None):
 async def opened(memory, count=5, **options):
     """A group with so many events before it."""
     await fill(memory, count)
-    return await memory.groups.open("g", **options)
+    return await memory.groups.create("g", **options)
 
 
 def positions(deliveries) -> list[int]:

@@ -33,7 +33,7 @@ class Life:
 
     def _sync(self, handler, over, meanwhile, options):
         with Memory(self.url, pool=(1, 8)) as memory:
-            group = memory.groups.open(self.group, **self.opening)
+            group = memory.groups.create(self.group, **self.opening, exist_ok=True)
 
             def watch() -> None:
                 if meanwhile is not None:
@@ -53,7 +53,7 @@ class Life:
 
     async def _async(self, handler, over, meanwhile, options):
         async with AsyncMemory(self.url, pool=(1, 8)) as memory:
-            group = await memory.groups.open(self.group, **self.opening)
+            group = await memory.groups.create(self.group, **self.opening, exist_ok=True)
 
             async def watch() -> None:
                 if meanwhile is not None:
@@ -78,6 +78,6 @@ def fill(url, count=30):
 
 def idle(memory, group="g") -> bool:
     """Everything is acknowledged."""
-    found = memory.groups.get(group)
+    found = memory.groups.get(group).info()
     head = memory.events.read("s", limit=1, reverse=True)[0].position
-    return found.position >= head and not found.held and not found.parked
+    return found.position >= head and not found.held and not found.delayed

@@ -36,12 +36,12 @@ NOTE = "UPDATE handed SET {} = clock_timestamp() WHERE position = %s AND token =
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
 with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) as notes:
-    group = memory.groups.open("killed", stream="work", start=0, ordered_by=order or None,
-                               max_attempts=1000)
+    group = memory.groups.create("killed", stream="work", start=0, ordered_by=order or None,
+                               max_attempts=1000, exist_ok=True)
     held = []
     while not stop.is_set():
         try:
-            batch = group.read(name, count=rng.randint(1, 20), timeout=0.2, lease=lease, ack=held)
+            batch = group.read(name, limit=rng.randint(1, 20), timeout=0.2, lease=lease, ack=held)
         except LeaseLost:
             notes.cursor().executemany(NOTE.format("refused"), mine)
             held = []
@@ -54,7 +54,7 @@ with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) a
         notes.cursor().executemany(
             "INSERT INTO handed (position, token, member, attempts, key, lease_until) "
             "VALUES (%s, %s, %s, %s, %s, %s)",
-            [(d.event.position, d.token, name, d.attempts, d.event.payload["key"], d.lease_until)
+            [(d.event.position, d.token, name, d.attempts, d.event.payload["key"], d.expires_at)
              for d in batch])
         time.sleep(rng.uniform(0, 0.01))
         if rng.random() < 0.01:

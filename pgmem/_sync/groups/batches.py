@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pgmem.groups import claim_ops as ops
-from pgmem.groups.delivery_ops import Held
+from pgmem.groups.delivery_ops import HeldDelivery
 from pgmem.groups.prefetch_ops import RESERVE, reserving
 
 REST = 1.0
@@ -27,7 +27,7 @@ REST = 1.0
 members let one another go on after they met at the group's row."""
 
 
-MOST_CONSUMERS = 1_000
+MOST_MEMBERS = 1_000
 
 
 class Slot(NamedTuple):
@@ -61,49 +61,51 @@ class Slots:
         self._rest_until = 0.0
         self._crowded_until = 0.0
 
-    def pop(self, acknowledged: Sequence[Held]) -> Slot | None:
+    def pop(self, acknowledged: Sequence[HeldDelivery]) -> Slot | None:
         """What is known of the one slot of what is acknowledged; it is known no more."""
-        if len({one.slot for one in acknowledged}) != 1:
+        if len({one.batch for one in acknowledged}) != 1:
             return None
-        return self._held.pop(acknowledged[0].slot, None)
+        return self._held.pop(acknowledged[0].batch, None)
 
-    def filled(self, member: ops.ClaimRequest, asked: float, handed: ops.ClaimResult) -> None:
+    def filled(self, request: ops.ClaimRequest, asked: float, handed: ops.ClaimResult) -> None:
         """Take in what was handed out and reserved."""
         if handed.overtaken:
             self._crowded_until = time.monotonic() + REST
         if handed.events:
-            self._free.pop(handed.slot, None)
-            if len(self._last) >= MOST_CONSUMERS:
+            self._free.pop(handed.batch, None)
+            if len(self._last) >= MOST_MEMBERS:
                 self._last.clear()
-            self._last[member.consumer] = handed.events[-1][0].position
-            self._held[handed.slot] = Slot(handed.token, asked, len(handed.events), handed.reserved)
+            self._last[request.member] = handed.events[-1][0].position
+            self._held[handed.batch] = Slot(
+                handed.token, asked, len(handed.events), handed.reserved
+            )
 
-    def acknowledged(self, held: Sequence[Held], known: Slot | None = None) -> None:
+    def acknowledged(self, held: Sequence[HeldDelivery], known: Slot | None = None) -> None:
         """Events are acknowledged; `known` is what was known of their slot."""
         known = known or self.pop(held)
         if known is None or known.token != held[0].token:
             return
         known = known._replace(held=known.held - len(held))
         if known.held > 0 or known.reserved:
-            self._held[held[0].slot] = known
+            self._held[held[0].batch] = known
         else:
-            self._free[held[0].slot] = known.token
+            self._free[held[0].batch] = known.token
 
-    def last(self, consumer: str) -> int:
-        """The position of the event that a consumer was handed last, as far as is remembered."""
-        return self._last.get(consumer, 0)
+    def last(self, member: str) -> int:
+        """The position of the event that a member was handed last, as far as is remembered."""
+        return self._last.get(member, 0)
 
-    def pop_free(self) -> Held | None:
+    def pop_free(self) -> HeldDelivery | None:
         """A slot with nothing in it; nobody else here gets it."""
         try:
             slot, token = self._free.popitem()
         except KeyError:
             return None
-        return Held(0, slot, token)
+        return HeldDelivery(0, slot, token)
 
-    def push_free(self, empty: Held) -> None:
+    def push_free(self, empty: HeldDelivery) -> None:
         """It is still empty."""
-        self._free.setdefault(empty.slot, empty.token)
+        self._free.setdefault(empty.batch, empty.token)
 
     def rest(self) -> None:
         """Somebody else has needed what was reserved: reserve nothing for a while."""

@@ -1,30 +1,66 @@
 # Generated from pgmem/groups/verbs.py by tools/generate_sync.py. Do not edit.
-"""`memory.groups`: consumer groups, by name. What a member does is in `pgmem._sync.groups.group`."""
+"""`memory.groups` and `tx.groups`: create, find, list and delete consumer groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
 
+from pgmem._sync.core.execution import Executor
 from pgmem._sync.groups.claims import GroupContext
-from pgmem._sync.groups.group import Group
+from pgmem._sync.groups.group import Group, TransactionGroup
 from pgmem.core.validation import check_count
 from pgmem.errors import InvalidOption
+from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.groups import ops
 from pgmem.groups.models import GroupInfo
 
+M = TypeVar("M", bound=BaseModel)
+
 
 class Groups:
-    """Groups of members that share out the events of a selection. Reached as `memory.groups`."""
+    """Consumer groups: members share the events of a selection. Reached as `memory.groups`."""
 
     def __init__(self, context: GroupContext) -> None:
         self._context = context
         self._executor = context.reader.executor
 
-    def open(
+    @overload
+    def create(
+        self,
+        name: str,
+        *,
+        stream: str | Sequence[str] | None = ...,
+        prefix: str | None = ...,
+        type: str | None = ...,
+        agent_id: str | None = ...,
+        start: int | Literal["now"] = ...,
+        ordered_by: str | None = ...,
+        max_attempts: int = ...,
+        exist_ok: bool = ...,
+        model: None = ...,
+    ) -> Group[Any]: ...
+
+    @overload
+    def create(
+        self,
+        name: str,
+        *,
+        stream: str | Sequence[str] | None = ...,
+        prefix: str | None = ...,
+        type: str | None = ...,
+        agent_id: str | None = ...,
+        start: int | Literal["now"] = ...,
+        ordered_by: str | None = ...,
+        max_attempts: int = ...,
+        exist_ok: bool = ...,
+        model: type[M],
+    ) -> Group[M]: ...
+
+    def create(
         self,
         name: str,
         *,
@@ -35,35 +71,37 @@ class Groups:
         start: int | Literal["now"] = 0,
         ordered_by: str | None = None,
         max_attempts: int = 5,
-        model: type[BaseModel] | None = None,
-    ) -> Group:
-        """Make a group, or join the one of that name.
+        exist_ok: bool = False,
+        model: Any = None,
+    ) -> Group[Any]:
+        """Create a group.
 
         >>> from pgmem import Event
         >>> receipt = memory.events.append("orders", Event(type="placed", payload={"n": 1}))
-        >>> group = memory.groups.open("billing", stream="orders")
-        >>> for delivery in group.read("worker-1"):
+        >>> group = memory.groups.create("billing", stream="orders")
+        >>> for delivery in group.read(member="worker-1"):
         ...     print(delivery.event.payload, delivery.attempts)
         ...     delivery.ack()
         {'n': 1} 1
 
         Args:
-            name: its name, 1 to 512 bytes.
-            stream: only this stream, or only these; None for all.
-            prefix: only streams whose name begins so.
-            type: only events of this type.
-            agent_id: only events of this agent.
-            start: where a new group begins: 0 with the oldest event that is kept, "now" with the
-                next one to be written, or behind this position.
-            ordered_by: "stream", or the name of a key of the payload: events that agree in it are
-                never with two members at once, and are handed out in the order of the log.
-            max_attempts: how often an event is handed out before it is a dead letter.
-            model: a pydantic model to validate the payloads with.
+            name: the group's name, 1 to 512 bytes.
+            stream: a stream or several; None for all.
+            prefix: streams whose names begin with it.
+            type: events of this type.
+            agent_id: events of this agent.
+            start: 0 for the oldest event that is kept, "now" for the next one that is written, or
+                the position after which to begin. Ignored if the group exists.
+            ordered_by: "stream", or a key of the payload. Events with the same value are never with
+                two members at once, and are delivered in the order of the log.
+            max_attempts: deliveries of an event before it becomes a dead letter.
+            exist_ok: return the group if it exists with the same options.
+            model: a pydantic model to validate payloads with.
 
         Raises:
-            GroupMismatch: it exists, and follows something else.
-            InvalidInput: a name or option that is not allowed; a `start` above the head.
-            PositionTrimmed: retention has removed events behind `start`.
+            GroupMismatch: the group exists and `exist_ok` is False, or it has other options.
+            InvalidInput: a name or option is not allowed, or `start` is above the head.
+            PositionTrimmed: retention has removed events after `start`.
         """
         group = ops.Group(
             name,
@@ -74,50 +112,76 @@ class Groups:
         if isinstance(start, str) and start != "now":
             raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
         begin = None if start == "now" else check_count(start, "start", minimum=0)
-        self._executor.execute(ops.open_group(group, start=begin))
+        self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
         return Group(self._context, group, model)
 
-    def join(self, name: str, *, model: type[BaseModel] | None = None) -> Group:
-        """Join a group that exists, knowing only its name: it goes on with what it follows.
+    @overload
+    def get(self, name: str, *, model: None = ...) -> Group[Any]: ...
 
-        For who looks after groups, and for members that are not to make one by mistake.
+    @overload
+    def get(self, name: str, *, model: type[M]) -> Group[M]: ...
+
+    def get(self, name: str, *, model: Any = None) -> Group[Any]:
+        """Return a group that exists, with the options that it was created with.
 
         Args:
-            name: its name, 1 to 512 bytes.
-            model: a pydantic model to validate the payloads with.
+            name: the group's name, 1 to 512 bytes.
+            model: a pydantic model to validate payloads with.
 
         Raises:
-            GroupNotFound: there is none of that name.
-            GroupMismatch: a newer version of pgmem has made it, and it follows what this one
-                cannot.
+            GroupNotFound: there is no group of that name.
+            GroupMismatch: a newer version of pgmem created it with a selection that this version
+                does not know.
         """
-        return Group(self._context, self._executor.execute(ops.join(name)), model)
+        return Group(self._context, self._executor.execute(ops.get(name)), model)
 
     def list(self) -> list[GroupInfo]:
-        """All groups, in the order of their names."""
+        """Return all groups, ordered by name."""
         return self._executor.execute(ops.list_groups())
 
-    def get(self, name: str) -> GroupInfo | None:
-        """One group, or None if there is none of that name.
-
-        Args:
-            name: its name, 1 to 512 bytes.
-        """
-        return self._executor.execute(ops.get(name))
-
     def delete(self, name: str) -> bool:
-        """Forget a group, with what is open in it, and its dead letters.
+        """Delete a group, with its open events and dead letters. The log keeps its events.
 
         Args:
-            name: its name, 1 to 512 bytes.
+            name: the group's name, 1 to 512 bytes.
 
         Returns:
-            Whether there was one.
+            True if the group existed.
 
         Raises:
-            OutcomeUnknown: the connection was lost under way; `get` tells.
+            OutcomeUnknown: the connection was lost while the statement ran.
         """
-        gone = self._executor.execute(ops.delete(name))
-        if name in self._context.known:
-            self._context.known[name].forget()
-        return gone
+        deleted = self._executor.execute(ops.delete(name))
+        if name in self._context.progress:
+            self._context.progress[name].forget()
+        return deleted
+
+
+class TransactionGroups:
+    """Consumer groups inside a transaction. Reached as `tx.groups`."""
+
+    def __init__(self, executor: Executor, codec: Codec) -> None:
+        self._executor = executor
+        self._codec = codec
+
+    def get(self, name: str) -> TransactionGroup:
+        """Return a group, to end deliveries or inspect it inside the transaction.
+
+        >>> group = memory.groups.create("invoices", stream="orders")
+        >>> deliveries = group.read(member="worker-1")
+        >>> with memory.transaction() as tx:
+        ...     tx.state.put("invoiced", len(deliveries))
+        ...     (tx.groups.get("invoices")).ack(deliveries)
+
+        Args:
+            name: the group's name, 1 to 512 bytes.
+
+        Raises:
+            GroupNotFound: there is no group of that name.
+        """
+        group = self._executor.execute(ops.get(name))
+        return TransactionGroup(self._executor, self._codec, group)
+
+    def list(self) -> list[GroupInfo]:
+        """Return all groups, ordered by name."""
+        return self._executor.execute(ops.list_groups())

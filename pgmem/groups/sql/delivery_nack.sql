@@ -1,4 +1,4 @@
--- Give events back: parked until a moment, or buried after their last attempt (or at once: `bury`).
+-- Give events back: parked until a moment, or buried after their last attempt (or at once: `dead`).
 -- In a group that orders, the later ones of the same key and slot go back with them, uncounted.
 WITH {include group_alone},
 {include delivery_held},
@@ -16,7 +16,7 @@ each AS MATERIALIZED (
 ),
 back AS MATERIALIZED (
     SELECT * FROM each
-    WHERE named OR (NOT %(bury)s AND EXISTS (
+    WHERE named OR (NOT %(dead)s AND EXISTS (
         SELECT FROM each AS earlier
         WHERE earlier.slot = each.slot AND earlier.key = each.key AND earlier.named
           AND earlier.position < each.position))
@@ -38,7 +38,7 @@ buried AS (
     INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, consumer, error)
     SELECT %(group)s, position, key, attempts, consumer, %(error)s
     FROM back
-    WHERE named AND (%(bury)s OR (%(counted)s AND attempts >= %(max_attempts)s))
+    WHERE named AND (%(dead)s OR (%(counted)s AND attempts >= %(max_attempts)s))
     ON CONFLICT (group_name, position) DO UPDATE
         SET attempts = excluded.attempts, consumer = excluded.consumer, error = excluded.error,
             buried_at = clock_timestamp()
@@ -52,11 +52,11 @@ parked AS (
                + CASE WHEN named THEN make_interval(secs => %(delay)s) ELSE '0' END,
            CASE WHEN named THEN %(error)s END
     FROM back
-    WHERE NOT (named AND (%(bury)s OR (%(counted)s AND attempts >= %(max_attempts)s)))
+    WHERE NOT (named AND (%(dead)s OR (%(counted)s AND attempts >= %(max_attempts)s)))
     RETURNING position
 ),
 target AS (
-    SELECT CASE WHEN judged.ok AND (%(delay)s <= 0 OR %(bury)s)
+    SELECT CASE WHEN judged.ok AND (%(delay)s <= 0 OR %(dead)s)
            THEN {include group_target} END AS payload
     FROM judged
 )

@@ -16,11 +16,11 @@ before AS MATERIALIZED (
            -- Whoever reads on has left what was reserved for it; and its order is the log's.
            EXISTS (SELECT FROM {schema}.deliveries
                    WHERE group_name = %(group)s AND reserved <> '{{}}'
-                     AND (consumer = %(consumer)s OR {include reserve_left})) AS unfetched,
+                     AND (consumer = %(member)s OR {include reserve_left})) AS unfetched,
            {due} AS due,
            (SELECT count(*) FROM (
-               SELECT FROM {schema}.parked WHERE group_name = %(group)s LIMIT %(parked_most)s
-            ) AS waiting) >= %(parked_most)s AS full
+               SELECT FROM {schema}.parked WHERE group_name = %(group)s LIMIT %(delayed_most)s
+            ) AS waiting) >= %(delayed_most)s AS full
     FROM {schema}.groups AS held CROSS JOIN present
     WHERE held.name = %(group)s
 )

@@ -22,7 +22,7 @@ looked AS MATERIALIZED (
 ),
 taken AS MATERIALIZED (
     SELECT * FROM looked
-    WHERE place < %(count)s OR (place = %(count)s AND go)
+    WHERE place < %(limit)s OR (place = %(limit)s AND go)
 ),
 plan AS MATERIALIZED (
     SELECT CASE WHEN (SELECT count(*) FROM ahead) < %(window)s

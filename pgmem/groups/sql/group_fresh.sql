@@ -19,12 +19,12 @@ batch AS MATERIALIZED (
     FROM locked CROSS JOIN LATERAL (
         SELECT * FROM {schema}.events
         WHERE position > locked.position AND position <= %(until)s {filter}
-        ORDER BY position LIMIT %(count)s
+        ORDER BY position LIMIT %(limit)s
     ) AS found
 ),
 plan AS MATERIALIZED (
     SELECT locked.position AS start,
-           CASE WHEN count(batch.position) = %(count)s THEN max(batch.position)
+           CASE WHEN count(batch.position) = %(limit)s THEN max(batch.position)
                 ELSE greatest(%(until)s, locked.position) END AS position,
            array_agg(batch.position ORDER BY batch.position)
                FILTER (WHERE batch.position IS NOT NULL) AS positions,

@@ -18,7 +18,7 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'reserved', mine.slot IS NULL AND EXISTS (
                SELECT FROM {schema}.deliveries
                WHERE group_name = %(group)s AND reserved <> '{{}}'),
-           'wait', CASE WHEN mine.slot IS NULL OR cardinality(plan.positions) < %(count)s THEN (
+           'wait', CASE WHEN mine.slot IS NULL OR cardinality(plan.positions) < %(limit)s THEN (
                {include group_wait}
            ) END,
            'trimmed', before.trimmed,

@@ -24,7 +24,7 @@ WITH before AS MATERIALIZED (
       AND NOT EXISTS (SELECT FROM {schema}.parked
                       WHERE group_name = %(group)s AND available_at <= clock_timestamp())
       AND NOT EXISTS (SELECT FROM {schema}.parked
-                      WHERE group_name = %(group)s OFFSET %(parked_most)s - 1)
+                      WHERE group_name = %(group)s OFFSET %(delayed_most)s - 1)
 ),
 locked AS MATERIALIZED (
     SELECT held.position FROM {schema}.groups AS held
@@ -36,8 +36,8 @@ batch AS MATERIALIZED (
     FROM locked CROSS JOIN LATERAL (
         SELECT * FROM {schema}.events
         WHERE position > locked.position AND position <= %(until)s {filter}
-        ORDER BY position LIMIT %(count)s * (1 + least(%(reserving)s, (%(until)s - locked.position)
-            / (SELECT 4 * %(count)s * count(*) FROM {schema}.deliveries
+        ORDER BY position LIMIT %(limit)s * (1 + least(%(reserving)s, (%(until)s - locked.position)
+            / (SELECT 4 * %(limit)s * count(*) FROM {schema}.deliveries
                WHERE group_name = %(group)s)))
     ) AS found
 ),
@@ -47,9 +47,9 @@ plan AS MATERIALIZED (
 ),
 mine AS (
     UPDATE {schema}.deliveries AS held
-    SET token = nextval({delivery_tokens}), consumer = %(consumer)s,
+    SET token = nextval({delivery_tokens}), consumer = %(member)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
-        positions = plan.positions[:%(count)s], reserved = plan.positions[%(count)s + 1:],
+        positions = plan.positions[:%(limit)s], reserved = plan.positions[%(limit)s + 1:],
         attempts = NULL, handed_at = clock_timestamp()
     FROM plan
     WHERE held.group_name = %(group)s AND held.slot = %(slot)s AND held.token = %(token)s
@@ -63,7 +63,7 @@ moved AS (
     WHERE held.name = %(group)s
 )
 (SELECT 0::bigint, {commit}, mine.token, NULL::text,
-        CASE WHEN (SELECT count(*) FROM batch) < %(count)s THEN coalesce((
+        CASE WHEN (SELECT count(*) FROM batch) < %(limit)s THEN coalesce((
             {include group_wait}
         )::text, 'none') END,
         NULL::text, NULL::text, lease_until, NULL::text,
@@ -78,4 +78,4 @@ moved AS (
        AND before.position + %(skip)s > %(until)s)
 UNION ALL
 (SELECT {include event_columns} FROM batch WHERE EXISTS (SELECT FROM mine)
- ORDER BY position LIMIT %(count)s)
+ ORDER BY position LIMIT %(limit)s)

@@ -4,9 +4,9 @@
 -- is held, and not given: when the lease has run out, `group_takeover` buries it.
 WITH mine AS (
     UPDATE {schema}.deliveries
-    SET token = nextval({delivery_tokens}), consumer = %(consumer)s,
+    SET token = nextval({delivery_tokens}), consumer = %(member)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
-        positions = reserved[:%(count)s], reserved = reserved[%(count)s + 1:],
+        positions = reserved[:%(limit)s], reserved = reserved[%(limit)s + 1:],
         attempts = NULL, handed_at = clock_timestamp()
     WHERE group_name = %(group)s AND slot = %(slot)s AND token = %(token)s
       AND positions = %(positions)s::bigint[] AND reserved <> '{{}}'

@@ -9,7 +9,7 @@ free AS MATERIALIZED (
 ),
 filled AS (
     UPDATE {schema}.deliveries AS held
-    SET token = nextval({delivery_tokens}), consumer = %(consumer)s,
+    SET token = nextval({delivery_tokens}), consumer = %(member)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
         positions = plan.positions, attempts = plan.attempts, keys = plan.keys,
         handed_at = clock_timestamp()
@@ -20,7 +20,7 @@ filled AS (
 added AS (
     INSERT INTO {schema}.deliveries
         (group_name, consumer, lease_until, positions, attempts, keys, handed_at)
-    SELECT %(group)s, %(consumer)s, clock_timestamp() + make_interval(secs => %(lease)s),
+    SELECT %(group)s, %(member)s, clock_timestamp() + make_interval(secs => %(lease)s),
            plan.positions, plan.attempts, plan.keys, clock_timestamp()
     FROM plan
     WHERE plan.positions IS NOT NULL AND NOT EXISTS (SELECT FROM free)

@@ -42,17 +42,17 @@ buried AS (
 rest AS (
     INSERT INTO {schema}.parked (group_name, position, key, attempts, available_at, error)
     SELECT %(group)s, position, key, attempts, clock_timestamp(), 'its lease ran out'
-    FROM each WHERE kept AND alive AND place > %(count)s
+    FROM each WHERE kept AND alive AND place > %(limit)s
 ),
 plan AS MATERIALIZED (
     SELECT array_agg(position ORDER BY position) AS positions,
            array_agg(attempts + 1 ORDER BY position) AS attempts,
            array_agg(key ORDER BY position) AS keys, NULL::bigint AS position
-    FROM each WHERE kept AND alive AND place <= %(count)s
+    FROM each WHERE kept AND alive AND place <= %(limit)s
 ),
 taken AS (
     UPDATE {schema}.deliveries AS held
-    SET token = nextval({delivery_tokens}), consumer = %(consumer)s,
+    SET token = nextval({delivery_tokens}), consumer = %(member)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
         positions = coalesce(plan.positions, '{{}}'), attempts = plan.attempts,
         keys = CASE WHEN found.keys IS NOT NULL THEN plan.keys END,
@@ -65,5 +65,5 @@ mine AS (SELECT taken.* FROM taken, plan WHERE plan.positions IS NOT NULL)
 ({include group_front})
 UNION ALL
 (SELECT {include event_columns} FROM {schema}.events
- WHERE position IN (SELECT position FROM each WHERE kept AND alive AND place <= %(count)s)
+ WHERE position IN (SELECT position FROM each WHERE kept AND alive AND place <= %(limit)s)
  ORDER BY position)

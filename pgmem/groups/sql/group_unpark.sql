@@ -7,7 +7,7 @@ due AS MATERIALIZED (
     WHERE waiting.group_name = %(group)s AND waiting.available_at <= clock_timestamp()
       AND EXISTS (SELECT FROM before WHERE before.same_history) AND EXISTS (SELECT FROM locked)
     ORDER BY waiting.position
-    LIMIT %(count)s
+    LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ),
 touched AS (

@@ -13,7 +13,7 @@ due AS MATERIALIZED (
     WHERE (waiting.key IS NULL AND waiting.ready)
        OR (waiting.all_ready AND waiting.key NOT IN (SELECT key FROM busy))
     ORDER BY waiting.position
-    LIMIT %(count)s
+    LIMIT %(limit)s
 ),
 {include group_unparked},
 moved AS (

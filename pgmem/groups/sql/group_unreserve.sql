@@ -4,7 +4,7 @@ WITH {include group_alone},
 found AS MATERIALIZED (
     SELECT slot, reserved FROM {schema}.deliveries
     WHERE group_name = %(group)s AND reserved <> '{{}}'
-      AND CASE WHEN %(after)s::bigint IS NULL THEN consumer = %(consumer)s OR {include reserve_left}
+      AND CASE WHEN %(after)s::bigint IS NULL THEN consumer = %(member)s OR {include reserve_left}
                ELSE reserved[1] > %(after)s END
       AND EXISTS (SELECT FROM locked)
     ORDER BY cardinality(reserved) DESC

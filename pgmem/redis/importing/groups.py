@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from pgmem import ImportedDelivery, ImportPart, KnownDelivery
+from pgmem import GroupInfo, ImportedDelivery, ImportPart, KnownDelivery
 from pgmem.core.names import NAME_BYTES
-from pgmem.errors import InvalidName
+from pgmem.errors import GroupNotFound, InvalidName
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Unfit, text
 from pgmem.redis.importing.positions import Reader, number, position_of, positions_of
@@ -158,6 +158,14 @@ def places_of(
             found[identity] = position
     wanted = [identity for identity in identities if number(identity) not in found]
     return found | positions_of(reader, stream.part.target or "", wanted)
+
+
+def group_info(context: Context, name: str) -> GroupInfo | None:
+    """Return a group's information; None if it was deleted."""
+    try:
+        return context.memory.groups.get(name).info()
+    except GroupNotFound:
+        return None
 
 
 def known_deliveries(context: Context, name: str) -> Iterator[KnownDelivery]:

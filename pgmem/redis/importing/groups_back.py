@@ -19,6 +19,7 @@ from pgmem.redis.importing.groups import (
     PART,
     Held,
     RedisGroup,
+    group_info,
     groups_of,
     known_deliveries,
     places_of,
@@ -43,7 +44,7 @@ def write_groups(context: Context, stream: StreamImport) -> tuple[int, int]:
     there = {group.name: group for group in groups_of(context.source, stream)}
     count = left = 0
     for name, before in _filled(context, stream):
-        info = context.memory.groups.get(name)
+        info = group_info(context, name)
         if info is None:
             continue  # somebody has deleted it: in Redis it stays as it was
         own = name.removeprefix(f"{stream.part.target}:").encode()
@@ -63,12 +64,12 @@ def release(context: Context) -> None:
         if not part.part.startswith(PART):
             continue
         name = part.part.removeprefix(PART)
-        info = context.memory.groups.get(name)
+        info = group_info(context, name)
         detail = {**part.detail, "position": None if info is None else info.position}
         mine = context.memory.imports.open(context.name, part.part)
         context.memory.imports.advance(mine, cursor="", detail=detail)
         if info is not None:
-            context.memory.groups.join(name).reset(info.position)
+            context.memory.groups.get(name).reset(info.position)
 
 
 def _filled(context: Context, stream: StreamImport) -> Iterator[tuple[str, int]]:

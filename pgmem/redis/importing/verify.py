@@ -18,6 +18,7 @@ from pgmem.redis.importing.convert import Streams, Unfit
 from pgmem.redis.importing.groups import PART as GROUP_PART
 from pgmem.redis.importing.groups import (
     RedisGroup,
+    group_info,
     groups_of,
     known_deliveries,
     name_of,
@@ -198,7 +199,7 @@ def _compare_group(
     context: Context, stream: StreamImport, group: RedisGroup, name: str, found: Comparison
 ) -> None:
     """The position is one item, and each entry that is pending another."""
-    info = context.memory.groups.get(name)
+    info = group_info(context, name)
     if info is None:
         found.fault("missing", f"the group {name}")
         return
@@ -208,7 +209,7 @@ def _compare_group(
     here = {known.position: known for known in known_deliveries(context, name)}
     part = context.memory.imports.get(context.name, GROUP_PART + name)
     filled = part.detail.get("position") if part is not None else None
-    if info.position != filled or not all(known.parked for known in here.values()):
+    if info.position != filled or not all(known.delayed for known in here.values()):
         found.changed_here += 1
         return
     if info.position == position:

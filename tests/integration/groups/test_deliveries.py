@@ -11,7 +11,7 @@ from pgmem import Event
 from pgmem.errors import HistoryRewritten, LeaseLost
 from pgmem.events.filter import Selection
 from pgmem.groups import claim_ops as ops
-from pgmem.groups.delivery_ops import Held
+from pgmem.groups.delivery_ops import HeldDelivery
 from pgmem.groups.ops import Group
 from tests.support.consumers import sql
 from tests.support.groups import fill, lapse, opened, positions, slots
@@ -21,7 +21,7 @@ class TestReading:
     async def test_in_the_order_of_the_log_and_as_many_as_asked_for(self, both):
         group = await opened(both, 7)
         first = await group.read("a", 3)
-        second = await group.read("b", count=3)
+        second = await group.read("b", limit=3)
         assert (positions(first), positions(second)) == ([1, 2, 3], [4, 5, 6])
         assert positions(await group.read("a")) == [7]
         assert await group.read("a") == []
@@ -29,11 +29,11 @@ class TestReading:
     async def test_a_delivery_tells_what_it_is(self, both, database_url):
         group = await opened(both, 2)
         one, two = await group.read("a", lease=90)
-        assert (one.event.payload, one.attempts, one.consumer) == ({"n": 1}, 1, "a")
+        assert (one.event.payload, one.attempts, one.member) == ({"n": 1}, 1, "a")
         assert one.token == two.token > 0
         (seconds,) = sql(
             database_url,
-            f"SELECT extract(epoch FROM '{one.lease_until}'::timestamptz - now())::float8",
+            f"SELECT extract(epoch FROM '{one.expires_at}'::timestamptz - now())::float8",
         )[0]
         assert 60 < seconds <= 90
         assert repr(getattr(one, "wrapped", one)).endswith(
@@ -43,7 +43,7 @@ class TestReading:
     async def test_no_two_members_get_the_same_event(self, form):
         async with form.memory(pool=8) as memory, form.memory(pool=8) as other:
             await opened(memory, 300)
-            groups = [await one.groups.open("g") for one in (memory, other)]
+            groups = [await one.groups.get("g") for one in (memory, other)]
 
             async def work(number):
                 got = []
@@ -96,7 +96,7 @@ class TestReading:
 
     async def test_a_filtered_group_moves_over_what_is_not_for_it(self, both):
         await fill(both, 1)
-        group = await both.groups.open("g", stream="work")
+        group = await both.groups.create("g", stream="work")
         await group.ack(await group.read("a"))
         await fill(both, 2_500, "other")
         assert await group.read("a") == []
@@ -144,7 +144,7 @@ class TestAcknowledging:
         one, *_ = await group.read("a")
         await one.ack()
         for late in (one.ack, one.nack, one.extend, one.dead_letter):
-            with pytest.raises(LeaseLost, match="not ours any more"):
+            with pytest.raises(LeaseLost, match="are lost"):
                 await late()
         assert (await group.info())[7:] == (4, 0, 0)
 
@@ -235,7 +235,7 @@ async def test_a_failover_while_it_is_held(both, database_url):
 
 def test_an_emptied_slot_is_filled_again(memory, database_url):
     memory.events.append("s", [Event(type="t") for _ in range(100)])
-    group = memory.groups.open("g")
+    group = memory.groups.create("g")
     while batch := group.read("a", 5):
         group.ack(batch)
     assert slots(database_url) == 1
@@ -249,7 +249,7 @@ def test_an_emptied_slot_is_filled_again(memory, database_url):
 def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, slots, lost):
     """The server may have crashed: what was final then may be written anew, and not be final."""
     member = ops.ClaimRequest(Group("g", Selection(), ordered_by), "c", 10, 30.0, lambda row: row)
-    acknowledged = [Held(n, slot, 7) for n, slot in enumerate(slots)]
+    acknowledged = [HeldDelivery(n, slot, 7) for n, slot in enumerate(slots)]
     op = member.claim(99, acknowledged, passing=passing)
     assert op.params["until"] == 99
     for one in lost:
@@ -258,3 +258,38 @@ def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, slot
         assert op.statement == "delivery_ack"
     else:
         assert op.params["until"] == (ops.UNSURE if any(lost) else 99)
+
+
+async def test_a_transactions_groups_end_deliveries_with_it(both):
+    group = await opened(both, 4)
+    done, later, hopeless, kept = await group.read("a")
+    async with both.transaction() as tx:
+        bound = await tx.groups.get("g")
+        assert bound.name == "g"
+        await bound.ack([done])
+        await bound.nack([later], delay=60, error="not now")
+        await bound.dead_letter([hopeless], error="no")
+        assert (await bound.info())[7:] == (1, 1, 1)
+        assert (await group.info())[7:] == (4, 0, 0)
+    assert [one.position for one in await group.pending()] == [2, 4]
+    assert [one.error for one in await group.dead_letters()] == ["no"]
+
+    async def rolled_back():
+        async with both.transaction() as tx:
+            await (await tx.groups.get("g")).ack([kept])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await rolled_back()
+    await kept.ack()
+
+
+async def test_read_without_a_timeout_does_not_wait_and_none_waits(both):
+    group = await opened(both, 1)
+    assert positions(await group.read(member="a", limit=5)) == [1]
+    assert await group.read(member="a") == []
+    waiter = asyncio.ensure_future(group.read(member="a", timeout=None))
+    await asyncio.sleep(0.1)
+    assert not waiter.done()
+    await fill(both, 1)
+    assert positions(await asyncio.wait_for(waiter, 20)) == [2]

@@ -60,8 +60,8 @@ async def fill(memory):
 )
 async def test_who_joins_gets_what_the_group_follows_and_nothing_else(both, selection, positions):
     await fill(both)
-    await both.groups.open("g", **selection)
-    group = await both.groups.join("g")
+    await both.groups.create("g", **selection)
+    group = await both.groups.get("g")
     assert group.name == "g"
     assert await group.lag() == len(positions)
     assert [d.event.position for d in await group.read("a", 100)] == positions
@@ -70,9 +70,9 @@ async def test_who_joins_gets_what_the_group_follows_and_nothing_else(both, sele
 
 async def test_who_joins_shares_with_the_others(both):
     await fill(both)
-    first = await both.groups.open("g", stream="a")
+    first = await both.groups.create("g", stream="a")
     taken = (await first.read("one", 1))[0]
-    second = await both.groups.join("g")
+    second = await both.groups.get("g")
     assert [d.event.position for d in await second.read("two")] == [2]
     await taken.ack()
     assert [p.position for p in await second.pending()] == [2]
@@ -81,8 +81,8 @@ async def test_who_joins_shares_with_the_others(both):
 async def test_order_and_attempts_are_those_of_the_group(both):
     for n in (1, 1, 2):
         await both.events.append("s", Event(type="t", payload={"key": n}))
-    await both.groups.open("g", stream="s", ordered_by="key", max_attempts=1)
-    group = await both.groups.join("g")
+    await both.groups.create("g", stream="s", ordered_by="key", max_attempts=1)
+    group = await both.groups.get("g")
     first = await group.read("a", 1)
     assert [d.event.position for d in await group.read("b")] == [3]
     await first[0].nack(error="no")
@@ -91,24 +91,24 @@ async def test_order_and_attempts_are_those_of_the_group(both):
 
 async def test_payloads_are_validated_with_the_model(both):
     await fill(both)
-    await both.groups.open("g", stream="a")
-    group = await both.groups.join("g", model=Payload)
+    await both.groups.create("g", stream="a")
+    group = await both.groups.get("g", model=Payload)
     assert [d.event.payload for d in await group.read("a")] == [Payload(n=0), Payload(n=1)]
 
 
 async def test_none_is_made(both):
     with pytest.raises(GroupNotFound, match="there is no group 'g'"):
-        await both.groups.join("g")
+        await both.groups.get("g")
     with pytest.raises(InvalidName, match="group name is empty"):
-        await both.groups.join("")
+        await both.groups.get("")
     assert await both.groups.list() == []
 
 
 async def test_what_a_newer_version_selects_is_not_widened(both, database_url):
-    await both.groups.open("g", stream="a")
+    await both.groups.create("g", stream="a")
     sql(
         database_url,
         """UPDATE pgmem.groups SET selection = '{"stream": "a", "weekday": "Monday"}'""",
     )
     with pytest.raises(GroupMismatch, match="selection by weekday is not known"):
-        await both.groups.join("g")
+        await both.groups.get("g")

@@ -33,7 +33,7 @@ def test_every_event_is_handled_once_and_acknowledged(life, database_url, concur
         lambda delivery: seen.append(delivery.event.payload["n"]),
         idle,
         concurrency=concurrency,
-        count=5,
+        limit=5,
     )
     assert sorted(seen) == list(range(30))
     assert ran == (30, 0, 0)
@@ -53,12 +53,14 @@ def test_what_raises_is_handed_out_again_and_is_a_dead_letter_in_the_end(
         if n == 2 or (n == 3 and delivery.attempts < 3):
             raise ValueError(f"no luck with {n}")
 
-    ran = life.run(handle, lambda memory: memory.groups.get("g").dead_letters and idle(memory))
+    ran = life.run(
+        handle, lambda memory: memory.groups.get("g").info().dead_letters and idle(memory)
+    )
     assert [attempt for n, attempt in tried if n == 2] == [1, 2, 3]
     assert [attempt for n, attempt in tried if n == 3] == [1, 2, 3]
     assert (ran.handled, ran.failed, ran.lost) == (4, 5, 0)
     with Memory(database_url) as memory:
-        (letter,) = memory.groups.open("g", stream="s", max_attempts=3).dead_letters()
+        (letter,) = memory.groups.get("g").dead_letters()
     assert (letter.event.payload["n"], letter.attempts) == (2, 3)
     assert letter.error == "ValueError: no luck with 2"
 
@@ -93,9 +95,9 @@ def test_what_raises_comes_later_and_later(life, database_url):
     def handle(delivery):
         raise ValueError
 
-    life.run(handle, lambda memory: memory.groups.get("g").parked == 1)
+    life.run(handle, lambda memory: memory.groups.get("g").info().delayed == 1)
     with Memory(database_url) as memory:
-        (waiting,) = memory.groups.open("g", stream="s", max_attempts=3).pending()
+        (waiting,) = memory.groups.get("g").pending()
         now = memory.events.append("clock", Event(type="t"))
         (clock,) = memory.events.read("clock", after=now.position - 1)
     assert waiting.attempts == 1
@@ -124,7 +126,7 @@ def test_effects_and_acknowledgement_commit_together(life, database_url, monkeyp
             raise ValueError
 
     chosen = handle if life.name == "sync" else ahandle
-    ran = life.run(chosen, idle, once="transaction", count=4)
+    ran = life.run(chosen, idle, once="transaction", limit=4)
     assert (ran.handled, ran.failed) == (10, 4)
     with psycopg.connect(database_url) as server:
         assert server.execute("SELECT n FROM effects ORDER BY n").fetchall() == [
@@ -165,7 +167,7 @@ def test_work_under_a_claim_is_not_done_again_when_its_acknowledgement_was_lost(
     done = []
     life.run(lambda delivery: done.append(delivery.event.position), idle, once="claim")
     with Memory(database_url) as memory:
-        memory.groups.open("g", stream="s", max_attempts=3).reset(0)  # as if nothing was said
+        memory.groups.get("g").reset(0)  # as if nothing was said
     ran = life.run(lambda delivery: done.append(delivery.event.position), idle, once="claim")
     assert done == [1, 2, 3]
     assert ran.handled == 3
@@ -190,9 +192,9 @@ def test_what_failed_under_a_claim_says_why(life, database_url):
     def handle(delivery):
         raise ValueError("no luck")
 
-    life.run(handle, lambda memory: memory.groups.get("g").dead_letters == 1, once="claim")
+    life.run(handle, lambda memory: memory.groups.get("g").info().dead_letters == 1, once="claim")
     with Memory(database_url) as memory:
-        (letter,) = memory.groups.open("g", **life.opening).dead_letters()
+        (letter,) = memory.groups.get("g").dead_letters()
     assert letter.error == "ValueError: no luck"
 
 
@@ -203,7 +205,7 @@ def test_a_handler_that_is_none(life):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"once": "often"}, {"concurrency": 0}, {"count": 0}, {"lease": 0}, {"lease": 90_000}],
+    [{"once": "often"}, {"concurrency": 0}, {"limit": 0}, {"lease": 0}, {"lease": 90_000}],
 )
 def test_options_that_are_not_allowed(life, database_url, wrong):
     fill(database_url, 1)
@@ -226,14 +228,14 @@ async def ahandle(delivery):
     say("done", delivery.event.position)
 async def main():
     async with AsyncMemory(url) as memory:
-        group = await memory.groups.open("g", stream="s", max_attempts=3)
+        group = await memory.groups.create("g", stream="s", max_attempts=3)
         say("ready"); sys.stdin.readline()
-        say("ran", await group.run(ahandle, concurrency=2, count=10, lease=60))
+        say("ran", await group.run(ahandle, concurrency=2, limit=10, lease=60))
 if name == "sync":
     with Memory(url) as memory:
-        group = memory.groups.open("g", stream="s", max_attempts=3)
+        group = memory.groups.create("g", stream="s", max_attempts=3)
         say("ready"); sys.stdin.readline()
-        say("ran", group.run(handle, concurrency=2, count=10, lease=60))
+        say("ran", group.run(handle, concurrency=2, limit=10, lease=60))
 else:
     asyncio.run(main())
 """
@@ -257,7 +259,7 @@ def test_a_signal_lets_what_is_under_way_end_and_gives_the_rest_back(database_ur
     assert len(done) <= 6, "what was not begun was begun after the signal"
     assert lines[-1] == ["ran", [len(done), 0, 0]]
     with Memory(database_url) as memory:
-        group = memory.groups.open("g", stream="s", max_attempts=3)
+        group = memory.groups.get("g")
         assert group.info().held == 0
         rest = group.read("next", 100)
         rest += group.read("next", 100)

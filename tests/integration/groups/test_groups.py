@@ -24,58 +24,58 @@ from tests.system.retention.test_trimmed import trim
 class TestOpening:
     async def test_a_new_group_begins_with_the_oldest_event(self, both):
         await fill(both, 3)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         assert group.name == "g"
         assert positions(await group.read("a")) == [1, 2, 3]
 
     async def test_now_begins_with_the_next_event(self, both):
         await fill(both, 3)
-        group = await both.groups.open("g", start="now")
+        group = await both.groups.create("g", start="now")
         assert await group.read("a") == []
         await fill(both, 1)
         assert positions(await group.read("a")) == [4]
 
     async def test_behind_a_position(self, both):
         await fill(both, 5)
-        group = await both.groups.open("g", start=3)
+        group = await both.groups.create("g", start=3)
         assert positions(await group.read("a")) == [4, 5]
-        last = await both.groups.open("h", start=5)
+        last = await both.groups.create("h", start=5)
         assert await last.read("a") == []
 
     async def test_start_counts_only_when_it_is_made(self, both):
         await fill(both, 5)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         assert positions(await group.read("a", 2)) == [1, 2]
-        joined = await both.groups.open("g", start="now")
+        joined = await both.groups.create("g", start="now", exist_ok=True)
         assert positions(await joined.read("b")) == [3, 4, 5]
         # Nor is it looked at: the group is there.
-        assert (await both.groups.open("g", start=99)).name == "g"
+        assert (await both.groups.create("g", start=99, exist_ok=True)).name == "g"
 
     async def test_above_the_head_is_refused(self, both):
         await fill(both, 5)
         with pytest.raises(InvalidOption, match="start=6 is above the last position of the log, 5"):
-            await both.groups.open("g", start=6)
-        assert await both.groups.get("g") is None
+            await both.groups.create("g", start=6)
+        assert await both.groups.list() == []
 
     async def test_below_what_was_trimmed_is_refused(self, both, database_url):
         await fill(both, 5)
         trim(database_url, 3)
         with pytest.raises(PositionTrimmed) as error:
-            await both.groups.open("g", start=2)
+            await both.groups.create("g", start=2)
         assert (error.value.position, error.value.trimmed_to) == (2, 3)
-        assert await both.groups.get("g") is None
+        assert await both.groups.list() == []
         for name, start in (("zero", 0), ("edge", 3)):
-            group = await both.groups.open(name, start=start)
+            group = await both.groups.create(name, start=start)
             assert positions(await group.read("a")) == [4, 5]
 
     async def test_another_streams_trim_does_not_matter(self, both, database_url):
         await fill(both, 3, "other")
         await fill(both, 3, "work")
         trim(database_url, 3, "other")
-        group = await both.groups.open("g", stream="work", start=2)
+        group = await both.groups.create("g", stream="work", start=2)
         assert positions(await group.read("a")) == [4, 5, 6]
         with pytest.raises(PositionTrimmed):
-            await both.groups.open("h", stream=["work", "other"], start=2)
+            await both.groups.create("h", stream=["work", "other"], start=2)
 
     @pytest.mark.parametrize(
         "other",
@@ -92,19 +92,29 @@ class TestOpening:
         ids=str,
     )
     async def test_another_group_of_that_name_is_told(self, both, other):
-        await both.groups.open("g", stream="a")
+        await both.groups.create("g", stream="a")
         with pytest.raises(GroupMismatch, match=r"memory\.groups\.delete\('g'\)"):
-            await both.groups.open("g", **other)
-        assert (await both.groups.get("g")).selection == {"stream": "a"}
+            await both.groups.create("g", **other, exist_ok=True)
+        assert (await (await both.groups.get("g")).info()).selection == {"stream": "a"}
+
+    async def test_an_existing_group_is_refused_unless_exist_ok(self, both):
+        await fill(both, 2)
+        group = await both.groups.create("g")
+        assert positions(await group.read("a", 1)) == [1]
+        with pytest.raises(GroupMismatch, match="exist_ok=True"):
+            await both.groups.create("g")
+        assert positions(await (await both.groups.create("g", exist_ok=True)).read("a")) == [2]
 
     async def test_streams_are_the_same_in_any_order(self, both):
-        await both.groups.open("g", stream=["a", "b"])
-        assert (await both.groups.open("g", stream=["b", "a"])).name == "g"
+        await both.groups.create("g", stream=["a", "b"])
+        assert (await both.groups.create("g", stream=["b", "a"], exist_ok=True)).name == "g"
 
     async def test_many_that_open_it_at_once_have_one_group(self, form, database_url):
         async with form.memory(pool=8) as memory:
             for n in range(10):
-                opened = await asyncio.gather(*(memory.groups.open(f"g{n}") for _ in range(6)))
+                opened = await asyncio.gather(
+                    *(memory.groups.create(f"g{n}", exist_ok=True) for _ in range(6))
+                )
                 assert {group.name for group in opened} == {f"g{n}"}
         assert sql(database_url, "SELECT count(*) FROM pgmem.groups") == [(10,)]
 
@@ -112,12 +122,12 @@ class TestOpening:
 class TestLooking:
     async def test_list_and_get(self, both):
         assert await both.groups.list() == []
-        assert await both.groups.get("g") is None
-        await both.groups.open("h", prefix="x", ordered_by="stream", max_attempts=2)
-        await both.groups.open("g", stream="work")
+        assert await both.groups.list() == []
+        await both.groups.create("h", prefix="x", ordered_by="stream", max_attempts=2)
+        await both.groups.create("g", stream="work")
         listed = await both.groups.list()
         assert [info.name for info in listed] == ["g", "h"]
-        found = await both.groups.get("h")
+        found = await (await both.groups.get("h")).info()
         assert found == listed[1]
         assert (found.selection, found.ordered_by, found.max_attempts) == (
             {"prefix": "x"},
@@ -127,33 +137,33 @@ class TestLooking:
 
     async def test_info_counts_what_is_open(self, both):
         await fill(both, 10)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         one, two, three, *_ = await group.read("a", 6)
         await one.ack()
         await two.nack(delay=60, error="later")
         await three.dead_letter("never")
         info = await group.info()
-        assert (info.position, info.held, info.parked, info.dead_letters) == (6, 3, 1, 1)
+        assert (info.position, info.held, info.delayed, info.dead_letters) == (6, 3, 1, 1)
         assert info.updated_at >= info.created_at
-        assert info == await both.groups.get("g")
+        assert info == await (await both.groups.get("g")).info()
 
     async def test_pending_tells_who_has_what(self, both):
         await fill(both, 6)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         first = await group.read("a", 2)
         await first[1].nack(delay=60, error="later")
         second = await group.read("b", 2, lease=90)
         held, parked, *others = await group.pending()
-        assert held[:4] == (1, "a", 1, first[0].lease_until)
-        assert (held.error, held.parked) == (None, False)
-        assert (parked.position, parked.consumer, parked.attempts) == (2, None, 1)
-        assert (parked.error, parked.parked, parked.handed_at) == ("later", True, None)
-        assert [(one.position, one.consumer) for one in others] == [(3, "b"), (4, "b")]
-        assert others[0].until == second[0].lease_until
+        assert held[:4] == (1, "a", 1, first[0].expires_at)
+        assert (held.error, held.delayed) == (None, False)
+        assert (parked.position, parked.member, parked.attempts) == (2, None, 1)
+        assert (parked.error, parked.delayed, parked.claimed_at) == ("later", True, None)
+        assert [(one.position, one.member) for one in others] == [(3, "b"), (4, "b")]
+        assert others[0].until == second[0].expires_at
         assert len(await group.pending(limit=3)) == 3
 
     async def test_lag_counts_what_is_final_and_not_handed_out(self, both):
-        group = await both.groups.open("g", stream="work")
+        group = await both.groups.create("g", stream="work")
         assert await group.lag() == 0
         await fill(both, 7)
         await fill(both, 3, "other")
@@ -163,7 +173,7 @@ class TestLooking:
         assert await group.lag() == 0
 
     async def test_lag_counts_what_the_feed_has_not_heard_of_yet(self, both):
-        group = await both.groups.open("g", stream="work")
+        group = await both.groups.create("g", stream="work")
         await group.read("a", timeout=0.2)  # From now on the log is followed.
         for count in range(1, 31):
             await fill(both, 1)
@@ -171,7 +181,7 @@ class TestLooking:
 
     async def test_after_delete_it_is_not_found(self, both, database_url):
         await fill(both, 6)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         (one, two) = await group.read("a", 2)
         await one.nack(delay=60)
         (three,) = await group.read("a", 1)
@@ -193,15 +203,15 @@ class TestLooking:
             lambda: group.requeue(),
             lambda: group.reset(0),
         ):
-            with pytest.raises(GroupNotFound, match=r"there is no group 'g'.*groups\.open"):
+            with pytest.raises(GroupNotFound, match=r"there is no group 'g'.*groups\.create"):
                 await call()
 
     async def test_one_of_the_same_name_begins_anew(self, both):
         await fill(both, 3)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         (old,) = await group.read("a", 1)
         await both.groups.delete("g")
-        again = await both.groups.open("g", stream="work")
+        again = await both.groups.create("g", stream="work")
         assert positions(await again.read("b")) == [1, 2, 3]
         with pytest.raises(LeaseLost):
             await old.ack()
@@ -210,7 +220,7 @@ class TestLooking:
 class TestReset:
     async def test_moves_it_back_and_forth(self, both):
         await fill(both, 6)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         await group.ack(await group.read("a"))
         await group.reset(2)
         await group.ack(again := await group.read("a", 2))
@@ -222,7 +232,7 @@ class TestReset:
 
     async def test_above_the_head_is_refused(self, both):
         await fill(both, 5)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         held = await group.read("a", 2)
         with pytest.raises(InvalidOption, match="the last position of the log is 5"):
             await group.reset(6)
@@ -232,7 +242,7 @@ class TestReset:
 
     async def test_below_what_was_trimmed_is_refused(self, both, database_url):
         await fill(both, 6)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         held = await group.read("a")
         trim(database_url, 3)
         with pytest.raises(PositionTrimmed) as error:
@@ -246,7 +256,7 @@ class TestReset:
 
     async def test_fences_off_who_holds_something_and_forgets_what_is_parked(self, both):
         await fill(both, 6)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         held, parked = await group.read("a", 2)
         await parked.nack(delay=60)
         (buried,) = await group.read("a", 1)
@@ -262,7 +272,7 @@ class TestReset:
     async def test_who_was_about_to_take_something_is_fenced_off_too(self, both, database_url):
         """A claim that has handed out and not committed: reset waits for it."""
         await fill(both, 6)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         await group.ack(await group.read("a", 1))  # There is an empty slot to fill.
         for _ in range(3):
             with psycopg.connect(database_url) as rival:
@@ -280,7 +290,7 @@ class TestReset:
 
     async def test_accepts_another_history(self, both, database_url):
         await fill(both, 6)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         held = await group.read("a", 3)
         sql(database_url, "UPDATE pgmem.groups SET timeline = timeline + 1")
         with pytest.raises(HistoryRewritten, match=r"group\.reset\(position\)") as error:
@@ -294,7 +304,7 @@ class TestReset:
 
     async def test_wakes_who_waits(self, both):
         await fill(both, 2)
-        group = await both.groups.open("g")
+        group = await both.groups.create("g")
         await group.ack(await group.read("a"))
         waiter = await waiting(group, timeout=20)
         await group.reset(1)
@@ -305,7 +315,7 @@ class TestReset:
 async def test_nothing_is_handed_out_in_another_history(both, database_url, rewrite):
     """Neither new events, nor what was given back, nor what ran out."""
     await fill(both, 6)
-    group = await both.groups.open("g")
+    group = await both.groups.create("g")
     one, two = await group.read("a", 2)
     await one.nack()
     sql(database_url, f"UPDATE pgmem.groups SET {rewrite}")
@@ -332,6 +342,6 @@ async def test_a_selection_and_a_model(both):
     await both.events.append("work", [Event(type="job", payload={"n": 1}), Event(type="other")])
     await both.events.append("work", Event(type="job", payload={"n": 2}, agent_id="somebody"))
     await both.events.append("elsewhere", Event(type="job", payload={"n": 3}))
-    group = await both.groups.open("g", stream="work", type="job", agent_id="tester", model=Job)
+    group = await both.groups.create("g", stream="work", type="job", agent_id="tester", model=Job)
     (only,) = await group.read("a")
     assert only.event.payload == Job(n=1)

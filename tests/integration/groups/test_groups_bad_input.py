@@ -12,17 +12,17 @@ from tests.support.groups import fill
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda n: repr(n)[:12])
 async def test_names(both, name):
     await fill(both)
-    group = await both.groups.open("g")
+    group = await both.groups.create("g")
     calls = [
-        lambda: both.groups.open(name),
+        lambda: both.groups.create(name),
         lambda: both.groups.get(name),
         lambda: both.groups.delete(name),
         lambda: group.read(name),
     ]
     if name is not None:
         calls += [
-            lambda: both.groups.open("h", type=name),
-            lambda: both.groups.open("h", ordered_by=name),
+            lambda: both.groups.create("h", type=name),
+            lambda: both.groups.create("h", ordered_by=name),
         ]
     for call in calls:
         with pytest.raises(InvalidName):
@@ -32,10 +32,10 @@ async def test_names(both, name):
 
 def wrong_openings(memory):
     return [
-        lambda start=start: memory.groups.open("new", start=start)
+        lambda start=start: memory.groups.create("new", start=start)
         for start in (-1, "yesterday", True, 1.5, None, 2**63)
     ] + [
-        lambda most=most: memory.groups.open("new", max_attempts=most)
+        lambda most=most: memory.groups.create("new", max_attempts=most)
         for most in (0, -1, True, 1.5, "5", 1_000_001)
     ]
 
@@ -44,7 +44,7 @@ def wrong_reads(group):
     return [
         lambda value=value, key=key: group.read("a", **{key: value})
         for key, values in {
-            "count": [0, -1, 1001, True, 1.5, "1", None],
+            "limit": [0, -1, 1001, True, 1.5, "1", None],
             "lease": [0, -1, 86_401, float("nan"), "5", None],
             "timeout": [-1, float("inf"), "5"],
         }.items()
@@ -65,7 +65,7 @@ def wrong_endings(group, held, foreign):
         lambda: group.extend([]),
         lambda: group.ack(foreign),
         lambda: group.nack(foreign),
-        lambda: group.bury(foreign),
+        lambda: group.dead_letter(foreign),
         lambda: group.extend(foreign),
         lambda: group.read("a", ack=foreign),
         lambda: group.ack([*held, *foreign]),
@@ -96,9 +96,9 @@ def wrong_upkeep(group):
 
 async def test_options_are_refused_before_anything_changes(both):
     await fill(both)
-    group = await both.groups.open("g")
+    group = await both.groups.create("g")
     held = await group.read("a", 1)
-    other = await both.groups.open("other")
+    other = await both.groups.create("other")
     foreign = await other.read("a", 1)
     before = await both.groups.list()
     calls = [

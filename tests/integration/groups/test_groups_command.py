@@ -23,7 +23,7 @@ def command(pgmem, database_url, monkeypatch):
 def group(memory):
     """A group of ten events: 1 and 2 are held, 3 is delayed, 4 and 5 are dead, 6 to 10 are new."""
     memory.events.append("orders", [Event(type="placed", payload={"n": n}) for n in range(10)])
-    group = memory.groups.open("billing", stream="orders")
+    group = memory.groups.create("billing", stream="orders")
     group.held = group.read("worker-1", 2)
     assert [d.event.position for d in group.held] == [1, 2]
     later, *hopeless = group.read("worker-2", 3)
@@ -39,7 +39,7 @@ def lines(text):
 
 def test_list_shows_lag_and_open_events(command, memory, group):
     memory.events.append("other", Event(type="t"))
-    memory.groups.open("all", ordered_by="stream")
+    memory.groups.create("all", ordered_by="stream")
     everything, billing = lines(command("list", "--json")[1])
     info = group.info()
     assert billing == {
@@ -64,14 +64,14 @@ def test_list_shows_lag_and_open_events(command, memory, group):
 def test_empty_lists_are_a_word_on_stderr(command, memory):
     assert command("list") == (0, "", "no groups\n")
     assert command("list", "--json") == (0, "", "")
-    memory.groups.open("idle")
+    memory.groups.create("idle")
     assert command("pending", "idle") == (0, "", "no pending events\n")
     assert command("dead", "idle") == (0, "", "no dead letters\n")
     assert command("pending", "idle", "--json") == command("dead", "idle", "--json") == (0, "", "")
 
 
 def test_list_skips_a_group_deleted_meanwhile(command, memory, group, monkeypatch):
-    memory.groups.open("z")
+    memory.groups.create("z")
     seen = memory.groups.list()
     memory.groups.delete("billing")
     monkeypatch.setattr(type(memory.groups), "list", lambda _: seen)
@@ -89,7 +89,7 @@ def test_show_prints_one_group(command, memory, group):
     assert said["position"] == "5, 5 events behind"
     assert said["open"] == "2 held, 1 delayed"
     assert said["dead"] == "2"
-    memory.groups.open("many", stream=["b", "a"], type="t", ordered_by="account")
+    memory.groups.create("many", stream=["b", "a"], type="t", ordered_by="account")
     out = command("show", "many")[1]
     assert 'follows     streams=["a", "b"], type=t' in out
     assert "ordered by  account" in out
@@ -98,7 +98,7 @@ def test_show_prints_one_group(command, memory, group):
 def test_pending_shows_held_and_delayed_events(command, group):
     held, _, delayed = lines(command("pending", "billing", "--json")[1])
     assert (held["position"], held["member"], held["attempts"]) == (1, "worker-1", 1)
-    assert (held["delayed"], held["until"]) == (False, group.held[0].lease_until.isoformat())
+    assert (held["delayed"], held["until"]) == (False, group.held[0].expires_at.isoformat())
     assert held["claimed_at"] < held["until"]
     assert (delayed["position"], delayed["member"], delayed["error"]) == (3, None, "not yet")
     assert (delayed["delayed"], delayed["claimed_at"]) == (True, None)
@@ -180,7 +180,7 @@ def test_reset_asks(command, group):
     code, out, _ = command("reset", "billing", "0", stdin=b"y\n")
     assert (code, out) == (0, "billing: continues after position 0\n")
     info = group.info()
-    assert (info.position, info.held, info.parked, info.dead_letters) == (0, 0, 0, 2)
+    assert (info.position, info.held, info.delayed, info.dead_letters) == (0, 0, 0, 2)
     with pytest.raises(LeaseLost):
         group.ack(group.held)
     found = command("reset", "billing", "7", "--yes", "--json")
@@ -204,10 +204,10 @@ def test_delete_asks(command, memory, group):
         "Delete the group billing at position 5, with 2 held events, 1 delayed event and "
         "2 dead letters?"
     ) in err
-    assert memory.groups.get("billing") is not None
+    assert memory.groups.get("billing").name == "billing"
     assert command("delete", "billing", stdin=b"y\n")[:2] == (0, "billing: deleted\n")
     assert memory.groups.list() == []
-    memory.groups.open("billing")
+    memory.groups.create("billing")
     found = command("delete", "billing", "--yes", "--json")
     assert (found[0], json.loads(found[1])) == (0, {"group": "billing", "deleted": True})
     assert memory.events.count("orders") == 10

@@ -12,7 +12,7 @@ from tests.support.groups import lapse
 @pytest.fixture
 def group(memory: Memory):
     memory.events.append("work", [Event(type="t", payload={"n": n}) for n in range(6)])
-    return memory.groups.open("team", stream="work")
+    return memory.groups.create("team", stream="work")
 
 
 def numbers(deliveries):
@@ -72,8 +72,8 @@ def test_a_batch_that_another_process_took_over_is_not_acknowledged(group, datab
     held = group.read("me", 3)
     lapse(database_url)
     with Memory(database_url) as other:
-        taken = other.groups.join("team").read("other", 3)
+        taken = other.groups.get("team").read("other", 3)
         assert numbers(taken) == [0, 1, 2]
         with pytest.raises(LeaseLost):
             group.read("me", 3, ack=held)
-        other.groups.join("team").ack(taken)
+        other.groups.get("team").ack(taken)

@@ -18,7 +18,7 @@ def turns(n):
 
 async def opened(memory, count=6, key=turns, **options):
     await fill(memory, count, key=key)
-    return await memory.groups.open("g", ordered_by="key", **options)
+    return await memory.groups.create("g", ordered_by="key", **options)
 
 
 async def test_a_batch_may_have_several_of_a_key_in_order(both):
@@ -48,7 +48,7 @@ async def test_a_free_key_is_not_held_up(both):
 async def test_by_stream(both):
     for n in range(6):
         await both.events.append("xy"[n % 2], Event(type="t"))
-    group = await both.groups.open("g", ordered_by="stream")
+    group = await both.groups.create("g", ordered_by="stream")
     (one,) = await group.read("a", 1)
     assert positions(await group.read("b")) == [2, 4, 6]
     assert await group.read("c") == []
@@ -61,19 +61,19 @@ async def test_events_without_the_key_go_to_anybody(both):
         "s", [Event(type="t", payload=p) for p in ({"key": "x"}, {}, {"key": None}, 7, [1], "key")]
     )
     await both.events.append("s", Event(type="t", payload={"key": "x"}))
-    group = await both.groups.open("g", ordered_by="key")
+    group = await both.groups.create("g", ordered_by="key")
     await group.read("a", 1)
     assert positions(await group.read("b", 2)) == [2, 3]
     batch = await group.read("c")
     assert positions(batch) == [4, 5, 6]
     await group.nack(batch)
     assert positions(await group.read("d")) == [4, 5, 6]
-    assert (await group.info()).parked == 1
+    assert (await group.info()).delayed == 1
 
 
 async def test_numbers_and_texts_that_are_written_alike_are_one_key(both):
     await both.events.append("s", [Event(type="t", payload={"key": key}) for key in (7, "7", 8)])
-    group = await both.groups.open("g", ordered_by="key")
+    group = await both.groups.create("g", ordered_by="key")
     await group.read("a", 1)
     assert positions(await group.read("b")) == [3]
 
@@ -83,7 +83,7 @@ async def test_long_keys_that_begin_alike_are_one_key(both):
     long = "ü" * 512
     keys = [long + "1", long + "2", "x"]
     await both.events.append("s", [Event(type="t", payload={"key": key}) for key in keys])
-    group = await both.groups.open("g", ordered_by="key")
+    group = await both.groups.create("g", ordered_by="key")
     await group.read("a", 1)
     assert positions(await group.read("b")) == [3]
 
@@ -94,7 +94,7 @@ class TestGivingBack:
         one, two, three, four, five, six = await group.read("a")
         await three.nack(error="not now")
         pending = {info.position: info for info in await group.pending()}
-        assert {p for p in pending if pending[p].parked} == {3, 5}
+        assert {p for p in pending if pending[p].delayed} == {3, 5}
         assert [(pending[p].attempts, pending[p].error) for p in (3, 5)] == [
             (1, "not now"),
             (0, None),
@@ -201,7 +201,9 @@ async def test_many_members_keep_the_order_of_each_key(form):
     done, busy = {}, set()
     async with form.memory(pool=8) as memory, form.memory(pool=8) as other:
         await fill(memory, 200, key=lambda n: f"k{n % 7}")
-        groups = [await one.groups.open("g", ordered_by="key") for one in (memory, other)]
+        groups = [
+            await one.groups.create("g", ordered_by="key", exist_ok=True) for one in (memory, other)
+        ]
 
         async def work(number):
             group = groups[number % 2]
@@ -224,7 +226,7 @@ async def test_many_members_keep_the_order_of_each_key(form):
 async def test_more_parked_than_is_looked_at_holds_up_only_its_key(both):
     """A thousand events behind a held key: others are found once the window has moved over them."""
     await fill(both, 300, key=lambda n: "x" if n <= 299 else "z")
-    group = await both.groups.open("g", ordered_by="key")
+    group = await both.groups.create("g", ordered_by="key")
     (held,) = await group.read("a", 1)
     found = []
     for _ in range(8):

@@ -71,7 +71,7 @@ async def test_a_member_gets_all_in_order_and_touches_the_group_now_and_then(bot
 async def test_what_is_reserved_is_not_handed_out(both, database_url):
     group, _ = await reserving(both, database_url)
     info = await group.info()
-    assert (info.position, info.held, info.parked) == (12, 2, 0)
+    assert (info.position, info.held, info.delayed) == (12, 2, 0)
     assert await group.lag() == 32
     assert [one.position for one in await group.pending()] == [3, 4]
 
@@ -80,7 +80,7 @@ async def test_each_batch_has_a_token_and_a_lease_of_its_own(both, database_url)
     group, held = await reserving(both, database_url)
     then = await group.read("a", 2, lease=90, ack=held)
     assert then[0].token > held[0].token
-    assert (then[0].lease_until - held[0].lease_until).total_seconds() > 50
+    assert (then[0].expires_at - held[0].expires_at).total_seconds() > 50
     with pytest.raises(LeaseLost):
         await group.ack(held)
     await group.ack(then)
@@ -166,7 +166,7 @@ async def elsewhere(form):
 async def test_a_lost_lease_gives_nothing(both, elsewhere, database_url):
     group, held = await reserving(both, database_url)
     lapse(database_url)
-    assert positions(await (await elsewhere.groups.join("g")).read("b", 2)) == [3, 4]
+    assert positions(await (await elsewhere.groups.get("g")).read("b", 2)) == [3, 4]
     with pytest.raises(LeaseLost):
         await group.read("a", 2, ack=held)
     assert reserved(database_url) == [*range(5, 13)]
@@ -177,7 +177,7 @@ async def test_who_takes_a_batch_over_loses_nothing_of_what_was_reserved_with_it
 ):
     await reserving(both, database_url)
     lapse(database_url)
-    other = await elsewhere.groups.join("g")
+    other = await elsewhere.groups.get("g")
     taken = await other.read("b", 2)
     got = []
     while taken:
@@ -232,7 +232,7 @@ async def test_a_slot_with_something_reserved_is_used_by_nobody_and_swept_by_nob
 
 async def test_where_it_is_ordered_nothing_is_reserved(both, database_url):
     await fill(both, 20, key=lambda n: str(n % 3))
-    group = await both.groups.open("g", ordered_by="key")
+    group = await both.groups.create("g", ordered_by="key")
     held = await group.read("a", 2)
     held = await group.read("a", 2, ack=held)
     assert positions(held) == [3, 4]

@@ -32,7 +32,7 @@ async def at_work(pair, count=2):
     """The group in both memories; everything is handed out, to "a"."""
     memory, other = pair
     await fill(memory, count)
-    group, elsewhere = await memory.groups.open("g"), await other.groups.open("g")
+    group, elsewhere = await memory.groups.create("g"), await other.groups.get("g")
     return group, elsewhere, await group.read("a", lease=60)
 
 
@@ -70,7 +70,7 @@ async def test_the_end_of_a_lease_wakes(pair):
     await held[0].extend(0.8)
     waiter = await waiting(elsewhere, timeout=20)
     assert positions(await asyncio.wait_for(waiter, SOON)) == [1, 2]
-    assert [one.consumer for one in await group.pending()] == ["waiter"] * 2
+    assert [one.member for one in await group.pending()] == ["waiter"] * 2
 
 
 async def test_the_end_of_a_delay_wakes(pair):
@@ -93,7 +93,7 @@ async def test_who_does_not_wait_finds_what_another_memory_has_just_given_back(p
 async def test_without_a_bell_the_safety_poll_finds_it(form, database_url):
     async with form.memory(safety_poll=0.3) as memory:
         await fill(memory, 1)
-        group = await memory.groups.open("g")
+        group = await memory.groups.create("g")
         await group.read("a", lease=60)
         waiter = await waiting(group, timeout=20)
         with psycopg.connect(database_url) as silent:
@@ -107,7 +107,7 @@ async def test_without_a_bell_the_safety_poll_finds_it(form, database_url):
 
 
 async def test_a_wait_ends_in_time(both):
-    group = await both.groups.open("g")
+    group = await both.groups.create("g")
     started = time.monotonic()
     assert await group.read("a", timeout=0.4) == []
     assert 0.4 <= time.monotonic() - started < SOON
@@ -115,7 +115,7 @@ async def test_a_wait_ends_in_time(both):
 
 async def test_one_event_goes_to_one_of_many_who_wait(form):
     async with form.memory(pool=8, safety_poll=POLL) as memory:
-        group = await memory.groups.open("g")
+        group = await memory.groups.create("g")
         waiters = [await waiting(group, f"m{n}", timeout=3) for n in range(5)]
         await fill(memory, 1)
         found = await asyncio.gather(*waiters)
@@ -125,7 +125,7 @@ async def test_one_event_goes_to_one_of_many_who_wait(form):
 async def test_waiting_for_what_a_transaction_keeps_is_no_busy_loop(both, database_url):
     """Its lease is over, and its acknowledgement not committed."""
     await fill(both, 1)
-    group = await both.groups.open("g")
+    group = await both.groups.create("g")
     held = await group.read("a", lease=0.2)
     await asyncio.sleep(0.3)
     asked = []

@@ -54,9 +54,9 @@ class TestLease:
     async def test_extend_holds_all_of_the_batch(self, both, database_url):
         group = await opened(both)
         one, *rest = await group.read("a", lease=1)
-        before = one.lease_until
+        before = one.expires_at
         until = await one.extend(60)
-        assert until == one.lease_until > before
+        assert until == one.expires_at > before
         sql(database_url, "SELECT pg_sleep(1.1)")
         assert await group.read("b") == []
         assert await group.extend(rest, 90) > until
@@ -72,12 +72,12 @@ class TestLease:
         # What is new does not wait for another read.
         assert positions(await group.read("x")) == [3]
         one, two = await group.dead_letters()
-        assert (one.position, one.attempts, one.consumer) == (1, 3, "m3")
+        assert (one.position, one.attempts, one.member) == (1, 3, "m3")
         assert one.error == "its lease ran out, and it had been handed out 3 times"
         assert two.event.payload == {"n": 2}
 
 
-@pytest.mark.parametrize("verb", ["ack", "nack", "bury", "extend"])
+@pytest.mark.parametrize("verb", ["ack", "nack", "dead_letter", "extend"])
 async def test_a_batch_that_is_lost_keeps_another_one_as_it_was(both, verb):
     """All or nothing, also where the events are of two batches."""
     group = await opened(both, 4)
@@ -97,7 +97,7 @@ class TestGivingBack:
         one, *_ = await group.read("a")
         await one.nack(error="not now")
         (found, *_) = await group.pending()
-        assert (found.position, found.parked, found.attempts) == (1, True, 1)
+        assert (found.position, found.delayed, found.attempts) == (1, True, 1)
         assert found.error == "not now"
         (again,) = await group.read("b")
         assert (again.event.position, again.attempts) == (1, 2)
@@ -229,6 +229,6 @@ class TestTrimmed:
         await group.ack(held)
         with pytest.raises(PositionTrimmed):
             await group.read("a")
-        assert ((info := await group.info()).position, info.held, info.parked) == (2, 0, 0)
+        assert ((info := await group.info()).position, info.held, info.delayed) == (2, 0, 0)
         await group.reset(4)
         assert positions(await group.read("a")) == [5, 6]

@@ -38,12 +38,12 @@ async def test_what_is_open_is_handed_out_and_then_what_is_new(both):
     assert [one.position for one in await both.imports.known_deliveries("g", after=places[1])] == [
         places[3]
     ]
-    group = await both.groups.open("g", stream="s")
+    group = await both.groups.get("g")
     assert [one.error for one in await group.pending()] == ["there", "there"]
-    handed = [(one.event.position, one.attempts) for one in await group.read("m", count=9)]
-    handed += [(one.event.position, one.attempts) for one in await group.read("m", count=9)]
+    handed = [(one.event.position, one.attempts) for one in await group.read("m", limit=9)]
+    handed += [(one.event.position, one.attempts) for one in await group.read("m", limit=9)]
     assert sorted(handed) == [(places[1], 2), (places[3], 5), *((place, 1) for place in places[5:])]
-    assert [one.parked for one in await both.imports.known_deliveries("g")] == [False] * 6
+    assert [one.delayed for one in await both.imports.known_deliveries("g")] == [False] * 6
 
 
 async def test_filled_again_it_is_what_is_said_now(both):
@@ -51,7 +51,7 @@ async def test_filled_again_it_is_what_is_said_now(both):
     part, _ = await filled(both, await opened(both), places[4], (places[1], 1), (places[3], 1))
     part, ok = await filled(both, part, places[2], (places[2], 7), (places[1], 2))
     assert ok
-    assert (await both.groups.get("g")).position == places[2]
+    assert (await (await both.groups.get("g")).info()).position == places[2]
     assert [one[:2] for one in await both.imports.known_deliveries("g")] == [
         (places[1], 2),
         (places[2], 7),
@@ -64,8 +64,8 @@ async def test_filled_again_it_is_what_is_said_now(both):
 async def test_what_members_have_worked_in_is_left(both):
     places = await logged(both)
     part, _ = await filled(both, await opened(both), places[4], (places[1], 1))
-    group = await both.groups.open("g", stream="s")
-    (one,) = await group.read("m", count=1)
+    group = await both.groups.get("g")
+    (one,) = await group.read("m", limit=1)
     part, ok = await filled(both, part, places[4], (places[1], 1), (places[2], 1))
     assert not ok
     await one.ack()
@@ -73,7 +73,7 @@ async def test_what_members_have_worked_in_is_left(both):
     assert not ok
     assert await both.imports.known_deliveries("g") == []
     # A reset makes it free again, and fences off who has something.
-    (held,) = await group.read("m", count=1)
+    (held,) = await group.read("m", limit=1)
     await group.reset(places[4])
     part, ok = await filled(both, part, places[5], (places[1], 1))
     assert ok
@@ -87,21 +87,21 @@ async def test_what_members_have_worked_in_is_left(both):
 async def test_dead_letters_are_work(both):
     places = await logged(both)
     part, _ = await filled(both, await opened(both), places[-1], (places[1], 1))
-    group = await both.groups.open("g", stream="s")
-    (one,) = await group.read("m", count=1)
+    group = await both.groups.get("g")
+    (one,) = await group.read("m", limit=1)
     await one.dead_letter("no")
     assert not (await filled(both, part, places[-1]))[1]
 
 
 async def test_a_group_that_was_opened_before_is_taken_if_nothing_is_open_in_it(both):
     places = await logged(both)
-    group = await both.groups.open("g", stream="s", ordered_by="k", max_attempts=2)
+    group = await both.groups.create("g", stream="s", ordered_by="k", max_attempts=2)
     part, ok = await filled(both, await opened(both), places[3], (places[0], 1), (places[2], 1))
     assert ok
-    first = await group.read("m", count=1)
+    first = await group.read("m", limit=1)
     assert [one.event.payload["k"] for one in first] == [0]
     # Nobody else is given one of the same key: neither what is open, nor what is new.
-    others = await group.read("other", count=9)
+    others = await group.read("other", limit=9)
     assert {one.event.payload["k"] for one in others} == {1}
     assert not (await filled(both, part, places[3]))[1]
 
@@ -109,9 +109,9 @@ async def test_a_group_that_was_opened_before_is_taken_if_nothing_is_open_in_it(
 @pytest.mark.parametrize("made", [{"stream": "other"}, {"prefix": "s"}, {}])
 async def test_a_group_that_follows_something_else_is_left(both, made):
     places = await logged(both)
-    await both.groups.open("g", **made)
+    await both.groups.create("g", **made)
     assert not (await filled(both, await opened(both), places[3], (places[0], 1)))[1]
-    assert (await both.groups.get("g")).position == 0
+    assert (await (await both.groups.get("g")).info()).position == 0
     assert await both.imports.known_deliveries("g") == []
 
 
@@ -127,11 +127,11 @@ async def test_whoever_opened_the_part_before_fills_nothing(both):
     new = await opened(both)
     with pytest.raises(ImportConflict):
         await filled(both, old, places[3])
-    assert await both.groups.get("g") is None
+    assert await both.groups.list() == []
     await filled(both, new, places[3])
     with pytest.raises(ImportConflict):
         await filled(both, old, places[5])
-    assert (await both.groups.get("g")).position == places[3]
+    assert (await (await both.groups.get("g")).info()).position == places[3]
 
 
 async def test_sent_again_after_a_lost_answer_it_is_filled_once(both):

@@ -216,7 +216,7 @@ async def test_role_without_privileges_is_told_so(form):
 def test_claim_of_a_group_whose_answer_is_lost_is_made_anew(cut, memory):
     """The first batch waits for the end of its lease; how far the log is final is asked anew."""
     memory.events.append("work", [Event(type="t", payload=n) for n in range(6)])
-    group = cut.groups.open("g", stream="work")
+    group = cut.groups.create("g", stream="work")
     assert [one.event.payload for one in group.read("MARK", 2)] == [2, 3]
     assert [one.position for one in group.pending()] == [2, 3, 4, 5]
 
@@ -225,7 +225,7 @@ def test_claim_of_a_group_whose_answer_is_lost_is_made_anew(cut, memory):
 def test_ack_with_the_next_claim_whose_answer_is_lost(relay, memory, batches):
     memory.events.append("work", [Event(type="t", payload=n) for n in range(6)])
     with Memory(relay.url, pool=1) as behind:
-        group = behind.groups.open("g", stream="work")
+        group = behind.groups.create("g", stream="work")
         held = [one for _ in range(batches) for one in group.read("MARK", 1)]
         relay.cut_once_after(b"MARK")
         with pytest.raises(OutcomeUnknown) as error:
@@ -233,4 +233,4 @@ def test_ack_with_the_next_claim_whose_answer_is_lost(relay, memory, batches):
     assert isinstance(error.value.__cause__, LeaseLost)
     assert relay.cuts == 1
     # What it acknowledged is gone, and what it was given waits for the end of its lease.
-    assert [one.position for one in memory.groups.join("g").pending()] == [batches + 1, batches + 2]
+    assert [one.position for one in memory.groups.get("g").pending()] == [batches + 1, batches + 2]

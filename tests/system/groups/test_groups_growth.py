@@ -48,7 +48,7 @@ def share_out(url, count, ordered_by=None):
 
     acknowledged = []
     with Memory(url, pool=MEMBERS + 1) as memory:
-        group = memory.groups.open("growing", ordered_by=ordered_by)
+        group = memory.groups.create("growing", ordered_by=ordered_by)
         threads = [threading.Thread(target=work, args=(n,)) for n in range(MEMBERS)]
         for thread in threads:
             thread.start()
@@ -116,9 +116,9 @@ def test_a_claim_costs_the_same_wherever_the_group_stands(database_url):
             for stream in (None, "work"):
                 for position in (0, 50_000, 99_000):
                     name = f"{ordered_by}-{stream}-{position}"
-                    memory.groups.open(name, stream=stream, start=position, ordered_by=ordered_by)
+                    memory.groups.create(name, stream=stream, start=position, ordered_by=ordered_by)
                     group = groups.Group(name, Selection(stream=stream), ordered_by)
-                    member = claims.Member(group, "m", 10, 30.0, lambda row: row)
+                    member = claims.ClaimRequest(group, "m", 10, 30.0, lambda row: row)
                     pages = cost(server, member.claim(100_000))
                     print(name, pages)
                     # Who orders looks at a hundred events of the rare stream, each on its page.

@@ -27,13 +27,13 @@ OPEN = (
 
 
 def held(delivery):
-    return [delivery.held]
+    return [deliveries.HeldDelivery(delivery.event.position, delivery._batch, delivery.token)]
 
 
 def steps(ordered_by):
     """What a member does, each with how to bring about that there is something to do."""
     group = groups.Group("g", Selection(), ordered_by)
-    member = claims.Member(group, "late", 1, 30.0, lambda row: row)
+    member = claims.ClaimRequest(group, "late", 1, 30.0, lambda row: row)
 
     def given_back(url, batch):
         batch[0].nack(delay=60)
@@ -81,14 +81,14 @@ class TestMeeting:
     def batch(self, memory, ordered_by):
         """A group that has handed out three of six events, with an empty slot beside."""
         memory.events.append("s", [Event(type="t") for _ in range(6)])
-        group = memory.groups.open("g", ordered_by=ordered_by)
+        group = memory.groups.create("g", ordered_by=ordered_by)
         first, second = group.read("x", 1), group.read("x", 1)
         group.ack(first + second)
         return group.read("a", 2)
 
     def test_a_reset_fences_it_off(self, memory, database_url, batch, step, ordered_by):
         op = steps(ordered_by)[step](database_url, batch)
-        group = memory.groups.open("g", ordered_by=ordered_by)
+        group = memory.groups.get("g")
         meet(memory, database_url, op, lambda: group.reset(0))
         assert sql(database_url, OPEN) == [(0, 0)]
         with pytest.raises(LeaseLost):
@@ -108,7 +108,7 @@ class TestMeeting:
 def test_in_another_history_a_step_changes_nothing(memory, database_url, step, ordered_by, rewrite):
     """Each by itself: a member finds out before it comes to the later ones."""
     memory.events.append("s", [Event(type="t") for _ in range(6)])
-    group = memory.groups.open("g", ordered_by=ordered_by)
+    group = memory.groups.create("g", ordered_by=ordered_by)
     op = steps(ordered_by)[step](database_url, group.read("a", 2))
     sql(database_url, f"UPDATE pgmem.groups SET {rewrite}")
     tables = [
@@ -123,10 +123,10 @@ def test_in_another_history_a_step_changes_nothing(memory, database_url, step, o
 def test_a_requeue_that_meets_a_claim_hands_nothing_out_twice(memory, database_url):
     """After a reset to before it, the claim takes the event of the dead letter."""
     memory.events.append("s", [Event(type="t") for _ in range(2)])
-    group = memory.groups.open("g")
+    group = memory.groups.create("g")
     group.read("a", 1)[0].dead_letter()
     group.reset(0)
-    member = claims.Member(groups.Group("g", Selection()), "late", 1, 30.0, lambda row: row)
+    member = claims.ClaimRequest(groups.Group("g", Selection()), "late", 1, 30.0, lambda row: row)
     requeued = []
     meet(
         memory,
@@ -142,7 +142,7 @@ def test_members_of_two_memories_at_resets(database_url):
     """Resets at random moments: at the end everything is acknowledged, and nothing is with two."""
     with Memory(database_url, pool=4) as memory, Memory(database_url, pool=4) as other:
         memory.events.append("s", [Event(type="t") for _ in range(60)])
-        shared = [one.groups.open("g") for one in (memory, other)]
+        shared = [one.groups.create("g", exist_ok=True) for one in (memory, other)]
         errors = []
 
         def work(number):
@@ -175,7 +175,7 @@ def test_members_of_two_memories_at_resets(database_url):
 
 def test_a_requeue_that_meets_a_reset_to_before_it_hands_nothing_out_twice(memory, database_url):
     memory.events.append("s", [Event(type="t") for _ in range(2)])
-    group = memory.groups.open("g")
+    group = memory.groups.create("g")
     group.read("a", 1)[0].dead_letter()
     requeued = []
     op = groups.reset(groups.Group("g", Selection()), 0)
@@ -189,7 +189,7 @@ def test_a_requeue_that_meets_a_reset_to_before_it_hands_nothing_out_twice(memor
 def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, ordered_by):
     """The second has looked before the first commits."""
     memory.events.append("s", [Event(type="t") for _ in range(6)])
-    group = memory.groups.open("g", ordered_by=ordered_by)
+    group = memory.groups.create("g", ordered_by=ordered_by)
     op = steps(ordered_by)[step](database_url, group.read("a", 2))
     second = []
     meet(memory, database_url, op, lambda: second.append(memory._executor.execute(op)))

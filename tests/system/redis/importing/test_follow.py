@@ -184,9 +184,9 @@ def check_members(memory, members, events):
     done = [one for member in members for one in member.done]
     for member in members:
         assert "WRONGTYPE" in member.refusal
-    group = memory.groups.open("agent:events:billing", stream="agent:events")
+    group = memory.groups.get("agent:events:billing")
     here = []
-    while deliveries := group.read("new", count=1_000):
+    while deliveries := group.read("new", limit=1_000):
         here += [(one.event.agent_id, one.event.payload["n"]) for one in deliveries]
         group.ack(deliveries)
     everything = [(event.agent_id, event.payload["n"]) for event in events]

@@ -36,15 +36,15 @@ def grouped(source, entries=10, delivered=4, *, group="billing", start="0"):
 def opened(memory, name=NAME):
     """What is open in a group: numbers of events and attempts."""
     events = {event.position: event.payload["n"] for event in memory.events.read(STREAM, limit=999)}
-    pending = memory.groups.join(name).pending(999)
+    pending = memory.groups.get(name).pending(999)
     return {events[one.position]: one.attempts for one in pending}
 
 
 def worked(memory, count=100, name=NAME):
     """Reads what there is; gives the numbers and attempts, and acknowledges all of it."""
-    group = memory.groups.open(name, stream=STREAM)
+    group = memory.groups.create(name, stream=STREAM, exist_ok=True)
     found = []
-    while deliveries := group.read("worker", count=count):
+    while deliveries := group.read("worker", limit=count):
         found += [(one.event.payload["n"], one.attempts) for one in deliveries]
         group.ack(deliveries)
     return found
@@ -67,7 +67,7 @@ def test_position_and_pending_entries_come_along(source, importing, memory):
     assert report.complete
     assert report.groups == {NAME: 3}
     assert opened(memory) == {1: 1, 3: 2, 4: 1}
-    (first, *_) = memory.groups.join(NAME).pending()
+    (first, *_) = memory.groups.get(NAME).pending()
     assert first.error == "pending in Redis, with a"
     # What is pending is handed out once more, and counted so; then what nobody was given.
     assert sorted(worked(memory)) == [(1, 2), (3, 3), (4, 2), *((n, 1) for n in range(5, 11))]
@@ -101,7 +101,7 @@ def test_brought_in_again_a_group_follows_the_one_in_redis(source, importing, me
 def test_a_group_that_members_have_worked_in_is_left_and_listed(source, importing, memory):
     ids = grouped(source)
     importing.run()
-    (mine,) = memory.groups.join(NAME).read("early", count=1)
+    (mine,) = memory.groups.get(NAME).read("early", limit=1)
     source.xack(STREAM, "billing", *ids)
     report = importing.run()
     assert not report.complete
@@ -114,7 +114,7 @@ def test_a_group_that_members_have_worked_in_is_left_and_listed(source, importin
 
 
 def test_a_group_that_was_opened_before_keeps_its_order_and_attempts(source, importing, memory):
-    memory.groups.open(NAME, stream=STREAM, ordered_by="account", max_attempts=3)
+    memory.groups.create(NAME, stream=STREAM, ordered_by="account", max_attempts=3)
     for n, account in enumerate("xyxy", 1):
         payload = f'{{"n": {n}, "account": "{account}"}}'
         source.xadd(STREAM, published(n, payload=payload), id=f"{n}-0")
@@ -122,23 +122,23 @@ def test_a_group_that_was_opened_before_keeps_its_order_and_attempts(source, imp
     ids = deliver(source, 3)
     source.xack(STREAM, "billing", ids[1])
     importing.run()
-    group = memory.groups.join(NAME)
+    group = memory.groups.get(NAME)
     assert group.info().max_attempts == 3
-    (first,) = group.read("one", count=1)
+    (first,) = group.read("one", limit=1)
     assert first.event.payload["n"] == 1
     # 3 is of the account that `one` is at: another member gets what comes after it.
-    (second,) = group.read("two", count=5)
+    (second,) = group.read("two", limit=5)
     assert second.event.payload["n"] == 4
     first.ack()
-    (third,) = group.read("one", count=5)
+    (third,) = group.read("one", limit=5)
     assert third.event.payload["n"] == 3
 
 
 def test_a_group_of_that_name_that_follows_something_else_is_left(source, importing, memory):
-    memory.groups.open(NAME, stream="other")
+    memory.groups.create(NAME, stream="other")
     grouped(source)
     assert not importing.run().complete
-    assert memory.groups.get(NAME).selection == {"stream": "other"}
+    assert memory.groups.get(NAME).info().selection == {"stream": "other"}
     assert [line[0] for line in importing.refused()] == ["group"]
 
 
@@ -278,7 +278,7 @@ def test_a_cut_over_keeps_old_members_out_and_brings_in_the_last_state(source, i
     fill(source, 3, "late")
     source.xgroup_create("late", "g", "2-0")
     importing.cut_over()
-    assert memory.groups.join("late:g").lag() == 1
+    assert memory.groups.get("late:g").lag() == 1
 
 
 def test_the_way_back_of_a_group(source, importing, memory):
@@ -288,9 +288,9 @@ def test_the_way_back_of_a_group(source, importing, memory):
     importing.cut_over()
     for n in range(11, 15):
         memory.events.append(STREAM, Event(type="t", payload={"n": n}))
-    group = memory.groups.join(NAME)
-    by_number = {one.event.payload["n"]: one for one in group.read("m", count=3)}
-    by_number |= {one.event.payload["n"]: one for one in group.read("m", count=8)}
+    group = memory.groups.get(NAME)
+    by_number = {one.event.payload["n"]: one for one in group.read("m", limit=3)}
+    by_number |= {one.event.payload["n"]: one for one in group.read("m", limit=8)}
     assert sorted(by_number) == list(range(2, 13))
     group.ack([one for n, one in by_number.items() if n not in (3, 7, 8, 12)])
     by_number[3].nack(error="later")

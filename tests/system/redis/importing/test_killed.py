@@ -93,15 +93,15 @@ def fill_groups(source, entries, rng):
 
 def check_group(memory, group, held, following):
     """Each pending entry is handed out once, counted once more, and then what nobody was given."""
-    members = memory.groups.open(f"agent:events:{group}", stream="agent:events")
+    members = memory.groups.get(f"agent:events:{group}")
     found = {}
     while len(found) < len(held):
-        deliveries = members.read("m", count=1_000)
+        deliveries = members.read("m", limit=1_000)
         assert found.keys().isdisjoint(one.event.payload["n"] for one in deliveries)
         found |= {one.event.payload["n"]: one.attempts - 1 for one in deliveries}
         members.ack(deliveries)
     assert found == held
-    (new,) = members.read("m", count=1)
+    (new,) = members.read("m", limit=1)
     assert (new.event.payload["n"], new.attempts) == (following, 1)
 
 
@@ -227,8 +227,8 @@ def work_in_pgmem(source, memory):
     memory.state.delete("agent:state:v:t2")
     memory.state.put("resource:1", {"version": "2"})
     memory.dedupe.run_once("processed:events:ours", lambda: None)
-    group = memory.groups.open("agent:events:billing", stream="agent:events")
-    handed = [*group.read("m", count=50), *group.read("m", count=40)]
+    group = memory.groups.get("agent:events:billing")
+    handed = [*group.read("m", limit=50), *group.read("m", limit=40)]
     by_number = {delivery.event.payload["n"]: delivery for delivery in handed}
     assert sorted(by_number) == list(range(41, 131))
     open_ = (50, 95, 125)
@@ -282,7 +282,7 @@ def go_on_in_redis(source):
 def check_pgmem(memory, importing):
     assert numbers(memory) == list(range(1, 162))
     assert memory.state.get("agent:state:v:t1").value == 7
-    group = memory.groups.join("agent:events:billing")
+    group = memory.groups.get("agent:events:billing")
     numbered_here = {event.position: event.payload["n"] for event in events_of(memory)}
     open_ = {numbered_here[one.position]: one.attempts for one in group.pending()}
     assert open_ == {50: 2, 125: 1, 131: 1}

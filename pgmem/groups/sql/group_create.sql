@@ -1,5 +1,5 @@
--- Make a group, or find the one of that name. It begins at `start`, or (NULL) behind all that has
--- been written; not above the head, and not where events that it wants have been removed.
+-- Create a group, or find the one of that name. It begins at `start`, or (NULL) at the head of the
+-- log; not above the head, and not where events that it selects were removed.
 WITH present AS MATERIALIZED (
 {include history}
 ),
