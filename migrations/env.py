@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from pgmem.admin.migrate import begin_migration, engine, ensure_schema, safe_search_path
 from pgmem.core.names import DEFAULT_SCHEMA, VERSION_TABLE, check_schema_name
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 attributes = context.config.attributes
 # Only the command line has -x; code has the attributes.
@@ -38,7 +38,7 @@ def create_schema() -> bool:
         return bool(attributes["create_schema"])
     given = arguments.get("create_schema", "true").lower()
     if given not in {"true", "false"}:
-        raise InvalidOption(f"-x create_schema={given}: take true or false")
+        raise InvalidInput(f"-x create_schema={given}: take true or false")
     return given == "true"
 
 

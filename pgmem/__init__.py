@@ -1,4 +1,4 @@
-"""pgmem: shared memory for several agents, in the PostgreSQL that you already run.
+"""Share memory between agents in the PostgreSQL that you already run.
 
 >>> from pgmem import Memory, Event
 >>> with Memory(url) as memory:
@@ -12,183 +12,116 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgmem.errors import (
+    AlreadyExists,
+    CallbackFailed,
+    Conflict,
+    DatabaseFault,
+    HistoryRewritten,
+    IdempotencyMismatch,
+    InvalidInput,
+    InvalidValue,
+    LeaseHeld,
+    LeaseLost,
+    NotFound,
+    NotOpen,
+    OutcomeUnknown,
+    PermissionDenied,
+    PgmemError,
+    PositionTrimmed,
+    SchemaError,
+    TransactionConflict,
+    Unavailable,
+    VersionConflict,
+)
+
 if TYPE_CHECKING:
-    from pgmem._sync.events.durable import ConsumerSubscription
     from pgmem._sync.events.subscription import Subscription
     from pgmem._sync.groups.group import Delivery, Group
     from pgmem._sync.leases.lease import Lease
-    from pgmem._sync.memory import BoundMemory, Memory, Transaction
+    from pgmem._sync.memory import Memory, Transaction
     from pgmem.admin import migrate
-    from pgmem.admin.stats_models import Stats
-    from pgmem.core.history import History
     from pgmem.dedupe.models import Claim, Outcome
     from pgmem.embedded.postgres import EmbeddedPostgres
-    from pgmem.events.durable import AsyncConsumerSubscription
-    from pgmem.events.models import Appended, ConsumerInfo, Event, RecordedEvent, StateChange
+    from pgmem.events.models import Appended, Event, RecordedEvent, StateChange
     from pgmem.events.subscription import AsyncSubscription
-    from pgmem.folds.models import Fold, Folded
+    from pgmem.folds.models import Fold
     from pgmem.groups.group import AsyncDelivery, AsyncGroup
-    from pgmem.groups.models import DeadLetter, GroupInfo, Pending, RunResult
     from pgmem.leases.lease import AsyncLease
-    from pgmem.leases.models import LeaseInfo, Permit
-    from pgmem.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
-    from pgmem.redis.models import (
-        ImportedDelivery,
-        ImportedEntry,
-        ImportedEvent,
-        ImportedMark,
-        ImportPart,
-        KnownDelivery,
-        KnownEntry,
-        KnownMark,
-        Refusal,
-    )
-    from pgmem.retention.models import (
-        Holder,
-        MaintenanceReport,
-        Policy,
-        RestoreReport,
-        StreamTrim,
-        SweepReport,
-        TrimReport,
-    )
-    from pgmem.state.models import StateEntry, StateSnapshot
+    from pgmem.memory import AsyncMemory, AsyncTransaction
+    from pgmem.retention.models import Policy
+    from pgmem.state.models import StateEntry
 
 __all__ = [
+    "AlreadyExists",
     "Appended",
-    "AsyncBoundMemory",
-    "AsyncConsumerSubscription",
     "AsyncDelivery",
     "AsyncGroup",
     "AsyncLease",
     "AsyncMemory",
     "AsyncSubscription",
     "AsyncTransaction",
-    "BoundMemory",
+    "CallbackFailed",
     "Claim",
-    "ConsumerInfo",
-    "ConsumerSubscription",
-    "DeadLetter",
+    "Conflict",
+    "DatabaseFault",
     "Delivery",
     "EmbeddedPostgres",
     "Event",
     "Fold",
-    "Folded",
     "Group",
-    "GroupInfo",
-    "History",
-    "Holder",
-    "ImportPart",
-    "ImportedDelivery",
-    "ImportedEntry",
-    "ImportedEvent",
-    "ImportedMark",
-    "KnownDelivery",
-    "KnownEntry",
-    "KnownMark",
+    "HistoryRewritten",
+    "IdempotencyMismatch",
+    "InvalidInput",
+    "InvalidValue",
     "Lease",
-    "LeaseInfo",
-    "MaintenanceReport",
+    "LeaseHeld",
+    "LeaseLost",
     "Memory",
+    "NotFound",
+    "NotOpen",
     "Outcome",
-    "Pending",
-    "Permit",
+    "OutcomeUnknown",
+    "PermissionDenied",
+    "PgmemError",
     "Policy",
+    "PositionTrimmed",
     "RecordedEvent",
-    "Refusal",
-    "RestoreReport",
-    "RunResult",
+    "SchemaError",
     "StateChange",
     "StateEntry",
-    "StateSnapshot",
-    "Stats",
-    "StreamTrim",
     "Subscription",
-    "SweepReport",
     "Transaction",
-    "TrimReport",
+    "TransactionConflict",
+    "Unavailable",
+    "VersionConflict",
     "migrate",
 ]
 
-_MODULES = {
-    "pgmem._sync.events.durable": ("ConsumerSubscription",),
-    "pgmem._sync.events.subscription": ("Subscription",),
-    "pgmem._sync.groups.group": (
-        "Delivery",
-        "Group",
-    ),
-    "pgmem._sync.leases.lease": ("Lease",),
-    "pgmem._sync.memory": (
-        "BoundMemory",
-        "Memory",
-        "Transaction",
-    ),
-    "pgmem.admin.stats_models": ("Stats",),
-    "pgmem.core.history": ("History",),
-    "pgmem.dedupe.models": (
-        "Claim",
-        "Outcome",
-    ),
-    "pgmem.embedded.postgres": ("EmbeddedPostgres",),
-    "pgmem.events.durable": ("AsyncConsumerSubscription",),
-    "pgmem.events.models": (
-        "Appended",
-        "ConsumerInfo",
-        "Event",
-        "RecordedEvent",
-        "StateChange",
-    ),
-    "pgmem.events.subscription": ("AsyncSubscription",),
-    "pgmem.folds.models": (
-        "Fold",
-        "Folded",
-    ),
-    "pgmem.groups.group": (
-        "AsyncDelivery",
-        "AsyncGroup",
-    ),
-    "pgmem.groups.models": (
-        "DeadLetter",
-        "GroupInfo",
-        "Pending",
-        "RunResult",
-    ),
-    "pgmem.leases.lease": ("AsyncLease",),
-    "pgmem.leases.models": (
-        "LeaseInfo",
-        "Permit",
-    ),
-    "pgmem.memory": (
-        "AsyncBoundMemory",
-        "AsyncMemory",
-        "AsyncTransaction",
-    ),
-    "pgmem.redis.models": (
-        "ImportPart",
-        "ImportedDelivery",
-        "ImportedEntry",
-        "ImportedEvent",
-        "ImportedMark",
-        "KnownDelivery",
-        "KnownEntry",
-        "KnownMark",
-        "Refusal",
-    ),
-    "pgmem.retention.models": (
-        "Holder",
-        "MaintenanceReport",
-        "Policy",
-        "RestoreReport",
-        "StreamTrim",
-        "SweepReport",
-        "TrimReport",
-    ),
-    "pgmem.state.models": (
-        "StateEntry",
-        "StateSnapshot",
-    ),
+_HOME = {
+    "Appended": "pgmem.events.models",
+    "AsyncDelivery": "pgmem.groups.group",
+    "AsyncGroup": "pgmem.groups.group",
+    "AsyncLease": "pgmem.leases.lease",
+    "AsyncMemory": "pgmem.memory",
+    "AsyncSubscription": "pgmem.events.subscription",
+    "AsyncTransaction": "pgmem.memory",
+    "Claim": "pgmem.dedupe.models",
+    "Delivery": "pgmem._sync.groups.group",
+    "EmbeddedPostgres": "pgmem.embedded.postgres",
+    "Event": "pgmem.events.models",
+    "Fold": "pgmem.folds.models",
+    "Group": "pgmem._sync.groups.group",
+    "Lease": "pgmem._sync.leases.lease",
+    "Memory": "pgmem._sync.memory",
+    "Outcome": "pgmem.dedupe.models",
+    "Policy": "pgmem.retention.models",
+    "RecordedEvent": "pgmem.events.models",
+    "StateChange": "pgmem.events.models",
+    "StateEntry": "pgmem.state.models",
+    "Subscription": "pgmem._sync.events.subscription",
+    "Transaction": "pgmem._sync.memory",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
 from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.codec import Codec, event_registry
 from pgmem.events.durable_lease import AsyncConsumers
@@ -55,7 +55,7 @@ def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
     if isinstance(pool, int):
         pool = (min(1, pool), pool)
     if not (isinstance(pool, tuple) and len(pool) == 2):
-        raise InvalidOption(f"pool= takes the most connections, or (least, most), got {pool!r}")
+        raise InvalidInput(f"pool= takes the most connections, or (least, most), got {pool!r}")
     least = check_count(pool[0], "pool's least", minimum=0)
     return least, check_count(pool[1], "pool's most", minimum=max(1, least))
 
@@ -118,7 +118,7 @@ class AsyncMemory:
         janitor: bool = False,
     ) -> None:
         if durability not in ("strict", "relaxed"):
-            raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
+            raise InvalidInput(f"durability is 'strict' or 'relaxed', got {durability!r}")
         self._database = AsyncDatabase(
             connection_string(url),
             schema=check_schema_name(schema),
@@ -172,7 +172,7 @@ class AsyncMemory:
 
         Raises:
             Unavailable: the server could not be reached within `timeout`.
-            SchemaMissing, SchemaTooOld, SchemaTooNew: schema and library do not fit.
+            SchemaError: schema and library do not fit.
         """
         await self._database.open()
         if self._cache is not None:
@@ -246,7 +246,7 @@ class AsyncMemory:
                 on the psycopg driver, in the database of this memory.
 
         Raises (at the first call on what it returns):
-            InvalidOption: it is none of these, or it commits each statement by itself.
+            InvalidInput: it is none of these, or it commits each statement by itself.
         """
         executor = AsyncTransactionExecutor(self._database, connection)
         return AsyncBoundMemory(executor, self._codec, self._bound_cache(settles=False))

@@ -38,7 +38,7 @@ from pgmem.core.encoding import DEFAULT_MAX_BYTES
 from pgmem.core.names import check_schema_name
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec, event_registry
 from pgmem.events.models import Event
 from pgmem.events.stable_position import StablePosition
@@ -56,7 +56,7 @@ def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
     if isinstance(pool, int):
         pool = (min(1, pool), pool)
     if not (isinstance(pool, tuple) and len(pool) == 2):
-        raise InvalidOption(f"pool= takes the most connections, or (least, most), got {pool!r}")
+        raise InvalidInput(f"pool= takes the most connections, or (least, most), got {pool!r}")
     least = check_count(pool[0], "pool's least", minimum=0)
     return least, check_count(pool[1], "pool's most", minimum=max(1, least))
 
@@ -119,7 +119,7 @@ class Memory:
         janitor: bool = False,
     ) -> None:
         if durability not in ("strict", "relaxed"):
-            raise InvalidOption(f"durability is 'strict' or 'relaxed', got {durability!r}")
+            raise InvalidInput(f"durability is 'strict' or 'relaxed', got {durability!r}")
         self._database = Database(
             connection_string(url),
             schema=check_schema_name(schema),
@@ -171,7 +171,7 @@ class Memory:
 
         Raises:
             Unavailable: the server could not be reached within `timeout`.
-            SchemaMissing, SchemaTooOld, SchemaTooNew: schema and library do not fit.
+            SchemaError: schema and library do not fit.
         """
         self._database.open()
         if self._cache is not None:
@@ -245,7 +245,7 @@ class Memory:
                 on the psycopg driver, in the database of this memory.
 
         Raises (at the first call on what it returns):
-            InvalidOption: it is none of these, or it commits each statement by itself.
+            InvalidInput: it is none of these, or it commits each statement by itself.
         """
         executor = TransactionExecutor(self._database, connection)
         return BoundMemory(executor, self._codec, self._bound_cache(settles=False))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from pgmem.core.names import DEFAULT_SCHEMA, VERSION_TABLE, check_schema_name
-from pgmem.errors import InvalidName, InvalidOption
+from pgmem.errors import InvalidInput
 
 _READER: Final = (
     (
@@ -98,12 +98,12 @@ def grant_sql(
         janitor: an existing role that is to apply retention.
 
     Raises:
-        InvalidName: the schema's or a role's name cannot be used.
-        InvalidOption: no role was given.
+        InvalidInput: the schema's or a role's name cannot be used.
+        InvalidInput: no role was given.
     """
     check_schema_name(schema)
     if reader is None and writer is None and janitor is None:
-        raise InvalidOption("nothing to grant: give a reader's role, a writer's or a janitor's")
+        raise InvalidInput("nothing to grant: give a reader's role, a writer's or a janitor's")
     lines: list[str] = []
     for role, privileges in ((reader, _READER), (writer, _WRITER), (janitor, _JANITOR)):
         if role is not None:
@@ -133,7 +133,7 @@ def _grant_maintain(schema: str, role: str) -> str:
 def _quoted_role(role: str) -> str:
     size = len(role.encode("utf-8", "surrogatepass"))
     if not 1 <= size <= 63 or not role.isprintable() or role.lower() == "public":
-        raise InvalidName(
+        raise InvalidInput(
             f"{ascii(role)[:80]} is not a role to grant to: give the name of an existing role, "
             "of at most 63 bytes, and not PUBLIC, which is everybody"
         )

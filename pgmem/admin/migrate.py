@@ -36,12 +36,10 @@ from pgmem.core.names import DEFAULT_SCHEMA, SCHEMA_REVISION, VERSION_TABLE, che
 from pgmem.core.url import connection_string, redacted
 from pgmem.errors import (
     DatabaseFault,
-    InvalidOption,
+    InvalidInput,
     PermissionDenied,
     PgmemError,
-    SchemaMissing,
-    SchemaTooNew,
-    SchemaTooOld,
+    SchemaError,
     Unavailable,
 )
 
@@ -76,10 +74,10 @@ def upgrade(
         create_schema: make the schema itself if it does not exist. False: it must be there.
 
     Raises:
-        InvalidName, InvalidOption: the schema name, the url or the revision cannot be used.
+        InvalidInput: the schema name, the url or the revision cannot be used.
         Unavailable: no server was reached.
-        SchemaMissing: the schema does not exist, and `create_schema` is False.
-        SchemaTooNew: the schema's revision is one that this library does not know.
+        SchemaError: the schema does not exist, and `create_schema` is False.
+        SchemaError: the schema's revision is one that this library does not know.
         PermissionDenied: the role may not create the schema or its tables.
         DatabaseFault: the server refused for another reason. Nothing was changed.
     """
@@ -99,7 +97,7 @@ def downgrade(url: str | None = None, *, revision: str, schema: str = DEFAULT_SC
         schema: the schema.
 
     Raises:
-        SchemaMissing: the schema does not exist.
+        SchemaError: the schema does not exist.
         PgmemError: as `upgrade`.
     """
     check_schema_name(schema)
@@ -113,7 +111,7 @@ def current(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> str | None:
     """The revision that the schema is at; None where there is none.
 
     Raises:
-        InvalidName, InvalidOption, Unavailable, PermissionDenied, DatabaseFault: as `upgrade`.
+        InvalidInput, Unavailable, PermissionDenied, DatabaseFault: as `upgrade`.
     """
     check_schema_name(schema)
     with _translated(url, schema), engine(url).begin() as connection:
@@ -138,7 +136,7 @@ def sql(
         create_schema: begin with CREATE SCHEMA IF NOT EXISTS.
 
     Raises:
-        InvalidName, InvalidOption: the schema name or a revision cannot be used.
+        InvalidInput: the schema name or a revision cannot be used.
     """
     check_schema_name(schema)
     for name in (revision, from_revision):
@@ -151,7 +149,7 @@ def sql(
         with _one_command:
             command.upgrade(config, span, sql=True)
     except CommandError as error:
-        raise InvalidOption(
+        raise InvalidInput(
             f"there is no way from {from_revision} to {revision}: {error}"
         ) from error
     return output.getvalue()
@@ -164,9 +162,9 @@ def check(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> list[str]:
     sequence. It changes nothing, but makes temporary tables to compare with and rolls them back.
 
     Raises:
-        SchemaMissing, SchemaTooOld, SchemaTooNew: the revision is not this library's.
+        SchemaError: the revision is not this library's.
         PermissionDenied: the role may not read the schema, or make temporary tables.
-        InvalidName, InvalidOption, Unavailable, DatabaseFault: as `upgrade`.
+        InvalidInput, Unavailable, DatabaseFault: as `upgrade`.
     """
     check_schema_name(schema)
     with _translated(url, schema), engine(url).connect() as connection, connection.begin() as work:
@@ -182,20 +180,21 @@ def check_revision(found: str | None, schema: str) -> None:
     """Compares the revision found in `schema` with the one that this library needs.
 
     Raises:
-        SchemaMissing: there is none.
-        SchemaTooOld: it is an earlier one.
-        SchemaTooNew: it is one that this library does not know.
+        SchemaError: there is none, or it is another one.
     """
     if found == SCHEMA_REVISION:
         return
     if found is None:
-        raise SchemaMissing(
-            f"the schema {schema!r} has no pgmem tables: run `pgmem migrate up --schema {schema}`"
+        raise SchemaError(
+            f"the schema {schema!r} has no pgmem tables. Run `pgmem migrate up --schema {schema}`",
+            needed=SCHEMA_REVISION,
         )
     if found in _known_revisions():
-        raise SchemaTooOld(
+        raise SchemaError(
             f"the schema {schema!r} is at revision {found}, and this library needs "
-            f"{SCHEMA_REVISION}: run `pgmem migrate up --schema {schema}`"
+            f"{SCHEMA_REVISION}. Run `pgmem migrate up --schema {schema}`",
+            found=found,
+            needed=SCHEMA_REVISION,
         )
     raise _too_new(schema, found)
 
@@ -211,7 +210,7 @@ def grant(
     """Runs `grant_sql` in one transaction.
 
     Raises:
-        SchemaMissing, SchemaTooOld, SchemaTooNew: the revision is not this library's.
+        SchemaError: the revision is not this library's.
         PgmemError: as `grant_sql` and `upgrade`; a role that does not exist is a DatabaseFault.
     """
     statements = grant_sql(schema, reader=reader, writer=writer, janitor=janitor)
@@ -259,7 +258,7 @@ def ensure_schema(connection: Connection, schema: str, *, create: bool) -> None:
     """Makes the schema if it is missing and `create` allows it.
 
     Raises:
-        SchemaMissing: it is missing, and `create` is False.
+        SchemaError: it is missing, and `create` is False.
     """
     found = connection.execute(
         text("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"), {"schema": schema}
@@ -270,7 +269,7 @@ def ensure_schema(connection: Connection, schema: str, *, create: bool) -> None:
         return
     if not create:
         role = connection.execute(text("SELECT current_user")).scalar_one()
-        raise SchemaMissing(
+        raise SchemaError(
             f"the schema {schema!r} does not exist, and create_schema is off. Ask the database's "
             f'administrator for: CREATE SCHEMA "{schema}" AUTHORIZATION "{role}";'
         )
@@ -334,7 +333,7 @@ def _check_revision(revision: str) -> None:
         return
     if named is None or revision not in _known_revisions():
         known = ", ".join(sorted(_known_revisions()))
-        raise InvalidOption(
+        raise InvalidInput(
             f"there is no revision {ascii(revision)[:80]}: take one of {known}, head, base, +1, -1"
         )
 
@@ -348,18 +347,20 @@ def _translated(url: str | None, schema: str) -> Iterator[None]:
         unknown = re.search(r"locate revision identified by '([^']*)'", str(error))
         if unknown:  # the one asked for was looked up before, so it is the database's
             raise _too_new(schema, unknown.group(1)) from error
-        raise InvalidOption(f"alembic cannot do that in schema {schema!r}: {error}") from error
+        raise InvalidInput(f"alembic cannot do that in schema {schema!r}: {error}") from error
     except DBAPIError as error:
         raise _database_error(error.orig, url, schema) from error
     except psycopg.Error as error:
         raise _database_error(error, url, schema) from error
 
 
-def _too_new(schema: str, found: str) -> SchemaTooNew:
-    return SchemaTooNew(
+def _too_new(schema: str, found: str) -> SchemaError:
+    return SchemaError(
         f"the schema {schema!r} is at revision {ascii(found)[:80]}, and this library knows none "
-        f"later than {SCHEMA_REVISION}: upgrade pgmem-agents. If the schema is not pgmem's, give "
-        "pgmem one of its own"
+        f"later than {SCHEMA_REVISION}. Upgrade pgmem-agents. If the schema is not pgmem's, give "
+        "pgmem one of its own",
+        found=found,
+        needed=SCHEMA_REVISION,
     )
 
 

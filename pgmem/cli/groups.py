@@ -27,10 +27,11 @@ from pgmem.cli.output import (
     say,
     short_moment,
 )
-from pgmem.errors import GroupNotFound, PgmemError
+from pgmem.errors import NotFound, PgmemError
 
 if TYPE_CHECKING:
-    from pgmem import DeadLetter, Group, GroupInfo, Memory, Pending
+    from pgmem import Group, Memory
+    from pgmem.groups.models import DeadLetter, GroupInfo, Pending
 
 PAGE = 200
 WIDTH = 12
@@ -295,12 +296,12 @@ def _find(memory: Memory, name: str) -> tuple[Group, GroupInfo]:
     try:
         group = memory.groups.get(name)
         return group, group.info()
-    except GroupNotFound:
+    except NotFound:
         raise _missing(name) from None
 
 
-def _missing(name: str) -> GroupNotFound:
-    return GroupNotFound(f"there is no group {name!r}; `pgmem groups list` shows the groups")
+def _missing(name: str) -> NotFound:
+    return NotFound(f"there is no group {name!r}; `pgmem groups list` shows the groups")
 
 
 def _with_lag(memory: Memory) -> Iterator[tuple[GroupInfo, int]]:
@@ -308,7 +309,7 @@ def _with_lag(memory: Memory) -> Iterator[tuple[GroupInfo, int]]:
     for info in memory.groups.list():
         try:
             lag = memory.groups.get(info.name).lag()
-        except GroupNotFound:
+        except NotFound:
             continue
         yield info, lag
 

@@ -29,7 +29,7 @@ from pgmem.errors import PgmemError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from pgmem import LeaseInfo
+    from pgmem.leases.models import LeaseInfo
 
 WIDTH = 10
 

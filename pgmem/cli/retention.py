@@ -28,7 +28,8 @@ from pgmem.core.names import JANITOR_LEASE
 from pgmem.errors import LeaseHeld, PgmemError
 
 if TYPE_CHECKING:
-    from pgmem import MaintenanceReport, Memory, Policy, StreamTrim, TrimReport
+    from pgmem import Memory, Policy
+    from pgmem.retention.models import MaintenanceReport, StreamTrim, TrimReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["events", "folds", "snapshots"]

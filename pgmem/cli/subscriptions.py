@@ -21,7 +21,8 @@ from pgmem.cli.output import (
 from pgmem.errors import PgmemError
 
 if TYPE_CHECKING:
-    from pgmem import ConsumerInfo, Memory
+    from pgmem import Memory
+    from pgmem.events.models import ConsumerInfo
 
 COLUMNS = (
     Column("SUBSCRIPTION", style="key"),

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 R = TypeVar("R")
 
@@ -296,11 +296,11 @@ def passthrough(value: Any) -> Any:
     """What a user's function gave.
 
     Raises:
-        InvalidOption: it is a coroutine, which nobody would ever run.
+        InvalidInput: it is a coroutine, which nobody would ever run.
     """
     if inspect.iscoroutine(value):
         value.close()
-        raise InvalidOption("Memory was given an async function: use AsyncMemory for those")
+        raise InvalidInput("Memory was given an async function: use AsyncMemory for those")
     return value
 
 
@@ -314,7 +314,7 @@ async def async_driver_connection(source: Any) -> psycopg.AsyncConnection[Any]:
     """The psycopg connection below what a caller gave to `AsyncMemory.using`.
 
     Raises:
-        InvalidOption: there is none below it.
+        InvalidInput: there is none below it.
     """
     found = source
     alchemy = sys.modules.get("sqlalchemy.ext.asyncio")
@@ -325,7 +325,7 @@ async def async_driver_connection(source: Any) -> psycopg.AsyncConnection[Any]:
         if isinstance(source, alchemy.AsyncConnection):
             found = (await source.get_raw_connection()).driver_connection
     if not isinstance(found, psycopg.AsyncConnection):
-        raise InvalidOption(
+        raise InvalidInput(
             _USING.format(
                 connection="AsyncConnection",
                 alchemy="AsyncConnection or AsyncSession",
@@ -339,7 +339,7 @@ def driver_connection(source: Any) -> psycopg.Connection[Any]:
     """The psycopg connection below what a caller gave to `Memory.using`.
 
     Raises:
-        InvalidOption: there is none below it.
+        InvalidInput: there is none below it.
     """
     found = source
     if "sqlalchemy.orm" in sys.modules:
@@ -351,7 +351,7 @@ def driver_connection(source: Any) -> psycopg.Connection[Any]:
         if isinstance(source, alchemy.Connection):
             found = source.connection.driver_connection
     if not isinstance(found, psycopg.Connection):
-        raise InvalidOption(
+        raise InvalidInput(
             _USING.format(
                 connection="Connection",
                 alchemy="Connection or Session",

@@ -22,15 +22,7 @@ from pgmem.core.op import Op, Retry, Row
 from pgmem.core.pool import AsyncConnection, AsyncPool
 from pgmem.core.sqlstates import translate
 from pgmem.core.url import redacted
-from pgmem.errors import (
-    NotOpen,
-    OutcomeUnknown,
-    SchemaError,
-    SchemaMissing,
-    SchemaTooNew,
-    SchemaTooOld,
-    Unavailable,
-)
+from pgmem.errors import NotOpen, OutcomeUnknown, SchemaError, Unavailable
 
 log = logging.getLogger("pgmem")
 
@@ -216,23 +208,30 @@ class AsyncDatabase:
         except psycopg.Error as error:
             raise translate(error, f"read the schema revision at {self.where}") from None
         if not rows:
-            raise SchemaMissing(
-                f"{self.where} has no pgmem tables in the schema {self.schema!r}: run {advice}, "
-                f"or give the schema= that they are in"
+            raise SchemaError(
+                f"{self.where} has no pgmem tables in the schema {self.schema!r}. Run {advice}, "
+                f"or give the schema= that they are in",
+                needed=SCHEMA_REVISION,
             )
         revision, server, session = rows[0]
         self.pooled = self._listens_beside or session != connection.info.backend_pid
         if server < MINIMUM_SERVER:
-            raise SchemaError(f"{self.where} runs PostgreSQL {server // 10000}: 15 is the oldest")
+            raise SchemaError(
+                f"{self.where} runs PostgreSQL {server // 10000}, pgmem needs 15 or later"
+            )
         if revision < SCHEMA_REVISION:
-            raise SchemaTooOld(
+            raise SchemaError(
                 f"the schema {self.schema!r} at {self.where} has revision {revision}, this "
-                f"library needs {SCHEMA_REVISION}: run {advice}"
+                f"library needs {SCHEMA_REVISION}. Run {advice}",
+                found=revision,
+                needed=SCHEMA_REVISION,
             )
         if revision > SCHEMA_REVISION:
-            raise SchemaTooNew(
+            raise SchemaError(
                 f"the schema {self.schema!r} at {self.where} has revision {revision}, this "
-                f"library knows {SCHEMA_REVISION}: upgrade pgmem-agents"
+                f"library knows {SCHEMA_REVISION}. Upgrade pgmem-agents",
+                found=revision,
+                needed=SCHEMA_REVISION,
             )
 
     async def _find_channel(self, connection: psycopg.AsyncConnection[Any]) -> str:

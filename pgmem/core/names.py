@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pgmem.errors import InvalidName
+from pgmem.errors import InvalidInput
 
 DEFAULT_SCHEMA: Final = "pgmem"
 SCHEMA_REVISION: Final = "0004"
@@ -40,17 +40,17 @@ def check_schema_name(schema: str) -> str:
     """`schema` itself, if pgmem can use a schema of that name.
 
     Raises:
-        InvalidName: it is no plain lower-case identifier of at most 63 characters, is reserved
+        InvalidInput: it is no plain lower-case identifier of at most 63 characters, is reserved
             by PostgreSQL (`pg_…`, `information_schema`), or is `public`, where pgmem's version
             table would be taken for the team's own.
     """
     if not isinstance(schema, str) or _SCHEMA_NAME.fullmatch(schema) is None:
-        raise InvalidName(
+        raise InvalidInput(
             f"the schema name {_shown(schema)} cannot be used: take 1 to 63 lower-case letters, "
             "digits and underscores, not starting with a digit"
         )
     if schema.startswith("pg_") or schema in _FOREIGN_SCHEMAS:
-        raise InvalidName(
+        raise InvalidInput(
             f"the schema name {schema!r} cannot be used: pgmem needs a schema of its own, and "
             "neither 'public', 'information_schema' nor a name that starts with 'pg_' is one"
         )

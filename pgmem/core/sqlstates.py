@@ -11,14 +11,12 @@ from psycopg import errors as pg
 
 from pgmem.core.names import APPEND_ONLY_SQLSTATE
 from pgmem.errors import (
-    AppendOnlyViolation,
     DatabaseFault,
     InvalidInput,
-    InvalidName,
     InvalidValue,
     PermissionDenied,
     PgmemError,
-    SchemaMissing,
+    SchemaError,
     TransactionConflict,
     Unavailable,
 )
@@ -69,7 +67,7 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
     ),
     (
         (pg.UndefinedTable, pg.InvalidSchemaName, pg.UndefinedColumn),
-        SchemaMissing,
+        SchemaError,
         "the database lacks a table or column of pgmem's. Run the migrations (`pgmem migrate up`) "
         "on this database and schema",
     ),
@@ -132,13 +130,14 @@ def translate(error: Exception, action: str) -> PgmemError:
         raise TypeError(f"{error!r} is no database error") from error
     constraint = error.diag.constraint_name
     if isinstance(error, pg.CheckViolation) and constraint in _NAME_CONSTRAINTS:
-        return InvalidName(
+        return InvalidInput(
             f"{action}: the database refused {_NAME_CONSTRAINTS[constraint]}: 1 to 512 bytes are "
             f"allowed"
         )
     if error.sqlstate == APPEND_ONLY_SQLSTATE:
-        return AppendOnlyViolation(
-            f"{action}: the log is append-only, events are neither changed nor removed"
+        return DatabaseFault(
+            f"{action}: the log is append-only, events are neither changed nor removed",
+            sqlstate=error.sqlstate,
         )
     reason = error.diag.message_primary or type(error).__name__
     for classes, typed, text in _FAULTS:

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 ENVIRONMENT: Final = ("PGMEM_DATABASE_URL", "DATABASE_URL")
 
@@ -40,7 +40,7 @@ def connection_string(url: str | None = None) -> str:
             `PGMEM_DATABASE_URL`, then `DATABASE_URL`, then libpq's own (`PGHOST`, `PGSERVICE` …).
 
     Raises:
-        InvalidOption: it cannot be read, or names another database or driver.
+        InvalidInput: it cannot be read, or names another database or driver.
     """
     name = "the database url"
     if url is None:
@@ -49,23 +49,23 @@ def connection_string(url: str | None = None) -> str:
             return ""  # libpq looks at its own variables, service file and defaults
         name, url = variable, os.environ[variable]
     if not isinstance(url, str):
-        raise InvalidOption(
+        raise InvalidInput(
             f"{name} must be a string, not {type(url).__name__}; of a SQLAlchemy URL pass "
             "url.render_as_string(hide_password=False)"
         )
     if not url.strip():
-        raise InvalidOption(f"{name} is empty; leave it out to use the environment, or {_ALLOWED}")
+        raise InvalidInput(f"{name} is empty; leave it out to use the environment, or {_ALLOWED}")
     if "\0" in url:
-        raise InvalidOption(f"{name} holds a NUL character; {_ALLOWED}")
+        raise InvalidInput(f"{name} holds a NUL character; {_ALLOWED}")
     try:
         options = _parse(name, url.strip())
         _check_places(name, options)
         return make_conninfo(**options)
     except (psycopg.Error, ValueError, UnicodeError) as error:
-        if isinstance(error, InvalidOption):
+        if isinstance(error, InvalidInput):
             raise
         # `from None`: libpq and SQLAlchemy quote what they could not read, password and all.
-        raise InvalidOption(_unreadable(name, str(error))) from None
+        raise InvalidInput(_unreadable(name, str(error))) from None
 
 
 def redacted(conninfo: str) -> str:
@@ -78,7 +78,7 @@ def redacted(conninfo: str) -> str:
     """
     try:
         given = conninfo_to_dict(connection_string(conninfo) if conninfo.strip() else "")
-    except (InvalidOption, psycopg.Error):
+    except (InvalidInput, psycopg.Error):
         return "(unreadable connection string)"
     values = {option.keyword.decode(): option.val for option in Conninfo.get_defaults()}
     shown: dict[str, str] = {}
@@ -98,16 +98,16 @@ def _parse(name: str, url: str) -> dict[str, Any]:
         return dict(conninfo_to_dict(url))
     database, _, driver = scheme.group(1).lower().partition("+")
     if database not in _DATABASES:
-        raise InvalidOption(f"{name} is for {database!r}, and pgmem needs PostgreSQL; {_ALLOWED}")
+        raise InvalidInput(f"{name} is for {database!r}, and pgmem needs PostgreSQL; {_ALLOWED}")
     if driver and driver not in _DRIVERS:
-        raise InvalidOption(
+        raise InvalidInput(
             f"{name} names the driver {driver!r}, and pgmem connects with psycopg; {_ALLOWED}"
         )
     rest = url[scheme.end() :]
     authority, _, path = rest.partition("?")[0].partition("/")
     # A password with a bare @ or / in it would be taken for a host or a database, and be shown.
     if authority.count("@") + path.count("@") > 1 or ("@" in path and not driver):
-        raise InvalidOption(_unreadable(name, ""))
+        raise InvalidInput(_unreadable(name, ""))
     # SQLAlchemy writes several hosts as a repeated host=, of which libpq would keep the last.
     repeated_host = len(re.findall(r"[?&]host=", rest)) > 1
     if driver or repeated_host:
@@ -120,7 +120,7 @@ def _check_places(name: str, options: dict[str, Any]) -> None:
     port = str(options.get("port") or "")
     host = str(options.get("host") or "")
     if re.fullmatch(r"[0-9]{0,5}(,[0-9]{0,5})*", port) is None or "@" in host.lstrip("@"):
-        raise InvalidOption(_unreadable(name, ""))
+        raise InvalidInput(_unreadable(name, ""))
 
 
 def _from_sqlalchemy(url: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Collection
 from datetime import timedelta
 
 from pgmem.core.names import NAME_BYTES
-from pgmem.errors import ForeignId, InvalidName, InvalidOption
+from pgmem.errors import InvalidInput
 
 MAX_POSITION = 2**63 - 1
 
@@ -31,25 +31,25 @@ def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
     """Check a stream, key, type, agent or other name.
 
     Raises:
-        InvalidName: it is no text, empty, longer than `most` bytes in UTF-8, or holds a character
+        InvalidInput: it is no text, empty, longer than `most` bytes in UTF-8, or holds a character
             that PostgreSQL cannot store.
     """
     if type(name) is str and 0 < len(name) <= most and name.isascii() and "\0" not in name:
         return name  # Nearly every name: a character is a byte.
     if not isinstance(name, str):
-        raise InvalidName(f"{what} must be a str, got {type(name).__name__}")
+        raise InvalidInput(f"{what} must be a str, got {type(name).__name__}")
     if not name:
-        raise InvalidName(f"{what} is empty: give it 1 to {most} bytes")
+        raise InvalidInput(f"{what} is empty: give it 1 to {most} bytes")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidName(
+        raise InvalidInput(
             f"{what} {name!a} holds a lone surrogate, which is no character: decode it properly"
         ) from None
     if size > most:
-        raise InvalidName(f"{what} {name[:40]!r}… has {size} bytes in UTF-8, {most} are allowed")
+        raise InvalidInput(f"{what} {name[:40]!r}… has {size} bytes in UTF-8, {most} are allowed")
     if "\0" in name:
-        raise InvalidName(f"{what} {name!r} holds a NUL character, which PostgreSQL cannot store")
+        raise InvalidInput(f"{what} {name!r} holds a NUL character, which PostgreSQL cannot store")
     return name
 
 
@@ -57,7 +57,7 @@ def check_names(names: Collection[str], what: str) -> None:
     """Check several names, of which most are the same.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidInput: as `check_name`.
     """
     with contextlib.suppress(TypeError):  # what cannot be in a set is no str either
         names = set(names)
@@ -69,7 +69,7 @@ def check_prefix(prefix: str, what: str) -> str:
     """Check the beginning of a name; it may be empty.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidInput: as `check_name`.
     """
     return prefix if prefix == "" else check_name(prefix, what)
 
@@ -91,12 +91,12 @@ def check_count(number: int, what: str, *, minimum: int, maximum: int = MAX_POSI
     """Check a whole number.
 
     Raises:
-        InvalidOption: it is no int, or outside the bounds.
+        InvalidInput: it is no int, or outside the bounds.
     """
     if not isinstance(number, int) or isinstance(number, bool):
-        raise InvalidOption(f"{what} must be an int, got {type(number).__name__}")
+        raise InvalidInput(f"{what} must be an int, got {type(number).__name__}")
     if not minimum <= number <= maximum:
-        raise InvalidOption(f"{what} must be {minimum} to {maximum}, got {number}")
+        raise InvalidInput(f"{what} must be {minimum} to {maximum}, got {number}")
     return number
 
 
@@ -104,12 +104,12 @@ def check_position(position: int, what: str) -> int:
     """Check a position of the log.
 
     Raises:
-        ForeignId: it is the id of an entry of a Redis stream.
-        InvalidOption: as `check_count`.
+        InvalidInput: it is the id of an entry of a Redis stream.
+        InvalidInput: as `check_count`.
     """
     text = position.decode(errors="replace") if isinstance(position, bytes) else position
     if isinstance(text, str) and _REDIS_ID.fullmatch(text):
-        raise ForeignId(
+        raise InvalidInput(
             f"{what}={text} is an id of a Redis stream, and a position here is an int: "
             f"pgmem.redis.importing.position_of(memory, stream, id) gives the position of an entry "
             f"that `pgmem import-redis` brought in"
@@ -121,17 +121,17 @@ def check_seconds(duration: Seconds, what: str, *, zero: bool = False) -> float:
     """Check a duration and give it in seconds.
 
     Raises:
-        InvalidOption: it is no number of seconds or timedelta, not finite, not above zero (or
+        InvalidInput: it is no number of seconds or timedelta, not finite, not above zero (or
             below it, where `zero` is allowed), or over a hundred years.
     """
     if isinstance(duration, timedelta):
         duration = duration.total_seconds()
     if not isinstance(duration, int | float) or isinstance(duration, bool):
-        raise InvalidOption(f"{what} must be seconds or a timedelta, got {type(duration).__name__}")
+        raise InvalidInput(f"{what} must be seconds or a timedelta, got {type(duration).__name__}")
     if not math.isfinite(duration) or duration < 0 or (duration == 0 and not zero):
-        raise InvalidOption(f"{what} must be {'0 or more' if zero else 'above 0'}, got {duration}")
+        raise InvalidInput(f"{what} must be {'0 or more' if zero else 'above 0'}, got {duration}")
     if duration > 100 * 366 * DAY:
-        raise InvalidOption(f"{what} must be at most a hundred years, got {duration} s")
+        raise InvalidInput(f"{what} must be at most a hundred years, got {duration} s")
     return float(duration)
 
 
@@ -144,9 +144,9 @@ def check_within_a_day(duration: Seconds, what: str, why: str) -> float:
         why: what a longer one would do.
 
     Raises:
-        InvalidOption: as `check_seconds`, or over a day.
+        InvalidInput: as `check_seconds`, or over a day.
     """
     seconds = check_seconds(duration, what)
     if seconds > DAY:
-        raise InvalidOption(f"{what} must be at most a day ({DAY:g} s), got {seconds:g} s: {why}")
+        raise InvalidInput(f"{what} must be at most a day ({DAY:g} s), got {seconds:g} s: {why}")
     return seconds

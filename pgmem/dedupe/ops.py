@@ -24,14 +24,14 @@ from pgmem.core.encoding import decode, encode
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_name
 from pgmem.dedupe.models import Claim
-from pgmem.errors import ClaimHeld, LeaseLost
+from pgmem.errors import LeaseHeld, LeaseLost
 
 
 def check_key(key: str) -> str:
     """Check an idempotency key.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidInput: as `check_name`.
     """
     return check_name(key, "idempotency key")
 
@@ -50,12 +50,12 @@ def _parse_claim(key: str) -> Any:
     return parse
 
 
-def held(key: str, lease_until: datetime) -> ClaimHeld:
+def held(key: str, lease_until: datetime) -> LeaseHeld:
     """The error for work that somebody else is doing."""
-    return ClaimHeld(
+    return LeaseHeld(
         f"the work under the key {key!r} is claimed by another until {lease_until.isoformat()}: "
         f"wait for its result, or for the lease to end, and try again",
-        lease_until=lease_until,
+        expires_at=lease_until,
     )
 
 
@@ -63,7 +63,7 @@ def claim(key: str, *, owner: str, lease: float) -> Op[Claim]:
     """Claim a piece of work, or get its stored result.
 
     Raises (from `parse`):
-        ClaimHeld: another's lease is running.
+        LeaseHeld: another's lease is running.
         LostRace: run it again.
     """
     return Op(

@@ -20,13 +20,7 @@ from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
 from pgmem.dedupe.models import Claim, Outcome
-from pgmem.errors import (
-    CallbackFailed,
-    ClaimHeld,
-    InvalidOption,
-    InvalidValue,
-    PgmemError,
-)
+from pgmem.errors import CallbackFailed, InvalidInput, InvalidValue, LeaseHeld, PgmemError
 from pgmem.events.codec import Codec
 from pgmem.events.verbs import DEFAULT_KEY_TTL
 
@@ -75,7 +69,7 @@ class AsyncDedupe:
 
         Raises:
             CallbackFailed: `fn` raised (its exception is the `__cause__`); the claim is released.
-            ClaimHeld: another caller was still at work after `timeout`.
+            LeaseHeld: another caller was still at work after `timeout`.
             LeaseLost: `fn` took longer than the lease and another caller took over.
             InvalidValue: `fn`'s result cannot be stored; the work is marked as done.
         """
@@ -105,7 +99,7 @@ class AsyncDedupe:
         while True:
             try:
                 return await self.claim(key, lease=lease)
-            except ClaimHeld:
+            except LeaseHeld:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise
@@ -130,7 +124,7 @@ class AsyncDedupe:
             A claim with `acquired=True` and a fencing token, or `acquired=False` and the result.
 
         Raises:
-            ClaimHeld: another claim's lease is running.
+            LeaseHeld: another claim's lease is running.
         """
         return await self._executor.execute(
             ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
@@ -170,9 +164,9 @@ class AsyncDedupe:
 
 def _held(claim: Claim) -> Claim:
     if not isinstance(claim, Claim):
-        raise InvalidOption(f"expected the Claim that claim() gave, got {type(claim).__name__}")
+        raise InvalidInput(f"expected the Claim that claim() gave, got {type(claim).__name__}")
     if not claim.acquired:
-        raise InvalidOption(
+        raise InvalidInput(
             f"the claim of {claim.key!r} was not acquired: the work is done, use its result"
         )
     return claim
@@ -204,7 +198,7 @@ class AsyncTransactionDedupe:
 
         Raises:
             CallbackFailed: `fn` raised (its exception is the `__cause__`).
-            ClaimHeld: a caller of `memory.dedupe.run_once` is at work under this key.
+            LeaseHeld: a caller of `memory.dedupe.run_once` is at work under this key.
             InvalidValue: `fn`'s result cannot be stored; all that it did is undone.
             TransactionConflict: run the whole transaction again.
         """

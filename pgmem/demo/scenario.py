@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 CURRENCY: Final = "VND"
 PAYMENT_LIMIT: Final = 100_000_000
@@ -97,14 +97,14 @@ def plan(payments: int, *, seed: int, rate: float) -> Scenario:
         rate: Payments per second, 1 to 10,000.
 
     Raises:
-        InvalidOption: A number is out of range.
+        InvalidInput: A number is out of range.
     """
     if not 1 <= payments <= MAX_PAYMENTS:
-        raise InvalidOption(f"payments must be 1 to {MAX_PAYMENTS:,}, got {payments:,}")
+        raise InvalidInput(f"payments must be 1 to {MAX_PAYMENTS:,}, got {payments:,}")
     if not 1 <= rate <= 10_000:
-        raise InvalidOption(f"rate must be 1 to 10,000 payments a second, got {rate:g}")
+        raise InvalidInput(f"rate must be 1 to 10,000 payments a second, got {rate:g}")
     if not 0 <= seed < 2**63:
-        raise InvalidOption(f"seed must be 0 to {2**63 - 1}, got {seed}")
+        raise InvalidInput(f"seed must be 0 to {2**63 - 1}, got {seed}")
     chance = random.Random(seed)  # noqa: S311  # not a secret
     opening = {
         f"acc-{n:02}": chance.randrange(2_000_000, 30_000_000, 1_000)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgmem.errors import EmbeddedPostgresError
+from pgmem.embedded.errors import EmbeddedPostgresError
 
 # Everything else stays outside: PG* would redirect the server, LANG and LC_* change its messages
 # and sorting, and a server under another account has no business with this process's secrets.

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgmem.embedded.accounts import Account
-from pgmem.errors import EmbeddedPostgresError
+from pgmem.embedded.errors import EmbeddedPostgresError
 
 OLDEST_MAJOR = 15
 

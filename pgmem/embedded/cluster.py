@@ -19,8 +19,8 @@ from pathlib import Path
 
 from pgmem.embedded.accounts import Account
 from pgmem.embedded.binaries import Binaries
+from pgmem.embedded.errors import EmbeddedPostgresError
 from pgmem.embedded.watchdog import name_by_descriptor, remove
-from pgmem.errors import EmbeddedPostgresError
 
 LOCK_FILE = "pgmem.lock"
 LOG_FILE = "pgmem-server.log"

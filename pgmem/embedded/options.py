@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 Setting = str | int | float | bool
 
@@ -43,16 +43,16 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_$]*)?")
 
 
 def checked(settings: Mapping[str, Setting]) -> dict[str, str]:
-    """Return the caller's settings as text, or raise `InvalidOption`."""
+    """Return the caller's settings as text, or raise `InvalidInput`."""
     texts: dict[str, str] = {}
     for name, value in settings.items():
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"tried to use {name!r} as the name of a server setting: names are letters, digits"
                 " and underscores, with one dot for an extension's. See SHOW ALL."
             )
         if name.lower() in _RESERVED:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"the setting {name} is pgmem's own: the server is reached over its private socket"
                 " and, with port=, on 127.0.0.1. Leave it out."
             )
@@ -61,9 +61,9 @@ def checked(settings: Mapping[str, Setting]) -> dict[str, str]:
 
 
 def checked_port(port: int | None) -> int | None:
-    """Return the port, or raise `InvalidOption`."""
+    """Return the port, or raise `InvalidInput`."""
     if port is not None and (isinstance(port, bool) or not 1 <= port <= 65_535):
-        raise InvalidOption(f"port must be 1 to 65535, got {port!r}")
+        raise InvalidInput(f"port must be 1 to 65535, got {port!r}")
     return port
 
 
@@ -102,7 +102,7 @@ def _text(name: str, value: object) -> str:
         return repr(value)
     if isinstance(value, str) and value.isprintable() and '"' not in value:
         return value
-    raise InvalidOption(
+    raise InvalidInput(
         f"tried to set {name} to a {type(value).__name__}: a value is a bool, an int, a finite"
         " float, or a str of printable characters without double quotes."
     )

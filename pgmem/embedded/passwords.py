@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 
 from pgmem.embedded import cluster
-from pgmem.errors import EmbeddedPostgresError
+from pgmem.embedded.errors import EmbeddedPostgresError
 
 PASSWORD_FILE = "pgmem-password"  # noqa: S105 - a name
 

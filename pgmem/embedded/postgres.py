@@ -42,7 +42,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from pgmem.errors import EmbeddedPostgresError
+from pgmem.embedded.errors import EmbeddedPostgresError
 
 if sys.platform != "win32":
     from pgmem.embedded import cluster, options, passwords, sharing
@@ -62,7 +62,7 @@ class EmbeddedPostgres:
         start_timeout: seconds to wait for a server to start, or for an earlier one to stop.
 
     Raises:
-        InvalidOption: a setting that has not the form of one.
+        InvalidInput: a setting that has not the form of one.
         EmbeddedPostgresError: from `start()`: no programs found, no data folder that can be used,
             or a server that did not start; the last lines of its log are in the message.
     """

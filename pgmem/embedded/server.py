@@ -25,9 +25,9 @@ from pgmem.embedded import options
 from pgmem.embedded.accounts import Account, server_environment
 from pgmem.embedded.binaries import Binaries
 from pgmem.embedded.cluster import LOG_FILE, reached_by_path
+from pgmem.embedded.errors import EmbeddedPostgresError
 from pgmem.embedded.locks import Lock
 from pgmem.embedded.watchdog import remove
-from pgmem.errors import EmbeddedPostgresError
 
 _RUNTIME_NAME = "pgmem-"
 _LONGEST_PARENT = 70  # of 103 bytes for a socket's path on macOS, 107 on Linux

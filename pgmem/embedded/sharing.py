@@ -35,9 +35,9 @@ from pathlib import Path
 from pgmem.embedded import cluster, options, server
 from pgmem.embedded.accounts import Account, account_for
 from pgmem.embedded.binaries import find_binaries
+from pgmem.embedded.errors import EmbeddedPostgresError
 from pgmem.embedded.locks import Lock, closing_on_error
 from pgmem.embedded.watchdog import remove
-from pgmem.errors import EmbeddedPostgresError
 
 _BUSY_TIMEOUT = 5.0
 _RETRY_PAUSE = 0.1

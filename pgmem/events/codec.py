@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events.models import Event, RecordedEvent
 
 
@@ -29,14 +29,14 @@ def event_registry(classes: tuple[type[Event], ...]) -> dict[str, type[Event]]:
     """Event classes by their type name.
 
     Raises:
-        InvalidOption: one is no subclass of Event, or two have the same type name.
+        InvalidInput: one is no subclass of Event, or two have the same type name.
     """
     registry: dict[str, type[Event]] = {}
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, Event)) or cls.event_type is None:
-            raise InvalidOption(f"events= takes subclasses of pgmem.Event, got {cls!r}")
+            raise InvalidInput(f"events= takes subclasses of pgmem.Event, got {cls!r}")
         if cls.event_type in registry:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"two event classes have the type {cls.event_type!r}: "
                 f"{registry[cls.event_type].__name__} and {cls.__name__}"
             )

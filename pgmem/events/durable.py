@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar
 from pgmem.core.execution import AsyncTransactionExecutor
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
-from pgmem.errors import InvalidOption, PgmemError, Unavailable
+from pgmem.errors import InvalidInput, PgmemError, Unavailable
 from pgmem.events.durable_lease import AsyncConsumerLease, owner_name
 from pgmem.events.filter import Selection
 from pgmem.events.page import ALWAYS
@@ -49,11 +49,11 @@ def executor_of(transaction: AsyncBound) -> AsyncTransactionExecutor:
     """What runs ops in a transaction of the caller's.
 
     Raises:
-        InvalidOption: it is none of ours.
+        InvalidInput: it is none of ours.
     """
     executor = getattr(transaction, "_executor", None)
     if not isinstance(executor, AsyncTransactionExecutor):
-        raise InvalidOption(
+        raise InvalidInput(
             f"{type(transaction).__name__} is no transaction of this memory: give what "
             f"memory.transaction() or memory.using() gives"
         )
@@ -171,10 +171,10 @@ class AsyncConsumerSubscription(AsyncSubscription[T]):
 
         Raises:
             LeaseLost: somebody else has taken over: roll back what you did for these events.
-            InvalidOption: the consumer is not held yet.
+            InvalidInput: the consumer is not held yet.
         """
         if not self._begun or self._lease is None:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"commit of the consumer {self._consumer!r}: it is still standing by; commit "
                 f"after the first event was handed out"
             )

@@ -87,8 +87,8 @@ class AsyncConsumers:
                 but for a position that the log does not reach any more: then its head.
 
         Raises:
-            ConsumerNotFound: there is none of that name.
-            InvalidOption: `after` is above the last position of the log.
+            NotFound: there is none of that name.
+            InvalidInput: `after` is above the last position of the log.
             OutcomeUnknown: the connection was lost under way; reset it again.
         """
         await self._executor.execute(ops.reset(name, after=after))
@@ -129,7 +129,7 @@ class AsyncConsumerLease:
         lost: why the consumer is not ours any more, or None.
 
     Raises:
-        InvalidName, InvalidOption, InvalidValue: an argument that is not allowed.
+        InvalidInput, InvalidValue: an argument that is not allowed.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class AsyncConsumerLease:
             None if it is ours now; else the seconds to wait before the next try, at most 1.
 
         Raises:
-            ConsumerMismatch: it was made with another selection.
+            AlreadyExists: it was made with another selection.
             HistoryRewritten: its position was made in another history of the log.
             NotOpen: this lease was released.
         """
@@ -216,7 +216,7 @@ class AsyncConsumerLease:
         Raises:
             LeaseLost: somebody else has taken over.
             HistoryRewritten: the server's history is not the one that it was acquired in.
-            InvalidOption: a higher position is stored, or `position` is negative.
+            InvalidInput: a higher position is stored, or `position` is negative.
             NotOpen: not acquired, or released.
         """
         if self._held is None or self._released:

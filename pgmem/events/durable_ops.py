@@ -26,13 +26,7 @@ from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
 from pgmem.core.history import History
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import Seconds, check_count, check_name, check_within_a_day
-from pgmem.errors import (
-    ConsumerMismatch,
-    ConsumerNotFound,
-    HistoryRewritten,
-    InvalidOption,
-    LeaseLost,
-)
+from pgmem.errors import AlreadyExists, HistoryRewritten, InvalidInput, LeaseLost, NotFound
 from pgmem.events.models import ConsumerInfo
 
 _BY_NAME = (("filter", "WHERE name = %(name)s"),)
@@ -77,7 +71,7 @@ def check_consumer(name: str) -> str:
     """Check a consumer's name.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidInput: as `check_name`.
     """
     return check_name(name, "consumer name")
 
@@ -86,7 +80,7 @@ def check_lease(lease: Seconds) -> float:
     """Check a lease and give it in seconds.
 
     Raises:
-        InvalidOption: as `check_within_a_day`.
+        InvalidInput: as `check_within_a_day`.
     """
     return check_within_a_day(
         lease, "lease", "after a crash nobody takes over before it has run out"
@@ -102,7 +96,7 @@ def acquire(
         owner: unique to the caller: a second run of the op knows its own first run by it.
 
     Raises (from `parse`):
-        ConsumerMismatch: it was made with another selection.
+        AlreadyExists: it was made with another selection.
         HistoryRewritten: its position was made in another history of the log.
         LostRace: run it again.
     """
@@ -117,7 +111,7 @@ def acquire(
         if same is None:  # Another one made it while this statement ran.
             raise RetryStatement
         if not same:
-            raise ConsumerMismatch(
+            raise AlreadyExists(
                 f"the consumer {name!r} follows {stored} and was asked to follow {text}: use "
                 f"another name, or memory.consumers.delete({name!r}) to begin anew"
             )
@@ -171,7 +165,7 @@ def commit(held: Held, position: int, *, lease: float) -> Op[None]:
     Raises (from `parse`):
         LeaseLost: it is not ours any more.
         HistoryRewritten: the server's history is not the one that it was acquired in.
-        InvalidOption: a higher position is stored.
+        InvalidInput: a higher position is stored.
         LostRace: run it again.
     """
     check_count(position, "position", minimum=0)
@@ -183,7 +177,7 @@ def commit(held: Held, position: int, *, lease: float) -> Op[None]:
         _refuse_lost(verb, held, rows[0], position)
         stored = rows[0][2]
         if stored > position:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"{verb} by the consumer {held.name!r} refused: it has committed {stored}, and a "
                 f"position never goes back. memory.consumers.reset({held.name!r}, "
                 f"after={position}) does that"
@@ -244,18 +238,16 @@ def reset(name: str, *, after: int | None) -> Op[None]:
     """Accept the present history for a consumer, at its position or at another.
 
     Raises (from `parse`):
-        ConsumerNotFound: there is none of that name.
-        InvalidOption: the log does not reach so far.
+        NotFound: there is none of that name.
+        InvalidInput: the log does not reach so far.
     """
 
     def parse(rows: Sequence[Row]) -> None:
         position, head, found = rows[0][:3]
         if not found:
-            raise ConsumerNotFound(
-                f"there is no consumer {name!r}: consumers.list() tells which there are"
-            )
+            raise NotFound(f"there is no consumer {name!r}: consumers.list() tells which there are")
         if position is None:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"reset the consumer {name!r} to {after}: the last position of the log is {head}; "
                 f"what comes next would be skipped. Give a position up to that one"
             )

@@ -19,7 +19,7 @@ from pgmem.core.validation import (
     check_position,
     check_prefix,
 )
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events.columns import AGENT_ID, STATE_KEY, STREAM, TYPE
 
 MAX_STREAMS = 1_000
@@ -85,15 +85,15 @@ class Selection:
         """The selection that a subscriber describes.
 
         Raises:
-            InvalidName: a name that cannot be one.
-            InvalidOption: stream and prefix together, no stream, or too many.
+            InvalidInput: a name that cannot be one.
+            InvalidInput: stream and prefix together, no stream, or too many.
         """
         if stream is not None and prefix is not None:
-            raise InvalidOption("give stream= or prefix=, not both")
+            raise InvalidInput("give stream= or prefix=, not both")
         if stream is None or isinstance(stream, str):
             return cls(stream, type, agent_id, prefix=prefix)
         if not isinstance(stream, Sequence):
-            raise InvalidOption(
+            raise InvalidInput(
                 f"stream is a name or a sequence of names, got {stream.__class__.__name__}"
             )
         check_count(len(stream), "number of streams", minimum=1, maximum=MAX_STREAMS)
@@ -151,7 +151,7 @@ class Selection:
             InvalidInput: it is none, or says more than this version knows.
         """
         if unknown := sorted(described.keys() - _FILTERS.keys()):
-            raise InvalidOption(f"a selection by {', '.join(unknown)} is not known")
+            raise InvalidInput(f"a selection by {', '.join(unknown)} is not known")
         names = dict(described)
         if "streams" in names:
             names["streams"] = tuple(names["streams"])

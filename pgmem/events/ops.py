@@ -26,7 +26,7 @@ from pgmem.core.names import STATE_STREAM_PREFIX, STREAM_BYTES
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import INLINE
 from pgmem.core.validation import check_count, check_name, check_names
-from pgmem.errors import IdempotencyMismatch, InvalidName, InvalidOption, VersionConflict
+from pgmem.errors import IdempotencyMismatch, InvalidInput, VersionConflict
 from pgmem.events.codec import Codec, typed_event
 from pgmem.events.filter import Selection
 from pgmem.events.models import Appended, Event, RecordedEvent
@@ -51,11 +51,11 @@ def check_stream(stream: str) -> str:
     """Check the name of a stream that users append to.
 
     Raises:
-        InvalidName: as `check_name`, or the name is reserved.
+        InvalidInput: as `check_name`, or the name is reserved.
     """
     check_name(stream, "stream")
     if stream.startswith(STATE_STREAM_PREFIX):
-        raise InvalidName(
+        raise InvalidInput(
             f"stream {stream[:60]!r} begins with {STATE_STREAM_PREFIX!r}, which is reserved for "
             f"the events of state writes: use memory.state"
         )
@@ -67,7 +67,7 @@ def _payload(event: Event) -> Any:
     if type(event) is Event:
         return event.payload
     if not isinstance(event, Event):
-        raise InvalidOption(f"expected a pgmem.Event, got {type(event).__name__}")
+        raise InvalidInput(f"expected a pgmem.Event, got {type(event).__name__}")
     if event.payload_fields:
         return event.model_dump(mode="json", include=set(event.payload_fields))
     return event.payload
@@ -77,7 +77,7 @@ def encode_event(event: Event, codec: Codec) -> EncodedEvent:
     """Check and encode an event.
 
     Raises:
-        InvalidName, InvalidValue, ValueTooLarge: what is wrong with it.
+        InvalidInput, InvalidValue, ValueTooLarge: what is wrong with it.
     """
     payload = _payload(event)
     agent_id = codec.agent_id if event.agent_id is None else check_name(event.agent_id, "agent_id")
@@ -120,7 +120,7 @@ def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
     """Check and encode several events: as `encode_event` each, but what they share is done once.
 
     Raises:
-        InvalidName, InvalidValue, ValueTooLarge: what is wrong with one of them.
+        InvalidInput, InvalidValue, ValueTooLarge: what is wrong with one of them.
     """
     if len(events) == 1:  # every append with a key or an expected version
         one = encode_event(events[0], codec)
@@ -203,7 +203,7 @@ def append_many(
     """
     check_stream(stream)
     if not events:
-        raise InvalidOption("append needs at least one event, got an empty sequence")
+        raise InvalidInput("append needs at least one event, got an empty sequence")
     check_count(len(events), "number of events in one append", minimum=1, maximum=MAX_BATCH)
     batch = encode_events(events, codec)
     if expected_version is not None:

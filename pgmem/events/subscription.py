@@ -23,7 +23,7 @@ from typing import Generic, Literal, Self, TypeVar
 
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds, check_count, check_position, check_seconds
-from pgmem.errors import InvalidOption, NotOpen, Unavailable
+from pgmem.errors import InvalidInput, NotOpen, Unavailable
 from pgmem.events.buffer import AsyncCursor
 from pgmem.events.filter import Selection
 from pgmem.events.page import ALWAYS, PageSize, standby_error
@@ -161,7 +161,7 @@ class AsyncSubscription(Generic[T]):
     async def _enter(self) -> None:
         """Join those whom the tailer serves."""
         if self._closed:
-            raise InvalidOption("this subscription was closed: make another one")
+            raise InvalidInput("this subscription was closed: make another one")
         self._reader.start()
         self._reader.buffer.enter(self._cursor)
 
@@ -197,7 +197,7 @@ class AsyncSubscription(Generic[T]):
         if start == "now":
             return head.head
         if start > head.head:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"after={start} is above the last position of the log, {head.head}: it is no "
                 f"position of this log"
             )

@@ -15,7 +15,7 @@ from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor, serial
 from pgmem.core.op import Op, RetryStatement
 from pgmem.core.retry import MAX_RACES
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events import ops
 from pgmem.events.codec import Codec
 from pgmem.events.durable import DEFAULT_LEASE, AsyncConsumerSubscription
@@ -116,7 +116,7 @@ class AsyncEvents:
         elif isinstance(event, Sequence) and not isinstance(event, str | bytes):
             events = event
         else:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"append takes an Event or a sequence of them, got {type(event).__name__}"
             )
         op = ops.append_many(
@@ -190,7 +190,7 @@ class AsyncEvents:
             until=MAX_POSITION if until is None else until,
         )
         if timeout is not None and (reverse or self._reader is None):
-            raise InvalidOption(
+            raise InvalidInput(
                 "timeout= waits for new events: not with reverse=True, and not in a transaction"
             )
         if reverse or self._reader is None:
@@ -244,7 +244,7 @@ class AsyncEvents:
 
     def _require_reader(self, what: str) -> AsyncLogReader:
         if self._reader is None:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"{what} follows the log, and a transaction sees it as it was: not in a "
                 f"transaction, use the memory itself"
             )

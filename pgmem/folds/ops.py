@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pgmem.core.encoding import decode, decoder, encode
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import check_count, check_name, check_prefix
-from pgmem.errors import SnapshotNotFound
+from pgmem.errors import NotFound
 from pgmem.events.codec import Codec
 from pgmem.folds.models import Folded
 from pgmem.state.models import StateEntry, StateSnapshot
@@ -90,12 +90,12 @@ def get(snapshot_id: int) -> Op[StateSnapshot]:
     """One snapshot of the whole state.
 
     Raises (from `parse`):
-        SnapshotNotFound: there is none of that id.
+        NotFound: there is none of that id.
     """
 
     def parse(rows: Sequence[Row]) -> StateSnapshot:
         if not rows:
-            raise SnapshotNotFound(
+            raise NotFound(
                 f"there is no snapshot {snapshot_id}: snapshots.list() tells which there are"
             )
         return StateSnapshot._make(rows[0])

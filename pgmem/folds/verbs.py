@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import MAX_POSITION, check_count
-from pgmem.errors import CallbackFailed, InvalidOption, PgmemError, TransactionConflict
+from pgmem.errors import CallbackFailed, InvalidInput, PgmemError, TransactionConflict
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.events.verbs import AsyncEvents
@@ -155,7 +155,7 @@ class AsyncSnapshots:
         """What a copy holds, in the order of the keys.
 
         Raises:
-            SnapshotNotFound: there is none of that id.
+            NotFound: there is none of that id.
         """
         await self._executor.execute(ops.get(snapshot_id))
         after = ""
@@ -179,7 +179,7 @@ class AsyncSnapshots:
             How many entries were written and how many deleted.
 
         Raises:
-            SnapshotNotFound: there is none of that id.
+            NotFound: there is none of that id.
         """
         await self._executor.execute(ops.get(snapshot_id))
         try:
@@ -190,7 +190,7 @@ class AsyncSnapshots:
 
     def _refuse_bound(self, verb: str) -> None:
         if self._executor.bound:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"snapshots.{verb} needs to see what others have committed: "
                 f"use it outside of a transaction"
             )

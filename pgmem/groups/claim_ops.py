@@ -127,7 +127,7 @@ class ClaimRequest:
         """Check the options of a read.
 
         Raises:
-            InvalidName, InvalidOption: an option is not allowed.
+            InvalidInput: an option is not allowed.
         """
         return cls(
             group,
@@ -201,7 +201,7 @@ class ClaimRequest:
             crowded: others take new events as well, and should not wait for the disk behind us.
 
         Raises (from `parse`):
-            GroupNotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
+            NotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
             LeaseLost: one of `acknowledged` is not ours any more; nothing was done.
             LostRace: run it again.
         """

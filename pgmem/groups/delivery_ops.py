@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import Seconds
-from pgmem.errors import InvalidOption, LeaseLost
+from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.events.durable_ops import check_lease
 from pgmem.groups.ops import Group, not_found
 
@@ -83,7 +83,7 @@ def ack(group: Group, held: Sequence[HeldDelivery]) -> Op[None]:
 
     Raises (from `parse`):
         LeaseLost: a member has lost one of them.
-        GroupNotFound: the group was deleted.
+        NotFound: the group was deleted.
     """
     return Op(
         "delivery_ack",
@@ -114,7 +114,7 @@ def nack(
 
     Raises (from `parse`):
         LeaseLost: a member has lost one of them.
-        GroupNotFound: the group was deleted.
+        NotFound: the group was deleted.
     """
     return _nack(group, held, "nack", delay=delay, error=error, counted=counted)
 
@@ -156,7 +156,7 @@ def _shortened(error: str | None) -> str | None:
     if error is None:
         return None
     if not isinstance(error, str):
-        raise InvalidOption(f"error is a text, got {type(error).__name__}")
+        raise InvalidInput(f"error is a text, got {type(error).__name__}")
     # Keep the rest of a text that PostgreSQL cannot store as it is.
     text = error.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
     return text[:ERROR_CHARACTERS]
@@ -167,7 +167,7 @@ def extend(group: Group, held: Sequence[HeldDelivery], *, lease: Seconds) -> Op[
 
     Raises (from `parse`):
         LeaseLost: a member has lost one of them.
-        GroupNotFound: the group was deleted.
+        NotFound: the group was deleted.
     """
     check_held = _parse_held("extend", group)
 

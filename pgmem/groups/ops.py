@@ -21,13 +21,7 @@ import orjson
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_count, check_name
-from pgmem.errors import (
-    GroupMismatch,
-    GroupNotFound,
-    InvalidInput,
-    InvalidOption,
-    PositionTrimmed,
-)
+from pgmem.errors import AlreadyExists, InvalidInput, NotFound, PositionTrimmed
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.events.ops import event_maker
@@ -45,7 +39,7 @@ def check_group(name: str) -> str:
     """Check a group's name.
 
     Raises:
-        InvalidName: the name is not allowed.
+        InvalidInput: the name is not allowed.
     """
     return check_name(name, "group name")
 
@@ -90,8 +84,8 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
         exist_ok: accept a group that exists with the same options.
 
     Raises (from `parse`):
-        GroupMismatch: the group exists and `exist_ok` is False, or it has other options.
-        InvalidOption: `start` is above the head.
+        AlreadyExists: the group exists and `exist_ok` is False, or it has other options.
+        InvalidInput: `start` is above the head.
         PositionTrimmed: retention has removed events after `start`.
         RetryStatement: another transaction created it meanwhile.
     """
@@ -102,12 +96,12 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
         if added is not None or (same and exist_ok):
             return
         if same:
-            raise GroupMismatch(
+            raise AlreadyExists(
                 f"the group {group.name!r} exists: pass exist_ok=True to use it, or get it with "
                 f"memory.groups.get({group.name!r})"
             )
         if same is not None:
-            raise GroupMismatch(
+            raise AlreadyExists(
                 f"the group {group.name!r} follows {stored}, ordered_by={ordered_by!r}, "
                 f"max_attempts={max_attempts}, and not {text}, ordered_by={group.ordered_by!r}, "
                 f"max_attempts={group.max_attempts}: get it with memory.groups.get, use another "
@@ -116,7 +110,7 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
         if timeline is None:
             raise standby_error()
         if start is not None and start > head:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"start={start} is above the last position of the log, {head}: the events up to it "
                 f"would be skipped. Give a position up to {head}, or 'now'"
             )
@@ -156,7 +150,7 @@ def info(name: str) -> Op[GroupInfo]:
     """Return one group's information.
 
     Raises (from `parse`):
-        GroupNotFound: there is no group of that name.
+        NotFound: there is no group of that name.
     """
 
     def parse(rows: Sequence[Row]) -> GroupInfo:
@@ -177,8 +171,8 @@ def get(name: str) -> Op[Group]:
     """Return the options of a group that exists.
 
     Raises (from `parse`):
-        GroupNotFound: there is no group of that name.
-        GroupMismatch: its selection says more than this version knows.
+        NotFound: there is no group of that name.
+        AlreadyExists: its selection says more than this version knows.
     """
     op = info(name)
 
@@ -187,7 +181,7 @@ def get(name: str) -> Op[Group]:
         try:
             selection = Selection.of_described(found.selection)
         except InvalidInput as error:
-            raise GroupMismatch(
+            raise AlreadyExists(
                 f"the group {name!r} was created by a newer version of pgmem: {error}. Upgrade "
                 f"this one"
             ) from None
@@ -219,9 +213,9 @@ def delete(name: str) -> Op[bool]:
     )
 
 
-def not_found(name: str) -> GroupNotFound:
+def not_found(name: str) -> NotFound:
     """Return the error for a group that does not exist."""
-    return GroupNotFound(
+    return NotFound(
         f"there is no group {name!r}: groups.list() returns the groups, groups.create creates one"
     )
 
@@ -260,8 +254,8 @@ def reset(group: Group, position: int) -> Op[None]:
     """Move a group to a position, and revoke what its members hold.
 
     Raises (from `parse`):
-        GroupNotFound: the group was deleted.
-        InvalidOption: the position is above the head of the log.
+        NotFound: the group was deleted.
+        InvalidInput: the position is above the head of the log.
         PositionTrimmed: retention has removed events after the position.
         RetryStatement: a claim committed while this waited, and its batch is not in the snapshot.
     """
@@ -276,7 +270,7 @@ def reset(group: Group, position: int) -> Op[None]:
         if stale:
             raise RetryStatement
         if position > head:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"reset the group {group.name!r} to {position}: the last position of the log is "
                 f"{head}; events up to {position} would be skipped. Give a position up to {head}"
             )
@@ -318,7 +312,7 @@ def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:
     """Deliver dead letters again. Returns how many."""
     if positions is not None:
         if not isinstance(positions, Sequence):
-            raise InvalidOption(f"positions is a list, got {type(positions).__name__}")
+            raise InvalidInput(f"positions is a list, got {type(positions).__name__}")
         positions = [check_count(position, "position", minimum=1) for position in positions]
 
     def parse(rows: Sequence[Row]) -> int:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import check_count
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.groups import ops
@@ -98,7 +98,7 @@ class AsyncGroups:
             model: a pydantic model to validate payloads with.
 
         Raises:
-            GroupMismatch: the group exists and `exist_ok` is False, or it has other options.
+            AlreadyExists: the group exists and `exist_ok` is False, or it has other options.
             InvalidInput: a name or option is not allowed, or `start` is above the head.
             PositionTrimmed: retention has removed events after `start`.
         """
@@ -109,7 +109,7 @@ class AsyncGroups:
             max_attempts,
         )
         if isinstance(start, str) and start != "now":
-            raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
+            raise InvalidInput(f"start is a position or 'now', got {start[:40]!r}")
         begin = None if start == "now" else check_count(start, "start", minimum=0)
         await self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
         return AsyncGroup(self._context, group, model)
@@ -128,8 +128,8 @@ class AsyncGroups:
             model: a pydantic model to validate payloads with.
 
         Raises:
-            GroupNotFound: there is no group of that name.
-            GroupMismatch: a newer version of pgmem created it with a selection that this version
+            NotFound: there is no group of that name.
+            AlreadyExists: a newer version of pgmem created it with a selection that this version
                 does not know.
         """
         return AsyncGroup(self._context, await self._executor.execute(ops.get(name)), model)
@@ -176,7 +176,7 @@ class AsyncTransactionGroups:
             name: the group's name, 1 to 512 bytes.
 
         Raises:
-            GroupNotFound: there is no group of that name.
+            NotFound: there is no group of that name.
         """
         group = await self._executor.execute(ops.get(name))
         return AsyncTransactionGroup(self._executor, self._codec, group)

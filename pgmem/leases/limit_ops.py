@@ -20,7 +20,7 @@ from typing import Any
 
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import check_count, check_name
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.leases.models import Permit
 
 MOST = 1_000_000_000
@@ -32,12 +32,12 @@ def check_rate(rate: float) -> float:
     """Check a rate, in events a second.
 
     Raises:
-        InvalidOption: no number, or not in the range.
+        InvalidInput: no number, or not in the range.
     """
     if isinstance(rate, bool) or not isinstance(rate, int | float):
-        raise InvalidOption(f"rate is a number of events a second, got {type(rate).__name__}")
+        raise InvalidInput(f"rate is a number of events a second, got {type(rate).__name__}")
     if not (math.isfinite(rate) and SLOWEST <= rate <= MOST):
-        raise InvalidOption(f"rate must be {SLOWEST:g} to {MOST:g} events a second, got {rate:g}")
+        raise InvalidInput(f"rate must be {SLOWEST:g} to {MOST:g} events a second, got {rate:g}")
     return float(rate)
 
 
@@ -47,7 +47,7 @@ def acquire(name: str, rate: float, burst: int, cost: int) -> Op[Permit]:
     check_count(burst, "burst", minimum=1, maximum=MOST)
     check_count(cost, "cost", minimum=1, maximum=MOST)
     if cost > burst:
-        raise InvalidOption(
+        raise InvalidInput(
             f"cost={cost} of the limit {name!r} is more than burst={burst}: it would never pass"
         )
 

@@ -8,7 +8,7 @@ import time
 from pgmem.core.concurrency import async_sleep
 from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import Seconds, check_seconds
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.leases import limit_ops as ops
 from pgmem.leases.models import Permit
 
@@ -55,7 +55,7 @@ class AsyncLimits:
         wait = check_seconds(timeout, "timeout", zero=True)
         op = ops.acquire(name, rate, burst, cost)
         if wait and self._executor.bound:
-            raise InvalidOption("timeout= waits, and in a transaction others wait for it: leave it")
+            raise InvalidInput("timeout= waits, and in a transaction others wait for it: leave it")
         deadline = time.monotonic() + wait
         while True:
             permit = await self._executor.execute(op)

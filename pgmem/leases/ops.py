@@ -139,7 +139,7 @@ def check_lease_name(name: str) -> str:
     """Check a lease's name.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidInput: as `check_name`.
     """
     return check_name(name, "lease name")
 
@@ -148,7 +148,7 @@ def check_ttl(ttl: Seconds) -> float:
     """Check how long a lease is to last, and give it in seconds.
 
     Raises:
-        InvalidOption: as `check_within_a_day`.
+        InvalidInput: as `check_within_a_day`.
     """
     return check_within_a_day(
         ttl,

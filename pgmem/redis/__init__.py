@@ -13,21 +13,59 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgmem._sync.redis.layer import SharedMemoryLayer
-    from pgmem.errors import ConcurrentModificationError, ForeignId
+    from pgmem.redis.errors import (
+        ConcurrentModificationError,
+        ImportConflict,
+        SourceError,
+        SourceUnavailable,
+    )
     from pgmem.redis.layer import AsyncSharedMemoryLayer
+    from pgmem.redis.models import (
+        ImportedDelivery,
+        ImportedEntry,
+        ImportedEvent,
+        ImportedMark,
+        ImportPart,
+        KnownDelivery,
+        KnownEntry,
+        KnownMark,
+        Refusal,
+    )
 
 __all__ = [
     "AsyncSharedMemoryLayer",
     "ConcurrentModificationError",
-    "ForeignId",
+    "ImportConflict",
+    "ImportPart",
+    "ImportedDelivery",
+    "ImportedEntry",
+    "ImportedEvent",
+    "ImportedMark",
+    "KnownDelivery",
+    "KnownEntry",
+    "KnownMark",
+    "Refusal",
     "SharedMemoryLayer",
+    "SourceError",
+    "SourceUnavailable",
 ]
 
 _MODULES = {
+    "ImportPart": "pgmem.redis.models",
+    "ImportedDelivery": "pgmem.redis.models",
+    "ImportedEntry": "pgmem.redis.models",
+    "ImportedEvent": "pgmem.redis.models",
+    "ImportedMark": "pgmem.redis.models",
+    "KnownDelivery": "pgmem.redis.models",
+    "KnownEntry": "pgmem.redis.models",
+    "KnownMark": "pgmem.redis.models",
+    "Refusal": "pgmem.redis.models",
     "AsyncSharedMemoryLayer": "pgmem.redis.layer",
-    "ConcurrentModificationError": "pgmem.errors",
-    "ForeignId": "pgmem.errors",
+    "ConcurrentModificationError": "pgmem.redis.errors",
+    "ImportConflict": "pgmem.redis.errors",
     "SharedMemoryLayer": "pgmem._sync.redis.layer",
+    "SourceError": "pgmem.redis.errors",
+    "SourceUnavailable": "pgmem.redis.errors",
 }
 
 

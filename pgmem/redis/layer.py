@@ -14,16 +14,11 @@ from typing import Any, Self
 
 from pgmem.core.concurrency import AsyncLock, maybe_await
 from pgmem.core.validation import Seconds, check_count, check_seconds
-from pgmem.errors import (
-    CallbackFailed,
-    ConcurrentModificationError,
-    InvalidOption,
-    NotOpen,
-    VersionConflict,
-)
+from pgmem.errors import CallbackFailed, InvalidInput, NotOpen, VersionConflict
 from pgmem.events.models import Event, RecordedEvent
 from pgmem.memory import AsyncMemory
 from pgmem.redis import layer_ops as ops
+from pgmem.redis.errors import ConcurrentModificationError
 
 MOST_EVENTS = 10_000
 """So many events at most are read at once, also where more were asked for."""
@@ -83,7 +78,7 @@ class AsyncSharedMemoryLayer:
         state_key: what the keys of the latest state begin with.
 
     Raises:
-        InvalidOption: an argument that is not allowed.
+        InvalidInput: an argument that is not allowed.
     """
 
     def __init__(
@@ -96,7 +91,7 @@ class AsyncSharedMemoryLayer:
     ) -> None:
         if not isinstance(memory, AsyncMemory | str | None):
             wanted = AsyncMemory.__name__
-            raise InvalidOption(
+            raise InvalidInput(
                 f"{type(self).__name__} takes the URL of a PostgreSQL database, or an open "
                 f"{wanted}, got {type(memory).__name__}"
             )
@@ -169,7 +164,7 @@ class AsyncSharedMemoryLayer:
             If there are fewer than `count` (and than 10,000), there were no more.
 
         Raises:
-            ForeignId: `last_id` is an id of a Redis stream.
+            InvalidInput: `last_id` is an id of a Redis stream.
             PositionTrimmed: retention has removed events behind `last_id` that were not read.
             HistoryRewritten: the log is another one after a failover or a restore.
             NotOpen: the memory was closed while this waited.
@@ -223,7 +218,7 @@ class AsyncSharedMemoryLayer:
 
         Raises:
             Exception: what `_do_actual_work` raised; the next caller does the work.
-            ClaimHeld: others were at work for longer than a lease.
+            LeaseHeld: others were at work for longer than a lease.
             LeaseLost: the work took longer than its lease, and another caller took over.
         """
         key = ops.processed_key(event)
@@ -248,7 +243,7 @@ class AsyncSharedMemoryLayer:
 
     async def _do_actual_work(self, event: Mapping[str, Any]) -> Any:
         """What to do for an event: a subclass says it."""
-        raise InvalidOption(
+        raise InvalidInput(
             f"process_event needs the work: make a subclass of {type(self).__name__} with a method "
             f"_do_actual_work(self, event)"
         )

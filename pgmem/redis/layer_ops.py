@@ -21,7 +21,7 @@ from typing import Any, Literal
 import orjson
 
 from pgmem.core.validation import MAX_POSITION, check_name
-from pgmem.errors import ForeignId, InvalidName, InvalidOption, InvalidValue
+from pgmem.errors import InvalidInput, InvalidValue
 from pgmem.events.models import RecordedEvent
 
 Text = str | bytes
@@ -42,8 +42,8 @@ def position_of(last_id: Text | int) -> int | Literal["now"]:
             `read_events` gave; as text or as bytes.
 
     Raises:
-        ForeignId: it is an id of a Redis stream.
-        InvalidOption: it is no id at all.
+        InvalidInput: it is an id of a Redis stream.
+        InvalidInput: it is no id at all.
     """
     text = _decoded(last_id)
     if text in ("0", "0-0"):
@@ -54,14 +54,14 @@ def position_of(last_id: Text | int) -> int | Literal["now"]:
     if ours is not None and int(ours[1]) <= MAX_POSITION:
         return int(ours[1])
     if text is not None and _OF_REDIS.fullmatch(text):
-        raise ForeignId(
+        raise InvalidInput(
             f"read_events after {text[:60]!r}: that is an id of a Redis stream, and events have "
             f"positions here. Begin with '0', or go on from an id that read_events gave; what is "
             f"still unread in Redis is brought in by `pgmem import-redis`, and "
             f"pgmem.redis.importing.position_of then gives its position"
         )
     kind = type(last_id).__name__
-    raise InvalidOption(
+    raise InvalidInput(
         f"read_events takes '0', '$' or an id that it gave, as str or bytes: got a {kind} that is "
         f"none of these"
     )
@@ -87,7 +87,7 @@ def latest_keys(state_key: str, agent_id: str, event_type: str) -> list[str]:
     import from Redis brought along under the old one is still found.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidInput: as `check_name`.
     """
     check_name(agent_id, "agent_id")
     check_name(event_type, "event_type")
@@ -101,18 +101,18 @@ def processed_key(event: Mapping[str, Any]) -> str:
     """The idempotency key of an event: its `id`, whichever way a Redis client would send it.
 
     Raises:
-        InvalidOption: the event has no id.
-        InvalidName: its id is no text.
+        InvalidInput: the event has no id.
+        InvalidInput: its id is no text.
     """
     try:
         found = event["id"]
     except (KeyError, TypeError, IndexError):
-        raise InvalidOption(
+        raise InvalidInput(
             f"process_event takes an event with an 'id', got a {type(event).__name__} without one"
         ) from None
     text = _decoded(found)
     if not text:
-        raise InvalidName(
+        raise InvalidInput(
             f"the event's id is a text, a number or bytes in UTF-8, and not empty; got "
             f"{type(found).__name__}"
         )
@@ -123,7 +123,7 @@ def resource_key(resource_id: str) -> str:
     """The key of a resource's entry.
 
     Raises:
-        InvalidName: it is no text, or empty.
+        InvalidInput: it is no text, or empty.
     """
     return f"resource:{check_name(resource_id, 'resource_id')}"
 

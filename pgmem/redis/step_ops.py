@@ -27,8 +27,9 @@ from pgmem.core.encoding import TOGETHER, are_texts, check_text, decode, encode_
 from pgmem.core.names import PART_BYTES
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_count, check_name, check_prefix
-from pgmem.errors import ImportConflict, InvalidName, InvalidOption, InvalidValue
+from pgmem.errors import InvalidInput, InvalidValue
 from pgmem.events.ops import MAX_BATCH, check_stream
+from pgmem.redis.errors import ImportConflict
 from pgmem.redis.models import (
     ImportedEntry,
     ImportedEvent,
@@ -67,7 +68,7 @@ def _bad_names(names: Sequence[str | None], what: str) -> dict[int, str]:
         try:
             if name is not None:
                 check_name(name, what)
-        except InvalidName as error:
+        except InvalidInput as error:
             wrong[name] = str(error)
     if not wrong:
         return {}
@@ -237,7 +238,7 @@ def check_source(source: str) -> str:
     """Check the name of an import.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidInput: as `check_name`.
     """
     return check_name(source, "name of an import")
 
@@ -339,7 +340,7 @@ def advance(part: ImportPart, step: Step) -> Op[ImportPart]:
 def append(part: ImportPart, batch: Batch, step: Step) -> Op[ImportPart]:
     """Append events to the part's target, and make the step."""
     if part.target is None:
-        raise InvalidOption(
+        raise InvalidInput(
             f"{part.part!r} of the import {part.source!r} was opened without a target"
         )
     more = {"stream": part.target, **batch.columns}

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pgmem.core.concurrency import run_in_thread
 from pgmem.core.execution import AsyncPoolExecutor
-from pgmem.errors import ArchiveFailed, DatabaseFault, InvalidInput, InvalidOption
+from pgmem.errors import ArchiveFailed, DatabaseFault, InvalidInput
 from pgmem.retention import archive_ops as ops
 from pgmem.retention.models import RestoreReport
 
@@ -39,13 +39,13 @@ class AsyncArchiver:
         folder: an existing folder.
 
     Raises:
-        InvalidOption: there is no such folder.
+        InvalidInput: there is no such folder.
     """
 
     def __init__(self, executor: AsyncPoolExecutor, schema: str, folder: StrPath) -> None:
         named = isinstance(folder, str | os.PathLike) and os.fspath(folder) != ""
         if not named or not Path(folder).is_dir():
-            raise InvalidOption(
+            raise InvalidInput(
                 f"export= names an existing folder to write files to, got {str(folder)[:200]!r}"
             )
         self._executor = executor
@@ -131,12 +131,12 @@ async def restore(executor: AsyncPoolExecutor, file: StrPath) -> RestoreReport:
     """Put the events of a file back, all or none.
 
     Raises:
-        ArchiveFailed, InvalidArchive: the file cannot be read, or is none.
-        ArchiveConflict: the log holds other events.
+        ArchiveFailed, InvalidInput: the file cannot be read, or is none.
+        Conflict: the log holds other events.
         PermissionDenied: the role may not.
     """
     if not isinstance(file, str | os.PathLike):
-        raise InvalidOption(f"restore takes the path of a file, got {type(file).__name__}")
+        raise InvalidInput(f"restore takes the path of a file, got {type(file).__name__}")
     path = Path(file)
     archive = await run_in_thread(_read, path)
     async with executor.transaction("restore events", read_committed=True) as tx:

@@ -30,7 +30,7 @@ import orjson
 from pgmem.core.arrays import JsonColumn
 from pgmem.core.history import History
 from pgmem.core.op import Op, Retry, RetryStatement, Row
-from pgmem.errors import ArchiveConflict, InvalidArchive
+from pgmem.errors import Conflict, InvalidInput
 
 FORMAT: Final = 1
 SUFFIX: Final = ".jsonl.gz"
@@ -137,7 +137,7 @@ def unpack(data: bytes, path: str) -> Archive:
         path: where they are from, for messages.
 
     Raises:
-        InvalidArchive: they are not what `pack` made.
+        InvalidInput: they are not what `pack` made.
     """
     if not data:
         raise _invalid(path, "it is empty: an export ended here, and its events were not removed")
@@ -199,8 +199,8 @@ def _object(line: bytes, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any] |
     return found if all(type(found[name]) in kinds[name] for name in kinds) else None
 
 
-def _invalid(path: str, reason: str) -> InvalidArchive:
-    return InvalidArchive(
+def _invalid(path: str, reason: str) -> InvalidInput:
+    return InvalidInput(
         f"{path} cannot be restored: {reason}. Take a file that trim(export=…) has written, as it "
         f"was written; nothing was changed"
     )
@@ -253,15 +253,15 @@ def keep_out() -> Op[None]:
     return Op("restore_lock", {}, lambda rows: None, "keep writers out")
 
 
-def foreign_error(path: str) -> ArchiveConflict:
+def foreign_error(path: str) -> Conflict:
     """The error of a file that belongs to another log than the one that is there."""
-    return ArchiveConflict(
+    return Conflict(
         f"{path} comes from another log, and this one is not empty: events of two logs cannot "
         f"stand in one. Restore it into the log that it comes from, or into a new schema"
     )
 
 
-def refused_error(path: str, error: Exception) -> InvalidArchive:
+def refused_error(path: str, error: Exception) -> InvalidInput:
     """The error of a file with an event that cannot be in a log."""
     return _invalid(path, f"the server takes an event in it for none ({error})")
 
@@ -297,14 +297,14 @@ def restore(archive: Archive, path: str) -> Op[tuple[int, bool]]:
     """Put the events of a file back; tells how many were missing, and whether the mark went back.
 
     Raises (from `parse`):
-        ArchiveConflict: another event stands in the place of one.
+        Conflict: another event stands in the place of one.
     """
     before, after = archive.place.mark, archive.after
 
     def parse(rows: Sequence[Row]) -> tuple[int, bool]:
         number, others, lowered = rows[0][:3]
         if others:
-            raise ArchiveConflict(
+            raise Conflict(
                 f"{path} cannot be restored: other events stand at the positions {others} and "
                 f"perhaps more. This is not the log that it comes from, or its end was lost and "
                 f"written anew; nothing was changed"

@@ -31,7 +31,7 @@ from typing import Final, NamedTuple
 from pgmem.core.names import STREAM_BYTES
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_name, check_seconds
-from pgmem.errors import InvalidOption, PermissionDenied
+from pgmem.errors import InvalidInput, PermissionDenied
 from pgmem.retention.models import Holder, Policy, PolicyKind
 
 KINDS: Final = ("events", "folds", "snapshots")
@@ -105,11 +105,11 @@ def check_rule(kind: PolicyKind, max_count: int | None, max_age: Seconds | None)
     """Check a rule.
 
     Raises:
-        InvalidOption: neither is given, or one is not above zero.
+        InvalidInput: neither is given, or one is not above zero.
     """
     count_name = "max_events" if kind == "events" else "max_count"
     if max_count is None and max_age is None:
-        raise InvalidOption(
+        raise InvalidInput(
             f"give {count_name}=, max_age= or both: a rule that limits nothing keeps all, and so "
             f"does no rule"
         )
@@ -123,11 +123,11 @@ def check_scope(kind: PolicyKind, name: str | None) -> str:
     """The name under which a rule is stored: '' for all.
 
     Raises:
-        InvalidOption: there is no such kind.
-        InvalidName: as `check_name`.
+        InvalidInput: there is no such kind.
+        InvalidInput: as `check_name`.
     """
     if kind not in KINDS:
-        raise InvalidOption(f"kind= is one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+        raise InvalidInput(f"kind= is one of {', '.join(map(repr, KINDS))}, got {kind!r}")
     if name is None:
         return ""
     if kind == "events":
@@ -146,8 +146,8 @@ def set_policy(
     """Store a rule, in place of the one that there was.
 
     Raises:
-        InvalidOption: as `check_rule` and `check_scope`.
-        InvalidName: as `check_scope`.
+        InvalidInput: as `check_rule` and `check_scope`.
+        InvalidInput: as `check_scope`.
     """
     rule = check_rule(kind, max_count, max_age)
     return Op(

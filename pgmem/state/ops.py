@@ -17,7 +17,7 @@ from pgmem.core.names import STATE_STREAM_PREFIX
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import INLINE
 from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
-from pgmem.errors import InvalidOption, VersionConflict
+from pgmem.errors import InvalidInput, VersionConflict
 from pgmem.events.codec import Codec
 from pgmem.events.columns import (
     AGENT_ID,
@@ -63,7 +63,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         if not self.record and (self.event is not None or self.stream is not None):
-            raise InvalidOption("record=False writes no event: leave event= and stream= out")
+            raise InvalidInput("record=False writes no event: leave event= and stream= out")
         if self.stream is not None:
             check_stream(self.stream)
 
@@ -124,7 +124,7 @@ def check_key(key: str) -> str:
     """Check a state key.
 
     Raises:
-        InvalidName: as `check_name`.
+        InvalidInput: as `check_name`.
     """
     return check_name(key, "key")
 
@@ -196,7 +196,7 @@ def get_many(
 ) -> Op[dict[str, StateEntry]]:
     """Read several entries."""
     if isinstance(keys, str):
-        raise InvalidOption("get_many takes a sequence of keys, got one str")
+        raise InvalidInput("get_many takes a sequence of keys, got one str")
     checked = [check_key(key) for key in keys]
     check_count(len(checked), "number of keys", minimum=0, maximum=MAX_KEYS)
     make = _entry(model)

@@ -14,7 +14,7 @@ from pgmem.core.encoding import decode, decoder
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_count, check_seconds
-from pgmem.errors import InvalidOption, LeaseLost
+from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.events.models import Event, RecordedEvent, StateChange
@@ -303,9 +303,7 @@ class AsyncState:
         if lease is None:
             return await self._write(op, recording)
         if not isinstance(lease, AsyncLease):
-            raise InvalidOption(
-                f"lease= takes what leases.acquire gave, got {type(lease).__name__}"
-            )
+            raise InvalidInput(f"lease= takes what leases.acquire gave, got {type(lease).__name__}")
         try:
             return await self._write(fenced(op, lease.held), recording)
         except LeaseLost as error:
@@ -424,7 +422,7 @@ class AsyncState:
             InvalidInput: a prefix or option that is not allowed.
         """
         if self._reader is None:
-            raise InvalidOption(
+            raise InvalidInput(
                 "watch follows the log, and a transaction sees it as it was: not in a "
                 "transaction, use the memory itself"
             )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psycopg
 
-from pgmem import Event, StreamTrim, TrimReport, migrate
+from pgmem import Event, migrate
+from pgmem.retention.models import StreamTrim, TrimReport
 
 HISTORY = "(SELECT system_identifier FROM pg_control_system()), 1"
 

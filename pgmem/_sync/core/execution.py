@@ -32,7 +32,7 @@ from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
 from pgmem.core.statements import NotifyMode
 from pgmem.errors import (
     Conflict,
-    InvalidOption,
+    InvalidInput,
     NotOpen,
     OutcomeUnknown,
     PgmemError,
@@ -219,7 +219,7 @@ class PoolExecutor:
                 f"refuses the commit. All was rolled back. Use a savepoint for what may fail"
             )
         if status == TransactionStatus.IDLE:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"{action}: it was ended inside its block through tx.connection. Leave commit "
                 f"and rollback to the block"
             )
@@ -273,13 +273,13 @@ class TransactionExecutor:
 
         Raises:
             NotOpen: the transaction is over.
-            InvalidOption: there is no such connection, or it commits each statement by itself.
+            InvalidInput: there is no such connection, or it commits each statement by itself.
         """
         if self._finished:
             raise NotOpen("this transaction is over: use what comes from transaction() inside it")
         connection = driver_connection(self._source)
         if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
-            raise InvalidOption(
+            raise InvalidInput(
                 "the connection given to using() is in autocommit mode and no transaction is "
                 "open: each statement would commit by itself. Open one first "
                 "(`with connection.transaction():`), or use memory.transaction()"

@@ -32,12 +32,7 @@ from pgmem.core.sqlstates import (
     translate,
 )
 from pgmem.core.statements import NotifyMode
-from pgmem.errors import (
-    Conflict,
-    OutcomeUnknown,
-    TransactionConflict,
-    Unavailable,
-)
+from pgmem.errors import Conflict, OutcomeUnknown, TransactionConflict, Unavailable
 
 T = TypeVar("T")
 

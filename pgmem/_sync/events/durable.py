@@ -29,7 +29,7 @@ from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscription import Start, Subscription
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
-from pgmem.errors import InvalidOption, PgmemError, Unavailable
+from pgmem.errors import InvalidInput, PgmemError, Unavailable
 from pgmem.events.filter import Selection
 from pgmem.events.page import ALWAYS
 
@@ -50,11 +50,11 @@ def executor_of(transaction: Bound) -> TransactionExecutor:
     """What runs ops in a transaction of the caller's.
 
     Raises:
-        InvalidOption: it is none of ours.
+        InvalidInput: it is none of ours.
     """
     executor = getattr(transaction, "_executor", None)
     if not isinstance(executor, TransactionExecutor):
-        raise InvalidOption(
+        raise InvalidInput(
             f"{type(transaction).__name__} is no transaction of this memory: give what "
             f"memory.transaction() or memory.using() gives"
         )
@@ -172,10 +172,10 @@ class ConsumerSubscription(Subscription[T]):
 
         Raises:
             LeaseLost: somebody else has taken over: roll back what you did for these events.
-            InvalidOption: the consumer is not held yet.
+            InvalidInput: the consumer is not held yet.
         """
         if not self._begun or self._lease is None:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"commit of the consumer {self._consumer!r}: it is still standing by; commit "
                 f"after the first event was handed out"
             )

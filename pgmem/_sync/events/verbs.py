@@ -19,7 +19,7 @@ from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscription import Start, Subscription
 from pgmem.core.op import Op, RetryStatement
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events import ops
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
@@ -115,7 +115,7 @@ class Events:
         elif isinstance(event, Sequence) and not isinstance(event, str | bytes):
             events = event
         else:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"append takes an Event or a sequence of them, got {type(event).__name__}"
             )
         op = ops.append_many(
@@ -189,7 +189,7 @@ class Events:
             until=MAX_POSITION if until is None else until,
         )
         if timeout is not None and (reverse or self._reader is None):
-            raise InvalidOption(
+            raise InvalidInput(
                 "timeout= waits for new events: not with reverse=True, and not in a transaction"
             )
         if reverse or self._reader is None:
@@ -243,7 +243,7 @@ class Events:
 
     def _require_reader(self, what: str) -> LogReader:
         if self._reader is None:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"{what} follows the log, and a transaction sees it as it was: not in a "
                 f"transaction, use the memory itself"
             )

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pgmem._sync.core.execution import Executor
 from pgmem._sync.events.verbs import Events
 from pgmem.core.validation import MAX_POSITION, check_count
-from pgmem.errors import CallbackFailed, InvalidOption, PgmemError, TransactionConflict
+from pgmem.errors import CallbackFailed, InvalidInput, PgmemError, TransactionConflict
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.folds import ops
@@ -156,7 +156,7 @@ class Snapshots:
         """What a copy holds, in the order of the keys.
 
         Raises:
-            SnapshotNotFound: there is none of that id.
+            NotFound: there is none of that id.
         """
         self._executor.execute(ops.get(snapshot_id))
         after = ""
@@ -178,7 +178,7 @@ class Snapshots:
             How many entries were written and how many deleted.
 
         Raises:
-            SnapshotNotFound: there is none of that id.
+            NotFound: there is none of that id.
         """
         self._executor.execute(ops.get(snapshot_id))
         try:
@@ -189,7 +189,7 @@ class Snapshots:
 
     def _refuse_bound(self, verb: str) -> None:
         if self._executor.bound:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"snapshots.{verb} needs to see what others have committed: "
                 f"use it outside of a transaction"
             )

@@ -16,7 +16,7 @@ from pgmem._sync.events.durable import Bound, executor_of
 from pgmem._sync.groups.claims import Claims, GroupContext
 from pgmem._sync.groups.worker import Handler, Members, Once
 from pgmem.core.validation import Seconds, check_seconds
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
 from pgmem.events.durable_ops import check_lease
 from pgmem.events.models import RecordedEvent
@@ -92,16 +92,16 @@ def _held(name: str, deliveries: Sequence[Delivery[Any]]) -> list[delivery_ops.H
     """Return what statements find the deliveries by.
 
     Raises:
-        InvalidOption: one is no delivery of the group `name`.
+        InvalidInput: one is no delivery of the group `name`.
     """
     if not isinstance(deliveries, Sequence):
-        raise InvalidOption(f"a list of deliveries is needed, got {type(deliveries).__name__}")
+        raise InvalidInput(f"a list of deliveries is needed, got {type(deliveries).__name__}")
     held = []
     for delivery in deliveries:
         if not isinstance(delivery, Delivery):
-            raise InvalidOption(f"deliveries are needed, got {type(delivery).__name__}")
+            raise InvalidInput(f"deliveries are needed, got {type(delivery).__name__}")
         if delivery._group.name != name:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"a delivery of the group {delivery._group.name!r} was given to the group "
                 f"{name!r}: acknowledge it there"
             )
@@ -153,8 +153,8 @@ class TransactionGroup:
 
         Raises:
             LeaseLost: another member has taken over, or the group was reset. Nothing is changed.
-            GroupNotFound: the group was deleted.
-            InvalidOption: a delivery of another group, or an option that is not allowed.
+            NotFound: the group was deleted.
+            InvalidInput: a delivery of another group, or an option that is not allowed.
         """
         seconds = check_seconds(delay, "delay", zero=True)
         if held := _held(self.name, deliveries):
@@ -172,7 +172,7 @@ class TransactionGroup:
 
         Raises:
             LeaseLost: another member has taken over, or the group was reset. Nothing is changed.
-            GroupNotFound: the group was deleted.
+            NotFound: the group was deleted.
         """
         if held := _held(self.name, deliveries):
             self._executor.execute(delivery_ops.dead_letter(self._group, held, error=error))
@@ -182,7 +182,7 @@ class TransactionGroup:
         """Return the group's options, its position and the number of its open events.
 
         Raises:
-            GroupNotFound: the group was deleted.
+            NotFound: the group was deleted.
         """
         return self._executor.execute(ops.info(self.name))
 
@@ -218,7 +218,7 @@ class TransactionGroup:
             The number of dead letters that were requeued.
 
         Raises:
-            GroupNotFound: the group was deleted.
+            NotFound: the group was deleted.
             OutcomeUnknown: the connection was lost while the statement ran.
         """
         requeued = self._executor.execute(ops.requeue(self._group, positions))
@@ -267,7 +267,7 @@ class Group(TransactionGroup, Generic[T]):
             Deliveries in the order of the log; an empty list if there was none in time.
 
         Raises:
-            GroupNotFound: the group was deleted.
+            NotFound: the group was deleted.
             LeaseLost: another member has taken over one of `ack`. Nothing was claimed.
             PositionTrimmed: a forced trim removed events that were not delivered.
             HistoryRewritten: a failover or a restore replaced the log. `reset` accepts it.
@@ -308,8 +308,8 @@ class Group(TransactionGroup, Generic[T]):
 
         Raises:
             LeaseLost: another member has taken over, or the group was reset. Nothing is changed.
-            GroupNotFound: the group was deleted.
-            InvalidOption: a delivery of another group, or `tx` is no transaction.
+            NotFound: the group was deleted.
+            InvalidInput: a delivery of another group, or `tx` is no transaction.
         """
         if held := _held(self.name, deliveries):
             executor = self._executor if tx is None else executor_of(tx)
@@ -333,12 +333,12 @@ class Group(TransactionGroup, Generic[T]):
 
         Raises:
             LeaseLost: another member has taken over, or the group was reset.
-            InvalidOption: no delivery was given, or the lease is not allowed.
+            InvalidInput: no delivery was given, or the lease is not allowed.
         """
         seconds = check_lease(lease)
         held = _held(self.name, deliveries)
         if not held:
-            raise InvalidOption("extend needs at least one delivery, got none")
+            raise InvalidInput("extend needs at least one delivery, got none")
         until = self._executor.execute(delivery_ops.extend(self._group, held, lease=seconds))
         self._claims.due_in(seconds)
         return until
@@ -377,7 +377,7 @@ class Group(TransactionGroup, Generic[T]):
             The number of events handled, of handler calls that failed, and of events lost.
 
         Raises:
-            GroupNotFound: the group was deleted.
+            NotFound: the group was deleted.
             PositionTrimmed: a forced trim removed events that were not delivered.
             HistoryRewritten: a failover or a restore replaced the log. `reset` accepts it.
             InvalidInput: an option is not allowed.
@@ -412,7 +412,7 @@ class Group(TransactionGroup, Generic[T]):
         transaction that is still open.
 
         Raises:
-            GroupNotFound: the group was deleted.
+            NotFound: the group was deleted.
         """
         until = self._claims.settled()
         return self._executor.execute(ops.lag(self._group, until=until))
@@ -427,8 +427,8 @@ class Group(TransactionGroup, Generic[T]):
             position: events after it come next; 0 for the oldest event that is kept.
 
         Raises:
-            GroupNotFound: the group was deleted.
-            InvalidOption: the position is above the head of the log.
+            NotFound: the group was deleted.
+            InvalidInput: the position is above the head of the log.
             PositionTrimmed: retention has removed events after the position.
             OutcomeUnknown: the connection was lost while the statement ran. Reset again.
         """

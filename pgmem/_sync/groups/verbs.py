@@ -12,7 +12,7 @@ from pgmem._sync.core.execution import Executor
 from pgmem._sync.groups.claims import GroupContext
 from pgmem._sync.groups.group import Group, TransactionGroup
 from pgmem.core.validation import check_count
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.groups import ops
@@ -99,7 +99,7 @@ class Groups:
             model: a pydantic model to validate payloads with.
 
         Raises:
-            GroupMismatch: the group exists and `exist_ok` is False, or it has other options.
+            AlreadyExists: the group exists and `exist_ok` is False, or it has other options.
             InvalidInput: a name or option is not allowed, or `start` is above the head.
             PositionTrimmed: retention has removed events after `start`.
         """
@@ -110,7 +110,7 @@ class Groups:
             max_attempts,
         )
         if isinstance(start, str) and start != "now":
-            raise InvalidOption(f"start is a position or 'now', got {start[:40]!r}")
+            raise InvalidInput(f"start is a position or 'now', got {start[:40]!r}")
         begin = None if start == "now" else check_count(start, "start", minimum=0)
         self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
         return Group(self._context, group, model)
@@ -129,8 +129,8 @@ class Groups:
             model: a pydantic model to validate payloads with.
 
         Raises:
-            GroupNotFound: there is no group of that name.
-            GroupMismatch: a newer version of pgmem created it with a selection that this version
+            NotFound: there is no group of that name.
+            AlreadyExists: a newer version of pgmem created it with a selection that this version
                 does not know.
         """
         return Group(self._context, self._executor.execute(ops.get(name)), model)
@@ -177,7 +177,7 @@ class TransactionGroups:
             name: the group's name, 1 to 512 bytes.
 
         Raises:
-            GroupNotFound: there is no group of that name.
+            NotFound: there is no group of that name.
         """
         group = self._executor.execute(ops.get(name))
         return TransactionGroup(self._executor, self._codec, group)

@@ -37,7 +37,7 @@ from pgmem.core.concurrency import (
     sleep,
 )
 from pgmem.core.validation import Seconds, check_count
-from pgmem.errors import InvalidOption, LeaseLost, OutcomeUnknown, PgmemError, Unavailable
+from pgmem.errors import InvalidInput, LeaseLost, OutcomeUnknown, PgmemError, Unavailable
 from pgmem.groups.models import RunResult
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ class Members:
         wake: Callable[[], None],
     ) -> None:
         if once not in (None, "transaction", "claim"):
-            raise InvalidOption(f"once is 'transaction', 'claim' or None, got {once!r}")
+            raise InvalidInput(f"once is 'transaction', 'claim' or None, got {once!r}")
         if not callable(handler):
-            raise InvalidOption(f"handler is a function, got {type(handler).__name__}")
+            raise InvalidInput(f"handler is a function, got {type(handler).__name__}")
         check_count(concurrency, "concurrency", minimum=1, maximum=MAX_CONCURRENCY)
         self._group = group
         self._context = context

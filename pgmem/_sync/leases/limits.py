@@ -9,7 +9,7 @@ import time
 from pgmem._sync.core.execution import Executor
 from pgmem.core.concurrency import sleep
 from pgmem.core.validation import Seconds, check_seconds
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.leases import limit_ops as ops
 from pgmem.leases.models import Permit
 
@@ -56,7 +56,7 @@ class Limits:
         wait = check_seconds(timeout, "timeout", zero=True)
         op = ops.acquire(name, rate, burst, cost)
         if wait and self._executor.bound:
-            raise InvalidOption("timeout= waits, and in a transaction others wait for it: leave it")
+            raise InvalidInput("timeout= waits, and in a transaction others wait for it: leave it")
         deadline = time.monotonic() + wait
         while True:
             permit = self._executor.execute(op)

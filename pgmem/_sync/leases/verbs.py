@@ -82,7 +82,7 @@ class Leases:
 
         Raises:
             LeaseHeld: somebody else had it for all that time.
-            InvalidName, InvalidOption: an argument that is not allowed.
+            InvalidInput: an argument that is not allowed.
             Unavailable: the server could not be reached.
             OutcomeUnknown: the connection was lost under way; if it was acquired, it runs out.
             NotOpen: the memory is closed, or was closed while this waited.

@@ -14,7 +14,7 @@ from pgmem._sync.retention.archive import Archiver, StrPath, restore
 from pgmem._sync.retention.sweep import Sweeper
 from pgmem._sync.retention.trim import Trimmer
 from pgmem.core.validation import Seconds
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.retention import ops
 from pgmem.retention.models import MaintenanceReport, Policy, PolicyKind, RestoreReport, TrimReport
 
@@ -58,7 +58,7 @@ class Retention:
             max_age: what was recorded longer ago goes; in seconds or as a timedelta.
 
         Raises:
-            InvalidOption: neither limit is given, or one is not above zero.
+            InvalidInput: neither limit is given, or one is not above zero.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
         """
         return self._executor.execute(ops.set_policy("events", stream, max_events, max_age))
@@ -78,7 +78,7 @@ class Retention:
             max_age: what was taken longer ago goes; in seconds or as a timedelta.
 
         Raises:
-            InvalidOption, PermissionDenied: as for `set`.
+            InvalidInput, PermissionDenied: as for `set`.
         """
         return self._executor.execute(ops.set_policy("folds", name, max_count, max_age))
 
@@ -97,7 +97,7 @@ class Retention:
             max_age: what was taken longer ago goes; in seconds or as a timedelta.
 
         Raises:
-            InvalidOption, PermissionDenied: as for `set`.
+            InvalidInput, PermissionDenied: as for `set`.
         """
         return self._executor.execute(ops.set_policy("snapshots", name, max_count, max_age))
 
@@ -147,7 +147,7 @@ class Retention:
                 JSON lines, and are removed once these are on the disk; see `restore`.
 
         Raises:
-            InvalidOption: no limit is given, and there is no rule for the stream; or there is no
+            InvalidInput: no limit is given, and there is no rule for the stream; or there is no
                 such folder.
             ArchiveFailed: a file could not be written. What was not is not removed.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
@@ -180,9 +180,9 @@ class Retention:
             file: the path.
 
         Raises:
-            InvalidArchive: it is damaged, was changed, or is no such file.
+            InvalidInput: it is damaged, was changed, or is no such file.
             ArchiveFailed: it cannot be read.
-            ArchiveConflict: other events stand in the place of these, or the log is another one
+            Conflict: other events stand in the place of these, or the log is another one
                 and not empty.
             PermissionDenied: the role may not (`pgmem migrate grant --janitor`).
             OutcomeUnknown: the connection was lost during the commit. Restore it again.
@@ -229,7 +229,7 @@ class Retention:
 
     def _own_rule(self, rules: dict[str, ops.Rule], stream: str) -> ops.Rule:
         if stream not in rules:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"there is no rule for the stream {stream[:60]!r}: give max_events= or max_age=, "
                 f"or set one with memory.retention.set"
             )

@@ -19,7 +19,7 @@ from pgmem._sync.state.update import Update
 from pgmem.core.encoding import decode, decoder
 from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_count, check_seconds
-from pgmem.errors import InvalidOption, LeaseLost
+from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.events.models import Event, RecordedEvent, StateChange
@@ -304,9 +304,7 @@ class State:
         if lease is None:
             return self._write(op, recording)
         if not isinstance(lease, Lease):
-            raise InvalidOption(
-                f"lease= takes what leases.acquire gave, got {type(lease).__name__}"
-            )
+            raise InvalidInput(f"lease= takes what leases.acquire gave, got {type(lease).__name__}")
         try:
             return self._write(fenced(op, lease.held), recording)
         except LeaseLost as error:
@@ -425,7 +423,7 @@ class State:
             InvalidInput: a prefix or option that is not allowed.
         """
         if self._reader is None:
-            raise InvalidOption(
+            raise InvalidInput(
                 "watch follows the log, and a transaction sees it as it was: not in a "
                 "transaction, use the memory itself"
             )

@@ -53,7 +53,7 @@ def tables(schema: str = DEFAULT_SCHEMA) -> Tables:
     To write, use `Memory`: it keeps the versions, the events and the entries in step.
 
     Raises:
-        InvalidName: the schema name cannot be used.
+        InvalidInput: the schema name cannot be used.
     """
     return build(check_schema_name(schema))
 
@@ -107,7 +107,7 @@ def include_object(schema: str = DEFAULT_SCHEMA) -> Callable[..., bool]:
         schema: the schema that pgmem lives in.
 
     Raises:
-        InvalidName: the schema name cannot be used.
+        InvalidInput: the schema name cannot be used.
     """
     check_schema_name(schema)
 

@@ -15,7 +15,7 @@ This module knows no rules and imports nothing.
 
 from __future__ import annotations
 
-from pgmem.errors import SourceError
+from pgmem.redis.errors import SourceError
 from pgmem.redis.importing.source import RedisSource, Refused
 
 SUFFIX = b":before-pgmem"

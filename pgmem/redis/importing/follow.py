@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from pgmem.errors import ImportConflict, SourceError, SourceUnavailable
+from pgmem.redis.errors import ImportConflict, SourceError, SourceUnavailable
 from pgmem.redis.importing.passes import Pass
 from pgmem.redis.importing.positions import number
 from pgmem.redis.importing.run import PHASE_PART, Import, phase_of

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from pgmem import GroupInfo, ImportedDelivery, ImportPart, KnownDelivery
 from pgmem.core.names import NAME_BYTES
-from pgmem.errors import GroupNotFound, InvalidName
+from pgmem.errors import InvalidInput, NotFound
+from pgmem.groups.models import GroupInfo
+from pgmem.redis import ImportedDelivery, ImportPart, KnownDelivery
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Unfit, text
 from pgmem.redis.importing.positions import Reader, number, position_of, positions_of
@@ -164,7 +165,7 @@ def group_info(context: Context, name: str) -> GroupInfo | None:
     """Return a group's information; None if it was deleted."""
     try:
         return context.memory.groups.get(name).info()
-    except GroupNotFound:
+    except NotFound:
         return None
 
 
@@ -211,7 +212,7 @@ class Groups:
         for found in groups_of(self._context.source, stream):
             try:
                 group = self._opened(stream, found)
-            except (Unfit, InvalidName) as error:
+            except (Unfit, InvalidInput) as error:
                 self.unfit.add((stream.key, found.name))
                 self._context.refuse([(Item("group", stream.key, found.name), str(error))])
                 continue

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pgmem import GroupInfo
+from pgmem.groups.models import GroupInfo
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.groups import (
     MOST_DELIVERIES,

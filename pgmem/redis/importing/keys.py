@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.redis.importing.fences import MARK, WRITTEN_BACK, named
 from pgmem.redis.importing.rules import Rule, Rules
 from pgmem.redis.importing.source import RedisSource, Refused
@@ -99,7 +99,7 @@ def survey(source: RedisSource, rules: Rules) -> Survey:
     """Look at every key once.
 
     Raises:
-        InvalidOption: a key that was asked for by name has another type.
+        InvalidInput: a key that was asked for by name has another type.
     """
     check_named(source, rules)
     found = Survey()
@@ -150,13 +150,13 @@ def check_named(source: RedisSource, rules: Rules) -> None:
     """Refuse a rule for one key that has another type.
 
     Raises:
-        InvalidOption: which one, and what it is.
+        InvalidInput: which one, and what it is.
     """
     answers = source.many([("TYPE", name) for name in rules.named])
     fenced = source.many([("GETRANGE", name, 0, len(MARK) - 1) for name in rules.named])
     for (name, wanted), kind, beginning in zip(rules.named.items(), answers, fenced, strict=True):
         if kind.decode() not in {*wanted, "none"} and beginning != MARK:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"the key {shown(name)!r} of Redis is a {kind.decode()}, and was asked for as "
                 f"{' or '.join(sorted(wanted))}: nothing was imported. Ask for it by its type, or "
                 f"leave it out"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from pgmem import ImportedEntry, ImportedMark, ImportPart, KnownEntry, KnownMark
 from pgmem.errors import VersionConflict
+from pgmem.redis import ImportedEntry, ImportedMark, ImportPart, KnownEntry, KnownMark
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import (
     Origin,

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pgmem import BoundMemory, Memory, RecordedEvent
-from pgmem.errors import InvalidOption
+from pgmem import Memory, RecordedEvent
+from pgmem._sync.memory import BoundMemory
+from pgmem.errors import InvalidInput
 
 
 def number(identity: str | bytes) -> tuple[int, int]:
     """The two numbers of an entry's id, which say what came first.
 
     Raises:
-        InvalidOption: it is no id of an entry.
+        InvalidInput: it is no id of an entry.
     """
     text = identity.decode(errors="replace") if isinstance(identity, bytes) else identity
     milliseconds, _, sequence = text.partition("-")
     if not (milliseconds.isdecimal() and (sequence or "0").isdecimal()):
-        raise InvalidOption(
+        raise InvalidInput(
             f"{text[:60]!r} is no id of a stream's entry: such an id is two numbers, as in "
             f"1526919030474-0"
         )
@@ -36,7 +37,7 @@ def position_of(memory: Reader, stream: str, identity: str | bytes) -> int:
     Give it as `after=`: what comes then is what XREAD would have given for the id. An entry that
     was never imported (trimmed, refused) stands for the last one before it.
 
-    >>> from pgmem import ImportedEvent
+    >>> from pgmem.redis import ImportedEvent
     >>> part = memory.imports.open("redis", "stream s", target="s")
     >>> made = [ImportedEvent("t", b"1", None, b'{"redis":{"id":"%d-0"}}' % n) for n in (5, 7, 9)]
     >>> part = memory.imports.append(part, memory.imports.events(made), cursor="9-0")
@@ -49,7 +50,7 @@ def position_of(memory: Reader, stream: str, identity: str | bytes) -> int:
         identity: the id, as Redis wrote it.
 
     Raises:
-        InvalidOption: it is no id.
+        InvalidInput: it is no id.
     """
     milliseconds, sequence = number(identity)
     return _last_below(memory, stream, (milliseconds, sequence + 1))

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class RefusedFile:
         source: the name of the import.
 
     Raises:
-        InvalidOption: the file cannot be read or written.
+        InvalidInput: the file cannot be read or written.
     """
 
     def __init__(self, path: Path, source: str) -> None:
@@ -59,7 +59,7 @@ class RefusedFile:
             elif not os.access(path.absolute().parent, os.W_OK):
                 raise PermissionError(f"{path.absolute().parent} cannot be written to")
         except OSError as error:
-            raise InvalidOption(f"the file of what is refused, {path}: {error}") from None
+            raise InvalidInput(f"the file of what is refused, {path}: {error}") from None
 
     def _load(self) -> None:
         text = self.path.read_text(encoding="utf-8")
@@ -105,7 +105,7 @@ class RefusedFile:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InvalidOption(f"the file of what is refused, {self.path}: {error}") from None
+            raise InvalidInput(f"the file of what is refused, {self.path}: {error}") from None
         self._broken = False
 
 

@@ -23,8 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pgmem import KnownEntry, KnownMark, RecordedEvent
-from pgmem.errors import ImportConflict, SourceError
+from pgmem import RecordedEvent
+from pgmem.redis import KnownEntry, KnownMark
+from pgmem.redis.errors import ImportConflict, SourceError
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import entry_fields, plain
 from pgmem.redis.importing.fences import SUFFIX, WRITTEN_BACK, fence, is_fenced, unfence

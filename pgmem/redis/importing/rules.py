@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 Kind = Literal["stream", "hash", "set", "string"]
 Values = Literal["auto", "json", "text"]
@@ -56,12 +56,12 @@ class Rule:
         places = _PLACES[self.kind]
         unknown = {name for name in _MARK.findall(self.template) if name not in places}
         if unknown or not self.template:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"the name {self.template!r} for {self.kind} keys {self.pattern!r} may hold "
                 f"{' and '.join(f'{{{place}}}' for place in places)}, and must not be empty"
             )
         if self.kind == "set" and "{member}" not in self.template:
-            raise InvalidOption(
+            raise InvalidInput(
                 f"the name {self.template!r} for set keys {self.pattern!r} needs {{member}}: each "
                 f"member is an idempotency key of its own"
             )
@@ -101,10 +101,10 @@ def glob(pattern: str) -> re.Pattern[bytes]:
     """A pattern of Redis as a regular expression.
 
     Raises:
-        InvalidOption: it is empty, or a bracket in it is not closed.
+        InvalidInput: it is empty, or a bracket in it is not closed.
     """
     if not pattern:
-        raise InvalidOption("a pattern of keys is empty: give a key, or * for all")
+        raise InvalidInput("a pattern of keys is empty: give a key, or * for all")
     text, rest = [], pattern
     while rest:
         sign, rest = rest[0], rest[1:]
@@ -115,9 +115,7 @@ def glob(pattern: str) -> re.Pattern[bytes]:
         elif sign == "[":
             inside, closed, rest = rest.partition("]")
             if not closed or not inside.strip("^"):
-                raise InvalidOption(
-                    f"the pattern {pattern!r} opens a bracket and does not close it"
-                )
+                raise InvalidInput(f"the pattern {pattern!r} opens a bracket and does not close it")
             negated = "^" if inside.startswith("^") else ""
             signs = (c if c.isalnum() or c == "-" else f"\\{c}" for c in inside.removeprefix("^"))
             text.append(f"[{negated}{''.join(signs)}]")
@@ -184,7 +182,7 @@ def chosen(
     Nothing asked for is everything: streams, hashes, sets, and strings that have an end.
 
     Raises:
-        InvalidOption: a pattern or a name that cannot be used.
+        InvalidInput: a pattern or a name that cannot be used.
     """
     whole = "{key}" if hash_as == "entry" else "{key}:{field}"
     texts: Values = values or "auto"
@@ -223,5 +221,5 @@ def chosen(
 def _split(given: str) -> tuple[str, str | None]:
     pattern, *template = _SPLIT.split(given, maxsplit=1)
     if template == [""]:
-        raise InvalidOption(f"{given!r} ends with =: write PATTERN=NAME, or PATTERN alone")
+        raise InvalidInput(f"{given!r} ends with =: write PATTERN=NAME, or PATTERN alone")
     return pattern, template[0] if template else None

@@ -16,8 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pgmem import ImportPart
-from pgmem.errors import ImportConflict, InvalidName
+from pgmem.errors import InvalidInput
+from pgmem.redis import ImportPart
+from pgmem.redis.errors import ImportConflict
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Unfit
 from pgmem.redis.importing.groups import Groups
@@ -124,7 +125,7 @@ class Import:
                 continue
             try:
                 stream = StreamImport(self.context, key, rule)
-            except (Unfit, InvalidName) as error:
+            except (Unfit, InvalidInput) as error:
                 self._unfit.add(key)
                 self.context.refuse([(Item("key", key), f"{error} (a whole stream)")])
                 continue

@@ -56,7 +56,7 @@ def importing(
         patience: seconds that the Redis may be away in the middle.
 
     Raises:
-        InvalidOption: a URL or a file that cannot be used, or redis-py is not installed.
+        InvalidInput: a URL or a file that cannot be used, or redis-py is not installed.
         SourceError: the Redis does not answer, or refuses this client.
     """
     shown = watcher or Quiet()

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pgmem.errors import InvalidOption, SourceError, SourceUnavailable
+from pgmem.errors import InvalidInput
+from pgmem.redis.errors import SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
     import redis
@@ -62,7 +63,7 @@ class RedisSource:
         server: the server process that answered last; another one has other SCAN cursors.
 
     Raises:
-        InvalidOption: no such URL, or redis-py is not installed.
+        InvalidInput: no such URL, or redis-py is not installed.
         SourceUnavailable: no answer.
         SourceError: the server refuses this client.
     """
@@ -223,7 +224,7 @@ def _pool(url: str) -> tuple[redis.ConnectionPool, str]:
         from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.retry import Retry  # noqa: PLC0415
     except ImportError:
-        raise InvalidOption(
+        raise InvalidInput(
             'importing from Redis needs redis-py: pip install "pgmem-agents[redis]"'
         ) from None
     try:
@@ -235,7 +236,7 @@ def _pool(url: str) -> tuple[redis.ConnectionPool, str]:
         )
     except (ValueError, TypeError):
         # Its message may quote the URL, and with it the password.
-        raise InvalidOption(
+        raise InvalidInput(
             "the URL of Redis cannot be read: give redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],"
             " rediss:// for TLS, or unix:///path/to/redis.sock"
         ) from None

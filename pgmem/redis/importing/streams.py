@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pgmem import ImportedEvent, ImportPart
-from pgmem.errors import SourceError
+from pgmem.redis import ImportedEvent, ImportPart
+from pgmem.redis.errors import SourceError
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Shape, Streams, Unfit, text
 from pgmem.redis.importing.fences import locate
@@ -100,7 +100,7 @@ class StreamImport:
         missed: how many entries were trimmed before they were read; None if nobody knows.
 
     Raises:
-        Unfit, InvalidName: the key cannot be the name of a stream.
+        Unfit, InvalidInput: the key cannot be the name of a stream.
         ImportConflict: another import fills the same stream of the log.
         SourceError: the stream in Redis is not the one that was imported before.
     """

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from pgmem import ImportPart, KnownMark, Memory
+from pgmem import Memory
+from pgmem.redis import ImportPart, KnownMark
 
 
 class TrialImports:

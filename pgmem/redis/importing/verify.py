@@ -12,7 +12,8 @@ from typing import Any
 
 import orjson
 
-from pgmem import ImportedEntry, ImportedEvent, ImportedMark, RecordedEvent
+from pgmem import RecordedEvent
+from pgmem.redis import ImportedEntry, ImportedEvent, ImportedMark
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Streams, Unfit
 from pgmem.redis.importing.groups import PART as GROUP_PART

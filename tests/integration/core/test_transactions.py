@@ -15,7 +15,7 @@ from pgmem import AsyncMemory, Event, Memory
 from pgmem.admin.tables import tables
 from pgmem.errors import (
     IdempotencyMismatch,
-    InvalidOption,
+    InvalidInput,
     NotOpen,
     OutcomeUnknown,
     TransactionConflict,
@@ -165,7 +165,7 @@ async def test_block_that_was_ended_inside_is_an_error(both):
             await tx.state.put("key", 1)
             await execute(tx.connection, "COMMIT")
 
-    with pytest.raises(InvalidOption, match="Leave commit"):
+    with pytest.raises(InvalidInput, match="Leave commit"):
         await end()
 
 
@@ -288,7 +288,7 @@ def test_using_keeps_the_callers_settings(memory, database_url):
 def test_using_a_connection_that_commits_each_statement_is_refused(memory, database_url):
     with psycopg.connect(database_url, autocommit=True) as connection:
         bound = memory.using(connection)
-        with pytest.raises(InvalidOption, match="autocommit"):
+        with pytest.raises(InvalidInput, match="autocommit"):
             bound.state.put("key", 1)
         with connection.transaction():
             bound.state.put("key", 1)
@@ -305,7 +305,7 @@ def test_run_once_does_not_end_a_transaction_that_has_not_begun(memory, database
 
 @pytest.mark.parametrize("source", ["postgresql://", None, 5])
 def test_using_something_else_is_refused(memory, source):
-    with pytest.raises(InvalidOption, match="using"):
+    with pytest.raises(InvalidInput, match="using"):
         memory.using(source).state.get("key")
 
 

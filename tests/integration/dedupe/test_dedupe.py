@@ -11,9 +11,9 @@ import pytest
 from pgmem import AsyncMemory, Memory, Outcome
 from pgmem.errors import (
     CallbackFailed,
-    ClaimHeld,
-    InvalidOption,
+    InvalidInput,
     InvalidValue,
+    LeaseHeld,
     LeaseLost,
     VersionConflict,
 )
@@ -93,10 +93,10 @@ async def test_work_that_is_done_is_not_written_to_again(both, database_url):
 async def test_second_claim_is_refused_while_the_lease_runs(both):
     claim = await both.dedupe.claim("k", lease=60)
     assert claim.acquired
-    with pytest.raises(ClaimHeld) as held:
+    with pytest.raises(LeaseHeld) as held:
         await both.dedupe.claim("k")
-    assert held.value.lease_until == claim.lease_until
-    with pytest.raises(ClaimHeld):
+    assert held.value.expires_at == claim.lease_until
+    with pytest.raises(LeaseHeld):
         await both.dedupe.run_once("k", lambda: 1, timeout=0.05)
 
 
@@ -143,9 +143,9 @@ async def test_only_what_was_acquired_can_be_completed(both):
     await both.dedupe.run_once("k", lambda: 1)
     done = await both.dedupe.claim("k")
     assert (done.acquired, done.result) == (False, 1)
-    with pytest.raises(InvalidOption, match="not acquired"):
+    with pytest.raises(InvalidInput, match="not acquired"):
         await both.dedupe.complete(done, 2)
-    with pytest.raises(InvalidOption, match="Claim"):
+    with pytest.raises(InvalidInput, match="Claim"):
         await both.dedupe.release("k")
 
 
@@ -250,7 +250,7 @@ async def test_effects_of_async_work_that_raises_are_undone_with_its_mark(databa
 async def test_transaction_refuses_work_that_is_claimed_elsewhere(both, database_url):
     await both.dedupe.claim("k")
     async with both.transaction() as tx:
-        with pytest.raises(ClaimHeld):
+        with pytest.raises(LeaseHeld):
             await tx.dedupe.run_once("k", lambda: 1)
         await tx.state.put("other", 1)
     end_leases(database_url)
@@ -287,6 +287,6 @@ async def test_async_work_is_awaited_and_refused_in_the_sync_form(form):
         if form.name == "async":
             assert await memory.dedupe.run_once("k", work) == Outcome("processed", 1)
         else:
-            with pytest.raises(InvalidOption, match="AsyncMemory"):
+            with pytest.raises(InvalidInput, match="AsyncMemory"):
                 await memory.dedupe.run_once("k", work)
             assert (await memory.dedupe.run_once("k", lambda: 1)).status == "processed"

@@ -8,8 +8,7 @@ import pytest
 from pgmem import Appended, Event
 from pgmem.errors import (
     IdempotencyMismatch,
-    InvalidName,
-    InvalidOption,
+    InvalidInput,
     InvalidValue,
     ValueTooLarge,
     VersionConflict,
@@ -170,7 +169,7 @@ async def test_order_of_a_batch_holds_up_to_the_largest(both):
     receipts = await both.events.append("s", [event(n) for n in range(10_000)])
     positions = [receipt.position for receipt in receipts]
     assert positions == sorted(positions)
-    with pytest.raises(InvalidOption, match="10000"):
+    with pytest.raises(InvalidInput, match="10000"):
         await both.events.append("s", [event()] * 10_001)
     assert await both.events.count() == 10_000
 
@@ -212,10 +211,10 @@ def wrong(**fields):
         (wrong(payload={"a": "\0"}), InvalidValue, "payload: .*NUL"),
         (wrong(payload="x" * 2_000_000), ValueTooLarge, "payload has 2000002 bytes"),
         (wrong(metadata={"a": float("nan")}), InvalidValue, "metadata: nan at"),
-        (wrong(agent_id=""), InvalidName, "agent_id is empty"),
-        (lambda good: [*good, Event(type="t\0")], InvalidName, "event type .* NUL"),
-        (lambda good: [*good, Event.model_construct(type=["t"])], InvalidName, "must be a str"),
-        (lambda good: [*good, "event"], InvalidOption, "got str"),
+        (wrong(agent_id=""), InvalidInput, "agent_id is empty"),
+        (lambda good: [*good, Event(type="t\0")], InvalidInput, "event type .* NUL"),
+        (lambda good: [*good, Event.model_construct(type=["t"])], InvalidInput, "must be a str"),
+        (lambda good: [*good, "event"], InvalidInput, "got str"),
     ],
 )
 async def test_one_wrong_event_in_a_batch_is_named_and_nothing_is_appended(both, make, error, said):
@@ -226,7 +225,7 @@ async def test_one_wrong_event_in_a_batch_is_named_and_nothing_is_appended(both,
 
 @pytest.mark.parametrize("stream", ["state:account:1", "state:"])
 async def test_streams_of_state_are_reserved(both, stream):
-    with pytest.raises(InvalidName, match="reserved"):
+    with pytest.raises(InvalidInput, match="reserved"):
         await both.events.append(stream, event())
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgmem import Event, Memory
-from pgmem.errors import InvalidOption, InvalidValue
+from pgmem.errors import InvalidInput, InvalidValue
 
 
 @pytest.fixture
@@ -87,10 +87,10 @@ async def test_timeout_waits_for_the_first_event(both, database_url):
 
 
 async def test_timeout_is_for_forward_reads_outside_of_transactions(both):
-    with pytest.raises(InvalidOption, match="timeout="):
+    with pytest.raises(InvalidInput, match="timeout="):
         await both.events.read(timeout=1, reverse=True)
     async with both.transaction() as tx:
-        with pytest.raises(InvalidOption, match="timeout="):
+        with pytest.raises(InvalidInput, match="timeout="):
             await tx.events.read(timeout=1)
 
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgmem import Event
-from pgmem.errors import InvalidInput, InvalidOption, InvalidValue
+from pgmem.errors import InvalidInput, InvalidValue
 from tests.support.both import module_name
 from tests.support.subscribing import (
     POLL,
@@ -102,11 +102,11 @@ async def test_an_empty_log_is_followed_from_its_first_event(both):
 
 async def test_a_position_that_the_log_has_not_reached_is_refused_and_leaves_nothing_behind(both):
     await both.events.append("s", event())
-    with pytest.raises(InvalidOption, match="above the last position"):
+    with pytest.raises(InvalidInput, match="above the last position"):
         async with both.events.subscribe(after=2):
             pass
     async with both.events.subscribe(after=1):
-        with pytest.raises(InvalidOption, match="above the last position"):
+        with pytest.raises(InvalidInput, match="above the last position"):
             async with both.events.subscribe(after=2):
                 pass
     assert not followers(both)
@@ -127,9 +127,9 @@ async def test_what_selects_nothing_sensible_is_refused_at_once(both, options):
 
 async def test_inside_a_transaction_nobody_can_subscribe(both):
     async with both.transaction() as tx:
-        with pytest.raises(InvalidOption, match="transaction"):
+        with pytest.raises(InvalidInput, match="transaction"):
             await tx.events.read(timeout=1)
-        with pytest.raises(InvalidOption, match="transaction"):
+        with pytest.raises(InvalidInput, match="transaction"):
             getattr(tx.events, "wrapped", tx.events).subscribe()
 
 
@@ -170,7 +170,7 @@ async def test_receive_gives_what_is_there_up_to_its_limit(both):
 @pytest.mark.parametrize("options", [{"limit": 0}, {"limit": 10_001}, {"timeout": -1}])
 async def test_receive_refuses_what_cannot_be(both, options):
     async with both.events.subscribe() as events:
-        with pytest.raises(InvalidOption):
+        with pytest.raises(InvalidInput):
             await events.receive(**options)
 
 

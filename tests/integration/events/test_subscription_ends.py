@@ -13,7 +13,7 @@ import pytest
 
 from pgmem import AsyncMemory, Memory
 from pgmem.core.concurrency import AsyncWakeup
-from pgmem.errors import InvalidOption, NotOpen, PgmemError
+from pgmem.errors import InvalidInput, NotOpen, PgmemError
 from tests.support.both import Awaited
 from tests.support.subscribing import POLL, SOON, entered, event, followers, payloads, receive
 
@@ -61,7 +61,7 @@ async def test_a_closed_subscription_is_not_used_again(both):
     events = both.events.subscribe()
     await events.close()
     assert await events.receive() == []
-    with pytest.raises(InvalidOption, match="closed"):
+    with pytest.raises(InvalidInput, match="closed"):
         async with events:
             pass
 

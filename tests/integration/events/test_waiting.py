@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgmem import Memory
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from tests.support.server import KEEPER
 from tests.support.subscribing import POLL, SOON, entered, event, payloads, receive
 
@@ -60,7 +60,7 @@ async def test_a_read_up_to_a_position_waits_for_nothing_behind_it(both):
 
 async def test_a_read_above_the_head_waits_or_is_refused_as_without_a_timeout(both):
     assert await both.events.read(after=7) == []
-    with pytest.raises(InvalidOption, match="above the last position"):
+    with pytest.raises(InvalidInput, match="above the last position"):
         await both.events.read(after=7, timeout=0.2)
 
 

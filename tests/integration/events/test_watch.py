@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgmem import Event
-from pgmem.errors import InvalidName, InvalidOption
+from pgmem.errors import InvalidInput
 from tests.support.cached import cache_of
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
@@ -76,10 +76,10 @@ async def test_values_fit_a_model(both):
 
 
 async def test_what_cannot_be_watched_is_refused(both):
-    with pytest.raises(InvalidName):
+    with pytest.raises(InvalidInput):
         both.state.watch("x" * 513)
     async with both.transaction() as tx:
-        with pytest.raises(InvalidOption, match="transaction"):
+        with pytest.raises(InvalidInput, match="transaction"):
             getattr(tx, "wrapped", tx).state.watch()
 
 

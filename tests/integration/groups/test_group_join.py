@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgmem import Event
-from pgmem.errors import GroupMismatch, GroupNotFound, InvalidName
+from pgmem.errors import AlreadyExists, InvalidInput, NotFound
 from pgmem.events.filter import Selection
 from tests.support.consumers import sql
 
@@ -97,9 +97,9 @@ async def test_payloads_are_validated_with_the_model(both):
 
 
 async def test_none_is_made(both):
-    with pytest.raises(GroupNotFound, match="there is no group 'g'"):
+    with pytest.raises(NotFound, match="there is no group 'g'"):
         await both.groups.get("g")
-    with pytest.raises(InvalidName, match="group name is empty"):
+    with pytest.raises(InvalidInput, match="group name is empty"):
         await both.groups.get("")
     assert await both.groups.list() == []
 
@@ -110,5 +110,5 @@ async def test_what_a_newer_version_selects_is_not_widened(both, database_url):
         database_url,
         """UPDATE pgmem.groups SET selection = '{"stream": "a", "weekday": "Monday"}'""",
     )
-    with pytest.raises(GroupMismatch, match="selection by weekday is not known"):
+    with pytest.raises(AlreadyExists, match="selection by weekday is not known"):
         await both.groups.get("g")

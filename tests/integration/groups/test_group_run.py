@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pgmem import Event, Memory
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from tests.support.both import module_name
 from tests.support.living import Life, fill, idle
 from tests.support.options import FORMS
@@ -199,7 +199,7 @@ def test_what_failed_under_a_claim_says_why(life, database_url):
 
 
 def test_a_handler_that_is_none(life):
-    with pytest.raises(InvalidOption, match="handler is a function, got int"):
+    with pytest.raises(InvalidInput, match="handler is a function, got int"):
         life.run(5, lambda memory: True)
 
 
@@ -209,7 +209,7 @@ def test_a_handler_that_is_none(life):
 )
 def test_options_that_are_not_allowed(life, database_url, wrong):
     fill(database_url, 1)
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidInput):
         life.run(lambda delivery: None, lambda memory: True, **wrong)
 
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgmem import Memory
-from pgmem.errors import GroupNotFound, Unavailable
+from pgmem.errors import NotFound, Unavailable
 from tests.support.both import module_name
 from tests.support.living import Life, fill, idle
 
@@ -141,5 +141,5 @@ def test_a_group_that_is_gone_ends_it_with_an_error(life, database_url):
         with Memory(database_url) as memory:
             gone.append(memory.groups.delete("g"))
 
-    with pytest.raises(GroupNotFound, match="no group 'g'"):
+    with pytest.raises(NotFound, match="no group 'g'"):
         life.run(handle, lambda memory: bool(gone) and time.sleep(1.5) is None, concurrency=2)

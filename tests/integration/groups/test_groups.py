@@ -9,11 +9,11 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import (
-    GroupMismatch,
-    GroupNotFound,
+    AlreadyExists,
     HistoryRewritten,
-    InvalidOption,
+    InvalidInput,
     LeaseLost,
+    NotFound,
     PositionTrimmed,
 )
 from tests.support.consumers import sql
@@ -53,7 +53,7 @@ class TestOpening:
 
     async def test_above_the_head_is_refused(self, both):
         await fill(both, 5)
-        with pytest.raises(InvalidOption, match="start=6 is above the last position of the log, 5"):
+        with pytest.raises(InvalidInput, match="start=6 is above the last position of the log, 5"):
             await both.groups.create("g", start=6)
         assert await both.groups.list() == []
 
@@ -93,7 +93,7 @@ class TestOpening:
     )
     async def test_another_group_of_that_name_is_told(self, both, other):
         await both.groups.create("g", stream="a")
-        with pytest.raises(GroupMismatch, match=r"memory\.groups\.delete\('g'\)"):
+        with pytest.raises(AlreadyExists, match=r"memory\.groups\.delete\('g'\)"):
             await both.groups.create("g", **other, exist_ok=True)
         assert (await (await both.groups.get("g")).info()).selection == {"stream": "a"}
 
@@ -101,7 +101,7 @@ class TestOpening:
         await fill(both, 2)
         group = await both.groups.create("g")
         assert positions(await group.read("a", 1)) == [1]
-        with pytest.raises(GroupMismatch, match="exist_ok=True"):
+        with pytest.raises(AlreadyExists, match="exist_ok=True"):
             await both.groups.create("g")
         assert positions(await (await both.groups.create("g", exist_ok=True)).read("a")) == [2]
 
@@ -203,7 +203,7 @@ class TestLooking:
             lambda: group.requeue(),
             lambda: group.reset(0),
         ):
-            with pytest.raises(GroupNotFound, match=r"there is no group 'g'.*groups\.create"):
+            with pytest.raises(NotFound, match=r"there is no group 'g'.*groups\.create"):
                 await call()
 
     async def test_one_of_the_same_name_begins_anew(self, both):
@@ -234,7 +234,7 @@ class TestReset:
         await fill(both, 5)
         group = await both.groups.create("g")
         held = await group.read("a", 2)
-        with pytest.raises(InvalidOption, match="the last position of the log is 5"):
+        with pytest.raises(InvalidInput, match="the last position of the log is 5"):
             await group.reset(6)
         await group.ack(held)
         assert (await group.info()).position == 2

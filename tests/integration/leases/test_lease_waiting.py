@@ -12,7 +12,7 @@ import pytest
 
 from pgmem import AsyncMemory, Memory
 from pgmem._sync.leases.renewer import Waiter
-from pgmem.errors import LeaseHeld, NotOpen, SchemaMissing
+from pgmem.errors import LeaseHeld, NotOpen, SchemaError
 from tests.support.leases import QUIET, end_lease, heard, queue, raw, row, sql, until, waiting
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
@@ -349,7 +349,7 @@ async def test_an_error_of_the_server_reaches_who_waits(form, other, database_ur
             sql(database_url, "ALTER TABLE pgmem.leases RENAME TO gone")
             try:
                 raw(memory)._renewer._lines["job"].first.ask()
-                with pytest.raises(SchemaMissing, match="acquire the lease"):
+                with pytest.raises(SchemaError, match="acquire the lease"):
                     await asyncio.wait_for(task, 5)
             finally:
                 sql(database_url, "ALTER TABLE pgmem.gone RENAME TO leases")

@@ -14,14 +14,7 @@ import pytest
 
 from pgmem import AsyncMemory, Memory
 from pgmem.core import statements as sql
-from pgmem.errors import (
-    InvalidName,
-    InvalidOption,
-    LeaseHeld,
-    LeaseLost,
-    NotOpen,
-    VersionConflict,
-)
+from pgmem.errors import InvalidInput, LeaseHeld, LeaseLost, NotOpen, VersionConflict
 from tests.support.both import execute
 from tests.support.leases import end_lease, heard, queue, raw, row, until
 from tests.support.relay import Relay
@@ -97,16 +90,16 @@ class TestHolding:
     @pytest.mark.parametrize(
         ("arguments", "error", "says"),
         [
-            ({"name": ""}, InvalidName, "lease name"),
-            ({"name": "n" * 513}, InvalidName, "513 bytes"),
-            ({"name": "a\0b"}, InvalidName, "NUL"),
-            ({"ttl": 0}, InvalidOption, "ttl"),
-            ({"ttl": -1}, InvalidOption, "ttl"),
-            ({"ttl": True}, InvalidOption, "ttl"),
-            ({"ttl": float("nan")}, InvalidOption, "ttl"),
-            ({"ttl": 86_401}, InvalidOption, "at most a day"),
-            ({"timeout": -0.1}, InvalidOption, "timeout"),
-            ({"timeout": "1"}, InvalidOption, "timeout"),
+            ({"name": ""}, InvalidInput, "lease name"),
+            ({"name": "n" * 513}, InvalidInput, "513 bytes"),
+            ({"name": "a\0b"}, InvalidInput, "NUL"),
+            ({"ttl": 0}, InvalidInput, "ttl"),
+            ({"ttl": -1}, InvalidInput, "ttl"),
+            ({"ttl": True}, InvalidInput, "ttl"),
+            ({"ttl": float("nan")}, InvalidInput, "ttl"),
+            ({"ttl": 86_401}, InvalidInput, "at most a day"),
+            ({"timeout": -0.1}, InvalidInput, "timeout"),
+            ({"timeout": "1"}, InvalidInput, "timeout"),
         ],
         ids=str,
     )
@@ -119,10 +112,10 @@ class TestHolding:
 
     async def test_names_of_the_others_are_checked_too(self, both):
         for call in (both.leases.get(""), both.leases.release("", fencing_token=1)):
-            with pytest.raises(InvalidName):
+            with pytest.raises(InvalidInput):
                 await call
         for token in (0, True, "1"):
-            with pytest.raises(InvalidOption, match="fencing_token"):
+            with pytest.raises(InvalidInput, match="fencing_token"):
                 await both.leases.release("job", fencing_token=token)
 
 
@@ -400,7 +393,7 @@ class TestFencing:
 
     async def test_only_a_lease_will_do(self, both):
         for wrong in (7, "job", object()):
-            with pytest.raises(InvalidOption, match="lease="):
+            with pytest.raises(InvalidInput, match="lease="):
                 await both.state.compare_and_set("k", 1, expected_version=0, lease=wrong)
 
     def test_without_a_lease_the_statement_knows_of_none(self):

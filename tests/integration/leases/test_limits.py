@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pgmem import Memory
-from pgmem.errors import InvalidInput, InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.leases import limit_ops as ops
 
 
@@ -91,7 +91,7 @@ async def test_in_a_transaction_it_counts_if_that_commits(both):
             raise ZeroDivisionError
     assert (await both.limits.acquire("l", rate=0.01, burst=1)).granted
     async with both.transaction() as tx:
-        with pytest.raises(InvalidOption, match="timeout"):
+        with pytest.raises(InvalidInput, match="timeout"):
             await tx.limits.acquire("l", rate=1, burst=1, timeout=1)
 
 

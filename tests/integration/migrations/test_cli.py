@@ -114,7 +114,7 @@ def test_single_revisions_up_and_down(pgmem, make_database):
     for command in (["check"], ["grant", "--reader", "r"]):
         code, out, err = pgmem("migrate", *command, *at)
         assert (code, out) == (1, "")
-        assert "is at revision 0001, and this library needs 0004: run `pgmem migrate up" in err
+        assert "is at revision 0001, and this library needs 0004. Run `pgmem migrate up" in err
     assert pgmem("migrate", "up", *at)[1] == "schema pgmem: 0001 → 0004\n"
     assert pgmem("migrate", "down", "0001", "--yes", *at)[1] == "schema pgmem: 0004 → 0001\n"
     script = pgmem("migrate", "sql", "--from", "0001")[1]

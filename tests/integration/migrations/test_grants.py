@@ -7,7 +7,7 @@ import pytest
 from psycopg import errors as pg
 
 from pgmem import migrate
-from pgmem.errors import DatabaseFault, InvalidName, InvalidOption
+from pgmem.errors import DatabaseFault, InvalidInput
 
 
 @pytest.fixture
@@ -271,16 +271,16 @@ def test_the_sql_alone():
     "role", ["", "x" * 64, "é" * 32, "a\0b", "a\nb", "public", "PUBLIC", "\ud800"]
 )
 def test_a_role_that_cannot_be(role):
-    with pytest.raises(InvalidName):
+    with pytest.raises(InvalidInput):
         migrate.grant_sql(reader=role)
-    with pytest.raises(InvalidName):
+    with pytest.raises(InvalidInput):
         migrate.grant_sql(writer=role)
-    with pytest.raises(InvalidName):
+    with pytest.raises(InvalidInput):
         migrate.grant_sql(janitor=role)
 
 
 def test_nobody_to_grant_to():
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidInput):
         migrate.grant_sql()
 
 

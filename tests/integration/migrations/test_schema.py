@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 
 from pgmem.admin.tables import include_object, tables
 from pgmem.core.names import check_schema_name
-from pgmem.errors import InvalidName
+from pgmem.errors import InvalidInput
 
 
 @pytest.mark.parametrize("name", ["pgmem", "pgmem2", "_", "a", "select", "user", "a" * 63, "t_1"])
@@ -49,10 +49,10 @@ def test_a_plain_identifier_is_a_schema_name(name):
 )
 def test_a_schema_name_that_is_no_identifier_is_refused(name):
     for use in (check_schema_name, include_object):
-        with pytest.raises(InvalidName, match="schema name"):
+        with pytest.raises(InvalidInput, match="schema name"):
             use(name)
     if isinstance(name, str):
-        with pytest.raises(InvalidName):
+        with pytest.raises(InvalidInput):
             tables(name)
 
 

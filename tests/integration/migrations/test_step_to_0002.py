@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from pgmem import migrate
-from pgmem.errors import DatabaseFault, SchemaTooOld
+from pgmem.errors import DatabaseFault, SchemaError
 from tests.support import revisions
 from tests.support.revisions import KEPT_OF_0001, ROWS_OF_0001, SEQUENCES_OF_0001, run
 
@@ -72,7 +72,7 @@ def test_down_keeps_what_0001_knows_and_up_again_begins_anew(url):
     migrate.downgrade(url, revision="0001")
     assert migrate.current(url) == "0001"
     assert rows(url) == before
-    with pytest.raises(SchemaTooOld):
+    with pytest.raises(SchemaError):
         migrate.check(url)
     up(url)
     assert rows(url) == before

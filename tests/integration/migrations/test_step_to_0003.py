@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from pgmem import migrate
-from pgmem.errors import DatabaseFault, SchemaTooOld
+from pgmem.errors import DatabaseFault, SchemaError
 from tests.support import revisions
 from tests.support.revisions import (
     KEPT_OF_0002,
@@ -97,7 +97,7 @@ def test_down_keeps_what_0002_knows_and_up_again_begins_anew(url):
     assert (rows(url), trigger(url)) == (before, refusing)
     with pytest.raises(psycopg.Error, match="append-only"):
         run(url, TRIM)  # nobody may any more
-    with pytest.raises(SchemaTooOld):
+    with pytest.raises(SchemaError):
         migrate.check(url)
     up(url)
     assert rows(url) == before

@@ -8,7 +8,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from pgmem.core.url import ENVIRONMENT, connection_string, redacted
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_the_environment_in_its_order(monkeypatch):
 
 def test_an_error_names_the_variable_that_it_came_from(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "mysql://root:s3cr3t@h/d")
-    with pytest.raises(InvalidOption, match=r"^DATABASE_URL is for 'mysql'"):
+    with pytest.raises(InvalidInput, match=r"^DATABASE_URL is for 'mysql'"):
         connection_string()
 
 
@@ -109,7 +109,7 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("url", [*UNUSABLE, 5, b"host=a"])
 def test_an_unusable_url_is_refused_without_being_quoted(url):
-    with pytest.raises(InvalidOption) as caught:
+    with pytest.raises(InvalidInput) as caught:
         connection_string(url)
     error = caught.value
     assert "s3cr3t" not in str(error) + repr(error)
@@ -125,7 +125,7 @@ import sys, traceback, pgmem.core.url
 for url in sys.stdin.read().splitlines():
     try:
         pgmem.core.url.connection_string(url)
-    except pgmem.core.url.InvalidOption:
+    except pgmem.core.url.InvalidInput:
         traceback.print_exc()
 """
     done = subprocess.run(
@@ -136,7 +136,7 @@ for url in sys.stdin.read().splitlines():
         check=True,
         timeout=120,
     )
-    assert done.stderr.count("InvalidOption: ") == len(urls)
+    assert done.stderr.count("InvalidInput: ") == len(urls)
     assert "s3cr3t" not in done.stderr
 
 
@@ -146,7 +146,7 @@ def test_a_misspelt_option_gets_a_hint():
         "postgresql+psycopg://h/d?sslmod=require",
         "host=h sslmod=require",
     ):
-        with pytest.raises(InvalidOption, match="did you mean 'sslmode'"):
+        with pytest.raises(InvalidInput, match="did you mean 'sslmode'"):
             connection_string(url)
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 
-from pgmem import Event, ImportedDelivery, KnownDelivery
+from pgmem import Event
 from pgmem.core.validation import MAX_POSITION
-from pgmem.errors import ImportConflict, InvalidInput, LeaseLost
+from pgmem.errors import InvalidInput, LeaseLost
+from pgmem.redis import ImportedDelivery, KnownDelivery
+from pgmem.redis.errors import ImportConflict
 
 SOURCE = "old store"
 

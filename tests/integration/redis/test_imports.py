@@ -5,10 +5,12 @@ import threading
 import psycopg
 import pytest
 
-from pgmem import ImportedEntry, ImportedEvent, ImportedMark, Memory
+from pgmem import Memory
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
-from pgmem.errors import ImportConflict, InvalidName, InvalidOption
+from pgmem.errors import InvalidInput
+from pgmem.redis import ImportedEntry, ImportedEvent, ImportedMark
 from pgmem.redis import step_ops as ops
+from pgmem.redis.errors import ImportConflict
 from tests.support.cached import inner
 
 SOURCE = "old store"
@@ -339,11 +341,11 @@ def test_two_origins_of_one_key_in_a_step_are_refused():
 
 async def test_bad_options_are_refused_before_anything_is_sent(both):
     for source, part, target in (("", "p", None), ("s", "x" * 529, None), ("s", "p", "state:x")):
-        with pytest.raises(InvalidName):
+        with pytest.raises(InvalidInput):
             await both.imports.open(source, part, target=target)
-    with pytest.raises(InvalidOption, match="without a target"):
+    with pytest.raises(InvalidInput, match="without a target"):
         await both.imports.append(await opened(both, "p", None), events(1), cursor="")
-    with pytest.raises(InvalidOption, match="must be 0 to 10000"):
+    with pytest.raises(InvalidInput, match="must be 0 to 10000"):
         events(*range(10_001))
     assert [part.part for part in await both.imports.list()] == ["p"]
 

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from pgmem import Holder, Memory, Policy, TrimReport
-from pgmem.errors import InvalidName, InvalidOption, PermissionDenied, PositionTrimmed
+from pgmem import Memory, Policy
+from pgmem.errors import InvalidInput, PermissionDenied, PositionTrimmed
 from pgmem.retention import ops
+from pgmem.retention.models import Holder, TrimReport
 from tests.support.processes import seed
 from tests.support.retention import (
     bury,
@@ -160,7 +161,7 @@ async def test_the_rule_of_one_stream(both, database_url):
     await fill(both, 10, "a", "b")
     assert (await both.retention.trim("a")).removed == 3
     assert len(left(database_url)) == 7
-    with pytest.raises(InvalidOption, match="no rule for the stream 'b'"):
+    with pytest.raises(InvalidInput, match="no rule for the stream 'b'"):
         await both.retention.trim("b")
 
 
@@ -247,9 +248,9 @@ async def test_a_consumer_that_was_overrun_by_force_is_told(both):
 )
 async def test_limits_that_are_none(both, limits, said):
     for call in (both.retention.trim, both.retention.set):
-        with pytest.raises(InvalidOption, match=said):
+        with pytest.raises(InvalidInput, match=said):
             await call(**limits)
-        with pytest.raises(InvalidOption, match=said):
+        with pytest.raises(InvalidInput, match=said):
             await call("a", **limits)
     assert await both.retention.list() == []
 
@@ -263,15 +264,15 @@ async def test_names_that_are_none(both, name):
         lambda: both.retention.set_snapshots(name, max_count=1),
         lambda: both.retention.remove(name),
     ):
-        with pytest.raises(InvalidName):
+        with pytest.raises(InvalidInput):
             await call()
 
 
 async def test_a_rule_without_a_limit_or_of_no_kind(both):
     for call in (both.retention.set, both.retention.set_folds, both.retention.set_snapshots):
-        with pytest.raises(InvalidOption, match="or both"):
+        with pytest.raises(InvalidInput, match="or both"):
             await call("a")
-    with pytest.raises(InvalidOption, match="'events', 'folds', 'snapshots'"):
+    with pytest.raises(InvalidInput, match="'events', 'folds', 'snapshots'"):
         await both.retention.remove("a", kind="streams")
 
 

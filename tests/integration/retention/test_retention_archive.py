@@ -10,15 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgmem import Event, Memory, RestoreReport
-from pgmem.errors import (
-    ArchiveConflict,
-    PermissionDenied,
-    PositionTrimmed,
-    TransactionConflict,
-)
+from pgmem import Event, Memory
+from pgmem.errors import Conflict, PermissionDenied, PositionTrimmed, TransactionConflict
 from pgmem.retention import archive_ops as archives
 from pgmem.retention import ops
+from pgmem.retention.models import RestoreReport
 from tests.support.retention import (
     exported,
     fill,
@@ -199,7 +195,7 @@ async def test_into_another_log_that_is_not(form, make_database, tmp_path):
                 run(other, "SET session_replication_role = replica; DELETE FROM pgmem.events")
                 run(other, "INSERT INTO pgmem.trimmed (stream, position) VALUES ('', 2)")
             before = everything(other), marks(other)
-            with pytest.raises(ArchiveConflict, match="another log"):
+            with pytest.raises(Conflict, match="another log"):
                 await target.retention.restore(file)
             assert (everything(other), marks(other)) == before
             assert (await target.events.append("a", Event(type="t"))).position == 3
@@ -215,7 +211,7 @@ async def test_a_backup_of_the_log_is_the_same_log(form, database_url, make_data
     async with form.memory(backup) as target:
         await fill(target, 3)
         # Its end was lost, and others were written in its place.
-        with pytest.raises(ArchiveConflict, match=r"\[1, 2, 3\]"):
+        with pytest.raises(Conflict, match=r"\[1, 2, 3\]"):
             await target.retention.restore(file)
         assert left(backup) == [1, 2, 3]
 
@@ -231,7 +227,7 @@ async def test_two_databases_of_one_template_are_two_logs(
         await fill(memory, 5)
         (file,) = await exported(memory, tmp_path, max_events=2)
         (mine,) = await exported(second, tmp_path, max_events=1)
-        with pytest.raises(ArchiveConflict, match="another log"):
+        with pytest.raises(Conflict, match="another log"):
             await second.retention.restore(file)
         assert (await second.retention.restore(mine)).restored == 1
 
@@ -266,7 +262,7 @@ async def test_a_version_that_somebody_else_has_by_now(both, database_url, tmp_p
     (file,) = await exported(both, tmp_path, max_events=1)
     run(database_url, "UPDATE pgmem.state SET version = 9")
     await both.state.put("k", "again")
-    with pytest.raises(ArchiveConflict, match=r"\[1\]"):
+    with pytest.raises(Conflict, match=r"\[1\]"):
         await both.retention.restore(file)
     assert left(database_url) == [2, 3]
 
@@ -344,7 +340,7 @@ async def test_all_or_nothing(both, database_url, tmp_path):
         database_url,
         "INSERT INTO pgmem.events (position, stream, type, payload) VALUES (3, 'a', 't', '9')",
     )
-    with pytest.raises(ArchiveConflict, match=r"\[3\].*nothing was changed"):
+    with pytest.raises(Conflict, match=r"\[3\].*nothing was changed"):
         await both.retention.restore(file)
     assert left(database_url) == [3, 4, 5]
     assert marks(database_url) == {"": (3, 3)}

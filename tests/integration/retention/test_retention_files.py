@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pgmem.errors import ArchiveFailed, InvalidArchive, InvalidOption
+from pgmem.errors import ArchiveFailed, InvalidInput
 from tests.support.retention import exported, fill, left, marks
 
 
@@ -83,7 +83,7 @@ async def test_the_file_is_on_the_disk_before_the_events_go(
 
 @pytest.mark.parametrize("folder", ["/no/where", "", 5, None.__class__])
 async def test_a_folder_that_is_none(both, folder):
-    with pytest.raises(InvalidOption, match="existing folder"):
+    with pytest.raises(InvalidInput, match="existing folder"):
         await both.retention.trim(max_events=1, export=folder)
 
 
@@ -160,7 +160,7 @@ async def test_a_file_that_is_damaged_or_foreign(both, database_url, tmp_path, d
     await fill(both, 5)
     (file,) = await exported(both, tmp_path, max_events=2)
     DAMAGES[damage](file)
-    with pytest.raises(InvalidArchive, match="nothing was changed") as error:
+    with pytest.raises(InvalidInput, match="nothing was changed") as error:
         await both.retention.restore(file)
     assert str(file) in str(error.value)
     assert left(database_url) == [4, 5]
@@ -180,7 +180,7 @@ async def test_an_event_that_the_database_refuses(both, database_url, tmp_path, 
     await fill(both, 5)
     (file,) = await exported(both, tmp_path, max_events=2)
     _one_line(lambda event: event.update(change))(file)
-    with pytest.raises(InvalidArchive):
+    with pytest.raises(InvalidInput):
         await both.retention.restore(file)
     assert left(database_url) == [4, 5]
 
@@ -189,5 +189,5 @@ async def test_a_file_that_is_not_there(both, tmp_path):
     for file in (tmp_path / "none", str(tmp_path)):
         with pytest.raises(ArchiveFailed, match="restore of"):
             await both.retention.restore(file)
-    with pytest.raises(InvalidOption, match="got int"):
+    with pytest.raises(InvalidInput, match="got int"):
         await both.retention.restore(5)

@@ -11,10 +11,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgmem import Event, Memory, RestoreReport
-from pgmem.errors import ArchiveConflict, InvalidArchive, OutcomeUnknown
+from pgmem import Event, Memory
+from pgmem.errors import Conflict, InvalidInput, OutcomeUnknown
 from pgmem.retention import archive_ops as archives
 from pgmem.retention import ops
+from pgmem.retention.models import RestoreReport
 from tests.support.both import module_name
 from tests.support.cutting import CuttingRelay
 from tests.support.retention import (
@@ -49,7 +50,7 @@ async def test_a_change_that_leaves_it_an_archive(both, database_url, tmp_path):
     text = gzip.decompress(file.read_bytes())
     assert text.count(b'"t"') == 3
     file.write_bytes(gzip.compress(text.replace(b'"t"', b'"u"')))
-    with pytest.raises(InvalidArchive, match="it was changed"):
+    with pytest.raises(InvalidInput, match="it was changed"):
         await both.retention.restore(file)
     assert left(database_url) == [4, 5]
     assert marks(database_url) == {"": (3, 3)}
@@ -66,7 +67,7 @@ async def test_an_end_that_the_mark_does_not_show(both, database_url, tmp_path):
     header, *rest = gzip.decompress(file.read_bytes()).split(b"\n")
     changed = json.dumps({**json.loads(header), "last": 4}).encode()
     file.write_bytes(gzip.compress(b"\n".join([changed, *rest])))
-    with pytest.raises(InvalidArchive, match="what its first line says"):
+    with pytest.raises(InvalidInput, match="what its first line says"):
         await both.retention.restore(file)
     assert left(database_url) == [9, 10]
 
@@ -75,7 +76,7 @@ async def test_an_empty_file_is_told_from_a_damaged_one(both, tmp_path):
     """An export that was killed leaves one: it had reserved the name."""
     file = tmp_path / "pgmem.@all.000000000001-000000000003.jsonl.gz"
     file.touch()
-    with pytest.raises(InvalidArchive, match=r"it is empty: .* were not removed"):
+    with pytest.raises(InvalidInput, match=r"it is empty: .* were not removed"):
         await both.retention.restore(file)
 
 
@@ -226,7 +227,7 @@ async def test_a_version_that_stands_at_another_position(both, database_url, tmp
         "INSERT INTO pgmem.events (stream, stream_version, type, payload) "
         "VALUES ('v', 2, 't', '1')",
     )
-    with pytest.raises(ArchiveConflict, match=r"at the positions \[2\]"):
+    with pytest.raises(Conflict, match=r"at the positions \[2\]"):
         await both.retention.restore(file)
     assert left(database_url) == [3, 4, 5]
     assert marks(database_url) == {"": (2, 2)}
@@ -252,7 +253,7 @@ async def test_it_waits_for_a_writer_that_has_drawn_nothing_yet(form, foreign):
             drawn = threading.Timer(0.3, lambda: _append_and_commit(writer))
             drawn.start()
             # It was empty when the restore began, and is not when that may go on.
-            with pytest.raises(ArchiveConflict, match="another log"):
+            with pytest.raises(Conflict, match="another log"):
                 await target.retention.restore(file)
             drawn.join()
         assert left(url) == [1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pgmem import Event, Holder
+from pgmem import Event
 from pgmem.retention import ops
+from pgmem.retention.models import Holder
 from tests.support.retention import (
     bury,
     fill,

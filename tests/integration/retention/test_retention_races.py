@@ -9,10 +9,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgmem import Event, Fold, Holder, Memory
+from pgmem import Event, Fold, Memory
 from pgmem.errors import PositionTrimmed, TransactionConflict
 from pgmem.folds import ops as snapshots
 from pgmem.retention import ops
+from pgmem.retention.models import Holder
 from tests.support.retention import (
     bury,
     fill,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pgmem import Memory, SweepReport
+from pgmem import Memory
 from pgmem.errors import LeaseLost, PermissionDenied, VersionConflict
 from pgmem.retention import sweep_ops as ops
+from pgmem.retention.models import SweepReport
 from tests.support.retention import insert, left, roles, run, store_group
 
 NOTHING = SweepReport(0, 0, 0, 0, 0, 0, 0, True)

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgmem import Memory
-from pgmem.errors import InvalidName, InvalidOption, InvalidValue, NotOpen, OutcomeUnknown
+from pgmem.errors import InvalidInput, InvalidValue, NotOpen, OutcomeUnknown
 from tests.support.cached import between, cache_of, change_behind, fresh, inner, value
 
 
@@ -262,7 +262,7 @@ async def test_without_the_option_there_is_no_cache(both):
 
 @pytest.mark.parametrize("most", [0, -1, True, 1.5, "10"])
 async def test_a_cache_of_no_size_is_refused(form, most):
-    with pytest.raises(InvalidOption, match="cache"):
+    with pytest.raises(InvalidInput, match="cache"):
         async with form.memory(cache=most):
             pass
 
@@ -270,7 +270,7 @@ async def test_a_cache_of_no_size_is_refused(form, most):
 @pytest.mark.parametrize("key", [None, ["k"], 5, "", b"k"])
 async def test_what_is_no_key_is_refused_as_without_a_cache(cached, key):
     await cached.state.put("k", 1)
-    with pytest.raises(InvalidName):
+    with pytest.raises(InvalidInput):
         await cached.state.get(key)
 
 

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from pydantic import BaseModel
 
-from pgmem import Event, Fold, Folded, Memory
-from pgmem.errors import CallbackFailed, InvalidOption, SnapshotNotFound
+from pgmem import Event, Fold, Memory
+from pgmem.errors import CallbackFailed, InvalidInput, NotFound
+from pgmem.folds.models import Folded
 
 
 def total(value, event):
@@ -149,17 +150,17 @@ async def test_restore_keeps_expiry(both):
 
 
 async def test_snapshot_that_is_not_there(both):
-    with pytest.raises(SnapshotNotFound, match="7"):
+    with pytest.raises(NotFound, match="7"):
         await both.snapshots.restore(7)
-    with pytest.raises(SnapshotNotFound):
+    with pytest.raises(NotFound):
         _ = [entry async for entry in both.snapshots.entries(7)]
 
 
 async def test_copies_and_folds_are_refused_inside_a_transaction(both):
     async with both.transaction() as tx:
-        with pytest.raises(InvalidOption, match="outside"):
+        with pytest.raises(InvalidInput, match="outside"):
             await tx.snapshots.take()
-        with pytest.raises(InvalidOption, match="outside"):
+        with pytest.raises(InvalidInput, match="outside"):
             await tx.snapshots.fold(fold())
 
 

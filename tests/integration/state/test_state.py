@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pgmem import Event, Memory
 from pgmem.core.validation import after_prefix
-from pgmem.errors import CallbackFailed, InvalidOption, VersionConflict
+from pgmem.errors import CallbackFailed, InvalidInput, VersionConflict
 
 
 def sql(url, query, *params):
@@ -212,7 +212,7 @@ async def test_unrecorded_writes_leave_no_event(both):
     await both.state.touch("k", ttl=5, record=False)
     await both.state.delete("k", record=False)
     assert await both.events.count() == 0
-    with pytest.raises(InvalidOption, match="record=False"):
+    with pytest.raises(InvalidInput, match="record=False"):
         await both.state.put("k", 1, record=False, stream="s")
 
 

@@ -150,7 +150,7 @@ def test_pool_that_cannot_be_filled_is_told_and_leaves_nothing(database_url):
         try:
             migrate.grant(database_url, reader=role)
             url = psycopg.conninfo.make_conninfo(database_url, user=role)
-            with pytest.raises(Unavailable, match="lower pool="):
+            with pytest.raises(Unavailable, match="Lower pool="):
                 Memory(url, pool=(3, 3), timeout=2).open()
         finally:
             admin.execute(f"DROP OWNED BY {role}")

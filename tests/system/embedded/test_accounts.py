@@ -15,8 +15,8 @@ import pytest
 
 from pgmem.embedded import binaries
 from pgmem.embedded.accounts import account_for
+from pgmem.embedded.errors import EmbeddedPostgresError
 from pgmem.embedded.postgres import EmbeddedPostgres
-from pgmem.errors import EmbeddedPostgresError
 
 from .conftest import CHECKOUT, User, eventually, is_alive, query, server_pid
 

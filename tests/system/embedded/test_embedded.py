@@ -16,8 +16,9 @@ import pytest
 import sqlalchemy
 
 from pgmem.embedded import cluster, server
+from pgmem.embedded.errors import EmbeddedPostgresError
 from pgmem.embedded.postgres import EmbeddedPostgres
-from pgmem.errors import EmbeddedPostgresError, InvalidOption
+from pgmem.errors import InvalidInput
 
 from .conftest import (
     CHECKOUT,
@@ -148,7 +149,7 @@ def test_settings_are_in_force(tmp_path: Path) -> None:
     ],
 )
 def test_a_setting_of_the_wrong_form_is_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidInput):
         EmbeddedPostgres(settings=settings)
 
 

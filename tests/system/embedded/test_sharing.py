@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pgmem.embedded.errors import EmbeddedPostgresError
 from pgmem.embedded.postgres import EmbeddedPostgres
-from pgmem.errors import EmbeddedPostgresError
 
 from .conftest import (
     CHECKOUT,

@@ -9,12 +9,7 @@ import sys
 import pytest
 
 from pgmem import migrate
-from pgmem.errors import (
-    InvalidOption,
-    NotOpen,
-    PgmemError,
-    SchemaMissing,
-)
+from pgmem.errors import InvalidInput, NotOpen, PgmemError, SchemaError
 from tests.system.redis.layers import Awaited, Layers
 
 SOON = 20
@@ -59,7 +54,7 @@ async def test_what_cannot_be_opened_may_be_later(layers, make_database):
     url = make_database()
     async with layers.open(url) as layer:
         for _ in range(2):
-            with pytest.raises(SchemaMissing, match="pgmem migrate"):
+            with pytest.raises(SchemaError, match="pgmem migrate"):
                 await layer.get_latest_state("a", "t")
         migrate.upgrade(url)
         assert await layer.get_latest_state("a", "t") == {}
@@ -67,19 +62,19 @@ async def test_what_cannot_be_opened_may_be_later(layers, make_database):
 
 @pytest.mark.parametrize("what", [5, object(), "redis://localhost:6379/0"])
 async def test_what_is_no_database_is_refused(layers, what):
-    with pytest.raises(InvalidOption, match="PostgreSQL"):
+    with pytest.raises(InvalidInput, match="PostgreSQL"):
         layers.layer(what)
 
 
 async def test_a_memory_of_the_other_form_is_refused(layers):
     other = Layers("sync" if layers.name == "async" else "async", layers.url)
-    with pytest.raises(InvalidOption, match=layers.memory.__name__):
+    with pytest.raises(InvalidInput, match=layers.memory.__name__):
         layers.layer(other.memory(layers.url))
 
 
 @pytest.mark.parametrize("options", [{"lease": 0}, {"lease": "1"}, {"processed_ttl": -1}])
 async def test_options_that_cannot_be_are_refused(layers, options):
-    with pytest.raises(InvalidOption, match=next(iter(options))):
+    with pytest.raises(InvalidInput, match=next(iter(options))):
         layers.new(**options)
 
 

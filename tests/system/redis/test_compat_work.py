@@ -8,13 +8,7 @@ from datetime import timedelta
 import pytest
 
 from pgmem import Memory
-from pgmem.errors import (
-    CallbackFailed,
-    InvalidInput,
-    InvalidOption,
-    InvalidValue,
-    VersionConflict,
-)
+from pgmem.errors import CallbackFailed, InvalidInput, InvalidValue, VersionConflict
 from pgmem.redis import ConcurrentModificationError
 from tests.system.redis.layers import Layers
 
@@ -57,7 +51,7 @@ async def test_an_event_without_a_name_is_refused(layers, event):
 
 
 async def test_a_layer_without_work_says_so_and_marks_nothing(layers, layer):
-    with pytest.raises(InvalidOption, match="_do_actual_work"):
+    with pytest.raises(InvalidInput, match="_do_actual_work"):
         await layer.process_event({"id": "e"})
     async with layers.open(work=lambda event: "done") as able:
         assert await able.process_event({"id": "e"}) == "done"
@@ -221,7 +215,7 @@ async def test_who_loses_every_try_is_told(layers, layer):
 
 @pytest.mark.parametrize("number", [0, -1, None, 1.5])
 async def test_tries_that_are_none_are_refused(layer, number):
-    with pytest.raises(InvalidOption, match="max_retries"):
+    with pytest.raises(InvalidInput, match="max_retries"):
         await layer.update_with_version("r", lambda current: {}, max_retries=number)
 
 
@@ -258,7 +252,7 @@ async def work_on(current):
 
 async def test_functions_of_the_synchronous_form_may_not(database_url):
     async with Layers("sync", database_url).open(work=work_on) as layer:
-        with pytest.raises(InvalidOption, match="async"):
+        with pytest.raises(InvalidInput, match="async"):
             await layer.process_event({"id": "e"})
-        with pytest.raises(InvalidOption, match="async"):
+        with pytest.raises(InvalidInput, match="async"):
             await layer.update_with_version("r", work_on)

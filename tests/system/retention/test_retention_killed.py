@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from pgmem import Memory
-from pgmem.errors import InvalidArchive, PositionTrimmed
+from pgmem.errors import InvalidInput, PositionTrimmed
 from tests.support.options import SIZED_SLOW_FORMS, SLOW_FORMS, full
 from tests.support.processes import Worker, seed
 from tests.support.retention import left, marks, run
@@ -72,7 +72,7 @@ def bring_back(url, before, folder):
         for file in archives(folder):
             memory.retention.restore(file)
         for empty in {file for file in folder.glob("*.jsonl.gz") if not file.stat().st_size}:
-            with pytest.raises(InvalidArchive):
+            with pytest.raises(InvalidInput):
                 memory.retention.restore(empty)
     assert rows_of(url) == before
     assert marks(url) == {}

@@ -13,7 +13,7 @@ from pgmem.demo.scenario import (
     objection,
     plan,
 )
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 
 
 def test_the_same_seed_gives_the_same_payments_faults_and_times():
@@ -75,13 +75,13 @@ def test_objection_refuses_exactly_the_invalid_payments():
 
 @pytest.mark.parametrize(("payments", "rate"), [(0, 100), (-1, 100), (100_001, 100), (10, 0)])
 def test_number_out_of_range_is_refused(payments, rate):
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidInput):
         plan(payments, seed=1, rate=rate)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_seed_beyond_64_bits_is_refused(seed):
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidInput):
         plan(10, seed=seed, rate=100)
 
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from pgmem import Event, Memory
-from pgmem.errors import ImportConflict, SourceError, SourceUnavailable
+from pgmem.redis.errors import ImportConflict, SourceError, SourceUnavailable
 from pgmem.redis.importing import cutover
 from pgmem.redis.importing import follow as module
 from pgmem.redis.importing.cutover import cut_over

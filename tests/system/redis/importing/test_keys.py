@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.redis.importing.passes import PART
 from pgmem.redis.importing.source import RedisSource
 from pgmem.redis.importing.walk import ENDED, LARGE, Place, Walk
@@ -200,7 +200,7 @@ def test_types_that_pgmem_does_not_have_are_counted_and_left(source, importing, 
     assert (count, len(examples)) == (7, 5)
     assert report.survey.left["list"] == (1, ["queue"])
     assert report.complete  # they were not asked for
-    with pytest.raises(InvalidOption, match="'queue' of Redis is a list"):
+    with pytest.raises(InvalidInput, match="'queue' of Redis is a list"):
         importing.run(name="named", hashes=["queue"])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pgmem import Event
 from pgmem._sync.core.execution import PoolExecutor
-from pgmem.errors import ImportConflict
+from pgmem.redis.errors import ImportConflict
 from pgmem.redis.importing import cutover, groups, streams
 from pgmem.redis.importing.source import RedisSource
 from tests.support.options import size

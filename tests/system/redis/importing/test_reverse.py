@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pgmem import Event
-from pgmem.errors import ImportConflict, SourceError
+from pgmem.redis.errors import ImportConflict, SourceError
 from pgmem.redis.importing import reverse as module
 from tests.system.redis.importing.support import fill, numbers, published
 

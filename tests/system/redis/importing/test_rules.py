@@ -2,7 +2,7 @@
 
 import pytest
 
-from pgmem.errors import InvalidOption
+from pgmem.errors import InvalidInput
 from pgmem.redis.importing.rules import Rule, chosen, glob
 
 
@@ -64,9 +64,9 @@ def test_names_are_templates():
     ],
 )
 def test_what_cannot_be_a_rule_is_said(options):
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidInput):
         chosen(**options)
-    with pytest.raises(InvalidOption, match=r"needs \{member\}"):
+    with pytest.raises(InvalidInput, match=r"needs \{member\}"):
         Rule("set", "s", "all")
 
 

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from benchmarks import redis_server
-from pgmem.errors import InvalidOption, SourceError, SourceUnavailable
+from pgmem.errors import InvalidInput
+from pgmem.redis.errors import SourceError, SourceUnavailable
 from pgmem.redis.importing import source as module
 from pgmem.redis.importing.source import RedisSource, Refused
 from tests.system.redis.importing.relay import RedisRelay
@@ -69,7 +70,7 @@ def test_a_url_may_ask_for_what_it_likes_answers_stay_raw(source, importing):
     "url", ["", "http://h", "redis://u:p:q@h:x", "nonsense", "redis://h:99999"]
 )
 def test_a_url_that_is_none_is_refused_and_not_repeated(url):
-    with pytest.raises((InvalidOption, SourceUnavailable)) as caught:
+    with pytest.raises((InvalidInput, SourceUnavailable)) as caught:
         RedisSource(url)
     assert "p:q" not in str(caught.value)
 
@@ -83,7 +84,7 @@ def test_nobody_there_is_said_at_once():
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
-    with pytest.raises(InvalidOption, match=r'pip install "pgmem-agents\[redis\]"'):
+    with pytest.raises(InvalidInput, match=r'pip install "pgmem-agents\[redis\]"'):
         RedisSource("redis://localhost")
 
 

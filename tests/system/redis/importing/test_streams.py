@@ -7,7 +7,8 @@ import json
 import pytest
 
 from pgmem import Event
-from pgmem.errors import ImportConflict, InvalidOption, SourceError
+from pgmem.errors import InvalidInput
+from pgmem.redis.errors import ImportConflict, SourceError
 from pgmem.redis.importing.streams import Info
 from tests.system.redis.importing.support import fill, numbers, published
 
@@ -268,7 +269,7 @@ def test_a_key_that_was_named_and_is_of_another_type_is_refused_at_once(
 ):
     source.hset("h", "a", 1)
     fill(source, 1, "s")
-    with pytest.raises(InvalidOption, match="nothing was imported"):
+    with pytest.raises(InvalidInput, match="nothing was imported"):
         importing.run(**wrong)
     assert memory.events.count() == 0
     assert importing.run(streams=["not there yet"]).complete
