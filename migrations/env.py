@@ -13,7 +13,13 @@ import os
 from alembic import context
 from sqlalchemy import Connection
 
-from pgmem.admin.migrate import begin_migration, engine, ensure_schema, safe_search_path
+from pgmem.admin.migrate import (
+    begin_migration,
+    engine,
+    ensure_schema,
+    refuse_unreleased,
+    safe_search_path,
+)
 from pgmem.core.names import DEFAULT_SCHEMA, VERSION_TABLE, check_schema_name
 from pgmem.errors import InvalidInput
 
@@ -65,6 +71,7 @@ def run_online(connection: Connection) -> None:
     # First the lock, then the look at what is there: the second of two migrators finds the work
     # done. The lock ends with the transaction.
     begin_migration(connection, schema)
+    refuse_unreleased(connection, schema)
     ensure_schema(connection, schema, create=create_schema())
     context.configure(
         connection=connection, version_table=VERSION_TABLE, version_table_schema=schema

@@ -37,10 +37,10 @@ _WRITER: Final = (
         "TABLE",
         (
             "dedupe",
-            "consumers",
+            "subscriptions",
             "groups",
-            "deliveries",
-            "parked",
+            "batches",
+            "delayed",
             "dead_letters",
             "leases",
             "imports",
@@ -56,9 +56,9 @@ _WRITER: Final = (
         (
             "events_position_seq",
             "dedupe_token_seq",
-            "consumers_token_seq",
-            "deliveries_slot_seq",
-            "deliveries_token_seq",
+            "subscriptions_token_seq",
+            "batches_id_seq",
+            "batches_token_seq",
             "leases_token_seq",
         ),
     ),
@@ -71,7 +71,7 @@ _JANITOR: Final = (
     ("UPDATE (log_id)", "TABLE", ("meta",)),
 )
 """Privileges, kind of object, objects."""
-_VACUUMED: Final = ("dedupe", "events", "parked", "state")
+_VACUUMED: Final = ("dedupe", "delayed", "events", "state")
 """What a janitor vacuums, where PostgreSQL lets a role that is not the owner: from 17 on."""
 
 

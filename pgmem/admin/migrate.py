@@ -32,7 +32,13 @@ from sqlalchemy.pool import NullPool
 
 from pgmem.admin.drift import describe, differences, expected
 from pgmem.admin.grants import grant_sql
-from pgmem.core.names import DEFAULT_SCHEMA, SCHEMA_REVISION, VERSION_TABLE, check_schema_name
+from pgmem.core.names import (
+    DEFAULT_SCHEMA,
+    SCHEMA_REVISION,
+    VERSION_TABLE,
+    check_schema_name,
+    unreleased_schema,
+)
 from pgmem.core.url import connection_string, redacted
 from pgmem.errors import (
     DatabaseFault,
@@ -45,7 +51,8 @@ from pgmem.errors import (
 
 __all__ = [
     "begin_migration", "check", "check_revision", "current", "downgrade", "engine", "ensure_schema",
-    "grant", "grant_sql", "migrations_directory", "safe_search_path", "sql", "upgrade",
+    "grant", "grant_sql", "migrations_directory", "refuse_unreleased", "safe_search_path", "sql",
+    "upgrade",
 ]  # fmt: skip
 
 CONNECT_SECONDS: Final = 10
@@ -168,6 +175,7 @@ def check(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> list[str]:
     """
     check_schema_name(schema)
     with _translated(url, schema), engine(url).connect() as connection, connection.begin() as work:
+        refuse_unreleased(connection, schema)
         check_revision(_revision(connection, schema), schema)
         with safe_search_path(connection):  # it decides how definitions are written
             have = describe(connection, schema)
@@ -215,6 +223,7 @@ def grant(
     """
     statements = grant_sql(schema, reader=reader, writer=writer, janitor=janitor)
     with _translated(url, schema), engine(url).begin() as connection:
+        refuse_unreleased(connection, schema)
         check_revision(_revision(connection, schema), schema)
         for statement in statements.splitlines():
             connection.exec_driver_sql(statement.replace("%", "%%"))
@@ -252,6 +261,22 @@ def begin_migration(connection: Connection, schema: str) -> None:
         text("SELECT pg_advisory_xact_lock(hashtextextended('pgmem migrate ' || :schema, 0))"),
         {"schema": schema},
     )
+
+
+def refuse_unreleased(connection: Connection, schema: str) -> None:
+    """Refuse a schema that a version of pgmem before the first release created.
+
+    Its revisions have the names of later ones. It is known by the table that it lacks.
+
+    Raises:
+        SchemaError: the schema is such a one.
+    """
+    found = _revision(connection, schema)
+    if found is None:
+        return
+    lacks = text("SELECT to_regclass(:name) IS NULL")
+    if connection.execute(lacks, {"name": f'"{schema}".subscriptions'}).scalar_one():
+        raise SchemaError(unreleased_schema(schema), found=found, needed=SCHEMA_REVISION)
 
 
 def ensure_schema(connection: Connection, schema: str, *, create: bool) -> None:

@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 from pgmem.core import statements as sql
 from pgmem.core.arrays import has_columns, register
 from pgmem.core.history import History, read_history, rewritten_error
-from pgmem.core.names import SCHEMA_REVISION
+from pgmem.core.names import SCHEMA_REVISION, unreleased_schema
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.pool import AsyncConnection, AsyncPool
 from pgmem.core.sqlstates import translate
@@ -213,11 +213,15 @@ class AsyncDatabase:
                 f"or give the schema= that they are in",
                 needed=SCHEMA_REVISION,
             )
-        revision, server, session = rows[0]
+        revision, server, session, unreleased = rows[0]
         self.pooled = self._listens_beside or session != connection.info.backend_pid
         if server < MINIMUM_SERVER:
             raise SchemaError(
                 f"{self.where} runs PostgreSQL {server // 10000}, pgmem needs 15 or later"
+            )
+        if unreleased:
+            raise SchemaError(
+                unreleased_schema(self.schema), found=revision, needed=SCHEMA_REVISION
             )
         if revision < SCHEMA_REVISION:
             raise SchemaError(

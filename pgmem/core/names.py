@@ -13,7 +13,7 @@ from typing import Final
 from pgmem.errors import InvalidInput
 
 DEFAULT_SCHEMA: Final = "pgmem"
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0001"
 """The revision of the migrations that this library works with."""
 VERSION_TABLE: Final = "pgmem_version"
 """Not alembic's own name: with this schema on a search_path, a team's alembic would take it for
@@ -55,6 +55,15 @@ def check_schema_name(schema: str) -> str:
             "neither 'public', 'information_schema' nor a name that starts with 'pg_' is one"
         )
     return schema
+
+
+def unreleased_schema(schema: str) -> str:
+    """Return the message for a schema that a version before the first release created."""
+    return (
+        f"the schema {schema!r} was created by an unreleased version of pgmem, and its "
+        f"tables cannot be migrated: drop the schema and run `pgmem migrate up --schema {schema}`, "
+        f"or give another schema"
+    )
 
 
 def _shown(schema: object) -> str:

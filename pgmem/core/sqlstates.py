@@ -39,13 +39,6 @@ _DISCONNECTS = (
 )
 
 _NAME_CONSTRAINTS = {
-    "events_stream_length": "the stream's name",
-    "events_type_length": "the event's type",
-    "events_agent_id_length": "the agent's id",
-    "events_state_key_length": "the key",
-    "state_key_length": "the key",
-    "dedupe_key_length": "the idempotency key",
-    "consumers_name_length": "the consumer's name",
     "imports_source_length": "the name of the import",
     "imports_part_length": "the part of the import",
     "imports_target_length": "the target of the import",

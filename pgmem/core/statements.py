@@ -8,7 +8,7 @@ Placeholders are filled in once for each memory:
     {pages x}         the number of pages of table x
     {events}          the qualified name of the events table as a string literal
     {sequence}        the same for the sequence of positions
-    {tokens}, {consumer_tokens}, {delivery_tokens}, {lease_tokens}
+    {dedupe_tokens}, {subscription_tokens}, {batch_tokens}, {lease_tokens}
                       the same for the sequences of fencing tokens
     {notify}          notify listeners; see `NOTIFY`
     {notify_target}   send `target.payload`, if there is one, to all listeners
@@ -186,9 +186,9 @@ def statement(name: str, dialect: Dialect, fragments: tuple[tuple[str, str], ...
             schema=schema,
             events=sql.Literal(f"{quoted}.events"),
             sequence=sql.Literal(f"{quoted}.events_position_seq"),
-            tokens=sql.Literal(f"{quoted}.dedupe_token_seq"),
-            consumer_tokens=sql.Literal(f"{quoted}.consumers_token_seq"),
-            delivery_tokens=sql.Literal(f"{quoted}.deliveries_token_seq"),
+            dedupe_tokens=sql.Literal(f"{quoted}.dedupe_token_seq"),
+            subscription_tokens=sql.Literal(f"{quoted}.subscriptions_token_seq"),
+            batch_tokens=sql.Literal(f"{quoted}.batches_token_seq"),
             lease_tokens=sql.Literal(f"{quoted}.leases_token_seq"),
             notify_lock=sql.Literal(notify_lock(dialect.channel)),
         )

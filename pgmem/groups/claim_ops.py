@@ -76,18 +76,18 @@ def nothing(position: int) -> ClaimResult:
 
 
 _DUE = """EXISTS (
-               SELECT FROM {schema}.parked
+               SELECT FROM {schema}.delayed
                WHERE group_name = %(group)s AND available_at <= clock_timestamp())"""
 _DUE_ORDERED = """EXISTS (
                SELECT FROM (
-                   SELECT DISTINCT ON (key) key, available_at FROM {schema}.parked
+                   SELECT DISTINCT ON (key) key, available_at FROM {schema}.delayed
                    WHERE group_name = %(group)s AND key IS NOT NULL ORDER BY key, position
                ) AS first
                WHERE available_at <= clock_timestamp() AND NOT EXISTS (
-                   SELECT FROM {schema}.deliveries
+                   SELECT FROM {schema}.batches
                    WHERE group_name = %(group)s AND first.key = ANY (keys))
            ) OR EXISTS (
-               SELECT FROM {schema}.parked
+               SELECT FROM {schema}.delayed
                WHERE group_name = %(group)s AND key IS NULL
                  AND available_at <= clock_timestamp())"""
 _OVERTAKEN = "coalesce(plan.start > before.position, false)"

@@ -29,6 +29,7 @@ import orjson
 
 from pgmem.core.arrays import JsonColumn
 from pgmem.core.history import History
+from pgmem.core.names import NAME_BYTES, STREAM_BYTES
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.errors import Conflict, InvalidInput
 
@@ -48,6 +49,9 @@ _COLUMNS: Final[dict[str, tuple[type, ...]]] = {
     "agent_id": (str, _NONE), "payload": (str,), "metadata": (str, _NONE),
     "state_key": (str, _NONE), "state_version": (int, _NONE), "state_deleted": (bool, _NONE),
     "state_value": (str, _NONE), "state_expires_at": (str, _NONE), "recorded_at": (str,),
+}  # fmt: skip
+_BYTES: Final = {
+    "stream": STREAM_BYTES, "type": NAME_BYTES, "agent_id": NAME_BYTES, "state_key": NAME_BYTES,
 }  # fmt: skip
 
 
@@ -179,6 +183,8 @@ def _check(archive: Archive, path: str, *, count: int, after: Mark | None) -> No
         event = _object(line.encode(), _COLUMNS)
         if event is None or event["position"] <= before:
             raise _invalid(path, f"line {number} is no event, or not in its place")
+        if not _storable(event):
+            raise _invalid(path, f"line {number} has a name or a version that no event can have")
         if archive.stream and event["stream"] != archive.stream:
             raise _invalid(path, f"line {number} is of another stream")
         if before == 0 and event["position"] != archive.first:
@@ -186,6 +192,20 @@ def _check(archive: Archive, path: str, *, count: int, after: Mark | None) -> No
         before = event["position"]
     if (before, len(archive.lines), archive.after) != (archive.last, count, after):
         raise _invalid(path, "it does not hold what its first line says")
+
+
+def _storable(event: dict[str, Any]) -> bool:
+    """Return True if names and versions are such as the library writes; the table takes any."""
+    names = all(
+        event[name] is None or 1 <= len(event[name].encode()) <= limit
+        for name, limit in _BYTES.items()
+    )
+    versions = [event[name] for name in ("stream_version", "state_version")]
+    return (
+        names
+        and all(version is None or version > 0 for version in versions)
+        and (event["state_version"] is None or event["state_key"] is not None)
+    )
 
 
 def _object(line: bytes, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from pgmem.core.op import Op, Retry, Row
 
-Vacuumed = Literal["dedupe", "events", "parked", "state"]
+Vacuumed = Literal["dedupe", "events", "delayed", "state"]
 
 Table = Literal["dedupe", "state", "leases", "limits"]
 TABLES: Final[tuple[Table, ...]] = ("dedupe", "state", "leases", "limits")

@@ -22,11 +22,11 @@ def sql(url, query):
 
 
 def end_leases(url):
-    sql(url, "UPDATE pgmem.consumers SET lease_until = clock_timestamp() - interval '1 s'")
+    sql(url, "UPDATE pgmem.subscriptions SET expires_at = clock_timestamp() - interval '1 s'")
 
 
 def last_token(url):
-    return sql(url, "SELECT last_value FROM pgmem.consumers_token_seq")[0][0]
+    return sql(url, "SELECT last_value FROM pgmem.subscriptions_token_seq")[0][0]
 
 
 async def until(condition, seconds=20.0):

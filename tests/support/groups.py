@@ -33,19 +33,19 @@ def lapse(url, consumer=None):
     """Let leases run out: of all, or of one member."""
     sql(
         url,
-        "UPDATE pgmem.deliveries SET lease_until = clock_timestamp() - interval '1 s'"
-        + (f" WHERE consumer = '{consumer}'" if consumer else ""),
+        "UPDATE pgmem.batches SET expires_at = clock_timestamp() - interval '1 s'"
+        + (f" WHERE member = '{consumer}'" if consumer else ""),
     )
 
 
 def fall_due(url):
     """Let every delay be over."""
-    sql(url, "UPDATE pgmem.parked SET available_at = clock_timestamp() - interval '1 s'")
+    sql(url, "UPDATE pgmem.delayed SET available_at = clock_timestamp() - interval '1 s'")
 
 
 def slots(url) -> int:
     """How many rows hold what members hold."""
-    return sql(url, "SELECT count(*) FROM pgmem.deliveries")[0][0]
+    return sql(url, "SELECT count(*) FROM pgmem.batches")[0][0]
 
 
 async def waiting(group, consumer="waiter", **options):

@@ -127,8 +127,8 @@ def _all_acknowledged(server) -> bool:
     if position is None or position < head:
         return False
     return server.execute(
-        "SELECT NOT EXISTS (SELECT FROM pgmem.deliveries WHERE positions || reserved <> '{}')"
-        " AND NOT EXISTS (SELECT FROM pgmem.parked)"
+        "SELECT NOT EXISTS (SELECT FROM pgmem.batches WHERE positions || prefetched <> '{}')"
+        " AND NOT EXISTS (SELECT FROM pgmem.delayed)"
         " AND NOT EXISTS (SELECT FROM pgmem.dead_letters)"
     ).fetchone()[0]
 

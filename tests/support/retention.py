@@ -65,7 +65,7 @@ async def exported(memory, folder, **limits):
 def store_consumer(url, position, name="c", selection="{}"):
     run(
         url,
-        "INSERT INTO pgmem.consumers (name, selection, position, system_identifier, timeline) "
+        "INSERT INTO pgmem.subscriptions (name, filter, position, system_identifier, timeline) "
         f"VALUES (%s, %s, %s, {HISTORY}) "
         "ON CONFLICT (name) DO UPDATE SET position = excluded.position",
         [name, selection, position],
@@ -76,7 +76,7 @@ def store_group(url, position, name="g", selection="{}"):
     run(
         url,
         "INSERT INTO pgmem.groups "
-        "(name, selection, max_attempts, position, system_identifier, timeline) "
+        "(name, filter, max_attempts, position, system_identifier, timeline) "
         f"VALUES (%s, %s, 5, %s, {HISTORY}) "
         "ON CONFLICT (name) DO UPDATE SET position = excluded.position",
         [name, selection, position],
@@ -87,7 +87,7 @@ def hand_out(url, *positions, name="g"):
     """A batch that a member of the group holds."""
     run(
         url,
-        "INSERT INTO pgmem.deliveries (group_name, positions) VALUES (%s, %s)",
+        "INSERT INTO pgmem.batches (group_name, positions) VALUES (%s, %s)",
         [name, list(positions)],
     )
 
@@ -96,7 +96,7 @@ def park(url, position, name="g"):
     """An event that is to be handed out again."""
     run(
         url,
-        "INSERT INTO pgmem.parked (group_name, position, attempts, available_at) "
+        "INSERT INTO pgmem.delayed (group_name, position, attempts, available_at) "
         "VALUES (%s, %s, 1, 'infinity')",
         [name, position],
     )

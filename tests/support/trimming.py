@@ -95,7 +95,7 @@ def prepare(url) -> dict[int, str]:
     """Make the log, whatever was there before; gives its events."""
     with psycopg.connect(url, autocommit=True) as owner:
         owner.execute("SET session_replication_role = replica")
-        owner.execute("TRUNCATE pgmem.events, pgmem.trimmed, pgmem.groups, pgmem.parked CASCADE")
+        owner.execute("TRUNCATE pgmem.events, pgmem.trimmed, pgmem.groups, pgmem.delayed CASCADE")
         owner.execute(
             "INSERT INTO pgmem.events (position, stream, stream_version, type, payload) "
             "SELECT n, CASE WHEN n = ANY (%(versioned)s) THEN 'v' WHEN n %% 2 = 0 THEN 'a' "

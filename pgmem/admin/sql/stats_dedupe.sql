@@ -2,5 +2,5 @@
 SELECT count(*),
        count(*) FILTER (WHERE expires_at <= clock_timestamp()),
        count(*) FILTER (WHERE kind = 'work' AND completed_at IS NULL
-                          AND lease_until <= clock_timestamp())
+                          AND lease_expires_at <= clock_timestamp())
 FROM {schema}.dedupe TABLESAMPLE SYSTEM (%(share)s)

@@ -10,14 +10,14 @@ LEFT JOIN LATERAL (
     {include stats_behind}
 ) AS behind ON true
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(cardinality(positions) + cardinality(reserved)), 0)::bigint AS open,
+    SELECT coalesce(sum(cardinality(positions) + cardinality(prefetched)), 0)::bigint AS open,
            coalesce(sum(cardinality(positions))
-               FILTER (WHERE lease_until <= clock_timestamp()), 0)::bigint AS overdue
-    FROM {schema}.deliveries WHERE group_name = reader.name
+               FILTER (WHERE expires_at <= clock_timestamp()), 0)::bigint AS overdue
+    FROM {schema}.batches WHERE group_name = reader.name
 ) AS held
 CROSS JOIN LATERAL (
     SELECT count(*) AS number FROM (
-        SELECT FROM {schema}.parked WHERE group_name = reader.name LIMIT %(counted)s
+        SELECT FROM {schema}.delayed WHERE group_name = reader.name LIMIT %(counted)s
     ) AS found
 ) AS again
 CROSS JOIN LATERAL (

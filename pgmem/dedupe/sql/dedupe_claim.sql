@@ -2,20 +2,20 @@
 -- claim is this very call's own (sent again after a lost connection). What is seen to be done is
 -- not written to: a conflict would lock its row, and the commit would wait for the disk.
 WITH mark AS (
-    INSERT INTO {schema}.dedupe AS held (kind, key, owner, lease_until)
+    INSERT INTO {schema}.dedupe AS held (kind, key, owner, lease_expires_at)
     SELECT 'work', %(key)s, %(owner)s, clock_timestamp() + make_interval(secs => %(lease)s)
     WHERE {include dedupe_not_done}
     ON CONFLICT (kind, key) DO UPDATE
-        SET token = nextval({tokens}), owner = excluded.owner,
-            lease_until = excluded.lease_until, completed_at = NULL, result = NULL,
+        SET token = nextval({dedupe_tokens}), owner = excluded.owner,
+            lease_expires_at = excluded.lease_expires_at, completed_at = NULL, result = NULL,
             created_at = clock_timestamp(), expires_at = NULL
-        WHERE (held.completed_at IS NULL AND held.lease_until <= clock_timestamp())
+        WHERE (held.completed_at IS NULL AND held.lease_expires_at <= clock_timestamp())
            OR (held.completed_at IS NULL AND held.owner = excluded.owner)
            OR held.expires_at <= clock_timestamp()
-    RETURNING token, lease_until
+    RETURNING token, lease_expires_at
 )
-SELECT mark.token, mark.lease_until, current.completed_at IS NOT NULL, current.token,
-       current.lease_until, current.result::text, {commit}
+SELECT mark.token, mark.lease_expires_at, current.completed_at IS NOT NULL, current.token,
+       current.lease_expires_at, current.result::text, {commit}
 FROM (VALUES (true)) AS always
 LEFT JOIN mark ON true
 LEFT JOIN {schema}.dedupe AS current

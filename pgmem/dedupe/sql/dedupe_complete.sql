@@ -1,7 +1,7 @@
 -- Store the result of claimed work. Only the newest token may; sent twice, it is done once.
 WITH mark AS (
     UPDATE {schema}.dedupe
-    SET completed_at = coalesce(completed_at, clock_timestamp()), lease_until = NULL,
+    SET completed_at = coalesce(completed_at, clock_timestamp()), lease_expires_at = NULL,
         result = CASE WHEN completed_at IS NULL THEN %(result)s ELSE result END,
         expires_at = CASE WHEN completed_at IS NULL
                      THEN clock_timestamp() + make_interval(secs => %(ttl)s) ELSE expires_at END

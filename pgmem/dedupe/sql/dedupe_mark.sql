@@ -7,15 +7,15 @@ WITH mark AS (
            clock_timestamp() + make_interval(secs => %(ttl)s)
     WHERE {include dedupe_not_done}
     ON CONFLICT (kind, key) DO UPDATE
-        SET token = nextval({tokens}), owner = NULL, lease_until = NULL, result = NULL,
+        SET token = nextval({dedupe_tokens}), owner = NULL, lease_expires_at = NULL, result = NULL,
             completed_at = excluded.completed_at, created_at = clock_timestamp(),
             expires_at = excluded.expires_at
-        WHERE (held.completed_at IS NULL AND held.lease_until <= clock_timestamp())
+        WHERE (held.completed_at IS NULL AND held.lease_expires_at <= clock_timestamp())
            OR held.expires_at <= clock_timestamp()
     RETURNING token
 )
 SELECT mark.token, NULL::timestamptz, current.completed_at IS NOT NULL, current.token,
-       current.lease_until, current.result::text, {commit}
+       current.lease_expires_at, current.result::text, {commit}
 FROM (VALUES (true)) AS always
 LEFT JOIN mark ON true
 LEFT JOIN {schema}.dedupe AS current

@@ -6,27 +6,27 @@ WITH present AS MATERIALIZED (
 {include history}
 ),
 found AS MATERIALIZED (
-    SELECT selection::text AS selection, selection::jsonb = %(selection)s::jsonb AS same, position,
+    SELECT filter::text AS filter, filter::jsonb = %(selection)s::jsonb AS same, position,
            system_identifier, timeline, owner,
-           extract(epoch FROM lease_until - clock_timestamp())::float8 AS remaining
-    FROM {schema}.consumers WHERE name = %(name)s
+           extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining
+    FROM {schema}.subscriptions WHERE name = %(name)s
 ),
 taken AS (
-    UPDATE {schema}.consumers AS held
-    SET token = nextval({consumer_tokens}), owner = %(owner)s,
-        lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+    UPDATE {schema}.subscriptions AS held
+    SET token = nextval({subscription_tokens}), owner = %(owner)s,
+        expires_at = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM present
     WHERE held.name = %(name)s
-      AND (held.lease_until IS NULL OR held.lease_until <= clock_timestamp()
+      AND (held.expires_at IS NULL OR held.expires_at <= clock_timestamp()
            OR held.owner = %(owner)s)
-      AND held.selection::jsonb = %(selection)s::jsonb
+      AND held.filter::jsonb = %(selection)s::jsonb
       AND held.system_identifier = present.system_identifier
       AND held.timeline = present.timeline
     RETURNING held.token, held.position, held.created_at, held.system_identifier, held.timeline
 ),
 added AS (
-    INSERT INTO {schema}.consumers
-        (name, selection, position, owner, lease_until, system_identifier, timeline)
+    INSERT INTO {schema}.subscriptions
+        (name, filter, position, owner, expires_at, system_identifier, timeline)
     SELECT %(name)s, %(selection)s::json, %(start)s, %(owner)s,
            clock_timestamp() + make_interval(secs => %(lease)s), system_identifier, timeline
     FROM present WHERE NOT EXISTS (SELECT FROM found)
@@ -34,7 +34,7 @@ added AS (
     RETURNING token, position, created_at, system_identifier, timeline
 )
 SELECT mine.token, mine.position, mine.created_at, mine.system_identifier, mine.timeline,
-       found.same, found.selection, found.position, found.system_identifier, found.timeline,
+       found.same, found.filter, found.position, found.system_identifier, found.timeline,
        found.owner, found.remaining, present.system_identifier, present.timeline, {commit}
 FROM present
 LEFT JOIN (SELECT * FROM taken UNION ALL SELECT * FROM added) AS mine ON true

@@ -4,9 +4,9 @@ WITH present AS MATERIALIZED (
 {include history}
 ),
 moved AS (
-    UPDATE {schema}.consumers
+    UPDATE {schema}.subscriptions
     SET position = %(position)s, updated_at = clock_timestamp(),
-        lease_until = CASE WHEN lease_until IS NOT NULL
+        expires_at = CASE WHEN expires_at IS NOT NULL
                       THEN clock_timestamp() + make_interval(secs => %(lease)s) END
     WHERE name = %(name)s AND token = %(token)s AND position <= %(position)s
       AND system_identifier = %(system_identifier)s AND timeline = %(timeline)s
@@ -16,9 +16,9 @@ moved AS (
       )
     RETURNING token
 )
-SELECT moved.token, current.token, current.position, current.owner, current.lease_until,
+SELECT moved.token, current.token, current.position, current.owner, current.expires_at,
        current.system_identifier, current.timeline,
        present.system_identifier, present.timeline, {commit}
 FROM present
 LEFT JOIN moved ON true
-LEFT JOIN {schema}.consumers AS current ON current.name = %(name)s
+LEFT JOIN {schema}.subscriptions AS current ON current.name = %(name)s

@@ -2,5 +2,5 @@
 -- count too: the lag is a measure, not a number of events.
 SELECT name, position,
        greatest(0, {include event_head} - position),
-       owner, lease_until, created_at, updated_at
-FROM {schema}.consumers {filter} ORDER BY name
+       owner, expires_at, created_at, updated_at
+FROM {schema}.subscriptions {filter} ORDER BY name

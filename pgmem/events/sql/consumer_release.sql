@@ -1,17 +1,17 @@
 -- Give a consumer back: the next one may take it at once. It does not wait for the row: a
 -- transaction of the holder's own may have it locked, and be waiting for this call to return.
 WITH ours AS MATERIALIZED (
-    SELECT name FROM {schema}.consumers
+    SELECT name FROM {schema}.subscriptions
     WHERE name = %(name)s AND token = %(token)s
       AND system_identifier = %(system_identifier)s AND timeline = %(timeline)s
     FOR NO KEY UPDATE SKIP LOCKED
 ),
 released AS (
-    UPDATE {schema}.consumers SET lease_until = NULL, owner = NULL
+    UPDATE {schema}.subscriptions SET expires_at = NULL, owner = NULL
     WHERE name = (SELECT name FROM ours)
     RETURNING token
 )
 SELECT released.token, current.token, {commit}
 FROM (VALUES (true)) AS always
 LEFT JOIN released ON true
-LEFT JOIN {schema}.consumers AS current ON current.name = %(name)s
+LEFT JOIN {schema}.subscriptions AS current ON current.name = %(name)s

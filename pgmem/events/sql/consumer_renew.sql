@@ -5,8 +5,8 @@ WITH present AS MATERIALIZED (
 {include history}
 ),
 ours AS MATERIALIZED (
-    SELECT name FROM {schema}.consumers
-    WHERE name = %(name)s AND token = %(token)s AND lease_until IS NOT NULL
+    SELECT name FROM {schema}.subscriptions
+    WHERE name = %(name)s AND token = %(token)s AND expires_at IS NOT NULL
       AND system_identifier = %(system_identifier)s AND timeline = %(timeline)s
       AND EXISTS (
           SELECT FROM present
@@ -15,14 +15,14 @@ ours AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 ),
 renewed AS (
-    UPDATE {schema}.consumers
-    SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+    UPDATE {schema}.subscriptions
+    SET expires_at = clock_timestamp() + make_interval(secs => %(lease)s)
     WHERE name = (SELECT name FROM ours)
     RETURNING token
 )
-SELECT renewed.token, current.token, current.position, current.owner, current.lease_until,
+SELECT renewed.token, current.token, current.position, current.owner, current.expires_at,
        current.system_identifier, current.timeline,
        present.system_identifier, present.timeline, {commit}
 FROM present
 LEFT JOIN renewed ON true
-LEFT JOIN {schema}.consumers AS current ON current.name = %(name)s
+LEFT JOIN {schema}.subscriptions AS current ON current.name = %(name)s

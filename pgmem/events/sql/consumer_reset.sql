@@ -8,8 +8,8 @@ head AS MATERIALIZED (
     SELECT {include event_head} AS position
 ),
 moved AS (
-    UPDATE {schema}.consumers AS held
-    SET token = nextval({consumer_tokens}), owner = NULL, lease_until = NULL,
+    UPDATE {schema}.subscriptions AS held
+    SET token = nextval({subscription_tokens}), owner = NULL, expires_at = NULL,
         position = coalesce(%(after)s::bigint, least(held.position, head.position)),
         updated_at = clock_timestamp(),
         system_identifier = present.system_identifier, timeline = present.timeline
@@ -18,5 +18,5 @@ moved AS (
     RETURNING held.position
 )
 SELECT moved.position, head.position,
-       EXISTS (SELECT FROM {schema}.consumers WHERE name = %(name)s), {commit}
+       EXISTS (SELECT FROM {schema}.subscriptions WHERE name = %(name)s), {commit}
 FROM head LEFT JOIN moved ON true

@@ -25,7 +25,7 @@ mark AS (
     WHERE NOT EXISTS (SELECT FROM existing)
       AND (%(expected_version)s::bigint IS NULL OR head.version = %(expected_version)s)
     ON CONFLICT (kind, key) DO UPDATE
-        SET fingerprint = excluded.fingerprint, token = nextval({tokens}),
+        SET fingerprint = excluded.fingerprint, token = nextval({dedupe_tokens}),
             completed_at = excluded.completed_at, created_at = clock_timestamp(),
             expires_at = excluded.expires_at, result = excluded.result
         WHERE mark.expires_at <= clock_timestamp()

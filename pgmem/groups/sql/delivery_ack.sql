@@ -3,7 +3,7 @@ WITH {include delivery_held},
 {include delivery_drop},
 target AS (
     SELECT CASE WHEN judged.ok AND EXISTS (SELECT FROM held WHERE keys IS NOT NULL)
-           AND EXISTS (SELECT FROM {schema}.parked WHERE group_name = %(group)s)
+           AND EXISTS (SELECT FROM {schema}.delayed WHERE group_name = %(group)s)
            THEN {include group_target} END AS payload
     FROM judged
 )

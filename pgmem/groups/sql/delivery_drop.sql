@@ -1,6 +1,6 @@
 -- Piece: take what was asked out of its slots; a whole batch empties its slot.
 dropped AS (
-    UPDATE {schema}.deliveries AS slots
+    UPDATE {schema}.batches AS slots
     SET positions = CASE WHEN held.whole THEN '{{}}' ELSE ARRAY(
             SELECT position FROM unnest(held.positions) AS position
             WHERE position <> ALL (held.asked)) END,
@@ -11,5 +11,5 @@ dropped AS (
             SELECT one.key FROM unnest(held.positions, held.keys) AS one (position, key)
             WHERE one.position <> ALL (held.asked)) END
     FROM held, judged
-    WHERE judged.ok AND slots.group_name = %(group)s AND slots.slot = held.slot
+    WHERE judged.ok AND slots.group_name = %(group)s AND slots.id = held.id
 )

@@ -1,10 +1,10 @@
 -- Hold events for another lease: all that was handed out together with them.
 WITH {include delivery_held},
 extended AS (
-    UPDATE {schema}.deliveries AS slots
-    SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+    UPDATE {schema}.batches AS slots
+    SET expires_at = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM held, judged
-    WHERE judged.ok AND slots.group_name = %(group)s AND slots.slot = held.slot
-    RETURNING slots.lease_until
+    WHERE judged.ok AND slots.group_name = %(group)s AND slots.id = held.id
+    RETURNING slots.expires_at
 )
-SELECT {include delivery_lost}, (SELECT max(lease_until) FROM extended), {commit} FROM judged
+SELECT {include delivery_lost}, (SELECT max(expires_at) FROM extended), {commit} FROM judged

@@ -1,20 +1,20 @@
 -- Piece: the slots of what was asked about, locked, if they are still held under the given tokens;
 -- `judged` tells whether all of them are. All or nothing: one that is lost stops the others.
 asked AS MATERIALIZED (
-    SELECT slot, token, array_agg(position ORDER BY position) AS positions
+    SELECT id, token, array_agg(position ORDER BY position) AS positions
     FROM unnest(%(slots)b::bigint[], %(tokens)b::bigint[], %(positions)b::bigint[])
-         AS given (slot, token, position)
+         AS given (id, token, position)
     {after}
-    GROUP BY slot, token
+    GROUP BY id, token
 ),
 held AS MATERIALIZED (
-    SELECT slots.slot, slots.consumer, slots.positions, slots.attempts, slots.keys,
+    SELECT slots.id, slots.member, slots.positions, slots.attempts, slots.keys,
            asked.positions AS asked, slots.positions = asked.positions AS whole
     FROM asked
-    JOIN {schema}.deliveries AS slots
-      ON slots.group_name = %(group)s AND slots.slot = asked.slot AND slots.token = asked.token
+    JOIN {schema}.batches AS slots
+      ON slots.group_name = %(group)s AND slots.id = asked.id AND slots.token = asked.token
     WHERE slots.positions = asked.positions OR slots.positions @> asked.positions
-    ORDER BY slots.slot
+    ORDER BY slots.id
     FOR UPDATE OF slots
 ),
 judged AS MATERIALIZED (

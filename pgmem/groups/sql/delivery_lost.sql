@@ -1,5 +1,5 @@
 -- Piece: whether all were still held, and the tokens of those that are not.
 judged.ok,
        ARRAY(SELECT token FROM asked WHERE NOT EXISTS (
-           SELECT FROM held WHERE held.slot = asked.slot)),
+           SELECT FROM held WHERE held.id = asked.id)),
        EXISTS (SELECT FROM {schema}.groups WHERE name = %(group)s)

@@ -7,7 +7,7 @@ touched AS (
     FROM judged WHERE slotted.name = %(group)s AND judged.ok
 ),
 each AS MATERIALIZED (
-    SELECT held.slot, held.consumer, one.position, coalesce(one.attempts, 1) AS attempts, one.key,
+    SELECT held.id, held.member, one.position, coalesce(one.attempts, 1) AS attempts, one.key,
            one.position = ANY (held.asked) AS named, one.n
     FROM held CROSS JOIN judged
     CROSS JOIN LATERAL unnest(held.positions, held.attempts, held.keys)
@@ -18,34 +18,34 @@ back AS MATERIALIZED (
     SELECT * FROM each
     WHERE named OR (NOT %(dead)s AND EXISTS (
         SELECT FROM each AS earlier
-        WHERE earlier.slot = each.slot AND earlier.key = each.key AND earlier.named
+        WHERE earlier.id = each.id AND earlier.key = each.key AND earlier.named
           AND earlier.position < each.position))
 ),
 dropped AS (
-    UPDATE {schema}.deliveries AS slots
-    SET positions = ARRAY(SELECT position FROM each WHERE each.slot = held.slot
+    UPDATE {schema}.batches AS slots
+    SET positions = ARRAY(SELECT position FROM each WHERE each.id = held.id
                           AND position NOT IN (SELECT position FROM back) ORDER BY n),
         attempts = CASE WHEN held.attempts IS NOT NULL THEN ARRAY(
-            SELECT attempts FROM each WHERE each.slot = held.slot
+            SELECT attempts FROM each WHERE each.id = held.id
             AND position NOT IN (SELECT position FROM back) ORDER BY n) END,
         keys = CASE WHEN held.keys IS NOT NULL THEN ARRAY(
-            SELECT key FROM each WHERE each.slot = held.slot
+            SELECT key FROM each WHERE each.id = held.id
             AND position NOT IN (SELECT position FROM back) ORDER BY n) END
     FROM held, judged
-    WHERE judged.ok AND slots.group_name = %(group)s AND slots.slot = held.slot
+    WHERE judged.ok AND slots.group_name = %(group)s AND slots.id = held.id
 ),
 buried AS (
-    INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, consumer, error)
-    SELECT %(group)s, position, key, attempts, consumer, %(error)s
+    INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, member, error)
+    SELECT %(group)s, position, key, attempts, member, %(error)s
     FROM back
     WHERE named AND (%(dead)s OR (%(counted)s AND attempts >= %(max_attempts)s))
     ON CONFLICT (group_name, position) DO UPDATE
-        SET attempts = excluded.attempts, consumer = excluded.consumer, error = excluded.error,
-            buried_at = clock_timestamp()
+        SET attempts = excluded.attempts, member = excluded.member, error = excluded.error,
+            failed_at = clock_timestamp()
     RETURNING position
 ),
-parked AS (
-    INSERT INTO {schema}.parked (group_name, position, key, attempts, available_at, error)
+delayed AS (
+    INSERT INTO {schema}.delayed (group_name, position, key, attempts, available_at, error)
     SELECT %(group)s, position, key,
            CASE WHEN named AND %(counted)s THEN attempts ELSE attempts - 1 END,
            clock_timestamp()

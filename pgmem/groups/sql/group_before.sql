@@ -8,18 +8,18 @@ before AS MATERIALIZED (
            held.system_identifier = present.system_identifier
                AND held.timeline = present.timeline AS same_history,
            (SELECT max(trimmed.position) FROM {schema}.trimmed
-            WHERE trimmed.position > held.position AND trimmed_at > held.begun_at {trimmed}
+            WHERE trimmed.position > held.position AND trimmed_at > held.started_at {trimmed}
            ) AS trimmed,
-           EXISTS (SELECT FROM {schema}.deliveries
+           EXISTS (SELECT FROM {schema}.batches
                    WHERE group_name = %(group)s AND positions <> '{{}}'
-                     AND lease_until <= clock_timestamp()) AS expired,
+                     AND expires_at <= clock_timestamp()) AS expired,
            -- Whoever reads on has left what was reserved for it; and its order is the log's.
-           EXISTS (SELECT FROM {schema}.deliveries
-                   WHERE group_name = %(group)s AND reserved <> '{{}}'
-                     AND (consumer = %(member)s OR {include reserve_left})) AS unfetched,
+           EXISTS (SELECT FROM {schema}.batches
+                   WHERE group_name = %(group)s AND prefetched <> '{{}}'
+                     AND (member = %(member)s OR {include reserve_left})) AS unfetched,
            {due} AS due,
            (SELECT count(*) FROM (
-               SELECT FROM {schema}.parked WHERE group_name = %(group)s LIMIT %(delayed_most)s
+               SELECT FROM {schema}.delayed WHERE group_name = %(group)s LIMIT %(delayed_most)s
             ) AS waiting) >= %(delayed_most)s AS full
     FROM {schema}.groups AS held CROSS JOIN present
     WHERE held.name = %(group)s

@@ -16,8 +16,8 @@ looked AS MATERIALIZED (
     FROM ahead CROSS JOIN LATERAL (
         SELECT ahead.key IS NULL
                OR (ahead.key NOT IN (SELECT key FROM busy) AND NOT EXISTS (
-                   SELECT FROM {schema}.parked
-                   WHERE group_name = %(group)s AND parked.key = ahead.key)) AS go
+                   SELECT FROM {schema}.delayed
+                   WHERE group_name = %(group)s AND delayed.key = ahead.key)) AS go
     ) AS may
 ),
 taken AS MATERIALIZED (
@@ -37,7 +37,7 @@ plan AS MATERIALIZED (
     GROUP BY current.position
 ),
 waiting AS (
-    INSERT INTO {schema}.parked (group_name, position, key, attempts, available_at)
+    INSERT INTO {schema}.delayed (group_name, position, key, attempts, available_at)
     SELECT %(group)s, position, key, 0, clock_timestamp() FROM taken WHERE NOT go
 ),
 moved AS (

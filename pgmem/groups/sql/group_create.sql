@@ -17,7 +17,7 @@ found AS MATERIALIZED (
 ),
 added AS (
     INSERT INTO {schema}.groups
-        (name, selection, ordered_by, max_attempts, position, system_identifier, timeline)
+        (name, filter, ordered_by, max_attempts, position, system_identifier, timeline)
     SELECT %(group)s, %(selection)s::json, %(ordered_by)s, %(max_attempts)s, begun.position,
            present.system_identifier, present.timeline
     FROM present, begun
@@ -27,10 +27,10 @@ added AS (
     RETURNING position
 )
 SELECT added.position, begun.head, begun.trimmed, present.timeline,
-       stored.selection::jsonb = %(selection)s::jsonb
+       stored.filter::jsonb = %(selection)s::jsonb
            AND stored.ordered_by IS NOT DISTINCT FROM %(ordered_by)s
            AND stored.max_attempts = %(max_attempts)s,
-       stored.selection::text, stored.ordered_by, stored.max_attempts, {commit}
+       stored.filter::text, stored.ordered_by, stored.max_attempts, {commit}
 FROM present CROSS JOIN begun
 LEFT JOIN added ON true
 LEFT JOIN {schema}.groups AS stored ON stored.name = %(group)s

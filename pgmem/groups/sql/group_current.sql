@@ -11,6 +11,6 @@ current AS MATERIALIZED (
     SELECT locked.position FROM locked JOIN before ON before.seen = locked.seen
 ),
 busy AS MATERIALIZED (
-    SELECT DISTINCT key FROM {schema}.deliveries CROSS JOIN LATERAL unnest(keys) AS key
+    SELECT DISTINCT key FROM {schema}.batches CROSS JOIN LATERAL unnest(keys) AS key
     WHERE group_name = %(group)s AND key IS NOT NULL
 )

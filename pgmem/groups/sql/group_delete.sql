@@ -12,11 +12,11 @@ gone AS (
     DELETE FROM {schema}.groups WHERE name = %(group)s AND EXISTS (SELECT FROM allowed)
 ),
 slots AS (
-    DELETE FROM {schema}.deliveries
+    DELETE FROM {schema}.batches
     WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
 ),
 waiting AS (
-    DELETE FROM {schema}.parked WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
+    DELETE FROM {schema}.delayed WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
 ),
 buried AS (
     DELETE FROM {schema}.dead_letters

@@ -5,7 +5,7 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'found', before.position IS NOT NULL,
            'stale', coalesce({stale}, false),
            'acked', {acked},
-           'slot', mine.slot,
+           'slot', mine.id,
            'positions', CASE WHEN plan.attempts IS NOT NULL OR plan.keys IS NOT NULL
                         THEN plan.positions END,
            'attempts', plan.attempts,
@@ -15,10 +15,10 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'due', before.due,
            'unfetched', before.unfetched,
            'overtaken', {overtaken},
-           'reserved', mine.slot IS NULL AND EXISTS (
-               SELECT FROM {schema}.deliveries
-               WHERE group_name = %(group)s AND reserved <> '{{}}'),
-           'wait', CASE WHEN mine.slot IS NULL OR cardinality(plan.positions) < %(limit)s THEN (
+           'reserved', mine.id IS NULL AND EXISTS (
+               SELECT FROM {schema}.batches
+               WHERE group_name = %(group)s AND prefetched <> '{{}}'),
+           'wait', CASE WHEN mine.id IS NULL OR cardinality(plan.positions) < %(limit)s THEN (
                {include group_wait}
            ) END,
            'trimmed', before.trimmed,
@@ -27,7 +27,7 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'present', json_build_array(present.system_identifier, present.timeline),
            'commit', {commit}
        )::text,
-       NULL::text, NULL::text, mine.lease_until, NULL::text, NULL::bigint, NULL::boolean,
+       NULL::text, NULL::text, mine.expires_at, NULL::text, NULL::bigint, NULL::boolean,
        NULL::text, NULL::timestamptz
 FROM present
 LEFT JOIN before ON true

@@ -1,6 +1,6 @@
 -- How many events of a group's selection are final and not handed out, those that are reserved included.
 SELECT (SELECT count(*) FROM {schema}.events
         WHERE position > held.position AND position <= %(until)s {filter})
-       + (SELECT coalesce(sum(cardinality(reserved)), 0)::bigint FROM {schema}.deliveries
+       + (SELECT coalesce(sum(cardinality(prefetched)), 0)::bigint FROM {schema}.batches
           WHERE group_name = held.name)
 FROM {schema}.groups AS held WHERE held.name = %(group)s

@@ -16,14 +16,14 @@ WITH before AS MATERIALIZED (
       AND held.system_identifier = present.system_identifier
       AND held.timeline = present.timeline
       AND NOT EXISTS (SELECT FROM {schema}.trimmed
-                      WHERE trimmed.position > held.position AND trimmed_at > held.begun_at {trimmed})
-      AND NOT EXISTS (SELECT FROM {schema}.deliveries
+                      WHERE trimmed.position > held.position AND trimmed_at > held.started_at {trimmed})
+      AND NOT EXISTS (SELECT FROM {schema}.batches
                       WHERE group_name = %(group)s
-                        AND (positions <> '{{}}' AND lease_until <= clock_timestamp()
+                        AND (positions <> '{{}}' AND expires_at <= clock_timestamp()
                              OR {include reserve_left}))
-      AND NOT EXISTS (SELECT FROM {schema}.parked
+      AND NOT EXISTS (SELECT FROM {schema}.delayed
                       WHERE group_name = %(group)s AND available_at <= clock_timestamp())
-      AND NOT EXISTS (SELECT FROM {schema}.parked
+      AND NOT EXISTS (SELECT FROM {schema}.delayed
                       WHERE group_name = %(group)s OFFSET %(delayed_most)s - 1)
 ),
 locked AS MATERIALIZED (
@@ -37,7 +37,7 @@ batch AS MATERIALIZED (
         SELECT * FROM {schema}.events
         WHERE position > locked.position AND position <= %(until)s {filter}
         ORDER BY position LIMIT %(limit)s * (1 + least(%(reserving)s, (%(until)s - locked.position)
-            / (SELECT 4 * %(limit)s * count(*) FROM {schema}.deliveries
+            / (SELECT 4 * %(limit)s * count(*) FROM {schema}.batches
                WHERE group_name = %(group)s)))
     ) AS found
 ),
@@ -46,15 +46,15 @@ plan AS MATERIALIZED (
     FROM batch HAVING count(*) > 0
 ),
 mine AS (
-    UPDATE {schema}.deliveries AS held
-    SET token = nextval({delivery_tokens}), consumer = %(member)s,
-        lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
-        positions = plan.positions[:%(limit)s], reserved = plan.positions[%(limit)s + 1:],
-        attempts = NULL, handed_at = clock_timestamp()
+    UPDATE {schema}.batches AS held
+    SET token = nextval({batch_tokens}), member = %(member)s,
+        expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
+        positions = plan.positions[:%(limit)s], prefetched = plan.positions[%(limit)s + 1:],
+        attempts = NULL, claimed_at = clock_timestamp()
     FROM plan
-    WHERE held.group_name = %(group)s AND held.slot = %(slot)s AND held.token = %(token)s
-      AND held.positions = %(positions)s::bigint[] AND held.reserved = '{{}}'
-    RETURNING held.token, held.lease_until, held.reserved, plan.position
+    WHERE held.group_name = %(group)s AND held.id = %(slot)s AND held.token = %(token)s
+      AND held.positions = %(positions)s::bigint[] AND held.prefetched = '{{}}'
+    RETURNING held.token, held.expires_at, held.prefetched, plan.position
 ),
 moved AS (
     UPDATE {schema}.groups AS held
@@ -66,10 +66,10 @@ moved AS (
         CASE WHEN (SELECT count(*) FROM batch) < %(limit)s THEN coalesce((
             {include group_wait}
         )::text, 'none') END,
-        NULL::text, NULL::text, lease_until, NULL::text,
-        CASE WHEN mine.token IS NOT NULL THEN cardinality(reserved)
-             WHEN EXISTS (SELECT FROM {schema}.deliveries
-                          WHERE group_name = %(group)s AND reserved <> '{{}}') THEN 1
+        NULL::text, NULL::text, expires_at, NULL::text,
+        CASE WHEN mine.token IS NOT NULL THEN cardinality(prefetched)
+             WHEN EXISTS (SELECT FROM {schema}.batches
+                          WHERE group_name = %(group)s AND prefetched <> '{{}}') THEN 1
              ELSE 0 END::bigint,
         coalesce(before.position < locked.position, false), NULL::text, NULL::timestamptz
  FROM before LEFT JOIN locked ON true LEFT JOIN mine ON true

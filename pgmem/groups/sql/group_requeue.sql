@@ -17,14 +17,14 @@ risen AS (
     WHERE letter.group_name = %(group)s AND letter.position <= allowed.position
       AND (%(positions)s::bigint[] IS NULL OR letter.position = ANY (%(positions)s::bigint[]))
       AND EXISTS (SELECT FROM {schema}.events WHERE events.position = letter.position)
-      AND NOT EXISTS (SELECT FROM {schema}.deliveries
+      AND NOT EXISTS (SELECT FROM {schema}.batches
                       WHERE group_name = %(group)s AND letter.position = ANY (positions))
-      AND NOT EXISTS (SELECT FROM {schema}.parked
-                      WHERE group_name = %(group)s AND parked.position = letter.position)
+      AND NOT EXISTS (SELECT FROM {schema}.delayed
+                      WHERE group_name = %(group)s AND delayed.position = letter.position)
     RETURNING letter.position, letter.key, letter.error
 ),
-parked AS (
-    INSERT INTO {schema}.parked (group_name, position, key, attempts, available_at, error)
+delayed AS (
+    INSERT INTO {schema}.delayed (group_name, position, key, attempts, available_at, error)
     SELECT %(group)s, position, key, 0, clock_timestamp(), error FROM risen
 ),
 touched AS (

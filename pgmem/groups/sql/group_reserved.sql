@@ -3,17 +3,17 @@
 -- what was reserved, it does nothing and gives no row. What is not in the log any more (a forced trim)
 -- is held, and not given: when the lease has run out, `group_takeover` buries it.
 WITH mine AS (
-    UPDATE {schema}.deliveries
-    SET token = nextval({delivery_tokens}), consumer = %(member)s,
-        lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
-        positions = reserved[:%(limit)s], reserved = reserved[%(limit)s + 1:],
-        attempts = NULL, handed_at = clock_timestamp()
-    WHERE group_name = %(group)s AND slot = %(slot)s AND token = %(token)s
-      AND positions = %(positions)s::bigint[] AND reserved <> '{{}}'
-    RETURNING token, lease_until, positions, reserved
+    UPDATE {schema}.batches
+    SET token = nextval({batch_tokens}), member = %(member)s,
+        expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
+        positions = prefetched[:%(limit)s], prefetched = prefetched[%(limit)s + 1:],
+        attempts = NULL, claimed_at = clock_timestamp()
+    WHERE group_name = %(group)s AND id = %(slot)s AND token = %(token)s
+      AND positions = %(positions)s::bigint[] AND prefetched <> '{{}}'
+    RETURNING token, expires_at, positions, prefetched
 )
-(SELECT 0::bigint, {commit}, token, NULL::text, NULL::text, NULL::text, NULL::text, lease_until,
-        NULL::text, cardinality(reserved)::bigint, NULL::boolean, NULL::text, NULL::timestamptz
+(SELECT 0::bigint, {commit}, token, NULL::text, NULL::text, NULL::text, NULL::text, expires_at,
+        NULL::text, cardinality(prefetched)::bigint, NULL::boolean, NULL::text, NULL::timestamptz
  FROM mine)
 UNION ALL
 (SELECT {include event_columns} FROM {schema}.events

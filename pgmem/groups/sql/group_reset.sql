@@ -23,20 +23,20 @@ allowed AS MATERIALIZED (
 ),
 moved AS (
     UPDATE {schema}.groups AS held
-    SET position = %(position)s, begun_at = clock_timestamp(), updated_at = clock_timestamp(),
+    SET position = %(position)s, started_at = clock_timestamp(), updated_at = clock_timestamp(),
         system_identifier = present.system_identifier, timeline = present.timeline
     FROM present WHERE held.name = %(group)s AND EXISTS (SELECT FROM allowed)
     RETURNING held.position
 ),
 fenced AS (
-    UPDATE {schema}.deliveries
-    SET token = nextval({delivery_tokens}), positions = '{{}}', attempts = NULL, keys = NULL,
-        reserved = '{{}}'
-    WHERE group_name = %(group)s AND (positions <> '{{}}' OR reserved <> '{{}}')
+    UPDATE {schema}.batches
+    SET token = nextval({batch_tokens}), positions = '{{}}', attempts = NULL, keys = NULL,
+        prefetched = '{{}}'
+    WHERE group_name = %(group)s AND (positions <> '{{}}' OR prefetched <> '{{}}')
       AND EXISTS (SELECT FROM allowed)
 ),
 forgotten AS (
-    DELETE FROM {schema}.parked WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
+    DELETE FROM {schema}.delayed WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
 ),
 target AS (SELECT {include group_target} AS payload FROM moved)
 SELECT moved.position, before.head, before.trimmed, before.seen IS NOT NULL,

@@ -1,29 +1,29 @@
 -- Piece: put what the CTE `plan` says into a slot: an empty one, or a new one. Emptied and filled
 -- again, a slot leaves no dead row: none of its indexed columns changes.
 free AS MATERIALIZED (
-    SELECT slot FROM {schema}.deliveries
-    WHERE group_name = %(group)s AND positions = '{{}}' AND reserved = '{{}}'
+    SELECT id FROM {schema}.batches
+    WHERE group_name = %(group)s AND positions = '{{}}' AND prefetched = '{{}}'
       AND EXISTS (SELECT FROM plan WHERE plan.positions IS NOT NULL)
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 ),
 filled AS (
-    UPDATE {schema}.deliveries AS held
-    SET token = nextval({delivery_tokens}), consumer = %(member)s,
-        lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
+    UPDATE {schema}.batches AS held
+    SET token = nextval({batch_tokens}), member = %(member)s,
+        expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
         positions = plan.positions, attempts = plan.attempts, keys = plan.keys,
-        handed_at = clock_timestamp()
+        claimed_at = clock_timestamp()
     FROM plan, free
-    WHERE held.group_name = %(group)s AND held.slot = free.slot
-    RETURNING held.slot, held.token, held.lease_until
+    WHERE held.group_name = %(group)s AND held.id = free.id
+    RETURNING held.id, held.token, held.expires_at
 ),
 added AS (
-    INSERT INTO {schema}.deliveries
-        (group_name, consumer, lease_until, positions, attempts, keys, handed_at)
+    INSERT INTO {schema}.batches
+        (group_name, member, expires_at, positions, attempts, keys, claimed_at)
     SELECT %(group)s, %(member)s, clock_timestamp() + make_interval(secs => %(lease)s),
            plan.positions, plan.attempts, plan.keys, clock_timestamp()
     FROM plan
     WHERE plan.positions IS NOT NULL AND NOT EXISTS (SELECT FROM free)
-    RETURNING slot, token, lease_until
+    RETURNING id, token, expires_at
 ),
 mine AS (SELECT * FROM filled UNION ALL SELECT * FROM added)

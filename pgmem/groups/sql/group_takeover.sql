@@ -3,9 +3,9 @@
 WITH {include group_before},
 {include group_alone},
 found AS MATERIALIZED (
-    SELECT slot, consumer, positions, attempts, keys
-    FROM {schema}.deliveries
-    WHERE group_name = %(group)s AND positions <> '{{}}' AND lease_until <= clock_timestamp()
+    SELECT id, member, positions, attempts, keys
+    FROM {schema}.batches
+    WHERE group_name = %(group)s AND positions <> '{{}}' AND expires_at <= clock_timestamp()
       AND EXISTS (SELECT FROM before WHERE before.same_history) AND EXISTS (SELECT FROM locked)
     ORDER BY positions[1]
     LIMIT 1
@@ -28,19 +28,19 @@ each AS MATERIALIZED (
     LEFT JOIN {schema}.events AS event ON event.position = one.position
 ),
 buried AS (
-    INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, consumer, error)
-    SELECT %(group)s, each.position, each.key, each.attempts, found.consumer,
+    INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, member, error)
+    SELECT %(group)s, each.position, each.key, each.attempts, found.member,
            CASE WHEN each.kept
            THEN 'its lease ran out, and it had been handed out ' || each.attempts || ' times'
            ELSE 'retention has removed the event' END
     FROM each CROSS JOIN found
     WHERE NOT (each.kept AND each.alive)
     ON CONFLICT (group_name, position) DO UPDATE
-        SET attempts = excluded.attempts, consumer = excluded.consumer, error = excluded.error,
-            buried_at = clock_timestamp()
+        SET attempts = excluded.attempts, member = excluded.member, error = excluded.error,
+            failed_at = clock_timestamp()
 ),
 rest AS (
-    INSERT INTO {schema}.parked (group_name, position, key, attempts, available_at, error)
+    INSERT INTO {schema}.delayed (group_name, position, key, attempts, available_at, error)
     SELECT %(group)s, position, key, attempts, clock_timestamp(), 'its lease ran out'
     FROM each WHERE kept AND alive AND place > %(limit)s
 ),
@@ -51,15 +51,15 @@ plan AS MATERIALIZED (
     FROM each WHERE kept AND alive AND place <= %(limit)s
 ),
 taken AS (
-    UPDATE {schema}.deliveries AS held
-    SET token = nextval({delivery_tokens}), consumer = %(member)s,
-        lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
+    UPDATE {schema}.batches AS held
+    SET token = nextval({batch_tokens}), member = %(member)s,
+        expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
         positions = coalesce(plan.positions, '{{}}'), attempts = plan.attempts,
         keys = CASE WHEN found.keys IS NOT NULL THEN plan.keys END,
-        handed_at = clock_timestamp()
+        claimed_at = clock_timestamp()
     FROM plan, found
-    WHERE held.group_name = %(group)s AND held.slot = found.slot
-    RETURNING held.slot, held.token, held.lease_until
+    WHERE held.group_name = %(group)s AND held.id = found.id
+    RETURNING held.id, held.token, held.expires_at
 ),
 mine AS (SELECT taken.* FROM taken, plan WHERE plan.positions IS NOT NULL)
 ({include group_front})

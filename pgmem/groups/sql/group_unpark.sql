@@ -3,7 +3,7 @@ WITH {include group_before},
 {include group_alone},
 due AS MATERIALIZED (
     SELECT waiting.position, waiting.attempts, waiting.key
-    FROM {schema}.parked AS waiting
+    FROM {schema}.delayed AS waiting
     WHERE waiting.group_name = %(group)s AND waiting.available_at <= clock_timestamp()
       AND EXISTS (SELECT FROM before WHERE before.same_history) AND EXISTS (SELECT FROM locked)
     ORDER BY waiting.position

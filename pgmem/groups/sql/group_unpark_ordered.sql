@@ -8,7 +8,7 @@ due AS MATERIALIZED (
         SELECT position, attempts, key, available_at <= clock_timestamp() AS ready,
                bool_and(available_at <= clock_timestamp())
                    OVER (PARTITION BY key ORDER BY position) AS all_ready
-        FROM {schema}.parked WHERE group_name = %(group)s
+        FROM {schema}.delayed WHERE group_name = %(group)s
     ) AS waiting
     WHERE (waiting.key IS NULL AND waiting.ready)
        OR (waiting.all_ready AND waiting.key NOT IN (SELECT key FROM busy))

@@ -1,7 +1,7 @@
 -- Piece: the parked events in the CTE `due` leave that table for a slot; what is not in the log any
 -- more (a forced trim) is buried.
 gone AS (
-    DELETE FROM {schema}.parked AS waiting
+    DELETE FROM {schema}.delayed AS waiting
     USING due WHERE waiting.group_name = %(group)s AND waiting.position = due.position
     RETURNING waiting.position
 ),
@@ -14,7 +14,7 @@ buried AS (
     SELECT %(group)s, position, key, attempts, 'retention has removed the event'
     FROM each WHERE NOT kept
     ON CONFLICT (group_name, position) DO UPDATE
-        SET attempts = excluded.attempts, error = excluded.error, buried_at = clock_timestamp()
+        SET attempts = excluded.attempts, error = excluded.error, failed_at = clock_timestamp()
 ),
 plan AS MATERIALIZED (
     SELECT array_agg(position ORDER BY position) AS positions,

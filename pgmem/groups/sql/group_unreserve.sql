@@ -2,27 +2,27 @@
 -- at once, and handed out before anything new. What is being fetched this moment is left alone.
 WITH {include group_alone},
 found AS MATERIALIZED (
-    SELECT slot, reserved FROM {schema}.deliveries
-    WHERE group_name = %(group)s AND reserved <> '{{}}'
-      AND CASE WHEN %(after)s::bigint IS NULL THEN consumer = %(member)s OR {include reserve_left}
-               ELSE reserved[1] > %(after)s END
+    SELECT id, prefetched FROM {schema}.batches
+    WHERE group_name = %(group)s AND prefetched <> '{{}}'
+      AND CASE WHEN %(after)s::bigint IS NULL THEN member = %(member)s OR {include reserve_left}
+               ELSE prefetched[1] > %(after)s END
       AND EXISTS (SELECT FROM locked)
-    ORDER BY cardinality(reserved) DESC
+    ORDER BY cardinality(prefetched) DESC
     LIMIT CASE WHEN %(after)s::bigint IS NOT NULL THEN 1 END
     FOR UPDATE SKIP LOCKED
 ),
 emptied AS (
-    UPDATE {schema}.deliveries AS held SET reserved = '{{}}'
-    FROM found WHERE held.group_name = %(group)s AND held.slot = found.slot
+    UPDATE {schema}.batches AS held SET prefetched = '{{}}'
+    FROM found WHERE held.group_name = %(group)s AND held.id = found.id
 ),
 touched AS (
     UPDATE {schema}.groups AS held SET updated_at = clock_timestamp()
     WHERE held.name = %(group)s AND EXISTS (SELECT FROM found)
 ),
 shared AS (
-    INSERT INTO {schema}.parked (group_name, position, attempts, available_at)
+    INSERT INTO {schema}.delayed (group_name, position, attempts, available_at)
     SELECT %(group)s, position, 0, clock_timestamp()
-    FROM found CROSS JOIN LATERAL unnest(found.reserved) AS position
+    FROM found CROSS JOIN LATERAL unnest(found.prefetched) AS position
     RETURNING position
 ),
 target AS (

@@ -1,8 +1,8 @@
 -- Piece: seconds until something becomes available by itself: a lease that ends, a parked event.
 SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (
-    SELECT min(lease_until) AS at FROM {schema}.deliveries
+    SELECT min(expires_at) AS at FROM {schema}.batches
     WHERE group_name = %(group)s AND positions <> '{{}}'
     UNION ALL
-    SELECT min(available_at) FROM {schema}.parked
+    SELECT min(available_at) FROM {schema}.delayed
     WHERE group_name = %(group)s AND available_at > clock_timestamp()
 ) AS moments

@@ -8,13 +8,13 @@ present AS MATERIALIZED (
 ),
 before AS MATERIALIZED (
     SELECT held.xmin::text AS seen, held.position, held.ordered_by,
-           held.selection::jsonb = %(selection)s::jsonb
-           AND NOT EXISTS (SELECT FROM {schema}.deliveries
-                           WHERE group_name = %(group)s AND handed_at > held.begun_at)
+           held.filter::jsonb = %(selection)s::jsonb
+           AND NOT EXISTS (SELECT FROM {schema}.batches
+                           WHERE group_name = %(group)s AND claimed_at > held.started_at)
            AND NOT EXISTS (SELECT FROM {schema}.dead_letters
-                           WHERE group_name = %(group)s AND buried_at > held.begun_at) AS idle,
+                           WHERE group_name = %(group)s AND failed_at > held.started_at) AS idle,
            CASE WHEN %(known)s::bigint IS NULL
-           THEN NOT EXISTS (SELECT FROM {schema}.parked WHERE group_name = %(group)s)
+           THEN NOT EXISTS (SELECT FROM {schema}.delayed WHERE group_name = %(group)s)
            ELSE held.position = %(known)s END AS ours
     FROM {schema}.groups AS held WHERE held.name = %(group)s
 ),
@@ -35,7 +35,7 @@ moved AS (
 ),
 added AS (
     INSERT INTO {schema}.groups
-        (name, selection, max_attempts, position, system_identifier, timeline)
+        (name, filter, max_attempts, position, system_identifier, timeline)
     SELECT %(group)s, %(selection)s::json, %(max_attempts)s, %(position)s,
            present.system_identifier, present.timeline
     FROM present WHERE EXISTS (SELECT FROM step) AND NOT EXISTS (SELECT FROM before)
@@ -49,14 +49,14 @@ given AS MATERIALIZED (
         AS given (position, attempts, note)
 ),
 done AS (
-    DELETE FROM {schema}.parked AS waiting
+    DELETE FROM {schema}.delayed AS waiting
     USING mine
     WHERE waiting.group_name = %(group)s
       AND waiting.position > %(after)s AND waiting.position <= %(until)s
       AND waiting.position NOT IN (SELECT position FROM given)
 ),
 open AS (
-    INSERT INTO {schema}.parked AS waiting
+    INSERT INTO {schema}.delayed AS waiting
         (group_name, position, key, attempts, available_at, error)
     SELECT %(group)s, given.position,
            left(CASE WHEN mine.ordered_by = 'stream' THEN event.stream

@@ -22,7 +22,7 @@ known AS MATERIALIZED (
     JOIN {schema}.dedupe AS held
         ON held.kind = 'work' AND held.key = given.key
            AND (held.expires_at IS NULL OR held.expires_at > clock_timestamp())
-           AND (held.completed_at IS NOT NULL OR held.lease_until > clock_timestamp())
+           AND (held.completed_at IS NOT NULL OR held.lease_expires_at > clock_timestamp())
 ),
 mark AS (
     INSERT INTO {schema}.dedupe AS held (kind, key, owner, completed_at, expires_at, result)
@@ -32,11 +32,11 @@ mark AS (
     WHERE EXISTS (SELECT FROM step) AND (known.key IS NULL OR (known.ours AND NOT known.same))
     ORDER BY given.key
     ON CONFLICT (kind, key) DO UPDATE
-        SET token = nextval({tokens}), owner = excluded.owner, lease_until = NULL,
+        SET token = nextval({dedupe_tokens}), owner = excluded.owner, lease_expires_at = NULL,
             completed_at = excluded.completed_at, created_at = clock_timestamp(),
             expires_at = excluded.expires_at, result = excluded.result
         WHERE held.expires_at <= clock_timestamp()
-           OR (held.completed_at IS NULL AND held.lease_until <= clock_timestamp())
+           OR (held.completed_at IS NULL AND held.lease_expires_at <= clock_timestamp())
            OR held.token = (SELECT known.token FROM known WHERE known.key = held.key)
     RETURNING key
 )

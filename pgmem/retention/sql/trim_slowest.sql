@@ -1,10 +1,10 @@
 -- Piece: the stored reader that is furthest behind, of those that may want events of the stream:
 -- nothing above its position is removed. Of the whole log ('') each may want some.
     SELECT kind, name, position FROM (
-        SELECT 'consumer' AS kind, name, position, selection::jsonb AS wanted
-        FROM {schema}.consumers
+        SELECT 'consumer' AS kind, name, position, filter::jsonb AS wanted
+        FROM {schema}.subscriptions
         UNION ALL
-        SELECT 'group', name, position, selection::jsonb FROM {schema}.groups
+        SELECT 'group', name, position, filter::jsonb FROM {schema}.groups
     ) AS reader
     WHERE %(stream)s = ''
        OR (coalesce(wanted->>'stream' = %(stream)s, true)

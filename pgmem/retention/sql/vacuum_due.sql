@@ -3,7 +3,7 @@
 SELECT class.relname::text
 FROM pg_stat_user_tables AS stat
 JOIN pg_class AS class ON class.oid = stat.relid
-WHERE stat.relid = ANY (ARRAY[{events}, {table state}, {table dedupe}, {table parked}]::regclass[])
+WHERE stat.relid = ANY (ARRAY[{events}, {table state}, {table dedupe}, {table delayed}]::regclass[])
   AND stat.n_dead_tup > %(dead)s + %(share)s * stat.n_live_tup
   AND pg_relation_size(class.oid) <= %(size)s
   AND (pg_has_role(class.relowner, 'USAGE')

@@ -177,15 +177,15 @@ async def test_consumers_and_groups_and_how_far_they_are_behind(both, database_u
     log_of(database_url, [500.0 - n for n in range(10)])
     sql(
         database_url,
-        "INSERT INTO pgmem.consumers (name, selection, position, owner, lease_until, "
+        "INSERT INTO pgmem.subscriptions (name, filter, position, owner, expires_at, "
         "system_identifier, timeline) VALUES ('done', '{}', 10, NULL, NULL, 1, 1), "
         "('late', '{}', 4, 'me', clock_timestamp() + interval '1 h', 1, 1)",
-        "INSERT INTO pgmem.groups (name, selection, max_attempts, position, system_identifier, "
+        "INSERT INTO pgmem.groups (name, filter, max_attempts, position, system_identifier, "
         "timeline) VALUES ('g', '{}', 5, 8, 1, 1), ('idle', '{}', 5, 10, 1, 1)",
-        "INSERT INTO pgmem.deliveries (group_name, positions, consumer, lease_until) VALUES "
+        "INSERT INTO pgmem.batches (group_name, positions, member, expires_at) VALUES "
         "('g', '{1,2,3}', 'a', clock_timestamp() + interval '1 h'), "
         "('g', '{5,6}', 'b', clock_timestamp() - interval '1 s'), ('g', '{}', NULL, NULL)",
-        "INSERT INTO pgmem.parked (group_name, position, attempts, available_at) "
+        "INSERT INTO pgmem.delayed (group_name, position, attempts, available_at) "
         "VALUES ('g', 7, 1, clock_timestamp())",
         "INSERT INTO pgmem.dead_letters (group_name, position, attempts) VALUES ('g', 4, 5)",
     )
@@ -210,9 +210,9 @@ async def test_only_those_furthest_behind_are_told_and_much_is_counted_to_an_end
     monkeypatch.setattr(ops, "MOST_PARKED", 10)
     sql(
         database_url,
-        "INSERT INTO pgmem.consumers (name, selection, position, system_identifier, timeline) "
+        "INSERT INTO pgmem.subscriptions (name, filter, position, system_identifier, timeline) "
         "SELECT 'c' || n, '{}', 100 - n, 1, 1 FROM generate_series(1, 20) n",
-        "INSERT INTO pgmem.groups (name, selection, max_attempts, position, system_identifier, "
+        "INSERT INTO pgmem.groups (name, filter, max_attempts, position, system_identifier, "
         "timeline) VALUES ('g', '{}', 5, 0, 1, 1)",
         "INSERT INTO pgmem.dead_letters (group_name, position, attempts) "
         "SELECT 'g', n, 5 FROM generate_series(1, 50) n",

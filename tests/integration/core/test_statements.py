@@ -34,8 +34,8 @@ INCLUDE = re.compile(r"\{include (\w+)\}")
 PIECES = {piece for name in sql.names() for piece in INCLUDE.findall(sql.source(name))}
 TABLES = {
     "events", "state", "dedupe", "meta", "fold_snapshots", "state_snapshots",
-    "state_snapshot_entries", "pgmem_version", "events_position_seq", "consumers", "trimmed",
-    "groups", "deliveries", "parked", "dead_letters", "leases", "limits", "policies",
+    "state_snapshot_entries", "pgmem_version", "events_position_seq", "subscriptions", "trimmed",
+    "groups", "batches", "delayed", "dead_letters", "leases", "limits", "policies",
     "imports",
 }  # fmt: skip
 MARKS = (
@@ -85,17 +85,17 @@ def test_what_writes_can_be_relaxed_and_what_appends_notifies(name):
 def share_out(connection):
     """Groups that stand far behind in the log, with what is open in them."""
     connection.execute(
-        "INSERT INTO pgmem.groups (name, selection, max_attempts, position, system_identifier, "
+        "INSERT INTO pgmem.groups (name, filter, max_attempts, position, system_identifier, "
         "timeline) SELECT 'g' || n, '{}', 5, 15000, s.system_identifier, c.timeline_id "
         "FROM generate_series(1, 2000) n, pg_control_system() s, pg_control_checkpoint() c"
     )
     connection.execute(
-        "INSERT INTO pgmem.deliveries (group_name, consumer, lease_until, positions) "
+        "INSERT INTO pgmem.batches (group_name, member, expires_at, positions) "
         "SELECT 'g' || n % 2000, 'c', now() + interval '1 h', array[n] "
         "FROM generate_series(1, 8000) n"
     )
     connection.execute(
-        "INSERT INTO pgmem.parked (group_name, position, key, attempts, available_at) "
+        "INSERT INTO pgmem.delayed (group_name, position, key, attempts, available_at) "
         "SELECT 'g' || n % 2000, n, 'k' || n % 5, 1, now() + interval '1 h' "
         "FROM generate_series(1, 20000) n"
     )
@@ -103,7 +103,7 @@ def share_out(connection):
         "INSERT INTO pgmem.dead_letters (group_name, position, attempts) "
         "SELECT 'g' || n % 2000, n, 5 FROM generate_series(1, 20000) n"
     )
-    connection.execute("VACUUM ANALYZE pgmem.groups, pgmem.deliveries, pgmem.parked")
+    connection.execute("VACUUM ANALYZE pgmem.groups, pgmem.batches, pgmem.delayed")
     connection.execute("VACUUM ANALYZE pgmem.dead_letters")
 
 
@@ -132,7 +132,7 @@ def loaded(pg_server_url):
             "FROM generate_series(1, 20000) n"
         )
         connection.execute(
-            "INSERT INTO pgmem.consumers (name, selection, position, system_identifier, timeline) "
+            "INSERT INTO pgmem.subscriptions (name, filter, position, system_identifier, timeline) "
             "SELECT 'k' || n, '{}', 0, 1, 1 FROM generate_series(1, 20000) n"
         )
         connection.execute(
@@ -140,7 +140,8 @@ def loaded(pg_server_url):
             "clock_timestamp() + interval '1 h' FROM generate_series(1, 20000) n"
         )
         connection.execute(
-            "VACUUM ANALYZE pgmem.events, pgmem.state, pgmem.dedupe, pgmem.consumers, pgmem.leases"
+            "VACUUM ANALYZE pgmem.events, pgmem.state, pgmem.dedupe, pgmem.subscriptions, "
+            "pgmem.leases"
         )
         share_out(connection)
         yield connection
@@ -161,7 +162,7 @@ def member(ordered_by=None, **selection) -> claims.Member:
 
 
 GROUP = member().group
-OPEN = [deliveries.Held(7, 7, 7), deliveries.Held(8, 7, 7)]
+OPEN = [deliveries.HeldDelivery(7, 7, 7), deliveries.HeldDelivery(8, 7, 7)]
 
 WALK = {"limit": 1_000, "after": 100, "final": 25000, "force": False}
 
@@ -170,18 +171,18 @@ HOT = [
     (member(stream="s7").claim(25000), "events_stream_position_idx"),
     (member(type="t7").claim(25000), "events_type_position_idx"),
     (member(stream="s7").claim(25000, OPEN), "events_stream_position_idx"),
-    (member().claim(25000, OPEN), "deliveries_pkey"),
+    (member().claim(25000, OPEN), "batches_pkey"),
     (member("stream").claim(25000), "events_pkey"),
     (member("key", stream="s7").claim(25000), "events_stream_position_idx"),
-    (member().fetch(OPEN), "deliveries_pkey"),
-    (member().claim(25000, empty=OPEN[0]), "deliveries_pkey"),
-    (reserves.unreserve(GROUP, "c"), "deliveries_pkey"),
-    (member().take_over(), "deliveries_pkey"),
-    (member().unpark(), "parked_(pkey|available_idx)"),
-    (member("key").unpark(), "parked_pkey"),
-    (deliveries.ack(GROUP, OPEN), "deliveries_pkey"),
-    (deliveries.nack(GROUP, OPEN), "deliveries_pkey"),
-    (deliveries.extend(GROUP, OPEN, lease=5), "deliveries_pkey"),
+    (member().fetch(OPEN), "batches_pkey"),
+    (member().claim(25000, empty=OPEN[0]), "batches_pkey"),
+    (reserves.unreserve(GROUP, "c"), "batches_pkey"),
+    (member().take_over(), "batches_pkey"),
+    (member().unpark(), "delayed_(pkey|available_idx)"),
+    (member("key").unpark(), "delayed_pkey"),
+    (deliveries.ack(GROUP, OPEN), "batches_pkey"),
+    (deliveries.nack(GROUP, OPEN), "batches_pkey"),
+    (deliveries.extend(GROUP, OPEN, lease=5), "batches_pkey"),
     (groups.get("g7"), "groups_pkey"),
     (groups.lag(GROUP, until=25000), "events_pkey"),
     (groups.requeue(GROUP, None), "dead_letters_pkey"),
@@ -209,10 +210,10 @@ HOT = [
     (dedupe.claim("k7", owner="o", lease=5), "dedupe_pkey"),
     (dedupe.mark("k7", ttl=5), "dedupe_pkey"),
     (dedupe.complete("k7", token=1, result=1, ttl=5, max_bytes=99), "dedupe_pkey"),
-    (consumers.acquire("k7", {}, start=0, lease=5.0, owner="o"), "consumers_pkey"),
-    (consumers.renew(HELD, lease=5.0), "consumers_pkey"),
-    (consumers.commit(HELD, 9, lease=5.0), "consumers_pkey"),
-    (consumers.release(HELD), "consumers_pkey"),
+    (consumers.acquire("k7", {}, start=0, lease=5.0, owner="o"), "subscriptions_pkey"),
+    (consumers.renew(HELD, lease=5.0), "subscriptions_pkey"),
+    (consumers.commit(HELD, 9, lease=5.0), "subscriptions_pkey"),
+    (consumers.release(HELD), "subscriptions_pkey"),
     (leases.acquire(ASKER, wait=True, mark=1, stay=5.0), "leases_pkey"),
     (leases.release("k7", 7, owner="o"), "leases_pkey"),
     (leases.renew([LEASE, LEASE._replace(name="k8", owner="p")]), "leases_pkey"),

@@ -26,7 +26,7 @@ def sql(url, query):
 
 
 def end_leases(url):
-    sql(url, "UPDATE pgmem.dedupe SET lease_until = clock_timestamp() - interval '1 s'")
+    sql(url, "UPDATE pgmem.dedupe SET lease_expires_at = clock_timestamp() - interval '1 s'")
 
 
 def end_results(url):

@@ -21,7 +21,7 @@ async def test_a_position_from_another_history_is_refused(both, database_url, re
     present = first.history
     await first.commit(3)
     await first.release()
-    sql(database_url, f"UPDATE pgmem.consumers SET {rewrite}")
+    sql(database_url, f"UPDATE pgmem.subscriptions SET {rewrite}")
     for _ in range(2):
         with pytest.raises(HistoryRewritten, match=r"reset\('billing'\)") as refused:
             await Lease(both).try_acquire()
@@ -57,7 +57,7 @@ async def test_a_living_holder_is_refused_too(both, database_url, stored):
     present = lease.history
     other = present._replace(timeline=present.timeline + 1)
     if stored:
-        sql(database_url, "UPDATE pgmem.consumers SET timeline = timeline + 1")
+        sql(database_url, "UPDATE pgmem.subscriptions SET timeline = timeline + 1")
     lease.raw._held = lease._held._replace(history=other)
     await until(lambda: lease.losses)
     assert isinstance(lease.lost, HistoryRewritten)
@@ -76,7 +76,7 @@ async def test_a_row_of_another_history_does_not_match_an_equal_token(both, data
     """After a failover that lost the tail, a token may be given out twice."""
     lease = await Lease(both).acquired()
     await lease.stop_renewing()
-    sql(database_url, "UPDATE pgmem.consumers SET timeline = timeline + 1")
+    sql(database_url, "UPDATE pgmem.subscriptions SET timeline = timeline + 1")
     for op in (ops.renew(lease._held, lease=1.0), ops.commit(lease._held, 1, lease=1.0)):
         with pytest.raises(HistoryRewritten):
             await awaited(plain(both)._executor.execute(op))

@@ -48,7 +48,8 @@ class TestRenewal:
                 await asyncio.sleep(0.005)
         await until(
             lambda: sql(
-                database_url, "SELECT 1 FROM pgmem.consumers WHERE lease_until > clock_timestamp()"
+                database_url,
+                "SELECT 1 FROM pgmem.subscriptions WHERE expires_at > clock_timestamp()",
             )
         )
         assert lease.lost is None
@@ -62,7 +63,7 @@ class TestRenewal:
         assert old.losses == [old.lost]
         new = await Lease(both).acquired()
         await asyncio.sleep(0.4)
-        held = sql(database_url, "SELECT token FROM pgmem.consumers")
+        held = sql(database_url, "SELECT token FROM pgmem.subscriptions")
         assert held == [(new.token,)]
         assert len(old.losses) == 1
         await old.release()
@@ -70,10 +71,10 @@ class TestRenewal:
 
     async def test_renewal_does_not_extend_what_others_hold(self, both, database_url):
         old = await Lease(both, lease=0.6).acquired()
-        sql(database_url, "UPDATE pgmem.consumers SET token = token + 1000, owner = 'other'")
-        until_then = sql(database_url, "SELECT lease_until FROM pgmem.consumers")
+        sql(database_url, "UPDATE pgmem.subscriptions SET token = token + 1000, owner = 'other'")
+        until_then = sql(database_url, "SELECT expires_at FROM pgmem.subscriptions")
         await until(lambda: old.losses)
-        assert sql(database_url, "SELECT lease_until FROM pgmem.consumers") == until_then
+        assert sql(database_url, "SELECT expires_at FROM pgmem.subscriptions") == until_then
 
     async def test_renewal_goes_on_through_lost_connections(self, both, database_url):
         lease = await Lease(both, lease=0.4).acquired()
@@ -87,7 +88,8 @@ class TestRenewal:
             await asyncio.sleep(0.15)
         await until(
             lambda: sql(
-                database_url, "SELECT 1 FROM pgmem.consumers WHERE lease_until > clock_timestamp()"
+                database_url,
+                "SELECT 1 FROM pgmem.subscriptions WHERE expires_at > clock_timestamp()",
             )
         )
         assert (lease.lost, lease.losses) == (None, [])
@@ -122,7 +124,7 @@ class TestReleasing:
         held = lease._held
         await lease.release()
         assert not await awaited(plain(both)._executor.execute(ops.renew(held, lease=30.0)))
-        assert sql(database_url, "SELECT lease_until FROM pgmem.consumers") == [(None,)]
+        assert sql(database_url, "SELECT expires_at FROM pgmem.subscriptions") == [(None,)]
 
     def test_a_lease_leaves_no_thread(self, database_url):
         before = threading.active_count()
@@ -148,7 +150,7 @@ class TestReleasing:
             with psycopg.connect(database_url) as other:
                 first = await Lease(memory, lease=0.1).acquired()
                 await first.stop_renewing()
-                other.execute("UPDATE pgmem.consumers SET position = 1")
+                other.execute("UPDATE pgmem.subscriptions SET position = 1")
                 await asyncio.sleep(0.2)
                 waiting = asyncio.create_task(Lease(memory).try_acquire())
                 await until(lambda: waits_for_a_row(database_url))
@@ -164,7 +166,7 @@ class TestReleasing:
             first = await Lease(memory, lease=0.1).acquired()
             await first.stop_renewing()
             with psycopg.connect(database_url) as other:
-                other.execute("UPDATE pgmem.consumers SET position = 1")
+                other.execute("UPDATE pgmem.subscriptions SET position = 1")
                 await asyncio.sleep(0.2)
                 lease = Lease(memory)
                 if form.name == "async":

@@ -59,7 +59,7 @@ class TestAcquiring:
         assert last_token(database_url) == holder.token
         sql(
             database_url,
-            "UPDATE pgmem.consumers SET lease_until = clock_timestamp() + interval '0.5 s'",
+            "UPDATE pgmem.subscriptions SET expires_at = clock_timestamp() + interval '0.5 s'",
         )
         wait = await second.try_acquire()
         assert 0 < wait <= 0.5
@@ -75,7 +75,9 @@ class TestAcquiring:
     async def test_release_hands_over_at_once(self, both, database_url):
         holder = await Lease(both).acquired()
         await holder.release()
-        assert sql(database_url, "SELECT owner, lease_until FROM pgmem.consumers") == [(None, None)]
+        assert sql(database_url, "SELECT owner, expires_at FROM pgmem.subscriptions") == [
+            (None, None)
+        ]
         second = await Lease(both).acquired()
         assert second.token > holder.token
         await second.release()

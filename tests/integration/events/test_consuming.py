@@ -194,7 +194,7 @@ async def test_who_lost_the_consumer_is_told_and_commits_nothing(form, database_
         async with first:
             assert positions(await first.receive(1)) == [1]
             with psycopg.connect(database_url, autocommit=True) as connection:
-                connection.execute("UPDATE pgmem.consumers SET lease_until = NULL")
+                connection.execute("UPDATE pgmem.subscriptions SET expires_at = NULL")
             async with two.events.subscribe(consumer="billing") as second:
                 assert positions(await second.receive(2)) == [1, 2]
                 with pytest.raises(LeaseLost):

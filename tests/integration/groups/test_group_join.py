@@ -108,7 +108,7 @@ async def test_what_a_newer_version_selects_is_not_widened(both, database_url):
     await both.groups.create("g", stream="a")
     sql(
         database_url,
-        """UPDATE pgmem.groups SET selection = '{"stream": "a", "weekday": "Monday"}'""",
+        """UPDATE pgmem.groups SET filter = '{"stream": "a", "weekday": "Monday"}'""",
     )
     with pytest.raises(AlreadyExists, match="selection by weekday is not known"):
         await both.groups.get("g")

@@ -46,9 +46,9 @@ def test_what_became_anothers_under_way_is_lost_and_not_failed(life, database_ur
 
         def let_go(delivery):
             taken.append(delivery)
-            server.execute("DELETE FROM pgmem.deliveries")
+            server.execute("DELETE FROM pgmem.batches")
             server.execute(
-                "INSERT INTO pgmem.deliveries (group_name, positions, lease_until) "
+                "INSERT INTO pgmem.batches (group_name, positions, expires_at) "
                 "VALUES ('g', '{1}', clock_timestamp() + interval '1 hour')"
             )
 

@@ -188,7 +188,7 @@ class TestLooking:
         await three.dead_letter()
         assert await both.groups.delete("g") is True
         assert await both.groups.delete("g") is False
-        for table in ("groups", "deliveries", "parked", "dead_letters"):
+        for table in ("groups", "batches", "delayed", "dead_letters"):
             assert sql(database_url, f"SELECT count(*) FROM pgmem.{table}") == [(0,)], table
         for call in (
             lambda: group.read("a"),
@@ -278,8 +278,8 @@ class TestReset:
             with psycopg.connect(database_url) as rival:
                 rival.execute(
                     "UPDATE pgmem.groups SET position = position + 1, updated_at = now();"
-                    "UPDATE pgmem.deliveries SET token = nextval('pgmem.deliveries_token_seq'),"
-                    " positions = '{2}', consumer = 'rival', lease_until = now() + interval '1 h'"
+                    "UPDATE pgmem.batches SET token = nextval('pgmem.batches_token_seq'),"
+                    " positions = '{2}', member = 'rival', expires_at = now() + interval '1 h'"
                 )
                 reset = asyncio.ensure_future(asyncio.wait_for(group.reset(1), 20))
                 await asyncio.sleep(0.2)
@@ -319,17 +319,17 @@ async def test_nothing_is_handed_out_in_another_history(both, database_url, rewr
     one, two = await group.read("a", 2)
     await one.nack()
     sql(database_url, f"UPDATE pgmem.groups SET {rewrite}")
-    before = sql(database_url, "SELECT * FROM pgmem.deliveries"), slots(database_url)
+    before = sql(database_url, "SELECT * FROM pgmem.batches"), slots(database_url)
     for _ in range(2):
         with pytest.raises(HistoryRewritten):
             await group.read("b")
-    sql(database_url, "DELETE FROM pgmem.parked")
-    assert before == (sql(database_url, "SELECT * FROM pgmem.deliveries"), slots(database_url))
+    sql(database_url, "DELETE FROM pgmem.delayed")
+    assert before == (sql(database_url, "SELECT * FROM pgmem.batches"), slots(database_url))
     lapse(database_url)
-    before = sql(database_url, "SELECT * FROM pgmem.deliveries")
+    before = sql(database_url, "SELECT * FROM pgmem.batches")
     with pytest.raises(HistoryRewritten):
         await group.read("b")
-    assert sql(database_url, "SELECT * FROM pgmem.deliveries") == before
+    assert sql(database_url, "SELECT * FROM pgmem.batches") == before
     assert two.attempts == 1
 
 

@@ -30,13 +30,13 @@ def reserved(url) -> list[int]:
     return sql(
         url,
         "SELECT coalesce(array_agg(one ORDER BY one), '{}') "
-        "FROM pgmem.deliveries CROSS JOIN LATERAL unnest(reserved) AS one",
+        "FROM pgmem.batches CROSS JOIN LATERAL unnest(prefetched) AS one",
     )[0][0]
 
 
 def leave(url):
     """Let a member not have come for what is reserved for it."""
-    sql(url, "UPDATE pgmem.deliveries SET handed_at = handed_at - interval '2 minutes'")
+    sql(url, "UPDATE pgmem.batches SET claimed_at = claimed_at - interval '2 minutes'")
 
 
 async def reserving(both, database_url, *, more=True):
@@ -225,7 +225,7 @@ async def test_a_slot_with_something_reserved_is_used_by_nobody_and_swept_by_nob
     await group.ack(held)
     await group.read("b", 1)
     assert slots(database_url) == 2
-    sql(database_url, "UPDATE pgmem.deliveries SET handed_at = handed_at - interval '9 days'")
+    sql(database_url, "UPDATE pgmem.batches SET claimed_at = claimed_at - interval '9 days'")
     await both.retention.maintain()
     assert reserved(database_url) == [*range(5, 13)]
 

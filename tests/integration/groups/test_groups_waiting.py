@@ -99,7 +99,7 @@ async def test_without_a_bell_the_safety_poll_finds_it(form, database_url):
         with psycopg.connect(database_url) as silent:
             silent.execute(
                 "INSERT INTO pgmem.events (stream, type, payload) VALUES ('work', 'job', '1');"
-                "INSERT INTO pgmem.parked (group_name, position, attempts, available_at) "
+                "INSERT INTO pgmem.delayed (group_name, position, attempts, available_at) "
                 "VALUES ('g', 1, 0, clock_timestamp())"
             )
         assert positions(await asyncio.wait_for(waiter, SOON)) == [1]
@@ -183,7 +183,7 @@ async def test_a_slot_that_was_empty_and_is_not_is_left_alone(pair, database_url
     waiter = await waiting(elsewhere, timeout=20)
     sql(
         database_url,
-        "UPDATE pgmem.deliveries SET token = nextval('pgmem.deliveries_token_seq')"
+        "UPDATE pgmem.batches SET token = nextval('pgmem.batches_token_seq')"
         " WHERE positions = '{}'",
     )
     await fill(pair[0], 1)

@@ -19,13 +19,13 @@ BREAKAGES = [
     ("ALTER TABLE pgmem.state ADD COLUMN tenant text", "column state.tenant is not pgmem's"),
     ("ALTER TABLE pgmem.state RENAME version TO v", "column state.version is missing"),
     (
-        "ALTER TABLE pgmem.events DROP CONSTRAINT events_type_length",
-        "constraint events.events_type_length is missing",
+        "ALTER TABLE pgmem.policies DROP CONSTRAINT policies_kind_known",
+        "constraint policies.policies_kind_known is missing",
     ),
     (
-        "ALTER TABLE pgmem.events DROP CONSTRAINT events_stream_length, "
-        "ADD CONSTRAINT events_stream_length CHECK (octet_length(stream) < 999)",
-        "constraint events.events_stream_length is 'CHECK",
+        "ALTER TABLE pgmem.trimmed DROP CONSTRAINT trimmed_stream_length, "
+        "ADD CONSTRAINT trimmed_stream_length CHECK (octet_length(stream) < 999)",
+        "constraint trimmed.trimmed_stream_length is 'CHECK",
     ),
     ("ALTER TABLE pgmem.state ADD CONSTRAINT mine CHECK (version < 3)", "constraint state.mine is"),
     (
@@ -65,26 +65,22 @@ BREAKAGES = [
     ("ALTER SEQUENCE pgmem.dedupe_token_seq CYCLE", "sequence dedupe_token_seq is"),
     ("DROP TABLE pgmem.fold_snapshots", "table fold_snapshots is missing"),
     ("ALTER TABLE pgmem.state ALTER recording SET DEFAULT 2", "column state.recording is"),
+    ("ALTER TABLE pgmem.subscriptions ALTER token DROP DEFAULT", "column subscriptions.token is"),
+    ("ALTER TABLE pgmem.subscriptions RESET (fillfactor)", "table subscriptions is"),
     (
-        "ALTER TABLE pgmem.state DROP CONSTRAINT state_recording_known",
-        "constraint state.state_recording_known is missing",
-    ),
-    ("ALTER TABLE pgmem.consumers ALTER token DROP DEFAULT", "column consumers.token is"),
-    ("ALTER TABLE pgmem.consumers RESET (fillfactor)", "table consumers is"),
-    (
-        "ALTER SEQUENCE pgmem.consumers_token_seq OWNED BY pgmem.consumers.token",
-        "sequence consumers_token_seq is",
+        "ALTER SEQUENCE pgmem.subscriptions_token_seq OWNED BY pgmem.subscriptions.token",
+        "sequence subscriptions_token_seq is",
     ),
     ("DROP TABLE pgmem.trimmed", "table trimmed is missing"),
     ("DROP INDEX pgmem.imports_target_key", "index imports.imports_target_key is missing"),
     ("ALTER TABLE pgmem.trimmed DROP COLUMN removed", "column trimmed.removed is missing"),
     ("DROP TABLE pgmem.policies", "table policies is missing"),
-    ("ALTER TABLE pgmem.deliveries RESET (autovacuum_vacuum_threshold)", "table deliveries is"),
+    ("ALTER TABLE pgmem.batches RESET (autovacuum_vacuum_threshold)", "table batches is"),
     (
-        "ALTER TABLE pgmem.deliveries ALTER positions SET STORAGE EXTENDED",
-        "column deliveries.positions is",
+        "ALTER TABLE pgmem.batches ALTER positions SET STORAGE EXTENDED",
+        "column batches.positions is",
     ),
-    ("DROP INDEX pgmem.parked_available_idx", "index parked.parked_available_idx is missing"),
+    ("DROP INDEX pgmem.delayed_available_idx", "index delayed.delayed_available_idx is missing"),
 ]
 
 
@@ -98,7 +94,7 @@ def test_the_tables_and_the_migrations_make_the_same_schema(database_url):
         assert {kind: len(found) for kind, found in have.items()} == {
             "table": 18,
             "column": 121,
-            "constraint": 48,
+            "constraint": 32,
             "index": 25,
             "trigger": 2,
             "function": 1,

@@ -42,10 +42,10 @@ def acting(database_url, roles):
 
 
 GROUP = (
-    "(name, selection, max_attempts, position, system_identifier, timeline) "
+    "(name, filter, max_attempts, position, system_identifier, timeline) "
     "VALUES ('g', '{}', 5, 1, 1, 1)"
 )
-CONSUMER = "(name, selection, position, system_identifier, timeline) VALUES ('c', '{}', 1, 1, 1)"
+SUBSCRIPTION = "(name, filter, position, system_identifier, timeline) VALUES ('c', '{}', 1, 1, 1)"
 READS = [
     "SELECT * FROM pgmem.events",
     "SELECT * FROM pgmem.state",
@@ -68,24 +68,24 @@ WRITES = [
     "UPDATE pgmem.dedupe SET completed_at = clock_timestamp()",
     "SELECT nextval('pgmem.dedupe_token_seq')",
     "DELETE FROM pgmem.dedupe",
-    f"INSERT INTO pgmem.consumers {CONSUMER}",
-    f"INSERT INTO pgmem.consumers {CONSUMER} ON CONFLICT (name) DO UPDATE SET position = 2",
-    "SELECT * FROM pgmem.consumers WHERE name = 'c' FOR UPDATE",
-    "UPDATE pgmem.consumers SET token = nextval('pgmem.consumers_token_seq')",
-    "SELECT last_value FROM pgmem.consumers_token_seq",
-    "DELETE FROM pgmem.consumers",
+    f"INSERT INTO pgmem.subscriptions {SUBSCRIPTION}",
+    f"INSERT INTO pgmem.subscriptions {SUBSCRIPTION} ON CONFLICT (name) DO UPDATE SET position = 2",
+    "SELECT * FROM pgmem.subscriptions WHERE name = 'c' FOR UPDATE",
+    "UPDATE pgmem.subscriptions SET token = nextval('pgmem.subscriptions_token_seq')",
+    "SELECT last_value FROM pgmem.subscriptions_token_seq",
+    "DELETE FROM pgmem.subscriptions",
     "INSERT INTO pgmem.imports (source, part, cursor, token) VALUES ('r', 'p', '', 't')",
     "UPDATE pgmem.imports SET step = step + 1",
     "DELETE FROM pgmem.imports",
     f"INSERT INTO pgmem.groups {GROUP}",
     "SELECT * FROM pgmem.groups WHERE name = 'g' FOR UPDATE",
     "UPDATE pgmem.groups SET position = 2",
-    "INSERT INTO pgmem.deliveries (group_name, positions) VALUES ('g', '{1}')",
-    "UPDATE pgmem.deliveries SET token = nextval('pgmem.deliveries_token_seq')",
-    "DELETE FROM pgmem.deliveries",
-    "INSERT INTO pgmem.parked (group_name, position, attempts, available_at) "
+    "INSERT INTO pgmem.batches (group_name, positions) VALUES ('g', '{1}')",
+    "UPDATE pgmem.batches SET token = nextval('pgmem.batches_token_seq')",
+    "DELETE FROM pgmem.batches",
+    "INSERT INTO pgmem.delayed (group_name, position, attempts, available_at) "
     "VALUES ('g', 1, 1, 'epoch')",
-    "DELETE FROM pgmem.parked",
+    "DELETE FROM pgmem.delayed",
     "INSERT INTO pgmem.dead_letters (group_name, position, attempts) VALUES ('g', 1, 1)",
     "DELETE FROM pgmem.dead_letters",
     "DELETE FROM pgmem.groups",
@@ -120,7 +120,7 @@ NOBODYS = [
     "DELETE FROM pgmem.state",
     "TRUNCATE pgmem.state",
     "TRUNCATE pgmem.dedupe",
-    "TRUNCATE pgmem.consumers",
+    "TRUNCATE pgmem.subscriptions",
     "TRUNCATE pgmem.imports",
     "TRUNCATE pgmem.trimmed",
     "TRUNCATE pgmem.policies",
@@ -130,7 +130,7 @@ NOBODYS = [
     "UPDATE pgmem.pgmem_version SET version_num = 'x'",
     "SELECT setval('pgmem.events_position_seq', 1)",
     "SELECT setval('pgmem.dedupe_token_seq', 1)",
-    "SELECT setval('pgmem.consumers_token_seq', 1)",
+    "SELECT setval('pgmem.subscriptions_token_seq', 1)",
     "SELECT setval('pgmem.leases_token_seq', 1)",
     "CREATE TABLE pgmem.mine (a int)",
     "ALTER TABLE pgmem.events DISABLE TRIGGER ALL",
@@ -170,14 +170,14 @@ def test_a_reader_never_sees_the_channel_or_the_idempotency_keys(acting):
 def test_a_reader_never_sees_who_else_follows_the_log(acting):
     reader = acting("reader")
     for statement in (
-        "SELECT * FROM pgmem.consumers",
-        "SELECT name FROM pgmem.consumers",
+        "SELECT * FROM pgmem.subscriptions",
+        "SELECT name FROM pgmem.subscriptions",
         "SELECT * FROM pgmem.imports",
-        "SELECT last_value FROM pgmem.consumers_token_seq",
-        "SELECT nextval('pgmem.consumers_token_seq')",
+        "SELECT last_value FROM pgmem.subscriptions_token_seq",
+        "SELECT nextval('pgmem.subscriptions_token_seq')",
         "SELECT * FROM pgmem.groups",
-        "SELECT * FROM pgmem.deliveries",
-        "SELECT * FROM pgmem.parked",
+        "SELECT * FROM pgmem.batches",
+        "SELECT * FROM pgmem.delayed",
         "SELECT * FROM pgmem.dead_letters",
         "SELECT * FROM pgmem.leases",
         "SELECT * FROM pgmem.limits",
@@ -230,23 +230,15 @@ def test_granting_again_changes_nothing(database_url, roles):
         assert server.execute(query).fetchall() == before
 
 
-def test_rights_from_before_a_step_are_kept_and_do_not_grow_by_themselves(
-    database_url, acting, roles
-):
+def test_migration_grants_nothing_on_the_tables_that_it_creates(database_url, acting, roles):
     writer, reader = acting("writer"), acting("reader")
-    migrate.downgrade(database_url, revision="0001")
+    migrate.downgrade(database_url, revision="base")
     migrate.upgrade(database_url)
-    for statement in (
-        "INSERT INTO pgmem.state (key, value, version) VALUES ('k', '1', 1)",
-        "UPDATE pgmem.state SET recording = 2",  # a right on the table is one on its new columns
-    ):
-        writer.execute(statement)
-    assert reader.execute("SELECT recording FROM pgmem.state").fetchall() == [(2,)]
-    for role, table in ((writer, "consumers"), (writer, "trimmed"), (reader, "trimmed")):
+    for role, table in ((writer, "subscriptions"), (writer, "trimmed"), (reader, "trimmed")):
         with pytest.raises(pg.InsufficientPrivilege):
             role.execute(f"SELECT * FROM pgmem.{table}")
     migrate.grant(database_url, **roles)
-    for statement in [*READS, f"INSERT INTO pgmem.consumers {CONSUMER}"]:
+    for statement in [*READS, f"INSERT INTO pgmem.subscriptions {SUBSCRIPTION}"]:
         writer.execute(statement)
     reader.execute("SELECT * FROM pgmem.trimmed")
 

@@ -109,7 +109,7 @@ CASES = [
 
 
 PGMEMS = (
-    "dedupe", "consumers", "trimmed", "fold_snapshots", "state_snapshots", "'state'", "meta",
+    "dedupe", "subscriptions", "trimmed", "fold_snapshots", "state_snapshots", "'state'", "meta",
     "payload", "'events'",
 )  # fmt: skip
 

@@ -146,7 +146,7 @@ async def test_leftovers_in_a_file_of_their_own(both, database_url, tmp_path):
     hand_out(database_url, 3)
     before = everything(database_url)
     (first,) = await exported(both, tmp_path, max_events=2)
-    run(database_url, "DELETE FROM pgmem.deliveries")
+    run(database_url, "DELETE FROM pgmem.batches")
     (second,) = await exported(both, tmp_path, max_events=2)
     # Without the second one, the log is not whole: so its mark stays.
     assert not (await both.retention.restore(first)).complete

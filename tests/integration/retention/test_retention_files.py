@@ -176,7 +176,7 @@ async def test_a_file_that_is_damaged_or_foreign(both, database_url, tmp_path, d
         {"type": ""},
     ],
 )
-async def test_an_event_that_the_database_refuses(both, database_url, tmp_path, change):
+async def test_event_that_no_log_can_hold_is_refused(both, database_url, tmp_path, change):
     await fill(both, 5)
     (file,) = await exported(both, tmp_path, max_events=2)
     _one_line(lambda event: event.update(change))(file)

@@ -62,7 +62,7 @@ async def test_an_end_that_the_mark_does_not_show(both, database_url, tmp_path):
     store_group(database_url, 10)
     hand_out(database_url, 3)
     await exported(both, tmp_path, max_events=2)
-    run(database_url, "DELETE FROM pgmem.deliveries")
+    run(database_url, "DELETE FROM pgmem.batches")
     (file,) = await exported(both, tmp_path, max_events=2)
     header, *rest = gzip.decompress(file.read_bytes()).split(b"\n")
     changed = json.dumps({**json.loads(header), "last": 4}).encode()
@@ -157,7 +157,7 @@ async def leftovers(memory, url, folder):
     store_group(url, 20)
     hand_out(url, 3)
     files = await exported(memory, folder, max_events=8)
-    run(url, "DELETE FROM pgmem.deliveries")
+    run(url, "DELETE FROM pgmem.batches")
     assert (await memory.retention.trim(max_events=8)).removed == 1
     return files
 

@@ -66,12 +66,10 @@ async def test_of_one_stream_only_who_may_want_it(memory, database_url, store):
         store(database_url, n + 5, "wants", selection)
         run(
             database_url,
-            "UPDATE pgmem.consumers SET selection = %s WHERE name = 'wants'",
+            "UPDATE pgmem.subscriptions SET filter = %s WHERE name = 'wants'",
             [selection],
         )
-        run(
-            database_url, "UPDATE pgmem.groups SET selection = %s WHERE name = 'wants'", [selection]
-        )
+        run(database_url, "UPDATE pgmem.groups SET filter = %s WHERE name = 'wants'", [selection])
         (done,) = memory.retention.trim("a", max_events=1).streams
         assert done.held_back_by == Holder(store.__name__[6:], "wants", n + 5), selection
         assert marks(database_url)["a"][0] == n + 5
@@ -91,7 +89,7 @@ async def test_what_a_group_has_in_hand_stays(both, database_url, force):
     assert await both.retention.trim(max_events=4, force=force) == report(12, 1, 16, kept=4)
     assert left(database_url) == [3, 4, 8, 9, 17, 18, 19, 20]
     # Once it has let go of them, they go too.
-    run(database_url, "DELETE FROM pgmem.deliveries; DELETE FROM pgmem.parked")
+    run(database_url, "DELETE FROM pgmem.batches; DELETE FROM pgmem.delayed")
     done = await both.retention.trim(max_events=4, force=force)
     assert done == report(3, 3, 8, kept=1)
     assert left(database_url) == [9, 17, 18, 19, 20]
@@ -104,7 +102,7 @@ async def test_what_stayed_is_looked_at_again_a_part_at_a_time(both, database_ur
     store_group(database_url, 60)
     hand_out(database_url, *range(1, 51))
     assert await both.retention.trim(max_events=5) == report(5, 51, 55, kept=50)
-    run(database_url, "DELETE FROM pgmem.deliveries")
+    run(database_url, "DELETE FROM pgmem.batches")
     removed = [(await both.retention.trim(max_events=5)).removed for _ in range(6)]
     assert sum(removed) == 50
     assert max(removed) == 4 * 3

@@ -246,7 +246,7 @@ async def test_a_mark_never_goes_back(both, database_url):
     store_group(database_url, 20)
     hand_out(database_url, 3)
     await both.retention.trim(max_events=5)
-    run(database_url, "DELETE FROM pgmem.deliveries")
+    run(database_url, "DELETE FROM pgmem.batches")
     assert (await both.retention.trim(max_events=5)).removed == 1
     assert marks(database_url) == {"": (15, 15)}
 

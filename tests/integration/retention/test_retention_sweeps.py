@@ -213,15 +213,15 @@ async def test_slots_that_have_long_been_empty(both, database_url):
     run(
         database_url,
         """
-        INSERT INTO pgmem.deliveries (group_name, positions, handed_at)
+        INSERT INTO pgmem.batches (group_name, positions, claimed_at)
             SELECT 'g', CASE WHEN n % 3 = 0 THEN '{7}'::bigint[] ELSE '{}' END,
                    now() - CASE WHEN n = 20 THEN interval '1 s' ELSE interval '1 h' END
             FROM generate_series(1, 20) n ORDER BY n;
-        INSERT INTO pgmem.deliveries (group_name) VALUES ('h'), ('h')
+        INSERT INTO pgmem.batches (group_name) VALUES ('h'), ('h')
         """,
     )
     await swept(both, slots=9)
-    assert rows(database_url, "deliveries", "slot, group_name, cardinality(positions)") == [
+    assert rows(database_url, "batches", "id, group_name, cardinality(positions)") == [
         (1, "g", 0), (2, "g", 0), (3, "g", 1), (4, "g", 0), (5, "g", 0), (6, "g", 1), (9, "g", 1),
         (12, "g", 1), (15, "g", 1), (18, "g", 1), (20, "g", 0), (21, "h", 0), (22, "h", 0),
     ]  # fmt: skip
@@ -355,7 +355,7 @@ async def test_who_may_not(form, database_url):
             run(
                 database_url,
                 "INSERT INTO pgmem.leases (name, acquired_at) VALUES ('l', 'epoch');"
-                "INSERT INTO pgmem.deliveries (group_name) SELECT 'g' FROM generate_series(1, 5)",
+                "INSERT INTO pgmem.batches (group_name) SELECT 'g' FROM generate_series(1, 5)",
             )
             expire(database_url, "state")
             expire(database_url, "dedupe")

@@ -433,7 +433,7 @@ def test_growing_table_is_measured(grown):
     measure, _ = grown
     first = measure()
     measure._connection.execute(
-        "INSERT INTO pgmem.parked (group_name, position, attempts, available_at)"
+        "INSERT INTO pgmem.delayed (group_name, position, attempts, available_at)"
         " SELECT %s, n, 1, now() + interval '1 day' FROM generate_series(1000001, 1009000) AS n",
         [growth.LABEL],
     )

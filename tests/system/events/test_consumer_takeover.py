@@ -82,7 +82,7 @@ def prepare(url):
 
 
 def check_exactly_once(connection, last):
-    (position,) = connection.execute("SELECT position FROM pgmem.consumers").fetchone()
+    (position,) = connection.execute("SELECT position FROM pgmem.subscriptions").fetchone()
     effects = connection.execute("SELECT position FROM effects ORDER BY position").fetchall()
     assert position == last
     assert effects == [(n,) for n in range(1, last + 1)]
@@ -171,7 +171,7 @@ def test_takeovers_race_commits_and_every_position_has_one_effect(database_url):
         workers = [Worker(WORKER, database_url, lease, last, "never") for _ in range(4)]
         ready(workers)
         ended = []
-        query = "SELECT owner, position FROM pgmem.consumers"
+        query = "SELECT owner, position FROM pgmem.subscriptions"
         deadline = time.monotonic() + size(600, 120)
         while any(worker.running() for worker in workers):
             assert time.monotonic() < deadline, "did not finish"

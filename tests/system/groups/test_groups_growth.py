@@ -16,7 +16,7 @@ from pgmem.groups import ops as groups
 from tests.support.options import size
 
 MEMBERS, BATCH = 4, 10
-TABLES = ("deliveries", "groups", "parked")
+TABLES = ("batches", "groups", "delayed")
 SMALL = 1024 * 1024
 DEAD_ROW = 256
 """Bytes of an event that was given back and taken again, until autovacuum comes by."""
@@ -75,16 +75,16 @@ def test_nothing_grows_with_what_passes_through(database_url):
             table: server.execute(f"SELECT pg_total_relation_size('pgmem.{table}')").fetchone()[0]
             for table in TABLES
         }
-        slots = server.execute("SELECT count(*) FROM pgmem.deliveries").fetchone()[0]
+        slots = server.execute("SELECT count(*) FROM pgmem.batches").fetchone()[0]
     print(count, sizes, slots)
-    waiting = sizes.pop("parked")
+    waiting = sizes.pop("delayed")
     assert max(sizes.values()) < SMALL, sizes
     assert waiting < SMALL + DEAD_ROW * count / 20, waiting
     assert slots <= 2 * MEMBERS + 4
     expected, deadline = count / BATCH, time.monotonic() + 20
-    while updates(database_url, "deliveries")[0] < expected and time.monotonic() < deadline:
+    while updates(database_url, "batches")[0] < expected and time.monotonic() < deadline:
         time.sleep(0.1)
-    for table in ("deliveries", "groups"):
+    for table in ("batches", "groups"):
         all_of_them, hot = updates(database_url, table)
         print(table, all_of_them, hot)
         assert all_of_them >= expected

@@ -21,8 +21,8 @@ from tests.support.consumers import sql, waits_for_a_row
 from tests.support.groups import fall_due, lapse
 
 OPEN = (
-    "SELECT (SELECT count(*) FROM pgmem.deliveries WHERE positions <> '{}'),"
-    " (SELECT count(*) FROM pgmem.parked)"
+    "SELECT (SELECT count(*) FROM pgmem.batches WHERE positions <> '{}'),"
+    " (SELECT count(*) FROM pgmem.delayed)"
 )
 
 
@@ -99,7 +99,7 @@ class TestMeeting:
         op = steps(ordered_by)[step](database_url, batch)
         meet(memory, database_url, op, lambda: memory.groups.delete("g"))
         assert sql(database_url, OPEN) == [(0, 0)]
-        assert sql(database_url, "SELECT count(*) FROM pgmem.deliveries") == [(0,)]
+        assert sql(database_url, "SELECT count(*) FROM pgmem.batches") == [(0,)]
 
 
 @pytest.mark.parametrize("ordered_by", [None, "stream"])
@@ -112,7 +112,7 @@ def test_in_another_history_a_step_changes_nothing(memory, database_url, step, o
     op = steps(ordered_by)[step](database_url, group.read("a", 2))
     sql(database_url, f"UPDATE pgmem.groups SET {rewrite}")
     tables = [
-        f"SELECT * FROM pgmem.{t} AS t ORDER BY t::text" for t in ("groups", "deliveries", "parked")
+        f"SELECT * FROM pgmem.{t} AS t ORDER BY t::text" for t in ("groups", "batches", "delayed")
     ]
     before = [sql(database_url, table) for table in tables]
     with pytest.raises(HistoryRewritten):
@@ -194,6 +194,6 @@ def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, or
     second = []
     meet(memory, database_url, op, lambda: second.append(memory._executor.execute(op)))
     mine = {row[0] for row, *_ in second[0].events}
-    tokens = sql(database_url, "SELECT unnest(positions), token FROM pgmem.deliveries")
+    tokens = sql(database_url, "SELECT unnest(positions), token FROM pgmem.batches")
     assert len(tokens) == len({position for position, _ in tokens}), "two have one event"
     assert all((position, second[0].token) in tokens for position in mine)

@@ -236,9 +236,9 @@ def test_many_groups_and_entries_in_many_steps(source, importing, memory, monkey
 @pytest.mark.parametrize(
     ("harm", "kind"),
     [
-        ("DELETE FROM pgmem.parked WHERE position = 2", "missing"),
-        ("UPDATE pgmem.parked SET attempts = 7 WHERE position = 2", "different"),
-        ("UPDATE pgmem.parked SET position = 9 WHERE position = 2", "missing"),
+        ("DELETE FROM pgmem.delayed WHERE position = 2", "missing"),
+        ("UPDATE pgmem.delayed SET attempts = 7 WHERE position = 2", "different"),
+        ("UPDATE pgmem.delayed SET position = 9 WHERE position = 2", "missing"),
         ("DELETE FROM pgmem.groups", "missing"),
     ],
 )

@@ -1,25 +1,25 @@
-"""What is brought in from other stores, and how far. Not public."""
+"""The parts of imports from other stores."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, Table, text
 
-from pgmem.admin.tables.pieces import after, json, length_check, moment, name_column, now
+from pgmem.admin.tables.columns import json, length_check, moment, name_column, now, storage
 from pgmem.core.names import PART_BYTES
 
 
 def imports(metadata: MetaData) -> Table:
-    """The parts of imports: each remembers how far its source has been read."""
+    """Build the table of the parts of imports: each stores how far its source has been read."""
     table = Table(
         "imports",
         metadata,
         Column("source", name_column(), nullable=False),
         Column("part", name_column(), nullable=False),
-        # Where the part goes, if nothing else may go there: a stream of the log.
+        # The stream that the part fills, if no other part may fill it.
         Column("target", name_column()),
-        # How far the source has been read, in the source's own words.
+        # How far the source has been read, in the source's own notation.
         Column("cursor", name_column(), nullable=False),
-        # Who opened the part last, and how many steps it has made: only that one makes the next.
+        # Only the process that opened the part last makes its next step: the token tells.
         Column("token", name_column(), nullable=False),
         Column("step", BigInteger, nullable=False, server_default=text("0")),
         Column("done", BigInteger, nullable=False, server_default=text("0")),
@@ -32,8 +32,7 @@ def imports(metadata: MetaData) -> Table:
         length_check("imports", "part", PART_BYTES),
         length_check("imports", "target"),
     )
-    # Two parts that went to one stream would write its events twice, or mix up their order.
+    # Two parts that fill one stream would write its events twice, or mix up their order.
     Index("imports_target_key", table.c.target, unique=True)
-    # As the consumers: few rows that change all the time.
-    after(table, f'ALTER TABLE "{metadata.schema}".imports SET (fillfactor = 50)')
+    storage(metadata, table, "fillfactor = 50")
     return table
