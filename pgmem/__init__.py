@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pgmem._sync.events.subscription import Subscription
     from pgmem._sync.groups.group import Delivery, Group
     from pgmem._sync.leases.lease import Lease
-    from pgmem._sync.memory import Memory, Transaction
+    from pgmem._sync.memory import BoundMemory, Memory, Transaction
     from pgmem.admin import migrate
     from pgmem.dedupe.models import Claim, Outcome
     from pgmem.embedded.postgres import EmbeddedPostgres
@@ -48,19 +48,21 @@ if TYPE_CHECKING:
     from pgmem.folds.models import Fold
     from pgmem.groups.group import AsyncDelivery, AsyncGroup
     from pgmem.leases.lease import AsyncLease
-    from pgmem.memory import AsyncMemory, AsyncTransaction
+    from pgmem.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
     from pgmem.retention.models import Policy
     from pgmem.state.models import StateEntry
 
 __all__ = [
     "AlreadyExists",
     "Appended",
+    "AsyncBoundMemory",
     "AsyncDelivery",
     "AsyncGroup",
     "AsyncLease",
     "AsyncMemory",
     "AsyncSubscription",
     "AsyncTransaction",
+    "BoundMemory",
     "CallbackFailed",
     "Claim",
     "Conflict",
@@ -100,12 +102,14 @@ __all__ = [
 
 _HOME = {
     "Appended": "pgmem.events.models",
+    "AsyncBoundMemory": "pgmem.memory",
     "AsyncDelivery": "pgmem.groups.group",
     "AsyncGroup": "pgmem.groups.group",
     "AsyncLease": "pgmem.leases.lease",
     "AsyncMemory": "pgmem.memory",
     "AsyncSubscription": "pgmem.events.subscription",
     "AsyncTransaction": "pgmem.memory",
+    "BoundMemory": "pgmem._sync.memory",
     "Claim": "pgmem.dedupe.models",
     "Delivery": "pgmem._sync.groups.group",
     "EmbeddedPostgres": "pgmem.embedded.postgres",

@@ -37,7 +37,6 @@ from pgmem.groups.verbs import AsyncGroups, AsyncTransactionGroups
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases
-from pgmem.redis.steps import AsyncImports
 from pgmem.retention.janitor import AsyncJanitor
 from pgmem.retention.verbs import AsyncRetention
 from pgmem.state.cache import BoundCache, StateCache
@@ -153,7 +152,6 @@ class AsyncMemory:
         self.dedupe = AsyncDedupe(self._executor, self._codec)
         self.snapshots = AsyncSnapshots(self._executor, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._executor)
-        self.imports = AsyncImports(self._executor, self._codec, self._cache)
         self.groups = AsyncGroups(
             AsyncGroupContext(
                 reader, self._codec, notifications, poll, self.transaction, self.dedupe

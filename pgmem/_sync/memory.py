@@ -29,7 +29,6 @@ from pgmem._sync.groups.verbs import Groups, TransactionGroups
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.verbs import Leases
-from pgmem._sync.redis.steps import Imports
 from pgmem._sync.retention.janitor import Janitor
 from pgmem._sync.retention.verbs import Retention
 from pgmem._sync.state.verbs import State
@@ -154,7 +153,6 @@ class Memory:
         self.dedupe = Dedupe(self._executor, self._codec)
         self.snapshots = Snapshots(self._executor, self._codec, self.events, self._cache)
         self.consumers = Consumers(self._executor)
-        self.imports = Imports(self._executor, self._codec, self._cache)
         self.groups = Groups(
             GroupContext(reader, self._codec, notifications, poll, self.transaction, self.dedupe)
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgmem._sync.redis.layer import SharedMemoryLayer
+    from pgmem._sync.redis.steps import Imports
     from pgmem.redis.errors import (
         ConcurrentModificationError,
         ImportConflict,
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
         KnownMark,
         Refusal,
     )
+    from pgmem.redis.steps import AsyncImports
 
 __all__ = [
+    "AsyncImports",
     "AsyncSharedMemoryLayer",
     "ConcurrentModificationError",
     "ImportConflict",
@@ -41,6 +44,7 @@ __all__ = [
     "ImportedEntry",
     "ImportedEvent",
     "ImportedMark",
+    "Imports",
     "KnownDelivery",
     "KnownEntry",
     "KnownMark",
@@ -51,6 +55,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AsyncImports": "pgmem.redis.steps",
+    "Imports": "pgmem._sync.redis.steps",
     "ImportPart": "pgmem.redis.models",
     "ImportedDelivery": "pgmem.redis.models",
     "ImportedEntry": "pgmem.redis.models",

@@ -1,4 +1,4 @@
-"""What `memory.imports` takes and gives: what another store holds, and how far it was brought in.
+"""What `Imports` takes and gives: what another store holds, and how far it was brought in.
 
 Plain values, as those of `pgmem.models`; this module knows neither SQL nor connections.
 """

@@ -1,4 +1,4 @@
-"""`memory.imports`: what another store holds, brought in step by step, never twice.
+"""Imports: what another store holds, brought in step by step, never twice.
 
 What to run is `pgmem.redis.step_ops`, which draws the states of a part.
 """
@@ -9,9 +9,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.validation import MAX_POSITION
-from pgmem.events.codec import Codec
+from pgmem.memory import AsyncMemory
 from pgmem.redis import group_step_ops as group_ops
 from pgmem.redis import step_ops as ops
 from pgmem.redis.models import (
@@ -24,27 +23,26 @@ from pgmem.redis.models import (
     KnownEntry,
     KnownMark,
 )
-from pgmem.state.cache import StateCache
 
 
 class AsyncImports:
-    """Imports from other stores. Reached as `memory.imports`.
-
+    """Imports from other stores.
     Each part of an import (a stream, the entries of all hashes …) remembers how far its source has
     been read. That commits with what was brought in, so after a crash the next process goes on
     where the last one was, and nothing is missing or there twice.
 
-    >>> part = await memory.imports.open("old store", "stream payments", target="payments")
-    >>> batch = memory.imports.events([ImportedEvent("received", b'{"amount": 5}')])
-    >>> part = await memory.imports.append(part, batch, cursor="17")
+    >>> imports = AsyncImports(memory)
+    >>> part = await imports.open("old store", "stream payments", target="payments")
+    >>> batch = imports.events([ImportedEvent("received", b'{"amount": 5}')])
+    >>> part = await imports.append(part, batch, cursor="17")
     >>> part.cursor, part.done, (await memory.events.read("payments"))[0].payload
     ('17', 1, {'amount': 5})
     """
 
-    def __init__(self, executor: AsyncPoolExecutor, codec: Codec, cache: StateCache | None) -> None:
-        self._executor = executor
-        self._codec = codec
-        self._cache = cache
+    def __init__(self, memory: AsyncMemory) -> None:
+        self._executor = memory._executor
+        self._codec = memory._codec
+        self._cache = memory._cache
 
     async def open(self, source: str, part: str, *, target: str | None = None) -> ImportPart:
         """Take a part of an import, making it if it is new.

@@ -12,10 +12,10 @@ import psycopg
 
 from pgmem import AsyncMemory, Lease, Memory
 from pgmem._sync.groups.group import Delivery
+from pgmem.redis import AsyncImports, Imports
 
 _GROUPS = (
     "events", "state", "dedupe", "snapshots", "consumers", "limits", "leases", "retention",
-    "imports",
 )  # fmt: skip
 _SUBSCRIBE = ("subscribe", "watch")
 
@@ -43,6 +43,13 @@ class Both:
         else:
             with Memory(url or self.url, **options) as memory:
                 yield Awaited(memory)
+
+
+def imports(memory):
+    """The steps of an import into a memory: of Both, of AsyncMemory or of Memory."""
+    if isinstance(memory, Awaited):
+        return Awaited(Imports(memory.wrapped))
+    return Imports(memory) if isinstance(memory, Memory) else AsyncImports(memory)
 
 
 class Awaited:

@@ -1,5 +1,5 @@
 # Generated from pgmem/redis/steps.py by tools/generate_sync.py. Do not edit.
-"""`memory.imports`: what another store holds, brought in step by step, never twice.
+"""Imports: what another store holds, brought in step by step, never twice.
 
 What to run is `pgmem.redis.step_ops`, which draws the states of a part.
 """
@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from pgmem._sync.core.execution import PoolExecutor
+from pgmem._sync.memory import Memory
 from pgmem.core.validation import MAX_POSITION
-from pgmem.events.codec import Codec
 from pgmem.redis import group_step_ops as group_ops
 from pgmem.redis import step_ops as ops
 from pgmem.redis.models import (
@@ -25,27 +24,26 @@ from pgmem.redis.models import (
     KnownEntry,
     KnownMark,
 )
-from pgmem.state.cache import StateCache
 
 
 class Imports:
-    """Imports from other stores. Reached as `memory.imports`.
-
+    """Imports from other stores.
     Each part of an import (a stream, the entries of all hashes …) remembers how far its source has
     been read. That commits with what was brought in, so after a crash the next process goes on
     where the last one was, and nothing is missing or there twice.
 
-    >>> part = memory.imports.open("old store", "stream payments", target="payments")
-    >>> batch = memory.imports.events([ImportedEvent("received", b'{"amount": 5}')])
-    >>> part = memory.imports.append(part, batch, cursor="17")
+    >>> imports = Imports(memory)
+    >>> part = imports.open("old store", "stream payments", target="payments")
+    >>> batch = imports.events([ImportedEvent("received", b'{"amount": 5}')])
+    >>> part = imports.append(part, batch, cursor="17")
     >>> part.cursor, part.done, (memory.events.read("payments"))[0].payload
     ('17', 1, {'amount': 5})
     """
 
-    def __init__(self, executor: PoolExecutor, codec: Codec, cache: StateCache | None) -> None:
-        self._executor = executor
-        self._codec = codec
-        self._cache = cache
+    def __init__(self, memory: Memory) -> None:
+        self._executor = memory._executor
+        self._codec = memory._codec
+        self._cache = memory._cache
 
     def open(self, source: str, part: str, *, target: str | None = None) -> ImportPart:
         """Take a part of an import, making it if it is new.

@@ -3,7 +3,7 @@
 Behind `pgmem import-redis`. It uses what every user of pgmem can use, and redis-py (the extra
 `redis`)::
 
-    source ──► keys, walk ──► convert ──► streams, passes ──► memory.imports
+    source ──► keys, walk ──► convert ──► streams, passes ──► Imports
     (Redis)    (what there is) (sans-I/O)  (steps, resumable)  (one statement a step)
                                   │
                                   └──► refused: a line in a file for each thing left out

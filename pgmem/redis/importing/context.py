@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pgmem import Memory
+from pgmem.redis import Imports
 from pgmem.redis.importing.refused import Item, RefusedFile
 from pgmem.redis.importing.rules import Rules
 from pgmem.redis.importing.source import RedisSource
@@ -61,6 +62,7 @@ class Context:
 
     Attributes:
         memory: where to.
+        steps: writes to it, a step at a time.
         source: where from.
         name: of the import.
         rules: what is brought in.
@@ -71,6 +73,7 @@ class Context:
     """
 
     memory: Memory
+    steps: Imports
     source: RedisSource
     name: str
     rules: Rules

@@ -11,7 +11,7 @@ An entry of a stream in the shape of the published approach, or of Redis done ri
 One without a field `payload`: what is left of its fields is the payload, as texts. What cannot be
 brought in is told with its reason, and never guessed.
 
-Sans-I/O: it is given bytes and gives bytes. Whether pgmem can hold them, `memory.imports` says.
+Sans-I/O: it is given bytes and gives bytes. Whether pgmem can hold them, `steps` says.
 """
 
 from __future__ import annotations

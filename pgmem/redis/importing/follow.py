@@ -86,7 +86,7 @@ class Follow:
         if now < self._next_check:
             return False
         self._next_check = now + 1.0
-        imports = self._context.memory.imports
+        imports = self._context.steps
         return phase_of(imports.get(self._context.name, PHASE_PART)) != "importing"
 
     def _moved(self) -> list[StreamImport]:

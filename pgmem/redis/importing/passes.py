@@ -175,12 +175,12 @@ class Pass:
         self, given: Sequence[tuple[ImportedEntry, Item]], refused: list[tuple[Item, str]]
     ) -> None:
         context = self._context
-        batch = context.memory.imports.entries([entry for entry, _ in given])
+        batch = context.steps.entries([entry for entry, _ in given])
         refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
 
         def write() -> None:
             self._refuse(refused)
-            self.part, kept = context.memory.imports.put(
+            self.part, kept = context.steps.put(
                 self.part,
                 batch,
                 cursor=self.part.cursor,
@@ -199,7 +199,7 @@ class Pass:
         self, given: Sequence[tuple[ImportedMark, Item]], refused: list[tuple[Item, str]]
     ) -> None:
         context = self._context
-        batch = context.memory.imports.marks([mark for mark, _ in given])
+        batch = context.steps.marks([mark for mark, _ in given])
         if any(given[place][0].result is not None for place, _ in batch.refused):
             # Work that was done stays done, whatever became of its result.
             bad = dict(batch.refused)
@@ -211,12 +211,12 @@ class Pass:
                 (mark._replace(result=None) if place in bad else mark, item)
                 for place, (mark, item) in enumerate(given)
             ]
-            batch = context.memory.imports.marks([mark for mark, _ in given])
+            batch = context.steps.marks([mark for mark, _ in given])
         refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
 
         def write() -> None:
             self._refuse(refused)
-            self.part, kept = context.memory.imports.mark(
+            self.part, kept = context.steps.mark(
                 self.part,
                 batch,
                 cursor=self.part.cursor,
@@ -239,9 +239,7 @@ class Pass:
 
         def write() -> None:
             self._refuse(refused)
-            self.part = context.memory.imports.advance(
-                self.part, cursor=cursor, refused=len(refused)
-            )
+            self.part = context.steps.advance(self.part, cursor=cursor, refused=len(refused))
             if refused:
                 context.watcher.moved("key", 0, len(refused))
 
@@ -260,14 +258,14 @@ def sweep(context: Context) -> int:
         except VersionConflict:
             continue  # somebody has changed it this moment: it is theirs
     for marks in stale_marks(context):
-        removed += context.memory.imports.unmark(marks)
+        removed += context.steps.unmark(marks)
     return removed
 
 
 def stale_entries(context: Context) -> Iterator[KnownEntry]:
     """The entries that this import brought and that are not in Redis any more."""
     after = ""
-    while found := context.memory.imports.known_entries(after=after, limit=SWEEP):
+    while found := context.steps.known_entries(after=after, limit=SWEEP):
         after = found[-1].key
         yield from _missing(context, [(entry, _place(context, entry.origin)) for entry in found])
 
@@ -275,7 +273,7 @@ def stale_entries(context: Context) -> Iterator[KnownEntry]:
 def stale_marks(context: Context) -> Iterator[list[KnownMark]]:
     """The same of marks, page by page."""
     after = ""
-    while found := context.memory.imports.known_marks(after=after, limit=SWEEP):
+    while found := context.steps.known_marks(after=after, limit=SWEEP):
         after = found[-1].key
         places = []
         for mark in found:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pgmem import Memory, RecordedEvent
-from pgmem._sync.memory import BoundMemory
+from pgmem import BoundMemory, Memory, RecordedEvent
 from pgmem.errors import InvalidInput
 
 
@@ -37,10 +36,11 @@ def position_of(memory: Reader, stream: str, identity: str | bytes) -> int:
     Give it as `after=`: what comes then is what XREAD would have given for the id. An entry that
     was never imported (trimmed, refused) stands for the last one before it.
 
-    >>> from pgmem.redis import ImportedEvent
-    >>> part = memory.imports.open("redis", "stream s", target="s")
+    >>> from pgmem.redis import ImportedEvent, Imports
+    >>> steps = Imports(memory)
+    >>> part = steps.open("redis", "stream s", target="s")
     >>> made = [ImportedEvent("t", b"1", None, b'{"redis":{"id":"%d-0"}}' % n) for n in (5, 7, 9)]
-    >>> part = memory.imports.append(part, memory.imports.events(made), cursor="9-0")
+    >>> part = steps.append(part, steps.events(made), cursor="9-0")
     >>> [position_of(memory, "s", identity) for identity in ("4-0", "7-0", "8-0", "10-0")]
     [0, 2, 2, 3]
 

@@ -130,7 +130,7 @@ def _write_back(importer: Import, written: Written, *, drained: bool) -> None:
 
 def _streams(context: Context) -> list[str]:
     """The streams that were brought in, also those that are not in Redis any more."""
-    parts = context.memory.imports.list(context.name)
+    parts = context.steps.list(context.name)
     return [part.part.removeprefix("stream ") for part in parts if part.target is not None]
 
 
@@ -182,7 +182,7 @@ def _pages(events: Iterator[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
 def _write_entries(context: Context, places: Places, written: Written) -> None:
     """Write back the entries that are not as an import brought them."""
     after = ""
-    while found := context.memory.imports.known_entries(after=after, limit=SWEEP):
+    while found := context.steps.known_entries(after=after, limit=SWEEP):
         after = found[-1].key
         for entry in found:
             if entry.origin is None:
@@ -249,7 +249,7 @@ def _delete_step(context: Context, places: Places, step: Step) -> int:
 def _write_marks(context: Context, places: Places, written: Written) -> None:
     """Write back which work was done in pgmem."""
     after = ""
-    while found := context.memory.imports.known_marks(after=after, limit=SWEEP):
+    while found := context.steps.known_marks(after=after, limit=SWEEP):
         after = found[-1].key
         for mark in found:
             if mark.origin is None:

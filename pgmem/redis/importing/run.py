@@ -143,10 +143,7 @@ class Import:
         """A pass over the other keys: the one that was broken off, or a new one."""
         context = self.context
         # Opened once: a second process that begins keeps the part, and this one learns of it.
-        if self._pass is None:
-            part = context.memory.imports.open(context.name, PART)
-        else:
-            part = self._pass.part
+        part = context.steps.open(context.name, PART) if self._pass is None else self._pass.part
         self._pass = Pass(context, part, slack=slack, adopt=adopt)
         return self._pass
 
@@ -212,7 +209,7 @@ def enter(context: Context, phase: Phase) -> ImportPart:
     Raises:
         ImportConflict: it is at something else that has to be ended first.
     """
-    now = phase_of(context.memory.imports.get(context.name, PHASE_PART))
+    now = phase_of(context.steps.get(context.name, PHASE_PART))
     if now not in _AFTER[phase]:
         how = _HOW_ON.get(now, _NOT_CUT_OVER)
         raise ImportConflict(f"the import {context.name!r} is {now or 'not begun'}: {how}")
@@ -227,6 +224,6 @@ def set_phase(context: Context, phase: Phase, **more: Any) -> ImportPart:
         phase: what it is at.
         more: what else is to be known.
     """
-    part = context.memory.imports.open(context.name, PHASE_PART)
+    part = context.steps.open(context.name, PHASE_PART)
     detail = {**part.detail, "phase": phase, **more}
-    return context.memory.imports.advance(part, cursor=part.cursor, detail=detail)
+    return context.steps.advance(part, cursor=part.cursor, detail=detail)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pgmem import Memory
+from pgmem.redis import Imports
 from pgmem.redis.importing.context import Context, Watcher
 from pgmem.redis.importing.refused import RefusedFile
 from pgmem.redis.importing.rules import Rules
@@ -67,7 +68,7 @@ def importing(
     with RedisSource(url, patience=patience, on_wait=waits) as source:
         chosen = name or source.where
         context = Context(
-            on_trial(memory) if trial else memory,
+            *(on_trial(memory) if trial else (memory, Imports(memory))),
             source,
             chosen,
             rules,

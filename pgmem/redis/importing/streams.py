@@ -111,7 +111,7 @@ class StreamImport:
         self.name = text(key, "the key")
         self.rule = rule
         self._converter = Streams(rule.values)
-        self.part: ImportPart = context.memory.imports.open(
+        self.part: ImportPart = context.steps.open(
             context.name, f"stream {self.name}", target=rule.name(self.name)
         )
         detail = self.part.detail
@@ -203,9 +203,7 @@ class StreamImport:
         )
 
     def _advance(self, detail: dict[str, Any]) -> None:
-        self.part = self._context.memory.imports.advance(
-            self.part, cursor=self.read_to, detail=detail
-        )
+        self.part = self._context.steps.advance(self.part, cursor=self.read_to, detail=detail)
 
     @property
     def behind(self) -> int | None:
@@ -268,7 +266,7 @@ class StreamImport:
                 given.append(entry)
             except Unfit as error:
                 refused.append((self._item(entry), str(error)))
-        batch = self._context.memory.imports.events(events)
+        batch = self._context.steps.events(events)
         self._adapt(events)
         refused += [(self._item(given[place]), reason) for place, reason in batch.refused]
         if page.entries:
@@ -286,7 +284,7 @@ class StreamImport:
 
         def write() -> None:
             self._context.refuse([*gaps, *refused])
-            self.part = self._context.memory.imports.append(
+            self.part = self._context.steps.append(
                 self.part, batch, cursor=last, refused=len(refused), detail=detail
             )
             self._context.watcher.moved("stream", batch.size, len(refused))

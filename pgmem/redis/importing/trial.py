@@ -11,27 +11,26 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from pgmem import Memory
-from pgmem.redis import ImportPart, KnownMark
+from pgmem.redis import ImportPart, Imports, KnownMark
 
 
 class TrialImports:
-    """`memory.imports`, reading only."""
+    """`Imports`, reading only."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._imports = memory.imports
-        self.get = memory.imports.get
-        self.list = memory.imports.list
-        self.events = memory.imports.events
-        self.entries = memory.imports.entries
-        self.marks = memory.imports.marks
-        self.known_entries = memory.imports.known_entries
-        self.known_marks = memory.imports.known_marks
+    def __init__(self, steps: Imports) -> None:
+        self.get = steps.get
+        self.list = steps.list
+        self.events = steps.events
+        self.entries = steps.entries
+        self.marks = steps.marks
+        self.known_entries = steps.known_entries
+        self.known_marks = steps.known_marks
 
     def open(self, source: str, part: str, *, target: str | None = None) -> ImportPart:
         """The part as it is, or as it would be."""
         now = datetime.now(UTC)
         blank = ImportPart(source, part, target, "", 0, 0, {}, now, now, "", 0)
-        return self._imports.get(source, part) or blank
+        return self.get(source, part) or blank
 
     def append(self, part: ImportPart, batch: Any, *, cursor: str, **more: Any) -> ImportPart:
         """The part as it would be after the step."""
@@ -84,11 +83,10 @@ class TrialMemory:
     """A memory that reads from the real one and writes nothing."""
 
     def __init__(self, memory: Memory) -> None:
-        self.imports = TrialImports(memory)
         self.state = TrialState()
         self.events = memory.events
 
 
-def on_trial(memory: Memory) -> Memory:
-    """A stand-in for a memory; only for what an import calls."""
-    return cast(Memory, TrialMemory(memory))
+def on_trial(memory: Memory) -> tuple[Memory, Imports]:
+    """Return stand-ins for a memory and its steps, with what an import calls."""
+    return cast(Memory, TrialMemory(memory)), cast(Imports, TrialImports(Imports(memory)))

@@ -118,7 +118,7 @@ def _compare_stream(context: Context, stream: StreamImport, found: Comparison) -
             before, event = number(_id(event)), next(here, None)
         elif _was_skipped(stream, number(entry[0])):
             found.written_back += 1
-        elif given is None or context.memory.imports.events([given]).refused:
+        elif given is None or context.steps.events([given]).refused:
             found.refused += 1
         else:
             found.fault("missing", f"{stream.name} {entry[0].decode()}")
@@ -208,7 +208,7 @@ def _compare_group(
         position = place_of(tx, stream, group.last)
         places = places_of(tx, stream, [held.identity for held in group.held])
     here = {known.position: known for known in known_deliveries(context, name)}
-    part = context.memory.imports.get(context.name, GROUP_PART + name)
+    part = context.steps.get(context.name, GROUP_PART + name)
     filled = part.detail.get("position") if part is not None else None
     if info.position != filled or not all(known.delayed for known in here.values()):
         found.changed_here += 1
@@ -257,12 +257,12 @@ def _compare_step(context: Context, step: Step, found: Comparison) -> None:
 def _compare_entries(
     context: Context, given: Sequence[tuple[ImportedEntry, Item]], found: Comparison
 ) -> None:
-    batch = context.memory.imports.entries([entry for entry, _ in given])
+    batch = context.steps.entries([entry for entry, _ in given])
     refused = {place for place, _ in batch.refused}
     found.refused += len(refused)
     kept = [pair for place, pair in enumerate(given) if place not in refused]
     keys = [entry.key for entry, _ in kept]
-    known = {entry.key: entry for entry in context.memory.imports.known_entries(keys, limit=STEP)}
+    known = {entry.key: entry for entry in context.steps.known_entries(keys, limit=STEP)}
     for entry, item in kept:
         there = known.get(entry.key)
         if there is None:
@@ -278,12 +278,12 @@ def _compare_entries(
 def _compare_marks(
     context: Context, given: Sequence[tuple[ImportedMark, Item]], found: Comparison
 ) -> None:
-    batch = context.memory.imports.marks([mark for mark, _ in given])
+    batch = context.steps.marks([mark for mark, _ in given])
     refused = {place for place, _ in batch.refused}
     found.refused += len(refused)
     kept = [pair for place, pair in enumerate(given) if place not in refused]
     keys = [mark.key for mark, _ in kept]
-    known = {mark.key: mark for mark in context.memory.imports.known_marks(keys, limit=STEP)}
+    known = {mark.key: mark for mark in context.steps.known_marks(keys, limit=STEP)}
     for mark, item in kept:
         there = known.get(mark.key)
         if there is None:

@@ -156,7 +156,7 @@ ASKER = leases.LeaseRequest("k7", "o", "h", 5.0)
 LEASE = leases.Held("k7", "o", 7, 5.0)
 
 
-def member(ordered_by=None, **selection) -> claims.Member:
+def member(ordered_by=None, **selection) -> claims.ClaimRequest:
     group = groups.Group("g7", Selection(**selection), ordered_by)
     return claims.ClaimRequest(group, "c", 10, 30.0, lambda row: row)
 

@@ -1,4 +1,4 @@
-"""`memory.imports.fill_group`: a group is what another store says, until members work in it."""
+"""`imports(memory).fill_group`: a group is what another store says, until members work in it."""
 
 import pytest
 
@@ -7,6 +7,7 @@ from pgmem.core.validation import MAX_POSITION
 from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.redis import ImportedDelivery, KnownDelivery
 from pgmem.redis.errors import ImportConflict
+from tests.support.both import imports
 
 SOURCE = "old store"
 
@@ -20,24 +21,24 @@ async def logged(memory, count=9, stream="s"):
 
 async def filled(memory, part, position, *open_, after=0, until=MAX_POSITION):
     deliveries = [ImportedDelivery(place, attempts, "there") for place, attempts in open_]
-    return await memory.imports.fill_group(
+    return await imports(memory).fill_group(
         part, "g", stream="s", position=position, open=deliveries, after=after, until=until
     )
 
 
 async def opened(memory):
-    return await memory.imports.open(SOURCE, "group g")
+    return await imports(memory).open(SOURCE, "group g")
 
 
 async def test_what_is_open_is_handed_out_and_then_what_is_new(both):
     places = await logged(both)
     part, ok = await filled(both, await opened(both), places[4], (places[1], 1), (places[3], 4))
     assert (ok, part.step, part.detail) == (True, 1, {"position": places[4]})
-    assert await both.imports.known_deliveries("g") == [
+    assert await imports(both).known_deliveries("g") == [
         KnownDelivery(places[1], 1, True),
         KnownDelivery(places[3], 4, True),
     ]
-    assert [one.position for one in await both.imports.known_deliveries("g", after=places[1])] == [
+    assert [one.position for one in await imports(both).known_deliveries("g", after=places[1])] == [
         places[3]
     ]
     group = await both.groups.get("g")
@@ -45,7 +46,7 @@ async def test_what_is_open_is_handed_out_and_then_what_is_new(both):
     handed = [(one.event.position, one.attempts) for one in await group.read("m", limit=9)]
     handed += [(one.event.position, one.attempts) for one in await group.read("m", limit=9)]
     assert sorted(handed) == [(places[1], 2), (places[3], 5), *((place, 1) for place in places[5:])]
-    assert [one.delayed for one in await both.imports.known_deliveries("g")] == [False] * 6
+    assert [one.delayed for one in await imports(both).known_deliveries("g")] == [False] * 6
 
 
 async def test_filled_again_it_is_what_is_said_now(both):
@@ -54,13 +55,13 @@ async def test_filled_again_it_is_what_is_said_now(both):
     part, ok = await filled(both, part, places[2], (places[2], 7), (places[1], 2))
     assert ok
     assert (await (await both.groups.get("g")).info()).position == places[2]
-    assert [one[:2] for one in await both.imports.known_deliveries("g")] == [
+    assert [one[:2] for one in await imports(both).known_deliveries("g")] == [
         (places[1], 2),
         (places[2], 7),
     ]
     # A step may be about a range: outside of it all stays.
     await filled(both, part, places[2], after=places[0], until=places[1])
-    assert [one.position for one in await both.imports.known_deliveries("g")] == [places[2]]
+    assert [one.position for one in await imports(both).known_deliveries("g")] == [places[2]]
 
 
 async def test_what_members_have_worked_in_is_left(both):
@@ -73,7 +74,7 @@ async def test_what_members_have_worked_in_is_left(both):
     await one.ack()
     part, ok = await filled(both, part, places[4], (places[1], 1))
     assert not ok
-    assert await both.imports.known_deliveries("g") == []
+    assert await imports(both).known_deliveries("g") == []
     # A reset makes it free again, and fences off who has something.
     (held,) = await group.read("m", limit=1)
     await group.reset(places[4])
@@ -114,13 +115,13 @@ async def test_a_group_that_follows_something_else_is_left(both, made):
     await both.groups.create("g", **made)
     assert not (await filled(both, await opened(both), places[3], (places[0], 1)))[1]
     assert (await (await both.groups.get("g")).info()).position == 0
-    assert await both.imports.known_deliveries("g") == []
+    assert await imports(both).known_deliveries("g") == []
 
 
 async def test_what_is_not_in_the_log_is_passed_over(both):
     places = await logged(both)
     await filled(both, await opened(both), places[3], (places[0], 1), (10**9, 1))
-    assert [one.position for one in await both.imports.known_deliveries("g")] == [places[0]]
+    assert [one.position for one in await imports(both).known_deliveries("g")] == [places[0]]
 
 
 async def test_whoever_opened_the_part_before_fills_nothing(both):
@@ -142,7 +143,7 @@ async def test_sent_again_after_a_lost_answer_it_is_filled_once(both):
     assert (await filled(both, part, places[3], (places[0], 1)))[1]
     again, ok = await filled(both, part, places[3], (places[0], 1))
     assert (ok, again.step) == (True, 1)
-    assert len(await both.imports.known_deliveries("g")) == 1
+    assert len(await imports(both).known_deliveries("g")) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`memory.imports`: what another store holds is brought in once, whoever brings it how often."""
+"""`Imports`: what another store holds is brought in once, whoever brings it how often."""
 
 import threading
 
@@ -11,7 +11,7 @@ from pgmem.errors import InvalidInput
 from pgmem.redis import ImportedEntry, ImportedEvent, ImportedMark
 from pgmem.redis import step_ops as ops
 from pgmem.redis.errors import ImportConflict
-from tests.support.cached import inner
+from tests.support.both import imports
 
 SOURCE = "old store"
 FIELD = b'{"redis":{"key":"h","field":"f"}}'
@@ -33,7 +33,7 @@ def marks(*given):
 
 
 async def opened(memory, part="stream s", target="s"):
-    return await memory.imports.open(SOURCE, part, target=target)
+    return await imports(memory).open(SOURCE, part, target=target)
 
 
 async def logged(memory, stream="s"):
@@ -43,10 +43,10 @@ async def logged(memory, stream="s"):
 async def test_events_and_how_far_the_source_was_read_are_one_step(both):
     part = await opened(both)
     assert (part.cursor, part.done, part.detail) == ("", 0, {})
-    part = await both.imports.append(part, events(1, 2), cursor="2-0", refused=3, detail={"x": 1})
-    part = await both.imports.append(part, events(3), cursor="3-0")
+    part = await imports(both).append(part, events(1, 2), cursor="2-0", refused=3, detail={"x": 1})
+    part = await imports(both).append(part, events(3), cursor="3-0")
     assert (part.cursor, part.done, part.refused, part.detail) == ("3-0", 3, 3, {"x": 1})
-    found = await both.imports.get(SOURCE, "stream s")
+    found = await imports(both).get(SOURCE, "stream s")
     assert found._replace(updated_at=None) == part._replace(updated_at=None)
     assert await logged(both) == [1, 2, 3]
     (first, *_) = await both.events.read("s")
@@ -55,27 +55,27 @@ async def test_events_and_how_far_the_source_was_read_are_one_step(both):
 
 async def test_an_event_that_names_no_agent_is_not_said_to_be_the_importers(both):
     batch = ops.events([ImportedEvent("t", b"1")], max_bytes=99)
-    await both.imports.append(await opened(both), batch, cursor="1")
+    await imports(both).append(await opened(both), batch, cursor="1")
     (event,) = await both.events.read("s")
     assert (event.agent_id, event.metadata) == (None, None)
 
 
 async def test_whoever_opens_a_part_goes_on_where_it_is_and_nobody_else_does(both):
-    first = await both.imports.append(await opened(both), events(1), cursor="1")
+    first = await imports(both).append(await opened(both), events(1), cursor="1")
     second = await opened(both)
     assert (second.cursor, second.done, second.step) == ("1", 1, 1)
     for verb in (
-        both.imports.append(first, events(2), cursor="2"),
-        both.imports.advance(first, cursor="2"),
-        both.imports.put(first, entries(("k", b"1", FIELD)), cursor="2"),
-        both.imports.mark(first, marks(("k", "set")), cursor="2"),
+        imports(both).append(first, events(2), cursor="2"),
+        imports(both).advance(first, cursor="2"),
+        imports(both).put(first, entries(("k", b"1", FIELD)), cursor="2"),
+        imports(both).mark(first, marks(("k", "set")), cursor="2"),
     ):
         with pytest.raises(ImportConflict, match="another process has opened it since"):
             await verb
     assert await logged(both) == [1]
     assert await both.state.get("k") is None
-    assert await both.imports.known_marks() == []
-    await both.imports.append(second, events(2), cursor="2")
+    assert await imports(both).known_marks() == []
+    await imports(both).append(second, events(2), cursor="2")
     assert await logged(both) == [1, 2]
 
 
@@ -83,17 +83,17 @@ async def test_a_step_that_is_sent_again_is_made_once(both):
     """A lost answer: the runner sends the statement again, and so may an importer."""
     part = await opened(both)
     for _ in range(2):
-        after = await both.imports.append(part, events(1, 2), cursor="2")
+        after = await imports(both).append(part, events(1, 2), cursor="2")
         assert (after.cursor, after.step) == ("2", 1)
     assert await logged(both) == [1, 2]
     put = entries(("mine", b"1", FIELD), ("theirs", b"1", FIELD))
     await both.state.put("theirs", 7)
     for _ in range(2):  # what could not be written is told again
-        again, kept = await both.imports.put(after, put, cursor="3")
+        again, kept = await imports(both).put(after, put, cursor="3")
         assert (again.step, kept) == (2, ["theirs"])
     assert (await both.state.get("mine")).version == 1
     with pytest.raises(ImportConflict):  # it is not the next step
-        await both.imports.append(part._replace(step=0), events(9), cursor="9")
+        await imports(both).append(part._replace(step=0), events(9), cursor="9")
 
 
 async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, database_url):
@@ -104,7 +104,7 @@ async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, dat
     def step(number):
         with Memory(database_url) as memory:
             try:
-                memory.imports.append(part, events(number), cursor=str(number))
+                imports(memory).append(part, events(number), cursor=str(number))
                 outcomes.append(number)
             except ImportConflict:
                 outcomes.append(None)
@@ -117,7 +117,7 @@ async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, dat
         blocker.commit()
     for thread in threads:
         thread.join()
-    stored = await both.imports.get(SOURCE, "stream s")
+    stored = await imports(both).get(SOURCE, "stream s")
     assert stored.step == 1
     # Both have the token: the second finds the step made, whoever made it.
     assert len(await logged(both)) == 1
@@ -127,31 +127,31 @@ async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, dat
 async def test_a_stream_is_filled_by_one_part_only(both):
     await opened(both)
     with pytest.raises(ImportConflict, match="'s' is filled by 'stream s' of the import 'old sto"):
-        await both.imports.open("another", "stream s", target="s")
+        await imports(both).open("another", "stream s", target="s")
     with pytest.raises(ImportConflict, match="so far it has gone to 's', and is now to go to 't'"):
         await opened(both, target="t")
-    assert [part.source for part in await both.imports.list()] == [SOURCE]
-    assert await both.imports.list("another") == []
+    assert [part.source for part in await imports(both).list()] == [SOURCE]
+    assert await imports(both).list("another") == []
     # Many parts may fill none.
     for source in ("a", "b"):
-        await both.imports.open(source, "hashes")
+        await imports(both).open(source, "hashes")
 
 
 async def test_entries_are_written_when_missing_or_changed_by_their_origin(both):
     part = await opened(both, "hashes", None)
     given = [("a", b'{"n": 1}', FIELD), ("b", b"2", FIELD, 60.0)]
-    part, kept = await both.imports.put(part, entries(*given), cursor="1")
+    part, kept = await imports(both).put(part, entries(*given), cursor="1")
     assert (kept, part.done) == ([], 2)
     a, b = await both.state.get("a"), await both.state.get("b")
     assert (a.value, a.version, a.expires_at) == ({"n": 1}, 1, None)
     assert 55 < (b.expires_at - b.updated_at).total_seconds() <= 60
     # The same again changes nothing; another value or end does.
-    part, kept = await both.imports.put(part, entries(*given), cursor="2")
+    part, kept = await imports(both).put(part, entries(*given), cursor="2")
     assert [(await both.state.get(key)).version for key in "ab"] == [1, 1]
     given = [("a", b"5", FIELD), ("b", b"2", FIELD, 90.0)]
-    part, kept = await both.imports.put(part, entries(*given), cursor="3", slack=0.5)
+    part, kept = await imports(both).put(part, entries(*given), cursor="3", slack=0.5)
     assert [(await both.state.get(key)).version for key in "ab"] == [2, 1]
-    part, kept = await both.imports.put(part, entries(*given), cursor="4", done=0)
+    part, kept = await imports(both).put(part, entries(*given), cursor="4", done=0)
     assert [(await both.state.get(key)).version for key in "ab"] == [2, 2]
     assert (kept, part.done) == ([], 6)
     history = await both.state.history("a")
@@ -165,45 +165,45 @@ async def test_entries_are_written_when_missing_or_changed_by_their_origin(both)
 
 async def test_what_somebody_else_has_written_stays_and_is_told(both):
     part = await opened(both, "hashes", None)
-    part, _ = await both.imports.put(
+    part, _ = await imports(both).put(
         part, entries(("a", b"1", FIELD), ("b", b"1", FIELD), ("c", b"1", FIELD)), cursor="1"
     )
     await both.state.put("a", 7)
     await both.state.put("b", 8, record=False)
     await both.state.delete("c")
     again = entries(("a", b"2", FIELD), ("b", b"2", FIELD), ("c", b"2", FIELD))
-    part, kept = await both.imports.put(part, again, cursor="2")
+    part, kept = await imports(both).put(part, again, cursor="2")
     assert kept == ["a", "b"]
     values = await both.state.get_many(["a", "b", "c"])
     assert [(values[key].value, values[key].version) for key in "abc"] == [(7, 2), (8, 2), (2, 3)]
     # Another origin is somebody else, too; the same value from elsewhere is no matter.
     collide = entries(("c", b"3", OTHER), ("d", b"1", OTHER))
-    part, kept = await both.imports.put(part, collide, cursor="3")
+    part, kept = await imports(both).put(part, collide, cursor="3")
     assert kept == ["c"]
-    part, kept = await both.imports.put(part, entries(("c", b"2", OTHER)), cursor="4")
+    part, kept = await imports(both).put(part, entries(("c", b"2", OTHER)), cursor="4")
     assert kept == []
 
 
 async def test_an_expired_entry_is_nobodys(both, database_url):
     await both.state.put("k", 1, ttl=0.001)
     part = await opened(both, "hashes", None)
-    part, kept = await both.imports.put(part, entries(("k", b"2", FIELD)), cursor="1")
+    part, kept = await imports(both).put(part, entries(("k", b"2", FIELD)), cursor="1")
     assert (kept, (await both.state.get("k")).value) == ([], 2)
 
 
 async def test_a_copy_in_the_cache_does_not_outlive_an_import(form):
     async with form.memory(cache=10) as memory:
         part = await opened(memory, "hashes", None)
-        part, _ = await memory.imports.put(part, entries(("k", b"1", FIELD)), cursor="1")
+        part, _ = await imports(memory).put(part, entries(("k", b"1", FIELD)), cursor="1")
         assert (await memory.state.get("k")).value == 1
-        part, _ = await memory.imports.put(part, entries(("k", b"2", FIELD)), cursor="2")
+        part, _ = await imports(memory).put(part, entries(("k", b"2", FIELD)), cursor="2")
         assert (await memory.state.get("k")).value == 2
 
 
 async def test_marked_work_is_skipped_with_its_result(both):
     part = await opened(both, "sets", None)
     batch = marks(("done", "set p"), ("told", "string", b'{"ok": true}'))
-    part, kept = await both.imports.mark(part, batch, cursor="1")
+    part, kept = await imports(both).mark(part, batch, cursor="1")
     assert (kept, part.done) == ([], 2)
 
     def never():
@@ -214,17 +214,17 @@ async def test_marked_work_is_skipped_with_its_result(both):
     async with both.transaction() as tx:
         assert (await tx.dedupe.run_once("done", never)).status == "skipped"
     assert not (await both.dedupe.claim("done")).acquired
-    known = {mark.key: mark for mark in await both.imports.known_marks()}
+    known = {mark.key: mark for mark in await imports(both).known_marks()}
     assert (known["told"].origin, known["told"].result) == ("string", {"ok": True})
     assert (known["done"].origin, known["done"].ttl) == ("set p", None)
 
 
 async def test_a_mark_that_ends_can_be_claimed(both, database_url):
     part = await opened(both, "sets", None)
-    await both.imports.mark(part, marks(("k", "set p", None, 60.0)), cursor="1")
+    await imports(both).mark(part, marks(("k", "set p", None, 60.0)), cursor="1")
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE pgmem.dedupe SET expires_at = clock_timestamp()")
-    assert await both.imports.known_marks() == []
+    assert await imports(both).known_marks() == []
     assert (await both.dedupe.run_once("k", lambda: 5)) == ("processed", 5)
 
 
@@ -233,17 +233,17 @@ async def test_marks_follow_their_origin_and_leave_what_was_done_here(both):
     await both.dedupe.run_once("here", lambda: 1)
     claim = await both.dedupe.claim("busy")
     first = marks(("a", "set p", None, 60.0), ("here", "set p"), ("busy", "set p"))
-    part, kept = await both.imports.mark(part, first, cursor="1")
+    part, kept = await imports(both).mark(part, first, cursor="1")
     assert kept == ["busy"]  # somebody is at it, though it was done over there
     assert await both.dedupe.run_once("here", lambda: 2) == ("skipped", 1)
     await both.dedupe.complete(claim, "mine")
-    part, kept = await both.imports.mark(part, marks(("busy", "set p")), cursor="2")
+    part, kept = await imports(both).mark(part, marks(("busy", "set p")), cursor="2")
     assert kept == []
     # Another set with the same member is another matter: not silently the same work.
-    part, kept = await both.imports.mark(part, marks(("a", "set q")), cursor="3")
+    part, kept = await imports(both).mark(part, marks(("a", "set q")), cursor="3")
     assert kept == ["a"]
-    part, kept = await both.imports.mark(part, marks(("a", "set p", None, 90.0)), cursor="4")
-    known = {mark.key: mark for mark in await both.imports.known_marks(["a", "here", "none"])}
+    part, kept = await imports(both).mark(part, marks(("a", "set p", None, 90.0)), cursor="4")
+    known = {mark.key: mark for mark in await imports(both).known_marks(["a", "here", "none"])}
     assert kept == []
     assert set(known) == {"a", "here"}
     assert 80 < known["a"].ttl <= 90
@@ -253,21 +253,21 @@ async def test_marks_follow_their_origin_and_leave_what_was_done_here(both):
 async def test_only_marks_of_imports_can_be_forgotten(both):
     part = await opened(both, "sets", None)
     await both.dedupe.run_once("here", lambda: 1)
-    await both.imports.mark(part, marks(("a", "set p"), ("b", "set p")), cursor="1")
-    known = await both.imports.known_marks()
+    await imports(both).mark(part, marks(("a", "set p"), ("b", "set p")), cursor="1")
+    known = await imports(both).known_marks()
     assert [mark.key for mark in known] == ["a", "b", "here"]
-    assert [mark.key for mark in await both.imports.known_marks(after="a", limit=1)] == ["b"]
-    assert await both.imports.unmark([mark for mark in known if mark.key != "b"]) == 1
-    assert [mark.key for mark in await both.imports.known_marks()] == ["b", "here"]
+    assert [mark.key for mark in await imports(both).known_marks(after="a", limit=1)] == ["b"]
+    assert await imports(both).unmark([mark for mark in known if mark.key != "b"]) == 1
+    assert [mark.key for mark in await imports(both).known_marks()] == ["b", "here"]
 
 
 async def test_the_entries_that_an_import_has_brought_are_known(both):
     part = await opened(both, "hashes", None)
     given = entries(("a", b"1", FIELD), ("b", b"2", OTHER, 60.0), ("c", b"3", FIELD))
-    await both.imports.put(part, given, cursor="1")
+    await imports(both).put(part, given, cursor="1")
     await both.state.put("c", 4)
     await both.state.put("d", 5)
-    known = await both.imports.known_entries()
+    known = await imports(both).known_entries()
     assert [(entry.key, entry.value, entry.version) for entry in known] == [
         ("a", 1, 1),
         ("b", 2, 1),
@@ -281,7 +281,7 @@ async def test_the_entries_that_an_import_has_brought_are_known(both):
         None,
     ]
     assert 55 < known[1].ttl <= 60
-    assert [entry.key for entry in await both.imports.known_entries(after="a", limit=2)] == [
+    assert [entry.key for entry in await imports(both).known_entries(after="a", limit=2)] == [
         "b",
         "c",
     ]
@@ -342,18 +342,18 @@ def test_two_origins_of_one_key_in_a_step_are_refused():
 async def test_bad_options_are_refused_before_anything_is_sent(both):
     for source, part, target in (("", "p", None), ("s", "x" * 529, None), ("s", "p", "state:x")):
         with pytest.raises(InvalidInput):
-            await both.imports.open(source, part, target=target)
+            await imports(both).open(source, part, target=target)
     with pytest.raises(InvalidInput, match="without a target"):
-        await both.imports.append(await opened(both, "p", None), events(1), cursor="")
+        await imports(both).append(await opened(both, "p", None), events(1), cursor="")
     with pytest.raises(InvalidInput, match="must be 0 to 10000"):
         events(*range(10_001))
-    assert [part.part for part in await both.imports.list()] == ["p"]
+    assert [part.part for part in await imports(both).list()] == ["p"]
 
 
 async def test_json_that_was_given_is_kept_as_it_is(both, database_url):
     text = b'{"b" : 1.50, "a":"\\u00e9\\u00e9"}'
-    batch = inner(both).imports.events([ImportedEvent("t", text)])
-    await both.imports.append(await opened(both), batch, cursor="1")
+    batch = imports(both).events([ImportedEvent("t", text)])
+    await imports(both).append(await opened(both), batch, cursor="1")
     with psycopg.connect(database_url) as connection:
         stored = connection.execute("SELECT payload::text FROM pgmem.events").fetchone()[0]
     assert stored.encode() == text
@@ -365,6 +365,6 @@ async def test_whoever_follows_is_woken_by_an_import(form):
         form.memory() as memory,
         reader.events.subscribe("s", after="now") as followed,
     ):
-        await memory.imports.append(await opened(memory), events(1, 2), cursor="2")
+        await imports(memory).append(await opened(memory), events(1, 2), cursor="2")
         found = await followed.receive(2, timeout=5)
         assert [event.payload for event in found] == [1, 2]

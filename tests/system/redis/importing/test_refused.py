@@ -7,6 +7,7 @@ import json
 import pytest
 
 from pgmem.errors import InvalidInput
+from pgmem.redis import Imports
 from pgmem.redis.importing.refused import Item, RefusedFile
 from tests.system.redis.importing.support import published
 
@@ -72,13 +73,13 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_imported(
 def test_the_line_is_on_the_disk_before_the_step_is_made(source, importing, memory, monkeypatch):
     """Else a process that is killed between the two would have left something out in silence."""
     source.xadd("s", published(1, payload="no json"))
-    append = type(memory.imports).append
+    append = Imports.append
     seen = []
 
     def appending(self, *args, **more):
         seen.append(importing.file.exists() and len(lines(importing.file)))
         return append(self, *args, **more)
 
-    monkeypatch.setattr(type(memory.imports), "append", appending)
+    monkeypatch.setattr(Imports, "append", appending)
     importing.run()
     assert seen == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from pgmem.redis import Imports
 from tests.support.processes import Worker
 
 # Arguments: the database, the Redis, the file of what is refused, the mode, and after how many
@@ -83,7 +84,7 @@ def until_it_is_done(
         if worker.process.exitcode == 0:
             return killed
         killed += 1
-    part = memory.imports.get("test", "import")
+    part = Imports(memory).get("test", "import")
     if mode == "reverse" and part.detail["phase"] == "importing":
         return killed  # it was killed when it had nothing left to do
     worker = started(database_url, redis_url, file, mode, page=page)
