@@ -22,7 +22,7 @@ from benchmarks.meter import costs
 from benchmarks.redis_server import Redis
 from benchmarks.scenarios._base import AGENT, TYPE, Bench, Entry, bare, payload
 from pgmem import Memory
-from pgmem.redis.importing.rules import chosen
+from pgmem.redis.importing.rules import parse_rules
 from pgmem.redis.importing.session import importing
 
 FULL, QUICK = (1_000_000, 100_000, 50_000), (100_000, 10_000, 5_000)
@@ -80,7 +80,7 @@ def _fill(redis: Redis, prefix: str, sizes: tuple[int, int, int]) -> None:
 
 
 def _pgmem(url: str, redis: Redis, prefix: str) -> None:
-    rules = chosen(
+    rules = parse_rules(
         [f"{prefix}{STREAM}"], [f"{prefix}{STATE}"], [f"{prefix}{PROCESSED}"], values="json"
     )
     with (

@@ -130,24 +130,23 @@ def import_redis(
     Run it again to continue where it ended. Exit code 1 if something was left out or differs.
     """
     from pgmem import Memory  # noqa: PLC0415
-    from pgmem.redis.importing.rules import chosen  # noqa: PLC0415
-    from pgmem.redis.importing.session import importing  # noqa: PLC0415
+    from pgmem.redis import open_import, parse_rules  # noqa: PLC0415
 
     _check_modes(dry_run=dry_run, follow=follow, cut_over=cut_over, reverse=reverse)
     if verify and (dry_run or reverse):
         raise _wrong_usage("--verify compares what was imported: not with --dry-run or --reverse.")
-    rules = chosen(stream, hash_, dedupe, hash_as=hash_as, values=values)
+    rules = parse_rules(stream, hash_, dedupe, hash_as=hash_as, values=values)
     with (
         Progress() as progress,
         Memory(url, schema=schema, pool=(1, 3), max_payload_bytes=max_payload_bytes) as memory,
-        importing(
+        open_import(
             memory,
             redis_url,
             rules,
             refused=refused,
             name=name,
             watcher=progress,
-            trial=dry_run,
+            dry_run=dry_run,
         ) as importer,
     ):
         if reverse:

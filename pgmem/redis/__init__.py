@@ -1,10 +1,13 @@
-"""What belongs to Redis: the published layer's class, and the import from a Redis server.
+"""Run code written for Redis on pgmem, and import the data of a Redis.
 
     from pgmem.redis import SharedMemoryLayer        # before: your own module
     layer = SharedMemoryLayer("postgresql://…")      # before: SharedMemoryLayer(redis_client)
 
-`SharedMemoryLayer` has the same six methods as the published class, for code that was written to
-them. docs/coming-from-redis.md lists the differences. New code uses `pgmem.Memory`.
+`SharedMemoryLayer` has the six methods of the published class, for code that calls them.
+docs/howto/published-layer.md lists the differences. New code uses `pgmem.Memory`.
+
+`pgmem import-redis` imports the data (docs/howto/switching-from-redis.md). `position_of` finds the
+event of an imported entry. `Imports` has the steps that an import is made of.
 """
 
 from __future__ import annotations
@@ -20,16 +23,19 @@ if TYPE_CHECKING:
         SourceError,
         SourceUnavailable,
     )
+    from pgmem.redis.importing.positions import position_of
+    from pgmem.redis.importing.rules import Rule, Rules, parse_rules
+    from pgmem.redis.importing.session import open_import
     from pgmem.redis.layer import AsyncSharedMemoryLayer
     from pgmem.redis.models import (
         ImportedDelivery,
         ImportedEntry,
         ImportedEvent,
-        ImportedMark,
+        ImportedRecord,
         ImportPart,
         KnownDelivery,
         KnownEntry,
-        KnownMark,
+        KnownRecord,
         Refusal,
     )
     from pgmem.redis.steps import AsyncImports
@@ -43,42 +49,61 @@ __all__ = [
     "ImportedDelivery",
     "ImportedEntry",
     "ImportedEvent",
-    "ImportedMark",
+    "ImportedRecord",
     "Imports",
     "KnownDelivery",
     "KnownEntry",
-    "KnownMark",
+    "KnownRecord",
     "Refusal",
+    "Rule",
+    "Rules",
     "SharedMemoryLayer",
     "SourceError",
     "SourceUnavailable",
+    "open_import",
+    "parse_rules",
+    "position_of",
 ]
 
 _MODULES = {
-    "AsyncImports": "pgmem.redis.steps",
-    "Imports": "pgmem._sync.redis.steps",
-    "ImportPart": "pgmem.redis.models",
-    "ImportedDelivery": "pgmem.redis.models",
-    "ImportedEntry": "pgmem.redis.models",
-    "ImportedEvent": "pgmem.redis.models",
-    "ImportedMark": "pgmem.redis.models",
-    "KnownDelivery": "pgmem.redis.models",
-    "KnownEntry": "pgmem.redis.models",
-    "KnownMark": "pgmem.redis.models",
-    "Refusal": "pgmem.redis.models",
-    "AsyncSharedMemoryLayer": "pgmem.redis.layer",
-    "ConcurrentModificationError": "pgmem.redis.errors",
-    "ImportConflict": "pgmem.redis.errors",
-    "SharedMemoryLayer": "pgmem._sync.redis.layer",
-    "SourceError": "pgmem.redis.errors",
-    "SourceUnavailable": "pgmem.redis.errors",
+    "pgmem._sync.redis.layer": ("SharedMemoryLayer",),
+    "pgmem._sync.redis.steps": ("Imports",),
+    "pgmem.redis.errors": (
+        "ConcurrentModificationError",
+        "ImportConflict",
+        "SourceError",
+        "SourceUnavailable",
+    ),
+    "pgmem.redis.importing.positions": ("position_of",),
+    "pgmem.redis.importing.rules": ("Rule", "Rules", "parse_rules"),
+    "pgmem.redis.importing.session": ("open_import",),
+    "pgmem.redis.layer": ("AsyncSharedMemoryLayer",),
+    "pgmem.redis.models": (
+        "ImportPart",
+        "ImportedDelivery",
+        "ImportedEntry",
+        "ImportedEvent",
+        "ImportedRecord",
+        "KnownDelivery",
+        "KnownEntry",
+        "KnownRecord",
+        "Refusal",
+    ),
+    "pgmem.redis.steps": ("AsyncImports",),
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Load a public name when it is first used, so that one form loads without the other."""
     from importlib import import_module  # noqa: PLC0415
 
-    return getattr(import_module(_MODULES[name]), name)
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

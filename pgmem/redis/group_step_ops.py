@@ -97,7 +97,7 @@ def fill(part: ImportPart, given: Fill) -> Op[tuple[ImportPart, bool]]:
 def known_deliveries(group: str, *, after: int, limit: int) -> Op[list[KnownDelivery]]:
     """What is handed out in a group and not done, in the order of the log."""
     return Op(
-        "import_open_deliveries",
+        "import_known_deliveries",
         {
             "group": check_group(group),
             "after": check_count(after, "after", minimum=0),

@@ -65,7 +65,7 @@ class ImportedEntry(NamedTuple):
     ttl: float | None = None
 
 
-class ImportedMark(NamedTuple):
+class ImportedRecord(NamedTuple):
     """Work that was done before, by the word of another store.
 
     Attributes:
@@ -132,7 +132,7 @@ class KnownEntry(NamedTuple):
     origin: dict[str, Any] | None
 
 
-class KnownMark(NamedTuple):
+class KnownRecord(NamedTuple):
     """Work that is marked as done.
 
     Attributes:

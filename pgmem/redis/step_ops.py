@@ -6,7 +6,7 @@ a cursor means there, only the caller knows.
 A part of an import is one row, and each step of it one statement: what it brings, and how far the
 source has been read, commit together::
 
-             open                    append, put, mark, advance (token, step n)
+             open                    append, put, record, advance (token, step n)
     (no row) ─────► opened ──────────────────────────────────────────────┐
                     ▲  ▲  └─────────────────────────────────────────────►│ step n + 1
                     │  └─────────────────────────────────────────────────┘
@@ -33,17 +33,17 @@ from pgmem.redis.errors import ImportConflict
 from pgmem.redis.models import (
     ImportedEntry,
     ImportedEvent,
-    ImportedMark,
+    ImportedRecord,
     ImportPart,
     KnownEntry,
-    KnownMark,
+    KnownRecord,
     Refusal,
 )
 
 ENTRY_TYPE = "state.imported"
 """The type of the events that tell what an import did to the state."""
 OWNER = "import:"
-"""What the owner of a mark begins with that an import has made."""
+"""What the owner of a record begins with that an import has made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _bad_texts(texts: Sequence[bytes | None], what: str, limit: int) -> dict[int
     return bad
 
 
-T = TypeVar("T", ImportedEvent, ImportedEntry, ImportedMark)
+T = TypeVar("T", ImportedEvent, ImportedEntry, ImportedRecord)
 
 
 def _sort_out(items: Sequence[T], *bad: dict[int, str]) -> tuple[list[T], list[Refusal]]:
@@ -109,7 +109,7 @@ def _check_size(items: Sequence[Any]) -> None:
     check_count(len(items), "number of items in one step", minimum=0, maximum=MAX_BATCH)
 
 
-def events(items: Sequence[ImportedEvent], *, max_bytes: int) -> Batch:
+def check_events(items: Sequence[ImportedEvent], *, max_bytes: int) -> Batch:
     """Check events."""
     _check_size(items)
     kept, refused = _sort_out(
@@ -130,7 +130,7 @@ def events(items: Sequence[ImportedEvent], *, max_bytes: int) -> Batch:
     return Batch(columns, len(kept), refused)
 
 
-def entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
+def check_entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
     """Check state entries. The last one of the same origin counts; of another one, the first."""
     _check_size(items)
     kept, refused = _sort_out(
@@ -151,22 +151,22 @@ def entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
     return Batch(columns, len(kept), refused)
 
 
-def marks(items: Sequence[ImportedMark], *, max_bytes: int) -> Batch:
-    """Check marks of work that is done; of the same key, as `entries`."""
+def check_records(items: Sequence[ImportedRecord], *, max_bytes: int) -> Batch:
+    """Check records of work that is done; of the same key, as `entries`."""
     _check_size(items)
     kept, refused = _sort_out(
         items,
-        _bad_names([mark.key for mark in items], "idempotency key"),
-        _bad_texts([mark.result for mark in items], "result", max_bytes),
+        _bad_names([record.key for record in items], "idempotency key"),
+        _bad_texts([record.result for record in items], "result", max_bytes),
         _rivals(items),
     )
-    kept = list({mark.key: mark for mark in kept}.values())
-    results = [mark.result for mark in kept]
+    kept = list({record.key: record for record in kept}.values())
+    results = [record.result for record in kept]
     columns = {
-        "keys": NameColumn([mark.key for mark in kept]),
+        "keys": NameColumn([record.key for record in kept]),
         "results": JsonColumn(results) if any(results) else None,
-        "ttls": _ends(mark.ttl for mark in kept),
-        "owners": NameColumn([OWNER + mark.origin for mark in kept]),
+        "ttls": _ends(record.ttl for record in kept),
+        "owners": NameColumn([OWNER + record.origin for record in kept]),
         "prefix": OWNER,
     }
     return Batch(columns, len(kept), refused)
@@ -177,7 +177,7 @@ def _ends(ttls: Iterable[float | None]) -> list[float | None] | None:
     return found if any(ttl is not None for ttl in found) else None
 
 
-def _rivals(items: Sequence[ImportedEntry | ImportedMark]) -> dict[int, str]:
+def _rivals(items: Sequence[ImportedEntry | ImportedRecord]) -> dict[int, str]:
     """What has a key that another origin has given before."""
     first: dict[str, str | bytes] = {}
     bad = {}
@@ -337,17 +337,19 @@ def advance(part: ImportPart, step: Step) -> Op[ImportPart]:
     return _op("import_advance", part, step, {}, f"advance {part.part!r}")
 
 
-def append(part: ImportPart, batch: Batch, step: Step) -> Op[ImportPart]:
+def append_events(part: ImportPart, batch: Batch, step: Step) -> Op[ImportPart]:
     """Append events to the part's target, and make the step."""
     if part.target is None:
         raise InvalidInput(
             f"{part.part!r} of the import {part.source!r} was opened without a target"
         )
     more = {"stream": part.target, **batch.columns}
-    return _op("import_append", part, step, more, f"append {batch.size} events of {part.part!r}")
+    return _op(
+        "import_append_events", part, step, more, f"append {batch.size} events of {part.part!r}"
+    )
 
 
-def put(
+def put_entries(
     part: ImportPart, batch: Batch, step: Step, *, slack: float, adopt: bool
 ) -> Op[tuple[ImportPart, list[str]]]:
     """Write entries and make the step; tells which keys hold something of somebody else's.
@@ -357,14 +359,16 @@ def put(
         adopt: entries that are the same are written, too, if somebody else wrote them.
     """
     more = batch.columns | {"slack": slack, "adopt": adopt}
-    return _telling(_op("import_put", part, step, more, f"put {part.part!r}"))
+    return _telling(_op("import_put_entries", part, step, more, f"put {part.part!r}"))
 
 
-def mark(
+def put_records(
     part: ImportPart, batch: Batch, step: Step, *, slack: float
 ) -> Op[tuple[ImportPart, list[str]]]:
     """Mark work as done and make the step; tells which keys somebody is at, or marked otherwise."""
-    op = _op("import_mark", part, step, batch.columns | {"slack": slack}, f"mark {part.part!r}")
+    op = _op(
+        "import_put_records", part, step, batch.columns | {"slack": slack}, f"record {part.part!r}"
+    )
     return _telling(op)
 
 
@@ -382,7 +386,7 @@ def _telling(op: Op[ImportPart]) -> Op[tuple[ImportPart, list[str]]]:
 def known_entries(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownEntry]]:
     """Entries, and which import has brought their latest change."""
     return Op(
-        "import_entries",
+        "import_known_entries",
         {"type": ENTRY_TYPE, **_page(after, limit, keys)},
         lambda rows: [
             KnownEntry(key, decode(value), version, ttl, decode(origin))
@@ -393,13 +397,13 @@ def known_entries(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[l
     )
 
 
-def known_marks(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownMark]]:
+def known_records(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownRecord]]:
     """Work that is marked as done."""
     return Op(
-        "import_marks",
+        "import_known_records",
         _page(after, limit, keys),
         lambda rows: [
-            KnownMark(
+            KnownRecord(
                 key,
                 decode(result),
                 ttl,
@@ -412,14 +416,14 @@ def known_marks(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[lis
     )
 
 
-def unmark(found: Sequence[KnownMark]) -> Op[int]:
-    """Forget marks that an import has made; tells how many."""
+def delete_records(found: Sequence[KnownRecord]) -> Op[int]:
+    """Forget records that an import has made; tells how many."""
     mine = [known for known in found if known.origin is not None]
     return Op(
-        "import_unmark",
+        "import_delete_records",
         {"keys": [known.key for known in mine], "owners": [f"{OWNER}{k.origin}" for k in mine]},
         lambda rows: int(rows[0][0]),
-        f"forget {len(mine)} marks",
+        f"forget {len(mine)} records",
         Retry.IDEMPOTENT,
     )
 

@@ -1,6 +1,6 @@
-"""Imports: what another store holds, brought in step by step, never twice.
+"""Import the data of another store step by step, each item once.
 
-What to run is `pgmem.redis.step_ops`, which draws the states of a part.
+`pgmem.redis.step_ops` says what to run, and draws the states of a part.
 """
 
 from __future__ import annotations
@@ -17,29 +17,35 @@ from pgmem.redis.models import (
     ImportedDelivery,
     ImportedEntry,
     ImportedEvent,
-    ImportedMark,
+    ImportedRecord,
     ImportPart,
     KnownDelivery,
     KnownEntry,
-    KnownMark,
+    KnownRecord,
 )
 
 
 class AsyncImports:
-    """Imports from other stores.
-    Each part of an import (a stream, the entries of all hashes …) remembers how far its source has
-    been read. That commits with what was brought in, so after a crash the next process goes on
-    where the last one was, and nothing is missing or there twice.
+    """Import the data of another store into a memory.
 
+    Each part of an import (a stream, the entries of all hashes …) stores how far its source has
+    been read. That commits with the imported items. So after a crash the next process continues
+    where the last one was, and no item is missing or imported twice.
+
+    >>> from pgmem.redis import AsyncImports, ImportedEvent
     >>> imports = AsyncImports(memory)
     >>> part = await imports.open("old store", "stream payments", target="payments")
-    >>> batch = imports.events([ImportedEvent("received", b'{"amount": 5}')])
-    >>> part = await imports.append(part, batch, cursor="17")
+    >>> batch = imports.check_events([ImportedEvent("received", b'{"amount": 5}')])
+    >>> part = await imports.append_events(part, batch, cursor="17")
     >>> part.cursor, part.done, (await memory.events.read("payments"))[0].payload
     ('17', 1, {'amount': 5})
+
+    Args:
+        memory: the memory to import into. It must be open when a step is made.
     """
 
     def __init__(self, memory: AsyncMemory) -> None:
+        # A step writes events, state and its cursor in one statement, which no public verb does.
         self._executor = memory._executor
         self._codec = memory._codec
         self._cache = memory._cache
@@ -70,19 +76,19 @@ class AsyncImports:
         found = await self._executor.execute(ops.list_parts(source, part))
         return found[0] if found else None
 
-    def events(self, items: Sequence[ImportedEvent]) -> ops.Batch:
+    def check_events(self, items: Sequence[ImportedEvent]) -> ops.Batch:
         """Check events, at most 10,000; what cannot be held is in the batch's `refused`."""
-        return ops.events(items, max_bytes=self._codec.max_bytes)
+        return ops.check_events(items, max_bytes=self._codec.max_bytes)
 
-    def entries(self, items: Sequence[ImportedEntry]) -> ops.Batch:
+    def check_entries(self, items: Sequence[ImportedEntry]) -> ops.Batch:
         """Check state entries, at most 10,000; what cannot be held is in the batch's `refused`."""
-        return ops.entries(items, max_bytes=self._codec.max_bytes)
+        return ops.check_entries(items, max_bytes=self._codec.max_bytes)
 
-    def marks(self, items: Sequence[ImportedMark]) -> ops.Batch:
-        """Check marks, at most 10,000; what cannot be held is in the batch's `refused`."""
-        return ops.marks(items, max_bytes=self._codec.max_bytes)
+    def check_records(self, items: Sequence[ImportedRecord]) -> ops.Batch:
+        """Check records, at most 10,000; what cannot be held is in the batch's `refused`."""
+        return ops.check_records(items, max_bytes=self._codec.max_bytes)
 
-    async def append(
+    async def append_events(
         self,
         part: ImportPart,
         batch: ops.Batch,
@@ -108,9 +114,9 @@ class AsyncImports:
             OutcomeUnknown: the connection was lost for so long that nobody knows; open it again.
         """
         step = ops.Step(cursor, batch.size, refused, detail)
-        return await self._executor.execute(ops.append(part, batch, step))
+        return await self._executor.execute(ops.append_events(part, batch, step))
 
-    async def put(
+    async def put_entries(
         self,
         part: ImportPart,
         batch: ops.Batch,
@@ -146,13 +152,13 @@ class AsyncImports:
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
         try:
             return await self._executor.execute(
-                ops.put(part, batch, step, slack=slack, adopt=adopt)
+                ops.put_entries(part, batch, step, slack=slack, adopt=adopt)
             )
         finally:
             if self._cache is not None:
                 self._cache.flush()
 
-    async def mark(
+    async def put_records(
         self,
         part: ImportPart,
         batch: ops.Batch,
@@ -167,7 +173,7 @@ class AsyncImports:
 
         Args:
             part, cursor, refused, detail, done, slack: as for `put`.
-            batch: from `marks`.
+            batch: from `records`.
 
         Returns:
             The part after the step, and the keys that somebody is at right now or that another
@@ -177,7 +183,7 @@ class AsyncImports:
             ImportConflict, OutcomeUnknown: as `append`.
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
-        return await self._executor.execute(ops.mark(part, batch, step, slack=slack))
+        return await self._executor.execute(ops.put_records(part, batch, step, slack=slack))
 
     async def fill_group(
         self,
@@ -261,16 +267,16 @@ class AsyncImports:
         """
         return await self._executor.execute(ops.known_entries(after=after, limit=limit, keys=keys))
 
-    async def known_marks(
+    async def known_records(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
-    ) -> Sequence[KnownMark]:
+    ) -> Sequence[KnownRecord]:
         """Work that is marked as done, in the order of its keys: also what was done here.
 
         Args:
             keys, after, limit: as for `known_entries`.
         """
-        return await self._executor.execute(ops.known_marks(after=after, limit=limit, keys=keys))
+        return await self._executor.execute(ops.known_records(after=after, limit=limit, keys=keys))
 
-    async def unmark(self, marks: Sequence[KnownMark]) -> int:
-        """Forget marks that imports have made and nobody has changed since; tells how many."""
-        return await self._executor.execute(ops.unmark(marks))
+    async def delete_records(self, records: Sequence[KnownRecord]) -> int:
+        """Forget records that imports have made and nobody has changed since; tells how many."""
+        return await self._executor.execute(ops.delete_records(records))

@@ -1,4 +1,4 @@
-"""What the parts of an import share: both stores, the rules, the file of what is refused."""
+"""The objects that the parts of an import share: both stores, the rules, the file of refusals."""
 
 from __future__ import annotations
 
@@ -15,25 +15,30 @@ from pgmem.redis.importing.source import RedisSource
 
 
 class Watcher(Protocol):
-    """Whoever shows how it goes."""
+    """A display of the progress."""
 
     def moved(self, kind: str, done: int, refused: int) -> None:
-        """So many items of a kind were brought in, and so many not."""
+        """Count items of a kind that were imported or refused."""
 
     def lag(self, entries: int | None, seconds: float) -> None:
-        """How far behind the streams are: entries (None: nobody knows), and the time they span."""
+        """Show how far behind the streams the import is.
+
+        Args:
+            entries: number of entries; None if unknown.
+            seconds: the time that these entries span.
+        """
 
     def compared(self, items: int) -> None:
-        """So many items have been compared so far."""
+        """Show how many items have been compared so far."""
 
     def say(self, words: str) -> None:
-        """Something that a person should know."""
+        """Show a message."""
 
 
-class Ahead:
-    """Writes one batch while the next one is read: one at a time, in order.
+class BackgroundWriter:
+    """Write one batch while the next one is read: one at a time, in order.
 
-    An error of a write comes out of the next call.
+    If a write raises, the next call raises its error.
     """
 
     def __init__(self) -> None:
@@ -41,48 +46,48 @@ class Ahead:
         self._pending: Future[None] | None = None
 
     def write(self, call: Callable[[], None]) -> None:
-        """Have something done, once what was asked for before is done."""
+        """Wait for the previous write, then start a call."""
         self.wait()
         self._pending = self._pool.submit(call)
 
     def wait(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait for the write that is under way."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Let what is under way end, whatever comes of it."""
+        """Wait for the write that is under way, and ignore its outcome."""
         self._pool.shutdown()
 
 
 @dataclass(slots=True)
 class Context:
-    """What an import works with.
+    """The objects that an import works with.
 
     Attributes:
-        memory: where to.
-        steps: writes to it, a step at a time.
-        source: where from.
-        name: of the import.
-        rules: what is brought in.
-        refused: lists what is not.
-        watcher: shows how it goes.
-        trial: nothing is written.
-        ahead: writes.
+        memory: the memory to import into.
+        imports: the steps on that memory.
+        source: the Redis to import from.
+        name: the name of the import.
+        rules: the keys to import.
+        refused: the file that lists what is left out.
+        watcher: shows the progress.
+        dry_run: nothing is written.
+        writer: writes in the background.
     """
 
     memory: Memory
-    steps: Imports
+    imports: Imports
     source: RedisSource
     name: str
     rules: Rules
     refused: RefusedFile
     watcher: Watcher
-    trial: bool = False
-    ahead: Ahead = field(default_factory=Ahead)
+    dry_run: bool = False
+    writer: BackgroundWriter = field(default_factory=BackgroundWriter)
 
     def refuse(self, items: Sequence[tuple[Item, str]]) -> None:
-        """List what is not brought in; it is on the disk afterwards."""
+        """List items that are left out, and flush the file to the disk."""
         if items:
             self.refused.add(items)

@@ -26,7 +26,7 @@ import orjson
 
 from pgmem.events.models import RecordedEvent
 from pgmem.redis.importing.rules import Rule, Values
-from pgmem.redis.models import ImportedEntry, ImportedEvent, ImportedMark
+from pgmem.redis.models import ImportedEntry, ImportedEvent, ImportedRecord
 
 ENTRY_TYPE = "redis.entry"
 """The type of an event whose entry does not say what it is."""
@@ -240,23 +240,23 @@ def whole_entry(origin: Origin, fields: Fields, ttl: float | None) -> ImportedEn
     )
 
 
-def member_mark(origin: Origin, member: bytes, ttl: float | None) -> ImportedMark:
-    """A member of a set as a mark: nobody knows what came of the work.
+def member_record(origin: Origin, member: bytes, ttl: float | None) -> ImportedRecord:
+    """A member of a set as a record: nobody knows what came of the work.
 
     Raises:
         Unfit: it cannot be one.
     """
     name = origin.rule.name(origin.key, text(member, "the member"))
-    return ImportedMark(name, origin.text, None, ttl)
+    return ImportedRecord(name, origin.text, None, ttl)
 
 
-def string_mark(origin: Origin, raw: bytes, ttl: float | None) -> tuple[ImportedMark, str]:
-    """A string key as a mark, its value as the result; tells why where that cannot be kept."""
-    mark = ImportedMark(origin.rule.name(origin.key), origin.text, None, ttl)
+def string_record(origin: Origin, raw: bytes, ttl: float | None) -> tuple[ImportedRecord, str]:
+    """A string key as a record, its value as the result; tells why where that cannot be kept."""
+    record = ImportedRecord(origin.rule.name(origin.key), origin.text, None, ttl)
     try:
-        return mark._replace(result=value(raw, origin.rule.values, "the value")), ""
+        return record._replace(result=value(raw, origin.rule.values, "the value")), ""
     except Unfit as error:
-        return mark, str(error)
+        return record, str(error)
 
 
 def entry_fields(event: RecordedEvent, names: Sequence[str]) -> dict[str, bytes]:

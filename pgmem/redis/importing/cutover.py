@@ -47,7 +47,7 @@ def cut_over(importer: Import, *, verify: bool = False) -> tuple[Report, Compari
     importer.reopen()
     for stream in importer.streams.values():
         stream.drain()
-    context.ahead.wait()
+    context.writer.wait()
     time.sleep(GRACE)
     context.watcher.say("fencing hashes and sets off")
     while _fence_all(importer, "hash", "set"):

@@ -19,7 +19,7 @@ from pgmem.redis.errors import SourceError
 from pgmem.redis.importing.source import RedisSource, Refused
 
 SUFFIX = b":before-pgmem"
-MARK = b"moved to pgmem"
+FENCE = b"moved to pgmem"
 """What a fence begins with."""
 WRITTEN_BACK = b"pgmem:written-back:"
 """What begins the name of the key where `pgmem.redis.importing.reverse` keeps how far it is."""
@@ -71,7 +71,7 @@ def locate(source: RedisSource, key: bytes) -> bytes:
 def is_fenced(source: RedisSource, key: bytes) -> bool:
     """Whether a fence stands in the place of a key."""
     try:
-        return bool(source.call("GETRANGE", key, 0, len(MARK) - 1) == MARK)
+        return bool(source.call("GETRANGE", key, 0, len(FENCE) - 1) == FENCE)
     except Refused:
         return False
 
@@ -87,7 +87,7 @@ def fence(source: RedisSource, key: bytes, words: str) -> None:
     Raises:
         SourceError: a key was put aside before, and somebody has made it anew since.
     """
-    _run(source, _RAISE, key, MARK + b": " + words.encode(), MARK)
+    _run(source, _RAISE, key, FENCE + b": " + words.encode(), FENCE)
 
 
 def unfence(source: RedisSource, key: bytes) -> None:
@@ -96,7 +96,7 @@ def unfence(source: RedisSource, key: bytes) -> None:
     Raises:
         SourceError: somebody has made the key anew.
     """
-    _run(source, _LOWER, key, MARK)
+    _run(source, _LOWER, key, FENCE)
 
 
 def _run(source: RedisSource, script: str, key: bytes, *arguments: bytes) -> None:

@@ -78,7 +78,7 @@ class Follow:
         for stream in self._moved():
             stream.drain(most=AT_A_TIME)
         self._go_on_with_pass()
-        self._context.ahead.wait()
+        self._context.writer.wait()
         self._tell_lag()
 
     def _is_over(self) -> bool:
@@ -86,7 +86,7 @@ class Follow:
         if now < self._next_check:
             return False
         self._next_check = now + 1.0
-        imports = self._context.steps
+        imports = self._context.imports
         return phase_of(imports.get(self._context.name, PHASE_PART)) != "importing"
 
     def _moved(self) -> list[StreamImport]:
@@ -125,7 +125,7 @@ class Follow:
             self._steps = self._pass.steps()
         if next(self._steps, None) is None:
             assert self._pass is not None  # noqa: S101  # it has steps
-            self._context.ahead.wait()
+            self._context.writer.wait()
             self._importer.end_pass(self._pass)
             self._importer.bring_in_groups()
             self._steps = None

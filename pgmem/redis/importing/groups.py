@@ -172,7 +172,7 @@ def group_info(context: Context, name: str) -> GroupInfo | None:
 def known_deliveries(context: Context, name: str) -> Iterator[KnownDelivery]:
     """What is open in a group here."""
     after = 0
-    while page := context.steps.known_deliveries(name, after=after, limit=PAGE):
+    while page := context.imports.known_deliveries(name, after=after, limit=PAGE):
         after = page[-1].position
         yield from page
 
@@ -225,10 +225,10 @@ class Groups:
     def _opened(self, stream: StreamImport, found: RedisGroup) -> GroupImport | None:
         """The group here; None on trial, where the log does not hold what it is about."""
         name = name_of(stream, found.name)
-        if self._context.trial:
+        if self._context.dry_run:
             return None
         if name not in self.all:
-            part = self._context.steps.open(self._context.name, PART + name)
+            part = self._context.imports.open(self._context.name, PART + name)
             self.all[name] = GroupImport(name, part)
         return self.all[name]
 
@@ -265,7 +265,7 @@ class Groups:
         # Each step is about what is between the last of the step before and its own last.
         bounds = [0, *(step[-1].position for step in steps[:-1]), 2**63 - 1]
         for step, (after, until) in zip(steps, pairwise(bounds), strict=True):
-            group.part, filled = self._context.steps.fill_group(
+            group.part, filled = self._context.imports.fill_group(
                 group.part,
                 group.name,
                 stream=stream.part.target or "",

@@ -60,21 +60,21 @@ def write_groups(context: Context, stream: StreamImport) -> tuple[int, int]:
 
 def release(context: Context) -> None:
     """Take from the members in pgmem what they hold: from now on, Redis hands it out."""
-    for part in context.steps.list(context.name):
+    for part in context.imports.list(context.name):
         if not part.part.startswith(PART):
             continue
         name = part.part.removeprefix(PART)
         info = group_info(context, name)
         detail = {**part.detail, "position": None if info is None else info.position}
-        mine = context.steps.open(context.name, part.part)
-        context.steps.advance(mine, cursor="", detail=detail)
+        mine = context.imports.open(context.name, part.part)
+        context.imports.advance(mine, cursor="", detail=detail)
         if info is not None:
             context.memory.groups.get(name).reset(info.position)
 
 
 def _filled(context: Context, stream: StreamImport) -> Iterator[tuple[str, int]]:
     """The groups of a stream that were brought in, and where each stood then."""
-    for part in context.steps.list(context.name):
+    for part in context.imports.list(context.name):
         position = part.detail.get("position")
         if part.part.startswith(f"{PART}{stream.part.target}:") and position is not None:
             yield part.part.removeprefix(PART), position

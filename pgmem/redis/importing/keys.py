@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pgmem.errors import InvalidInput
-from pgmem.redis.importing.fences import MARK, WRITTEN_BACK, named
+from pgmem.redis.importing.fences import FENCE, WRITTEN_BACK, named
 from pgmem.redis.importing.rules import Rule, Rules
 from pgmem.redis.importing.source import RedisSource, Refused
 
@@ -124,7 +124,7 @@ def _sizes(source: RedisSource, keys: list[Key]) -> list[int | None]:
     commands: list[tuple[object, ...]] = []
     for key in keys:
         if key.kind == "string":
-            commands += [("PTTL", key.physical), ("GETRANGE", key.physical, 0, len(MARK) - 1)]
+            commands += [("PTTL", key.physical), ("GETRANGE", key.physical, 0, len(FENCE) - 1)]
         elif key.rule is not None:
             commands.append((_SIZES[key.kind], key.physical))
     answers = iter(source.many(commands))
@@ -132,7 +132,7 @@ def _sizes(source: RedisSource, keys: list[Key]) -> list[int | None]:
     for key in keys:
         if key.kind == "string":
             ends, beginning = next(answers), next(answers)
-            if beginning == MARK:
+            if beginning == FENCE:
                 sizes.append(None)
             elif key.rule is not None and key.rule.only_ending and ends == -1:
                 sizes.append(-1)
@@ -153,9 +153,9 @@ def check_named(source: RedisSource, rules: Rules) -> None:
         InvalidInput: which one, and what it is.
     """
     answers = source.many([("TYPE", name) for name in rules.named])
-    fenced = source.many([("GETRANGE", name, 0, len(MARK) - 1) for name in rules.named])
+    fenced = source.many([("GETRANGE", name, 0, len(FENCE) - 1) for name in rules.named])
     for (name, wanted), kind, beginning in zip(rules.named.items(), answers, fenced, strict=True):
-        if kind.decode() not in {*wanted, "none"} and beginning != MARK:
+        if kind.decode() not in {*wanted, "none"} and beginning != FENCE:
             raise InvalidInput(
                 f"the key {shown(name)!r} of Redis is a {kind.decode()}, and was asked for as "
                 f"{' or '.join(sorted(wanted))}: nothing was imported. Ask for it by its type, or "

@@ -1,4 +1,4 @@
-"""One pass over the hashes, sets and strings of Redis: each becomes entries and marks.
+"""One pass over the hashes, sets and strings of Redis: each becomes entries and records.
 
 A pass may be broken off and gone on with, and done again as often as one likes: it writes what is
 missing and what has changed, and nothing that somebody else has written in pgmem. After a pass
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from pgmem.errors import VersionConflict
-from pgmem.redis import ImportedEntry, ImportedMark, ImportPart, KnownEntry, KnownMark
+from pgmem.redis import ImportedEntry, ImportedRecord, ImportPart, KnownEntry, KnownRecord
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import (
     Origin,
     Unfit,
     field_entry,
-    member_mark,
-    string_mark,
+    member_record,
+    string_record,
     text,
     whole_entry,
 )
@@ -34,14 +34,14 @@ PART = "keys"
 STEP = 2_000
 """Items in a step."""
 SWEEP = 1_000
-"""Entries and marks that are looked up in Redis in one round trip."""
+"""Entries and records that are looked up in Redis in one round trip."""
 
 FOREIGN_ENTRY = (
     "the entry {key!r} holds something that this key of Redis did not bring: it was written in "
     "pgmem, or came from another key. It was left as it is"
 )
 NO_RESULT = "the key is marked as done, without its result: "
-FOREIGN_MARK = (
+FOREIGN_RECORD = (
     "the idempotency key {key!r} is claimed in pgmem right now, or was marked by another key of "
     "Redis. It was left as it is"
 )
@@ -52,13 +52,13 @@ class Step:
     """What has been read and is still to be written."""
 
     entries: list[tuple[ImportedEntry, Item]] = field(default_factory=list)
-    marks: list[tuple[ImportedMark, Item]] = field(default_factory=list)
+    records: list[tuple[ImportedRecord, Item]] = field(default_factory=list)
     refused: list[tuple[Item, str]] = field(default_factory=list)
 
     @property
     def size(self) -> int:
         """How many items it has."""
-        return len(self.entries) + len(self.marks) + len(self.refused)
+        return len(self.entries) + len(self.records) + len(self.refused)
 
     def take(self, source: str, chunk: Chunk) -> None:
         """Convert what a key holds."""
@@ -73,10 +73,10 @@ class Step:
             self.refused.append((Item("key", key.name, b"", parts), str(error)))
             return
         if key.kind == "string":
-            self._mark(Item("string", key.name, b"", parts), origin, chunk)
+            self._record(Item("string", key.name, b"", parts), origin, chunk)
         elif key.kind == "set":
             for member in parts:
-                self._mark(Item("member", key.name, member), origin, chunk)
+                self._record(Item("member", key.name, member), origin, chunk)
         elif chunk.rule.whole:
             self._entry(Item("hash", key.name, b"", parts), origin, chunk.ttl)
         else:
@@ -97,18 +97,18 @@ class Step:
         else:
             self.entries.append((entry, item))
 
-    def _mark(self, item: Item, origin: Origin, chunk: Chunk) -> None:
+    def _record(self, item: Item, origin: Origin, chunk: Chunk) -> None:
         try:
             if item.kind == "member":
-                mark = member_mark(origin, item.name, chunk.ttl)
+                record = member_record(origin, item.name, chunk.ttl)
             else:
-                mark, why = string_mark(origin, item.raw[0], chunk.ttl)
+                record, why = string_record(origin, item.raw[0], chunk.ttl)
                 if why:
                     self.refused.append((item, NO_RESULT + why))
         except Unfit as error:
             self.refused.append((item, str(error)))
         else:
-            self.marks.append((mark, item))
+            self.records.append((record, item))
 
 
 class Pass:
@@ -143,7 +143,7 @@ class Pass:
         """To the end."""
         for _ in self.steps():
             pass
-        self._context.ahead.wait()
+        self._context.writer.wait()
 
     def steps(self) -> Iterator[int]:
         """Step by step; gives how many items each has. It ends when all is on its way."""
@@ -158,14 +158,14 @@ class Pass:
     def _write(self, step: Step, cursor: str) -> Iterator[int]:
         """A large hash in one chunk may be more than a step can hold."""
         entries = [step.entries[at : at + STEP] for at in range(0, len(step.entries), STEP)]
-        marks = [step.marks[at : at + STEP] for at in range(0, len(step.marks), STEP)]
+        records = [step.records[at : at + STEP] for at in range(0, len(step.records), STEP)]
         refused = step.refused
         for some in entries:
             self._put(some, refused)
             refused = []
             yield len(some)
-        for few in marks:
-            self._mark(few, refused)
+        for few in records:
+            self._record(few, refused)
             refused = []
             yield len(few)
         self._advance(cursor, refused)
@@ -175,12 +175,12 @@ class Pass:
         self, given: Sequence[tuple[ImportedEntry, Item]], refused: list[tuple[Item, str]]
     ) -> None:
         context = self._context
-        batch = context.steps.entries([entry for entry, _ in given])
+        batch = context.imports.check_entries([entry for entry, _ in given])
         refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
 
         def write() -> None:
             self._refuse(refused)
-            self.part, kept = context.steps.put(
+            self.part, kept = context.imports.put_entries(
                 self.part,
                 batch,
                 cursor=self.part.cursor,
@@ -193,13 +193,13 @@ class Pass:
             self._refuse([(items[key], FOREIGN_ENTRY.format(key=key)) for key in kept])
             context.watcher.moved("hash", len(given) - len(batch.refused), len(refused))
 
-        context.ahead.write(write)
+        context.writer.write(write)
 
-    def _mark(
-        self, given: Sequence[tuple[ImportedMark, Item]], refused: list[tuple[Item, str]]
+    def _record(
+        self, given: Sequence[tuple[ImportedRecord, Item]], refused: list[tuple[Item, str]]
     ) -> None:
         context = self._context
-        batch = context.steps.marks([mark for mark, _ in given])
+        batch = context.imports.check_records([record for record, _ in given])
         if any(given[place][0].result is not None for place, _ in batch.refused):
             # Work that was done stays done, whatever became of its result.
             bad = dict(batch.refused)
@@ -208,15 +208,15 @@ class Pass:
                 *((given[place][1], NO_RESULT + why) for place, why in bad.items()),
             ]
             given = [
-                (mark._replace(result=None) if place in bad else mark, item)
-                for place, (mark, item) in enumerate(given)
+                (record._replace(result=None) if place in bad else record, item)
+                for place, (record, item) in enumerate(given)
             ]
-            batch = context.steps.marks([mark for mark, _ in given])
+            batch = context.imports.check_records([record for record, _ in given])
         refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
 
         def write() -> None:
             self._refuse(refused)
-            self.part, kept = context.steps.mark(
+            self.part, kept = context.imports.put_records(
                 self.part,
                 batch,
                 cursor=self.part.cursor,
@@ -224,11 +224,11 @@ class Pass:
                 refused=len(refused),
                 slack=self._slack,
             )
-            items = {mark.key: item for mark, item in given}
-            self._refuse([(items[key], FOREIGN_MARK.format(key=key)) for key in kept])
-            context.watcher.moved("mark", len(given) - len(batch.refused), len(refused))
+            items = {record.key: item for record, item in given}
+            self._refuse([(items[key], FOREIGN_RECORD.format(key=key)) for key in kept])
+            context.watcher.moved("record", len(given) - len(batch.refused), len(refused))
 
-        context.ahead.write(write)
+        context.writer.write(write)
 
     def _refuse(self, items: Sequence[tuple[Item, str]]) -> None:
         self.left_out += len(items)
@@ -239,15 +239,15 @@ class Pass:
 
         def write() -> None:
             self._refuse(refused)
-            self.part = context.steps.advance(self.part, cursor=cursor, refused=len(refused))
+            self.part = context.imports.advance(self.part, cursor=cursor, refused=len(refused))
             if refused:
                 context.watcher.moved("key", 0, len(refused))
 
-        context.ahead.write(write)
+        context.writer.write(write)
 
 
 def sweep(context: Context) -> int:
-    """Remove the entries and marks that came from Redis and are not there any more.
+    """Remove the entries and records that came from Redis and are not there any more.
 
     Only what this import brought, and nobody has changed since. Gives how many.
     """
@@ -257,33 +257,33 @@ def sweep(context: Context) -> int:
             removed += context.memory.state.delete(entry.key, expected_version=entry.version)
         except VersionConflict:
             continue  # somebody has changed it this moment: it is theirs
-    for marks in stale_marks(context):
-        removed += context.steps.unmark(marks)
+    for records in stale_records(context):
+        removed += context.imports.delete_records(records)
     return removed
 
 
 def stale_entries(context: Context) -> Iterator[KnownEntry]:
     """The entries that this import brought and that are not in Redis any more."""
     after = ""
-    while found := context.steps.known_entries(after=after, limit=SWEEP):
+    while found := context.imports.known_entries(after=after, limit=SWEEP):
         after = found[-1].key
         yield from _missing(context, [(entry, _place(context, entry.origin)) for entry in found])
 
 
-def stale_marks(context: Context) -> Iterator[list[KnownMark]]:
-    """The same of marks, page by page."""
+def stale_records(context: Context) -> Iterator[list[KnownRecord]]:
+    """The same of records, page by page."""
     after = ""
-    while found := context.steps.known_marks(after=after, limit=SWEEP):
+    while found := context.imports.known_records(after=after, limit=SWEEP):
         after = found[-1].key
         places = []
-        for mark in found:
-            place = _place(context, orjson.loads(mark.origin) if mark.origin else None)
+        for record in found:
+            place = _place(context, orjson.loads(record.origin) if record.origin else None)
             if place is not None and place.kind == "set":
                 rule = context.rules.match("set", place.key.encode())
-                member = rule.part_of(place.key, mark.key) if rule is not None else None
+                member = rule.part_of(place.key, record.key) if rule is not None else None
                 # Without a member, it was brought in by other rules.
                 place = None if member is None else place._replace(part=member)
-            places.append((mark, place))
+            places.append((record, place))
         yield _missing(context, places)
 
 
@@ -303,7 +303,7 @@ def _place(context: Context, origin: dict[str, Any] | None) -> _Place | None:
     return _Place(where["type"], where["key"], where.get("field"))
 
 
-K = TypeVar("K", KnownEntry, KnownMark)
+K = TypeVar("K", KnownEntry, KnownRecord)
 
 
 def _missing(context: Context, found: Sequence[tuple[K, _Place | None]]) -> list[K]:

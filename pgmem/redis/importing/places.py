@@ -1,4 +1,4 @@
-"""Where in Redis an entry or a mark of pgmem belongs: the rules, read backwards.
+"""Where in Redis an entry or a record of pgmem belongs: the rules, read backwards.
 
 What was imported says it itself: the first change in its history has its origin. What was made in
 pgmem belongs where the rules would have brought it from: of several such places, to the one whose
@@ -64,7 +64,7 @@ class Places:
             fields.append(Place(rule, name))
         return _closest(fields)
 
-    def of_mark(self, name: str) -> Place | None:
+    def of_record(self, name: str) -> Place | None:
         """Where an idempotency key belongs; None if that is nowhere, or not sure."""
         members = self._fitting("set", name)
         if members:

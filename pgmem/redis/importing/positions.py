@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pgmem import BoundMemory, Memory, RecordedEvent
+from pgmem import Memory, RecordedEvent, Transaction
 from pgmem.errors import InvalidInput
 
 
@@ -26,7 +26,7 @@ def number(identity: str | bytes) -> tuple[int, int]:
 
 PAGE = 1_000
 
-Reader = Memory | BoundMemory
+Reader = Memory | Transaction
 """A memory gives what is final; a transaction of it, what is visible."""
 
 
@@ -37,10 +37,10 @@ def position_of(memory: Reader, stream: str, identity: str | bytes) -> int:
     was never imported (trimmed, refused) stands for the last one before it.
 
     >>> from pgmem.redis import ImportedEvent, Imports
-    >>> steps = Imports(memory)
-    >>> part = steps.open("redis", "stream s", target="s")
+    >>> imports = Imports(memory)
+    >>> part = imports.open("redis", "stream s", target="s")
     >>> made = [ImportedEvent("t", b"1", None, b'{"redis":{"id":"%d-0"}}' % n) for n in (5, 7, 9)]
-    >>> part = steps.append(part, steps.events(made), cursor="9-0")
+    >>> part = imports.append_events(part, imports.check_events(made), cursor="9-0")
     >>> [position_of(memory, "s", identity) for identity in ("4-0", "7-0", "8-0", "10-0")]
     [0, 2, 2, 3]
 

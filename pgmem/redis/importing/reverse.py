@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from pgmem import RecordedEvent
-from pgmem.redis import KnownEntry, KnownMark
+from pgmem.redis import KnownEntry, KnownRecord
 from pgmem.redis.errors import ImportConflict, SourceError
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import entry_fields, plain
@@ -115,7 +115,7 @@ def _write_back(importer: Import, written: Written, *, drained: bool) -> None:
     places = Places(context)
     _write_entries(context, places, written)
     written.add("deleted", _delete_entries(context, places))
-    _write_marks(context, places, written)
+    _write_records(context, places, written)
     for stream in importer.streams.values():
         groups, lost = write_groups(context, stream)
         if groups:
@@ -130,7 +130,7 @@ def _write_back(importer: Import, written: Written, *, drained: bool) -> None:
 
 def _streams(context: Context) -> list[str]:
     """The streams that were brought in, also those that are not in Redis any more."""
-    parts = context.steps.list(context.name)
+    parts = context.imports.list(context.name)
     return [part.part.removeprefix("stream ") for part in parts if part.target is not None]
 
 
@@ -182,7 +182,7 @@ def _pages(events: Iterator[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
 def _write_entries(context: Context, places: Places, written: Written) -> None:
     """Write back the entries that are not as an import brought them."""
     after = ""
-    while found := context.steps.known_entries(after=after, limit=SWEEP):
+    while found := context.imports.known_entries(after=after, limit=SWEEP):
         after = found[-1].key
         for entry in found:
             if entry.origin is None:
@@ -246,30 +246,30 @@ def _delete_step(context: Context, places: Places, step: Step) -> int:
     return len(commands)
 
 
-def _write_marks(context: Context, places: Places, written: Written) -> None:
+def _write_records(context: Context, places: Places, written: Written) -> None:
     """Write back which work was done in pgmem."""
     after = ""
-    while found := context.steps.known_marks(after=after, limit=SWEEP):
+    while found := context.imports.known_records(after=after, limit=SWEEP):
         after = found[-1].key
-        for mark in found:
-            if mark.origin is None:
-                _write_mark(context, places, mark, written)
+        for record in found:
+            if record.origin is None:
+                _write_record(context, places, record, written)
 
 
-def _write_mark(context: Context, places: Places, mark: KnownMark, written: Written) -> None:
-    place = places.of_mark(mark.key)
+def _write_record(context: Context, places: Places, record: KnownRecord, written: Written) -> None:
+    place = places.of_record(record.key)
     if place is None:
         why = "no set or string of Redis is known to hold it"
-        _leave(context, written, "mark", mark.key, why)
+        _leave(context, written, "record", record.key, why)
         return
     key = places.physical(place.key)
     if place.rule.kind == "set":
         commands: list[Command] = [("SADD", key, (place.part or "").encode())]
     else:
-        ends = () if mark.ttl is None else ("PX", max(1, int(mark.ttl * 1_000)))
-        commands = [("SET", key, plain(mark.result, place.rule.values), *ends)]
+        ends = () if record.ttl is None else ("PX", max(1, int(record.ttl * 1_000)))
+        commands = [("SET", key, plain(record.result, place.rule.values), *ends)]
     _send(context, commands)
-    written.add("marks", 1)
+    written.add("records", 1)
 
 
 def _leave(context: Context, written: Written, kind: str, key: str, why: str) -> None:

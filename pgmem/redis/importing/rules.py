@@ -27,7 +27,7 @@ _PLACES = {
     "set": ("key", "member"),
     "string": ("key",),
 }
-_MARK = re.compile(r"\{(key|field|member)\}")
+_PLACEHOLDER = re.compile(r"\{(key|field|member)\}")
 _SPLIT = re.compile(r"(?<!\\)=")
 _GLOB = re.compile(r"[*?\[\\]")
 
@@ -54,7 +54,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         places = _PLACES[self.kind]
-        unknown = {name for name in _MARK.findall(self.template) if name not in places}
+        unknown = {name for name in _PLACEHOLDER.findall(self.template) if name not in places}
         if unknown or not self.template:
             raise InvalidInput(
                 f"the name {self.template!r} for {self.kind} keys {self.pattern!r} may hold "
@@ -66,8 +66,8 @@ class Rule:
                 f"member is an idempotency key of its own"
             )
         object.__setattr__(self, "matches", glob(self.pattern))
-        # Texts and marks in turn.
-        object.__setattr__(self, "_pieces", tuple(_MARK.split(self.template)))
+        # Texts and placeholders in turn.
+        object.__setattr__(self, "_pieces", tuple(_PLACEHOLDER.split(self.template)))
 
     @property
     def literal(self) -> bytes | None:
@@ -82,7 +82,7 @@ class Rule:
     def name(self, key: str, part: str = "") -> str:
         """What a key, or a field or member of it, is called in pgmem."""
         pieces = list(self._pieces)
-        pieces[1::2] = [key if mark == "key" else part for mark in pieces[1::2]]
+        pieces[1::2] = [key if place == "key" else part for place in pieces[1::2]]
         return "".join(pieces)
 
     def part_of(self, key: str, name: str) -> str | None:
@@ -169,7 +169,7 @@ def published(values: Values | None) -> list[Rule]:
     ]
 
 
-def chosen(
+def parse_rules(
     streams: Sequence[str] = (),
     hashes: Sequence[str] = (),
     dedupe: Sequence[str] = (),

@@ -43,7 +43,7 @@ class Report:
         missed: how many entries of a stream were trimmed before they were read; None if nobody
             knows how many.
         groups: the consumer groups, by their names here: how much is open in each.
-        removed: entries and marks that were removed because they are not in Redis any more.
+        removed: entries and records that were removed because they are not in Redis any more.
         refused: entries of streams that were refused so far, what the last pass left out, and
             what groups have pending that is not here.
     """
@@ -111,7 +111,7 @@ class Import:
         self.open_streams_found()
         for stream in self.streams.values():
             stream.drain()
-        self.context.ahead.wait()
+        self.context.writer.wait()
 
     def open_streams_found(self) -> None:
         """Begin with the streams that the survey has found."""
@@ -142,8 +142,9 @@ class Import:
     def new_pass(self, *, slack: float = 0.0, adopt: bool = False) -> Pass:
         """A pass over the other keys: the one that was broken off, or a new one."""
         context = self.context
-        # Opened once: a second process that begins keeps the part, and this one learns of it.
-        part = context.steps.open(context.name, PART) if self._pass is None else self._pass.part
+        # Opened once. If a second process opens the part, the next step of this one is refused.
+        old = self._pass
+        part = old.part if old is not None else context.imports.open(context.name, PART)
         self._pass = Pass(context, part, slack=slack, adopt=adopt)
         return self._pass
 
@@ -161,13 +162,13 @@ class Import:
 
     def bring_in_groups(self) -> None:
         """Bring in the groups of the streams, as they are now."""
-        self.context.ahead.wait()
+        self.context.writer.wait()
         for stream in self.streams.values():
             self.groups.bring_in(stream, only_new=self.groups_are_theirs)
 
     def finished(self) -> Report:
         """What has come of it, when nothing is under way any more."""
-        self.context.ahead.wait()
+        self.context.writer.wait()
         for key, stream in self.streams.items():
             self.report.streams[key] = stream.part
             self.report.missed[key] = stream.missed
@@ -209,7 +210,7 @@ def enter(context: Context, phase: Phase) -> ImportPart:
     Raises:
         ImportConflict: it is at something else that has to be ended first.
     """
-    now = phase_of(context.steps.get(context.name, PHASE_PART))
+    now = phase_of(context.imports.get(context.name, PHASE_PART))
     if now not in _AFTER[phase]:
         how = _HOW_ON.get(now, _NOT_CUT_OVER)
         raise ImportConflict(f"the import {context.name!r} is {now or 'not begun'}: {how}")
@@ -224,6 +225,6 @@ def set_phase(context: Context, phase: Phase, **more: Any) -> ImportPart:
         phase: what it is at.
         more: what else is to be known.
     """
-    part = context.steps.open(context.name, PHASE_PART)
+    part = context.imports.open(context.name, PHASE_PART)
     detail = {**part.detail, "phase": phase, **more}
-    return context.steps.advance(part, cursor=part.cursor, detail=detail)
+    return context.imports.advance(part, cursor=part.cursor, detail=detail)

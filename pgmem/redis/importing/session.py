@@ -1,4 +1,4 @@
-"""Opens what an import works with, and closes it again."""
+"""Open the objects that an import works with, and close them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 from pgmem import Memory
 from pgmem.redis import Imports
 from pgmem.redis.importing.context import Context, Watcher
+from pgmem.redis.importing.dry_run import dry_run as without_writes
 from pgmem.redis.importing.refused import RefusedFile
 from pgmem.redis.importing.rules import Rules
 from pgmem.redis.importing.run import Import
-from pgmem.redis.importing.source import PATIENCE, RedisSource
-from pgmem.redis.importing.trial import on_trial
+from pgmem.redis.importing.source import OUTAGE_SECONDS, RedisSource
 
 
-class Quiet:
+class Silent:
     """A watcher that shows nothing."""
 
     def moved(self, kind: str, done: int, refused: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def compared(self, items: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def lag(self, entries: int | None, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def say(self, words: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @contextmanager
-def importing(
+def open_import(
     memory: Memory,
     url: str,
     rules: Rules,
@@ -41,42 +41,36 @@ def importing(
     refused: Path,
     name: str | None = None,
     watcher: Watcher | None = None,
-    trial: bool = False,
-    patience: float = PATIENCE,
+    dry_run: bool = False,
+    timeout: float = OUTAGE_SECONDS,
 ) -> Iterator[Import]:
-    """An import, ready to begin.
+    """Connect to a Redis and open an import that has not begun.
 
     Args:
-        memory: where to.
-        url: of the Redis.
-        rules: what is brought in.
-        refused: the file that lists what is not.
-        name: of the import: what it has done so far is found by it; None for where the Redis is.
-        watcher: shows how it goes.
-        trial: read and check everything, and write nothing.
-        patience: seconds that the Redis may be away in the middle.
+        memory: the memory to import into.
+        url: the URL of the Redis.
+        rules: the keys to import.
+        refused: the file that lists what is left out.
+        name: the name under which the progress is stored; None for the address of the Redis.
+        watcher: shows the progress; None to show nothing.
+        dry_run: read and check everything, and write nothing.
+        timeout: seconds to wait for a Redis that goes away after it has answered once.
 
     Raises:
         InvalidInput: a URL or a file that cannot be used, or redis-py is not installed.
         SourceError: the Redis does not answer, or refuses this client.
     """
-    shown = watcher or Quiet()
+    shown = watcher or Silent()
 
     def waits(why: str) -> None:
-        shown.say(f"Redis went away ({why}): waiting for it")
+        shown.say(f"Redis went away ({why}), waiting for it")
 
-    with RedisSource(url, patience=patience, on_wait=waits) as source:
+    with RedisSource(url, timeout=timeout, on_wait=waits) as source:
         chosen = name or source.where
-        context = Context(
-            *(on_trial(memory) if trial else (memory, Imports(memory))),
-            source,
-            chosen,
-            rules,
-            RefusedFile(refused, chosen),
-            shown,
-            trial,
-        )
+        target, imports = without_writes(memory) if dry_run else (memory, Imports(memory))
+        file = RefusedFile(refused, chosen)
+        context = Context(target, imports, source, chosen, rules, file, shown, dry_run)
         try:
             yield Import(context)
         finally:
-            context.ahead.close()
+            context.writer.close()

@@ -3,7 +3,7 @@
 ::
 
     connection refused, at first       SourceUnavailable at once: a wrong URL is no outage
-    connection lost, or loading        again for `patience` seconds, then SourceUnavailable
+    connection lost, or loading        again for `timeout` seconds, then SourceUnavailable
     password, TLS, rights, cluster     SourceError, with what to do
     a command refused                  SourceError; where the caller asks for it, `Refused`
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Command = tuple[Any, ...]
 
-PATIENCE = 30.0
+OUTAGE_SECONDS = 30.0
 """Seconds that a Redis may be away in the middle of an import."""
 ANSWER_SECONDS = 15.0
 CONNECT_SECONDS = 5.0
@@ -55,7 +55,7 @@ class RedisSource:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`. A password may also come from REDISCLI_AUTH.
-        patience: seconds that the server may be away after it has answered once.
+        timeout: seconds that the server may be away after it has answered once.
         on_wait: told why, each time that it waits for the server to come back.
 
     Attributes:
@@ -72,14 +72,14 @@ class RedisSource:
         self,
         url: str,
         *,
-        patience: float = PATIENCE,
+        timeout: float = OUTAGE_SECONDS,
         on_wait: Callable[[str], None] = lambda why: None,
     ) -> None:
-        self._patience = patience
+        self._timeout = timeout
         self._on_wait = on_wait
         self._pool, self.where = _pool(url)
         self._client: Any = None
-        self._met = False
+        self._answered = False
         self.server = ""
         self.call("PING")
 
@@ -136,7 +136,7 @@ class RedisSource:
     def _run(self, name: str, call: Callable[[Any], Any]) -> Any:
         import redis  # noqa: PLC0415  # only who imports needs the extra
 
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._timeout
         pause = 0.05
         while True:
             try:
@@ -145,7 +145,7 @@ class RedisSource:
                 raise self._refused_login(error) from None
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
                 self.close()
-                if not self._met or time.monotonic() > deadline:
+                if not self._answered or time.monotonic() > deadline:
                     raise self._unavailable(error) from None
                 self._on_wait(_brief(error))
                 time.sleep(pause)
@@ -170,14 +170,14 @@ class RedisSource:
             self._pool.disconnect()
             raise SourceError(f"{self.where} is a sentinel: give the URL of the Redis itself")
         self.server = lines.get("run_id", "")
-        self._client, self._met = client, True
+        self._client, self._answered = client, True
         return client
 
     def _unavailable(self, error: Exception) -> SourceUnavailable:
-        if self._met:
+        if self._answered:
             return SourceUnavailable(
                 f"Redis at {self.where} went away and did not come back within "
-                f"{self._patience:g} s ({_brief(error)}). What was imported so far is kept: run "
+                f"{self._timeout:g} s ({_brief(error)}). What was imported so far is kept: run "
                 f"the same command again, and it goes on from there"
             )
         reason, hint = _brief(error), "Check that it runs and that the URL is right"

@@ -111,7 +111,7 @@ class StreamImport:
         self.name = text(key, "the key")
         self.rule = rule
         self._converter = Streams(rule.values)
-        self.part: ImportPart = context.steps.open(
+        self.part: ImportPart = context.imports.open(
             context.name, f"stream {self.name}", target=rule.name(self.name)
         )
         detail = self.part.detail
@@ -146,7 +146,7 @@ class StreamImport:
         """Bring in what is there up to an entry, and have it written."""
         while number(self.read_to or "0-0") < number(identity) and self.drain(most=PAGE):
             pass
-        self._context.ahead.wait()
+        self._context.writer.wait()
 
     def begin_writing_back(self) -> None:
         """Choose the ids of what is written back: a time behind all that is there, and a position.
@@ -203,7 +203,7 @@ class StreamImport:
         )
 
     def _advance(self, detail: dict[str, Any]) -> None:
-        self.part = self._context.steps.advance(self.part, cursor=self.read_to, detail=detail)
+        self.part = self._context.imports.advance(self.part, cursor=self.read_to, detail=detail)
 
     @property
     def behind(self) -> int | None:
@@ -266,7 +266,7 @@ class StreamImport:
                 given.append(entry)
             except Unfit as error:
                 refused.append((self._item(entry), str(error)))
-        batch = self._context.steps.events(events)
+        batch = self._context.imports.check_events(events)
         self._adapt(events)
         refused += [(self._item(given[place]), reason) for place, reason in batch.refused]
         if page.entries:
@@ -284,12 +284,12 @@ class StreamImport:
 
         def write() -> None:
             self._context.refuse([*gaps, *refused])
-            self.part = self._context.steps.append(
+            self.part = self._context.imports.append_events(
                 self.part, batch, cursor=last, refused=len(refused), detail=detail
             )
             self._context.watcher.moved("stream", batch.size, len(refused))
 
-        self._context.ahead.write(write)
+        self._context.writer.write(write)
 
     def _item(self, entry: Entry) -> Item:
         return Item("entry", self.key, *entry)

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from pgmem import RecordedEvent
-from pgmem.redis import ImportedEntry, ImportedEvent, ImportedMark
+from pgmem.redis import ImportedEntry, ImportedEvent, ImportedRecord
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Streams, Unfit
 from pgmem.redis.importing.groups import PART as GROUP_PART
@@ -27,7 +27,7 @@ from pgmem.redis.importing.groups import (
     places_of,
 )
 from pgmem.redis.importing.keys import shown
-from pgmem.redis.importing.passes import STEP, Step, stale_entries, stale_marks
+from pgmem.redis.importing.passes import STEP, Step, stale_entries, stale_records
 from pgmem.redis.importing.positions import number
 from pgmem.redis.importing.refused import Item
 from pgmem.redis.importing.run import Import
@@ -118,7 +118,7 @@ def _compare_stream(context: Context, stream: StreamImport, found: Comparison) -
             before, event = number(_id(event)), next(here, None)
         elif _was_skipped(stream, number(entry[0])):
             found.written_back += 1
-        elif given is None or context.steps.events([given]).refused:
+        elif given is None or context.imports.check_events([given]).refused:
             found.refused += 1
         else:
             found.fault("missing", f"{stream.name} {entry[0].decode()}")
@@ -208,7 +208,7 @@ def _compare_group(
         position = place_of(tx, stream, group.last)
         places = places_of(tx, stream, [held.identity for held in group.held])
     here = {known.position: known for known in known_deliveries(context, name)}
-    part = context.steps.get(context.name, GROUP_PART + name)
+    part = context.imports.get(context.name, GROUP_PART + name)
     filled = part.detail.get("position") if part is not None else None
     if info.position != filled or not all(known.delayed for known in here.values()):
         found.changed_here += 1
@@ -242,27 +242,27 @@ def _compare_keys(context: Context, found: Comparison) -> None:
             step = Step()
     _compare_step(context, step, found)
     found.only_here += sum(1 for _ in stale_entries(context))
-    found.only_here += sum(len(marks) for marks in stale_marks(context))
+    found.only_here += sum(len(records) for records in stale_records(context))
 
 
 def _compare_step(context: Context, step: Step, found: Comparison) -> None:
     found.refused += len(step.refused)
     for at in range(0, len(step.entries), STEP):
         _compare_entries(context, step.entries[at : at + STEP], found)
-    for at in range(0, len(step.marks), STEP):
-        _compare_marks(context, step.marks[at : at + STEP], found)
+    for at in range(0, len(step.records), STEP):
+        _compare_records(context, step.records[at : at + STEP], found)
     context.watcher.compared(found.same + found.refused)
 
 
 def _compare_entries(
     context: Context, given: Sequence[tuple[ImportedEntry, Item]], found: Comparison
 ) -> None:
-    batch = context.steps.entries([entry for entry, _ in given])
+    batch = context.imports.check_entries([entry for entry, _ in given])
     refused = {place for place, _ in batch.refused}
     found.refused += len(refused)
     kept = [pair for place, pair in enumerate(given) if place not in refused]
     keys = [entry.key for entry, _ in kept]
-    known = {entry.key: entry for entry in context.steps.known_entries(keys, limit=STEP)}
+    known = {entry.key: entry for entry in context.imports.known_entries(keys, limit=STEP)}
     for entry, item in kept:
         there = known.get(entry.key)
         if there is None:
@@ -275,22 +275,22 @@ def _compare_entries(
             found.fault("different", f"{shown(item.key)} {shown(item.name)}")
 
 
-def _compare_marks(
-    context: Context, given: Sequence[tuple[ImportedMark, Item]], found: Comparison
+def _compare_records(
+    context: Context, given: Sequence[tuple[ImportedRecord, Item]], found: Comparison
 ) -> None:
-    batch = context.steps.marks([mark for mark, _ in given])
+    batch = context.imports.check_records([record for record, _ in given])
     refused = {place for place, _ in batch.refused}
     found.refused += len(refused)
     kept = [pair for place, pair in enumerate(given) if place not in refused]
-    keys = [mark.key for mark, _ in kept]
-    known = {mark.key: mark for mark in context.steps.known_marks(keys, limit=STEP)}
-    for mark, item in kept:
-        there = known.get(mark.key)
+    keys = [record.key for record, _ in kept]
+    known = {record.key: record for record in context.imports.known_records(keys, limit=STEP)}
+    for record, item in kept:
+        there = known.get(record.key)
         if there is None:
             found.fault("missing", f"{shown(item.key)} {shown(item.name)}")
         elif there.origin is None:
             found.changed_here += 1
-        elif _is(mark.result or b"null", there.result) and _ends(mark.ttl, there.ttl):
+        elif _is(record.result or b"null", there.result) and _ends(record.ttl, there.ttl):
             found.same += 1
         else:
             found.fault("different", f"{shown(item.key)} {shown(item.name)}")

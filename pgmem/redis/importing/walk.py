@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from pgmem.redis.importing.fences import MARK
+from pgmem.redis.importing.fences import FENCE
 from pgmem.redis.importing.keys import Key, page
 from pgmem.redis.importing.rules import Rule, Rules
 from pgmem.redis.importing.source import RedisSource, Refused
@@ -173,7 +173,7 @@ class Walk:
         if any(isinstance(part, Refused) for part in (ttl, parts, *parts[:1])):
             return [Chunk(key, key.rule, (), None, changed=True)]
         gone = ttl == -2 or not parts or parts == [None]
-        fence = key.kind == "string" and not gone and parts[0].startswith(MARK)
+        fence = key.kind == "string" and not gone and parts[0].startswith(FENCE)
         if gone or fence or (key.rule.only_ending and ttl == -1):
             return []
         return [Chunk(key, key.rule, parts, _seconds(ttl))]

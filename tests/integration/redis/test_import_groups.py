@@ -1,4 +1,4 @@
-"""`imports(memory).fill_group`: a group is what another store says, until members work in it."""
+"""`memory.imports.fill_group`: a group is what another store says, until members work in it."""
 
 import pytest
 
@@ -7,7 +7,6 @@ from pgmem.core.validation import MAX_POSITION
 from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.redis import ImportedDelivery, KnownDelivery
 from pgmem.redis.errors import ImportConflict
-from tests.support.both import imports
 
 SOURCE = "old store"
 
@@ -19,26 +18,28 @@ async def logged(memory, count=9, stream="s"):
     return [event.position for event in await memory.events.read(stream)]
 
 
-async def filled(memory, part, position, *open_, after=0, until=MAX_POSITION):
+async def filled(imports, part, position, *open_, after=0, until=MAX_POSITION):
     deliveries = [ImportedDelivery(place, attempts, "there") for place, attempts in open_]
-    return await imports(memory).fill_group(
+    return await imports.fill_group(
         part, "g", stream="s", position=position, open=deliveries, after=after, until=until
     )
 
 
-async def opened(memory):
-    return await imports(memory).open(SOURCE, "group g")
+async def opened(imports):
+    return await imports.open(SOURCE, "group g")
 
 
-async def test_what_is_open_is_handed_out_and_then_what_is_new(both):
+async def test_what_is_open_is_handed_out_and_then_what_is_new(both, imports):
     places = await logged(both)
-    part, ok = await filled(both, await opened(both), places[4], (places[1], 1), (places[3], 4))
+    part, ok = await filled(
+        imports, await opened(imports), places[4], (places[1], 1), (places[3], 4)
+    )
     assert (ok, part.step, part.detail) == (True, 1, {"position": places[4]})
-    assert await imports(both).known_deliveries("g") == [
+    assert await imports.known_deliveries("g") == [
         KnownDelivery(places[1], 1, True),
         KnownDelivery(places[3], 4, True),
     ]
-    assert [one.position for one in await imports(both).known_deliveries("g", after=places[1])] == [
+    assert [one.position for one in await imports.known_deliveries("g", after=places[1])] == [
         places[3]
     ]
     group = await both.groups.get("g")
@@ -46,112 +47,118 @@ async def test_what_is_open_is_handed_out_and_then_what_is_new(both):
     handed = [(one.event.position, one.attempts) for one in await group.read("m", limit=9)]
     handed += [(one.event.position, one.attempts) for one in await group.read("m", limit=9)]
     assert sorted(handed) == [(places[1], 2), (places[3], 5), *((place, 1) for place in places[5:])]
-    assert [one.delayed for one in await imports(both).known_deliveries("g")] == [False] * 6
+    assert [one.delayed for one in await imports.known_deliveries("g")] == [False] * 6
 
 
-async def test_filled_again_it_is_what_is_said_now(both):
+async def test_filled_again_it_is_what_is_said_now(both, imports):
     places = await logged(both)
-    part, _ = await filled(both, await opened(both), places[4], (places[1], 1), (places[3], 1))
-    part, ok = await filled(both, part, places[2], (places[2], 7), (places[1], 2))
+    part, _ = await filled(
+        imports, await opened(imports), places[4], (places[1], 1), (places[3], 1)
+    )
+    part, ok = await filled(imports, part, places[2], (places[2], 7), (places[1], 2))
     assert ok
     assert (await (await both.groups.get("g")).info()).position == places[2]
-    assert [one[:2] for one in await imports(both).known_deliveries("g")] == [
+    assert [one[:2] for one in await imports.known_deliveries("g")] == [
         (places[1], 2),
         (places[2], 7),
     ]
     # A step may be about a range: outside of it all stays.
-    await filled(both, part, places[2], after=places[0], until=places[1])
-    assert [one.position for one in await imports(both).known_deliveries("g")] == [places[2]]
+    await filled(imports, part, places[2], after=places[0], until=places[1])
+    assert [one.position for one in await imports.known_deliveries("g")] == [places[2]]
 
 
-async def test_what_members_have_worked_in_is_left(both):
+async def test_what_members_have_worked_in_is_left(both, imports):
     places = await logged(both)
-    part, _ = await filled(both, await opened(both), places[4], (places[1], 1))
+    part = await opened(imports)
+    part, _ = await filled(imports, part, places[4], (places[1], 1))
     group = await both.groups.get("g")
     (one,) = await group.read("m", limit=1)
-    part, ok = await filled(both, part, places[4], (places[1], 1), (places[2], 1))
+    part, ok = await filled(imports, part, places[4], (places[1], 1), (places[2], 1))
     assert not ok
     await one.ack()
-    part, ok = await filled(both, part, places[4], (places[1], 1))
+    part, ok = await filled(imports, part, places[4], (places[1], 1))
     assert not ok
-    assert await imports(both).known_deliveries("g") == []
+    assert await imports.known_deliveries("g") == []
     # A reset makes it free again, and fences off who has something.
     (held,) = await group.read("m", limit=1)
     await group.reset(places[4])
-    part, ok = await filled(both, part, places[5], (places[1], 1))
+    part, ok = await filled(imports, part, places[5], (places[1], 1))
     assert ok
     with pytest.raises(LeaseLost):
         await held.ack()
     # Not a reset to another place: somebody has chosen it.
     await group.reset(places[0])
-    assert not (await filled(both, part, places[5]))[1]
+    assert not (await filled(imports, part, places[5]))[1]
 
 
-async def test_dead_letters_are_work(both):
+async def test_dead_letters_are_work(both, imports):
     places = await logged(both)
-    part, _ = await filled(both, await opened(both), places[-1], (places[1], 1))
+    part = await opened(imports)
+    part, _ = await filled(imports, part, places[-1], (places[1], 1))
     group = await both.groups.get("g")
     (one,) = await group.read("m", limit=1)
     await one.dead_letter("no")
-    assert not (await filled(both, part, places[-1]))[1]
+    assert not (await filled(imports, part, places[-1]))[1]
 
 
-async def test_a_group_that_was_opened_before_is_taken_if_nothing_is_open_in_it(both):
+async def test_a_group_that_was_opened_before_is_taken_if_nothing_is_open_in_it(both, imports):
     places = await logged(both)
     group = await both.groups.create("g", stream="s", ordered_by="k", max_attempts=2)
-    part, ok = await filled(both, await opened(both), places[3], (places[0], 1), (places[2], 1))
+    part, ok = await filled(
+        imports, await opened(imports), places[3], (places[0], 1), (places[2], 1)
+    )
     assert ok
     first = await group.read("m", limit=1)
     assert [one.event.payload["k"] for one in first] == [0]
     # Nobody else is given one of the same key: neither what is open, nor what is new.
     others = await group.read("other", limit=9)
     assert {one.event.payload["k"] for one in others} == {1}
-    assert not (await filled(both, part, places[3]))[1]
+    assert not (await filled(imports, part, places[3]))[1]
 
 
 @pytest.mark.parametrize("made", [{"stream": "other"}, {"prefix": "s"}, {}])
-async def test_a_group_that_follows_something_else_is_left(both, made):
+async def test_a_group_that_follows_something_else_is_left(both, imports, made):
     places = await logged(both)
     await both.groups.create("g", **made)
-    assert not (await filled(both, await opened(both), places[3], (places[0], 1)))[1]
+    assert not (await filled(imports, await opened(imports), places[3], (places[0], 1)))[1]
     assert (await (await both.groups.get("g")).info()).position == 0
-    assert await imports(both).known_deliveries("g") == []
+    assert await imports.known_deliveries("g") == []
 
 
-async def test_what_is_not_in_the_log_is_passed_over(both):
+async def test_what_is_not_in_the_log_is_passed_over(both, imports):
     places = await logged(both)
-    await filled(both, await opened(both), places[3], (places[0], 1), (10**9, 1))
-    assert [one.position for one in await imports(both).known_deliveries("g")] == [places[0]]
+    await filled(imports, await opened(imports), places[3], (places[0], 1), (10**9, 1))
+    assert [one.position for one in await imports.known_deliveries("g")] == [places[0]]
 
 
-async def test_whoever_opened_the_part_before_fills_nothing(both):
+async def test_whoever_opened_the_part_before_fills_nothing(both, imports):
     places = await logged(both)
-    old = await opened(both)
-    new = await opened(both)
+    old = await opened(imports)
+    new = await opened(imports)
     with pytest.raises(ImportConflict):
-        await filled(both, old, places[3])
+        await filled(imports, old, places[3])
     assert await both.groups.list() == []
-    await filled(both, new, places[3])
+    await filled(imports, new, places[3])
     with pytest.raises(ImportConflict):
-        await filled(both, old, places[5])
+        await filled(imports, old, places[5])
     assert (await (await both.groups.get("g")).info()).position == places[3]
 
 
-async def test_sent_again_after_a_lost_answer_it_is_filled_once(both):
+async def test_sent_again_after_a_lost_answer_it_is_filled_once(both, imports):
     places = await logged(both)
-    part = await opened(both)
-    assert (await filled(both, part, places[3], (places[0], 1)))[1]
-    again, ok = await filled(both, part, places[3], (places[0], 1))
+    part = await opened(imports)
+    assert (await filled(imports, part, places[3], (places[0], 1)))[1]
+    again, ok = await filled(imports, part, places[3], (places[0], 1))
     assert (ok, again.step) == (True, 1)
-    assert len(await imports(both).known_deliveries("g")) == 1
+    assert len(await imports.known_deliveries("g")) == 1
 
 
 @pytest.mark.parametrize(
     ("position", "open_"),
     [(-1, ()), (1, ((0, 1),)), (1, ((1, -1),)), (1, ((1, 2**31),)), ("1", ())],
 )
-async def test_bad_numbers_are_refused(both, position, open_):
-    part = await opened(both)
+async def test_bad_numbers_are_refused(both, imports, position, open_):
+    part = await opened(imports)
     with pytest.raises(InvalidInput):
-        await filled(both, part, position, *open_)
+        await filled(imports, part, position, *open_)
     assert await both.groups.list() == []

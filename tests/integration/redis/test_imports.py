@@ -1,4 +1,4 @@
-"""`Imports`: what another store holds is brought in once, whoever brings it how often."""
+"""`memory.imports`: what another store holds is brought in once, whoever brings it how often."""
 
 import threading
 
@@ -6,105 +6,106 @@ import psycopg
 import pytest
 
 from pgmem import Memory
-from pgmem.core.encoding import DEFAULT_MAX_BYTES
+from pgmem.core.encoding import DEFAULT_MAX_BYTES as LIMIT
 from pgmem.errors import InvalidInput
-from pgmem.redis import ImportedEntry, ImportedEvent, ImportedMark
+from pgmem.redis import ImportedEntry, ImportedEvent, ImportedRecord, Imports
 from pgmem.redis import step_ops as ops
 from pgmem.redis.errors import ImportConflict
-from tests.support.both import imports
+from tests.support.both import imports as imports_of
+from tests.support.cached import inner
 
 SOURCE = "old store"
 FIELD = b'{"redis":{"key":"h","field":"f"}}'
 OTHER = b'{"redis":{"key":"other","field":"f"}}'
 
 
-def events(*numbers, size=DEFAULT_MAX_BYTES):
-    return ops.events(
+def events(*numbers, size=LIMIT):
+    return ops.check_events(
         [ImportedEvent("t", b"%d" % n, "a", b'{"n":%d}' % n) for n in numbers], max_bytes=size
     )
 
 
 def entries(*given):
-    return ops.entries([ImportedEntry(*entry) for entry in given], max_bytes=DEFAULT_MAX_BYTES)
+    return ops.check_entries([ImportedEntry(*entry) for entry in given], max_bytes=LIMIT)
 
 
-def marks(*given):
-    return ops.marks([ImportedMark(*mark) for mark in given], max_bytes=DEFAULT_MAX_BYTES)
+def records(*given):
+    return ops.check_records([ImportedRecord(*record) for record in given], max_bytes=LIMIT)
 
 
-async def opened(memory, part="stream s", target="s"):
-    return await imports(memory).open(SOURCE, part, target=target)
+async def opened(imports, part="stream s", target="s"):
+    return await imports.open(SOURCE, part, target=target)
 
 
 async def logged(memory, stream="s"):
     return [event.payload for event in await memory.events.read(stream)]
 
 
-async def test_events_and_how_far_the_source_was_read_are_one_step(both):
-    part = await opened(both)
+async def test_events_and_how_far_the_source_was_read_are_one_step(both, imports):
+    part = await opened(imports)
     assert (part.cursor, part.done, part.detail) == ("", 0, {})
-    part = await imports(both).append(part, events(1, 2), cursor="2-0", refused=3, detail={"x": 1})
-    part = await imports(both).append(part, events(3), cursor="3-0")
+    part = await imports.append_events(part, events(1, 2), cursor="2-0", refused=3, detail={"x": 1})
+    part = await imports.append_events(part, events(3), cursor="3-0")
     assert (part.cursor, part.done, part.refused, part.detail) == ("3-0", 3, 3, {"x": 1})
-    found = await imports(both).get(SOURCE, "stream s")
+    found = await imports.get(SOURCE, "stream s")
     assert found._replace(updated_at=None) == part._replace(updated_at=None)
     assert await logged(both) == [1, 2, 3]
     (first, *_) = await both.events.read("s")
     assert (first.type, first.agent_id, first.metadata) == ("t", "a", {"n": 1})
 
 
-async def test_an_event_that_names_no_agent_is_not_said_to_be_the_importers(both):
-    batch = ops.events([ImportedEvent("t", b"1")], max_bytes=99)
-    await imports(both).append(await opened(both), batch, cursor="1")
+async def test_an_event_that_names_no_agent_is_not_said_to_be_the_importers(both, imports):
+    batch = ops.check_events([ImportedEvent("t", b"1")], max_bytes=99)
+    await imports.append_events(await opened(imports), batch, cursor="1")
     (event,) = await both.events.read("s")
     assert (event.agent_id, event.metadata) == (None, None)
 
 
-async def test_whoever_opens_a_part_goes_on_where_it_is_and_nobody_else_does(both):
-    first = await imports(both).append(await opened(both), events(1), cursor="1")
-    second = await opened(both)
+async def test_whoever_opens_a_part_goes_on_where_it_is_and_nobody_else_does(both, imports):
+    first = await imports.append_events(await opened(imports), events(1), cursor="1")
+    second = await opened(imports)
     assert (second.cursor, second.done, second.step) == ("1", 1, 1)
     for verb in (
-        imports(both).append(first, events(2), cursor="2"),
-        imports(both).advance(first, cursor="2"),
-        imports(both).put(first, entries(("k", b"1", FIELD)), cursor="2"),
-        imports(both).mark(first, marks(("k", "set")), cursor="2"),
+        imports.append_events(first, events(2), cursor="2"),
+        imports.advance(first, cursor="2"),
+        imports.put_entries(first, entries(("k", b"1", FIELD)), cursor="2"),
+        imports.put_records(first, records(("k", "set")), cursor="2"),
     ):
         with pytest.raises(ImportConflict, match="another process has opened it since"):
             await verb
     assert await logged(both) == [1]
     assert await both.state.get("k") is None
-    assert await imports(both).known_marks() == []
-    await imports(both).append(second, events(2), cursor="2")
+    assert await imports.known_records() == []
+    await imports.append_events(second, events(2), cursor="2")
     assert await logged(both) == [1, 2]
 
 
-async def test_a_step_that_is_sent_again_is_made_once(both):
+async def test_a_step_that_is_sent_again_is_made_once(both, imports):
     """A lost answer: the runner sends the statement again, and so may an importer."""
-    part = await opened(both)
+    part = await opened(imports)
     for _ in range(2):
-        after = await imports(both).append(part, events(1, 2), cursor="2")
+        after = await imports.append_events(part, events(1, 2), cursor="2")
         assert (after.cursor, after.step) == ("2", 1)
     assert await logged(both) == [1, 2]
     put = entries(("mine", b"1", FIELD), ("theirs", b"1", FIELD))
     await both.state.put("theirs", 7)
     for _ in range(2):  # what could not be written is told again
-        again, kept = await imports(both).put(after, put, cursor="3")
+        again, kept = await imports.put_entries(after, put, cursor="3")
         assert (again.step, kept) == (2, ["theirs"])
     assert (await both.state.get("mine")).version == 1
     with pytest.raises(ImportConflict):  # it is not the next step
-        await imports(both).append(part._replace(step=0), events(9), cursor="9")
+        await imports.append_events(part._replace(step=0), events(9), cursor="9")
 
 
-async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, database_url):
+async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, imports, database_url):
     """Two processes that believe to have the same part: EvalPlanQual decides, not the snapshot."""
-    part = await opened(both)
+    part = await opened(imports)
     outcomes = []
 
     def step(number):
         with Memory(database_url) as memory:
             try:
-                imports(memory).append(part, events(number), cursor=str(number))
+                Imports(memory).append_events(part, events(number), cursor=str(number))
                 outcomes.append(number)
             except ImportConflict:
                 outcomes.append(None)
@@ -117,41 +118,41 @@ async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, dat
         blocker.commit()
     for thread in threads:
         thread.join()
-    stored = await imports(both).get(SOURCE, "stream s")
+    stored = await imports.get(SOURCE, "stream s")
     assert stored.step == 1
     # Both have the token: the second finds the step made, whoever made it.
     assert len(await logged(both)) == 1
     assert sorted(outcomes) == [1, 2]
 
 
-async def test_a_stream_is_filled_by_one_part_only(both):
-    await opened(both)
+async def test_a_stream_is_filled_by_one_part_only(imports):
+    await opened(imports)
     with pytest.raises(ImportConflict, match="'s' is filled by 'stream s' of the import 'old sto"):
-        await imports(both).open("another", "stream s", target="s")
+        await imports.open("another", "stream s", target="s")
     with pytest.raises(ImportConflict, match="so far it has gone to 's', and is now to go to 't'"):
-        await opened(both, target="t")
-    assert [part.source for part in await imports(both).list()] == [SOURCE]
-    assert await imports(both).list("another") == []
+        await opened(imports, target="t")
+    assert [part.source for part in await imports.list()] == [SOURCE]
+    assert await imports.list("another") == []
     # Many parts may fill none.
     for source in ("a", "b"):
-        await imports(both).open(source, "hashes")
+        await imports.open(source, "hashes")
 
 
-async def test_entries_are_written_when_missing_or_changed_by_their_origin(both):
-    part = await opened(both, "hashes", None)
+async def test_entries_are_written_when_missing_or_changed_by_their_origin(both, imports):
+    part = await opened(imports, "hashes", None)
     given = [("a", b'{"n": 1}', FIELD), ("b", b"2", FIELD, 60.0)]
-    part, kept = await imports(both).put(part, entries(*given), cursor="1")
+    part, kept = await imports.put_entries(part, entries(*given), cursor="1")
     assert (kept, part.done) == ([], 2)
     a, b = await both.state.get("a"), await both.state.get("b")
     assert (a.value, a.version, a.expires_at) == ({"n": 1}, 1, None)
     assert 55 < (b.expires_at - b.updated_at).total_seconds() <= 60
     # The same again changes nothing; another value or end does.
-    part, kept = await imports(both).put(part, entries(*given), cursor="2")
+    part, kept = await imports.put_entries(part, entries(*given), cursor="2")
     assert [(await both.state.get(key)).version for key in "ab"] == [1, 1]
     given = [("a", b"5", FIELD), ("b", b"2", FIELD, 90.0)]
-    part, kept = await imports(both).put(part, entries(*given), cursor="3", slack=0.5)
+    part, kept = await imports.put_entries(part, entries(*given), cursor="3", slack=0.5)
     assert [(await both.state.get(key)).version for key in "ab"] == [2, 1]
-    part, kept = await imports(both).put(part, entries(*given), cursor="4", done=0)
+    part, kept = await imports.put_entries(part, entries(*given), cursor="4", done=0)
     assert [(await both.state.get(key)).version for key in "ab"] == [2, 2]
     assert (kept, part.done) == ([], 6)
     history = await both.state.history("a")
@@ -163,47 +164,48 @@ async def test_entries_are_written_when_missing_or_changed_by_their_origin(both)
     assert history[0].stream == "state:a"
 
 
-async def test_what_somebody_else_has_written_stays_and_is_told(both):
-    part = await opened(both, "hashes", None)
-    part, _ = await imports(both).put(
+async def test_what_somebody_else_has_written_stays_and_is_told(both, imports):
+    part = await opened(imports, "hashes", None)
+    part, _ = await imports.put_entries(
         part, entries(("a", b"1", FIELD), ("b", b"1", FIELD), ("c", b"1", FIELD)), cursor="1"
     )
     await both.state.put("a", 7)
     await both.state.put("b", 8, record=False)
     await both.state.delete("c")
     again = entries(("a", b"2", FIELD), ("b", b"2", FIELD), ("c", b"2", FIELD))
-    part, kept = await imports(both).put(part, again, cursor="2")
+    part, kept = await imports.put_entries(part, again, cursor="2")
     assert kept == ["a", "b"]
     values = await both.state.get_many(["a", "b", "c"])
     assert [(values[key].value, values[key].version) for key in "abc"] == [(7, 2), (8, 2), (2, 3)]
     # Another origin is somebody else, too; the same value from elsewhere is no matter.
     collide = entries(("c", b"3", OTHER), ("d", b"1", OTHER))
-    part, kept = await imports(both).put(part, collide, cursor="3")
+    part, kept = await imports.put_entries(part, collide, cursor="3")
     assert kept == ["c"]
-    part, kept = await imports(both).put(part, entries(("c", b"2", OTHER)), cursor="4")
+    part, kept = await imports.put_entries(part, entries(("c", b"2", OTHER)), cursor="4")
     assert kept == []
 
 
-async def test_an_expired_entry_is_nobodys(both, database_url):
+async def test_an_expired_entry_is_nobodys(both, imports, database_url):
     await both.state.put("k", 1, ttl=0.001)
-    part = await opened(both, "hashes", None)
-    part, kept = await imports(both).put(part, entries(("k", b"2", FIELD)), cursor="1")
+    part = await opened(imports, "hashes", None)
+    part, kept = await imports.put_entries(part, entries(("k", b"2", FIELD)), cursor="1")
     assert (kept, (await both.state.get("k")).value) == ([], 2)
 
 
-async def test_a_copy_in_the_cache_does_not_outlive_an_import(form):
+async def test_a_copy_in_the_cache_does_not_outlive_an_import(form, imports):
     async with form.memory(cache=10) as memory:
-        part = await opened(memory, "hashes", None)
-        part, _ = await imports(memory).put(part, entries(("k", b"1", FIELD)), cursor="1")
+        imports = imports_of(memory)
+        part = await opened(imports, "hashes", None)
+        part, _ = await imports.put_entries(part, entries(("k", b"1", FIELD)), cursor="1")
         assert (await memory.state.get("k")).value == 1
-        part, _ = await imports(memory).put(part, entries(("k", b"2", FIELD)), cursor="2")
+        part, _ = await imports.put_entries(part, entries(("k", b"2", FIELD)), cursor="2")
         assert (await memory.state.get("k")).value == 2
 
 
-async def test_marked_work_is_skipped_with_its_result(both):
-    part = await opened(both, "sets", None)
-    batch = marks(("done", "set p"), ("told", "string", b'{"ok": true}'))
-    part, kept = await imports(both).mark(part, batch, cursor="1")
+async def test_marked_work_is_skipped_with_its_result(both, imports):
+    part = await opened(imports, "sets", None)
+    batch = records(("done", "set p"), ("told", "string", b'{"ok": true}'))
+    part, kept = await imports.put_records(part, batch, cursor="1")
     assert (kept, part.done) == ([], 2)
 
     def never():
@@ -214,60 +216,60 @@ async def test_marked_work_is_skipped_with_its_result(both):
     async with both.transaction() as tx:
         assert (await tx.dedupe.run_once("done", never)).status == "skipped"
     assert not (await both.dedupe.claim("done")).acquired
-    known = {mark.key: mark for mark in await imports(both).known_marks()}
+    known = {record.key: record for record in await imports.known_records()}
     assert (known["told"].origin, known["told"].result) == ("string", {"ok": True})
     assert (known["done"].origin, known["done"].ttl) == ("set p", None)
 
 
-async def test_a_mark_that_ends_can_be_claimed(both, database_url):
-    part = await opened(both, "sets", None)
-    await imports(both).mark(part, marks(("k", "set p", None, 60.0)), cursor="1")
+async def test_a_mark_that_ends_can_be_claimed(both, imports, database_url):
+    part = await opened(imports, "sets", None)
+    await imports.put_records(part, records(("k", "set p", None, 60.0)), cursor="1")
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE pgmem.dedupe SET expires_at = clock_timestamp()")
-    assert await imports(both).known_marks() == []
+    assert await imports.known_records() == []
     assert (await both.dedupe.run_once("k", lambda: 5)) == ("processed", 5)
 
 
-async def test_marks_follow_their_origin_and_leave_what_was_done_here(both):
-    part = await opened(both, "sets", None)
+async def test_marks_follow_their_origin_and_leave_what_was_done_here(both, imports):
+    part = await opened(imports, "sets", None)
     await both.dedupe.run_once("here", lambda: 1)
     claim = await both.dedupe.claim("busy")
-    first = marks(("a", "set p", None, 60.0), ("here", "set p"), ("busy", "set p"))
-    part, kept = await imports(both).mark(part, first, cursor="1")
+    first = records(("a", "set p", None, 60.0), ("here", "set p"), ("busy", "set p"))
+    part, kept = await imports.put_records(part, first, cursor="1")
     assert kept == ["busy"]  # somebody is at it, though it was done over there
     assert await both.dedupe.run_once("here", lambda: 2) == ("skipped", 1)
     await both.dedupe.complete(claim, "mine")
-    part, kept = await imports(both).mark(part, marks(("busy", "set p")), cursor="2")
+    part, kept = await imports.put_records(part, records(("busy", "set p")), cursor="2")
     assert kept == []
     # Another set with the same member is another matter: not silently the same work.
-    part, kept = await imports(both).mark(part, marks(("a", "set q")), cursor="3")
+    part, kept = await imports.put_records(part, records(("a", "set q")), cursor="3")
     assert kept == ["a"]
-    part, kept = await imports(both).mark(part, marks(("a", "set p", None, 90.0)), cursor="4")
-    known = {mark.key: mark for mark in await imports(both).known_marks(["a", "here", "none"])}
+    part, kept = await imports.put_records(part, records(("a", "set p", None, 90.0)), cursor="4")
+    known = {record.key: record for record in await imports.known_records(["a", "here", "none"])}
     assert kept == []
     assert set(known) == {"a", "here"}
     assert 80 < known["a"].ttl <= 90
     assert known["here"].origin is None
 
 
-async def test_only_marks_of_imports_can_be_forgotten(both):
-    part = await opened(both, "sets", None)
+async def test_only_marks_of_imports_can_be_forgotten(both, imports):
+    part = await opened(imports, "sets", None)
     await both.dedupe.run_once("here", lambda: 1)
-    await imports(both).mark(part, marks(("a", "set p"), ("b", "set p")), cursor="1")
-    known = await imports(both).known_marks()
-    assert [mark.key for mark in known] == ["a", "b", "here"]
-    assert [mark.key for mark in await imports(both).known_marks(after="a", limit=1)] == ["b"]
-    assert await imports(both).unmark([mark for mark in known if mark.key != "b"]) == 1
-    assert [mark.key for mark in await imports(both).known_marks()] == ["b", "here"]
+    await imports.put_records(part, records(("a", "set p"), ("b", "set p")), cursor="1")
+    known = await imports.known_records()
+    assert [record.key for record in known] == ["a", "b", "here"]
+    assert [record.key for record in await imports.known_records(after="a", limit=1)] == ["b"]
+    assert await imports.delete_records([record for record in known if record.key != "b"]) == 1
+    assert [record.key for record in await imports.known_records()] == ["b", "here"]
 
 
-async def test_the_entries_that_an_import_has_brought_are_known(both):
-    part = await opened(both, "hashes", None)
+async def test_the_entries_that_an_import_has_brought_are_known(both, imports):
+    part = await opened(imports, "hashes", None)
     given = entries(("a", b"1", FIELD), ("b", b"2", OTHER, 60.0), ("c", b"3", FIELD))
-    await imports(both).put(part, given, cursor="1")
+    await imports.put_entries(part, given, cursor="1")
     await both.state.put("c", 4)
     await both.state.put("d", 5)
-    known = await imports(both).known_entries()
+    known = await imports.known_entries()
     assert [(entry.key, entry.value, entry.version) for entry in known] == [
         ("a", 1, 1),
         ("b", 2, 1),
@@ -281,7 +283,7 @@ async def test_the_entries_that_an_import_has_brought_are_known(both):
         None,
     ]
     assert 55 < known[1].ttl <= 60
-    assert [entry.key for entry in await imports(both).known_entries(after="a", limit=2)] == [
+    assert [entry.key for entry in await imports.known_entries(after="a", limit=2)] == [
         "b",
         "c",
     ]
@@ -306,7 +308,7 @@ def test_what_cannot_be_held_is_told_by_its_place():
         ImportedEvent("t", b'"\\ud800"'),
         ImportedEvent("x" * 513, b"1"),
     ]
-    batch = ops.events(given, max_bytes=99)
+    batch = ops.check_events(given, max_bytes=99)
     places = {refusal.place for refusal in batch.refused}
     assert [event.payload for place, event in enumerate(given) if place not in places] == [
         b'{"n": 1}',
@@ -324,11 +326,11 @@ def test_what_cannot_be_held_is_told_by_its_place():
 def test_texts_that_are_json_only_together_are_refused():
     """Several are looked at as one: what one leaves open, another must not close."""
     texts = [b"[1", b"2]", b"3,4", b'"a', b'b"', b"", b"5", b'{"a":1', b'"b":2}', b"6 7", b"null"]
-    batch = ops.events([ImportedEvent("t", text) for text in texts], max_bytes=99)
+    batch = ops.check_events([ImportedEvent("t", text) for text in texts], max_bytes=99)
     assert batch.columns["payloads"].cells == [b"5", b"null"]
     assert [refusal.place for refusal in batch.refused] == [0, 1, 2, 3, 4, 5, 7, 8, 9]
     joined = [b"[1", b"2]", b"3,4"]  # as many values as texts, if nothing stood between them
-    assert ops.events([ImportedEvent("t", text) for text in joined], max_bytes=99).size == 0
+    assert ops.check_events([ImportedEvent("t", text) for text in joined], max_bytes=99).size == 0
 
 
 def test_two_origins_of_one_key_in_a_step_are_refused():
@@ -336,35 +338,36 @@ def test_two_origins_of_one_key_in_a_step_are_refused():
     assert (batch.size, [refusal.place for refusal in batch.refused]) == (1, [1])
     assert batch.columns["values"].cells == [b"3"]
     assert "two different origins" in batch.refused[0].reason
-    assert marks(("k", "a"), ("k", "b")).refused[0].place == 1
+    assert records(("k", "a"), ("k", "b")).refused[0].place == 1
 
 
-async def test_bad_options_are_refused_before_anything_is_sent(both):
+async def test_bad_options_are_refused_before_anything_is_sent(imports):
     for source, part, target in (("", "p", None), ("s", "x" * 529, None), ("s", "p", "state:x")):
         with pytest.raises(InvalidInput):
-            await imports(both).open(source, part, target=target)
+            await imports.open(source, part, target=target)
     with pytest.raises(InvalidInput, match="without a target"):
-        await imports(both).append(await opened(both, "p", None), events(1), cursor="")
+        await imports.append_events(await opened(imports, "p", None), events(1), cursor="")
     with pytest.raises(InvalidInput, match="must be 0 to 10000"):
         events(*range(10_001))
-    assert [part.part for part in await imports(both).list()] == ["p"]
+    assert [part.part for part in await imports.list()] == ["p"]
 
 
-async def test_json_that_was_given_is_kept_as_it_is(both, database_url):
+async def test_json_that_was_given_is_kept_as_it_is(both, imports, database_url):
     text = b'{"b" : 1.50, "a":"\\u00e9\\u00e9"}'
-    batch = imports(both).events([ImportedEvent("t", text)])
-    await imports(both).append(await opened(both), batch, cursor="1")
+    batch = inner(imports).check_events([ImportedEvent("t", text)])
+    await imports.append_events(await opened(imports), batch, cursor="1")
     with psycopg.connect(database_url) as connection:
         stored = connection.execute("SELECT payload::text FROM pgmem.events").fetchone()[0]
     assert stored.encode() == text
 
 
-async def test_whoever_follows_is_woken_by_an_import(form):
+async def test_whoever_follows_is_woken_by_an_import(form, imports):
     async with (
         form.memory() as reader,
         form.memory() as memory,
         reader.events.subscribe("s", after="now") as followed,
     ):
-        await imports(memory).append(await opened(memory), events(1, 2), cursor="2")
+        imports = imports_of(memory)
+        await imports.append_events(await opened(imports), events(1, 2), cursor="2")
         found = await followed.receive(2, timeout=5)
         assert [event.payload for event in found] == [1, 2]

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from pgmem.redis.importing.cutover import cut_over
 from pgmem.redis.importing.reverse import reverse
-from pgmem.redis.importing.rules import chosen
-from pgmem.redis.importing.session import Quiet, importing
+from pgmem.redis.importing.rules import parse_rules
+from pgmem.redis.importing.session import Silent, open_import
 from pgmem.redis.importing.verify import compare
 
 
-class Told(Quiet):
+class Told(Silent):
     """Remembers what was said."""
 
     def __init__(self):
@@ -42,17 +42,17 @@ class Importing:
         self.told = Told()
 
     @contextmanager
-    def opened(self, *, name="test", trial=False, patience=30.0, url=None, **rules):
+    def opened(self, *, name="test", dry_run=False, timeout=30.0, url=None, **rules):
         """An `Import` that has not begun."""
-        with importing(
+        with open_import(
             self.memory,
             url or self.url,
-            chosen(**rules),
+            parse_rules(**rules),
             refused=self.file,
             name=name,
             watcher=self.told,
-            trial=trial,
-            patience=patience,
+            dry_run=dry_run,
+            timeout=timeout,
         ) as importer:
             yield importer
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from pgmem.cli.app import main
-from tests.support.both import imports
+from pgmem.redis import Imports
 from tests.system.redis.importing.support import fill, numbers, published
 
 
@@ -43,7 +43,7 @@ def test_the_whole_way(pgmem, source, memory, tmp_path):
     assert "dry run: nothing was written" in err
     assert "stream agent:events → agent:events: 10 events" in err
     assert "left in Redis: 1 keys of type zset (board)" in err
-    assert (memory.events.count(), imports(memory).list()) == (0, [])
+    assert (memory.events.count(), Imports(memory).list()) == (0, [])
     code, out, err = pgmem("--verify")
     assert (code, out) == (0, "")
     assert "group agent:events:billing: 3 open" in err
@@ -169,7 +169,7 @@ def test_rules_and_limits_reach_the_import(pgmem, source, memory):
     assert code == 1
     assert numbers(memory, "out") == [1, 2]
     assert memory.state.get("user:1").value == {"age": 41}
-    assert [mark.key for mark in imports(memory).known_marks()] == ["e1"]
+    assert [record.key for record in Imports(memory).known_records()] == ["e1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

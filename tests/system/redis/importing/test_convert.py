@@ -17,9 +17,9 @@ from pgmem.redis.importing.convert import (
     entry_fields,
     field_entry,
     is_json,
-    member_mark,
+    member_record,
     plain,
-    string_mark,
+    string_record,
     value,
     whole_entry,
 )
@@ -148,12 +148,12 @@ def test_fields_members_and_strings():
         Origin("r", Rule("hash", "h*", "{key}"), "h1"), [b"a", b"1", b"b", b"x"], None
     )
     assert (whole.key, whole.value) == ("h1", b'{"a":1,"b":"x"}')
-    mark = member_mark(Origin("r", Rule("set", "s", "{key}:{member}"), "s"), b"e1", None)
-    assert (mark.key, mark.result) == ("s:e1", None)
-    assert json.loads(mark.origin)["redis"] == {"source": "r", "type": "set", "key": "s"}
+    record = member_record(Origin("r", Rule("set", "s", "{key}:{member}"), "s"), b"e1", None)
+    assert (record.key, record.result) == ("s:e1", None)
+    assert json.loads(record.origin)["redis"] == {"source": "r", "type": "set", "key": "s"}
     strings = Origin("r", Rule("string", "*", "{key}"), "k")
-    assert string_mark(strings, b"1", 5.0)[0][0::2] == ("k", b"1")
-    bare, why = string_mark(strings, b"\xff", None)
+    assert string_record(strings, b"1", 5.0)[0][0::2] == ("k", b"1")
+    bare, why = string_record(strings, b"\xff", None)
     assert (bare.result, why) == (None, "the value is no UTF-8")
 
 

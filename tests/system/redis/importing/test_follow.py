@@ -11,12 +11,12 @@ import pytest
 import redis
 
 from pgmem import Event, Memory
+from pgmem.redis import Imports
 from pgmem.redis.errors import ImportConflict, SourceError, SourceUnavailable
 from pgmem.redis.importing import cutover
 from pgmem.redis.importing import follow as module
 from pgmem.redis.importing.cutover import cut_over
 from pgmem.redis.importing.follow import Follow
-from tests.support.both import imports
 from tests.support.following import wait_until
 from tests.support.options import full, size
 from tests.system.redis.importing.relay import RedisRelay
@@ -89,7 +89,7 @@ class OldWriter(threading.Thread):
     def _go_on(self, n):
         """What could not be written there is written here, once everything else is here."""
         with Memory(self._database, agent_id=self.name) as memory:
-            while imports(memory).get("test", "import").detail["phase"] != "cut over":
+            while Imports(memory).get("test", "import").detail["phase"] != "cut over":
                 assert not self.halt.wait(0.1)
             if self.acknowledged and self.acknowledged[-1] == n:
                 n += 1  # the event is there, its state is not: as if it had crashed between the two
@@ -169,7 +169,7 @@ def test_a_switch_under_load_loses_and_doubles_nothing(source, importing, memory
         latest = memory.state.get(f"agent:state:{writer.name}:t").value["n"]
         assert latest >= writer.latest
     assert len(events) == sum(len(writer.acknowledged) for writer in writers)
-    marked = {m.key for m in imports(memory).known_marks(limit=100_000)}
+    marked = {m.key for m in Imports(memory).known_records(limit=100_000)}
     assert {f"processed:events:{w.name}:{n}" for w in writers for n in range(1, w.latest + 1)} <= (
         marked
     )
@@ -213,7 +213,7 @@ def test_what_comes_while_it_follows_is_there_soon(source, importing, memory, mo
             lambda: (
                 (
                     [(e.key, e.value) for e in memory.state.list()] == [("h:a", 2)]
-                    and [m.key for m in imports(memory).known_marks()] == ["s:m"]
+                    and [m.key for m in Imports(memory).known_records()] == ["s:m"]
                 )
                 or follower.error
             ),
@@ -250,7 +250,7 @@ def test_a_lag_is_told(source, importing):
         (stream,) = importer.streams.values()
         stream._count = 4
         stream.drain(most=4)
-        importer.context.ahead.wait()
+        importer.context.writer.wait()
         Follow(importer)._tell_lag()
         importer.finished()
     assert importing.told.lags == [(6, 0.006)]
@@ -260,7 +260,7 @@ def test_a_redis_that_goes_away_while_it_is_followed(source, importing, memory):
     fill(source, 3)
     with (
         RedisRelay(importing.url) as relay,
-        following(importing, url=relay.url, patience=1.0) as follower,
+        following(importing, url=relay.url, timeout=1.0) as follower,
     ):
         wait_until(lambda: importing.told.lags or follower.error)
         relay.cut()
@@ -305,7 +305,7 @@ def test_whoever_is_late_is_refused_and_the_data_is_kept(source, importing, memo
     assert source.get("agent:events").startswith(b"moved to pgmem: 20")
     assert source.xlen("agent:events:before-pgmem") == 5
     assert 990 < source.ttl("processed:events:before-pgmem") <= 1_000
-    assert imports(memory).get("test", "import").detail["phase"] == "cut over"
+    assert Imports(memory).get("test", "import").detail["phase"] == "cut over"
     with pytest.raises(ImportConflict, match=r"is cut over.*--reverse goes back"):
         importing.run()
     # Retry, it finds what came late under new keys, and changes nothing else.
@@ -313,7 +313,7 @@ def test_whoever_is_late_is_refused_and_the_data_is_kept(source, importing, memo
     fill(source, 2, "late")
     importing.cut_over()
     assert numbers(memory, "late") == [1, 2]
-    assert "once:late" in {mark.key for mark in imports(memory).known_marks()}
+    assert "once:late" in {record.key for record in Imports(memory).known_records()}
     assert numbers(memory) == [1, 2, 3, 4, 5]
 
 
@@ -367,7 +367,7 @@ def test_an_unequal_comparison_does_not_end_the_cut_over(source, importing, memo
         _, compared = cut_over(importer, verify=True)
     assert (compared.equal, compared.different) == (False, 1)
     assert compared.examples == ["different: agent:events 2-0"]
-    phase = imports(memory).get("test", "import").detail["phase"]
+    phase = Imports(memory).get("test", "import").detail["phase"]
     assert phase == "cutting over"
     with pytest.raises(ImportConflict, match="is cutting over: run it with --cut-over again"):
         importing.run()

@@ -170,7 +170,7 @@ def test_a_group_whose_name_is_no_text_is_listed(source, importing, memory):
 
 def test_on_trial_no_group_is_made(source, importing, memory):
     grouped(source)
-    importing.run(trial=True)
+    importing.run(dry_run=True)
     assert memory.groups.list() == []
     assert importing.refused() == []
 

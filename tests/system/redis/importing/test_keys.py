@@ -7,10 +7,10 @@ import json
 import pytest
 
 from pgmem.errors import InvalidInput
+from pgmem.redis import Imports
 from pgmem.redis.importing.passes import PART
 from pgmem.redis.importing.source import RedisSource
 from pgmem.redis.importing.walk import ENDED, LARGE, Place, Walk
-from tests.support.both import imports
 
 
 def never():
@@ -58,7 +58,7 @@ def test_members_and_strings_with_an_end_are_work_that_is_done(source, importing
     for key in ("processed:events:e1", "processed:events:e2"):
         assert memory.dedupe.run_once(key, never) == ("skipped", None)
     assert memory.dedupe.run_once("once:a", never) == ("skipped", {"ok": True})
-    ttls = {mark.key: mark.ttl for mark in imports(memory).known_marks()}
+    ttls = {record.key: record.ttl for record in Imports(memory).known_records()}
     assert 3_590 < ttls["processed:events:e1"] <= 3_600
     assert 50 < ttls["once:a"] <= 60
     assert report.survey.left == {"string without an end": (1, ["cache"])}
@@ -79,7 +79,7 @@ def test_ends_come_along(source, importing, memory):
     source.hset("far", "a", "1")
     source.pexpire("far", 10**16)
     importing.run()
-    ends = {entry.key: entry.ttl for entry in imports(memory).known_entries()}
+    ends = {entry.key: entry.ttl for entry in Imports(memory).known_entries()}
     assert 95 < ends["session:a"] <= 100
     assert 45 < ends["fields:a"] <= 50
     assert ends["fields:b"] is None
@@ -101,7 +101,7 @@ def test_again_only_what_has_changed_is_written(source, importing, memory):
         ("h:a", 9, 2),
         ("h:c", 3, 1),
     ]
-    assert [mark.key for mark in imports(memory).known_marks()] == ["new", "s:m"]
+    assert [record.key for record in Imports(memory).known_records()] == ["new", "s:m"]
     assert report.removed == 2
     source.delete("h", "s", "new")
     assert importing.run().removed == 4
@@ -144,7 +144,7 @@ def test_two_keys_of_one_name_are_not_mixed_up(source, importing, memory):
     report = importing.run(hashes=["*={field}"], dedupe=["*={member}"])
     assert report.refused == 2
     assert {kind for kind, *_ in importing.refused()} == {"field", "member"}
-    assert len(memory.state.list()) == len(imports(memory).known_marks()) == 1
+    assert len(memory.state.list()) == len(Imports(memory).known_records()) == 1
 
 
 BAD_FIELDS = {
@@ -164,7 +164,7 @@ def test_bad_values_are_listed_with_their_bytes(source, importing, memory):
     source.sadd("s", b"\xff", "x" * 600, "fine")
     report = importing.run()
     assert [entry.key for entry in memory.state.list()] == ["agent:state:good"]
-    assert [mark.key for mark in imports(memory).known_marks()] == ["s:fine"]
+    assert [record.key for record in Imports(memory).known_records()] == ["s:fine"]
     listed = {(kind, name) for kind, _, name, _ in importing.refused()}
     assert listed == {
         *(("field", name) for name in BAD_FIELDS),
@@ -320,13 +320,13 @@ def test_a_pass_that_was_broken_off_is_gone_on_with(source, importing, memory):
         steps = one.steps()
         for _ in range(5):
             next(steps)
-        importer.context.ahead.wait()
-    part = imports(memory).get("test", PART)
+        importer.context.writer.wait()
+    part = Imports(memory).get("test", PART)
     assert json.loads(part.cursor)["key"] == "large"
     done = len(memory.state.list(limit=100_000))
     assert 0 < done < 10 * LARGE
     report = importing.run()
     assert len(memory.state.list(limit=100_000)) == 10 * LARGE
-    assert imports(memory).get("test", PART).cursor == ENDED
+    assert Imports(memory).get("test", PART).cursor == ENDED
     assert report.complete
     assert {entry.version for entry in memory.state.list(limit=100_000)} == {1}

@@ -11,10 +11,10 @@ import pytest
 
 from pgmem import Event
 from pgmem._sync.core.execution import PoolExecutor
+from pgmem.redis import Imports
 from pgmem.redis.errors import ImportConflict
 from pgmem.redis.importing import cutover, groups, streams
 from pgmem.redis.importing.source import RedisSource
-from tests.support.both import imports
 from tests.support.options import size
 from tests.support.processes import seed
 from tests.system.redis.importing.support import fill, numbers
@@ -107,7 +107,7 @@ def check_group(memory, group, held, following):
 
 
 def done(memory):
-    return sum(part.done for part in imports(memory).list("test"))
+    return sum(part.done for part in Imports(memory).list("test"))
 
 
 class Died(BaseException):

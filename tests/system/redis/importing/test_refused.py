@@ -73,13 +73,13 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_imported(
 def test_the_line_is_on_the_disk_before_the_step_is_made(source, importing, memory, monkeypatch):
     """Else a process that is killed between the two would have left something out in silence."""
     source.xadd("s", published(1, payload="no json"))
-    append = Imports.append
+    append = Imports.append_events
     seen = []
 
     def appending(self, *args, **more):
         seen.append(importing.file.exists() and len(lines(importing.file)))
         return append(self, *args, **more)
 
-    monkeypatch.setattr(Imports, "append", appending)
+    monkeypatch.setattr(Imports, "append_events", appending)
     importing.run()
     assert seen == [1]

@@ -3,7 +3,7 @@
 import pytest
 
 from pgmem.errors import InvalidInput
-from pgmem.redis.importing.rules import Rule, chosen, glob
+from pgmem.redis.importing.rules import Rule, glob, parse_rules
 
 
 def name(rules, kind, key, part=""):
@@ -12,34 +12,34 @@ def name(rules, kind, key, part=""):
 
 
 def test_everything_by_its_type_unless_something_is_asked_for():
-    rules = chosen()
+    rules = parse_rules()
     assert name(rules, "stream", "orders") == "orders"
     assert name(rules, "hash", "user:1", "mail") == "user:1:mail"
     assert name(rules, "set", "processed:events", "e1") == "processed:events:e1"
     assert name(rules, "string", "once:a") == "once:a"
     assert rules.match("string", b"once:a").only_ending
     assert rules.match("zset", b"board") is None
-    only = chosen(streams=["orders"])
+    only = parse_rules(streams=["orders"])
     assert name(only, "stream", "orders") == "orders"
     assert only.match("stream", b"others") is None
     assert only.match("hash", b"user:1") is None
 
 
 def test_the_published_hashes_become_what_compat_looks_for():
-    rules = chosen()
+    rules = parse_rules()
     assert name(rules, "hash", "agent:state", "a:t") == "agent:state:a:t"
     assert rules.match("hash", b"agent:state").values == "json"
     assert name(rules, "hash", "resource:7") == "resource:7"
     assert rules.match("hash", b"resource:7").whole
     assert rules.match("hash", b"resource:7").values == "text"
     # Named without a name for pgmem, they are known all the same; with --hash-as they are not.
-    assert chosen(hashes=["resource:*"]).match("hash", b"resource:7").whole
-    assert not chosen(hash_as="fields").match("hash", b"resource:7").whole
-    assert chosen(hash_as="entry").match("hash", b"agent:state").whole
+    assert parse_rules(hashes=["resource:*"]).match("hash", b"resource:7").whole
+    assert not parse_rules(hash_as="fields").match("hash", b"resource:7").whole
+    assert parse_rules(hash_as="entry").match("hash", b"agent:state").whole
 
 
 def test_names_are_templates():
-    rules = chosen(
+    rules = parse_rules(
         ["in:*=out:{key}", "a\\=b"], ["h=<{field}>"], ["s={member}", "k*=did:{key}"], values="text"
     )
     assert name(rules, "stream", "in:1") == "out:in:1"
@@ -65,7 +65,7 @@ def test_names_are_templates():
 )
 def test_what_cannot_be_a_rule_is_said(options):
     with pytest.raises(InvalidInput):
-        chosen(**options)
+        parse_rules(**options)
     with pytest.raises(InvalidInput, match=r"needs \{member\}"):
         Rule("set", "s", "all")
 

@@ -188,7 +188,7 @@ def test_a_lost_connection_is_made_again(source, importing, memory):
 def test_a_redis_that_stays_away_ends_the_import_and_it_goes_on_later(source, importing, memory):
     fill(source, 6_000)
     with RedisRelay(importing.url) as relay:
-        with importing.opened(url=relay.url, patience=0.3) as importer:
+        with importing.opened(url=relay.url, timeout=0.3) as importer:
             importer.begin()
             importer.open_streams_found()
             (stream,) = importer.streams.values()
@@ -228,7 +228,7 @@ def test_a_redis_that_is_killed_and_started_again(own_server, memory, tmp_path):
 
 def test_an_answer_that_does_not_come_is_asked_for_again(source, importing, monkeypatch):
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
-    with RedisRelay(importing.url) as relay, RedisSource(relay.url, patience=5) as found:
+    with RedisRelay(importing.url) as relay, RedisSource(relay.url, timeout=5) as found:
         relay.silence()
         threading.Timer(0.5, relay.heal).start()
         assert found.call("PING") == b"PONG"

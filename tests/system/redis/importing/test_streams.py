@@ -107,7 +107,7 @@ def test_large_entries_come_in_small_pages(source, importing, memory):
         (stream,) = importer.streams.values()
         stream._count = 20
         stream.drain()
-        importer.context.ahead.wait()
+        importer.context.writer.wait()
         assert stream._count == 10
     assert [event.type for event in memory.events.read("s")] == [str(n) for n in range(30)]
 

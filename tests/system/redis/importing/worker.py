@@ -15,11 +15,10 @@ import json, os, signal, sys, time
 from pathlib import Path
 from pgmem import Memory
 from pgmem._sync.core.execution import PoolExecutor
+from pgmem.redis import open_import, parse_rules
 from pgmem.redis.importing import streams
 from pgmem.redis.importing.cutover import cut_over
 from pgmem.redis.importing.reverse import reverse
-from pgmem.redis.importing.rules import chosen
-from pgmem.redis.importing.session import importing
 from pgmem.redis.importing.source import RedisSource
 
 url, redis_url, file, mode, dies, page = sys.argv[1:]
@@ -45,8 +44,8 @@ module.GRACE = 0.01
 
 print(json.dumps("ready"), flush=True)
 sys.stdin.readline()
-with Memory(url, pool=(1, 2)) as memory, importing(
-    memory, redis_url, chosen(), refused=Path(file), name="test"
+with Memory(url, pool=(1, 2)) as memory, open_import(
+    memory, redis_url, parse_rules(), refused=Path(file), name="test"
 ) as importer:
     if mode == "import":
         importer.begin()
