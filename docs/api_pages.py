@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,7 +40,9 @@ def write(folder: Path, pgmem: ModuleType) -> None:
 
 def groups_of_verbs(memory: Any, prefix: str = "memory") -> Iterator[tuple[str, type]]:
     """Find the verb groups of a memory, such as `memory.state.snapshots`, with their classes."""
-    for name, value in vars(memory).items():
+    made = [n for n, value in vars(type(memory)).items() if isinstance(value, cached_property)]
+    for name in sorted({*vars(memory), *made}):
+        value = getattr(memory, name)
         cls = type(value)
         if not name.startswith("_") and cls.__module__.startswith("pgmem."):
             yield f"{prefix}.{name}", cls

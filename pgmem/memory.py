@@ -1,26 +1,28 @@
-"""`AsyncMemory`: the shared memory, and its face inside a transaction.
+"""Put the verb groups together: `AsyncMemory`, and its transactions.
 
-Puts the verb groups together; decides nothing itself.
+Groups of verbs that few programs use are imported when they are first used, because importing them
+takes as long as a quarter of the library. Two threads at that moment may both make one. That is
+harmless, because a group of verbs holds no state that must exist once.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
 
-from pgmem.admin.stats import AsyncStatistics
-from pgmem.admin.stats_models import Stats
+from pgmem.core.context import WriteContext
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
 from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.names import check_schema_name
 from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.url import connection_string
-from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
+from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
 from pgmem.errors import InvalidInput
 from pgmem.events.buffer import AsyncEventBuffer
@@ -31,16 +33,20 @@ from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.stable_position import StablePosition
 from pgmem.events.verbs import AsyncEvents
-from pgmem.folds.verbs import AsyncSnapshots
-from pgmem.groups.claims import AsyncGroupContext
-from pgmem.groups.verbs import AsyncGroups, AsyncTransactionGroups
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases
-from pgmem.retention.janitor import AsyncJanitor
-from pgmem.retention.verbs import AsyncRetention
 from pgmem.state.cache import BoundCache, StateCache
 from pgmem.state.verbs import AsyncState
+
+# ruff: noqa: PLC0415  # the imports inside properties
+
+if TYPE_CHECKING:
+    from pgmem.admin.stats_models import Stats
+    from pgmem.folds.verbs import AsyncSnapshots
+    from pgmem.groups.verbs import AsyncGroups, AsyncTransactionGroups
+    from pgmem.retention.janitor import AsyncJanitor
+    from pgmem.retention.verbs import AsyncRetention
 
 Durability = Literal["strict", "relaxed"]
 
@@ -48,7 +54,7 @@ DEFAULT_POOL = (1, 10)
 
 
 def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
-    """The least and the most connections of a pool."""
+    """Return the least and the most connections of a pool."""
     if pool is None:
         return DEFAULT_POOL
     if isinstance(pool, int):
@@ -60,7 +66,7 @@ def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
 
 
 class AsyncMemory:
-    """A memory that several agents share, in a schema of a PostgreSQL database.
+    """Share events and state between agents, in a schema of a PostgreSQL database.
 
     Use it as a context manager, one for each process:
 
@@ -72,32 +78,33 @@ class AsyncMemory:
     1
 
     Args:
-        url: a libpq URI or DSN, or a SQLAlchemy URL; None takes PGMEM_DATABASE_URL, then
+        url: a libpq URI or DSN, or a SQLAlchemy URL. None takes PGMEM_DATABASE_URL, then
             DATABASE_URL, then libpq's PG* variables.
         schema: the schema with pgmem's tables.
-        durability: "strict" leaves synchronous_commit as the server has it; "relaxed" turns it
-            off for pgmem's own transactions: much faster, and a crash of the server may lose the
-            last fraction of a second (never more, never in another order).
-        pool: the most connections, or the least and the most; None for 1 to 10.
-        agent_id: who writes, for events that do not say.
-        events: subclasses of `Event`: what is read of their types comes back as their instances.
+        durability: "strict" leaves synchronous_commit as the server has it. "relaxed" turns it
+            off for pgmem's own transactions. That is much faster, and a crash of the server may
+            lose the last fraction of a second, never more and never out of order.
+        pool: the most connections, or the least and the most. None for 1 to 10.
+        agent_id: the writing agent, for events that do not name one.
+        run_id: the agent's run. It is written into the metadata of events as "run_id".
+        events: subclasses of `Event`. Events of their types are read as their instances.
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
         timeout: how long to wait for a connection, in seconds or as a timedelta.
-        listen_url: a direct way to the server where `url` goes through a pooler in transaction
-            mode (PgBouncer), which delivers no notifications. Statements are not prepared through a
+        listen_url: a direct way to the server if `url` goes through a pooler in transaction mode
+            (PgBouncer), which delivers no notifications. Statements are not prepared through a
             pooler, with or without this.
-        safety_poll: how often subscriptions look for events without having heard the doorbell,
-            in seconds or as a timedelta: how late an event may be when a notification is lost.
-        cache: keep copies of so many state entries in this process for `state.get`; None for
-            none. The process sees its own writes at once; those of others, and its own inside
-            `using()`, once the doorbell arrives, at most the safety poll late. While the log
-            cannot be followed, every read asks the server. Entries with an end, and what was
-            written with `record=False`, are never kept.
-        janitor: apply the rules of retention in the background, every quarter of a minute or so,
-            while no other process does.
+        safety_poll: how often subscriptions poll without a notification, in seconds or as a
+            timedelta. If a notification is lost, an event is late by at most this much.
+        cache: how many state entries to cache in this process for `state.get`. None for no cache.
+            The process sees its own writes at once. Writes of others, and its own through
+            `using()`, are seen after a notification, at most `safety_poll` late. While the log
+            cannot be followed, every read asks the server. Entries with a TTL and entries written
+            with `record=False` are not cached.
+        janitor: apply the retention policies in the background, about every 15 seconds, while no
+            other process does.
 
     Raises:
-        InvalidInput: an argument that is not allowed.
+        InvalidInput: an argument is not allowed.
     """
 
     def __init__(
@@ -108,6 +115,7 @@ class AsyncMemory:
         durability: Durability = "strict",
         pool: int | tuple[int, int] | None = None,
         agent_id: str | None = None,
+        run_id: str | None = None,
         events: Sequence[type[Event]] = (),
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
         timeout: Seconds = 10.0,
@@ -128,45 +136,77 @@ class AsyncMemory:
         )
         self._codec = Codec(
             check_count(max_payload_bytes, "max_payload_bytes", minimum=1, maximum=2**28 - 1),
-            None if agent_id is None else check_name(agent_id, "agent_id"),
+            WriteContext(agent_id, run_id),
             event_registry(tuple(events)),
         )
+        self._agent_id = agent_id
         self._executor = AsyncPoolExecutor(self._database)
-        # Whoever follows the log tells it what changes; until then it serves nothing.
+        # Empty until the follower keeps it current.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        buffer, stable, notifications = (
-            AsyncEventBuffer(),
-            StablePosition(),
-            AsyncTargetedNotifications(),
-        )
-        poll = check_seconds(safety_poll, "safety_poll")
+        buffer, stable = AsyncEventBuffer(), StablePosition()
+        self._notifications = AsyncTargetedNotifications()
+        self._safety_poll = check_seconds(safety_poll, "safety_poll")
         self._follower = AsyncLogFollower(
-            self._database, buffer, stable, self._cache, notifications, safety_poll=poll
+            self._database,
+            buffer,
+            stable,
+            self._cache,
+            self._notifications,
+            safety_poll=self._safety_poll,
         )
         self._renewer = AsyncLeaseRenewer(
-            self._executor, notifications, self._follower, safety_poll=poll
+            self._executor, self._notifications, self._follower, safety_poll=self._safety_poll
         )
-        reader = AsyncLogReader(self._executor, stable, buffer, self._follower)
-        self.events = AsyncEvents(self._executor, self._codec, reader)
-        self.state = AsyncState(self._executor, self._codec, self._cache, reader)
+        self._reader = AsyncLogReader(self._executor, stable, buffer, self._follower)
+        self.events = AsyncEvents(self._executor, self._codec, self._reader)
+        self.state = AsyncState(self._executor, self._codec, self._cache, self._reader)
         self.dedupe = AsyncDedupe(self._executor, self._codec)
-        self.snapshots = AsyncSnapshots(self._executor, self._codec, self.events, self._cache)
         self.consumers = AsyncConsumers(self._executor)
-        self.groups = AsyncGroups(
+        self.leases = AsyncLeases(self._executor, self._notifications, self._renewer, agent_id)
+        self.limits = AsyncLimits(self._executor)
+        self._janitor = self._make_janitor() if janitor else None
+
+    @cached_property
+    def groups(self) -> AsyncGroups:
+        """Consumer groups."""
+        from pgmem.groups.claims import AsyncGroupContext
+        from pgmem.groups.verbs import AsyncGroups
+
+        return AsyncGroups(
             AsyncGroupContext(
-                reader, self._codec, notifications, poll, self.transaction, self.dedupe
+                self._reader,
+                self._codec,
+                self._notifications,
+                self._safety_poll,
+                self.transaction,
+                self.dedupe,
             )
         )
-        self.limits = AsyncLimits(self._executor)
-        self.leases = AsyncLeases(self._executor, notifications, self._renewer, agent_id)
-        self.retention = AsyncRetention(self._executor, reader, schema, self._codec.agent_id)
-        self._janitor = AsyncJanitor(self.leases, self.retention) if janitor else None
+
+    @cached_property
+    def snapshots(self) -> AsyncSnapshots:
+        """Folds and snapshots."""
+        from pgmem.folds.verbs import AsyncSnapshots
+
+        return AsyncSnapshots(self._executor, self._codec, self.events, self._cache)
+
+    @cached_property
+    def retention(self) -> AsyncRetention:
+        """Retention policies, trims and archives."""
+        from pgmem.retention.verbs import AsyncRetention
+
+        return AsyncRetention(self._executor, self._reader, self._database.schema, self._agent_id)
+
+    def _make_janitor(self) -> AsyncJanitor:
+        from pgmem.retention.janitor import AsyncJanitor
+
+        return AsyncJanitor(self.leases, self.retention)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
 
     async def open(self) -> Self:
-        """Connect and check the schema; the context manager does it.
+        """Connect and check the schema. The context manager does it.
 
         Raises:
             Unavailable: the server could not be reached within `timeout`.
@@ -180,7 +220,7 @@ class AsyncMemory:
         return self
 
     async def close(self) -> None:
-        """End the subscriptions and close every connection; the context manager does it."""
+        """End the subscriptions and close every connection. The context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
         if self._janitor is not None:
@@ -201,28 +241,30 @@ class AsyncMemory:
         await self.close()
 
     async def stats(self) -> Stats:
-        """How the memory stands, for whoever runs the database; `pgmem stats` prints it.
+        """Return statistics for operators. `pgmem stats` prints them.
 
-        It costs a tenth of a second or two, however long the log is: what is large is counted in a
-        sample, and says so. What the role may not see is None, and named in `hidden`.
+        It takes 0.1 to 0.2 s however long the log is, because large tables are sampled. A count
+        from a sample says so. A figure that the role may not see is None and named in `hidden`.
 
         >>> stats = await memory.stats()
         >>> stats.log.events, stats.hidden
         (Count(value=0, exact=True), ())
         """
+        from pgmem.admin.stats import AsyncStatistics
+
         durability: Durability = "relaxed" if self._database.relaxed else "strict"
         return await AsyncStatistics(self._executor).read(self._database.schema, durability)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncTransaction]:
-        """A transaction: all that is done in the block commits at its end, or nothing does.
+        """Open a transaction. The block commits at its end, or rolls back on any exception.
 
         >>> async with memory.transaction() as tx:
         ...     await tx.state.put("order:1", {"paid": True})
         ...     await tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")
 
         Raises:
-            TransactionConflict: the server undid it: run the whole block again.
+            TransactionConflict: the server undid it. Run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
         cache = self._bound_cache(settles=True)
@@ -233,11 +275,40 @@ class AsyncMemory:
             if cache is not None:
                 cache.settle()
 
-    def using(self, connection: Any) -> AsyncBoundMemory:
-        """The same face inside the caller's own transaction: the caller ends it.
+    def context(
+        self, *, agent_id: str | None = None, run_id: str | None = None, cause: int | None = None
+    ) -> AbstractContextManager[None]:
+        """Set the agent, the run and the cause of every event that is written in the block.
 
-        When that is, nobody tells: what it writes reaches the copies of `cache=` by the feed, as
-        the writes of others do.
+        It applies to this memory's writes, through its transactions and handlers too, in the task
+        or thread that entered the block. A task that is started in the block inherits it, a thread
+        does not. What is not given stays as it is outside the block.
+
+        The agent is the event's `agent_id`. The run and the cause are in its metadata as "run_id"
+        and "cause". A value that the event itself has, in `agent_id` or under these names in its
+        metadata, takes precedence.
+
+        >>> with memory.context(agent_id="planner", run_id="run-7"):
+        ...     receipt = await memory.events.append("orders", Event(type="planned"))
+        >>> event = await memory.events.get(receipt.position)
+        >>> event.agent_id, event.metadata
+        ('planner', {'run_id': 'run-7'})
+
+        Args:
+            agent_id: the writing agent, 1 to 512 bytes.
+            run_id: the agent's run, 1 to 512 bytes.
+            cause: the position of the event that the writes follow from.
+
+        Raises:
+            InvalidInput: a value is not allowed.
+        """
+        return self._codec.context.use(agent_id=agent_id, run_id=run_id, cause=cause)
+
+    def using(self, connection: Any) -> AsyncBoundMemory:
+        """Use the memory inside the caller's own transaction, which the caller ends.
+
+        pgmem does not see when it ends. So its writes reach the entries of `cache=` through the
+        log, as the writes of other processes do.
 
         Args:
             connection: a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession
@@ -254,7 +325,7 @@ class AsyncMemory:
 
 
 class AsyncBoundMemory:
-    """The memory's face inside a transaction that somebody else ends."""
+    """The verbs that work inside the caller's own transaction. `memory.using()` returns it."""
 
     def __init__(
         self, executor: AsyncTransactionExecutor, codec: Codec, cache: BoundCache | None
@@ -263,13 +334,27 @@ class AsyncBoundMemory:
         self.events = AsyncEvents(executor, codec)
         self.state = AsyncState(executor, codec, cache)
         self.dedupe = AsyncTransactionDedupe(executor, codec)
-        self.groups = AsyncTransactionGroups(executor, codec)
         self.limits = AsyncLimits(executor)
-        self.snapshots = AsyncSnapshots(executor, codec, self.events, cache)
+        self._codec = codec
+        self._cache = cache
+
+    @cached_property
+    def groups(self) -> AsyncTransactionGroups:
+        """Consumer groups."""
+        from pgmem.groups.verbs import AsyncTransactionGroups
+
+        return AsyncTransactionGroups(self._executor, self._codec)
+
+    @cached_property
+    def snapshots(self) -> AsyncSnapshots:
+        """Folds and snapshots."""
+        from pgmem.folds.verbs import AsyncSnapshots
+
+        return AsyncSnapshots(self._executor, self._codec, self.events, self._cache)
 
 
 class AsyncTransaction(AsyncBoundMemory):
-    """The memory's face inside `memory.transaction()`.
+    """The verbs that work inside `memory.transaction()`.
 
     Attributes:
         connection: the psycopg connection, for the caller's own rows.

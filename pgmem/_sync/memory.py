@@ -1,19 +1,21 @@
 # Generated from pgmem/memory.py by tools/generate_sync.py. Do not edit.
-"""`Memory`: the shared memory, and its face inside a transaction.
+"""Put the verb groups together: `Memory`, and its transactions.
 
-Puts the verb groups together; decides nothing itself.
+Groups of verbs that few programs use are imported when they are first used, because importing them
+takes as long as a quarter of the library. Two threads at that moment may both make one. That is
+harmless, because a group of verbs holds no state that must exist once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
 
-from pgmem._sync.admin.stats import Statistics
 from pgmem._sync.core.database import Database
 from pgmem._sync.core.execution import PoolExecutor, TransactionExecutor
 from pgmem._sync.core.notifications import TargetedNotifications
@@ -23,25 +25,29 @@ from pgmem._sync.events.durable_lease import Consumers
 from pgmem._sync.events.follower import LogFollower
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.verbs import Events
-from pgmem._sync.folds.verbs import Snapshots
-from pgmem._sync.groups.claims import GroupContext
-from pgmem._sync.groups.verbs import Groups, TransactionGroups
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.verbs import Leases
-from pgmem._sync.retention.janitor import Janitor
-from pgmem._sync.retention.verbs import Retention
 from pgmem._sync.state.verbs import State
-from pgmem.admin.stats_models import Stats
+from pgmem.core.context import WriteContext
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
 from pgmem.core.names import check_schema_name
 from pgmem.core.url import connection_string
-from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
+from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec, event_registry
 from pgmem.events.models import Event
 from pgmem.events.stable_position import StablePosition
 from pgmem.state.cache import BoundCache, StateCache
+
+# ruff: noqa: PLC0415  # the imports inside properties
+
+if TYPE_CHECKING:
+    from pgmem._sync.folds.verbs import Snapshots
+    from pgmem._sync.groups.verbs import Groups, TransactionGroups
+    from pgmem._sync.retention.janitor import Janitor
+    from pgmem._sync.retention.verbs import Retention
+    from pgmem.admin.stats_models import Stats
 
 Durability = Literal["strict", "relaxed"]
 
@@ -49,7 +55,7 @@ DEFAULT_POOL = (1, 10)
 
 
 def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
-    """The least and the most connections of a pool."""
+    """Return the least and the most connections of a pool."""
     if pool is None:
         return DEFAULT_POOL
     if isinstance(pool, int):
@@ -61,7 +67,7 @@ def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
 
 
 class Memory:
-    """A memory that several agents share, in a schema of a PostgreSQL database.
+    """Share events and state between agents, in a schema of a PostgreSQL database.
 
     Use it as a context manager, one for each process:
 
@@ -73,32 +79,33 @@ class Memory:
     1
 
     Args:
-        url: a libpq URI or DSN, or a SQLAlchemy URL; None takes PGMEM_DATABASE_URL, then
+        url: a libpq URI or DSN, or a SQLAlchemy URL. None takes PGMEM_DATABASE_URL, then
             DATABASE_URL, then libpq's PG* variables.
         schema: the schema with pgmem's tables.
-        durability: "strict" leaves synchronous_commit as the server has it; "relaxed" turns it
-            off for pgmem's own transactions: much faster, and a crash of the server may lose the
-            last fraction of a second (never more, never in another order).
-        pool: the most connections, or the least and the most; None for 1 to 10.
-        agent_id: who writes, for events that do not say.
-        events: subclasses of `Event`: what is read of their types comes back as their instances.
+        durability: "strict" leaves synchronous_commit as the server has it. "relaxed" turns it
+            off for pgmem's own transactions. That is much faster, and a crash of the server may
+            lose the last fraction of a second, never more and never out of order.
+        pool: the most connections, or the least and the most. None for 1 to 10.
+        agent_id: the writing agent, for events that do not name one.
+        run_id: the agent's run. It is written into the metadata of events as "run_id".
+        events: subclasses of `Event`. Events of their types are read as their instances.
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
         timeout: how long to wait for a connection, in seconds or as a timedelta.
-        listen_url: a direct way to the server where `url` goes through a pooler in transaction
-            mode (PgBouncer), which delivers no notifications. Statements are not prepared through a
+        listen_url: a direct way to the server if `url` goes through a pooler in transaction mode
+            (PgBouncer), which delivers no notifications. Statements are not prepared through a
             pooler, with or without this.
-        safety_poll: how often subscriptions look for events without having heard the doorbell,
-            in seconds or as a timedelta: how late an event may be when a notification is lost.
-        cache: keep copies of so many state entries in this process for `state.get`; None for
-            none. The process sees its own writes at once; those of others, and its own inside
-            `using()`, once the doorbell arrives, at most the safety poll late. While the log
-            cannot be followed, every read asks the server. Entries with an end, and what was
-            written with `record=False`, are never kept.
-        janitor: apply the rules of retention in the background, every quarter of a minute or so,
-            while no other process does.
+        safety_poll: how often subscriptions poll without a notification, in seconds or as a
+            timedelta. If a notification is lost, an event is late by at most this much.
+        cache: how many state entries to cache in this process for `state.get`. None for no cache.
+            The process sees its own writes at once. Writes of others, and its own through
+            `using()`, are seen after a notification, at most `safety_poll` late. While the log
+            cannot be followed, every read asks the server. Entries with a TTL and entries written
+            with `record=False` are not cached.
+        janitor: apply the retention policies in the background, about every 15 seconds, while no
+            other process does.
 
     Raises:
-        InvalidInput: an argument that is not allowed.
+        InvalidInput: an argument is not allowed.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class Memory:
         durability: Durability = "strict",
         pool: int | tuple[int, int] | None = None,
         agent_id: str | None = None,
+        run_id: str | None = None,
         events: Sequence[type[Event]] = (),
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
         timeout: Seconds = 10.0,
@@ -129,43 +137,77 @@ class Memory:
         )
         self._codec = Codec(
             check_count(max_payload_bytes, "max_payload_bytes", minimum=1, maximum=2**28 - 1),
-            None if agent_id is None else check_name(agent_id, "agent_id"),
+            WriteContext(agent_id, run_id),
             event_registry(tuple(events)),
         )
+        self._agent_id = agent_id
         self._executor = PoolExecutor(self._database)
-        # Whoever follows the log tells it what changes; until then it serves nothing.
+        # Empty until the follower keeps it current.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        buffer, stable, notifications = (
-            EventBuffer(),
-            StablePosition(),
-            TargetedNotifications(),
-        )
-        poll = check_seconds(safety_poll, "safety_poll")
+        buffer, stable = EventBuffer(), StablePosition()
+        self._notifications = TargetedNotifications()
+        self._safety_poll = check_seconds(safety_poll, "safety_poll")
         self._follower = LogFollower(
-            self._database, buffer, stable, self._cache, notifications, safety_poll=poll
+            self._database,
+            buffer,
+            stable,
+            self._cache,
+            self._notifications,
+            safety_poll=self._safety_poll,
         )
         self._renewer = LeaseRenewer(
-            self._executor, notifications, self._follower, safety_poll=poll
+            self._executor, self._notifications, self._follower, safety_poll=self._safety_poll
         )
-        reader = LogReader(self._executor, stable, buffer, self._follower)
-        self.events = Events(self._executor, self._codec, reader)
-        self.state = State(self._executor, self._codec, self._cache, reader)
+        self._reader = LogReader(self._executor, stable, buffer, self._follower)
+        self.events = Events(self._executor, self._codec, self._reader)
+        self.state = State(self._executor, self._codec, self._cache, self._reader)
         self.dedupe = Dedupe(self._executor, self._codec)
-        self.snapshots = Snapshots(self._executor, self._codec, self.events, self._cache)
         self.consumers = Consumers(self._executor)
-        self.groups = Groups(
-            GroupContext(reader, self._codec, notifications, poll, self.transaction, self.dedupe)
-        )
+        self.leases = Leases(self._executor, self._notifications, self._renewer, agent_id)
         self.limits = Limits(self._executor)
-        self.leases = Leases(self._executor, notifications, self._renewer, agent_id)
-        self.retention = Retention(self._executor, reader, schema, self._codec.agent_id)
-        self._janitor = Janitor(self.leases, self.retention) if janitor else None
+        self._janitor = self._make_janitor() if janitor else None
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Consumer groups."""
+        from pgmem._sync.groups.claims import GroupContext
+        from pgmem._sync.groups.verbs import Groups
+
+        return Groups(
+            GroupContext(
+                self._reader,
+                self._codec,
+                self._notifications,
+                self._safety_poll,
+                self.transaction,
+                self.dedupe,
+            )
+        )
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """Folds and snapshots."""
+        from pgmem._sync.folds.verbs import Snapshots
+
+        return Snapshots(self._executor, self._codec, self.events, self._cache)
+
+    @cached_property
+    def retention(self) -> Retention:
+        """Retention policies, trims and archives."""
+        from pgmem._sync.retention.verbs import Retention
+
+        return Retention(self._executor, self._reader, self._database.schema, self._agent_id)
+
+    def _make_janitor(self) -> Janitor:
+        from pgmem._sync.retention.janitor import Janitor
+
+        return Janitor(self.leases, self.retention)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._database.where} schema={self._database.schema}>"
 
     def open(self) -> Self:
-        """Connect and check the schema; the context manager does it.
+        """Connect and check the schema. The context manager does it.
 
         Raises:
             Unavailable: the server could not be reached within `timeout`.
@@ -179,7 +221,7 @@ class Memory:
         return self
 
     def close(self) -> None:
-        """End the subscriptions and close every connection; the context manager does it."""
+        """End the subscriptions and close every connection. The context manager does it."""
         if self._cache is not None:
             self._cache.fresh_until = 0.0
         if self._janitor is not None:
@@ -200,28 +242,30 @@ class Memory:
         self.close()
 
     def stats(self) -> Stats:
-        """How the memory stands, for whoever runs the database; `pgmem stats` prints it.
+        """Return statistics for operators. `pgmem stats` prints them.
 
-        It costs a tenth of a second or two, however long the log is: what is large is counted in a
-        sample, and says so. What the role may not see is None, and named in `hidden`.
+        It takes 0.1 to 0.2 s however long the log is, because large tables are sampled. A count
+        from a sample says so. A figure that the role may not see is None and named in `hidden`.
 
         >>> stats = memory.stats()
         >>> stats.log.events, stats.hidden
         (Count(value=0, exact=True), ())
         """
+        from pgmem._sync.admin.stats import Statistics
+
         durability: Durability = "relaxed" if self._database.relaxed else "strict"
         return Statistics(self._executor).read(self._database.schema, durability)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """A transaction: all that is done in the block commits at its end, or nothing does.
+        """Open a transaction. The block commits at its end, or rolls back on any exception.
 
         >>> with memory.transaction() as tx:
         ...     tx.state.put("order:1", {"paid": True})
         ...     tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")
 
         Raises:
-            TransactionConflict: the server undid it: run the whole block again.
+            TransactionConflict: the server undid it. Run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
         cache = self._bound_cache(settles=True)
@@ -232,11 +276,40 @@ class Memory:
             if cache is not None:
                 cache.settle()
 
-    def using(self, connection: Any) -> BoundMemory:
-        """The same face inside the caller's own transaction: the caller ends it.
+    def context(
+        self, *, agent_id: str | None = None, run_id: str | None = None, cause: int | None = None
+    ) -> AbstractContextManager[None]:
+        """Set the agent, the run and the cause of every event that is written in the block.
 
-        When that is, nobody tells: what it writes reaches the copies of `cache=` by the feed, as
-        the writes of others do.
+        It applies to this memory's writes, through its transactions and handlers too, in the task
+        or thread that entered the block. A task that is started in the block inherits it, a thread
+        does not. What is not given stays as it is outside the block.
+
+        The agent is the event's `agent_id`. The run and the cause are in its metadata as "run_id"
+        and "cause". A value that the event itself has, in `agent_id` or under these names in its
+        metadata, takes precedence.
+
+        >>> with memory.context(agent_id="planner", run_id="run-7"):
+        ...     receipt = memory.events.append("orders", Event(type="planned"))
+        >>> event = memory.events.get(receipt.position)
+        >>> event.agent_id, event.metadata
+        ('planner', {'run_id': 'run-7'})
+
+        Args:
+            agent_id: the writing agent, 1 to 512 bytes.
+            run_id: the agent's run, 1 to 512 bytes.
+            cause: the position of the event that the writes follow from.
+
+        Raises:
+            InvalidInput: a value is not allowed.
+        """
+        return self._codec.context.use(agent_id=agent_id, run_id=run_id, cause=cause)
+
+    def using(self, connection: Any) -> BoundMemory:
+        """Use the memory inside the caller's own transaction, which the caller ends.
+
+        pgmem does not see when it ends. So its writes reach the entries of `cache=` through the
+        log, as the writes of other processes do.
 
         Args:
             connection: a psycopg Connection, or a SQLAlchemy Connection or Session
@@ -253,7 +326,7 @@ class Memory:
 
 
 class BoundMemory:
-    """The memory's face inside a transaction that somebody else ends."""
+    """The verbs that work inside the caller's own transaction. `memory.using()` returns it."""
 
     def __init__(
         self, executor: TransactionExecutor, codec: Codec, cache: BoundCache | None
@@ -262,13 +335,27 @@ class BoundMemory:
         self.events = Events(executor, codec)
         self.state = State(executor, codec, cache)
         self.dedupe = TransactionDedupe(executor, codec)
-        self.groups = TransactionGroups(executor, codec)
         self.limits = Limits(executor)
-        self.snapshots = Snapshots(executor, codec, self.events, cache)
+        self._codec = codec
+        self._cache = cache
+
+    @cached_property
+    def groups(self) -> TransactionGroups:
+        """Consumer groups."""
+        from pgmem._sync.groups.verbs import TransactionGroups
+
+        return TransactionGroups(self._executor, self._codec)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """Folds and snapshots."""
+        from pgmem._sync.folds.verbs import Snapshots
+
+        return Snapshots(self._executor, self._codec, self.events, self._cache)
 
 
 class Transaction(BoundMemory):
-    """The memory's face inside `memory.transaction()`.
+    """The verbs that work inside `memory.transaction()`.
 
     Attributes:
         connection: the psycopg connection, for the caller's own rows.

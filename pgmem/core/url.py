@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from typing import Any, Final
 
 import psycopg
@@ -140,6 +139,8 @@ def _from_sqlalchemy(url: str) -> dict[str, Any]:
 
 def _unreadable(name: str, complaint: str) -> str:
     """A message that helps without quoting: only libpq's own option names are ever repeated."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only for this message
+
     found = re.search(r'(?:query parameter|connection option)[^"]*"([^"]*)"', complaint)
     if found:
         known = [option.keyword.decode() for option in Conninfo.get_defaults()]

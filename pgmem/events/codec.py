@@ -1,10 +1,12 @@
-"""How a memory writes and reads the values of its events."""
+"""Encode and decode the events of a memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from pgmem.core.context import WriteContext
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
 from pgmem.errors import InvalidInput
 from pgmem.events.models import Event, RecordedEvent
@@ -16,13 +18,34 @@ class Codec:
 
     Attributes:
         max_bytes: limit of one payload, value or metadata, in bytes of JSON text.
-        agent_id: who writes, where an event does not say.
+        context: the agent, run and cause of events that do not name their own.
         registry: event classes by type name.
     """
 
     max_bytes: int = DEFAULT_MAX_BYTES
-    agent_id: str | None = None
+    context: WriteContext = field(default_factory=WriteContext)
     registry: Mapping[str, type[Event]] = field(default_factory=dict)
+
+    @property
+    def agent_id(self) -> str | None:
+        """The writing agent."""
+        return self.context.current.agent_id
+
+    def attribute(self, event: Event | None = None) -> tuple[str | None, dict[str, Any] | None]:
+        """Return the agent id and the metadata that an event is written with.
+
+        Args:
+            event: the caller's event; None for one that pgmem makes.
+        """
+        agent_id, metadata = self.context.current
+        if event is None:
+            return agent_id, metadata
+        if event.agent_id is not None:
+            agent_id = event.agent_id
+        own = event.metadata
+        if own is None or metadata is None or not isinstance(own, dict):
+            return agent_id, metadata if own is None else own
+        return agent_id, {**metadata, **own}
 
 
 def event_registry(classes: tuple[type[Event], ...]) -> dict[str, type[Event]]:

@@ -80,14 +80,12 @@ def encode_event(event: Event, codec: Codec) -> EncodedEvent:
         InvalidInput, InvalidValue, ValueTooLarge: what is wrong with it.
     """
     payload = _payload(event)
-    agent_id = codec.agent_id if event.agent_id is None else check_name(event.agent_id, "agent_id")
+    agent_id, metadata = codec.attribute(event)
     return EncodedEvent(
         check_name(event.type, "event type"),
         encode(payload, "payload", limit=codec.max_bytes),
-        agent_id,
-        None
-        if event.metadata is None
-        else encode_object(event.metadata, "metadata", limit=codec.max_bytes),
+        None if agent_id is None else check_name(agent_id, "agent_id"),
+        None if metadata is None else encode_object(metadata, "metadata", limit=codec.max_bytes),
     )
 
 
@@ -128,18 +126,16 @@ def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
     payloads = [_payload(event) for event in events]
     types = [event.type for event in events]
     check_names(types, "event type")
-    given = [event.agent_id for event in events]
-    check_names([agent_id for agent_id in given if agent_id is not None], "agent_id")
-    agents = [codec.agent_id if agent_id is None else agent_id for agent_id in given]
-    objects = [
-        check_object(event.metadata, "metadata") for event in events if event.metadata is not None
-    ]
+    attributed = [codec.attribute(event) for event in events]
+    agents = [agent_id for agent_id, _ in attributed]
+    check_names([agent_id for agent_id in agents if agent_id is not None], "agent_id")
+    objects = [check_object(given, "metadata") for _, given in attributed if given is not None]
     texts = iter(encode_all(objects, "metadata", limit=codec.max_bytes))
     return Batch(
         types,
         encode_all(payloads, "payload", limit=codec.max_bytes),
         agents,
-        [None if event.metadata is None else next(texts) for event in events],
+        [None if given is None else next(texts) for _, given in attributed],
     )
 
 

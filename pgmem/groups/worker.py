@@ -222,6 +222,10 @@ class AsyncMembers:
         return done
 
     async def _handle(self, delivery: AsyncDelivery[Any]) -> None:
+        with self._context.codec.context.use(cause=delivery.event.position):
+            await self._call(delivery)
+
+    async def _call(self, delivery: AsyncDelivery[Any]) -> None:
         if self._once is None:
             await maybe_await(self._handler(delivery))
         elif self._once == "transaction":

@@ -69,12 +69,15 @@ class Recording:
 
     def params(self, codec: Codec, default_type: str, value: str | None) -> dict[str, Any]:
         """The parameters of the statement piece `state_change`."""
+        agent_id, metadata = codec.attribute()
         params = {
             "stream": self.stream,
             "type": default_type,
             "payload": None,
-            "agent_id": codec.agent_id,
-            "metadata": None,
+            "agent_id": agent_id,
+            "metadata": None
+            if metadata is None
+            else encode(metadata, "metadata", limit=codec.max_bytes),
             "record": self.record,
         }
         if self.event is not None:

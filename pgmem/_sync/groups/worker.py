@@ -223,6 +223,10 @@ class Members:
         return done
 
     def _handle(self, delivery: Delivery[Any]) -> None:
+        with self._context.codec.context.use(cause=delivery.event.position):
+            self._call(delivery)
+
+    def _call(self, delivery: Delivery[Any]) -> None:
         if self._once is None:
             passthrough(self._handler(delivery))
         elif self._once == "transaction":
