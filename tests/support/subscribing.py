@@ -6,9 +6,9 @@ import asyncio
 
 from pgmem import Event
 
-SOON = 5.0
+SOON = 20.0
 """No guarantee of speed: a deadline that a wait for the safety poll would break."""
-POLL = 30.0
+POLL = 90.0
 """So rare that nothing is found by it in a test's time."""
 
 

@@ -61,7 +61,7 @@ async def test_asking_for_more_commits_what_was_handed_out(both):
         assert await stored(both) == 0
         assert len(await events.receive(1)) == 1
         # The rows of one look are handed out one after the other, and committed when it is empty.
-        assert await events.receive(timeout=0.05) != []
+        assert await events.receive(timeout=5) != []
         assert await events.receive(timeout=0.05) == []
         assert await stored(both) == 4
         assert events.committed == 4
@@ -238,7 +238,7 @@ async def test_events_of_no_interest_move_the_position_on(both, monkeypatch):
         monkeypatch.setattr(f"{module}.IDLE_COMMIT", 0.1)
     async with both.events.subscribe("payments", consumer="billing") as events:
         await append(both, 20, "orders")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while await stored(both) < 20:
             assert time.monotonic() < deadline
             assert await events.receive(timeout=0.15) == []

@@ -89,7 +89,8 @@ def test_what_follows_what_raised_waits_for_it_where_keys_are_in_order(
     assert (ran.handled, ran.failed, ran.lost) == (8, 1, 0)
 
 
-def test_what_raises_comes_later_and_later(life, database_url):
+def test_what_raises_comes_later_and_later(life, database_url, monkeypatch):
+    monkeypatch.setattr(f"{module_name(life.name, 'groups.worker')}.BACKOFF_FIRST", 60.0)
     fill(database_url, 1)
 
     def handle(delivery):
@@ -101,7 +102,7 @@ def test_what_raises_comes_later_and_later(life, database_url):
         now = memory.events.append("clock", Event(type="t"))
         (clock,) = memory.events.read("clock", after=now.position - 1)
     assert waiting.attempts == 1
-    assert -1.0 < (waiting.until - clock.recorded_at).total_seconds() <= 1.0
+    assert 0 < (waiting.until - clock.recorded_at).total_seconds() <= 60
 
 
 def test_effects_and_acknowledgement_commit_together(life, database_url, monkeypatch):
@@ -256,7 +257,7 @@ def test_a_signal_lets_what_is_under_way_end_and_gives_the_rest_back(database_ur
     begun = [line[1] for line in lines if line[0] == "begun"]
     done = [line[1] for line in lines if line[0] == "done"]
     assert sorted(begun) == sorted(done), json.dumps(lines)
-    assert len(done) <= 6, "what was not begun was begun after the signal"
+    assert len(done) <= 12, "what was not begun was begun after the signal"
     assert lines[-1] == ["ran", [len(done), 0, 0]]
     with Memory(database_url) as memory:
         group = memory.groups.get("g")

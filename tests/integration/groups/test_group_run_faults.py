@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from importlib import import_module
 
 import psycopg
 import pytest
@@ -66,7 +66,7 @@ def test_what_became_anothers_under_way_is_lost_and_not_failed(life, database_ur
 def taking(life, monkeypatch, before):
     """Call `before(member)` before each read."""
     name = "AsyncGroup" if life.name == "async" else "Group"
-    take = getattr(sys.modules[module_name(life.name, "groups.group")], name)._read
+    take = getattr(import_module(module_name(life.name, "groups.group")), name)._read
 
     def taken(self, member, *args, **options):
         before(member)
@@ -95,9 +95,9 @@ def test_where_one_member_fails_the_others_end_too(life, database_url, monkeypat
 
     def fail(consumer):
         if consumer.endswith("#1"):
-            failed.append(time.monotonic())
+            failed.append(consumer)
             raise ZeroDivisionError
-        if failed and time.monotonic() > failed[0] + 0.5:
+        if failed:
             late.append(consumer)
 
     taking(life, monkeypatch, fail)
@@ -108,7 +108,7 @@ def test_where_one_member_fails_the_others_end_too(life, database_url, monkeypat
             lambda memory: bool(failed) and time.sleep(1) is None,
             concurrency=3,
         )
-    assert not late
+    assert len(late) <= 10, "in the second after the failure, two members would read 40 times"
 
 
 class Struck(BaseException):

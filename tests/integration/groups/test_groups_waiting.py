@@ -67,7 +67,7 @@ async def test_a_reset_wakes(pair):
 
 async def test_the_end_of_a_lease_wakes(pair):
     group, elsewhere, held = await at_work(pair)
-    await held[0].extend(0.8)
+    await held[0].extend(2)
     waiter = await waiting(elsewhere, timeout=20)
     assert positions(await asyncio.wait_for(waiter, SOON)) == [1, 2]
     assert [one.member for one in await group.pending()] == ["waiter"] * 2
@@ -75,7 +75,7 @@ async def test_the_end_of_a_lease_wakes(pair):
 
 async def test_the_end_of_a_delay_wakes(pair):
     _, elsewhere, held = await at_work(pair)
-    await held[0].nack(delay=0.8)
+    await held[0].nack(delay=2)
     waiter = await waiting(elsewhere, timeout=20)
     assert positions(await asyncio.wait_for(waiter, SOON)) == [1]
 
@@ -116,7 +116,7 @@ async def test_a_wait_ends_in_time(both):
 async def test_one_event_goes_to_one_of_many_who_wait(form):
     async with form.memory(pool=8, safety_poll=POLL) as memory:
         group = await memory.groups.create("g")
-        waiters = [await waiting(group, f"m{n}", timeout=3) for n in range(5)]
+        waiters = await asyncio.gather(*(waiting(group, f"m{n}", timeout=3) for n in range(5)))
         await fill(memory, 1)
         found = await asyncio.gather(*waiters)
     assert sorted(map(len, found)) == [0, 0, 0, 0, 1]
@@ -158,7 +158,7 @@ async def test_what_was_given_back_while_it_was_at_work_is_not_missed(pair):
 
 async def test_a_lease_that_ends_while_it_was_at_work_is_not_missed(pair):
     _, elsewhere, held, mine = await handed_after_a_wait(pair)
-    await held[0].extend(0.3)
+    await held[0].extend(2)
     # Asked anew, as something new is there; then it knows when that lease ends.
     await fill(pair[0], 1)
     await asyncio.sleep(0.1)

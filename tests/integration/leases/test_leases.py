@@ -121,24 +121,22 @@ class TestHolding:
 
 class TestRenewal:
     async def test_it_is_kept_for_longer_than_its_ttl(self, both):
-        async with await both.leases.acquire("job", ttl=0.3) as lease:
+        async with await both.leases.acquire("job", ttl=3) as lease:
             first = lease.expires_at
-            end = time.monotonic() + 1.2
-            while time.monotonic() < end:
+            while datetime.datetime.now(datetime.UTC) < first:
                 assert not await free(both)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
             assert lease.lost is None
-            assert (lease.expires_at - first).total_seconds() > 0.5
+            assert lease.expires_at > first
 
     async def test_many_are_renewed_in_one_statement(self, form, database_url):
         with Relay(database_url) as relay:
             async with form.memory(relay.url) as memory:
-                leases = [await memory.leases.acquire(f"job{n}", ttl=0.6) for n in range(20)]
-                before, begun = relay.statements, time.monotonic()
-                await asyncio.sleep(0.7)
-                # However long it took: one by one they are 100 a second.
-                most = 30 * (time.monotonic() - begun) + 10
-                assert 3 <= relay.statements - before <= most
+                leases = [await memory.leases.acquire(f"job{n}", ttl=6) for n in range(20)]
+                ends, before = {lease: lease.expires_at for lease in leases}, relay.statements
+                await until(lambda: all(lease.expires_at > ends[lease] for lease in leases))
+                # One by one they would be 20.
+                assert relay.statements - before < 10
                 assert [lease.lost for lease in leases] == [None] * 20
                 assert len(await memory.leases.list()) == 20
 
@@ -153,18 +151,18 @@ class TestRenewal:
             await lease.renew()
 
     async def test_renewal_does_not_wait_for_a_locked_row(self, both, database_url):
-        lease = await both.leases.acquire("job", ttl=0.6)
+        lease = await both.leases.acquire("job", ttl=3)
         first = lease.expires_at
         with psycopg.connect(database_url) as other:
             other.execute("SELECT FROM pgmem.leases FOR UPDATE")
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.2)  # The first renewal is due after one second.
             assert lease.expires_at == first
-        await until(lambda: lease.expires_at > first, 0.3)
+        await until(lambda: lease.expires_at > first)
         assert lease.lost is None
         await lease.release()
 
     async def test_renewal_finds_out_that_it_was_taken(self, both, caplog):
-        lease = await both.leases.acquire("job", ttl=0.3)
+        lease = await both.leases.acquire("job", ttl=3)
         await both.leases.release("job", fencing_token=lease.fencing_token)
         new = await both.leases.acquire("job")
         with caplog.at_level(logging.WARNING, "pgmem"):
@@ -345,18 +343,18 @@ class TestFencing:
             [task] = await queue(database_url, both, timeout=20)
             await asyncio.sleep(0.2)
             assert not task.done()
-        new = await asyncio.wait_for(task, 3)
+        new = await asyncio.wait_for(task, 20)
         assert (await both.state.get("k")).value == 1
         assert new.fencing_token > lease.fencing_token
         await new.release()
 
     async def test_a_fenced_write_holds_up_neither_renewal_nor_the_queue(self, both, database_url):
-        lease = await both.leases.acquire("job", ttl=0.6)
+        lease = await both.leases.acquire("job", ttl=3)
         first = lease.expires_at
         async with both.transaction() as tx:
             await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
             [task] = await queue(database_url, both, timeout=20)
-            await until(lambda: lease.expires_at > first, 0.5)
+            await until(lambda: lease.expires_at > first)
         await lease.release()
         await (await task).release()
 
@@ -373,7 +371,7 @@ class TestFencing:
             assert not await free(both)
             with pytest.raises(LeaseLost):
                 await both.state.compare_and_set("other", 1, expected_version=0, lease=lease)
-        await (await asyncio.wait_for(task, 3)).release()
+        await (await asyncio.wait_for(task, 20)).release()
 
     async def test_a_row_of_ones_own_and_the_fence_are_one(self, both, database_url):
         lease = await both.leases.acquire("job", ttl=60)
@@ -411,8 +409,8 @@ async def test_whoever_holds_a_dead_mark_is_passed_over(both, database_url):
     with psycopg.connect(database_url, autocommit=True) as admin:
         admin.execute("UPDATE pgmem.leases SET waiters = jsonb_set(waiters, '{0,mark}', '12345')")
     await lease.release()
-    second = await asyncio.wait_for(tasks[1], 2)
+    second = await asyncio.wait_for(tasks[1], 10)
     assert not tasks[0].done()
     await second.release()
     # It stands in no queue any more, and finds that out with its next look.
-    await (await asyncio.wait_for(tasks[0], 3)).release()
+    await (await asyncio.wait_for(tasks[0], 20)).release()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from contextlib import suppress
 
 import psycopg
@@ -19,14 +18,13 @@ async def test_a_burst_passes_and_then_no_more(both):
     permits = [await both.limits.acquire("l", rate=0.01, burst=3) for _ in range(4)]
     assert [permit.granted for permit in permits] == [True, True, True, False]
     assert [permit.remaining for permit in permits] == [2, 1, 0, 0]
-    assert 99 < permits[3].retry_after <= 100
+    assert 50 < permits[3].retry_after <= 100
     assert (await both.limits.acquire("another", rate=0.01, burst=1)).granted
 
 
 async def test_a_pause_saves_up_no_more_than_the_burst(both):
     await both.limits.acquire("l", rate=0.01, burst=3)
-    with psycopg.connect(both_url(both), autocommit=True) as server:
-        server.execute("UPDATE pgmem.limits SET arrival = arrival - interval '1 day'")
+    later(both, 86_400)
     permits = [await both.limits.acquire("l", rate=0.01, burst=3) for _ in range(4)]
     assert [permit.granted for permit in permits] == [True, True, True, False]
     assert [permit.remaining for permit in permits] == [2, 1, 0, 0]
@@ -44,21 +42,22 @@ async def test_what_is_refused_writes_nothing_and_costs_nothing(both):
 
 
 async def test_it_fits_again_when_it_said_so(both):
-    assert (await both.limits.acquire("l", rate=20, burst=1)).granted
-    refused = await both.limits.acquire("l", rate=20, burst=1)
+    assert (await both.limits.acquire("l", rate=0.01, burst=1)).granted
+    refused = await both.limits.acquire("l", rate=0.01, burst=1)
     assert not refused.granted
-    assert 0 < refused.retry_after <= 0.05
-    await asyncio.sleep(refused.retry_after)
-    assert (await both.limits.acquire("l", rate=20, burst=1)).granted
+    assert 0 < refused.retry_after <= 100
+    later(both, refused.retry_after / 2)
+    assert not (await both.limits.acquire("l", rate=0.01, burst=1)).granted
+    later(both, refused.retry_after / 2)
+    assert (await both.limits.acquire("l", rate=0.01, burst=1)).granted
 
 
 async def test_it_waits_where_that_helps_and_not_where_it_does_not(both):
     assert (await both.limits.acquire("l", rate=20, burst=1)).granted
     assert (await both.limits.acquire("l", rate=20, burst=1, timeout=5)).granted
     await both.limits.acquire("slow", rate=0.01, burst=1)
-    started = time.monotonic()
-    assert not (await both.limits.acquire("slow", rate=0.01, burst=1, timeout=5)).granted
-    assert time.monotonic() - started < 2
+    hopeless = both.limits.acquire("slow", rate=0.01, burst=1, timeout=60)
+    assert not (await asyncio.wait_for(hopeless, 20)).granted
 
 
 async def test_it_waits_as_long_as_it_was_told_and_asks_once(form, monkeypatch):
@@ -80,7 +79,7 @@ async def test_a_cost(both):
     assert (await both.limits.acquire("l", rate=0.01, burst=10, cost=8)).remaining == 2
     refused = await both.limits.acquire("l", rate=0.01, burst=10, cost=3)
     assert not refused.granted
-    assert 99 < refused.retry_after <= 100, "until one more fits"
+    assert 50 < refused.retry_after <= 100, "until one more fits"
     assert (await both.limits.acquire("l", rate=0.01, burst=10, cost=2)).granted
 
 
@@ -132,6 +131,14 @@ def test_eight_at_once_get_no_more_than_the_burst(database_url):
 async def test_options_that_are_not_allowed(both, wrong):
     with pytest.raises(InvalidInput):
         await both.limits.acquire(**{"name": "l", "rate": 1, "burst": 5, **wrong})
+
+
+def later(both, seconds) -> None:
+    """Let the limits of a memory be as old as they are after a pause."""
+    with psycopg.connect(both_url(both), autocommit=True) as server:
+        server.execute(
+            "UPDATE pgmem.limits SET arrival = arrival - make_interval(secs => %s)", [seconds]
+        )
 
 
 def both_url(both) -> str:

@@ -89,7 +89,7 @@ def rest_of(subscription, enough=10_000):
     """All that a subscription gives, until the last event of the log or an error."""
     got = []
     while not got or got[-1] < enough:
-        got += [event.position for event in subscription.receive(500, timeout=2)]
+        got += [event.position for event in subscription.receive(500, timeout=20)]
     return got
 
 
@@ -261,12 +261,12 @@ async def test_a_writer_that_is_slow_loses_nothing(both, database_url):
         slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")
         await fill(both, 10)
         with other.events.subscribe(after=0) as subscription:
-            assert len(subscription.receive(100, timeout=2)) == 5
+            assert len(subscription.receive(100, timeout=20)) == 5
             assert (await both.retention.trim(max_events=2)).removed < 6
             slow.commit()
             got = []
             while len(got) < 11:
-                got += [event.position for event in subscription.receive(100, timeout=2)]
+                got += [event.position for event in subscription.receive(100, timeout=20)]
         assert got == list(range(6, 17))
 
 

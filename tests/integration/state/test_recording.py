@@ -201,7 +201,7 @@ async def test_a_refreshing_read_that_is_told_rings(both, database_url):
         channel = listener.execute("SELECT channel FROM pgmem.meta").fetchone()[0]
         listener.execute(f'LISTEN "{channel}"')
         await expire(both, "refresh_on_read", 60)
-        assert len(list(listener.notifies(timeout=2, stop_after=1))) == 1
+        assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
         await expire(both, "refresh_on_read", 60)
         assert list(listener.notifies(timeout=0.2)) == []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 
 import pytest
 
@@ -170,8 +169,9 @@ async def test_a_slow_subscriber_misses_nothing_and_holds_nobody_up(form):
                 if rng.random() < 0.2:
                     got += await slow.receive(rng.choice((1, 5, 100)), timeout=0)
             assert alone.count > 2, "it was never behind"
-            while more := await slow.receive(timeout=0.3):
-                got += more
+            while len(got) < total // 2:
+                got += await slow.receive(timeout=20)
+            assert await slow.receive(timeout=0.1) == []
             assert [event.payload for event in got] == [n for n in range(total) if n // 12 % 2 == 1]
             behind = alone.count
             await memory.events.append("s1", Event(type="t", payload="live"))
@@ -217,7 +217,6 @@ async def test_many_followers_of_different_speed_agree(form):
 
         followers = [asyncio.ensure_future(follow(pause)) for pause in (0, 0, 0.01, 0.05)]
         await write()
-        started = time.monotonic()
-        for follower in followers:
-            assert await follower == list(range(1, total + 1))
-        assert time.monotonic() - started < 20
+        # So long a safety poll that each of them was woken.
+        for found in await asyncio.wait_for(asyncio.gather(*followers), 25):
+            assert found == list(range(1, total + 1))
