@@ -73,14 +73,14 @@ def _parameters(item):
 
 
 def pytest_collection_finish():
-    # What has been imported and collected stays: no garbage collection needs to look at it again.
+    # Imported modules and collected tests stay until the end: leave them out of collections.
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol():
-    """No test waits for ever, whatever it waits for: a process, a line, a lock, a server."""
+    """Raise TimeoutError in a test that does not end, such as one that waits for a process."""
     limit = TEST_SECONDS * (10 if full() else 1)
 
     def stop(*_):
@@ -109,7 +109,7 @@ def pg_server_url():
 
 @pytest.fixture
 def make_database(pg_server_url):
-    """Makes empty databases; `template=True` makes migrated ones. Gives their URLs."""
+    """Return a function that makes an empty or (`template=True`) migrated database."""
     with ExitStack() as stack:
         yield lambda *, template=False: stack.enter_context(
             fresh_database(pg_server_url, TEMPLATE if template else None)
@@ -140,10 +140,7 @@ def memory(database_url):
 
 @pytest.fixture(params=["async", "sync"])
 async def both(request, database_url):
-    """A memory to be awaited: the asynchronous one, then the synchronous one behind the same face.
-
-    What a test says of one form, it says of the other.
-    """
+    """A memory to be awaited: an `AsyncMemory`, then a `Memory` behind the same interface."""
     opened = Both(request.param, database_url)
     async with opened.memory(agent_id="tester") as memory:
         yield memory
@@ -151,12 +148,12 @@ async def both(request, database_url):
 
 @pytest.fixture(params=["async", "sync"])
 def form(request, database_url):
-    """Opens memories in one of the two forms, for tests that need more than one."""
+    """Opens memories of one form, for tests that need more than one."""
     return Both(request.param, database_url)
 
 
 @pytest.fixture
 def pgmem(capfd, monkeypatch):
-    """Runs the `pgmem` command in this process; gives exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "40")  # long lines are not to be wrapped
+    """Return a function that runs `pgmem` in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "40")  # Help would be wrapped at 40 columns.
     return lambda *arguments, stdin=None: commands.run(capfd, arguments, stdin)

@@ -1,1 +1,1 @@
-"""What several test folders share."""
+"""Helpers for the tests of several capabilities."""

@@ -1,4 +1,4 @@
-"""The synchronous memory behind an awaitable face, so that one test speaks of both forms."""
+"""Await a synchronous memory, so that one test covers both forms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GROUPS = (
 _SUBSCRIBE = ("subscribe", "watch")
 
 _MANY_WAIT = ThreadPoolExecutor(100)
-"""For threads that wait for each other: asyncio's own are too few."""
+"""For threads that wait for each other: asyncio's default pool has too few."""
 
 
 class Both:
@@ -36,7 +36,7 @@ class Both:
 
     @asynccontextmanager
     async def memory(self, url: str | None = None, **options):
-        """A memory, to be awaited whatever the form."""
+        """Open a memory that is awaited in either form."""
         if self.name == "async":
             async with AsyncMemory(url or self.url, **options) as memory:
                 yield memory
@@ -46,14 +46,14 @@ class Both:
 
 
 def imports(memory):
-    """The steps of an import into a memory: of Both, of AsyncMemory or of Memory."""
+    """Return the steps of an import into a memory of either form."""
     if isinstance(memory, Awaited):
         return Awaited(Imports(memory.wrapped))
     return Imports(memory) if isinstance(memory, Memory) else AsyncImports(memory)
 
 
 class Awaited:
-    """Gives each result of a synchronous object as something to be awaited."""
+    """Wraps a synchronous object: each call returns an awaitable."""
 
     def __init__(self, wrapped) -> None:
         self.wrapped = wrapped
@@ -91,7 +91,7 @@ class Awaited:
 
 
 class AwaitedLease:
-    """A synchronous lease, to be awaited."""
+    """A synchronous lease whose calls are awaited."""
 
     def __init__(self, wrapped) -> None:
         self.wrapped = wrapped
@@ -114,7 +114,7 @@ class AwaitedLease:
 
 
 class AwaitedGroups(Awaited):
-    """`memory.groups` behind the awaitable face."""
+    """`memory.groups` whose calls are awaited."""
 
     async def create(self, name, **options):
         return AwaitedGroup(await asyncio.to_thread(self.wrapped.create, name, **options))
@@ -124,7 +124,7 @@ class AwaitedGroups(Awaited):
 
 
 class AwaitedGroup:
-    """A synchronous group, or a delivery of it: what is called may wait, and runs in a thread."""
+    """A synchronous group or delivery whose calls run in a thread, as they may wait."""
 
     def __init__(self, wrapped) -> None:
         self.wrapped = wrapped
@@ -145,14 +145,14 @@ class AwaitedGroup:
 
 
 def _plain(given):
-    """What is behind the awaitable face, also of each in a list."""
+    """Return the object behind an awaitable one, also for each item of a list."""
     if isinstance(given, list):
         return [_plain(one) for one in given]
     return given.wrapped if isinstance(given, (Awaited, AwaitedGroup)) else given
 
 
 class AwaitedSubscription:
-    """A synchronous subscription, to be awaited: whatever may wait runs in a thread."""
+    """A synchronous subscription whose calls run in a thread, as they may wait."""
 
     def __init__(self, wrapped) -> None:
         self.wrapped = wrapped
@@ -192,7 +192,7 @@ async def _iterated(items):
 
 
 async def execute(connection, query, params=None):
-    """Run a statement on a psycopg connection of either form; gives all rows, if there are any."""
+    """Run a statement on a psycopg connection of either form; return its rows."""
     cursor = connection.execute(query, params)
     if inspect.isawaitable(cursor):
         cursor = await cursor
@@ -201,7 +201,7 @@ async def execute(connection, query, params=None):
 
 
 def is_async(connection) -> bool:
-    """Whether a psycopg connection is the asynchronous form."""
+    """Return True if a psycopg connection is asynchronous."""
     return isinstance(connection, psycopg.AsyncConnection)
 
 

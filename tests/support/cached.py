@@ -1,4 +1,4 @@
-"""A memory with a read cache that is driven by hand: nobody follows the log, races are made."""
+"""A memory with a read cache that does not follow the log, so that a test makes each race."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psycopg
 
 
 def inner(memory):
-    """The memory itself, of either form."""
+    """Return the `Memory` or `AsyncMemory` behind an awaitable one."""
     return getattr(memory, "wrapped", memory)
 
 
@@ -20,7 +20,7 @@ def cache_of(memory):
 
 @asynccontextmanager
 async def fresh(form, most=100):
-    """A memory that does not follow the log, and whose copies are always fresh enough."""
+    """Open a memory that does not follow the log and takes each copy for fresh."""
     async with form.memory(cache=most) as memory:
         stopped = inner(memory)._follower.close()
         if inspect.isawaitable(stopped):
@@ -30,7 +30,7 @@ async def fresh(form, most=100):
 
 
 def change_behind(url, key="k", value='"behind"'):
-    """Change the row of a key without an event: only who asks the server sees it."""
+    """Change the row of a key without an event, so that only a read from the server shows it."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             "UPDATE pgmem.state SET value = %s, version = version + 1 WHERE key = %s",
@@ -39,7 +39,7 @@ def change_behind(url, key="k", value='"behind"'):
 
 
 def between(memory, hook):
-    """Let something happen once: when the next statement has run and nobody knows its answer."""
+    """Call `hook` once, after the next statement has run and before its answer is used."""
     executor = inner(memory)._executor
     execute = executor.execute
 
@@ -61,6 +61,6 @@ def between(memory, hook):
 
 
 async def value(memory, key="k"):
-    """The value that a read gives; None if there is no entry."""
+    """Read a value; None if there is no entry."""
     found = await memory.state.get(key)
     return found and found.value

@@ -1,4 +1,4 @@
-"""Servers of a test's own: killed, started again, copied into standbys."""
+"""Kill, restart, copy and promote servers that only one test uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def kill(server: EmbeddedPostgres) -> None:
 
 
 def reopened(folder, timeout=20, settings=None) -> EmbeddedPostgres:
-    """Start the server again; backends of the killed one may need a moment to go."""
+    """Start the server again; retry while backends of the killed one are still ending."""
     deadline = time.monotonic() + timeout
     while True:
         server = EmbeddedPostgres(folder, settings)
@@ -41,7 +41,7 @@ def reopened(folder, timeout=20, settings=None) -> EmbeddedPostgres:
 
 
 def standby_of(primary: EmbeddedPostgres, folder: Path, through: str) -> EmbeddedPostgres:
-    """A hot standby, made from a copy of the running primary, that streams `through` a URL."""
+    """Make a hot standby from a copy of the running primary; it streams `through` a URL."""
     with psycopg.connect(primary.url, autocommit=True) as connection:
         connection.execute("SELECT pg_backup_start('standby', fast => true)")
         _copy(Path(primary.data_dir), folder)
@@ -62,7 +62,7 @@ _LEFT_OUT = ("postmaster.pid", "postmaster.opts", "pgmem.lock", "pgmem-server.lo
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a data folder with its owners; files that vanish meanwhile are of no use."""
+    """Copy a data folder with its owners, without files that vanish during the copy."""
 
     def copy(name, to):
         try:

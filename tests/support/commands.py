@@ -1,4 +1,4 @@
-"""The `pgmem` command as somebody types it: in this process, or as one of its own."""
+"""Run the `pgmem` command in this process or as a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgmem.cli.app import main
 
 
 def run(capfd, arguments, stdin=None):
-    """Run a command in this process; gives exit code, stdout, stderr."""
+    """Run a command in this process; return exit code, stdout and stderr."""
     before = sys.stdin
     if stdin is not None:
         sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
@@ -29,7 +29,7 @@ def run(capfd, arguments, stdin=None):
 
 @contextmanager
 def started(url, *arguments, **environment):
-    """A command as a process of its own, with its output in pipes; killed in the end."""
+    """Start a command as a process with its output in pipes; kill it at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", "from pgmem.cli.app import main; main()", *arguments],
         env={**os.environ, "PGMEM_DATABASE_URL": url, **environment},

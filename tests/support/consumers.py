@@ -38,7 +38,7 @@ async def until(condition, seconds=20.0):
 
 
 def waits_for_a_row(url):
-    """Whether a statement in this database waits for a lock."""
+    """Return the statements in this database that wait for a lock."""
     return sql(
         url,
         "SELECT 1 FROM pg_stat_activity "
@@ -47,12 +47,12 @@ def waits_for_a_row(url):
 
 
 async def awaited(value):
-    """What a call of either form gave."""
+    """Await the result of a call of the async form."""
     return await value if inspect.isawaitable(value) else value
 
 
 def sync_lease(memory, name, *, lease=30.0, selection=SELECTION):
-    """A lease of the synchronous form, as it is."""
+    """Make a lease of the synchronous form."""
     return ConsumerLease(
         memory._executor,
         name,
@@ -65,7 +65,7 @@ def sync_lease(memory, name, *, lease=30.0, selection=SELECTION):
 
 
 def plain(thing):
-    """What is behind the awaitable face."""
+    """Return the object behind an awaitable one."""
     return thing.wrapped if isinstance(thing, Awaited) else thing
 
 
@@ -97,7 +97,7 @@ class Lease:
         return await self._face.try_acquire()
 
     async def acquired(self):
-        """The lease, which must be free."""
+        """Acquire the lease, which must be free."""
         assert await self.try_acquire() is None
         return self
 
@@ -109,7 +109,7 @@ class Lease:
         await self._face.release()
 
     async def stop_renewing(self):
-        """Let the lease run out, as that of a process that stands still."""
+        """Stop renewing, as a paused process does."""
         self.raw._stop.set()
         if isinstance(self._face, Awaited):
             self.raw._worker.join(5)

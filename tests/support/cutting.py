@@ -1,4 +1,4 @@
-"""A relay that loses a server's answer at a chosen moment, and counts what a client sends."""
+"""A relay that drops the server's answer to a chosen message and counts round trips."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import psycopg
 
 
 class CuttingRelay:
-    """A relay in front of the server's socket that can cut a connection at a chosen moment.
+    """A relay in front of the server's socket that can cut a connection after a chosen message.
 
-    `cut_after` is asked with each chunk that the client sends; once it says so, the chunk is
-    still delivered, the server's answer is thrown away and the connection closed: the client
-    cannot know whether its statement took effect.
+    The relay calls `cut_after` with each chunk from the client. If that returns True, the relay
+    delivers the chunk, drops the server's answer and closes the connection. Then the client
+    cannot know the outcome of its statement.
 
     Attributes:
-        url: how to reach the server through it.
-        cuts: how many connections it has cut.
-        sent: how often a client has sent something: its round trips, if what it sends is small.
+        url: the server's URL through the relay.
+        cuts: the number of connections cut.
+        sent: the number of chunks from clients; round trips, if a message fits in one chunk.
     """
 
     def __init__(self, url: str, folder) -> None:

@@ -1,4 +1,4 @@
-"""Writers and followers in the background, and the one question: is it what the log holds?"""
+"""Writers and subscribers in the background, and a comparison of their events with the log."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pgmem import AsyncMemory, Event, Memory
 from pgmem.errors import OutcomeUnknown, Unavailable
 
 LISTENER = "pgmem-listener"
-"""The application name of a follower's listening session."""
+"""The application name of a subscriber's listening session."""
 
 
 class Follower:
-    """A subscription in a thread of its own, with a memory of its own, in either form.
+    """A subscription of either form, with its own thread and memory.
 
     Attributes:
-        got: the position, the payload and the time of arrival of each event, in their order.
-        error: what ended it.
+        got: position, payload and time of arrival of each event, in the order of arrival.
+        error: the error that ended the subscription.
     """
 
     def __init__(self, form: str, url: str, *, subscribe=None, prepare=None, **options) -> None:
@@ -77,18 +77,18 @@ class Follower:
         return [position for position, _, _ in self.got]
 
     def wait(self, until, timeout: float = 30, what: str = "the follower") -> None:
-        """Wait until something is so."""
+        """Wait until `until()` is true; raise the error that ended the subscription."""
         wait_until(lambda: self.error is not None or until(), timeout, what)
         if self.error is not None:
             raise self.error
 
     def wait_for_error(self, timeout: float = 30) -> BaseException:
-        """Wait until it ends by an error, and give that."""
+        """Wait until an error ends the subscription; return it."""
         wait_until(lambda: self.error is not None, timeout, "an error")
         return self.error
 
     def arrival_after(self, moment: float) -> float | None:
-        """When the first event arrived that was appended after this moment."""
+        """Return the time of arrival of the first event that was appended after `moment`."""
         return next((at for _, sent, at in list(self.got) if sent and sent > moment), None)
 
     def stop(self) -> None:
@@ -97,7 +97,7 @@ class Follower:
         assert not self._thread.is_alive(), "the follower did not end"
 
     def finish(self, url: str, after: int = 0) -> None:
-        """See that it got everything that is in the log, once and in order, and end it."""
+        """Check that each event of the log arrived once and in order, and end the subscription."""
         try:
             logged = positions(url, after)
             self.wait(lambda: len(self.got) >= len(logged), what=f"{len(logged)} events")
@@ -109,7 +109,7 @@ class Follower:
 
 
 def positions(url: str, after: int = 0) -> list[int]:
-    """What is in the log."""
+    """Read the positions of the log."""
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             "SELECT position FROM pgmem.events WHERE position > %s ORDER BY position", [after]
@@ -125,7 +125,7 @@ def differences(got: list[int], logged: list[int]) -> str:
 
 
 class Writers:
-    """Threads that append the time, and carry on whatever happens."""
+    """Threads that append the current time and continue after an error."""
 
     def __init__(self, url: str, count: int = 3, *, pause: float = 0.01, **options) -> None:
         self.acknowledged: list[int] = []
@@ -147,7 +147,7 @@ class Writers:
             time.sleep(self._pause)
 
     def wait_for(self, more: int, timeout: float = 30) -> None:
-        """Wait until so many more have been acknowledged."""
+        """Wait until `more` further appends are acknowledged."""
         wanted = len(self.acknowledged) + more
         wait_until(lambda: len(self.acknowledged) >= wanted, timeout, f"{more} more appends")
 
@@ -160,7 +160,7 @@ class Writers:
 
 @contextmanager
 def writing(url: str, count: int = 3, **options):
-    """Writers for as long as the block lasts."""
+    """Run writers until the end of the block."""
     writers = Writers(url, count, **options)
     try:
         yield writers
@@ -176,7 +176,7 @@ def wait_until(condition, timeout: float = 30, what: str = "it") -> None:
 
 
 def listeners(admin) -> list[int]:
-    """The listening sessions of the followers at this connection's database."""
+    """Read the pids of the subscribers' listening sessions in this database."""
     rows = admin.execute(
         "SELECT pid FROM pg_stat_activity WHERE application_name = %s "
         "AND datname = current_database()",

@@ -1,4 +1,4 @@
-"""Consumer groups in either form: events to share out, and what time or a failover would do."""
+"""Make groups with events in either form, and end leases and delays in the database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.consumers import sql
 
 
 async def fill(memory, count=5, stream="work", key=None):
-    """So many events, numbered from 1; `key` gives what each is ordered by."""
+    """Append `count` events, numbered from 1; `key(n)` returns the ordering key of one."""
     await memory.events.append(
         stream,
         [
@@ -20,7 +20,7 @@ async def fill(memory, count=5, stream="work", key=None):
 
 
 async def opened(memory, count=5, **options):
-    """A group with so many events before it."""
+    """Append `count` events and create a group."""
     await fill(memory, count)
     return await memory.groups.create("g", **options)
 
@@ -30,7 +30,7 @@ def positions(deliveries) -> list[int]:
 
 
 def lapse(url, consumer=None):
-    """Let leases run out: of all, or of one member."""
+    """End the leases of all members, or of one."""
     sql(
         url,
         "UPDATE pgmem.batches SET expires_at = clock_timestamp() - interval '1 s'"
@@ -39,17 +39,17 @@ def lapse(url, consumer=None):
 
 
 def fall_due(url):
-    """Let every delay be over."""
+    """Make every delayed event available."""
     sql(url, "UPDATE pgmem.delayed SET available_at = clock_timestamp() - interval '1 s'")
 
 
 def slots(url) -> int:
-    """How many rows hold what members hold."""
+    """Count the rows of batches."""
     return sql(url, "SELECT count(*) FROM pgmem.batches")[0][0]
 
 
 async def waiting(group, consumer="waiter", **options):
-    """A member that waits for events, once it does wait."""
+    """Start a read that waits for events; return its task."""
     task = asyncio.ensure_future(group.read(consumer, **options))
     await asyncio.sleep(0.3)
     assert not task.done()

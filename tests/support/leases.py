@@ -1,4 +1,4 @@
-"""Named leases in tests: their rows, and those who wait for them."""
+"""Read and change the rows of leases, and start tasks that wait for one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUIET = 30.0
 
 
 def raw(thing):
-    """What is behind the awaitable face."""
+    """Return the object behind an awaitable one."""
     return getattr(thing, "wrapped", thing)
 
 
@@ -23,7 +23,7 @@ def sql(url, query, *params):
 
 
 def end_lease(url, name="job"):
-    """Let a lease's time be over, as that of a process that stands still."""
+    """End a lease, as if its holder had been paused beyond its end."""
     sql(
         url,
         "UPDATE pgmem.leases SET expires_at = clock_timestamp() - interval '1 ms' WHERE name = %s",
@@ -39,13 +39,13 @@ def row(url, name="job"):
 
 
 def waiting(url, name="job"):
-    """How many stand in the queue, whoever lives."""
+    """Count the entries in the queue of a lease."""
     found = sql(url, "SELECT jsonb_array_length(waiters) FROM pgmem.leases WHERE name = %s", name)
     return found[0][0] if found else 0
 
 
 def heard(url, name="job"):
-    """How many stand in the queue of whom others know that they hear."""
+    """Count the entries in the queue whose waiters can be notified."""
     query = """
         SELECT count(*) FROM pgmem.leases, jsonb_array_elements(waiters) AS waiter
         WHERE name = %s AND waiter ->> 'mark' IS NOT NULL"""
@@ -61,7 +61,7 @@ async def until(condition, seconds=20.0):
 
 
 async def queue(url, memory, count=1, name="job", **options):
-    """So many who wait, one after the other, all of them ready to be woken; gives their tasks."""
+    """Start `count` tasks that wait for a lease, in order, each ready to be notified."""
     tasks = []
     for _ in range(count):
         before = heard(url, name)

@@ -1,9 +1,8 @@
-"""Members of a group in processes that are killed at will, and the check of what they did.
+"""Run members of a group as processes, kill some, and check every delivery.
 
-Each member writes down, by the server's clock and before it handles anything, what it was handed
-and until when; and after an acknowledgement, that it was taken, or refused. What is written is read
-by `audit`: who had an event at the same time as somebody else, how late it came again after a kill,
-whether an acknowledgement that was taken was the last word.
+Before a member handles events it records its deliveries and the end of its lease, by the server's
+clock. After an acknowledgement it records whether that was accepted or refused. `audit` checks
+these records: no event had two holders at once, none was delivered after its acknowledgement.
 """
 
 from __future__ import annotations
@@ -79,13 +78,13 @@ with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) a
 
 
 class Audit(NamedTuple):
-    """What the members' notes say.
+    """Counts of the members' records.
 
     Attributes:
-        handed: how many times an event was handed out.
-        again: how many of these were not the first.
-        refused: how many acknowledgements were refused.
-        latest: seconds between the end of a dead member's lease and the next hand-out, at most.
+        handed: deliveries.
+        again: deliveries after the first of an event.
+        refused: refused acknowledgements.
+        latest: the most seconds between the end of a dead member's lease and the next delivery.
     """
 
     handed: int
@@ -95,7 +94,7 @@ class Audit(NamedTuple):
 
 
 def work_under_kills(url, rng: random.Random, *, kills: int, lease: float, how="", order="") -> int:
-    """Eight members share out what is in the stream; random ones are killed. Gives the kills."""
+    """Run eight members on the stream and kill random ones; return the number of kills."""
 
     def member(number: int) -> Worker:
         return Worker(MEMBER, url, f"m{number}", rng.randrange(2**31), lease, how, order)
@@ -133,8 +132,8 @@ def _all_acknowledged(server) -> bool:
     ).fetchone()[0]
 
 
-# Somebody's time with an event ends when he was told that it is acknowledged, or when his lease is
-# over; a later token may only begin after that.
+# A delivery ends with its acknowledgement or with its lease. A later token may only begin after
+# that.
 _TOGETHER = """
 SELECT a.position, a.member, b.member, a.lease_until, b.begun
 FROM handed AS a JOIN handed AS b ON a.position = b.position AND a.token < b.token
@@ -150,12 +149,12 @@ SELECT coalesce(max(extract(epoch FROM b.begun - a.lease_until)), 0)::float8
 FROM handed AS a CROSS JOIN LATERAL (
     SELECT begun, attempts FROM handed WHERE position = a.position AND token > a.token
     ORDER BY token LIMIT 1) AS b
--- Else somebody had it in between, and was killed before his note of it.
+-- Otherwise a member between them was killed before it recorded its delivery.
 WHERE b.attempts = a.attempts + 1"""
 
-# The same for two events of one key: the later one begins after the earlier one is acknowledged
-# (or with it, in one batch of one member). For this the note must be made with the acknowledgement,
-# in one transaction: made after it, it may come later than the next member's beginning.
+# Of two events of one key, the later one begins after the acknowledgement of the earlier one, or
+# with it in one batch. The record must commit with the acknowledgement: recorded afterwards, it may
+# be later than the beginning of the next delivery.
 _OUT_OF_ORDER = """
 WITH done AS (
     SELECT position, key, token, begun, acked,
@@ -169,19 +168,19 @@ _KEY_TOGETHER = """
 SELECT a.key, a.position, a.member, b.position, b.member
 FROM handed AS a JOIN handed AS b ON a.key = b.key AND a.token < b.token
 WHERE a.member <> b.member AND b.begun < coalesce(a.acked, a.lease_until) AND b.begun > a.begun
-  -- Killed between its acknowledgement and its note of it: when it ended is not known.
+  -- Killed between acknowledgement and record: the end of the delivery is not known.
   AND (a.acked IS NOT NULL OR EXISTS (
       SELECT FROM handed AS newer WHERE newer.position = a.position AND newer.token > a.token))"""
 
 
 def audit(url, events: int, *, ordered: bool = False) -> Audit:
-    """Check what every member wrote down; raises at the first thing that is wrong."""
+    """Check the records of every member; raise AssertionError at the first fault."""
     with psycopg.connect(url, autocommit=True) as server:
 
         def rows(query):
             return server.execute(query).fetchall()
 
-        # Not in a transaction with it, a member may be killed between acknowledgement and note.
+        # Outside of a transaction a member may be killed between acknowledgement and record.
         counts = rows("SELECT position, count(acked) FROM handed GROUP BY position")
         assert len(counts) == events, f"{events - len(counts)} events were never handed out"
         assert max(times for _, times in counts) <= 1, "an event was acknowledged twice"
@@ -192,7 +191,7 @@ def audit(url, events: int, *, ordered: bool = False) -> Audit:
             "SELECT FROM handed AS newer"
             " WHERE newer.position = h.position AND newer.token > h.token)"
         )
-        assert refused_but_last == [], "refused, and nobody took over"
+        assert refused_but_last == [], "refused, and no member took over"
         if ordered:
             assert rows(_OUT_OF_ORDER) == [], "two events of a key out of order"
             assert rows(_KEY_TOGETHER) == [], "two members at one key"

@@ -1,4 +1,4 @@
-"""How large the proofs are: the issue's sizes with --full, a fraction of them without."""
+"""Sizes of the proofs: full with --full, a fraction without."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SLOW_FORMS = pytest.mark.parametrize("name", ["sync", _SLOW])
 """The same for a slow one: the second form with --full."""
 SIZED_FORMS = pytest.mark.parametrize("name", [_SIZED, "async"])
 SIZED_SLOW_FORMS = pytest.mark.parametrize("name", [_SIZED, _SLOW])
-"""The same for what is larger with --full: in one form, for the other is the same code with tasks
-in the place of threads."""
+"""The same for a test that is larger with --full. Only one form grows, as the other is the same
+code with tasks instead of threads."""
 
 
 def full() -> bool:
-    """Whether the proofs run at their full size."""
+    """Return True if the proofs run at their full size."""
     return os.environ.get(FULL_VARIABLE) == "1"
 
 
 def size(at_full: int, otherwise: int, form: str = "sync") -> int:
-    """A count at its full or its everyday size; of the asynchronous form always the latter."""
+    """Return a count: full size with --full in the sync form, otherwise the small one."""
     return at_full if full() and form == "sync" else otherwise

@@ -1,7 +1,7 @@
-"""Real processes for concurrency tests: started together, killed at will, their words collected.
+"""Start worker processes for concurrency tests, kill them, and collect their output.
 
-They are forked from a server that has imported pgmem before any thread or connection exists, so
-that starting sixteen takes milliseconds and not seconds.
+The workers are forked from a server that has imported pgmem before it has a thread or a connection,
+so that sixteen of them start in milliseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _context.set_forkserver_preload(["pgmem"])
 
 
 def seed() -> int:
-    """The seed of this test; PGMEM_TEST_SEED repeats an earlier one. Printed, so that it shows."""
+    """Choose and print the seed of a test; PGMEM_TEST_SEED repeats an earlier one."""
     value = int(os.environ.get("PGMEM_TEST_SEED") or random.SystemRandom().randrange(2**31))
     print(f"PGMEM_TEST_SEED={value}")
     return value
@@ -68,7 +68,7 @@ class Worker:
                     self.lines.append(json.loads(line))
 
     def say(self) -> None:
-        """Send an empty line to its standard input: scripts wait for one to start together."""
+        """Send an empty line to its standard input, on which scripts start together."""
         os.write(self._commands.fileno(), b"\n")
 
     def close_input(self) -> None:
@@ -83,7 +83,7 @@ class Worker:
         return self.process.is_alive()
 
     def finish(self, timeout: float = 120) -> list:
-        """Wait for its end and give what it said; raises if it failed."""
+        """Wait for its end and return its lines; raise AssertionError if it failed."""
         self.process.join(timeout)
         assert not self.running(), "worker did not end"
         self._reader.join(timeout)
@@ -99,7 +99,7 @@ def _pipe():
 
 
 def ready(workers: list[Worker], timeout: float = 60) -> None:
-    """Wait until each worker has said its first word, then let all of them go."""
+    """Wait until each worker has printed a line, then let all of them continue."""
     deadline = time.monotonic() + timeout
     while not all(worker.lines for worker in workers):
         assert time.monotonic() < deadline, "workers did not start"

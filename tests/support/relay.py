@@ -1,6 +1,6 @@
-"""A relay between clients and a server: it can fall silent, cut, refuse, and lead elsewhere.
+"""A relay between clients and a server that can drop, cut, refuse and redirect connections.
 
-It counts the statements that pass, too.
+It counts statements.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 
 class Relay:
-    """Listens on a port of this machine and passes everything on to a server's socket.
+    """Listens on a port of this machine and forwards to a server's socket.
 
     Attributes:
-        url: how to reach the server through it.
-        statements: how many were sent so far.
+        url: the server's URL through the relay.
+        statements: the number of statements sent.
     """
 
     def __init__(self, url: str, host: str = "127.0.0.1") -> None:
@@ -41,27 +41,30 @@ class Relay:
         self._target = f"{info['host']}/.s.PGSQL.{info.get('port', 5432)}"
 
     def silence(self, *, new: bool = False) -> None:
-        """Pass nothing on any more and close nothing, like a cable that was pulled; with `new`,
-        connections that are made from now on are silent too."""
+        """Forward nothing and close nothing, as if a cable was pulled.
+
+        Args:
+            new: also forward nothing of later connections.
+        """
         with self._lock:
             self._silent = new
             for pair in self._pairs:
                 pair.open.clear()
 
     def heal(self) -> None:
-        """Let new connections through; those that fell silent stay so, as if forgotten."""
+        """Forward new connections; those that are silent stay silent."""
         with self._lock:
             self._silent = self._refusing = False
 
     def speak(self) -> None:
-        """Pass on what was held back."""
+        """Forward what was held back."""
         self.heal()
         with self._lock:
             for pair in self._pairs:
                 pair.open.set()
 
     def cut(self, *, refuse: bool = False) -> None:
-        """Close every connection; with `refuse`, also each new one at once."""
+        """Close every connection; with `refuse`, also each later one."""
         with self._lock:
             self._refusing = refuse
             pairs, self._pairs = self._pairs, []
@@ -82,7 +85,7 @@ class Relay:
         self.close()
 
     def _welcome(self, client: socket.socket) -> socket.socket:
-        """What is said to a new client before anything is passed on."""
+        """Prepare the socket of a new client; a subclass may answer first."""
         return client
 
     def _count(self, statements: int) -> None:
@@ -114,7 +117,7 @@ class Relay:
 
 
 class _Statements:
-    """Finds, in what a client sends, the messages that have the server run something."""
+    """Counts the messages of a client that make the server run a statement."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -122,12 +125,12 @@ class _Statements:
 
     def count(self, chunk: bytes) -> int:
         found, data = 0, self._rest + chunk
-        # A message is a letter and its length; the first one of a connection has no letter.
+        # A message is a type byte and a length; the first one of a connection has no type.
         while len(data) >= (head := 5 if self._started else 4):
             size = head - 4 + int.from_bytes(data[head - 4 : head], "big")
             if len(data) < size:
                 break
-            # Query and Execute. A request for encryption is followed by another first message.
+            # Query and Execute. Another first message follows a request for encryption.
             found += self._started and data[:1] in b"QE"
             self._started |= data[4:8] != b"\x04\xd2\x16\x2f"
             data = data[size:]
@@ -158,7 +161,7 @@ class _Pair:
                 target.sendall(chunk)
         except OSError:
             pass
-        # The end of a connection does not get through a pulled cable either.
+        # A pulled cable does not carry the end of a connection either.
         self.open.wait()
         self.close()
 

@@ -1,4 +1,4 @@
-"""Make a run to report: measured at once, with something of everything that a report contains."""
+"""Make a benchmark run with each kind of figure that a report contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of retention share: a log to trim, readers that are in the way, and a look at it."""
+"""Make a log to trim and stored readers that protect events, and read what is left."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ HISTORY = "(SELECT system_identifier FROM pg_control_system()), 1"
 
 
 def run(url, query, params=None):
-    """Run a statement as the owner; gives its rows."""
+    """Run a statement as the owner; return its rows."""
     with psycopg.connect(url, autocommit=True) as owner:
         cursor = owner.execute(query, params)
         return cursor.fetchall() if cursor.description else []
 
 
 async def fill(memory, count, *streams):
-    """Append so many events, to each of the streams by turns."""
+    """Append `count` events to the streams in turn."""
     streams = streams or ("a",)
     for n in range(count):
         await memory.events.append(streams[n % len(streams)], Event(type="t", payload=n))
 
 
 def insert(url, count, *, stream="a", age=0.0):
-    """Append so many events at once, recorded so many seconds ago; the oldest a little earlier."""
+    """Insert `count` events in one statement, recorded `age` seconds ago, oldest first."""
     run(
         url,
         "INSERT INTO pgmem.events (stream, type, payload, recorded_at) "
@@ -40,23 +40,23 @@ def insert(url, count, *, stream="a", age=0.0):
 
 
 def left(url):
-    """The positions that the log still holds."""
+    """Read the positions of the log."""
     return [row[0] for row in run(url, "SELECT position FROM pgmem.events ORDER BY position")]
 
 
 def marks(url):
-    """What is recorded as removed: up to where, and how many."""
+    """Read the recorded removals: last position and count by stream."""
     rows = run(url, "SELECT stream, position, removed FROM pgmem.trimmed ORDER BY stream")
     return {stream: (position, removed) for stream, position, removed in rows}
 
 
 def report(removed, first, last, *, stream=None, kept=0, holder=None, dry_run=False):
-    """What a trim of one stream, or of the whole log, tells."""
+    """Make the report of a trim of one stream or of the whole log."""
     return TrimReport(dry_run, (StreamTrim(stream, removed, first, last, kept, holder),))
 
 
 async def exported(memory, folder, **limits):
-    """Trim into files; gives their paths."""
+    """Trim into files; return their paths."""
     report = await memory.retention.trim(**limits, export=folder)
     (stream,) = report.streams
     return [Path(file) for file in stream.files]
@@ -84,7 +84,7 @@ def store_group(url, position, name="g", selection="{}"):
 
 
 def hand_out(url, *positions, name="g"):
-    """A batch that a member of the group holds."""
+    """Insert a batch that a member of the group holds."""
     run(
         url,
         "INSERT INTO pgmem.batches (group_name, positions) VALUES (%s, %s)",
@@ -93,7 +93,7 @@ def hand_out(url, *positions, name="g"):
 
 
 def park(url, position, name="g"):
-    """An event that is to be handed out again."""
+    """Insert a delayed event of the group."""
     run(
         url,
         "INSERT INTO pgmem.delayed (group_name, position, attempts, available_at) "
@@ -103,7 +103,7 @@ def park(url, position, name="g"):
 
 
 def bury(url, position, name="g"):
-    """An event that the group has given up."""
+    """Insert a dead letter of the group."""
     run(
         url,
         "INSERT INTO pgmem.dead_letters (group_name, position, attempts) VALUES (%s, %s, 5)",
@@ -113,7 +113,7 @@ def bury(url, position, name="g"):
 
 @contextmanager
 def roles(url):
-    """Makes roles that were granted what one kind of them needs; gives the URL to be one."""
+    """Yield a function that makes a role of a kind (such as writer) and returns its URL."""
     made = []
 
     def make(kind):

@@ -10,14 +10,14 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
 
 def row(position, stream="s", type="t", payload="null", agent_id=None, key=None):
-    """An event, as the statements give it."""
+    """Make an event as a row of the statements."""
     return (
         position, stream, None, type, payload, agent_id, None, MOMENT, key, None, None, None, None
     )  # fmt: skip
 
 
 def page(head, *positions):
-    """A page with the events of these positions, read when the head was so far."""
+    """Make a page with the events of these positions, read at a head."""
     return Page(PageHead(head, 1, None, MOMENT), [row(position) for position in positions])
 
 

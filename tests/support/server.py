@@ -1,8 +1,8 @@
 """One PostgreSQL server for a test run, and databases made from a migrated template.
 
-The controller of the run starts the server and makes the template; the workers find both in the
-environment. To make a database costs more than most tests do, so each worker empties its own and
-gives it to the next test, if that can be told from a new one in nothing that matters.
+The controller of the run starts the server and makes the template. The workers find both in the
+environment. A new database costs more time than most tests. So each worker empties its database
+and lends it to the next test, unless the test changed more than rows.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pgmem.embedded.postgres import EmbeddedPostgres
 SERVER_VARIABLE = "PGMEM_TEST_SERVER"
 TEMPLATE = "pgmem_test_template"
 
-KEEPER = "pgmem tests"
-"""The application name of a session that looks after a database: no test's own."""
+MAINTENANCE = "pgmem tests"
+"""The application name of the session that empties a database."""
 
 SETTINGS = {
     "fsync": "off",  # The tests of durability start servers of their own.
@@ -39,14 +39,14 @@ SETTINGS = {
 
 
 class Server:
-    """The run's server: ours to start and stop, or somebody else's to use."""
+    """The run's server: started and stopped by the run, or one that is already there."""
 
     def __init__(self, wanted: str | None) -> None:
         self._wanted = wanted
         self._embedded: EmbeddedPostgres | None = None
 
     def start(self) -> None:
-        """Start it if it is ours, make the template, and tell the workers."""
+        """Start a server if none was given, make the template, and set the workers' variable."""
         if self._wanted and ("://" in self._wanted or "=" in self._wanted):
             url = self._wanted
         else:
@@ -61,7 +61,7 @@ class Server:
         migrate.upgrade(create_database(url, TEMPLATE))
 
     def stop(self) -> None:
-        """Leave nothing behind."""
+        """Stop the server, or drop the template of one that was given."""
         if self._embedded is not None:
             self._embedded.stop()
         elif self._wanted:
@@ -73,8 +73,10 @@ MEMORY, ROOM = Path("/dev/shm"), 4 * 1024**3
 
 @contextmanager
 def _temporary_folders_in_memory():
-    """Where the system has a file system in memory with room for a server: thousands of tests make
-    and remove files of tables there. Nothing is to outlive this server."""
+    """Use a file system in memory for temporary folders, if there is one with enough room.
+
+    Thousands of tests make and remove files of tables there. No data has to outlive the server.
+    """
     before = tempfile.tempdir
     try:
         if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
@@ -85,7 +87,7 @@ def _temporary_folders_in_memory():
 
 
 def binaries(wanted: str) -> Path:
-    """The bin folder of a version ("15" to "18"), or the folder that was named."""
+    """Return the bin folder of a version ("15" to "18"), or the folder that was named."""
     if not wanted.isdigit():
         return Path(wanted)
     tool = Path(__file__).parents[2] / "tools" / "postgres_binaries.py"
@@ -100,7 +102,7 @@ def binaries(wanted: str) -> Path:
 
 
 def create_database(server: str, name: str, template: str | None = None) -> str:
-    """Create a database and give its URL."""
+    """Create a database; return its URL."""
     statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
     if template:
         statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
@@ -110,7 +112,7 @@ def create_database(server: str, name: str, template: str | None = None) -> str:
 
 
 def drop_database(server: str, name: str) -> None:
-    """Drop a database, whoever is still connected."""
+    """Drop a database and end its sessions."""
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
@@ -119,7 +121,7 @@ def drop_database(server: str, name: str) -> None:
 
 @contextmanager
 def fresh_database(server: str, template: str | None = None):
-    """A database of its own for as long as the block lasts."""
+    """Create a database and drop it at the end of the block."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     try:
         yield create_database(server, name, template)
@@ -127,7 +129,7 @@ def fresh_database(server: str, template: str | None = None):
         drop_database(server, name)
 
 
-# Where a change to a schema, table, function, trigger, right or setting of a database shows.
+# The catalogs that a change to a schema, table, function, trigger, right or setting writes to.
 _CATALOGS = (
     "pg_attrdef", "pg_attribute", "pg_class", "pg_constraint", "pg_default_acl",
     "pg_event_trigger", "pg_extension", "pg_index", "pg_namespace", "pg_policy", "pg_proc",
@@ -152,13 +154,13 @@ SELECT (SELECT count(*) FROM pg_stat_activity
            AND backend_type = 'client backend')
      + (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())"""
 
-# Files without a page, sequences that have not begun.
+# Truncate used tables and restart sequences.
 _EMPTY = """
 DO $$
 DECLARE
     used text;
 BEGIN
-    SET LOCAL session_replication_role = replica;  -- or the log would refuse to be truncated
+    SET LOCAL session_replication_role = replica;  -- disables the trigger that refuses TRUNCATE
     SELECT string_agg(oid::regclass::text, ', ') INTO used FROM pg_class
      WHERE relnamespace = 'pgmem'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0
        AND oid NOT IN ('pgmem.meta'::regclass, 'pgmem.pgmem_version'::regclass);
@@ -170,31 +172,30 @@ END $$"""
 
 
 class Recycled:
-    """A migrated database that one test after the other has for itself.
+    """A migrated database that is lent to one test after the other.
 
-    After each test it is emptied. It is dropped, and the next test gets a new one, if the test
-    changed anything but the rows of pgmem's tables (a schema, a table, a right, a setting, the
-    version), or left a session or a prepared transaction.
+    After each test it is emptied. It is dropped instead, and the next test gets a new one, if the
+    test left a session or a prepared transaction, or changed more than rows of pgmem's tables.
 
-    It is looked after by one session that stays, `KEEPER`: a new one for each test would have to
-    read the catalogs anew, which takes longer than all that it does then.
+    One session, `MAINTENANCE`, empties it after each test. A new session would have to read the
+    catalogs first, which takes longer than emptying.
     """
 
     def __init__(self, server: str) -> None:
         self._server = server
         self._name = ""
         self._url = ""
-        self._keeper: psycopg.Connection | None = None
+        self._session: psycopg.Connection | None = None
         self._known: tuple[str, int] | None = None  # a transaction, and the rows there were then
 
     @contextmanager
     def lend(self):
-        """The database's URL, for as long as the block lasts."""
+        """Lend the database for the block; yield its URL."""
         if self._known is None:
             self._name = f"test_{uuid.uuid4().hex[:12]}"
             self._url = create_database(self._server, self._name, TEMPLATE)
-            self._keeper = self._connect()
-            self._known = self._take_stock(self._keeper)
+            self._session = self._connect()
+            self._known = self._take_stock(self._session)
         try:
             yield self._url
         finally:
@@ -205,11 +206,11 @@ class Recycled:
         """Drop the database, if there is one."""
         if self._known is not None:
             self._known = None
-            self._keeper.close()
+            self._session.close()
             drop_database(self._server, self._name)
 
     def _connect(self):
-        return psycopg.connect(self._url, autocommit=True, application_name=KEEPER)
+        return psycopg.connect(self._url, autocommit=True, application_name=MAINTENANCE)
 
     def _take_stock(self, connection) -> tuple[str, int]:
         since = _moment(connection)
@@ -218,21 +219,21 @@ class Recycled:
         return since, rows
 
     def _renewed(self) -> bool:
-        """Whether it is as new again."""
+        """Empty the database; return False if it has to be dropped."""
         try:
             if not self._in_order():
                 return False
-            self._keeper.execute(_EMPTY)
-            # What the keeper itself did is counted now, and forgotten, not in the next test.
-            self._keeper.execute("SELECT pg_stat_force_next_flush()")
-            self._keeper.execute("SELECT pg_stat_reset()")
-            self._known = _moment(self._keeper), self._known[1]  # Emptied, it has as many rows.
+            self._session.execute(_EMPTY)
+            # Flush and reset this session's statistics, so that the next test does not count them.
+            self._session.execute("SELECT pg_stat_force_next_flush()")
+            self._session.execute("SELECT pg_stat_reset()")
+            self._known = _moment(self._session), self._known[1]  # Emptied, it has as many rows.
         except psycopg.Error:
             return False
         return True
 
     def _in_order(self) -> bool:
-        """Whether nobody is there any more, and only rows of pgmem's were changed."""
+        """Return True if no other session is left and only rows of pgmem's tables changed."""
         deadline = time.monotonic() + 2
         # A closed session takes a moment to end.
         while self._sessions() != 0:
@@ -240,19 +241,19 @@ class Recycled:
                 return False
             time.sleep(0.002)
         since, rows = self._known
-        return self._keeper.execute(_DEFINITION, {"since": since}).fetchone() == (rows, 0)
+        return self._session.execute(_DEFINITION, {"since": since}).fetchone() == (rows, 0)
 
     def _sessions(self) -> int:
-        """Sessions and prepared transactions that are still there."""
+        """Count the sessions and prepared transactions that the test left."""
         try:
-            return self._keeper.execute(_IN_USE).fetchone()[0]
-        except psycopg.OperationalError:  # The test ended each session that it found.
-            self._keeper.close()
-            self._keeper = self._connect()
-            return self._keeper.execute(_IN_USE).fetchone()[0]
+            return self._session.execute(_IN_USE).fetchone()[0]
+        except psycopg.OperationalError:  # The test ended all sessions.
+            self._session.close()
+            self._session = self._connect()
+            return self._session.execute(_IN_USE).fetchone()[0]
 
 
 def _moment(connection) -> str:
-    """A transaction, for `_DEFINITION`: each later one counts as newer."""
+    """Return a transaction id; `_DEFINITION` counts rows of later ones as newer."""
     (now,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
     return str(int(now) % 2**32)

@@ -1,4 +1,4 @@
-"""What tests of subscriptions share: events, and waiting for so many of them."""
+"""Make events and receive a number of them from a subscription."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import asyncio
 from pgmem import Event
 
 SOON = 20.0
-"""No guarantee of speed: a deadline that a wait for the safety poll would break."""
+"""Seconds: a deadline that a wait for the safety poll would miss."""
 POLL = 90.0
-"""So rare that nothing is found by it in a test's time."""
+"""Seconds: a safety poll that finds no event within a test."""
 
 
 def event(payload=None, type="t", **more):
@@ -17,7 +17,7 @@ def event(payload=None, type="t", **more):
 
 
 async def receive(subscription, count):
-    """So many events, or what came of them in time."""
+    """Receive `count` events, or those that arrive in time."""
     found = []
     while len(found) < count:
         more = await subscription.receive(count - len(found), timeout=SOON)
@@ -36,13 +36,13 @@ async def nothing_more(subscription):
 
 
 async def entered(subscription, count=1):
-    """A task that waits for events of a subscription, once it does wait."""
+    """Start a task that waits for events of a subscription; return it once it waits."""
     task = asyncio.ensure_future(receive(subscription, count))
     await asyncio.sleep(0.1)
     return task
 
 
 def followers(memory):
-    """The subscriptions that its feed knows."""
+    """Return the cursors of the memory's event buffer."""
     events = memory.events
     return getattr(events, "wrapped", events)._reader.buffer._cursors

@@ -1,8 +1,8 @@
-"""A process that trims a log and dies on the way, and the check of what it has left behind.
+"""Kill a process at each step of a trim, and check what is left.
 
-The log has 38 events in three streams, two gaps, one event that a group has parked, and a versioned
-stream: of these four some stay behind the mark. A step is a statement, the begin or the commit of a
-transaction, or something that is done to a file; the process can be stopped before each of them.
+The log has 38 events in three streams, two gaps, one delayed event of a group, and a versioned
+stream. A step is a statement, the begin or commit of a transaction, or an operation on a file. The
+process can be stopped before each of them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.support.retention import left, marks, park, run, store_group
 KEEP, BATCH, LAST = 6, 10, 40
 GAPS, PARKED, VERSIONED = (7, 23), 9, (5, 11)
 
-# Trims once. At the step of the given number (0 for none) it kills itself, or it says which one
-# that is and waits for a word. At its end it tells what it has removed, or its error.
+# Trims once. At the step of the given number (0 for none) it kills itself, or it prints the step
+# and waits for a line. At its end it prints the removed count or its error.
 TRIMMER = """
 import asyncio, importlib, json, os, signal, sys
 from pgmem import AsyncMemory, Memory
@@ -92,7 +92,7 @@ except PgmemError as error:
 
 
 def prepare(url) -> dict[int, str]:
-    """Make the log, whatever was there before; gives its events."""
+    """Replace the log; return its events by position."""
     with psycopg.connect(url, autocommit=True) as owner:
         owner.execute("SET session_replication_role = replica")
         owner.execute("TRUNCATE pgmem.events, pgmem.trimmed, pgmem.groups, pgmem.delayed CASCADE")
@@ -110,14 +110,14 @@ def prepare(url) -> dict[int, str]:
 
 
 def rows_of(url) -> dict[int, str]:
-    """The events that there are, by their positions."""
+    """Read the events by position."""
     return dict(run(url, "SELECT position, e::text FROM pgmem.events AS e ORDER BY position"))
 
 
 def archives(folder: Path) -> list[Path]:
-    """The files that can be restored, the newest first.
+    """List the files that can be restored, newest first.
 
-    What a process was about to write when it died has no such name, or is empty.
+    A file that a killed process did not finish has another name or is empty.
     """
     files = [file for file in folder.glob("*.jsonl.gz") if file.stat().st_size]
     return sorted(files, key=_written, reverse=True)
@@ -128,22 +128,22 @@ def _written(file: Path) -> int:
 
 
 def positions_in(file: Path) -> set[int]:
-    """The events in a file."""
+    """Read the positions in a file."""
     lines = gzip.decompress(file.read_bytes()).split(b"\n")[1:-1]
     return {json.loads(line)["position"] for line in lines}
 
 
 def check(url, before: dict[int, str], folder: Path | None, stands) -> set[int]:
-    """See that what is gone is recorded, is told to each reader behind it, and is in whole files.
+    """Check that removed events are recorded, reported to each reader behind them, and archived.
 
     Args:
         url: the log.
-        before: the events that there were.
-        folder: where the files are, if there are any.
-        stands: positions where readers stand.
+        before: the events before the trim.
+        folder: the folder of the files; None if the trim writes none.
+        stands: positions of readers.
 
     Returns:
-        The positions that are gone.
+        The removed positions.
     """
     now = left(url)
     gone = before.keys() - now
@@ -163,7 +163,7 @@ def check(url, before: dict[int, str], folder: Path | None, stands) -> set[int]:
 
 
 def read_on(memory, position: int) -> tuple[set[int], int | None]:
-    """What a reader gets that stands at a position, and up to where it is told that events miss."""
+    """Read on from a position; return the events, and the end of the range reported missing."""
     told = None
     try:
         events = memory.events.read(after=position)

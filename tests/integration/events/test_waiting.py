@@ -10,7 +10,7 @@ import pytest
 
 from pgmem import Memory
 from pgmem.errors import InvalidInput
-from tests.support.server import KEEPER
+from tests.support.server import MAINTENANCE
 from tests.support.subscribing import POLL, SOON, entered, event, payloads, receive
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
@@ -86,7 +86,7 @@ def ended(url):
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
             " AND application_name <> %s",
-            [KEEPER],
+            [MAINTENANCE],
         ).fetchone() != (0,):
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -13,7 +13,7 @@ import pytest
 from pgmem import Event, Memory
 from pgmem.errors import InvalidInput
 from tests.support.both import module_name
-from tests.support.living import Life, fill, idle
+from tests.support.group_run import GroupRun, fill, idle
 from tests.support.options import FORMS
 from tests.support.processes import Worker, ready
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 
 @pytest.fixture(params=["sync", "async"])
 def life(request, database_url):
-    return Life(request.param, database_url)
+    return GroupRun(request.param, database_url)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

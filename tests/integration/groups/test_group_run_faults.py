@@ -11,14 +11,14 @@ import pytest
 from pgmem import Memory
 from pgmem.errors import NotFound, Unavailable
 from tests.support.both import module_name
-from tests.support.living import Life, fill, idle
+from tests.support.group_run import GroupRun, fill, idle
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 
 
 @pytest.fixture(params=["sync", "async"])
 def life(request, database_url):
-    return Life(request.param, database_url)
+    return GroupRun(request.param, database_url)
 
 
 def test_a_handler_that_outlived_its_lease_is_told_and_no_success(life, database_url, caplog):

@@ -10,7 +10,7 @@ import pytest
 
 from pgmem import AsyncMemory, Event, Memory
 from pgmem.errors import NotOpen
-from tests.support.server import KEEPER
+from tests.support.server import MAINTENANCE
 
 
 @pytest.mark.parametrize("pool", [1, 2, 6])
@@ -115,7 +115,7 @@ def test_closing_while_others_work_closes_every_connection(database_url):
         )
         deadline = threading.Event()
         for _ in range(200):
-            (left,) = tx.connection.execute(count, [KEEPER]).fetchone()
+            (left,) = tx.connection.execute(count, [MAINTENANCE]).fetchone()
             tx.connection.execute("SELECT pg_stat_clear_snapshot()")
             if left <= 1:  # The other memory's pool may hold one more of its own.
                 break

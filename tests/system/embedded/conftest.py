@@ -1,4 +1,4 @@
-"""What the tests of the embedded server share: processes that use one, and looking at processes."""
+"""Processes that use an embedded server, and helpers to inspect and kill processes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[3]
 
-# The package is made by hand, so that its own __init__ with all that needs is not imported: an
-# ordinary user may have none of it.
+# The program makes the package itself, because pgmem's __init__ imports packages that an ordinary
+# user may not have.
 USER_PROGRAM = """
 import json, sys, types
 sys.modules["pgmem"] = types.ModuleType("pgmem")
@@ -35,7 +35,7 @@ for line in sys.stdin:
 
 
 class User:
-    """Another process that uses an embedded server until told to stop, or killed."""
+    """Another process that uses an embedded server until it is stopped or killed."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class User:
 
 @pytest.fixture
 def user() -> Iterator[Callable[..., User]]:
-    """Starts processes that use an embedded server; all are ended afterwards."""
+    """Return a function that starts a process that uses an embedded server."""
     users: list[User] = []
 
     def start(*args: Any, **kwargs: Any) -> User:
@@ -92,7 +92,7 @@ def user() -> Iterator[Callable[..., User]]:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every account can enter: pytest's own are below one with mode 0700."""
+    """A folder that every account can enter: pytest's folders are below one with mode 0700."""
     folder = Path(tempfile.mkdtemp(prefix="pgmem-test-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder
@@ -123,7 +123,7 @@ def is_alive(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

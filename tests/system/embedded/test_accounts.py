@@ -1,4 +1,4 @@
-"""Root and ordinary users: as whom the server runs, and what it takes from where."""
+"""The account of the server and of its files, started by root and by ordinary users."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def home(open_folder: Path) -> Iterator[Path]:
 
 
 @needs_root
-def test_root_s_server_runs_as_somebody_else() -> None:
+def test_root_s_server_runs_as_another_account() -> None:
     with EmbeddedPostgres() as postgres:
         status = Path(f"/proc/{server_pid(postgres.data_dir)}").stat()
         assert status.st_uid == account_for(None).uid != 0
@@ -132,7 +132,7 @@ def test_a_link_in_the_data_folder_does_not_lead_root_astray(open_folder: Path) 
 
 @pytest.fixture
 def ordinary(open_folder: Path) -> dict[str, object]:
-    """How to start a process as an ordinary user, with copies of what it needs."""
+    """Options to start a process as an ordinary user, with copies of what it needs."""
     for part in ("embedded", "errors.py"):
         source, target = CHECKOUT / "pgmem" / part, open_folder / "pgmem" / part
         target.parent.mkdir(exist_ok=True)
@@ -198,13 +198,13 @@ def test_root_and_the_owner_share_one_server(
 
 @pytest.mark.thorough
 @needs_root
-def test_an_ordinary_user_is_told_about_data_that_is_not_his(
+def test_data_of_another_account_is_an_error_for_an_ordinary_user(
     user: Callable[..., User], open_folder: Path, ordinary: dict[str, object]
 ) -> None:
     folder = open_folder / "data"
     with EmbeddedPostgres(folder):
         pass
     if folder.stat().st_uid == NOBODY:
-        pytest.skip("without a user `postgres`, root's data belongs to nobody too")
+        pytest.skip("without a user `postgres`, root's data belongs to the same account")
     refused = user(folder, stderr=subprocess.PIPE, **ordinary)
     assert "EmbeddedPostgresError: tried to use" in refused.process.communicate(timeout=60)[1]

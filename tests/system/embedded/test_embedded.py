@@ -1,4 +1,4 @@
-"""One process and its embedded server: life, data, settings, and what is refused."""
+"""One process and its embedded server: start, stop, data, settings, refusals."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_backends_that_never_end_are_waited_for_in_bounds(
 
 
 @pytest.mark.thorough
-def test_a_server_whose_watchdog_was_killed_is_stopped_by_its_last_user(tmp_path: Path) -> None:
+def test_last_user_stops_a_server_without_a_watchdog(tmp_path: Path) -> None:
     for folder in (tmp_path / "data", None):
         with EmbeddedPostgres(folder) as postgres:
             data, server = postgres.data_dir, server_pid(postgres.data_dir)
@@ -329,7 +329,7 @@ def test_a_server_whose_watchdog_was_killed_is_stopped_by_its_last_user(tmp_path
 
 
 @pytest.mark.thorough
-def test_a_server_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_server_of_another_program_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with EmbeddedPostgres(folder):
         pass
@@ -389,7 +389,7 @@ def test_an_open_connection_does_not_hold_up_the_stop() -> None:
             connection.execute("SELECT 1")
 
 
-def test_programs_that_are_none_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGMEM_PG_BIN", str(tmp_path))
     with pytest.raises(EmbeddedPostgresError, match="has no `postgres`"):
         EmbeddedPostgres().start()

@@ -1,4 +1,4 @@
-"""Several processes and one embedded server: who keeps it alive, and what ends it."""
+"""Several processes that share one embedded server: what keeps it running and what ends it."""
 
 from __future__ import annotations
 

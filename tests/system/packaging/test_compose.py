@@ -1,4 +1,4 @@
-"""docker-compose.yml is checked by the compose specification's own JSON schema.
+"""Check docker-compose.yml by the compose specification's own JSON schema.
 
 No container engine is needed. The schema comes from the package `check-jsonschema`, which ships it.
 """

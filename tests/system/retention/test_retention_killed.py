@@ -19,7 +19,7 @@ from pgmem.errors import InvalidInput, PositionTrimmed
 from tests.support.options import SIZED_SLOW_FORMS, SLOW_FORMS, full
 from tests.support.processes import Worker, seed
 from tests.support.retention import left, marks, run
-from tests.support.server import KEEPER
+from tests.support.server import MAINTENANCE
 from tests.support.trimming import (
     BATCH,
     GAPS,
@@ -131,7 +131,7 @@ def test_killed_before_each_step(database_url, tmp_path, export, name):
 SESSIONS = f"""
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-AND application_name <> '{KEEPER}'
+AND application_name <> '{MAINTENANCE}'
 """
 
 

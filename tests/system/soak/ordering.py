@@ -1,4 +1,4 @@
-"""The ordering proof: many writers, much trouble, a few subscribers, and a comparison at the end.
+"""Prove the order: many writers, killed sessions, a few subscribers, a comparison at the end.
 
 ::
 
@@ -51,7 +51,7 @@ SELECTIONS = [
 
 
 def wants(selection, stream, type_):
-    """The selection again, in other words."""
+    """Return True if an event belongs to the selection."""
     return (
         ("stream" not in selection or stream in selection["stream"])
         and stream.startswith(selection.get("prefix", ""))
@@ -74,7 +74,7 @@ def pause(rng):
 
 
 def write(memory, rng, number):
-    """One commit at most: gives whether there was one."""
+    """Commit at most once; return True if it did."""
 
     def event(payload=number):
         return Event(type=rng.choice("ab"), payload=payload)
@@ -112,7 +112,7 @@ def write(memory, rng, number):
 
 
 def writer(url, seed, index, threads, count):
-    """Commit so often in all; say how often so far."""
+    """Commit a number of times; print the count so far."""
     done, faults = [0] * threads, Counter()
 
     def work(thread):
@@ -164,7 +164,7 @@ def subscriber(url, form, selection, after, path):
     with open(path, "ab") as file:
 
         def keep(events):
-            """Tell whether it is the end."""
+            """Return True at the end."""
             for event in events:
                 file.write(_RECORD.pack(event.position, event.payload))
                 if event.payload == END:
@@ -190,7 +190,7 @@ def _follow(memory, selection, after, keep):
 
 
 class _Closed:
-    """What `aclosing` takes."""
+    """An object that `aclosing` accepts."""
 
     def __init__(self, memory):
         self.aclose = memory.close
@@ -268,7 +268,7 @@ class Subscriber:
         return list(_RECORD.iter_unpack(self.path.read_bytes()))
 
     def verdict(self, log):
-        """What is wrong with what it got: nothing, if it is empty."""
+        """Count the faults of its events by kind."""
         found = self.found()
         wanted = [
             (position, payload)
@@ -291,12 +291,12 @@ class Subscriber:
 
 
 class Proof:
-    """One run.
+    """A run of the proof.
 
     Args:
         url: an empty, migrated database.
-        commits: how many.
-        seed: of everything that is random here; how processes interleave is not.
+        commits: the number of commits.
+        seed: of all random choices; the interleaving of processes is not one.
         folder: for the subscribers' files.
         chaos: seconds between two acts of violence, about.
         tell: gets lines of text.
@@ -377,7 +377,7 @@ class Proof:
                 time.sleep(0.01)
 
     def _somewhere(self, connection):
-        """Where a subscriber may begin."""
+        """Choose where a subscriber begins."""
         (head,) = connection.execute("SELECT max(position) FROM pgmem.events").fetchone()
         return self.rng.choice([0, "now", self.rng.randrange(head or 1)])
 

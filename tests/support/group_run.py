@@ -1,4 +1,4 @@
-"""Runs the handler of a group in one of the two forms, until something is true."""
+"""Run a group's handler in either form until a condition holds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 from pgmem import AsyncMemory, Event, Memory
 
 
-class Life:
-    """Runs a group's handler in one of the forms, until something is true."""
+class GroupRun:
+    """Runs a group's handler in one form until a condition holds."""
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
@@ -19,7 +19,7 @@ class Life:
         self.opening = {"stream": "s", "max_attempts": 3}
 
     def run(self, handler, until, *, meanwhile=None, **options):
-        """Run until `until(memory)` says so; gives what `run` gave."""
+        """Run the handler until `until(memory)` is true; return the result of `group.run`."""
         with Memory(self.url) as looking:
             started = time.monotonic()
 
@@ -77,7 +77,7 @@ def fill(url, count=30):
 
 
 def idle(memory, group="g") -> bool:
-    """Everything is acknowledged."""
+    """Return True if each event is acknowledged."""
     found = memory.groups.get(group).info()
     head = memory.events.read("s", limit=1, reverse=True)[0].position
     return found.position >= head and not found.held and not found.delayed
