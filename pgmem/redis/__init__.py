@@ -1,7 +1,7 @@
 """Run code written for Redis on pgmem, and import the data of a Redis.
 
-    from pgmem.redis import SharedMemoryLayer        # before: your own module
-    layer = SharedMemoryLayer("postgresql://…")      # before: SharedMemoryLayer(redis_client)
+    from pgmem.redis import SharedMemoryLayer        # was your own module
+    layer = SharedMemoryLayer("postgresql://…")      # was SharedMemoryLayer(redis_client)
 
 `SharedMemoryLayer` has the six methods of the published class, for code that calls them.
 docs/howto/published-layer.md lists the differences. New code uses `pgmem.Memory`.

@@ -1,17 +1,14 @@
-"""Groups of another store: their position, and what is handed out and not done.
+"""Statements that fill a group with its position and its open events in another store.
 
-A group is a part of an import, as a stream is (`pgmem.redis.step_ops`). What is filled in is what
-the
-other store says now, so a group that is brought in again follows it, until somebody works in it
-here: from then on it is theirs, and is left as it is::
+A group is a part of an import, as a stream is (`pgmem.redis.step_ops`). Each time that it is
+filled, it gets the state that it has in the other store. Once a member has read from it here, it is
+left as it is::
 
-    (no group) ──fill──► as the other store has it ──fill──► …
+    (no group) ──fill──► as in the other store ──fill──► …
                               │            ▲
                  a member     │            │ reset
-                 reads from it▼            │ (groups.reset, or an import on its way back)
-                           worked in here ─┘
-
-This module does not know what the other store is.
+                 reads from it▼            │ (group.reset, or an import on its way back)
+                           read from here ─┘
 """
 
 from __future__ import annotations
@@ -33,14 +30,14 @@ MAX_ATTEMPTS = 2**31 - 2
 
 
 class Fill(NamedTuple):
-    """What is said of a group.
+    """The state of a group in another store.
 
     Attributes:
-        name: the group's.
-        stream: what it follows.
-        position: everything up to it was handed out.
-        open: of these, what is not done, in the range.
-        after, until: the range: what else is parked in it is done.
+        name: the name of the group.
+        stream: the stream that it reads.
+        position: the last position that was delivered.
+        open: the events in the range that are not acknowledged.
+        after, until: the range of positions. Other delayed events in it are acknowledged.
     """
 
     name: str
@@ -52,10 +49,10 @@ class Fill(NamedTuple):
 
 
 def fill(part: ImportPart, given: Fill) -> Op[tuple[ImportPart, bool]]:
-    """Fill a group and make the step; tells whether it could be.
+    """Fill a group and make the step. Also return True if the group was filled.
 
     Raises:
-        InvalidInput: a name, a position or a number that cannot be.
+        InvalidInput: a name, a position or a number that is not allowed.
 
     Raises (from `parse`):
         ImportConflict: as `Step.of`.
@@ -95,7 +92,7 @@ def fill(part: ImportPart, given: Fill) -> Op[tuple[ImportPart, bool]]:
 
 
 def known_deliveries(group: str, *, after: int, limit: int) -> Op[list[KnownDelivery]]:
-    """What is handed out in a group and not done, in the order of the log."""
+    """Return the events of a group that were delivered and not acknowledged, in log order."""
     return Op(
         "import_known_deliveries",
         {

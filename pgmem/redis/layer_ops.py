@@ -1,13 +1,11 @@
-"""The shapes of the published `SharedMemoryLayer`: its ids, replies, keys and hash fields.
+"""Convert the ids, replies, keys and hash fields of the published `SharedMemoryLayer`.
 
-Its users wrote to a Redis client: what they get is bytes, or texts where the client decoded them.
-An id here looks like one of a Redis stream and cannot be one::
+Its callers expect what a Redis client returns: bytes, or texts if the client decodes. An id here
+looks like an id of a Redis stream and cannot be one::
 
     0-0000000000000000042
-    │ └ the event's position in 19 digits: ids compare as texts, too
+    │ └ the event's position in 19 digits, so ids compare as texts too
     └ a Redis stream has the milliseconds since 1970 here
-
-What is done with all this, `pgmem.redis.layer` knows.
 """
 
 from __future__ import annotations
@@ -35,15 +33,14 @@ _OF_REDIS = re.compile(r"\d+(-\d+)?", re.ASCII)
 
 
 def position_of(last_id: Text | int) -> int | Literal["now"]:
-    """The position behind which to read.
+    """Return the position to read after.
 
     Args:
-        last_id: "0" or "0-0" for the beginning, "$" for what comes from now on, or an id that
-            `read_events` gave; as text or as bytes.
+        last_id: "0" or "0-0" for the beginning, "$" for events from now on, or an id that
+            `read_events` returned; as text or as bytes.
 
     Raises:
-        InvalidInput: it is an id of a Redis stream.
-        InvalidInput: it is no id at all.
+        InvalidInput: it is an id of a Redis stream, or no id.
     """
     text = _decoded(last_id)
     if text in ("0", "0-0"):
@@ -55,20 +52,19 @@ def position_of(last_id: Text | int) -> int | Literal["now"]:
         return int(ours[1])
     if text is not None and _OF_REDIS.fullmatch(text):
         raise InvalidInput(
-            f"read_events after {text[:60]!r}: that is an id of a Redis stream, and events have "
-            f"positions here. Begin with '0', or go on from an id that read_events gave; what is "
-            f"still unread in Redis is brought in by `pgmem import-redis`, and "
-            f"pgmem.redis.importing.position_of then gives its position"
+            f"read_events got {text[:60]!r}, which is an id of a Redis stream. Begin with '0', or "
+            f"continue from an id that read_events returned. To read the entries of a Redis stream "
+            f"here, run `pgmem import-redis`; pgmem.redis.position_of then finds their positions"
         )
     kind = type(last_id).__name__
     raise InvalidInput(
-        f"read_events takes '0', '$' or an id that it gave, as str or bytes: got a {kind} that is "
-        f"none of these"
+        f"read_events takes '0', '$' or an id that it returned, as str or bytes, and got a {kind} "
+        f"that is none of these"
     )
 
 
 def _decoded(name: Any) -> str | None:
-    """A text as a Redis client would have sent it; None if it is none."""
+    """Return a name as the text that a Redis client would send; None if it has none."""
     if isinstance(name, bytes):
         try:
             return name.decode()
@@ -80,11 +76,11 @@ def _decoded(name: Any) -> str | None:
 
 
 def latest_keys(state_key: str, agent_id: str, event_type: str) -> list[str]:
-    """Where the latest state of an agent and type is: where it is written, then where else.
+    """Return the keys of the latest state of an agent and type. The first one is written.
 
     The published key is `AGENT:TYPE`, which is the same for the agent `a:b` with the type `c` and
-    for `a` with `b:c`. Where a colon makes that possible, the key is written another way; what an
-    import from Redis brought along under the old one is still found.
+    for `a` with `b:c`. If a name has a colon, the key is a JSON array instead. The published key is
+    read too, because an import from Redis writes it.
 
     Raises:
         InvalidInput: as `check_name`.
@@ -98,29 +94,28 @@ def latest_keys(state_key: str, agent_id: str, event_type: str) -> list[str]:
 
 
 def processed_key(event: Mapping[str, Any]) -> str:
-    """The idempotency key of an event: its `id`, whichever way a Redis client would send it.
+    """Return the idempotency key of an event, made from its `id`.
 
     Raises:
-        InvalidInput: the event has no id.
-        InvalidInput: its id is no text.
+        InvalidInput: the event has no id, or its id is no text.
     """
     try:
         found = event["id"]
     except (KeyError, TypeError, IndexError):
         raise InvalidInput(
-            f"process_event takes an event with an 'id', got a {type(event).__name__} without one"
+            f"process_event takes an event with an 'id', and got a {type(event).__name__} without"
         ) from None
     text = _decoded(found)
     if not text:
         raise InvalidInput(
-            f"the event's id is a text, a number or bytes in UTF-8, and not empty; got "
+            f"the event's id must be a text, a number or bytes in UTF-8, and not empty; got "
             f"{type(found).__name__}"
         )
     return f"processed:events:{text}"
 
 
 def resource_key(resource_id: str) -> str:
-    """The key of a resource's entry.
+    """Return the key of a resource's entry.
 
     Raises:
         InvalidInput: it is no text, or empty.
@@ -129,7 +124,7 @@ def resource_key(resource_id: str) -> str:
 
 
 def payload_value(payload: Any) -> Any:
-    """A payload as it comes back from JSON: tuples are lists then, and all keys are texts.
+    """Return a payload as JSON returns it: tuples become lists, and keys become texts.
 
     Raises:
         InvalidValue: JSON cannot hold it.
@@ -140,27 +135,27 @@ def payload_value(payload: Any) -> Any:
         raise InvalidValue(f"payload: {error}") from None
 
 
-class Face:
-    """What a Redis client gives: bytes, or texts.
+class ReplyFormat:
+    """Format replies as a Redis client does.
 
     Args:
-        decodes: whether it decodes the responses.
+        decodes: return texts instead of bytes.
     """
 
     def __init__(self, *, decodes: bool) -> None:
         self._decodes = decodes
 
     def text(self, text: str) -> Text:
-        """A text as the client gives it."""
+        """Return a text as the client would."""
         return text if self._decodes else text.encode()
 
     def reply(self, stream: str, events: Sequence[RecordedEvent]) -> Reply:
-        """What XREAD gives for a stream."""
+        """Return events as the reply of XREAD."""
         return [[self.text(stream), [self._entry(event) for event in events]]]
 
     def _entry(self, event: RecordedEvent) -> tuple[Text, Fields]:
         text = self.text
-        at = event.recorded_at.astimezone(UTC).replace(tzinfo=None)  # naive, as it was published
+        at = event.recorded_at.astimezone(UTC).replace(tzinfo=None)  # naive, as published
         return text(f"0-{event.position:019}"), {
             text("agent_id"): text(event.agent_id or ""),
             text("event_type"): text(event.type),
@@ -169,10 +164,10 @@ class Face:
         }
 
     def fields(self, resource_id: str, value: Any) -> Fields:
-        """What HGETALL gives for a resource's value; empty if there is none.
+        """Return a resource's value as the reply of HGETALL; empty if there is none.
 
         Raises:
-            InvalidValue: the value is no object of texts and numbers.
+            InvalidValue: the value is not an object of texts and numbers.
         """
         return {
             self.text(name): self.text(text) for name, text in _texts(resource_id, value).items()
@@ -180,7 +175,7 @@ class Face:
 
 
 def _texts(resource_id: str, value: Any) -> dict[str, str]:
-    """The fields of a stored value, as texts."""
+    """Return the fields of a stored value as texts."""
     if value is None:
         return {}
     if isinstance(value, dict):
@@ -192,42 +187,42 @@ def _texts(resource_id: str, value: Any) -> dict[str, str]:
     else:
         what = f"it is a {type(value).__name__}"
     raise InvalidValue(
-        f"update_with_version of {resource_id!r}: {what}. A hash has fields that are texts or "
-        f"numbers: change this one with memory.state.update"
+        f"update_with_version of {resource_id!r} needs fields that are texts or numbers, and "
+        f"{what}. Change this entry with memory.state.update"
     )
 
 
 def version_of(resource_id: str, value: Any) -> int:
-    """The version that a resource's value carries; 0 if there is none.
+    """Return the version in a resource's value; 0 if there is none.
 
     Raises:
-        InvalidValue: it carries something else there.
+        InvalidValue: its version is no whole number.
     """
     text = _texts(resource_id, value).get(VERSION, "0")
     try:
         return int(text)
     except ValueError:
         raise InvalidValue(
-            f"update_with_version of {resource_id!r}: its field {VERSION!r} is no whole number"
+            f"the field {VERSION!r} of the resource {resource_id!r} is no whole number"
         ) from None
 
 
 def merged(resource_id: str, value: Any, changed: Any, version: int) -> dict[str, str]:
-    """The value after HSET of some fields and the version: all others stay.
+    """Return the value after HSET of some fields and the version. Other fields stay.
 
     Args:
-        resource_id: for messages.
+        resource_id: the resource, for messages.
         value: the stored value.
-        changed: what the update function gave.
+        changed: the fields that the update function returned.
         version: the new version.
 
     Raises:
-        InvalidValue: a name or field is not what a hash can hold.
+        InvalidValue: a name or field that a hash cannot hold.
     """
     if not isinstance(changed, dict):
         raise InvalidValue(
-            f"update_with_version of {resource_id!r}: update_fn must return a dict of fields, got "
-            f"{type(changed).__name__}"
+            f"update_fn must return a dict of fields, and returned a {type(changed).__name__} for "
+            f"{resource_id!r}"
         )
     fields = _texts(resource_id, value)
     for name, field in changed.items():
@@ -235,10 +230,9 @@ def merged(resource_id: str, value: Any, changed: Any, version: int) -> dict[str
         if known is None or text is None:
             culprit = name if known is None else field
             raise InvalidValue(
-                f"update_with_version of {resource_id!r}: "
-                f"{'a field name' if known is None else f'the field {known[:60]!r}'} is a "
-                f"{type(culprit).__name__}. A hash holds texts, numbers and bytes in UTF-8: give "
-                f"anything else as JSON text"
+                f"update_with_version of {resource_id!r} got a {type(culprit).__name__} as "
+                f"{'the name of a field' if known is None else f'the field {known[:60]!r}'}. A hash "
+                f"holds texts, numbers and bytes in UTF-8. Give other values as JSON text"
             )
         fields[known] = text
     fields[VERSION] = str(version)

@@ -1,7 +1,4 @@
-"""What `Imports` takes and gives: what another store holds, and how far it was brought in.
-
-Plain values, as those of `pgmem.models`; this module knows neither SQL nor connections.
-"""
+"""The values that `Imports` takes and returns."""
 
 from __future__ import annotations
 
@@ -10,20 +7,20 @@ from typing import Any, NamedTuple
 
 
 class ImportPart(NamedTuple):
-    """A part of an import, and how far it has come.
+    """A part of an import, with its progress.
 
     Attributes:
         source: the name of the import.
-        part: what of the source it is.
+        part: the name of the part.
         target: the stream that it fills; None if it fills none.
-        cursor: how far the source has been read, in the source's own words; "" at the beginning.
-        done: how many items of the source were brought in.
-        refused: how many could not be.
-        detail: what else the importer wants to know.
-        created_at: when it was first opened (the server's clock).
+        cursor: how far the source has been read, in a format of the caller; "" at the beginning.
+        done: number of imported items.
+        refused: number of items that were left out.
+        detail: a JSON object of the caller.
+        created_at: when it was opened first (the server's clock).
         updated_at: when it made its last step.
-        token: proves who opened it last.
-        step: how many steps it has made.
+        token: identifies the process that opened it last.
+        step: number of steps that it has made.
     """
 
     source: str
@@ -40,7 +37,7 @@ class ImportPart(NamedTuple):
 
 
 class ImportedEvent(NamedTuple):
-    """An event from another store; payload and metadata are JSON texts and are kept as such."""
+    """An event from another store. Payload and metadata are JSON texts and are kept as such."""
 
     type: str
     payload: bytes
@@ -52,10 +49,10 @@ class ImportedEntry(NamedTuple):
     """A state entry from another store.
 
     Attributes:
-        key: its name.
+        key: the key.
         value: a JSON text.
-        origin: where it came from: a JSON object, the metadata of the event of the change. Only
-            an import of the same origin changes the entry again.
+        origin: a JSON object that says where it came from, the metadata of the event of the change.
+            Only an import of the same origin changes the entry again.
         ttl: seconds until it expires; None if never.
     """
 
@@ -66,13 +63,13 @@ class ImportedEntry(NamedTuple):
 
 
 class ImportedRecord(NamedTuple):
-    """Work that was done before, by the word of another store.
+    """A dedupe record from another store, of work that is done.
 
     Attributes:
         key: the idempotency key.
-        origin: where it came from. Only an import of the same origin changes the mark again.
-        result: what came of the work, as a JSON text; None if nobody knows.
-        ttl: seconds until it is forgotten; None if never.
+        origin: where it came from. Only an import of the same origin changes the record again.
+        result: the result of the work, as a JSON text; None if unknown.
+        ttl: seconds until it expires; None if never.
     """
 
     key: str
@@ -82,12 +79,12 @@ class ImportedRecord(NamedTuple):
 
 
 class ImportedDelivery(NamedTuple):
-    """An event that a group of another store has handed out, and that is not done.
+    """An event that a group of another store has delivered, and that is not acknowledged.
 
     Attributes:
-        position: the event's, here.
-        attempts: how often it was handed out there.
-        note: what is to be known of it, as of who has had it.
+        position: the position of the event in this log.
+        attempts: number of deliveries in the other store.
+        note: a text that is shown with the event, for example its last consumer.
     """
 
     position: int
@@ -96,11 +93,11 @@ class ImportedDelivery(NamedTuple):
 
 
 class KnownDelivery(NamedTuple):
-    """An event that a group has handed out here, and that is not done.
+    """An event that a group of this memory has delivered, and that is not acknowledged.
 
     Attributes:
-        position: the event's.
-        attempts: how often it was handed out.
+        position: the position of the event.
+        attempts: number of deliveries.
         delayed: True if it waits to be delivered again; False if a member holds it.
     """
 
@@ -110,19 +107,19 @@ class KnownDelivery(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """An item that cannot be brought in: its place in what was given, and why."""
+    """An item that cannot be imported: its index in the list, and the reason."""
 
     place: int
     reason: str
 
 
 class KnownEntry(NamedTuple):
-    """A state entry, and where its latest change came from.
+    """A state entry, and the origin of its latest change.
 
     Attributes:
         key, value, version: as of a `StateEntry`.
         ttl: seconds until it expires; None if never.
-        origin: where it came from; None if no import brought its latest change.
+        origin: where its latest change came from; None if an import did not make it.
     """
 
     key: str
@@ -133,13 +130,13 @@ class KnownEntry(NamedTuple):
 
 
 class KnownRecord(NamedTuple):
-    """Work that is marked as done.
+    """A dedupe record of work that is done.
 
     Attributes:
         key: the idempotency key.
         result: the stored result.
-        ttl: seconds until it is forgotten; None if never.
-        origin: where it came from; None if it was done here.
+        ttl: seconds until it expires; None if never.
+        origin: where it came from; None if the work was done here.
     """
 
     key: str

@@ -1,19 +1,19 @@
-"""Imports: what another store holds, brought in step by step.
+"""Statements of an import: one for each step of a part.
 
-Says what to run for each verb; `pgmem.redis.steps` runs it. What the other store is, and what
-a cursor means there, only the caller knows.
+`pgmem.redis.steps` executes them. Only the caller knows what the other store is, and what a cursor
+means there.
 
-A part of an import is one row, and each step of it one statement: what it brings, and how far the
-source has been read, commit together::
+A part of an import is one row. A step is one statement, so the imported items and the cursor of the
+source commit together::
 
-             open                    append, put, record, advance (token, step n)
+             open                    append, put, advance (token, step n)
     (no row) ─────► opened ──────────────────────────────────────────────┐
                     ▲  ▲  └─────────────────────────────────────────────►│ step n + 1
                     │  └─────────────────────────────────────────────────┘
-                    └─ open by another: a new token, and the old one makes no step any more
+                    └─ open by another process: a new token, and steps with the old one are refused
 
-A step is made by whoever opened the part last, and once: sent again after a lost connection it
-finds step n + 1 under its own token, and nothing is written twice.
+Only the process that opened the part last makes a step, and makes it once. If it sends a step again
+after a lost connection, it finds step n + 1 under its own token, and nothing is written twice.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from pgmem.redis.models import (
 )
 
 ENTRY_TYPE = "state.imported"
-"""The type of the events that tell what an import did to the state."""
+"""The type of the events that record what an import did to the state."""
 OWNER = "import:"
-"""What the owner of a record begins with that an import has made."""
+"""The prefix of the owner of a dedupe record that an import has made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a step brings, checked: the columns of the statement, and what is not in them.
+    """The checked items of a step, as columns of the statement.
 
     Attributes:
-        columns: the statement's parameters.
-        size: how many rows they have.
-        refused: what pgmem cannot hold, by its place in what was given.
+        columns: the parameters of the statement.
+        size: number of rows in them.
+        refused: the items that pgmem cannot store, by their index.
     """
 
     columns: dict[str, Any]
@@ -62,7 +62,7 @@ class Batch:
 
 
 def _bad_names(names: Sequence[str | None], what: str) -> dict[int, str]:
-    """What is wrong with which of several names, of which many may be the same."""
+    """Return the faults of names by index. Each distinct name is checked once."""
     wrong: dict[str | None, str] = {}
     for name in set(names):
         try:
@@ -76,7 +76,7 @@ def _bad_names(names: Sequence[str | None], what: str) -> dict[int, str]:
 
 
 def _bad_texts(texts: Sequence[bytes | None], what: str, limit: int) -> dict[int, str]:
-    """What is wrong with which of several JSON texts: looked at together, which costs half."""
+    """Return the faults of JSON texts by index. Many are checked together, which costs half."""
     bad: dict[int, str] = {}
     for start in range(0, len(texts), TOGETHER):
         some = texts[start : start + TOGETHER]
@@ -95,7 +95,7 @@ T = TypeVar("T", ImportedEvent, ImportedEntry, ImportedRecord)
 
 
 def _sort_out(items: Sequence[T], *bad: dict[int, str]) -> tuple[list[T], list[Refusal]]:
-    """What can be held, and what cannot."""
+    """Separate the items that can be stored from those that cannot."""
     reasons: dict[int, str] = {}
     for some in bad:
         reasons = some | reasons  # the first reason stands
@@ -131,7 +131,7 @@ def check_events(items: Sequence[ImportedEvent], *, max_bytes: int) -> Batch:
 
 
 def check_entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
-    """Check state entries. The last one of the same origin counts; of another one, the first."""
+    """Check state entries. Of one key the last entry counts, and only of its first origin."""
     _check_size(items)
     kept, refused = _sort_out(
         items,
@@ -152,7 +152,7 @@ def check_entries(items: Sequence[ImportedEntry], *, max_bytes: int) -> Batch:
 
 
 def check_records(items: Sequence[ImportedRecord], *, max_bytes: int) -> Batch:
-    """Check records of work that is done; of the same key, as `entries`."""
+    """Check dedupe records. Of one key the last record counts, and only of its first origin."""
     _check_size(items)
     kept, refused = _sort_out(
         items,
@@ -178,22 +178,24 @@ def _ends(ttls: Iterable[float | None]) -> list[float | None] | None:
 
 
 def _rivals(items: Sequence[ImportedEntry | ImportedRecord]) -> dict[int, str]:
-    """What has a key that another origin has given before."""
+    """Return the items whose key an item of another origin has."""
     first: dict[str, str | bytes] = {}
     bad = {}
     for place, item in enumerate(items):
         if first.setdefault(item.key, item.origin) != item.origin:
             bad[place] = (
-                f"the key {item.key[:60]!r} is given by two different origins: map them to "
+                f"the key {item.key[:60]!r} comes from two different origins. Map them to "
                 f"different keys"
             )
     return bad
 
 
 def open_part(source: str, part: str, *, target: str | None, token: str) -> Op[ImportPart]:
-    """Take a part, making it if it is new.
+    """Open a part; make it if it is new.
 
     Args:
+        source: the name of the import.
+        part: the name of the part.
         target: the stream that it fills, if it fills one.
         token: unique to the caller.
 
@@ -208,16 +210,16 @@ def open_part(source: str, part: str, *, target: str | None, token: str) -> Op[I
         rival_source, rival_part, other_target = rows[0][11:14]
         if rival_source is not None:
             raise ImportConflict(
-                f"open {part!r} of the import {source!r}: {target!r} is filled by {rival_part!r} "
-                f"of the import {rival_source!r}, and a second import into it would write its "
-                f"events twice, or mix up their order. To go on with that import, give its name; "
-                f"to bring in another source, give another target"
+                f"cannot open {part!r} of the import {source!r}: {target!r} is filled by "
+                f"{rival_part!r} of the import {rival_source!r}. A second import into it would "
+                f"write its events twice, or mix up their order. To continue that import, give its "
+                f"name. To import another source, give another target"
             )
         if other_target == target:
             raise RetryStatement
         raise ImportConflict(
-            f"open {part!r} of the import {source!r}: so far it has gone to {other_target!r}, and "
-            f"is now to go to {target!r}: keep the target, or give the import another name"
+            f"cannot open {part!r} of the import {source!r} for {target!r}: its target so far is "
+            f"{other_target!r}. Keep the target, or give the import another name"
         )
 
     return Op(
@@ -244,7 +246,7 @@ def check_source(source: str) -> str:
 
 
 def list_parts(source: str | None, part: str | None = None) -> Op[list[ImportPart]]:
-    """The parts of an import, or of all."""
+    """Return the parts of an import, or of all imports."""
     return Op(
         "import_list",
         {"source": None if source is None else check_source(source), "part": part},
@@ -261,13 +263,13 @@ def _part(row: Row) -> ImportPart:
 
 
 class Step(NamedTuple):
-    """How a part changes by a step.
+    """The changes that a step makes to its part.
 
     Attributes:
         cursor: how far the source has been read.
-        done: how many items of the source were brought in.
-        refused: how many could not be.
-        detail: what else is to be known; None keeps it.
+        done: number of imported items.
+        refused: number of items that are left out.
+        detail: the new JSON object of the caller; None keeps the old one.
     """
 
     cursor: str
@@ -276,7 +278,7 @@ class Step(NamedTuple):
     detail: dict[str, Any] | None
 
     def params(self, part: ImportPart) -> dict[str, Any]:
-        """The parameters of the statement piece `import_step`."""
+        """Return the parameters of the statement piece `import_step`."""
         check_count(self.done, "done", minimum=0)
         check_count(self.refused, "refused", minimum=0)
         detail = None
@@ -294,10 +296,10 @@ class Step(NamedTuple):
         }
 
     def of(self, part: ImportPart, row: Row) -> ImportPart:
-        """The part after the step, or why it was not made.
+        """Return the part after the step.
 
         Raises:
-            ImportConflict: somebody else opened the part after us.
+            ImportConflict: another process opened the part after this one.
             LostRace: run it again.
         """
         step, token, found = row[:3]
@@ -306,11 +308,11 @@ class Step(NamedTuple):
                 raise RetryStatement
             if token != part.token or found != part.step + 1:
                 raise ImportConflict(
-                    f"step {part.step + 1} of {part.part!r} of the import {part.source!r} "
-                    f"refused: another process has opened it since and goes on with it, from "
-                    f"where this one was; nothing was changed. Only one may run"
+                    f"step {part.step + 1} of {part.part!r} of the import {part.source!r} was "
+                    f"refused: another process has opened it since and continues it. Nothing was "
+                    f"changed. Only one process may run an import"
                 )
-            # Our own first run, whose answer was lost.
+            # This step was made before, and its answer was lost.
         return part._replace(
             step=part.step + 1,
             cursor=self.cursor,
@@ -333,12 +335,12 @@ def _op(
 
 
 def advance(part: ImportPart, step: Step) -> Op[ImportPart]:
-    """Make a step that brings nothing."""
+    """Make a step that imports nothing."""
     return _op("import_advance", part, step, {}, f"advance {part.part!r}")
 
 
 def append_events(part: ImportPart, batch: Batch, step: Step) -> Op[ImportPart]:
-    """Append events to the part's target, and make the step."""
+    """Append events to the target of the part, and make the step."""
     if part.target is None:
         raise InvalidInput(
             f"{part.part!r} of the import {part.source!r} was opened without a target"
@@ -352,11 +354,14 @@ def append_events(part: ImportPart, batch: Batch, step: Step) -> Op[ImportPart]:
 def put_entries(
     part: ImportPart, batch: Batch, step: Step, *, slack: float, adopt: bool
 ) -> Op[tuple[ImportPart, list[str]]]:
-    """Write entries and make the step; tells which keys hold something of somebody else's.
+    """Write entries and make the step. Return the keys that were left as they are too.
 
     Args:
-        slack: the end of an entry may be off by such a share of what it has left.
-        adopt: entries that are the same are written, too, if somebody else wrote them.
+        part: the part.
+        batch: the entries.
+        step: the step.
+        slack: the share of its remaining time by which an expiry may differ.
+        adopt: also write equal entries of another origin or of pgmem.
     """
     more = batch.columns | {"slack": slack, "adopt": adopt}
     return _telling(_op("import_put_entries", part, step, more, f"put {part.part!r}"))
@@ -365,15 +370,13 @@ def put_entries(
 def put_records(
     part: ImportPart, batch: Batch, step: Step, *, slack: float
 ) -> Op[tuple[ImportPart, list[str]]]:
-    """Mark work as done and make the step; tells which keys somebody is at, or marked otherwise."""
-    op = _op(
-        "import_put_records", part, step, batch.columns | {"slack": slack}, f"record {part.part!r}"
-    )
-    return _telling(op)
+    """Write dedupe records and make the step. Return the keys that were left as they are too."""
+    more = batch.columns | {"slack": slack}
+    return _telling(_op("import_put_records", part, step, more, f"put {part.part!r}"))
 
 
 def _telling(op: Op[ImportPart]) -> Op[tuple[ImportPart, list[str]]]:
-    """The same, and which keys were left as they are."""
+    """Return an operation that also returns the keys that were left as they are."""
     return Op(
         op.statement,
         op.params,
@@ -384,7 +387,7 @@ def _telling(op: Op[ImportPart]) -> Op[tuple[ImportPart, list[str]]]:
 
 
 def known_entries(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownEntry]]:
-    """Entries, and which import has brought their latest change."""
+    """Return entries, and the origin of their latest change."""
     return Op(
         "import_known_entries",
         {"type": ENTRY_TYPE, **_page(after, limit, keys)},
@@ -398,7 +401,7 @@ def known_entries(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[l
 
 
 def known_records(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[list[KnownRecord]]:
-    """Work that is marked as done."""
+    """Return the dedupe records of work that is done."""
     return Op(
         "import_known_records",
         _page(after, limit, keys),
@@ -417,13 +420,13 @@ def known_records(*, after: str, limit: int, keys: Sequence[str] | None) -> Op[l
 
 
 def delete_records(found: Sequence[KnownRecord]) -> Op[int]:
-    """Forget records that an import has made; tells how many."""
+    """Delete records that an import has made. Return their number."""
     mine = [known for known in found if known.origin is not None]
     return Op(
         "import_delete_records",
         {"keys": [known.key for known in mine], "owners": [f"{OWNER}{k.origin}" for k in mine]},
         lambda rows: int(rows[0][0]),
-        f"forget {len(mine)} records",
+        f"delete {len(mine)} dedupe records",
         Retry.IDEMPOTENT,
     )
 
@@ -437,5 +440,5 @@ def _page(after: str, limit: int, keys: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _among(keys: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
-    """Looked up in the index; a parameter that may be NULL would be compared with every row."""
+    """Return the condition on the keys. A parameter that may be NULL would rule out the index."""
     return (("among", "" if keys is None else "AND key = ANY (%(keys)s::text[])"),)

@@ -1,6 +1,6 @@
-"""What an entry, a field or a member of Redis becomes in pgmem, and back again.
+"""Convert entries, fields and members of Redis to items of pgmem, and back. Does no I/O.
 
-An entry of a stream in the shape of the published approach, or of Redis done right::
+An entry of a stream as the published approach writes it::
 
     agent_id    "validator"               ──►  agent_id
     event_type  "payment.validated"       ──►  type            (or `type`)
@@ -8,10 +8,8 @@ An entry of a stream in the shape of the published approach, or of Redis done ri
     timestamp   "2026-11-22T10:00:00"     ──►  metadata["redis"]["fields"]["timestamp"]
     (its id)    1795366235650-0           ──►  metadata["redis"]["id"]
 
-One without a field `payload`: what is left of its fields is the payload, as texts. What cannot be
-brought in is told with its reason, and never guessed.
-
-Sans-I/O: it is given bytes and gives bytes. Whether pgmem can hold them, `steps` says.
+If an entry has no field `payload`, its other fields are the payload, as texts. An item that cannot
+be converted is refused with a reason. `Imports` checks whether pgmem can store the result.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from pgmem.redis.importing.rules import Rule, Values
 from pgmem.redis.models import ImportedEntry, ImportedEvent, ImportedRecord
 
 ENTRY_TYPE = "redis.entry"
-"""The type of an event whose entry does not say what it is."""
+"""The type of an event whose entry has no type."""
 TYPE_FIELDS = ("event_type", "type")
 AGENT_FIELD = "agent_id"
 PAYLOAD_FIELD = "payload"
@@ -38,20 +36,20 @@ TIME_FIELD = "timestamp"
 MOST_NAMES = 10_000
 
 Fields = list[bytes]
-"""Names and values in turn, as Redis sends them."""
+"""Alternating names and values, as Redis sends them."""
 
 
 class Unfit(Exception):
-    """Why something cannot be brought in; holds nothing of it."""
+    """The reason why an item cannot be imported. Contains no data of the item."""
 
 
 class Shape(NamedTuple):
-    """What the fields of an entry are; entries of one stream mostly have one shape.
+    """The roles of the fields of an entry. Most entries of one stream have one shape.
 
     Attributes:
-        names: the fields' names, in their order.
-        type_at, agent_at, payload_at: which field it is; -1 if none.
-        others: the further fields.
+        names: the names of the fields, in their order.
+        type_at, agent_at, payload_at: the index of the field; -1 if there is none.
+        others: the indexes of the other fields.
     """
 
     names: tuple[str, ...]
@@ -62,14 +60,14 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, raw: Sequence[bytes]) -> Shape:
-        """The shape of an entry with these names.
+        """Return the shape of an entry with these names.
 
         Raises:
-            Unfit: a name is no UTF-8, or there twice.
+            Unfit: a name is not UTF-8, or is repeated.
         """
         names = tuple(text(name, "the name of a field") for name in raw)
         if len(set(names)) != len(names):
-            raise Unfit("a field is there twice, and pgmem would keep only one of the two")
+            raise Unfit("a field is repeated, and pgmem would keep only one of the two")
         type_field = next((name for name in TYPE_FIELDS if name in names), None)
         kind, agent, payload = (
             names.index(name) if name in names else -1
@@ -80,10 +78,10 @@ class Shape(NamedTuple):
 
 
 class Streams:
-    """Turns the entries of one stream into events.
+    """Convert the entries of one stream to events.
 
     Attributes:
-        shape: of the last entry that became an event.
+        shape: the shape of the last converted entry.
     """
 
     def __init__(self, values: Values = "json") -> None:
@@ -93,10 +91,10 @@ class Streams:
         self.shape: Shape | None = None
 
     def event(self, identity: bytes, fields: Fields) -> ImportedEvent:
-        """An entry as an event.
+        """Convert an entry to an event.
 
         Raises:
-            Unfit: it cannot be one.
+            Unfit: the entry cannot be converted.
         """
         names, values = tuple(fields[::2]), fields[1::2]
         shape = self._shapes.get(names)
@@ -105,7 +103,7 @@ class Streams:
         kind = values[shape.type_at] if shape.type_at >= 0 else b""
         agent = values[shape.agent_at] if shape.agent_at >= 0 else b""
         others = shape.others
-        if not (kind and agent):  # what is said to be nothing is kept among the others
+        if not (kind and agent):  # empty types and agents are kept among the others
             said = (at for at in (shape.type_at, shape.agent_at) if at >= 0 and not values[at])
             others = (*others, *said)
         rest = b""
@@ -128,7 +126,7 @@ class Streams:
         )
 
     def _name(self, raw: bytes, what: str) -> str:
-        """Types and agents are mostly the same few: they are kept."""
+        """Decode a type or an agent. Most are the same few, so they are cached."""
         known = text(raw, what)
         if len(self._names) < MOST_NAMES:
             self._names[raw] = known
@@ -136,15 +134,15 @@ class Streams:
 
 
 def text(raw: bytes, what: str) -> str:
-    """Bytes as text.
+    """Decode bytes.
 
     Raises:
-        Unfit: they are no UTF-8.
+        Unfit: they are not UTF-8.
     """
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise Unfit(f"{what} is no UTF-8") from None
+        raise Unfit(f"{what} is not UTF-8") from None
 
 
 def _text(raw: bytes, shape: Shape, at: int) -> str:
@@ -155,10 +153,10 @@ def _text(raw: bytes, shape: Shape, at: int) -> str:
 
 
 def value(raw: bytes, values: Values, what: str) -> bytes:
-    """A value as JSON text. "auto" takes for JSON only what comes back as it was.
+    """Convert a value to JSON text. "auto" reads as JSON only what JSON returns unchanged.
 
     Raises:
-        Unfit: it is neither JSON nor text.
+        Unfit: the value is neither JSON nor text.
     """
     if values == "json" or (values == "auto" and is_json(raw)):
         return raw
@@ -166,7 +164,7 @@ def value(raw: bytes, values: Values, what: str) -> bytes:
 
 
 def is_json(raw: bytes) -> bool:
-    """Whether a text is JSON that nobody can take for a plain text: `007` and `1e3` are texts."""
+    """Return True if a text can only be JSON. `007` and `1e3` may be plain texts."""
     try:
         found = orjson.loads(raw)
     except ValueError:
@@ -175,7 +173,7 @@ def is_json(raw: bytes) -> bool:
 
 
 def plain(found: Any, values: Values) -> bytes:
-    """A value as it stands in Redis: what `value` makes the same value of again."""
+    """Convert a value to bytes for Redis. `value` converts them back to the same value."""
     if isinstance(found, str) and values != "json":
         raw = found.encode()
         if values == "text" or not is_json(raw):
@@ -185,12 +183,12 @@ def plain(found: Any, values: Values) -> bytes:
 
 @dataclass(frozen=True)
 class Origin:
-    """A key of Redis, and how it is brought in.
+    """The origin of imported items.
 
     Attributes:
         source: the name of the import.
         rule: the rule that matches the key.
-        key: the key.
+        key: the key in Redis.
     """
 
     source: str
@@ -198,21 +196,21 @@ class Origin:
     key: str
 
     def json(self, field: str | None = None) -> bytes:
-        """What is kept in pgmem of where something came from."""
+        """Return the JSON text that pgmem stores with an item."""
         where = {"source": self.source, "type": self.rule.kind, "key": self.key}
         return orjson.dumps({"redis": where if field is None else {**where, "field": field}})
 
     @cached_property
     def text(self) -> str:
-        """The same of the whole key, as text."""
+        """The JSON text for the whole key."""
         return self.json().decode()
 
 
 def field_entry(origin: Origin, field: bytes, raw: bytes, ttl: float | None) -> ImportedEntry:
-    """A field of a hash as an entry.
+    """Convert a field of a hash to an entry.
 
     Raises:
-        Unfit: it cannot be one.
+        Unfit: the field cannot be converted.
     """
     name = text(field, "the field")
     return ImportedEntry(
@@ -224,10 +222,10 @@ def field_entry(origin: Origin, field: bytes, raw: bytes, ttl: float | None) -> 
 
 
 def whole_entry(origin: Origin, fields: Fields, ttl: float | None) -> ImportedEntry:
-    """A hash as one entry: an object of its fields.
+    """Convert a hash to one entry, an object of its fields.
 
     Raises:
-        Unfit: it cannot be one.
+        Unfit: the hash cannot be converted.
     """
     items = (
         orjson.dumps(text(name, "a field's name"))
@@ -241,17 +239,20 @@ def whole_entry(origin: Origin, fields: Fields, ttl: float | None) -> ImportedEn
 
 
 def member_record(origin: Origin, member: bytes, ttl: float | None) -> ImportedRecord:
-    """A member of a set as a record: nobody knows what came of the work.
+    """Convert a member of a set to a dedupe record without a result.
 
     Raises:
-        Unfit: it cannot be one.
+        Unfit: the member cannot be converted.
     """
     name = origin.rule.name(origin.key, text(member, "the member"))
     return ImportedRecord(name, origin.text, None, ttl)
 
 
 def string_record(origin: Origin, raw: bytes, ttl: float | None) -> tuple[ImportedRecord, str]:
-    """A string key as a record, its value as the result; tells why where that cannot be kept."""
+    """Convert a string to a dedupe record with its value as the result.
+
+    Also return the reason if the value cannot be the result, else "".
+    """
     record = ImportedRecord(origin.rule.name(origin.key), origin.text, None, ttl)
     try:
         return record._replace(result=value(raw, origin.rule.values, "the value")), ""
@@ -260,11 +261,11 @@ def string_record(origin: Origin, raw: bytes, ttl: float | None) -> tuple[Import
 
 
 def entry_fields(event: RecordedEvent, names: Sequence[str]) -> dict[str, bytes]:
-    """An event as the fields of a stream's entry: what `Streams` makes the same event of again.
+    """Convert an event to the fields of an entry. `Streams` converts them back to the same event.
 
     Args:
-        event: from the log.
-        names: the fields that the stream's entries had.
+        event: the event.
+        names: the names of the fields that entries of the stream had.
     """
     kept = (event.metadata or {}).get("redis", {}).get("fields", {})
     found: dict[str, bytes] = {}
@@ -278,7 +279,7 @@ def entry_fields(event: RecordedEvent, names: Sequence[str]) -> dict[str, bytes]
     if event.agent_id is not None:
         found[AGENT_FIELD] = event.agent_id.encode()
     if TIME_FIELD in names and TIME_FIELD not in found:
-        # As the published code writes it: UTC, and not saying so.
+        # The published code writes UTC without an offset.
         moment = event.recorded_at.astimezone(UTC).replace(tzinfo=None)
         found[TIME_FIELD] = moment.isoformat().encode()
     found |= {name: str(item).encode() for name, item in kept.items()}

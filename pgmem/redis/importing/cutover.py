@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from pgmem.redis.importing.fences import aside, fence
+from pgmem.redis.importing.fences import fenced_name, fence
 from pgmem.redis.importing.keys import pages
 from pgmem.redis.importing.rules import Kind
 from pgmem.redis.importing.run import Import, Report, set_phase
@@ -79,7 +79,7 @@ def _fence_all(importer: Import, *kinds: Kind) -> int:
         wanted |= {
             key.physical
             for key in found
-            if key.rule is not None and key.kind in kinds and key.physical != aside(key.name)
+            if key.rule is not None and key.kind in kinds and key.physical != fenced_name(key.name)
         }
         for name in wanted:
             fence(context.source, name, words)

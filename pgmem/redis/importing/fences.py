@@ -1,16 +1,15 @@
-"""Fences: what keeps an old writer from writing to a key that has moved to pgmem.
+"""Keep old writers from writing to a key that has moved to pgmem.
 
 ::
 
     before    agent:events               the stream
-    fenced    agent:events:before-pgmem  the stream; nobody knows it by this name
+    fenced    agent:events:before-pgmem  the stream, under a name that no writer uses
               agent:events               a string that says where it went
 
-A command for streams, hashes or sets (XADD, HSET, SADD …) fails on a string with WRONGTYPE, so a
-late write is refused and its writer learns of it: nothing is acknowledged that nobody imports. The
-two keys change places in one script. A string cannot be fenced: SET replaces whatever is there.
-
-This module knows no rules and imports nothing.
+A command for streams, hashes or sets (XADD, HSET, SADD …) fails on a string with WRONGTYPE. So a
+late write is refused and its writer gets an error: no write is acknowledged and then not imported.
+One script moves the key and writes the string. A string cannot be fenced, because SET replaces any
+value.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from pgmem.redis.importing.source import RedisSource, Refused
 
 SUFFIX = b":before-pgmem"
 FENCE = b"moved to pgmem"
-"""What a fence begins with."""
+"""The first bytes of a fence."""
 WRITTEN_BACK = b"pgmem:written-back:"
-"""What begins the name of the key where `pgmem.redis.importing.reverse` keeps how far it is."""
+"""The prefix of the key that stores the progress of `pgmem.redis.importing.reverse`."""
 
 _RAISE = """
 local kind = redis.call('TYPE', KEYS[1]).ok
@@ -53,23 +52,23 @@ return 1
 """
 
 
-def aside(key: bytes) -> bytes:
-    """What a key is called while it is fenced off."""
+def fenced_name(key: bytes) -> bytes:
+    """Return the name of a key while it is fenced."""
     return key + SUFFIX
 
 
-def named(physical: bytes) -> bytes:
-    """The name that a key is spoken of."""
+def original_name(physical: bytes) -> bytes:
+    """Return the original name of a key."""
     return physical.removesuffix(SUFFIX)
 
 
 def locate(source: RedisSource, key: bytes) -> bytes:
-    """What a key is called in Redis right now, or would be."""
-    return aside(key) if is_fenced(source, key) or source.call("EXISTS", aside(key)) else key
+    """Return the present name of a key in Redis, which need not exist."""
+    return fenced_name(key) if is_fenced(source, key) or source.call("EXISTS", fenced_name(key)) else key
 
 
 def is_fenced(source: RedisSource, key: bytes) -> bool:
-    """Whether a fence stands in the place of a key."""
+    """Return True if a fence has the name of a key."""
     try:
         return bool(source.call("GETRANGE", key, 0, len(FENCE) - 1) == FENCE)
     except Refused:
@@ -77,39 +76,38 @@ def is_fenced(source: RedisSource, key: bytes) -> bool:
 
 
 def fence(source: RedisSource, key: bytes, words: str) -> None:
-    """Put a key aside and a fence in its place; again is harmless.
+    """Rename a key and write a fence under its name. Repeatable.
 
     Args:
         source: the Redis.
         key: the key, which need not exist.
-        words: what a human finds there.
+        words: a text for people, stored in the fence.
 
     Raises:
-        SourceError: a key was put aside before, and somebody has made it anew since.
+        SourceError: the key was fenced before, and a writer has created it again since.
     """
     _run(source, _RAISE, key, FENCE + b": " + words.encode(), FENCE)
 
 
 def unfence(source: RedisSource, key: bytes) -> None:
-    """Put a key back in its place; again is harmless.
+    """Remove the fence and give a key its name back. Repeatable.
 
     Raises:
-        SourceError: somebody has made the key anew.
+        SourceError: a writer has created the key again.
     """
     _run(source, _LOWER, key, FENCE)
 
 
 def _run(source: RedisSource, script: str, key: bytes, *arguments: bytes) -> None:
     try:
-        source.script(script, [key, aside(key)], *arguments)
+        source.script(script, [key, fenced_name(key)], *arguments)
     except Refused as error:
         if "TWICE" not in error.reason:
             raise SourceError(
-                f"the key {key!r} of Redis could not be moved: {error.reason}"
+                f"the key {key!r} of Redis could not be renamed: {error.reason}"
             ) from None
         raise SourceError(
-            f"the key {key!r} of Redis was put aside as {aside(key)!r}, and there is a new one: "
-            f"somebody removed the fence and wrote to it. Look at both; when the new one is "
-            f"imported under a name of its own (--stream or --hash …=NAME) or not wanted, remove "
-            f"it, and run this again"
+            f"the key {key!r} of Redis was renamed to {fenced_name(key)!r}, and there is a new {key!r}. A "
+            f"client removed the fence and wrote to the key. Import the new key under a name of its "
+            f"own (--stream or --hash …=NAME) if you need it, then delete it and run this again"
         ) from None

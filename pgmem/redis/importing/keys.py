@@ -1,8 +1,7 @@
-"""What is in a Redis: its keys, their types and sizes, page by page.
+"""Read the keys of a Redis with their types and sizes, page by page.
 
-A key that has been fenced off (see `pgmem.redis.importing.fences`) is spoken of by its old name:
-its data
-lies aside under another one.
+A fenced key (see `pgmem.redis.importing.fences`) goes by its original name, although its data has
+another key.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pgmem.errors import InvalidInput
-from pgmem.redis.importing.fences import FENCE, WRITTEN_BACK, named
+from pgmem.redis.importing.fences import FENCE, WRITTEN_BACK, original_name
 from pgmem.redis.importing.rules import Rule, Rules
 from pgmem.redis.importing.source import RedisSource, Refused
 
@@ -26,10 +25,10 @@ class Key(NamedTuple):
     """A key and its type.
 
     Attributes:
-        name: as it is spoken of.
-        physical: what it is called in Redis right now.
-        kind: the type's name in Redis.
-        rule: how it is brought in; None if it is not.
+        name: its original name.
+        physical: its present name in Redis.
+        kind: its type.
+        rule: its rule; None if it is not imported.
     """
 
     name: bytes
@@ -39,25 +38,25 @@ class Key(NamedTuple):
 
 
 def page(source: RedisSource, cursor: int, rules: Rules) -> tuple[int, list[Key]]:
-    """The next keys, and the cursor behind them; 0 at the end."""
+    """Return the cursor of the next page (0 at the end) and the keys of this one."""
     following, names = source.call("SCAN", cursor, "COUNT", SCAN_COUNT)
     kinds = [kind.decode() for kind in source.many([("TYPE", name) for name in names])]
     found = []
     for physical, kind in zip(names, kinds, strict=True):
         if kind == "none" or physical.startswith(WRITTEN_BACK):
-            continue  # it has gone meanwhile, or is ours
-        name = named(physical)
+            continue  # deleted meanwhile, or made by the import
+        name = original_name(physical)
         found.append(Key(name, physical, kind, rules.match(kind, name)))
     return int(following), found
 
 
 def pages(source: RedisSource, rules: Rules) -> Iterator[list[Key]]:
-    """All keys, from the beginning; a key may come twice."""
+    """Yield all keys in pages. A key may come twice."""
     cursor, server = 0, source.server
     while True:
         cursor, found = page(source, cursor, rules)
         yield found
-        if source.server != server:  # another process has other cursors
+        if source.server != server:  # another server process has other cursors
             cursor, server = 0, source.server
         elif cursor == 0:
             return
@@ -65,12 +64,12 @@ def pages(source: RedisSource, rules: Rules) -> Iterator[list[Key]]:
 
 @dataclass(slots=True)
 class Survey:
-    """What there is to bring in, and what is left.
+    """The keys that can be imported, and those that are left in Redis.
 
     Attributes:
-        streams: the streams and the number of their entries.
-        items: how many fields, entries, members and keys there are, by type.
-        left: how many keys of each type are not brought in, and some of them.
+        streams: the streams with their rules and numbers of entries.
+        items: numbers of entries, fields, members and strings, by type.
+        left: numbers of keys that are not imported, by type, with examples.
     """
 
     streams: dict[bytes, tuple[Rule, int]] = field(default_factory=dict)
@@ -79,11 +78,11 @@ class Survey:
 
     @property
     def total(self) -> int:
-        """How many items there are."""
+        """The number of items."""
         return sum(self.items.values())
 
     def leave(self, kind: str, name: bytes) -> None:
-        """Count a key that is not brought in."""
+        """Count a key that is not imported."""
         count, examples = self.left.get(kind, (0, []))
         if len(examples) < EXAMPLES:
             examples.append(shown(name))
@@ -91,15 +90,15 @@ class Survey:
 
 
 def shown(name: bytes) -> str:
-    """A key for a message."""
+    """Return a key as text for a message."""
     return name.decode(errors="backslashreplace")[:100]
 
 
 def survey(source: RedisSource, rules: Rules) -> Survey:
-    """Look at every key once.
+    """Count the items of all keys.
 
     Raises:
-        InvalidInput: a key that was asked for by name has another type.
+        InvalidInput: a key that a rule names has another type.
     """
     check_named(source, rules)
     found = Survey()
@@ -108,7 +107,7 @@ def survey(source: RedisSource, rules: Rules) -> Survey:
             if size is None:
                 continue
             if key.rule is None or size < 0:
-                found.leave(key.kind if size >= 0 else "string without an end", key.name)
+                found.leave(key.kind if size >= 0 else "string without an expiry", key.name)
                 continue
             if key.kind == "stream":
                 found.streams[key.name] = (key.rule, size)
@@ -117,9 +116,9 @@ def survey(source: RedisSource, rules: Rules) -> Survey:
 
 
 def _sizes(source: RedisSource, keys: list[Key]) -> list[int | None]:
-    """How many items each key is; -1 for a string without an end, None for what is not the user's.
+    """Return the number of items of each key; -1 for a string without an expiry, None for a fence.
 
-    A key that has another type by now counts as what it was.
+    A key whose type has changed since counts with its old type.
     """
     commands: list[tuple[object, ...]] = []
     for key in keys:
@@ -134,7 +133,7 @@ def _sizes(source: RedisSource, keys: list[Key]) -> list[int | None]:
             ends, beginning = next(answers), next(answers)
             if beginning == FENCE:
                 sizes.append(None)
-            elif key.rule is not None and key.rule.only_ending and ends == -1:
+            elif key.rule is not None and key.rule.only_expiring and ends == -1:
                 sizes.append(-1)
             else:
                 sizes.append(1)
@@ -147,17 +146,17 @@ def _sizes(source: RedisSource, keys: list[Key]) -> list[int | None]:
 
 
 def check_named(source: RedisSource, rules: Rules) -> None:
-    """Refuse a rule for one key that has another type.
+    """Check the types of the keys that rules name without a pattern.
 
     Raises:
-        InvalidInput: which one, and what it is.
+        InvalidInput: a key has another type.
     """
     answers = source.many([("TYPE", name) for name in rules.named])
     fenced = source.many([("GETRANGE", name, 0, len(FENCE) - 1) for name in rules.named])
     for (name, wanted), kind, beginning in zip(rules.named.items(), answers, fenced, strict=True):
         if kind.decode() not in {*wanted, "none"} and beginning != FENCE:
             raise InvalidInput(
-                f"the key {shown(name)!r} of Redis is a {kind.decode()}, and was asked for as "
-                f"{' or '.join(sorted(wanted))}: nothing was imported. Ask for it by its type, or "
-                f"leave it out"
+                f"the key {shown(name)!r} of Redis is a {kind.decode()}, and the option is for a "
+                f"{' or '.join(sorted(wanted))}. Nothing was imported. Use the option for its type, "
+                f"or leave it out"
             )

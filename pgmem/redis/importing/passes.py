@@ -25,7 +25,7 @@ from pgmem.redis.importing.convert import (
     text,
     whole_entry,
 )
-from pgmem.redis.importing.fences import aside
+from pgmem.redis.importing.fences import fenced_name
 from pgmem.redis.importing.refused import Item
 from pgmem.redis.importing.source import Command
 from pgmem.redis.importing.walk import ENDED, Chunk, Walk
@@ -316,7 +316,7 @@ def _missing(context: Context, found: Sequence[tuple[K, _Place | None]]) -> list
     for (kind, key), group in by_key.items():
         parts: list[bytes] = [place.part.encode() for _, place in group if place.part is not None]
         # A key may have been put aside: then it is there under the other name.
-        names = (key.encode(), aside(key.encode()))
+        names = (key.encode(), fenced_name(key.encode()))
         commands += [(_ASK[kind], name, *parts) if parts else ("TYPE", name) for name in names]
     answers = iter(context.source.many(commands))
     missing: list[K] = []

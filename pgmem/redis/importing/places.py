@@ -1,8 +1,7 @@
-"""Where in Redis an entry or a record of pgmem belongs: the rules, read backwards.
+"""Find the place in Redis of an entry or a dedupe record of pgmem.
 
-What was imported says it itself: the first change in its history has its origin. What was made in
-pgmem belongs where the rules would have brought it from: of several such places, to the one whose
-key says most of its name.
+An imported item has its origin in the first change of its history. For an item that was made in
+pgmem, the rules are applied backwards. If several places fit, the one with the longest key counts.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pgmem.redis.importing.rules import Kind, Rule
 
 
 class Place(NamedTuple):
-    """A key of Redis, and its field or member."""
+    """A key of Redis, with its field or member."""
 
     rule: Rule
     key: str
@@ -28,7 +27,7 @@ class Places:
     """The places of one Redis.
 
     Args:
-        context: what the import works with.
+        context: the objects of the import.
     """
 
     def __init__(self, context: Context) -> None:
@@ -45,27 +44,27 @@ class Places:
                     self._known[key.rule.kind][key.name.decode(errors="replace")] = key.rule
 
     def physical(self, key: str) -> bytes:
-        """What a key is called in Redis right now."""
+        """Return the present name of a key in Redis."""
         if key not in self._physical:
             self._physical[key] = locate(self._context.source, key.encode())
         return self._physical[key]
 
     def of_entry(self, name: str) -> Place | None:
-        """Where a state entry belongs; None if that is nowhere, or not sure."""
+        """Return the place of a state entry; None if there is none, or more than one."""
         history = self._context.memory.state.history(name, limit=1)
         origin = (history[0].metadata or {}).get("redis") if history else None
         if isinstance(origin, dict) and origin.get("source") == self._context.name:
             rule = self._context.rules.match("hash", str(origin["key"]).encode())
             return None if rule is None else Place(rule, origin["key"], origin.get("field"))
         fields = self._fitting("hash", name)
-        # A hash of its own, if its name would be this one.
+        # A whole hash may become an entry of this name.
         rule = self._context.rules.match("hash", name.encode())
         if rule is not None and rule.whole and rule.name(name) == name:
             fields.append(Place(rule, name))
         return _closest(fields)
 
     def of_record(self, name: str) -> Place | None:
-        """Where an idempotency key belongs; None if that is nowhere, or not sure."""
+        """Return the place of an idempotency key; None if there is none, or more than one."""
         members = self._fitting("set", name)
         if members:
             return _closest(members)
@@ -86,7 +85,7 @@ class Places:
 
 
 def _closest(places: Sequence[Place]) -> Place | None:
-    """The place that leaves the least of the name to its field; None if there are two such."""
+    """Return the place with the shortest field or member; None if there are two such."""
     lengths = [len(place.part or "") for place in places]
     least = min(lengths, default=0)
     return places[lengths.index(least)] if lengths.count(least) == 1 else None

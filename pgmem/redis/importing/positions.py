@@ -1,4 +1,4 @@
-"""Where an old id of Redis is in the log: for readers that have kept one, and for groups."""
+"""Find the position of an id of Redis, for readers that have kept one and for groups."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pgmem.errors import InvalidInput
 
 
 def number(identity: str | bytes) -> tuple[int, int]:
-    """The two numbers of an entry's id, which say what came first.
+    """Return the two numbers of an entry's id. They have the order of the entries.
 
     Raises:
-        InvalidInput: it is no id of an entry.
+        InvalidInput: it is not the id of an entry.
     """
     text = identity.decode(errors="replace") if isinstance(identity, bytes) else identity
     milliseconds, _, sequence = text.partition("-")
     if not (milliseconds.isdecimal() and (sequence or "0").isdecimal()):
         raise InvalidInput(
-            f"{text[:60]!r} is no id of a stream's entry: such an id is two numbers, as in "
+            f"{text[:60]!r} is not the id of an entry of a stream. An id has two numbers, as in "
             f"1526919030474-0"
         )
     return int(milliseconds), int(sequence or 0)
@@ -27,14 +27,14 @@ def number(identity: str | bytes) -> tuple[int, int]:
 PAGE = 1_000
 
 Reader = Memory | Transaction
-"""A memory gives what is final; a transaction of it, what is visible."""
+"""A memory reads what is stable; a transaction reads what is visible."""
 
 
 def position_of(memory: Reader, stream: str, identity: str | bytes) -> int:
-    """The position that stands for the id of an entry of a Redis stream that was imported.
+    """Return the position of an imported entry of a Redis stream.
 
-    Give it as `after=`: what comes then is what XREAD would have given for the id. An entry that
-    was never imported (trimmed, refused) stands for the last one before it.
+    Reading `after=` this position returns what XREAD would have returned for the id. For an entry
+    that was not imported (trimmed or refused), the position is that of the last one before it.
 
     >>> from pgmem.redis import ImportedEvent, Imports
     >>> imports = Imports(memory)
@@ -45,12 +45,12 @@ def position_of(memory: Reader, stream: str, identity: str | bytes) -> int:
     [0, 2, 2, 3]
 
     Args:
-        memory: where the stream was brought in.
-        stream: its name there.
-        identity: the id, as Redis wrote it.
+        memory: the memory that the stream was imported into.
+        stream: the name of the stream in the memory.
+        identity: the id in Redis.
 
     Raises:
-        InvalidInput: it is no id.
+        InvalidInput: it is not an id.
     """
     milliseconds, sequence = number(identity)
     return _last_below(memory, stream, (milliseconds, sequence + 1))
@@ -59,9 +59,9 @@ def position_of(memory: Reader, stream: str, identity: str | bytes) -> int:
 def positions_of(
     memory: Reader, stream: str, identities: Iterable[str | bytes]
 ) -> dict[tuple[int, int], int]:
-    """The positions of imported entries, by the numbers of their ids; not of what is not there.
+    """Return the positions of entries that were imported, by the numbers of their ids.
 
-    Read in one go where they are close together, and searched for where they are not.
+    Ids that are close together are read in one page. Others are searched for.
     """
     wanted = sorted({number(identity) for identity in identities}, reverse=True)
     found: dict[tuple[int, int], int] = {}
@@ -86,7 +86,7 @@ def positions_of(
 def ids_of(
     memory: Reader, stream: str, positions: Iterable[int]
 ) -> dict[int, tuple[int, int] | None]:
-    """The ids of events by their positions: None of those that were never in Redis."""
+    """Return the ids of events by their positions; None for events that were not imported."""
     wanted = set(positions)
     left = sorted(wanted, reverse=True)
     found: dict[int, tuple[int, int] | None] = {}
@@ -101,10 +101,10 @@ def ids_of(
 
 
 def _last_below(memory: Reader, stream: str, wanted: tuple[int, int], *, low: int = 0) -> int:
-    """The position of the last imported entry whose id is below one; `low` if there is none."""
+    """Return the position of the last imported entry below an id; `low` if there is none."""
     newest = memory.events.read(stream, limit=1, reverse=True)
-    # Ids grow with positions, so the place can be halved: `low` stands before the id, whatever is
-    # imported behind `high` does not.
+    # Ids grow with positions, which allows a binary search. The entry at `low` is below the id,
+    # entries above `high` are not.
     high = max(low, newest[0].position) if newest else low
     while low < high:
         middle = (low + high) // 2
@@ -117,7 +117,7 @@ def _last_below(memory: Reader, stream: str, wanted: tuple[int, int], *, low: in
 
 
 def _first_imported(memory: Reader, stream: str, after: int, until: int) -> RecordedEvent | None:
-    """The first imported event in a range; what was appended in pgmem has no id."""
+    """Return the first imported event in a range. Events appended in pgmem have no id."""
     limit = 1
     while found := memory.events.read(stream, after=after, until=until, limit=limit):
         for event in found:
@@ -128,7 +128,7 @@ def _first_imported(memory: Reader, stream: str, after: int, until: int) -> Reco
 
 
 def _id(event: RecordedEvent) -> tuple[int, int] | None:
-    """The numbers of the id that an event had in Redis; None if it was never there."""
+    """Return the numbers of the id that an event had in Redis, or None."""
     origin = (event.metadata or {}).get("redis")
     identity = origin.get("id") if isinstance(origin, dict) else None
     return number(identity) if isinstance(identity, str) else None

@@ -1,8 +1,8 @@
-"""The file of what was refused: nothing is left out without a line in it.
+"""The file that lists every item that is left out of an import.
 
-One JSON object a line, with the raw bytes in base64, so that it can be mended and brought in by
-hand. A line is on the disk before the step that leaves its item out is committed. The file holds
-data, so only its owner may read it.
+It has one JSON object a line, with the raw bytes in base64, so that items can be repaired and
+imported by hand. A line is flushed to the disk before the step that leaves its item out commits.
+The file holds data, so only its owner may read it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pgmem.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something of Redis that may have to be refused.
+    """An item of Redis that may be refused.
 
     Attributes:
-        kind: "entry" of a stream, "field", "hash", "member", "string", "key", or "gap".
+        kind: "entry" of a stream, "field", "hash", "member", "string", "key", "pending" or "gap".
         key: the key.
         name: the id, field or member.
-        raw: what it holds: names and values in turn, or a value.
+        raw: its alternating names and values, or its value.
     """
 
     kind: str
@@ -38,10 +38,10 @@ class Item:
 
 
 class RefusedFile:
-    """Lists what was refused, each thing once, also over several runs.
+    """List each refused item once, over several runs too.
 
     Args:
-        path: the file; it is made when the first line is written.
+        path: the file. It is created with the first line.
         source: the name of the import.
 
     Raises:
@@ -59,7 +59,7 @@ class RefusedFile:
             elif not os.access(path.absolute().parent, os.W_OK):
                 raise PermissionError(f"{path.absolute().parent} cannot be written to")
         except OSError as error:
-            raise InvalidInput(f"the file of what is refused, {path}: {error}") from None
+            raise InvalidInput(f"cannot use the file of refused items: {error}") from None
 
     def _load(self) -> None:
         text = self.path.read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ class RefusedFile:
                 continue
 
     def add(self, items: Sequence[tuple[Item, str]]) -> int:
-        """List items, each with its reason; gives how many are new."""
+        """List items with their reasons. Return the number of new lines."""
         lines = []
         for item, reason in items:
             line = self._line(item, reason)
@@ -105,7 +105,7 @@ class RefusedFile:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InvalidInput(f"the file of what is refused, {self.path}: {error}") from None
+            raise InvalidInput(f"cannot use the file of refused items {self.path}: {error}") from None
         self._broken = False
 
 

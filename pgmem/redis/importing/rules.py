@@ -1,10 +1,8 @@
-"""Which keys of Redis are brought in, and under which names.
+"""Rules for the keys of Redis that are imported, and for their names in pgmem.
 
-A rule is a pattern of keys, as Redis writes them (`*`, `?`, `[a-c]`, `\\*`), and the name that what
-it matches gets in pgmem: a template with `{key}`, and `{field}` of a hash or `{member}` of a set.
-A hash whose template has no `{field}` becomes one entry.
-
-This module asks nobody; it only compares and replaces.
+A rule has a pattern of keys in Redis's syntax (`*`, `?`, `[a-c]`, `\\*`) and a template of the name
+in pgmem. The template has `{key}`, and `{field}` of a hash or `{member}` of a set. A hash whose
+template has no `{field}` becomes one entry. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -34,21 +32,21 @@ _GLOB = re.compile(r"[*?\[\\]")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How the keys of one kind that match a pattern are brought in.
+    """A rule for the keys of one type that match a pattern.
 
     Attributes:
         kind: the type of the keys.
-        pattern: which keys, as Redis writes patterns.
-        template: what is made of them.
-        values: what the texts in a hash are, and the payloads of a stream.
-        only_ending: only keys that Redis will forget by itself.
+        pattern: the pattern, in Redis's syntax.
+        template: the name in pgmem.
+        values: how the values of a hash and the payloads of a stream are read.
+        only_expiring: import only keys that have an expiry.
     """
 
     kind: Kind
     pattern: str
     template: str
     values: Values = "auto"
-    only_ending: bool = False
+    only_expiring: bool = False
     matches: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
     _pieces: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -57,13 +55,13 @@ class Rule:
         unknown = {name for name in _PLACEHOLDER.findall(self.template) if name not in places}
         if unknown or not self.template:
             raise InvalidInput(
-                f"the name {self.template!r} for {self.kind} keys {self.pattern!r} may hold "
+                f"the name {self.template!r} for {self.kind} keys {self.pattern!r} may contain "
                 f"{' and '.join(f'{{{place}}}' for place in places)}, and must not be empty"
             )
         if self.kind == "set" and "{member}" not in self.template:
             raise InvalidInput(
-                f"the name {self.template!r} for set keys {self.pattern!r} needs {{member}}: each "
-                f"member is an idempotency key of its own"
+                f"the name {self.template!r} for set keys {self.pattern!r} needs {{member}}, because "
+                f"each member becomes an idempotency key"
             )
         object.__setattr__(self, "matches", glob(self.pattern))
         # Texts and placeholders in turn.
@@ -71,22 +69,22 @@ class Rule:
 
     @property
     def literal(self) -> bytes | None:
-        """The one key that the pattern matches, or None if it matches several."""
+        """The only key that the pattern matches, or None if it may match several."""
         return None if _GLOB.search(self.pattern) else self.pattern.encode()
 
     @property
     def whole(self) -> bool:
-        """Whether a hash becomes one entry."""
+        """True if a hash becomes one entry."""
         return self.kind == "hash" and "{field}" not in self.template
 
     def name(self, key: str, part: str = "") -> str:
-        """What a key, or a field or member of it, is called in pgmem."""
+        """Return the name in pgmem of a key, or of a field or member of it."""
         pieces = list(self._pieces)
         pieces[1::2] = [key if place == "key" else part for place in pieces[1::2]]
         return "".join(pieces)
 
     def part_of(self, key: str, name: str) -> str | None:
-        """The field or member of a key that has this name in pgmem; None if it is of no such."""
+        """Return the field or member of a key that has this name in pgmem, or None."""
         before, _, after = self.template.replace("{field}", "{member}").partition("{member}")
         before, after = before.replace("{key}", key), after.replace("{key}", key)
         if len(name) <= len(before) + len(after):
@@ -98,13 +96,13 @@ class Rule:
 
 
 def glob(pattern: str) -> re.Pattern[bytes]:
-    """A pattern of Redis as a regular expression.
+    """Convert a pattern of Redis to a regular expression.
 
     Raises:
         InvalidInput: it is empty, or a bracket in it is not closed.
     """
     if not pattern:
-        raise InvalidInput("a pattern of keys is empty: give a key, or * for all")
+        raise InvalidInput("a pattern of keys is empty. Give a key, or * for all")
     text, rest = [], pattern
     while rest:
         sign, rest = rest[0], rest[1:]
@@ -127,11 +125,11 @@ def glob(pattern: str) -> re.Pattern[bytes]:
 
 
 class Rules:
-    """All rules of an import: of those that match a key, the first one counts.
+    """All rules of an import. The first one that matches a key counts.
 
     Attributes:
         all: the rules.
-        named: the keys that were asked for by name, and the types that they may have.
+        named: the keys that rules name without a pattern, and the types that they may have.
     """
 
     def __init__(self, rules: Iterable[Rule], *, asked: bool = True) -> None:
@@ -146,22 +144,22 @@ class Rules:
             self._by_kind[rule.kind].append(rule)
 
     def match(self, kind: str, key: bytes) -> Rule | None:
-        """The rule for a key; None if it is not asked for, or its type is no known one."""
+        """Return the rule for a key, or None."""
         for rule in self._by_kind.get(kind, ()):
             if rule.matches.fullmatch(key):
                 return rule
         return None
 
     def of(self, kind: Kind) -> list[Rule]:
-        """The rules for keys of one type."""
+        """Return the rules for keys of one type."""
         return self._by_kind[kind]
 
 
 def published(values: Values | None) -> list[Rule]:
-    """How the hashes of the published approach are brought in, so that `pgmem.redis` finds them.
+    """Return the rules for the hashes of the published approach, as `SharedMemoryLayer` reads them.
 
-    Its state holds JSON, each field an entry of its own. A resource is a hash, and one entry, with
-    the texts that the code which reads it knows.
+    Each field of its state is JSON and becomes an entry. A resource becomes one entry, and its
+    fields stay texts.
     """
     return [
         Rule("hash", "agent:state", "{key}:{field}", values or "json"),
@@ -177,9 +175,16 @@ def parse_rules(
     hash_as: Literal["fields", "entry"] | None = None,
     values: Values | None = None,
 ) -> Rules:
-    """The rules that a command line asks for: `PATTERN` or `PATTERN=NAME` each.
+    """Parse the rules of a command line, each `PATTERN` or `PATTERN=NAME`.
 
-    Nothing asked for is everything: streams, hashes, sets, and strings that have an end.
+    Without any, the rules match everything: streams, hashes, sets, and strings with an expiry.
+
+    Args:
+        streams: rules for streams.
+        hashes: rules for hashes.
+        dedupe: rules for sets and strings.
+        hash_as: "entry" makes one entry of each hash without a name of its own.
+        values: how payloads and values are read; None for the default of each type.
 
     Raises:
         InvalidInput: a pattern or a name that cannot be used.
@@ -193,7 +198,7 @@ def parse_rules(
                 *(published(values) if hash_as is None else []),
                 Rule("hash", "*", whole, texts),
                 Rule("set", "*", "{key}:{member}"),
-                Rule("string", "*", "{key}", texts, only_ending=True),
+                Rule("string", "*", "{key}", texts, only_expiring=True),
             ],
             asked=False,
         )
@@ -210,7 +215,7 @@ def parse_rules(
             rules.append(Rule("hash", pattern, template or whole, texts))
     for given in dedupe:
         pattern, template = _split(given)
-        # What the keys are is seen when they are read: a set, or strings.
+        # The type of the keys is known when they are read.
         if template is None or "{member}" in template:
             rules.append(Rule("set", pattern, template or "{key}:{member}"))
         if template is None or "{member}" not in template:
@@ -221,5 +226,5 @@ def parse_rules(
 def _split(given: str) -> tuple[str, str | None]:
     pattern, *template = _SPLIT.split(given, maxsplit=1)
     if template == [""]:
-        raise InvalidInput(f"{given!r} ends with =: write PATTERN=NAME, or PATTERN alone")
+        raise InvalidInput(f"{given!r} ends with =. Write PATTERN=NAME, or PATTERN alone")
     return pattern, template[0] if template else None

@@ -1,17 +1,13 @@
-"""The Redis that is imported from: one connection, raw answers, and what a failure means.
+"""Send commands to the Redis that is imported from, over one connection.
 
-::
+- Connection refused at first: SourceUnavailable at once, because the URL may be wrong.
+- Connection lost, or loading: retried for `timeout` seconds, then SourceUnavailable.
+- Password, TLS, rights, cluster: SourceError that says what to do.
+- Error reply to a command: SourceError, or `Refused` if the caller asks for it.
 
-    connection refused, at first       SourceUnavailable at once: a wrong URL is no outage
-    connection lost, or loading        again for `timeout` seconds, then SourceUnavailable
-    password, TLS, rights, cluster     SourceError, with what to do
-    a command refused                  SourceError; where the caller asks for it, `Refused`
-
-Only what reads, or may be sent twice, goes through here: a command whose answer was lost is sent
-again. Answers are what the server sent (bytes, integers, lists), whatever redis-py would make of
-them: it would drop a field that an entry has twice.
-
-This module does not know what the keys are for.
+A command whose answer was lost is sent again. So only reads and repeatable commands go through
+here. Answers are the values that the server sent (bytes, integers, lists), without the conversions
+of redis-py, which would drop a repeated field of an entry.
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
 Command = tuple[Any, ...]
 
 OUTAGE_SECONDS = 30.0
-"""Seconds that a Redis may be away in the middle of an import."""
+"""How long to wait for a Redis that goes away during an import."""
 ANSWER_SECONDS = 15.0
 CONNECT_SECONDS = 5.0
 PASSWORD_VARIABLE = "REDISCLI_AUTH"  # noqa: S105  # redis-cli's own; no password stands here
@@ -39,10 +35,10 @@ LONGEST_PAUSE = 1.0
 
 
 class Refused(SourceError):
-    """The server's answer to a command was an error.
+    """The server answered a command with an error.
 
     Attributes:
-        reason: the answer.
+        reason: the error.
     """
 
     def __init__(self, command: Any, reason: str) -> None:
@@ -55,16 +51,16 @@ class RedisSource:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`. A password may also come from REDISCLI_AUTH.
-        timeout: seconds that the server may be away after it has answered once.
-        on_wait: told why, each time that it waits for the server to come back.
+        timeout: seconds to wait for a server that goes away after it has answered once.
+        on_wait: called with the reason each time that the source waits.
 
     Attributes:
         where: the server and database, without the password.
-        server: the server process that answered last; another one has other SCAN cursors.
+        server: the server process that answered last. Each has SCAN cursors of its own.
 
     Raises:
-        InvalidInput: no such URL, or redis-py is not installed.
-        SourceUnavailable: no answer.
+        InvalidInput: the URL is not valid, or redis-py is not installed.
+        SourceUnavailable: the server does not answer.
         SourceError: the server refuses this client.
     """
 
@@ -97,20 +93,20 @@ class RedisSource:
         self.close()
 
     def call(self, *command: Any) -> Any:
-        """One command.
+        """Send one command.
 
         Raises:
-            Refused: the server's answer was an error.
-            SourceUnavailable, SourceError: as the module says.
+            Refused: the server answered with an error.
+            SourceUnavailable, SourceError: see the module.
         """
         return self._run(command[0], lambda client: client.execute_command(*command))
 
     def many(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
-        """Several commands in one round trip. An answer that is an error is a `Refused`.
+        """Send several commands in one round trip. Error replies are returned as `Refused`.
 
         Args:
-            commands: what to send.
-            atomic: as one MULTI.
+            commands: the commands.
+            atomic: send them as one MULTI.
         """
         if not commands:
             return []
@@ -126,15 +122,15 @@ class RedisSource:
         return found
 
     def script(self, text: str, keys: Sequence[bytes], *arguments: bytes) -> Any:
-        """Run a Lua script. It must be one that may be run twice.
+        """Run a Lua script, which must be repeatable.
 
         Raises:
-            Refused: it ended by an error.
+            Refused: the script failed.
         """
         return self.call("EVAL", text, len(keys), *keys, *arguments)
 
     def _run(self, name: str, call: Callable[[Any], Any]) -> Any:
-        import redis  # noqa: PLC0415  # only who imports needs the extra
+        import redis  # noqa: PLC0415  # only imports need the extra
 
         deadline = time.monotonic() + self._timeout
         pause = 0.05
@@ -154,10 +150,10 @@ class RedisSource:
                 raise self._refusal(name, error) from None
 
     def _connected(self) -> Any:
-        """A new connection: another server process may answer there."""
+        """Open a connection, and find out which server process answers."""
         import redis  # noqa: PLC0415
 
-        # One connection, not the pool: that one would replace a broken connection in silence.
+        # One connection, because the pool would replace a broken one silently.
         client: Any = redis.Redis(connection_pool=self._pool, single_connection_client=True)
         client.response_callbacks.clear()
         try:
@@ -168,7 +164,7 @@ class RedisSource:
         lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         if lines.get("redis_mode") == "sentinel":
             self._pool.disconnect()
-            raise SourceError(f"{self.where} is a sentinel: give the URL of the Redis itself")
+            raise SourceError(f"{self.where} is a sentinel. Give the URL of the Redis itself")
         self.server = lines.get("run_id", "")
         self._client, self._answered = client, True
         return client
@@ -177,26 +173,26 @@ class RedisSource:
         if self._answered:
             return SourceUnavailable(
                 f"Redis at {self.where} went away and did not come back within "
-                f"{self._timeout:g} s ({_brief(error)}). What was imported so far is kept: run "
-                f"the same command again, and it goes on from there"
+                f"{self._timeout:g} s ({_brief(error)}). The items imported so far are kept. Run "
+                f"the same command again to continue"
             )
         reason, hint = _brief(error), "Check that it runs and that the URL is right"
         if "CERTIFICATE_VERIFY_FAILED" in reason:
-            hint = "Its certificate is not trusted: add ?ssl_ca_certs=/path/to/ca.pem to the URL"
+            hint = "Its certificate is not trusted. Add ?ssl_ca_certs=/path/to/ca.pem to the URL"
         elif "SSL" in reason or "WRONG_VERSION" in reason or "record layer" in reason:
-            hint = "It does not speak TLS there: use redis:// instead of rediss://"
+            hint = "It does not speak TLS on this port. Use redis:// instead of rediss://"
         elif "refused" in reason or self.where.startswith("unix:"):
-            pass  # nobody is there: TLS is no matter
+            pass  # no server listens, so TLS is not the cause
         elif self.where.startswith("rediss:"):
-            hint += ". If it does not speak TLS there, use redis:// instead of rediss://"
+            hint += ". If it does not speak TLS on this port, use redis:// instead of rediss://"
         else:
             hint += ". If it wants TLS, use rediss:// instead of redis://"
         return SourceUnavailable(f"no answer from Redis at {self.where}: {reason}. {hint}")
 
     def _refused_login(self, error: Exception) -> SourceError:
         return SourceError(
-            f"Redis at {self.where} refused the login ({_brief(error)}): put user and password "
-            f"into the URL, redis://USER:PASSWORD@HOST (without a user: redis://:PASSWORD@HOST), "
+            f"Redis at {self.where} refused the login ({_brief(error)}). Put user and password "
+            f"into the URL, redis://USER:PASSWORD@HOST (or redis://:PASSWORD@HOST without a user), "
             f"or the password into the variable {PASSWORD_VARIABLE}"
         )
 
@@ -206,42 +202,42 @@ class RedisSource:
             return self._refused_login(error)
         if reason.startswith("NOPERM") or "has no permissions" in reason:
             return SourceError(
-                f"Redis at {self.where} does not let this user run {name}: {reason}. Importing "
+                f"Redis at {self.where} does not let this user run {name} ({reason}). Importing "
                 f"needs the right to read every key and to run SCAN, TYPE, INFO and XINFO"
             )
         if reason.startswith(("MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT")):
             return SourceError(
-                f"Redis at {self.where} is one node of a cluster: import from each node, with the "
-                f"keys that it has ({reason.split()[0]})"
+                f"Redis at {self.where} is one node of a cluster ({reason.split()[0]}). Import from "
+                f"each node, with the keys that it has"
             )
         return Refused(name, reason)
 
 
 def _pool(url: str) -> tuple[redis.ConnectionPool, str]:
-    """How to connect, and where that leads to."""
+    """Return a pool for a URL, and the address without the password."""
     try:
         import redis  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.retry import Retry  # noqa: PLC0415
     except ImportError:
         raise InvalidInput(
-            'importing from Redis needs redis-py: pip install "pgmem-agents[redis]"'
+            'importing from Redis needs redis-py. Run: pip install "pgmem-agents[redis]"'
         ) from None
     try:
         pool = redis.ConnectionPool.from_url(
             url,
-            retry=Retry(NoBackoff(), 0),  # a command is sent again here, or not at all
+            retry=Retry(NoBackoff(), 0),  # RedisSource retries
             socket_timeout=ANSWER_SECONDS,
             socket_connect_timeout=CONNECT_SECONDS,
         )
     except (ValueError, TypeError):
         # Its message may quote the URL, and with it the password.
         raise InvalidInput(
-            "the URL of Redis cannot be read: give redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],"
+            "the URL of Redis is not valid. Give redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],"
             " rediss:// for TLS, or unix:///path/to/redis.sock"
         ) from None
     kwargs = pool.connection_kwargs
-    # Answers as they are, whatever the URL or the version of redis-py would have.
+    # Raw answers, whatever the URL says and the version of redis-py prefers.
     kwargs |= {"protocol": 2, "decode_responses": False}
     if not kwargs.get("password") and os.environ.get(PASSWORD_VARIABLE):
         kwargs["password"] = os.environ[PASSWORD_VARIABLE]
@@ -264,13 +260,13 @@ def _answer(command: Command, found: Any) -> Any:
 
 
 def _brief(error: Exception) -> str:
-    """The server's words, in a line."""
+    """Return the message of an error in one line."""
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 @contextmanager
 def key_error(key: str) -> Iterator[None]:
-    """Says of which key a command was refused."""
+    """Name the key in the error of a refused command."""
     try:
         yield
     except Refused as error:

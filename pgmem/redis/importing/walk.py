@@ -1,11 +1,10 @@
-"""A walk over the hashes, sets and strings of a Redis, which can be broken off and gone on with.
+"""Read the contents of all hashes, sets and strings of a Redis, in a walk that can be resumed.
 
-SCAN, HSCAN and SSCAN give back all that is there from the beginning of the walk to its end, some of
-it twice; what is added or removed meanwhile may or may not come. Their cursors are good for one
-server process: with another one the walk begins anew. Whoever brings in what comes must be able to
-do so twice.
+SCAN, HSCAN and SSCAN return everything that exists during the whole walk, some of it twice. Items
+that are added or removed meanwhile may or may not be returned. Cursors are valid for one server
+process; with another one the walk begins again. So the import of an item must be repeatable.
 
-Small keys come whole, large ones page by page. This module converts nothing.
+Small keys are read whole, large ones page by page.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from pgmem.redis.importing.rules import Rule, Rules
 from pgmem.redis.importing.source import RedisSource, Refused
 
 LARGE = 1_000
-"""Fields or members from which on a key is read page by page."""
+"""Keys with more fields or members are read page by page."""
 FOR_EVER = 100 * 366 * 86_400_000
-"""Milliseconds: pgmem has no end that is further away."""
+"""Milliseconds. A longer TTL counts as none, because pgmem limits the TTL."""
 AT_ONCE = 5_000
-"""Fields and members that are asked for in one round trip."""
+"""Maximum number of fields and members in one round trip."""
 
 _READ = {"hash": "HGETALL", "set": "SMEMBERS", "string": "GET"}
 _SCAN = {"hash": "HSCAN", "set": "SSCAN"}
@@ -33,15 +32,15 @@ _SIZE = {"hash": "HLEN", "set": "SCARD", "string": "STRLEN"}
 
 
 class Chunk(NamedTuple):
-    """Some of what a key holds.
+    """Some of the contents of a key.
 
     Attributes:
-        key: which key.
-        rule: how it is brought in.
-        parts: a hash's names and values in turn, a set's members, or a string's value.
-        ttl: seconds that the key has left; None for ever.
-        ttls: the same of each field of a hash, where fields end by themselves.
-        changed: the key has another type by now, and nothing was read.
+        key: the key.
+        rule: its rule.
+        parts: alternating names and values of a hash, members of a set, or the value of a string.
+        ttl: seconds until the key expires; None for ever.
+        ttls: the same for each field of a hash, if fields have a TTL.
+        changed: the type of the key has changed, and nothing was read.
     """
 
     key: Key
@@ -54,14 +53,14 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a walk is.
+    """The place of a walk.
 
     Attributes:
-        server: the server process whose cursors they are.
-        scan: the cursor that gives the present page of keys.
-        past: large keys of the page that are done.
+        server: the server process that the cursors belong to.
+        scan: the cursor of the present page of keys.
+        past: large keys of the page that have been read.
         key: the large key that is being read.
-        inner: its cursor.
+        inner: the cursor in that key.
     """
 
     server: str = ""
@@ -72,7 +71,7 @@ class Place:
 
     @classmethod
     def parse(cls, cursor: str) -> Place:
-        """The place that a cursor names; the beginning if it names none."""
+        """Parse a stored cursor. An empty one is the beginning."""
         if not cursor.startswith("{"):
             return cls()
         found: dict[str, Any] = json.loads(cursor)
@@ -95,16 +94,18 @@ class Place:
 
 
 ENDED = "ended"
-"""The cursor of a walk that has come to its end: the next one begins anew."""
+"""The cursor of a walk that has ended. The next one begins again."""
 
 
 @dataclass(slots=True)
 class Walk:
-    """One walk.
+    """One walk over the keys.
 
     Attributes:
-        cursor: where to go on when all that has come so far is brought in.
-        streams: the streams that were met on the way.
+        source: the Redis.
+        rules: the keys to read.
+        cursor: the place to continue from, once everything so far is imported.
+        streams: the streams that the walk has found.
     """
 
     source: RedisSource
@@ -114,7 +115,7 @@ class Walk:
     _field_ttls: bool = True
 
     def chunks(self) -> Iterator[Chunk]:
-        """What is there, to the end."""
+        """Yield the contents of the keys."""
         place = Place.parse(self.cursor)
         while True:
             if place.server != self.source.server:
@@ -156,7 +157,7 @@ class Walk:
                 place = replace(place, past=(*place.past, key.name), key=b"", inner=0)
 
     def _whole(self, keys: Sequence[Key]) -> Iterator[Chunk]:
-        """Keys that come in one piece."""
+        """Yield keys that are read whole."""
         commands: list[tuple[Any, ...]] = []
         for key in keys:
             commands += [("PTTL", key.physical), (_READ[key.kind], key.physical)]
@@ -169,17 +170,17 @@ class Walk:
         yield from self._with_field_ttls(chunks)
 
     def _chunk(self, key: Key, ttl: Any, parts: list[Any]) -> list[Chunk]:
-        assert key.rule is not None  # noqa: S101  # only keys that are wanted come here
+        assert key.rule is not None  # noqa: S101  # _page leaves out the others
         if any(isinstance(part, Refused) for part in (ttl, parts, *parts[:1])):
             return [Chunk(key, key.rule, (), None, changed=True)]
         gone = ttl == -2 or not parts or parts == [None]
         fence = key.kind == "string" and not gone and parts[0].startswith(FENCE)
-        if gone or fence or (key.rule.only_ending and ttl == -1):
+        if gone or fence or (key.rule.only_expiring and ttl == -1):
             return []
         return [Chunk(key, key.rule, parts, _seconds(ttl))]
 
     def _large(self, key: Key, place: Place) -> Iterator[Chunk]:
-        """A key that comes page by page."""
+        """Yield a key that is read page by page."""
         while True:
             commands = [
                 ("PTTL", key.physical),
@@ -201,7 +202,7 @@ class Walk:
             self.cursor = str(place)
 
     def _with_field_ttls(self, chunks: list[Chunk]) -> Iterator[Chunk]:
-        """Ask when the fields of hashes end, of a server whose fields do."""
+        """Add the TTLs of the fields of hashes, if the server has them."""
         hashes = [chunk for chunk in chunks if chunk.key.kind == "hash" and chunk.parts]
         if not self._field_ttls or not hashes:
             yield from chunks
@@ -223,7 +224,7 @@ class Walk:
 
 
 def _seconds(milliseconds: int) -> float | None:
-    """What PTTL says: a key that has gone (-2) has no time left, a hundred years are for ever."""
+    """Convert the answer of PTTL. -2 (deleted) is no time, a hundred years are for ever."""
     if milliseconds == -1 or milliseconds > FOR_EVER:
         return None
     return max(milliseconds, 1) / 1_000

@@ -1,4 +1,4 @@
--- Forget marks that an import has made, and nobody since.
+-- Delete dedupe records that an import has made and that are unchanged.
 WITH gone AS (
     DELETE FROM {schema}.dedupe
     USING unnest(%(keys)s::text[], %(owners)s::text[]) AS given (key, owner)

@@ -1,7 +1,6 @@
--- Fill a group with what another store says of it: its position, and, of the events in a range, which
--- are handed out and not done: those are parked, so that the next member gets them. Made if it is
--- new. A group that members have worked in here since it was filled (or reset) is left as it is, and
--- that is told; so is one that is changed this moment.
+-- Fill a group with its state in another store: the position and, in a range, the open events. They
+-- are delayed, so the next member gets them. The group is made if it is new. A group that members have
+-- read from since it was filled or reset is left as it is, and so is one that changes at this moment.
 WITH {include import_step},
 present AS MATERIALIZED (
 {include history}

@@ -1,5 +1,5 @@
--- Entries in the order of their keys, and for those whose latest change an import has brought, from
--- where. A page of entries first, then the event of each: whatever the planner knows of the tables.
+-- Entries in the order of their keys, with the origin of the latest change if an import made it. The
+-- page is read before the events, whatever the planner knows of the tables.
 SELECT entry.key, entry.value::text, entry.version,
        extract(epoch FROM entry.expires_at - clock_timestamp())::float8, event.metadata::text
 FROM (

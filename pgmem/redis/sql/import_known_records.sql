@@ -1,4 +1,4 @@
--- Work that is marked as done, in the order of the keys: all of it, or only what is asked for.
+-- Dedupe records of work that is done, in the order of their keys.
 SELECT key, result::text, owner,
        extract(epoch FROM expires_at - clock_timestamp())::float8
 FROM {schema}.dedupe

@@ -1,5 +1,5 @@
--- Take a part of an import: whoever opens it last makes the next step. A step that is under way is
--- waited for. What another part fills is not taken, nor a part that has gone elsewhere so far.
+-- Open a part: only the process that opened it last makes steps. A step that is under way is waited
+-- for. A part is refused if another part fills its target, or if it has filled another target.
 WITH rival AS (
     SELECT source, part FROM {schema}.imports
     WHERE target = %(target)s AND (source, part) <> (%(source)s, %(part)s)

@@ -1,6 +1,6 @@
--- Write the entries of a step: those that are missing, and those that this import wrote before and
--- whose value or end is another now. What somebody else has written since stays, and is told; where
--- it is the same, it may be adopted. Rows are locked in the order of their keys.
+-- Write the entries of a step: those that are missing, and those of the same origin whose value or
+-- expiry differs. Other entries stay, and their keys are returned unless they are equal. Equal ones may
+-- be adopted. Rows are locked in the order of their keys.
 WITH {include import_step},
 given AS MATERIALIZED (
     SELECT given.key, given.value, given.ttl, given.origin

@@ -1,6 +1,6 @@
--- Mark the work of a step as done: what is not marked yet, and what this import marked before with
--- another result or end. Work that is marked as done here stays as it is. Work that somebody is at,
--- and what another part of an import has marked, is told. Rows are locked in the order of their keys.
+-- Write the dedupe records of a step: those that are missing, and those of the same origin whose result
+-- or expiry differs. Records of work that was done in pgmem stay as they are. Keys that are claimed now,
+-- or belong to another origin, are returned. Rows are locked in the order of their keys.
 WITH {include import_step},
 given AS MATERIALIZED (
     SELECT given.key, given.result, given.ttl, given.owner
@@ -24,7 +24,7 @@ known AS MATERIALIZED (
            AND (held.expires_at IS NULL OR held.expires_at > clock_timestamp())
            AND (held.completed_at IS NOT NULL OR held.lease_expires_at > clock_timestamp())
 ),
-mark AS (
+record AS (
     INSERT INTO {schema}.dedupe AS held (kind, key, owner, completed_at, expires_at, result)
     SELECT 'work', given.key, given.owner, clock_timestamp(),
            clock_timestamp() + make_interval(secs => given.ttl), given.result
@@ -40,10 +40,10 @@ mark AS (
            OR held.token = (SELECT known.token FROM known WHERE known.key = held.key)
     RETURNING key
 )
-SELECT step.step, found.token, found.step, (SELECT count(*) FROM mark),
+SELECT step.step, found.token, found.step, (SELECT count(*) FROM record),
        ARRAY(
            SELECT key FROM given
-           WHERE NOT EXISTS (SELECT FROM mark WHERE mark.key = given.key)
+           WHERE NOT EXISTS (SELECT FROM record WHERE record.key = given.key)
              AND NOT EXISTS (SELECT FROM known WHERE known.key = given.key AND known.same)
            ORDER BY key
        ),

@@ -1,6 +1,5 @@
--- Piece: one step of an import, with what it brings: only by whoever opened the part last, and only
--- once. So what is sent again after a lost connection, or by a process that was thought dead, changes
--- nothing.
+-- Piece: one step of a part. It is made only by the process that opened the part last, and only once.
+-- So a step that is sent again after a lost connection, or by an older process, changes nothing.
 step AS (
     UPDATE {schema}.imports
     SET cursor = %(cursor)s, step = step + 1, done = done + %(done)s,
