@@ -176,8 +176,8 @@ class AsyncSharedMemoryLayer:
         memory = await self._opened()
         events: list[RecordedEvent] = []
         if after != "now":
-            # Fewer than `count` must mean that there are no more. The caller may stop there, because
-            # the next call would wait. A subscription returns what it has buffered.
+            # Fewer than `count` must mean that there are no more. The caller may stop there: the
+            # next call would wait. A subscription returns what it has buffered.
             events = await memory.events.read(self.stream_key, after=after, limit=most)
         if not events:
             async with memory.events.subscribe(self.stream_key, after=after) as subscription:
@@ -246,8 +246,8 @@ class AsyncSharedMemoryLayer:
     async def _do_actual_work(self, event: Mapping[str, Any]) -> Any:
         """Do the work for an event. A subclass implements this."""
         raise InvalidInput(
-            f"process_event has no work to do. Make a subclass of {type(self).__name__} with a method "
-            f"_do_actual_work(self, event)"
+            f"process_event has no work to do. Make a subclass of {type(self).__name__} with a "
+            f"method _do_actual_work(self, event)"
         )
 
     async def update_with_version(

@@ -231,8 +231,8 @@ def merged(resource_id: str, value: Any, changed: Any, version: int) -> dict[str
             culprit = name if known is None else field
             raise InvalidValue(
                 f"update_with_version of {resource_id!r} got a {type(culprit).__name__} as "
-                f"{'the name of a field' if known is None else f'the field {known[:60]!r}'}. A hash "
-                f"holds texts, numbers and bytes in UTF-8. Give other values as JSON text"
+                f"{'the name of a field' if known is None else f'the field {known[:60]!r}'}. A "
+                f"hash holds texts, numbers and bytes in UTF-8. Give other values as JSON text"
             )
         fields[known] = text
     fields[VERSION] = str(version)

@@ -1,10 +1,10 @@
 # Generated from pgmem/redis/layer.py by tools/generate_sync.py. Do not edit.
-"""`SharedMemoryLayer`: the published `SharedMemoryLayer`, on PostgreSQL.
+"""The published `SharedMemoryLayer`, on PostgreSQL.
 
-The six methods of a design that many teams have running on Redis, with their arguments and answers,
-so that code which calls them moves by changing its import and the constructor. Made of the public
-verbs of the memory, and of nothing else; how ids, replies, keys and fields look is
-`pgmem.redis.layer_ops`. What the published code got wrong is right here: docs/coming-from-redis.md.
+It has the six methods of a design that many teams run on Redis, with the same arguments and
+results. So code that calls them moves by changing its import and the constructor. It uses public
+verbs of the memory only. `pgmem.redis.layer_ops` has the formats of ids, replies, keys and fields.
+docs/howto/published-layer.md lists the faults of the published code that do not exist here.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from pgmem.redis import layer_ops as ops
 from pgmem.redis.errors import ConcurrentModificationError
 
 MOST_EVENTS = 10_000
-"""So many events at most are read at once, also where more were asked for."""
+"""Maximum number of events in one reply, whatever `count` is."""
 
 
 class Call:
-    """A function of the caller's. What it gives and raises reaches him as it is, as it did in the
-    published code: the memory would store the one and wrap the other.
+    """A function of the caller, whose result and error are returned unchanged.
+
+    The memory would store the result and wrap the error. The published code did neither.
 
     Attributes:
-        result: what it gave the last time.
-        error: what it raised the last time, or None.
+        result: the last result.
+        error: the last error, or None.
     """
 
     def __init__(self, fn: Callable[[Any], Any]) -> None:
@@ -40,7 +41,7 @@ class Call:
         self.error: Exception | None = None
 
     def call(self, argument: Any) -> Any:
-        """Call it."""
+        """Call the function."""
         self.error = None
         try:
             self.result = passthrough(self._fn(argument))
@@ -51,7 +52,7 @@ class Call:
 
 
 class SharedMemoryLayer:
-    """The shared memory of the published design: six methods over a stream, a hash and a set.
+    """The shared memory of the published design, with six methods over a stream, a hash and a set.
 
     >>> from pgmem.redis import SharedMemoryLayer
     >>> layer = SharedMemoryLayer(url)
@@ -64,19 +65,20 @@ class SharedMemoryLayer:
     The work of `process_event` is a method of a subclass, `_do_actual_work(event)`.
 
     Args:
-        memory: an open memory, which stays the caller's; or the URL of a database (None: from the
-            environment), which is connected to when first needed, until `close`.
-        decode_responses: give texts, as a Redis client made with `decode_responses=True` does,
-            instead of bytes.
-        lease: how long the work of one `process_event` may take before another caller may do it,
-            in seconds or as a timedelta. Make it longer than the work.
-        processed_ttl: how long `process_event` knows that an event is done, in seconds or as a
-            timedelta; None for ever. Make it longer than events are kept.
+        memory: an open memory, which the caller closes; or the URL of a database. With None the
+            URL comes from the environment. A URL is connected to at first use, and `close` closes
+            the connection.
+        decode_responses: return texts instead of bytes, as a Redis client with
+            `decode_responses=True` does.
+        lease: after how many seconds (or a timedelta) another caller may do the work of a
+            `process_event` that has not ended. Must be longer than the work.
+        processed_ttl: how long `process_event` remembers that an event is done, in seconds or as a
+            timedelta; None for ever. Must be longer than events are kept.
 
     Attributes:
-        memory: the memory, for all that the six methods do not do.
+        memory: the memory, for everything else.
         stream_key: the stream of the events.
-        state_key: what the keys of the latest state begin with.
+        state_key: the prefix of the keys of the latest state.
 
     Raises:
         InvalidInput: an argument that is not allowed.
@@ -98,7 +100,7 @@ class SharedMemoryLayer:
             )
         self._lease = check_seconds(lease, "lease")
         self._ttl = None if processed_ttl is None else check_seconds(processed_ttl, "processed_ttl")
-        self._face = ops.Face(decodes=decode_responses)
+        self._format = ops.ReplyFormat(decodes=decode_responses)
         self._owned = not isinstance(memory, Memory)
         self._to_open = self._owned
         self._opening = Lock()
@@ -107,7 +109,7 @@ class SharedMemoryLayer:
         self.state_key = "agent:state"
 
     def _opened(self) -> Memory:
-        """The memory, connected: the published class needs no `with`."""
+        """Connect at first use, because the published class needs no `with`."""
         if self._to_open:
             with self._opening:
                 if self._to_open:
@@ -116,7 +118,7 @@ class SharedMemoryLayer:
         return self.memory
 
     def close(self) -> None:
-        """Close the memory, if it was made from a URL; the context manager does it."""
+        """Close the memory if it was made from a URL. The context manager calls this."""
         self._to_open = False
         if self._owned:
             self.memory.close()
@@ -134,16 +136,16 @@ class SharedMemoryLayer:
         self.close()
 
     def write_event(self, agent_id: str, event_type: str, payload: Any) -> None:
-        """Write an event and the latest state of its agent and type: both or neither.
+        """Write an event and the latest state of its agent and type, both or neither.
 
         Args:
-            agent_id: who says so.
-            event_type: what happened.
-            payload: what `json.dumps` takes; it is stored as what comes back from that.
+            agent_id: the agent that writes.
+            event_type: the type of the event.
+            payload: a value that `json.dumps` accepts. It is stored as JSON returns it.
 
         Raises:
             InvalidInput: a name or payload that is not allowed; nothing was sent.
-            OutcomeUnknown: the connection was lost under way; it is not sent again.
+            OutcomeUnknown: the connection was lost during the write; it is not sent again.
         """
         key = ops.latest_keys(self.state_key, agent_id, event_type)[0]
         value = ops.payload_value(payload)
@@ -152,17 +154,17 @@ class SharedMemoryLayer:
         memory.state.put(key, value, event=event, stream=self.stream_key)
 
     def read_events(self, last_id: ops.Text | int = "0", count: int = 100) -> ops.Reply:
-        """The events behind an id, oldest first; waits until there is one.
+        """Return the events after an id, oldest first. Wait until there is one.
 
         Args:
-            last_id: "0" for the oldest event that is kept, "$" for those from now on, or an id
-                that this method gave: what comes behind it.
-            count: at most so many.
+            last_id: "0" for the oldest retained event, "$" for events from now on, or an id that
+                this method returned.
+            count: maximum number of events. More than 10,000 counts as 10,000.
 
         Returns:
-            A list of one pair, the stream and its events: each a pair of the id and the fields
-            `agent_id`, `event_type`, `payload` (JSON text) and `timestamp` (UTC, the server's).
-            If there are fewer than `count` (and than 10,000), there were no more.
+            A list of one pair, the stream and its events. An event is a pair of its id and the
+            fields `agent_id`, `event_type`, `payload` (JSON text) and `timestamp` (UTC, of the
+            server's clock). Fewer events than `count` are all that there are.
 
         Raises:
             InvalidInput: `last_id` is an id of a Redis stream.
@@ -175,18 +177,18 @@ class SharedMemoryLayer:
         memory = self._opened()
         events: list[RecordedEvent] = []
         if after != "now":
-            # Fewer than were asked for must mean that these are all: who reads may stop there, for
-            # the next call would wait. A subscription gives what it has at hand.
+            # Fewer than `count` must mean that there are no more. The caller may stop there: the
+            # next call would wait. A subscription returns what it has buffered.
             events = memory.events.read(self.stream_key, after=after, limit=most)
         if not events:
             with memory.events.subscribe(self.stream_key, after=after) as subscription:
                 events = subscription.receive(most)
         if not events:
             raise NotOpen("read_events: this memory was closed while it waited for an event")
-        return self._face.reply(self.stream_key, events)
+        return self._format.reply(self.stream_key, events)
 
     def get_latest_state(self, agent_id: str, event_type: str) -> Any:
-        """The payload that was written last for an agent and type; {} if there is none."""
+        """Return the payload that was written last for an agent and type; {} if there is none."""
         keys = ops.latest_keys(self.state_key, agent_id, event_type)
         memory = self._opened()
         if len(keys) == 1:
@@ -205,21 +207,21 @@ class SharedMemoryLayer:
         memory.snapshots.take(self.state_key)
 
     def process_event(self, event: Mapping[str, Any]) -> Any:
-        """Do the work for an event unless it has been done.
+        """Do the work for an event unless it is done.
 
-        Who comes while another one is at work waits for the end of it. If that one dies, its
-        lease runs out, and who waits does the work.
+        If another caller does the work, wait for its end. If that caller dies, its lease expires
+        and a waiting caller does the work.
 
         Args:
-            event: has an `id`, which names the work.
+            event: has an `id`, the idempotency key of the work.
 
         Returns:
-            What `_do_actual_work` gave; `{"status": "skipped", "reason": "already_processed"}` if
-            the work had been done.
+            The result of `_do_actual_work`; `{"status": "skipped", "reason": "already_processed"}`
+            if the work was done before.
 
         Raises:
-            Exception: what `_do_actual_work` raised; the next caller does the work.
-            LeaseHeld: others were at work for longer than a lease.
+            Exception: the error of `_do_actual_work`; the next caller does the work.
+            LeaseHeld: other callers did the work for longer than a lease.
             LeaseLost: the work took longer than its lease, and another caller took over.
         """
         key = ops.processed_key(event)
@@ -227,7 +229,7 @@ class SharedMemoryLayer:
         work = Call(self._do_actual_work)
 
         def do() -> None:
-            # Its result is not given on to be stored: it need not be JSON, and nobody asks for it.
+            # The result is not stored: it need not be JSON.
             work.call(event)
 
         try:
@@ -243,10 +245,10 @@ class SharedMemoryLayer:
         raise error
 
     def _do_actual_work(self, event: Mapping[str, Any]) -> Any:
-        """What to do for an event: a subclass says it."""
+        """Do the work for an event. A subclass implements this."""
         raise InvalidInput(
-            f"process_event needs the work: make a subclass of {type(self).__name__} with a method "
-            f"_do_actual_work(self, event)"
+            f"process_event has no work to do. Make a subclass of {type(self).__name__} with a "
+            f"method _do_actual_work(self, event)"
         )
 
     def update_with_version(
@@ -255,25 +257,25 @@ class SharedMemoryLayer:
         update_fn: Callable[[ops.Fields], ops.Fields | Awaitable[ops.Fields]],
         max_retries: int = 3,
     ) -> ops.Fields:
-        """Change the fields of a resource by a function of them, and count its version up.
+        """Change the fields of a resource by a function of them, and increment its version.
 
-        Tries without a lock first; the last of several tries queues for the resource's row.
+        The first tries take no lock. The last of several tries queues for the resource's row.
 
         Args:
-            resource_id: names the resource.
-            update_fn: takes the fields (with the `version`, if there is one) and gives those to
-                write; others stay as they are. It is called again after a lost race, so it must
-                have no effects of its own; nor may it change the same resource.
-            max_retries: so many tries, 1 or more.
+            resource_id: the name of the resource.
+            update_fn: takes the fields (with the `version`, if there is one) and returns those to
+                write; others stay as they are. It is called again after a conflict, so it must
+                have no side effects. It must not change the same resource.
+            max_retries: number of tries, 1 or more.
 
         Returns:
-            What `update_fn` gave, with the new `version`.
+            The result of `update_fn`, with the new `version`.
 
         Raises:
-            ConcurrentModificationError: lost every try.
-            Exception: what `update_fn` raised; nothing was written.
-            InvalidValue: a field that is no text or number; nothing was written.
-            OutcomeUnknown: the connection was lost under way.
+            ConcurrentModificationError: every try ended in a conflict.
+            Exception: the error of `update_fn`; nothing was written.
+            InvalidValue: a field that is neither a text nor a number; nothing was written.
+            OutcomeUnknown: the connection was lost during the write.
         """
         key = ops.resource_key(resource_id)
         check_count(max_retries, "max_retries", minimum=1)
@@ -282,7 +284,7 @@ class SharedMemoryLayer:
 
         def change(value: Any) -> dict[str, str]:
             version = ops.version_of(resource_id, value) + 1
-            changed = update.call(self._face.fields(resource_id, value))
+            changed = update.call(self._format.fields(resource_id, value))
             fields = ops.merged(resource_id, value, changed, version)
             changed[ops.VERSION] = version
             return fields
@@ -291,8 +293,8 @@ class SharedMemoryLayer:
             memory.state.update(key, change, max_retries=max_retries - 1)
         except VersionConflict as lost:
             raise ConcurrentModificationError(
-                f"update_with_version of {resource_id!r}: lost {max_retries} of {max_retries} "
-                f"tries to others; nothing was written. Try again, or give it more max_retries",
+                f"update_with_version of {resource_id!r} had a conflict in {max_retries} of "
+                f"{max_retries} tries; nothing was written. Try again, or raise max_retries",
                 expected=lost.expected,
                 actual=lost.actual,
                 current=lost.current,

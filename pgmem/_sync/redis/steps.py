@@ -52,15 +52,15 @@ class Imports:
         self._cache = memory._cache
 
     def open(self, source: str, part: str, *, target: str | None = None) -> ImportPart:
-        """Take a part of an import, making it if it is new.
+        """Open a part of an import; make it if it is new.
 
-        Whoever opened it before makes no step any more (`ImportConflict`); one under way is waited
-        for.
+        Steps of a process that opened it before raise `ImportConflict` from now on. A step that is
+        under way is waited for.
 
         Args:
             source: the name of the import, 1 to 512 bytes.
-            part: what of it, 1 to 528 bytes.
-            target: the stream that it fills, if it fills one: no other part may fill that.
+            part: the name of the part, 1 to 528 bytes.
+            target: the stream that it fills, if it fills one. No other part may fill that.
 
         Raises:
             ImportConflict: another part fills the target, or this one has filled another.
@@ -69,24 +69,24 @@ class Imports:
         return self._executor.execute(ops.open_part(source, part, target=target, token=token))
 
     def list(self, source: str | None = None) -> list[ImportPart]:
-        """The parts of an import, or of all of them, in the order of their names."""
+        """Return the parts of an import, or of all imports, in the order of their names."""
         return self._executor.execute(ops.list_parts(source))
 
     def get(self, source: str, part: str) -> ImportPart | None:
-        """A part as it is now, or None if there is none; nobody's right to it is taken."""
+        """Return a part as it is stored, or None. The process that opened it keeps it."""
         found = self._executor.execute(ops.list_parts(source, part))
         return found[0] if found else None
 
     def check_events(self, items: Sequence[ImportedEvent]) -> ops.Batch:
-        """Check events, at most 10,000; what cannot be held is in the batch's `refused`."""
+        """Check up to 10,000 events. What cannot be stored is in the batch's `refused`."""
         return ops.check_events(items, max_bytes=self._codec.max_bytes)
 
     def check_entries(self, items: Sequence[ImportedEntry]) -> ops.Batch:
-        """Check state entries, at most 10,000; what cannot be held is in the batch's `refused`."""
+        """Check up to 10,000 entries. What cannot be stored is in the batch's `refused`."""
         return ops.check_entries(items, max_bytes=self._codec.max_bytes)
 
     def check_records(self, items: Sequence[ImportedRecord]) -> ops.Batch:
-        """Check records, at most 10,000; what cannot be held is in the batch's `refused`."""
+        """Check up to 10,000 dedupe records. What cannot be stored is in the batch's `refused`."""
         return ops.check_records(items, max_bytes=self._codec.max_bytes)
 
     def append_events(
@@ -101,18 +101,18 @@ class Imports:
         """Append events to the part's target, in their order.
 
         Args:
-            part: as the last step gave it.
-            batch: from `events`.
+            part: the part as the last step returned it.
+            batch: a batch from `check_events`.
             cursor: how far the source has been read with this step.
-            refused: how many items of the source were left out.
-            detail: a JSON object that replaces the part's; None keeps it.
+            refused: number of items of the source that are left out.
+            detail: a JSON object that replaces that of the part; None keeps it.
 
         Returns:
             The part after the step.
 
         Raises:
             ImportConflict: another process has opened the part since; nothing was written.
-            OutcomeUnknown: the connection was lost for so long that nobody knows; open it again.
+            OutcomeUnknown: the connection was lost for too long. Open the part again.
         """
         step = ops.Step(cursor, batch.size, refused, detail)
         return self._executor.execute(ops.append_events(part, batch, step))
@@ -129,26 +129,26 @@ class Imports:
         slack: float = 0.0,
         adopt: bool = False,
     ) -> tuple[ImportPart, Sequence[str]]:
-        """Write state entries: those that are missing, and those that the same origin changed.
+        """Write state entries that are missing, or that the same origin has changed.
 
         Each write appends an event of the type `state.imported`, with the origin as metadata.
-        Entries that are the same already are not written. Those that hold what somebody else has
-        written stay as they are.
+        Equal entries are not written. Entries of another origin, or written in pgmem, stay as they
+        are.
 
         Args:
-            part, cursor, refused, detail: as for `append`.
-            batch: from `entries`.
-            done: how many items of the source the step is about; None for the size of the batch.
-            slack: the end of an entry may be off by this share of what it has left (or by two
-                seconds) and is then not written.
-            adopt: entries that somebody else has written, and that are the same, are written once
-                more: from now on this origin may change them.
+            part, cursor, refused, detail: as for `append_events`.
+            batch: a batch from `check_entries`.
+            done: number of items of the source in the step; None for the size of the batch.
+            slack: an entry whose expiry differs by less than this share of its remaining time (or
+                by two seconds) counts as equal.
+            adopt: also write equal entries of another origin or of pgmem. From now on this origin
+                may change them.
 
         Returns:
-            The part after the step, and the keys that hold what somebody else has written.
+            The part after the step, and the keys of the entries that stay as they are.
 
         Raises:
-            ImportConflict, OutcomeUnknown: as `append`.
+            ImportConflict, OutcomeUnknown: as `append_events`.
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
         try:
@@ -170,18 +170,20 @@ class Imports:
         detail: dict[str, Any] | None = None,
         slack: float = 0.0,
     ) -> tuple[ImportPart, Sequence[str]]:
-        """Mark work as done: `run_once` and `claim` skip it. What is marked here stays as it is.
+        """Write dedupe records of work that is done: `run_once` and `claim` skip it.
+
+        Records of work that was done in pgmem stay as they are.
 
         Args:
-            part, cursor, refused, detail, done, slack: as for `put`.
-            batch: from `records`.
+            part, cursor, refused, detail, done, slack: as for `put_entries`.
+            batch: a batch from `check_records`.
 
         Returns:
-            The part after the step, and the keys that somebody is at right now or that another
-            origin has marked.
+            The part after the step, and the keys that are claimed right now or belong to another
+            origin.
 
         Raises:
-            ImportConflict, OutcomeUnknown: as `append`.
+            ImportConflict, OutcomeUnknown: as `append_events`.
         """
         step = ops.Step(cursor, batch.size if done is None else done, refused, detail)
         return self._executor.execute(ops.put_records(part, batch, step, slack=slack))
@@ -197,27 +199,27 @@ class Imports:
         after: int = 0,
         until: int = MAX_POSITION,
     ) -> tuple[ImportPart, bool]:
-        """Make a group what another store says of it: what is open goes to the next member.
+        """Give a group the state that it has in another store. The next member gets what is open.
 
-        Done again it follows the other store, until somebody works in the group here. One that was
-        opened before, and in which nobody has worked, keeps its order and its `max_attempts`.
+        A second call makes it follow the other store, until a member reads from it here. A group
+        that exists and that no member has read from keeps its order and its `max_attempts`.
 
         Args:
-            part: as the last step gave it: one for this group alone.
-            name: the group's, 1 to 512 bytes.
-            stream: the stream that it follows.
-            position: everything up to it was handed out.
-            open: what was handed out and is not done, at most 10,000; what is not in the log is
-                passed over.
-            after, until: the range of positions that `open` is about, if it is not all of them:
-                what else is open in it is done.
+            part: the part as the last step returned it. Each group has one of its own.
+            name: the name of the group, 1 to 512 bytes.
+            stream: the stream that it reads.
+            position: the last position that was delivered.
+            open: the events that were delivered and not acknowledged, at most 10,000. Events that
+                are not in the log are ignored.
+            after, until: the range of positions that `open` covers. Other open events in the range
+                are acknowledged.
 
         Returns:
-            The part after the step, and whether the group was filled: not if members have worked in
-            it, or it follows something else.
+            The part after the step, and True if the group was filled; False if members have read
+            from it, or it reads something else.
 
         Raises:
-            ImportConflict, OutcomeUnknown: as `append`.
+            ImportConflict, OutcomeUnknown: as `append_events`.
         """
         given = group_ops.Fill(name, stream, position, open, after, until)
         return self._executor.execute(group_ops.fill(part, given))
@@ -225,12 +227,12 @@ class Imports:
     def known_deliveries(
         self, group: str, *, after: int = 0, limit: int = 1_000
     ) -> Sequence[KnownDelivery]:
-        """What a group has handed out and is not done, held or parked, in the order of the log.
+        """Return the events that a group has delivered and not got acknowledged, in log order.
 
         Args:
-            group: its name.
-            after: only positions above this one: the last of the page before.
-            limit: at most so many, 1 to 100,000.
+            group: the name of the group.
+            after: return positions above this one, the last one of the page before.
+            limit: maximum number of events, 1 to 100,000.
         """
         return self._executor.execute(group_ops.known_deliveries(group, after=after, limit=limit))
 
@@ -243,13 +245,13 @@ class Imports:
         refused: int = 0,
         detail: dict[str, Any] | None = None,
     ) -> ImportPart:
-        """Make a step that brings nothing.
+        """Make a step that imports nothing.
 
         Args:
-            part, cursor, done, refused, detail: as for `put`.
+            part, cursor, done, refused, detail: as for `put_entries`.
 
         Raises:
-            ImportConflict, OutcomeUnknown: as `append`.
+            ImportConflict, OutcomeUnknown: as `append_events`.
         """
         step = ops.Step(cursor, done, refused, detail)
         return self._executor.execute(ops.advance(part, step))
@@ -257,19 +259,21 @@ class Imports:
     def known_entries(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
     ) -> Sequence[KnownEntry]:
-        """State entries in the order of their keys, and which of them an import has brought.
+        """Return state entries and their origins, in the order of their keys.
 
         Args:
-            keys: only these.
-            after: only keys above this one: the last key of the page before.
-            limit: at most so many, 1 to 100,000.
+            keys: return only these; None for all.
+            after: return keys above this one, the last key of the page before.
+            limit: maximum number of entries, 1 to 100,000.
         """
         return self._executor.execute(ops.known_entries(after=after, limit=limit, keys=keys))
 
     def known_records(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
     ) -> Sequence[KnownRecord]:
-        """Work that is marked as done, in the order of its keys: also what was done here.
+        """Return dedupe records of work that is done, in the order of their keys.
+
+        Records of work that was done in pgmem are among them.
 
         Args:
             keys, after, limit: as for `known_entries`.
@@ -277,5 +281,5 @@ class Imports:
         return self._executor.execute(ops.known_records(after=after, limit=limit, keys=keys))
 
     def delete_records(self, records: Sequence[KnownRecord]) -> int:
-        """Forget records that imports have made and nobody has changed since; tells how many."""
+        """Delete records that imports have made and that are unchanged. Return their number."""
         return self._executor.execute(ops.delete_records(records))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from pgmem.redis.importing.fences import fenced_name, fence
+from pgmem.redis.importing.fences import fence, fenced_name
 from pgmem.redis.importing.keys import pages
 from pgmem.redis.importing.rules import Kind
 from pgmem.redis.importing.run import Import, Report, set_phase

@@ -64,7 +64,11 @@ def original_name(physical: bytes) -> bytes:
 
 def locate(source: RedisSource, key: bytes) -> bytes:
     """Return the present name of a key in Redis, which need not exist."""
-    return fenced_name(key) if is_fenced(source, key) or source.call("EXISTS", fenced_name(key)) else key
+    return (
+        fenced_name(key)
+        if is_fenced(source, key) or source.call("EXISTS", fenced_name(key))
+        else key
+    )
 
 
 def is_fenced(source: RedisSource, key: bytes) -> bool:
@@ -107,7 +111,8 @@ def _run(source: RedisSource, script: str, key: bytes, *arguments: bytes) -> Non
                 f"the key {key!r} of Redis could not be renamed: {error.reason}"
             ) from None
         raise SourceError(
-            f"the key {key!r} of Redis was renamed to {fenced_name(key)!r}, and there is a new {key!r}. A "
-            f"client removed the fence and wrote to the key. Import the new key under a name of its "
-            f"own (--stream or --hash …=NAME) if you need it, then delete it and run this again"
+            f"the key {key!r} of Redis was renamed to {fenced_name(key)!r}, and there is a new "
+            f"{key!r}. A client removed the fence and wrote to the key. Import the new key under a "
+            f"name of its own (--stream or --hash …=NAME) if you need it, then delete it and run "
+            f"this again"
         ) from None

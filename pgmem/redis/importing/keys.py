@@ -157,6 +157,6 @@ def check_named(source: RedisSource, rules: Rules) -> None:
         if kind.decode() not in {*wanted, "none"} and beginning != FENCE:
             raise InvalidInput(
                 f"the key {shown(name)!r} of Redis is a {kind.decode()}, and the option is for a "
-                f"{' or '.join(sorted(wanted))}. Nothing was imported. Use the option for its type, "
-                f"or leave it out"
+                f"{' or '.join(sorted(wanted))}. Nothing was imported. Use the option for its "
+                f"type, or leave it out"
             )

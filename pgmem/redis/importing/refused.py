@@ -105,7 +105,9 @@ class RefusedFile:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InvalidInput(f"cannot use the file of refused items {self.path}: {error}") from None
+            raise InvalidInput(
+                f"cannot use the file of refused items {self.path}: {error}"
+            ) from None
         self._broken = False
 
 

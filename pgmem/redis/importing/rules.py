@@ -60,7 +60,7 @@ class Rule:
             )
         if self.kind == "set" and "{member}" not in self.template:
             raise InvalidInput(
-                f"the name {self.template!r} for set keys {self.pattern!r} needs {{member}}, because "
+                f"the name {self.template!r} for set keys {self.pattern!r} needs {{member}}: "
                 f"each member becomes an idempotency key"
             )
         object.__setattr__(self, "matches", glob(self.pattern))

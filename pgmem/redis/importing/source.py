@@ -207,8 +207,8 @@ class RedisSource:
             )
         if reason.startswith(("MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT")):
             return SourceError(
-                f"Redis at {self.where} is one node of a cluster ({reason.split()[0]}). Import from "
-                f"each node, with the keys that it has"
+                f"Redis at {self.where} is one node of a cluster ({reason.split()[0]}). Import "
+                f"from each node, with the keys that it has"
             )
         return Refused(name, reason)
 

@@ -204,7 +204,7 @@ async def test_who_loses_every_try_is_told(layers, layer):
             plain.state.put("resource:r", {"n": "theirs", "version": "9"})
             return {"n": "mine"}
 
-        with pytest.raises(ConcurrentModificationError, match="lost 1 of 1") as lost:
+        with pytest.raises(ConcurrentModificationError, match="conflict in 1 of 1 tries") as lost:
             await layer.update_with_version("r", interfere, max_retries=1)
         assert isinstance(lost.value, VersionConflict)
         assert (lost.value.expected, lost.value.actual) == (0, 1)

@@ -76,11 +76,11 @@ def test_what_is_empty_is_kept_as_it_is():
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ([b"a", b"1", b"a", b"2"], "twice"),
-        ([b"\xff", b"1"], "name of a field is no UTF-8"),
-        ([b"a", b"\xff"], "field 'a' is no UTF-8"),
-        ([b"type", b"\xff", b"payload", b"1"], "type is no UTF-8"),
-        ([b"agent_id", b"\xff", b"payload", b"1"], "agent_id is no UTF-8"),
+        ([b"a", b"1", b"a", b"2"], "repeated"),
+        ([b"\xff", b"1"], "name of a field is not UTF-8"),
+        ([b"a", b"\xff"], "field 'a' is not UTF-8"),
+        ([b"type", b"\xff", b"payload", b"1"], "type is not UTF-8"),
+        ([b"agent_id", b"\xff", b"payload", b"1"], "agent_id is not UTF-8"),
     ],
 )
 def test_what_cannot_be_an_event_is_told(fields, why):
@@ -130,7 +130,7 @@ def test_auto_takes_for_json_only_what_comes_back_as_it_was(raw, auto):
 
 def test_what_is_neither_json_nor_text_is_told():
     for values in ("auto", "text"):
-        with pytest.raises(Unfit, match="it is no UTF-8"):
+        with pytest.raises(Unfit, match="it is not UTF-8"):
             value(b"\xff", values, "it")
     assert not is_json(b"\xff")
 
@@ -154,7 +154,7 @@ def test_fields_members_and_strings():
     strings = Origin("r", Rule("string", "*", "{key}"), "k")
     assert string_record(strings, b"1", 5.0)[0][0::2] == ("k", b"1")
     bare, why = string_record(strings, b"\xff", None)
-    assert (bare.result, why) == (None, "the value is no UTF-8")
+    assert (bare.result, why) == (None, "the value is not UTF-8")
 
 
 def recorded(found):

@@ -163,7 +163,7 @@ def test_a_group_whose_name_is_no_text_is_listed(source, importing, memory):
     assert importing.run().refused == 2
     assert sorted(line[3][:60] for line in importing.refused()) == [
         "the group would be called 'agent:events:gggggggggggggggggggg",
-        "the name of the group is no UTF-8",
+        "the name of the group is not UTF-8",
     ]
     assert memory.groups.list() == []
 

@@ -61,9 +61,9 @@ def test_members_and_strings_with_an_end_are_work_that_is_done(source, importing
     ttls = {record.key: record.ttl for record in Imports(memory).known_records()}
     assert 3_590 < ttls["processed:events:e1"] <= 3_600
     assert 50 < ttls["once:a"] <= 60
-    assert report.survey.left == {"string without an end": (1, ["cache"])}
+    assert report.survey.left == {"string without an expiry": (1, ["cache"])}
     assert memory.dedupe.run_once("cache", lambda: 1).status == "processed"
-    # Asked for by name, a string without an end is one, too; and members can have any name.
+    # Asked for by name, a string without an expiry is imported too, and members can have any name.
     importing.run(name="more", dedupe=["cache", "processed:*={member}"])
     assert memory.dedupe.run_once("e1", never).status == "skipped"
 

@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_imported(
     source.xadd("s", published(1))
     for path in (tmp_path / "no folder" / "f", tmp_path):
         importing.file = path
-        with pytest.raises(InvalidInput, match="the file of what is refused"):
+        with pytest.raises(InvalidInput, match="the file of refused items"):
             importing.run()
     assert memory.events.count() == 0
 

@@ -17,7 +17,7 @@ def test_everything_by_its_type_unless_something_is_asked_for():
     assert name(rules, "hash", "user:1", "mail") == "user:1:mail"
     assert name(rules, "set", "processed:events", "e1") == "processed:events:e1"
     assert name(rules, "string", "once:a") == "once:a"
-    assert rules.match("string", b"once:a").only_ending
+    assert rules.match("string", b"once:a").only_expiring
     assert rules.match("zset", b"board") is None
     only = parse_rules(streams=["orders"])
     assert name(only, "stream", "orders") == "orders"

@@ -195,7 +195,7 @@ def test_a_redis_that_stays_away_ends_the_import_and_it_goes_on_later(source, im
             stream.drain(most=2_000)
             relay.cut(refuse=True)
             begun = time.monotonic()
-            with pytest.raises(SourceUnavailable, match="run the same command again"):
+            with pytest.raises(SourceUnavailable, match="Run the same command again"):
                 stream.drain()
             assert 0.25 < time.monotonic() - begun < 5
         relay.heal()

@@ -57,7 +57,7 @@ BAD = {
     "too large": ({"payload": json.dumps("x" * 2**20)}, "1048576 are allowed"),
     "a lone surrogate": ({"payload": '"\\ud800"'}, "no JSON"),
     "NUL in another field": ({"timestamp": "a\0b"}, "NUL"),
-    "a binary field": ({"timestamp": b"\xff"}, "field 'timestamp' is no UTF-8"),
+    "a binary field": ({"timestamp": b"\xff"}, "field 'timestamp' is not UTF-8"),
     "a long type": ({"event_type": "t" * 513}, "513 bytes"),
     "NUL in the agent": ({"agent_id": "a\0"}, "NUL"),
 }
@@ -80,7 +80,7 @@ def test_bad_entries_are_listed_with_their_bytes_and_the_rest_is_imported(
     reasons = {name: reason for _, _, name, reason in refused}
     for number, (_, why) in enumerate(BAD.values()):
         assert why in reasons[f"{2 * number + 2}-0"]
-    assert "twice" in reasons["99-0"]
+    assert "repeated" in reasons["99-0"]
     assert [b"a", b"1", b"a", b"2"] in importing.raw()
     assert not report.complete
     assert report.refused == report.streams[b"agent:events"].refused == len(BAD) + 1

@@ -7,7 +7,7 @@ import random
 from pgmem.redis import Imports
 from tests.support.processes import Worker
 
-# Arguments: the database, the Redis, the file of what is refused, the mode, and after how many
+# Arguments: the database, the Redis, the file of refused items, the mode, and after how many
 # statements and commands to die (0: never). It dies either before one is sent, or when its answer
 # has come and nobody has heard of it.
 SCRIPT = """
