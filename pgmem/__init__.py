@@ -50,9 +50,10 @@ if TYPE_CHECKING:
     from pgmem.leases.lease import AsyncLease
     from pgmem.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
     from pgmem.retention.models import Policy
-    from pgmem.state.models import StateEntry
+    from pgmem.state.models import KEEP, StateEntry
 
 __all__ = [
+    "KEEP",
     "AlreadyExists",
     "Appended",
     "AsyncBoundMemory",
@@ -101,6 +102,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "KEEP": "pgmem.state.models",
     "Appended": "pgmem.events.models",
     "AsyncBoundMemory": "pgmem.memory",
     "AsyncDelivery": "pgmem.groups.group",

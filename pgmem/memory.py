@@ -37,13 +37,13 @@ from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases
 from pgmem.state.cache import BoundCache, StateCache
-from pgmem.state.verbs import AsyncState
+from pgmem.state.verbs import AsyncState, AsyncTransactionState
 
 # ruff: noqa: PLC0415  # the imports inside properties
 
 if TYPE_CHECKING:
     from pgmem.admin.stats_models import Stats
-    from pgmem.folds.verbs import AsyncSnapshots
+    from pgmem.folds.verbs import AsyncFolds, AsyncTransactionFolds
     from pgmem.groups.verbs import AsyncGroups, AsyncTransactionGroups
     from pgmem.retention.janitor import AsyncJanitor
     from pgmem.retention.verbs import AsyncRetention
@@ -159,7 +159,7 @@ class AsyncMemory:
         )
         self._reader = AsyncLogReader(self._executor, stable, buffer, self._follower)
         self.events = AsyncEvents(self._executor, self._codec, self._reader)
-        self.state = AsyncState(self._executor, self._codec, self._cache, self._reader)
+        self.state = AsyncState(self._executor, self._codec, self._cache, self.events, self._reader)
         self.dedupe = AsyncDedupe(self._executor, self._codec)
         self.consumers = AsyncConsumers(self._executor)
         self.leases = AsyncLeases(self._executor, self._notifications, self._renewer, agent_id)
@@ -184,11 +184,11 @@ class AsyncMemory:
         )
 
     @cached_property
-    def snapshots(self) -> AsyncSnapshots:
-        """Folds and snapshots."""
-        from pgmem.folds.verbs import AsyncSnapshots
+    def folds(self) -> AsyncFolds:
+        """Values that are computed from events."""
+        from pgmem.folds.verbs import AsyncFolds
 
-        return AsyncSnapshots(self._executor, self._codec, self.events, self._cache)
+        return AsyncFolds(self._executor, self._codec, self.events)
 
     @cached_property
     def retention(self) -> AsyncRetention:
@@ -332,11 +332,10 @@ class AsyncBoundMemory:
     ) -> None:
         self._executor = executor
         self.events = AsyncEvents(executor, codec)
-        self.state = AsyncState(executor, codec, cache)
+        self.state = AsyncTransactionState(executor, codec, cache)
         self.dedupe = AsyncTransactionDedupe(executor, codec)
         self.limits = AsyncLimits(executor)
         self._codec = codec
-        self._cache = cache
 
     @cached_property
     def groups(self) -> AsyncTransactionGroups:
@@ -346,11 +345,11 @@ class AsyncBoundMemory:
         return AsyncTransactionGroups(self._executor, self._codec)
 
     @cached_property
-    def snapshots(self) -> AsyncSnapshots:
-        """Folds and snapshots."""
-        from pgmem.folds.verbs import AsyncSnapshots
+    def folds(self) -> AsyncTransactionFolds:
+        """Snapshots of values that are computed from events."""
+        from pgmem.folds.verbs import AsyncTransactionFolds
 
-        return AsyncSnapshots(self._executor, self._codec, self.events, self._cache)
+        return AsyncTransactionFolds(self._executor, self._codec)
 
 
 class AsyncTransaction(AsyncBoundMemory):

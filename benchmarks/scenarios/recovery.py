@@ -98,7 +98,7 @@ def recovery(bench: Bench) -> Iterator[Sequence[Scenario]]:
         fill_postgres(url, count, keys)
         fill_redis(client, redis, count, keys)
         older = state_after(count - behind, keys)
-        assert memory.snapshots.save("kept", older, position=count - behind)
+        assert memory.folds.save("kept", older, position=count - behind)
         keep_in_redis(client, redis, older, behind)
         assert audit(state_after(count, keys), count=count, keys=keys) == Faults()
         ways: dict[str, Way] = {
@@ -147,8 +147,8 @@ COMPARISONS = (
     Comparison("redis snapshot", "redis replay"),
 )
 NOTES = {
-    "pgmem replay": "memory.snapshots.fold without a snapshot",
-    "pgmem snapshot": "memory.snapshots.fold from its newest snapshot on",
+    "pgmem replay": "memory.folds.fold without a snapshot",
+    "pgmem snapshot": "memory.folds.fold from its newest snapshot on",
     "pgmem state": "nothing to rebuild: memory.state of all keys, read",
     "redis replay": f"XRANGE by {PAGE:,} from the beginning, decoded, into a dict",
     "redis snapshot": "a snapshot in a key with its stream id, then XRANGE from there",
@@ -195,7 +195,7 @@ def _fold(memory: Memory, name: str) -> State:
     def step(state: State, event: RecordedEvent) -> State:
         return apply(state, event.payload)
 
-    return memory.snapshots.fold(Fold(name, dict, step, stream=STREAM), save_every=0).value
+    return memory.folds.fold(Fold(name, dict, step, stream=STREAM), save_every=0).value
 
 
 def _entries(memory: Memory, keys: int) -> Iterator[Any]:

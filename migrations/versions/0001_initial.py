@@ -86,8 +86,10 @@ CREATE TABLE {schema}.state (
     key text COLLATE "C" NOT NULL,
     value json,
     version bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     expires_at timestamp with time zone,
+    ttl double precision,
     recording smallint DEFAULT 1 NOT NULL,
     CONSTRAINT state_pkey PRIMARY KEY (key)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05)""",
@@ -108,6 +110,7 @@ CREATE TABLE {schema}.state_snapshot_entries (
     value json NOT NULL,
     version bigint NOT NULL,
     expires_at timestamp with time zone,
+    ttl double precision,
     CONSTRAINT state_snapshot_entries_pkey PRIMARY KEY (snapshot_id, key),
     CONSTRAINT state_snapshot_entries_snapshot_id_fkey FOREIGN KEY (snapshot_id)
         REFERENCES {schema}.state_snapshots (id) ON DELETE CASCADE

@@ -28,7 +28,7 @@ from pgmem._sync.events.verbs import Events
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.verbs import Leases
-from pgmem._sync.state.verbs import State
+from pgmem._sync.state.verbs import State, TransactionState
 from pgmem.core.context import WriteContext
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
 from pgmem.core.names import check_schema_name
@@ -43,7 +43,7 @@ from pgmem.state.cache import BoundCache, StateCache
 # ruff: noqa: PLC0415  # the imports inside properties
 
 if TYPE_CHECKING:
-    from pgmem._sync.folds.verbs import Snapshots
+    from pgmem._sync.folds.verbs import Folds, TransactionFolds
     from pgmem._sync.groups.verbs import Groups, TransactionGroups
     from pgmem._sync.retention.janitor import Janitor
     from pgmem._sync.retention.verbs import Retention
@@ -160,7 +160,7 @@ class Memory:
         )
         self._reader = LogReader(self._executor, stable, buffer, self._follower)
         self.events = Events(self._executor, self._codec, self._reader)
-        self.state = State(self._executor, self._codec, self._cache, self._reader)
+        self.state = State(self._executor, self._codec, self._cache, self.events, self._reader)
         self.dedupe = Dedupe(self._executor, self._codec)
         self.consumers = Consumers(self._executor)
         self.leases = Leases(self._executor, self._notifications, self._renewer, agent_id)
@@ -185,11 +185,11 @@ class Memory:
         )
 
     @cached_property
-    def snapshots(self) -> Snapshots:
-        """Folds and snapshots."""
-        from pgmem._sync.folds.verbs import Snapshots
+    def folds(self) -> Folds:
+        """Values that are computed from events."""
+        from pgmem._sync.folds.verbs import Folds
 
-        return Snapshots(self._executor, self._codec, self.events, self._cache)
+        return Folds(self._executor, self._codec, self.events)
 
     @cached_property
     def retention(self) -> Retention:
@@ -333,11 +333,10 @@ class BoundMemory:
     ) -> None:
         self._executor = executor
         self.events = Events(executor, codec)
-        self.state = State(executor, codec, cache)
+        self.state = TransactionState(executor, codec, cache)
         self.dedupe = TransactionDedupe(executor, codec)
         self.limits = Limits(executor)
         self._codec = codec
-        self._cache = cache
 
     @cached_property
     def groups(self) -> TransactionGroups:
@@ -347,11 +346,11 @@ class BoundMemory:
         return TransactionGroups(self._executor, self._codec)
 
     @cached_property
-    def snapshots(self) -> Snapshots:
-        """Folds and snapshots."""
-        from pgmem._sync.folds.verbs import Snapshots
+    def folds(self) -> TransactionFolds:
+        """Snapshots of values that are computed from events."""
+        from pgmem._sync.folds.verbs import TransactionFolds
 
-        return Snapshots(self._executor, self._codec, self.events, self._cache)
+        return TransactionFolds(self._executor, self._codec)
 
 
 class Transaction(BoundMemory):

@@ -145,6 +145,8 @@ def set_(
         raise click.UsageError(
             "Give --create or --expected-version, not both.", click.get_current_context()
         )
+    from pgmem import KEEP  # noqa: PLC0415  # loads pydantic
+
     new = _parse(value)
     with memory_of(url, schema) as memory:
         if create:
@@ -153,7 +155,7 @@ def set_(
             entry = memory.state.put(key, new, ttl=ttl)
         else:
             entry = memory.state.compare_and_set(
-                key, new, expected_version=expected_version, ttl=ttl
+                key, new, expected_version=expected_version, ttl=KEEP if ttl is None else ttl
             )
     if as_json:
         print_json(_entry_data(entry) | {"position": entry.position})

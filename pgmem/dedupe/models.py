@@ -1,4 +1,4 @@
-"""What deduplication gives back."""
+"""What the dedupe verbs return."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         status: "processed" if this call did the work, "skipped" if it had been done before.
-        result: what the work returned, this time or the first time.
+        result: what the work returned, now or then.
     """
 
     status: Literal["processed", "skipped"]
@@ -19,18 +19,19 @@ class Outcome(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The answer to `dedupe.claim`.
+    """The right to do a piece of work, or the result of work that is done.
 
     Attributes:
         key: the idempotency key.
-        acquired: True if the caller now holds the claim; False if the work is already done.
-        token: the fencing token: grows with every claim, refused once a newer one exists.
-        lease_until: when the claim may be taken over (the server's clock); None if done.
-        result: the stored result, if the work is already done.
+        acquired: True if the caller now holds the claim, False if the work is done.
+        token: the fencing token. It grows with every claim of the key, so that a system which
+            stores it can refuse older ones.
+        expires_at: when another caller may take over, by the server's clock; None if done.
+        result: the stored result if the work is done.
     """
 
     key: str
     acquired: bool
     token: int
-    lease_until: datetime | None = None
+    expires_at: datetime | None = None
     result: Any = None

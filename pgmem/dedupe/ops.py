@@ -1,8 +1,6 @@
-"""Dedupe: work that must take effect once.
+"""Which statement each dedupe verb runs, and how its rows become the result.
 
-Says what to run for each verb; `pgmem.dedupe.verbs` runs it, waits and calls the work.
-
-A key's row, and who moves it::
+The states of a key's row::
 
                     claim                 complete(token)
         (no row) ─────────► claimed ───────────────────────► done ──► expired
@@ -10,13 +8,13 @@ A key's row, and who moves it::
             │ release(token) │   └──────► claimed by the next ◄──────────┘
             └────────────────┘            (a higher token)         claim
 
-Inside a transaction, `mark` goes from no row (or an expired one, or a claim that ran out) straight
-to done: the effects commit with it or not at all.
+In a transaction, `record` changes no row, an expired one or a claim that ran out to done. The
+effects of the work commit with it or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,87 +25,24 @@ from pgmem.dedupe.models import Claim
 from pgmem.errors import LeaseHeld, LeaseLost
 
 
-def check_key(key: str) -> str:
-    """Check an idempotency key.
-
-    Raises:
-        InvalidInput: as `check_name`.
-    """
-    return check_name(key, "idempotency key")
-
-
-def _parse_claim(key: str) -> Any:
-    def parse(rows: Sequence[Row]) -> Claim:
-        token, lease_until, done, found_token, found_lease, result = rows[0][:6]
-        if token is not None:
-            return Claim(key, True, token, lease_until)
-        if found_token is None:
-            raise RetryStatement
-        if done:
-            return Claim(key, False, found_token, None, decode(result))
-        raise held(key, found_lease)
-
-    return parse
-
-
-def held(key: str, lease_until: datetime) -> LeaseHeld:
-    """The error for work that somebody else is doing."""
-    return LeaseHeld(
-        f"the work under the key {key!r} is claimed by another until {lease_until.isoformat()}: "
-        f"wait for its result, or for the lease to end, and try again",
-        expires_at=lease_until,
-    )
-
-
 def claim(key: str, *, owner: str, lease: float) -> Op[Claim]:
-    """Claim a piece of work, or get its stored result.
+    """Claim a piece of work, or read its stored result.
+
+    Args:
+        key: the idempotency key.
+        owner: identifies the call, so that a second execution after a lost connection finds its
+            own claim.
+        lease: seconds until another caller may take over.
 
     Raises (from `parse`):
-        LeaseHeld: another's lease is running.
-        LostRace: run it again.
+        LeaseHeld: the lease of another caller is running.
     """
     return Op(
         "dedupe_claim",
-        {"key": check_key(key), "owner": owner, "lease": lease},
+        {"key": _check_key(key), "owner": owner, "lease": lease},
         _parse_claim(key),
         f"claim {key!r}",
         Retry.IDEMPOTENT,
-    )
-
-
-def mark(key: str, *, ttl: float | None) -> Op[Claim]:
-    """Mark a piece of work as done in the transaction that does it, or get its stored result.
-
-    Raises (from `parse`): as `claim`.
-    """
-    return Op(
-        "dedupe_mark",
-        {"key": check_key(key), "ttl": ttl},
-        _parse_claim(key),
-        f"mark {key!r}",
-        Retry.UNSAFE,
-    )
-
-
-def store_result(key: str, *, token: int, result: Any, max_bytes: int) -> Op[None]:
-    """Store the result beside a mark, in the transaction that made it."""
-    return Op(
-        "dedupe_store_result",
-        {"key": key, "token": token, "result": encode(result, "result", limit=max_bytes)},
-        lambda rows: None,
-        f"store the result of {key!r}",
-        Retry.UNSAFE,
-    )
-
-
-def unmark(key: str, *, token: int) -> Op[None]:
-    """Take back a mark, in the transaction that made it."""
-    return Op(
-        "dedupe_unmark",
-        {"key": key, "token": token},
-        lambda rows: None,
-        f"unmark {key!r}",
-        Retry.UNSAFE,
     )
 
 
@@ -115,48 +50,111 @@ def complete(key: str, *, token: int, result: Any, ttl: float | None, max_bytes:
     """Store the result of claimed work.
 
     Raises (from `parse`):
-        LeaseLost: a newer claim exists, or none.
+        LeaseLost: there is a newer claim, or none.
     """
     return Op(
         "dedupe_complete",
         {
-            "key": check_key(key),
+            "key": _check_key(key),
             "token": token,
             "ttl": ttl,
             "result": encode(result, "result", limit=max_bytes),
         },
-        _parse_holder(key, token, "complete"),
+        _parse_held(key, token, "complete"),
         f"complete {key!r}",
         Retry.IDEMPOTENT,
     )
 
 
 def release(key: str, *, token: int) -> Op[None]:
-    """Give a claim back.
+    """Delete a claim, so that the next caller may do the work.
 
     Raises (from `parse`):
-        LeaseLost: a newer claim exists, or none.
+        LeaseLost: there is a newer claim, or none.
     """
     return Op(
         "dedupe_release",
-        {"key": check_key(key), "token": token},
-        _parse_holder(key, token, "release"),
+        {"key": _check_key(key), "token": token},
+        _parse_held(key, token, "release"),
         f"release {key!r}",
         Retry.CONDITIONAL,
     )
 
 
-def _parse_holder(key: str, token: int, verb: str) -> Any:
+def record(key: str, *, ttl: float | None) -> Op[Claim]:
+    """Record that work is done, in the transaction that does it, or read its stored result.
+
+    Raises (from `parse`):
+        LeaseHeld: the lease of another caller is running.
+    """
+    return Op(
+        "dedupe_record",
+        {"key": _check_key(key), "ttl": ttl},
+        _parse_claim(key),
+        f"record {key!r}",
+        Retry.UNSAFE,
+    )
+
+
+def record_result(key: str, *, token: int, result: Any, max_bytes: int) -> Op[None]:
+    """Add the result to a record, in the transaction that made the record."""
+    return Op(
+        "dedupe_record_result",
+        {"key": key, "token": token, "result": encode(result, "result", limit=max_bytes)},
+        lambda rows: None,
+        f"store the result of {key!r}",
+        Retry.UNSAFE,
+    )
+
+
+def remove_record(key: str, *, token: int) -> Op[None]:
+    """Remove a record, in the transaction that made it."""
+    return Op(
+        "dedupe_remove_record",
+        {"key": key, "token": token},
+        lambda rows: None,
+        f"remove the record of {key!r}",
+        Retry.UNSAFE,
+    )
+
+
+def _check_key(key: str) -> str:
+    return check_name(key, "idempotency key")
+
+
+def _parse_claim(key: str) -> Callable[[Sequence[Row]], Claim]:
+    def parse(rows: Sequence[Row]) -> Claim:
+        token, expires_at, done, found_token, found_expires_at, result = rows[0][:6]
+        if token is not None:
+            return Claim(key, True, token, expires_at)
+        if found_token is None:
+            raise RetryStatement
+        if done:
+            return Claim(key, False, found_token, None, decode(result))
+        raise _held(key, found_expires_at)
+
+    return parse
+
+
+def _held(key: str, expires_at: datetime) -> LeaseHeld:
+    return LeaseHeld(
+        f"the work under the key {key!r} is claimed by another caller until "
+        f"{expires_at.isoformat()}: try again after that, or wait longer for its result (timeout=)",
+        expires_at=expires_at,
+    )
+
+
+def _parse_held(key: str, token: int, verb: str) -> Callable[[Sequence[Row]], None]:
     def parse(rows: Sequence[Row]) -> None:
         mine, found, done = rows[0][:3]
         if mine is not None:
             return
         if found is None:
-            state = "there is no claim any more"
+            state = "the claim no longer exists"
         elif done:
-            state = f"it was completed under the token {found}"
+            state = f"the work was completed under the token {found}"
         else:
-            state = f"it was taken over under the token {found}"
+            state = f"another caller claimed it under the token {found}"
         raise LeaseLost(
             f"{verb} of {key!r} with the fencing token {token} refused: {state}; nothing was "
             f"changed. Make the lease longer than the work takes"

@@ -1,4 +1,4 @@
-"""What folds take and give back."""
+"""What the fold verbs take and return."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Fold(Generic[S]):
-    """How events add up to a value.
+    """How to compute a value from events.
 
     Attributes:
-        name: names its snapshots.
-        initial: makes the value before any event.
-        apply: takes the value and the next event, gives the next value; it may change the value
-            that it was given and return it.
-        version: raise it with every change of `initial`, `apply` or the filter: snapshots of
-            another version are never read.
+        name: the name of the fold's snapshots.
+        initial: returns the value before any event.
+        apply: takes the value and the next event and returns the next value. It may change the
+            value that it was given and return it.
+        version: raise it with every change of `initial`, `apply` or the selection. A snapshot of
+            another version is never used.
         stream: fold only this stream; None for the whole log.
         type: fold only events of this type.
     """
@@ -35,7 +35,12 @@ class Fold(Generic[S]):
 
 
 class Folded(NamedTuple, Generic[S]):
-    """A fold's value and the position that it holds for: every event up to it is in."""
+    """The value of a fold.
+
+    Attributes:
+        value: the value.
+        position: every selected event up to this position is in the value.
+    """
 
     value: S
     position: int

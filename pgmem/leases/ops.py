@@ -33,7 +33,6 @@ from datetime import datetime
 from typing import NamedTuple
 
 from pgmem.core.op import Op, Retry, RetryStatement, Row
-from pgmem.core.statements import FENCED
 from pgmem.core.validation import (
     Seconds,
     after_prefix,
@@ -44,10 +43,6 @@ from pgmem.core.validation import (
 )
 from pgmem.errors import LeaseHeld, LeaseLost
 from pgmem.leases.models import LeaseInfo
-from pgmem.state.models import StateEntry
-
-_FENCE_HELD = 8
-"""Where `state_outcome` tells it."""
 
 _BY_NAME = (("filter", "name = %(name)s"),)
 _BY_PREFIX = (("filter", "name >= %(prefix)s AND (%(end)s::text IS NULL OR name < %(end)s)"),)
@@ -333,33 +328,8 @@ def lost(verb: str, name: str, token: int, state: str) -> LeaseLost:
     return LeaseLost(
         f"{verb} of the lease {name!r} with the fencing token {token} refused: {state}; nothing "
         f"was changed. Another one may have done the same work meanwhile: give what you write the "
-        f"lease (compare_and_set(…, lease=)), and a ttl longer than the longest standstill of the "
+        f"lease (compare_and_set(…, fence=)), and a ttl longer than the longest standstill of the "
         f"process"
-    )
-
-
-def fenced(op: Op[StateEntry], held: Held) -> Op[StateEntry]:
-    """The same compare-and-set, if a lease is still ours, and stays so until it has committed.
-
-    Raises (from `parse`):
-        LeaseLost: it is not.
-    """
-
-    def parse(rows: Sequence[Row]) -> StateEntry:
-        if not rows[0][_FENCE_HELD]:
-            raise LeaseLost(
-                f"{op.action} refused: the lease {held.name!r} is not held under the fencing token "
-                f"{held.token} any more: it ran out, was given back, or another one has it; "
-                f"nothing was changed. Acquire it again, and decide on what is there then"
-            )
-        return op.parse(rows)
-
-    return op._replace(
-        statement=f"{op.statement}_fenced",
-        params=op.params
-        | {"lease_name": held.name, "lease_owner": held.owner, "lease_token": held.token},
-        parse=parse,
-        fragments=(*op.fragments, FENCED),
     )
 
 

@@ -70,7 +70,7 @@ class AsyncLeases:
 
         A process that stands still for longer than `ttl` has lost it, also if nobody took it yet:
         `lease.lost` tells. Writes are safe from that where they prove the lease:
-        `state.compare_and_set(…, lease=lease)`, or elsewhere by its `fencing_token`.
+        `state.compare_and_set(…, fence=lease)`, or elsewhere by its `fencing_token`.
 
         Args:
             name: 1 to 512 bytes.

@@ -200,10 +200,10 @@ class AsyncSharedMemoryLayer:
     async def take_snapshot(self) -> None:
         """Copy the whole state as it is at one position of the log.
 
-        `memory.snapshots` lists the copies, under the name of `state_key`, and restores them.
+        `memory.state.snapshots` lists the copies, under the name of `state_key`, and restores them.
         """
         memory = await self._opened()
-        await memory.snapshots.take(self.state_key)
+        await memory.state.snapshots.take(self.state_key)
 
     async def process_event(self, event: Mapping[str, Any]) -> Any:
         """Do the work for an event unless it is done.

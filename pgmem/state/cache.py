@@ -1,17 +1,17 @@
-"""Copies of state entries in this process, so that reading one again asks no server.
+"""Copies of state entries in this process, so that a repeated read needs no server.
 
 ::
 
-    read ───► a copy, and the feed fresh? ──► hit
+    read ───► a copy, and the log followed? ──► hit
        └────► loading ──► SELECT ──► keep ┐  unless something newer came in between:
-    write ──► writing ──► sent ────► keep ┘  an event, another write or read of ours
-    event ──► observe: an older copy goes, older loads under way are void
+    write ──► writing ──► sent ────► keep ┘  an event, another write or read of this process
+    event ──► observe: remove an older copy, void older loads under way
 
-A copy is kept only of an entry whose next change will be in the log (`pgmem.state.ops.Copy`), and
-only if it was asked for while the feed was fresh: so whatever changes it afterwards is observed.
+Only an entry whose next change will be in the log is kept (`pgmem.state.models.Copy`), and only if
+the read began while the log was followed. So every later change of it is observed.
 
-Reads, writes and the feed meet here from several threads, so everything but `lookup` takes the
-lock. Knows nothing of statements or connections, and waits for nothing.
+Reads, writes and the log's follower use the cache from several threads, so everything but `lookup`
+takes the lock. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from types import TracebackType
 from typing import Final, Self
 
 from pgmem.core.concurrency import Lock
-from pgmem.state.ops import Copy
+from pgmem.state.models import Copy
 
 VOID: Final = 2**63
-"""Above every version: a load that nothing can satisfy any more."""
+"""Above every version: the load may keep nothing."""
 
 
 class StateCache:
     """The copies that were used last.
 
     Args:
-        most: so many at most.
+        most: the largest number of copies.
 
     Attributes:
-        fresh_until: until when (by the monotonic clock) copies are served; 0.0 for not now.
-            Whoever follows the log raises it after each look: while nobody looks, nobody would
-            learn that a copy is old.
+        fresh_until: until when (by the monotonic clock) copies are served; 0.0 for not now. The
+            follower of the log raises it after each poll. While it does not poll, this process
+            would not learn that a copy is old.
     """
 
     def __init__(self, most: int) -> None:
@@ -51,47 +51,47 @@ class StateCache:
         return len(self._copies)
 
     def lookup(self, key: str) -> Copy | None:
-        """The copy under a key, if there is one that may be served.
+        """Return the copy under a key if there is one that may be served.
 
-        Takes no lock: each of its two steps is one operation of a dict.
+        It takes no lock, because each of its two steps is one operation of a dict.
         """
         try:
             copy = self._copies.get(key)
         except TypeError:
-            return None  # No key at all, as whoever asks the server will say.
+            return None  # not a key: the read from the server refuses it
         if copy is None or monotonic() >= self.fresh_until:
             return None
         try:
             self._copies.move_to_end(key)
         except KeyError:
-            return None  # Dropped in this very moment.
+            return None  # removed in between
         return copy
 
     def loading(self, key: str) -> Load:
-        """For the time that an entry is read from the server."""
+        """Return a context manager for a read of an entry from the server."""
         return Load(self, key)
 
     def writing(self, key: str) -> Write:
-        """For the time that a write of an entry is under way."""
+        """Return a context manager for a write of an entry."""
         return Write(self, key)
 
     def observe(self, key: str, version: int | None) -> None:
-        """An event changed an entry: what is older is void, also if it is still under way.
+        """Void older copies and loads of an entry that an event changed.
 
         Args:
             key: the entry's key.
-            version: its version since then; None for a touch, which keeps the version.
+            version: the entry's new version; None for a touch, which keeps the version.
         """
         with self._lock:
             self._overtake(key, VOID if version is None else version)
 
     def drop(self, key: str) -> None:
-        """Nobody here knows what the entry is now: the copy goes, loads under way are void."""
+        """Void the copy and the loads of an entry whose value is unknown now."""
         with self._lock:
             self._overtake(key, VOID)
 
     def flush(self) -> None:
-        """The same for every entry."""
+        """Void all copies and loads."""
         with self._lock:
             self._copies.clear()
             for loads in self._loads.values():
@@ -99,15 +99,15 @@ class StateCache:
                     load.least = VOID
 
     def begin(self, load: Load) -> None:
-        """From now on the load is told what overtakes it."""
+        """Register a load, so that changes void it."""
         with self._lock:
             self._loads.setdefault(load.key, []).append(load)
-            # What changes while nobody follows the log might never be observed.
+            # A change while the log is not followed might never be observed.
             if monotonic() >= self.fresh_until:
                 load.least = VOID
 
     def end(self, load: Load) -> None:
-        """The load is over."""
+        """Remove a load."""
         with self._lock:
             loads = self._loads[load.key]
             loads.remove(load)
@@ -115,7 +115,7 @@ class StateCache:
                 del self._loads[load.key]
 
     def store(self, load: Load, copy: Copy) -> None:
-        """Keep what a load brought, unless it was overtaken."""
+        """Keep the copy of a load, unless something newer came in between."""
         with self._lock:
             self._overtake(load.key, copy.version)
             if copy.version < load.least:
@@ -126,7 +126,7 @@ class StateCache:
                 self._copies.popitem(last=False)
 
     def _overtake(self, key: str, version: int) -> None:
-        """The entry has, or had, this version: older ones are void."""
+        """Void what is older than a version that the entry has or had."""
         held = self._copies.get(key)
         if held is not None and held.version < version:
             del self._copies[key]
@@ -135,11 +135,11 @@ class StateCache:
 
 
 class Load:
-    """A read of one entry that is under way. A context manager, for as long as it is.
+    """A read of one entry that is under way, as a context manager.
 
     Attributes:
         key: the entry's key.
-        least: the least version that it may still bring.
+        least: the lowest version that may still be kept.
     """
 
     def __init__(self, cache: StateCache, key: str, *, least: int = 0) -> None:
@@ -148,7 +148,7 @@ class Load:
         self.least = least
 
     def keep(self, copy: Copy | None) -> None:
-        """What was found; None if it may not be kept."""
+        """Keep what was read; None if it may not be kept."""
         if copy is not None:
             self._cache.store(self, copy)
 
@@ -166,16 +166,15 @@ class Load:
 
 
 class Write(Load):
-    """A write of one entry that is under way.
+    """A write of one entry that is under way, as a context manager.
 
-    What it does not keep, because it failed or may not be kept, is dropped: from then on this
-    process sees what it wrote, or asks.
+    If it keeps nothing, it removes the copy, so that this process sees what it wrote.
     """
 
     _kept = False
 
     def keep(self, copy: Copy | None) -> None:
-        """What was written; None if it may not be kept."""
+        """Keep what was written; None if it may not be kept."""
         super().keep(copy)
         self._kept = copy is not None
 
@@ -191,20 +190,20 @@ class Write(Load):
 
 
 class BoundWrite(Write):
-    """A write in a transaction: nobody knows yet whether it will ever be true."""
+    """A write in a transaction, which may still roll back."""
 
     def keep(self, copy: Copy | None) -> None:
-        """Nothing is kept."""
+        """Keep nothing."""
 
 
 class BoundCache:
-    """The cache, for a transaction: it reads and keeps nothing there, and drops what it writes.
+    """The cache for a transaction: serves and keeps no copies, and removes those it writes.
 
     Args:
-        cache: the memory's.
-        settles: whether `settle` will be called at the transaction's end, and the keys are
-            remembered until then. In a transaction that the caller ends nobody knows when that
-            is: there the feed tells, as it does of others' writes.
+        cache: the cache of the memory.
+        settles: True if `settle` will be called when the transaction has ended. In a transaction
+            that the caller ends this is not known: there the cache learns of the writes from the
+            log, as it does of those of other processes.
     """
 
     def __init__(self, cache: StateCache, *, settles: bool) -> None:
@@ -214,18 +213,18 @@ class BoundCache:
         self._flushed = False
 
     def writing(self, key: str) -> Write:
-        """For the time that a write of an entry is under way."""
+        """Return a context manager for a write of an entry."""
         if self._settles:
             self._keys.add(key)
         return BoundWrite(self._cache, key)
 
     def flush(self) -> None:
-        """Every entry may have been written."""
+        """Void all copies: any entry may have been written."""
         self._flushed = True
         self._cache.flush()
 
     def settle(self) -> None:
-        """The transaction is over: drop once more, for it was not visible before."""
+        """Void the written keys once more, now that the writes are visible."""
         if self._flushed:
             self._cache.flush()
         for key in self._keys:

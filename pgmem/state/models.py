@@ -1,34 +1,93 @@
-"""What there is beside the log: state, work that is done once, folds and copies of the state."""
+"""What state verbs take and return."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from enum import Enum
+from typing import Any, Final, Generic, NamedTuple
+
+from typing_extensions import TypeVar
+
+T = TypeVar("T", default=Any)
 
 
-class StateEntry(NamedTuple):
-    """The latest state under a key.
+class Keep(Enum):
+    """The type of `KEEP`."""
+
+    KEEP = "KEEP"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+KEEP: Final = Keep.KEEP
+"""As `ttl=` of `compare_and_set` and `update`: leave the end of the entry as it is."""
+
+
+class StateEntry(NamedTuple, Generic[T]):
+    """The latest value under a key.
 
     Attributes:
-        key: its name.
+        key: the entry's name.
         value: the JSON value, or an instance of `model=`.
-        version: number of changes; +1 with each, also across delete and create.
-        updated_at: when it was last written (the server's clock).
-        expires_at: when it will expire; None if never.
-        position: the position of the event that was written with it; None when read, and with
-            `record=False`.
+        version: the number of changes. It grows by 1 with each, also across delete and create.
+        updated_at: when the value was last written, by the server's clock.
+        created_at: when the entry was created, or created again after a delete.
+        expires_at: when the entry expires, or None if it does not.
+        ttl: the lifetime in seconds that was last given, or None. `get(refresh=True)` renews by it.
+        position: the position of the event that this write appended. None if it appended none,
+            and for an entry that was read.
+    """
+
+    key: str
+    value: T
+    version: int
+    updated_at: datetime
+    created_at: datetime
+    expires_at: datetime | None = None
+    ttl: float | None = None
+    position: int | None = None
+
+
+class Copy(NamedTuple):
+    """What a cache keeps of an entry that does not expire and whose next change will be in the log.
+
+    Attributes:
+        version: the entry's version.
+        text: the value as JSON, because a caller may change the value that it gets.
+        updated_at, created_at: as of the entry.
+    """
+
+    version: int
+    text: str
+    updated_at: datetime
+    created_at: datetime
+
+
+class SnapshotEntry(NamedTuple):
+    """An entry in a snapshot of the state.
+
+    Attributes:
+        key, value, version, expires_at, ttl: as of the entry when the snapshot was taken.
     """
 
     key: str
     value: Any
     version: int
-    updated_at: datetime
-    expires_at: datetime | None = None
-    position: int | None = None
+    expires_at: datetime | None
+    ttl: float | None
 
 
 class StateSnapshot(NamedTuple):
-    """A copy of the whole state at one position of the log."""
+    """A copy of the whole state at one position of the log.
+
+    Attributes:
+        id: identifies the copy.
+        name: the name that `take` was given, or None.
+        position: the copy holds every recorded write up to this position and none after it.
+        entries: the number of entries.
+        taken_at: when it was taken, by the server's clock.
+    """
 
     id: int
     name: str | None

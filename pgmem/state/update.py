@@ -1,15 +1,14 @@
-"""One call of `state.update`: read, make the new value, write if nothing changed, or try again.
+"""One call of `state.update`: read, compute the new value, write if nothing changed.
 
 ::
 
     optimistic ──► lost OPTIMISTIC_TRIES races, ──► queued: SELECT … FOR UPDATE, then write
-        │ won      or one try is left                  │ won; or no row to queue for: again
+        │ won      or one try is left                  │ won; or no row to lock: try again
         ▼                                              ▼
       done                                           done
 
-Tries without a lock are cheapest while writers seldom meet. On a hot key they starve each other:
-there, the queue of the row lock gives everybody a turn. So the last of several tries queues, too,
-however few they are.
+Tries without a lock are cheapest while writers seldom collide. On a contended key they starve each
+other. There the queue of the row lock lets every writer through, so the last try also queues.
 """
 
 from __future__ import annotations
@@ -22,20 +21,19 @@ from pydantic import BaseModel
 
 from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
-from pgmem.core.op import Op
 from pgmem.errors import CallbackFailed, PgmemError, VersionConflict
 from pgmem.events.codec import Codec
-from pgmem.state import ops
+from pgmem.state import read_ops, write_ops
 from pgmem.state.models import StateEntry
 
 OPTIMISTIC_TRIES = 3
 
 
 class AsyncUpdate:
-    """What stays the same over the tries of one call.
+    """One call of `state.update`, over all of its tries.
 
     Attributes:
-        text: the value of the last try as JSON text.
+        text: the value of the last try as JSON.
     """
 
     text = ""
@@ -45,20 +43,24 @@ class AsyncUpdate:
         key: str,
         fn: Callable[[Any], Any | Awaitable[Any]],
         codec: Codec,
-        recording: ops.Recording,
+        *,
+        recording: write_ops.Recording,
+        lifetime: write_ops.Lifetime,
         model: type[BaseModel] | None,
     ) -> None:
-        self._key = ops.check_key(key)
+        self._key = read_ops.check_key(key)
         self._fn = fn
         self._codec = codec
         self._recording = recording
+        self._lifetime = lifetime
+        self._lock = read_ops.get_locked(key, model=model)
         self._model = model
 
     async def run(self, executor: AsyncPoolExecutor, *, tries: int) -> StateEntry:
-        """Try without a lock, then in the queue.
+        """Try without a lock, then with the row lock.
 
         Raises:
-            VersionConflict: lost every try.
+            VersionConflict: every try lost.
         """
         lost: VersionConflict | None = None
         for attempt in range(tries):
@@ -77,23 +79,22 @@ class AsyncUpdate:
         if lost is not None:
             await async_sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
         if lost is None or self._model is not None:
-            # Never from the cache: a stale copy would mostly lose the race, which costs what it
-            # saved; and a function that raises because of what it sees ("not enough money") would
-            # do so on an old value, with no compare-and-set to notice.
-            entry = await executor.execute(ops.get(self._key, model=self._model))
+            # Not from the cache. A function that raises because of what it sees ("not enough
+            # money") would do so for an old value, with no compare-and-set to notice.
+            entry = await executor.execute(read_ops.get(self._key, model=self._model))
         else:
-            entry = lost.current  # The conflict brought it along.
+            entry = lost.current
         return await self._write(executor, entry)
 
     async def _queued(self, executor: AsyncPoolExecutor) -> StateEntry:
         action = f"update state {self._key!r}"
         async with executor.transaction(action, read_committed=True) as bound:
-            return await self._write(bound, await bound.execute(self._lock()))
+            return await self._write(bound, await bound.execute(self._lock))
 
     async def run_locked(self, executor: AsyncExecutor) -> StateEntry:
-        """Queue for the row lock in the caller's transaction, then write."""
+        """Take the row lock in the caller's transaction, then write."""
         while True:
-            entry = await executor.execute(self._lock())
+            entry = await executor.execute(self._lock)
             try:
                 return await self._write(executor, entry)
             except VersionConflict:
@@ -101,11 +102,8 @@ class AsyncUpdate:
                     raise
                 # There was no row to lock, and now there is one.
 
-    def _lock(self) -> Op[StateEntry | None]:
-        return ops.get_locked(self._key, model=self._model)
-
     async def _write(self, executor: AsyncExecutor, entry: StateEntry | None) -> StateEntry:
-        """Make the new value from an entry and write it if the entry is still the same."""
+        """Compute the new value from an entry and write it if the entry is still the same."""
         try:
             value = await maybe_await(self._fn(entry.value if entry else None))
         except PgmemError:
@@ -115,12 +113,12 @@ class AsyncUpdate:
                 f"update of state {self._key!r}: the function raised {type(error).__name__}; "
                 f"nothing was written"
             ) from error
-        op = ops.compare_and_set(
+        op = write_ops.compare_and_set(
             self._key,
             value,
             self._codec,
             expected_version=entry.version if entry else 0,
-            ttl=None,
+            lifetime=self._lifetime,
             recording=self._recording,
         )
         self.text = op.params["value"]

@@ -1,179 +1,55 @@
 """`memory.state`: the latest value under a key, with its version.
 
-What to run is `pgmem.state.ops`; the tries of an `update` are `pgmem.state.update`.
+`AsyncTransactionState` has the verbs that work inside a transaction, `AsyncState` all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
-from pgmem.core.encoding import decode, decoder
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.op import Op
-from pgmem.core.validation import Seconds, check_count, check_seconds
+from pgmem.core.validation import Seconds, check_count
 from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
-from pgmem.events.models import Event, RecordedEvent, StateChange
+from pgmem.events.models import Event, StateChange
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscription import AsyncSubscription, Start
+from pgmem.events.verbs import AsyncEvents
 from pgmem.leases.lease import AsyncLease
-from pgmem.leases.ops import fenced
-from pgmem.state import ops
+from pgmem.state import write_ops as ops
 from pgmem.state.cache import BoundCache, StateCache
-from pgmem.state.increment import increment, number_text
-from pgmem.state.models import StateEntry
+from pgmem.state.models import KEEP, Keep, StateEntry
+from pgmem.state.read_ops import change_maker
+from pgmem.state.reads import AsyncStateReads
+from pgmem.state.snapshots import AsyncSnapshots, AsyncTransactionSnapshots
 from pgmem.state.update import AsyncUpdate
 
-T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
-def _ttl(ttl: Seconds | None) -> float | None:
-    return None if ttl is None else check_seconds(ttl, "ttl")
+class AsyncTransactionState(AsyncStateReads):
+    """State entries: a key, a value and a version. Reached as `tx.state` in a transaction.
 
+    Each write appends its event in the same statement: by default to the stream `state:<key>`, with
+    the value as payload. `event=` replaces the event and `stream=` its stream. `record=False`
+    appends none. The first unrecorded write after a recorded one still appends an event, so that
+    watchers and caches can invalidate their copies.
 
-class AsyncState:
-    """The latest state: entries with a key, a value and a version.
-
-    Each write appends its event in the same statement: by default to the stream `state:<key>`,
-    with the value as payload. `event=` replaces that event, `stream=` where it goes;
-    `record=False` writes none, so that the change is in no history; but the first one after a
-    recorded change has its event, so that whoever follows learns that there is something newer.
-
-    Reached as `memory.state`, `tx.state` or `bound.state`.
+    Attributes:
+        snapshots: copies of the whole state.
     """
 
     def __init__(
-        self,
-        executor: AsyncExecutor,
-        codec: Codec,
-        cache: StateCache | BoundCache | None = None,
-        reader: AsyncLogReader | None = None,
+        self, executor: AsyncExecutor, codec: Codec, cache: StateCache | BoundCache | None = None
     ) -> None:
-        self._executor = executor
-        self._reader = reader
-        self._codec = codec
-        self._cache = cache
-        self._copies = cache if isinstance(cache, StateCache) else None
-
-    async def get(
-        self,
-        key: str,
-        *,
-        model: type[BaseModel] | None = None,
-        refresh_on_read: Seconds | None = None,
-    ) -> StateEntry | None:
-        """The entry under a key, or None if there is none (or it has expired).
-
-        With `Memory(cache=…)` it may be a copy; not in a transaction, and not with
-        `refresh_on_read`.
-
-        Args:
-            key: 1 to 512 bytes.
-            model: a pydantic model to validate the value with.
-            refresh_on_read: let the entry live so long from now, in seconds or as a timedelta.
-
-        Raises:
-            InvalidInput: a key or option that is not allowed.
-            InvalidValue: the stored value does not fit the model.
-            OutcomeUnknown: with `refresh_on_read`, the connection was lost under way.
-        """
-        if refresh_on_read is not None:
-            ttl = check_seconds(refresh_on_read, "refresh_on_read")
-            return await self._change(ops.refresh(key, self._codec, ttl=ttl, model=model))
-        copies = self._copies
-        if copies is None:
-            return await self._executor.execute(ops.get(key, model=model))
-        copy = copies.lookup(key)
-        if copy is None:
-            return await self._load(copies, key, model)
-        value = decode(copy.text) if model is None else decoder(model, "value")(copy.text)
-        return StateEntry(key, value, copy.version, copy.updated_at)
-
-    async def _load(
-        self, copies: StateCache, key: str, model: type[BaseModel] | None
-    ) -> StateEntry | None:
-        """Read an entry from the server, and keep a copy if that may be."""
-        op = ops.load(key, model=model)
-        with copies.loading(key) as load:
-            found = await self._executor.execute(op)
-            if found is None:
-                return None
-            entry, copy = found
-            load.keep(copy)
-        return entry
-
-    async def _change(self, op: Op[T]) -> T:
-        """Run what changes an entry and leaves nothing to keep."""
-        if self._cache is None:
-            return await self._executor.execute(op)
-        with self._cache.writing(op.params["key"]):
-            return await self._executor.execute(op)
-
-    async def _write(self, op: Op[StateEntry], recording: ops.Recording) -> StateEntry:
-        """Run what gives the new entry."""
-        if self._cache is None:
-            return await self._executor.execute(op)
-        with self._cache.writing(op.params["key"]) as write:
-            entry = await self._executor.execute(op)
-            write.keep(ops.written(entry, op.params["value"], recording))
-        return entry
-
-    async def get_many(
-        self, keys: Sequence[str], *, model: type[BaseModel] | None = None
-    ) -> dict[str, StateEntry]:
-        """The entries under several keys, in one statement; missing keys are missing.
-
-        They are all of one moment, so none is a copy of the cache.
-
-        Args:
-            keys: up to 10,000 keys.
-            model: as for `get`.
-        """
-        return await self._executor.execute(ops.get_many(keys, model=model))
-
-    async def list(
-        self,
-        prefix: str = "",
-        *,
-        after: str = "",
-        limit: int = 100,
-        model: type[BaseModel] | None = None,
-    ) -> list[StateEntry]:
-        """The entries whose key begins with a prefix, in the order of the keys' bytes.
-
-        Args:
-            prefix: "" for all.
-            after: only keys above this one: the last key of the page before.
-            limit: at most so many, 1 to 100,000.
-            model: as for `get`.
-        """
-        return await self._executor.execute(
-            ops.list_entries(prefix, after=after, limit=limit, model=model)
-        )
-
-    async def history(
-        self,
-        key: str,
-        *,
-        after: int = 0,
-        limit: int = 100,
-        model: type[BaseModel] | None = None,
-    ) -> Sequence[RecordedEvent]:
-        """The recorded changes of an entry, oldest first; `event.change` tells the value.
-
-        Args:
-            key: the entry's key.
-            after: only versions above this one.
-            limit: at most so many, 1 to 100,000.
-            model: a pydantic model to validate the payloads with.
-        """
-        return await self._executor.execute(
-            ops.history(key, self._codec, after=after, limit=limit, model=model)
-        )
+        super().__init__(executor, codec, cache)
+        self.snapshots = AsyncTransactionSnapshots(executor, codec, cache)
 
     async def put(
         self,
@@ -185,63 +61,58 @@ class AsyncState:
         stream: str | None = None,
         record: bool = True,
     ) -> StateEntry:
-        """Write an entry, whatever was there.
+        """Write an entry, whether there is one or not.
 
         Args:
-            key: 1 to 512 bytes.
+            key: the entry's key, 1 to 512 bytes.
             value: any JSON value, or a pydantic model.
-            ttl: how long the entry lives, in seconds or as a timedelta; None for ever, also if
-                it had an end before.
-            event: the event to append with it, instead of the default one.
-            stream: where the event goes, instead of `state:<key>`.
+            ttl: how long the entry lives, in seconds or as a timedelta. None, the default, is for
+                ever, also if the entry had an end before.
+            event: append this event instead of the default one.
+            stream: append the event to this stream instead of `state:<key>`.
             record: False appends no event, unless the change before appended one.
 
         Raises:
             InvalidInput: a key, value or option that is not allowed; nothing was sent.
-            OutcomeUnknown: the connection was lost under way.
+            OutcomeUnknown: the connection was lost during the write.
         """
         recording = ops.Recording(event, stream, record)
-        op = ops.put(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        op = ops.put(key, value, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
         return await self._write(op, recording)
 
-    async def increment(
-        self,
-        key: str,
-        by: float = 1,
-        *,
-        ttl: Seconds | None = None,
-        event: Event | None = None,
-        stream: str | None = None,
-        record: bool = True,
-    ) -> StateEntry:
-        """Add to a number, in one statement: of two at once none is lost.
+    async def put_many(
+        self, values: Mapping[str, Any], *, ttl: Seconds | None = None, record: bool = True
+    ) -> list[StateEntry]:
+        """Write several entries in one statement, all or none.
 
-        Decimal arithmetic of the server: 0.1 and 0.2 make 0.3. Each is a change with its event
-        (unless `record=False`): what moves a thousand times a second is better kept as a fold.
+        >>> written = await memory.state.put_many({"user:2": {"n": 2}, "user:1": {"n": 1}})
+        >>> [(entry.key, entry.version) for entry in written]
+        [('user:2', 1), ('user:1', 1)]
+
+        Two calls that write the same keys in different orders cannot deadlock.
 
         Args:
-            key: 1 to 512 bytes; where there is no entry it begins at 0.
-            by: an int or a finite float; negative to take away.
-            ttl: how long an entry lives that begins here, in seconds or as a timedelta; one that
-                is there keeps its end.
-            event, stream, record: as for `put`.
+            values: the value of each key, 1 to 10,000 of them.
+            ttl, record: as for `put`, for all of them.
 
         Returns:
-            The new entry, with the sum as its value.
+            The new entries, in the order given.
 
         Raises:
-            InvalidValue: the value is no number, or the sum would leave ±(2⁶³ − 1).
-            InvalidInput: a key or option that is not allowed.
-            OutcomeUnknown: the connection was lost under way.
+            InvalidInput: a key, value or option that is not allowed; nothing was sent.
+            OutcomeUnknown: the connection was lost during the write.
         """
-        recording = ops.Recording(event, stream, record)
-        op = increment(key, by, self._codec, ttl=_ttl(ttl), recording=recording)
+        op = ops.put_many(values, self._codec, ttl=ops.check_ttl(ttl), record=record)
         if self._cache is None:
             return await self._executor.execute(op)
-        with self._cache.writing(key) as write:
-            entry = await self._executor.execute(op)
-            write.keep(ops.written(entry, number_text(entry), recording))
-        return entry
+        recording = ops.Recording(record=record)
+        with ExitStack() as stack:
+            writes = {key: stack.enter_context(self._cache.writing(key)) for key in values}
+            entries = await self._executor.execute(op)
+            texts = ops.texts_of(op)
+            for entry in entries:
+                writes[entry.key].keep(ops.copy_of(entry, texts[entry.key], recording))
+        return entries
 
     async def create(
         self,
@@ -253,16 +124,16 @@ class AsyncState:
         stream: str | None = None,
         record: bool = True,
     ) -> StateEntry:
-        """Write an entry where none is.
+        """Write an entry if none exists.
 
         Args:
             key, value, ttl, event, stream, record: as for `put`.
 
         Raises:
-            VersionConflict: there is one; it is in the error's `current`.
+            VersionConflict: there is an entry. The error holds it as `current`.
         """
         recording = ops.Recording(event, stream, record)
-        op = ops.create(key, value, self._codec, ttl=_ttl(ttl), recording=recording)
+        op = ops.create(key, value, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
         return await self._write(op, recording)
 
     async def compare_and_set(
@@ -271,25 +142,25 @@ class AsyncState:
         value: Any,
         *,
         expected_version: int,
-        ttl: Seconds | None = None,
+        ttl: Seconds | Keep | None = KEEP,
         event: Event | None = None,
         stream: str | None = None,
         record: bool = True,
-        lease: AsyncLease | None = None,
+        fence: AsyncLease | None = None,
     ) -> StateEntry:
         """Write an entry if its version is the expected one.
 
         Args:
             key, value, event, stream, record: as for `put`.
-            expected_version: the version that the value was made from; 0 expects no entry.
-            ttl: as for `put`, but None keeps the entry's end as it is.
-            lease: write only if this one is still held, by its fencing token and the server's
-                clock. Until the write has committed, in a transaction with all of that, nobody
-                else gets the lease.
+            expected_version: the version that the value was computed from; 0 expects no entry.
+            ttl: how long the entry lives from now. `KEEP`, the default, keeps its end; None removes
+                it.
+            fence: write only if this lease is still held, by its fencing token and the server's
+                clock. No other process gets the lease before the write has committed.
 
         Raises:
-            VersionConflict: the version is another one; the entry is in the error's `current`.
-            LeaseLost: the lease is not held any more; nothing was changed.
+            VersionConflict: the version is another one. The error holds the entry as `current`.
+            LeaseLost: the lease is not held; nothing was changed.
         """
         recording = ops.Recording(event, stream, record)
         op = ops.compare_and_set(
@@ -297,24 +168,52 @@ class AsyncState:
             value,
             self._codec,
             expected_version=expected_version,
-            ttl=_ttl(ttl),
+            lifetime=ops.Lifetime.of(ttl),
             recording=recording,
         )
-        if lease is None:
+        if fence is None:
             return await self._write(op, recording)
-        if not isinstance(lease, AsyncLease):
-            raise InvalidInput(f"lease= takes what leases.acquire gave, got {type(lease).__name__}")
+        if not isinstance(fence, AsyncLease):
+            raise InvalidInput(f"fence= takes a lease, got {type(fence).__name__}")
         try:
-            return await self._write(fenced(op, lease.held), recording)
+            return await self._write(ops.fenced(op, fence.held), recording)
         except LeaseLost as error:
-            lease.lose(error)
+            fence.lose(error)
             raise
+
+    @overload
+    async def update(
+        self,
+        key: str,
+        fn: Callable[[Any], Any | Awaitable[Any]],
+        *,
+        ttl: Seconds | Keep | None = KEEP,
+        max_retries: int = 10,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> StateEntry: ...
+
+    @overload
+    async def update(
+        self,
+        key: str,
+        fn: Callable[[M | None], Any | Awaitable[Any]],
+        *,
+        model: type[M],
+        ttl: Seconds | Keep | None = KEEP,
+        max_retries: int = 10,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> StateEntry: ...
 
     async def update(
         self,
         key: str,
         fn: Callable[[Any], Any | Awaitable[Any]],
         *,
+        ttl: Seconds | Keep | None = KEEP,
         max_retries: int = 10,
         event: Event | None = None,
         stream: str | None = None,
@@ -323,40 +222,77 @@ class AsyncState:
     ) -> StateEntry:
         """Change an entry by a function of its value.
 
-        Tries compare-and-set first. After a few lost races, or when one try is left, it queues for
-        the key's row lock, so that nobody starves on a hot key; `fn` then runs while the lock is
-        held.
+        It tries compare-and-set first. After a few lost races, and on the last try, it waits for
+        the key's row lock and calls `fn` while it holds the lock. So a writer of a contended key
+        cannot starve.
 
         Args:
-            key: 1 to 512 bytes.
-            fn: takes the value (None if there is no entry) and gives the new one. It may be
-                called several times: it must have no effects of its own.
-            max_retries: tries after the first one, 0 or more.
+            key: the entry's key, 1 to 512 bytes.
+            fn: takes the value (None if there is no entry) and returns the new one. It may be
+                called several times, so it must have no side effects.
+            ttl: as for `compare_and_set`.
+            max_retries: how many times to try again, 0 or more.
             event, stream, record: as for `put`.
-            model: a pydantic model: `fn` gets an instance of it.
+            model: give `fn` an instance of this pydantic model.
 
         Returns:
             The new entry.
 
         Raises:
             CallbackFailed: `fn` raised (its exception is the `__cause__`); nothing was written.
-            VersionConflict: lost every try.
-            OutcomeUnknown: the connection was lost under way.
+            VersionConflict: every try lost.
+            OutcomeUnknown: the connection was lost during the write.
         """
         check_count(max_retries, "max_retries", minimum=0)
         recording = ops.Recording(event, stream, record)
-        update = AsyncUpdate(key, fn, self._codec, recording, model)
+        update = AsyncUpdate(
+            key, fn, self._codec, recording=recording, lifetime=ops.Lifetime.of(ttl), model=model
+        )
         if self._cache is None:
             return await self._update(update, max_retries)
         with self._cache.writing(key) as write:
             entry = await self._update(update, max_retries)
-            write.keep(ops.written(entry, update.text, recording))
+            write.keep(ops.copy_of(entry, update.text, recording))
         return entry
 
     async def _update(self, update: AsyncUpdate, max_retries: int) -> StateEntry:
         if isinstance(self._executor, AsyncPoolExecutor):
             return await update.run(self._executor, tries=max_retries + 1)
         return await update.run_locked(self._executor)
+
+    async def increment(
+        self,
+        key: str,
+        by: float = 1,
+        *,
+        ttl: Seconds | None = None,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> StateEntry:
+        """Add to a number in one statement, so that two calls at once cannot lose one.
+
+        The server adds decimals, so 0.1 and 0.2 give 0.3. Each call appends an event unless
+        `record=False`. If a counter moves a thousand times a second, keep it as a fold.
+
+        Args:
+            key: the entry's key. Without an entry it starts at 0.
+            by: an int or a finite float; negative to subtract.
+            ttl: how long a new entry lives, in seconds or as a timedelta. An existing entry keeps
+                its end.
+            event, stream, record: as for `put`.
+
+        Returns:
+            The new entry, with the sum as its value.
+
+        Raises:
+            InvalidValue: the value is not a number, or the sum would leave ±(2⁶³ − 1).
+            InvalidInput: a key or option that is not allowed.
+            OutcomeUnknown: the connection was lost during the write.
+        """
+        recording = ops.Recording(event, stream, record)
+        op = ops.increment(key, by, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
+        return await self._write(op, recording)
 
     async def delete(
         self,
@@ -367,10 +303,10 @@ class AsyncState:
         stream: str | None = None,
         record: bool = True,
     ) -> bool:
-        """Delete an entry; tells whether there was one.
+        """Delete an entry. Return True if there was one.
 
         Args:
-            key: 1 to 512 bytes.
+            key: the entry's key.
             expected_version: delete only this version.
             event, stream, record: as for `put`.
 
@@ -383,21 +319,60 @@ class AsyncState:
         )
 
     async def touch(self, key: str, *, ttl: Seconds | None, record: bool = True) -> bool:
-        """Set how long an entry lives from now; tells whether there is one.
+        """Set how long an entry lives from now. Return True if there is one.
 
         Its value and version stay as they are.
 
         Args:
-            key: 1 to 512 bytes.
+            key: the entry's key.
             ttl: seconds or a timedelta; None for ever.
-            record: False appends no event, unless the entry was recorded and had no end.
+            record: False appends no event, unless a recorded entry without an end gets one.
         """
-        return await self._change(ops.touch(key, self._codec, ttl=_ttl(ttl), record=record))
+        return await self._change(
+            ops.touch(key, self._codec, ttl=ops.check_ttl(ttl), record=record)
+        )
+
+    async def _write(self, op: Op[StateEntry], recording: ops.Recording) -> StateEntry:
+        """Execute a write of one entry and let the cache keep a copy."""
+        if self._cache is None:
+            return await self._executor.execute(op)
+        with self._cache.writing(op.params["key"]) as write:
+            entry = await self._executor.execute(op)
+            text = op.params.get("value") or ops.number_text(entry)
+            write.keep(ops.copy_of(entry, text, recording))
+        return entry
+
+
+class AsyncState(AsyncTransactionState):
+    """State entries: a key, a value and a version. Reached as `memory.state`.
+
+    Each write appends its event in the same statement: by default to the stream `state:<key>`, with
+    the value as payload. `event=` replaces the event and `stream=` its stream. `record=False`
+    appends none. The first unrecorded write after a recorded one still appends an event, so that
+    watchers and caches can invalidate their copies.
+
+    Attributes:
+        snapshots: copies of the whole state.
+    """
+
+    snapshots: AsyncSnapshots
+
+    def __init__(
+        self,
+        executor: AsyncExecutor,
+        codec: Codec,
+        cache: StateCache | None,
+        events: AsyncEvents,
+        reader: AsyncLogReader,
+    ) -> None:
+        super().__init__(executor, codec, cache)
+        self._reader = reader
+        self.snapshots = AsyncSnapshots(executor, codec, cache, events)
 
     def watch(
         self, prefix: str = "", *, after: Start = "now", model: type[BaseModel] | None = None
     ) -> AsyncSubscription[StateChange]:
-        """Follow the recorded changes of entries: a subscription (see `events.subscribe`).
+        """Subscribe to the recorded changes of entries; see `events.subscribe`.
 
         >>> async with memory.state.watch("account:") as changes:
         ...     entry = await memory.state.put("account:1", {"balance": 5})
@@ -405,15 +380,15 @@ class AsyncState:
         ...         print(change.key, change.version, change.value)
         account:1 1 {'balance': 5}
 
-        Each change comes once, those of one key in the order of their versions. Where an event was
-        given with the write, the change holds the value all the same. To begin with what is there
-        now: enter the watch first, then `list` the entries, and pass over changes whose version is
-        not above the entry's.
+        Each change comes once, and those of one key come in the order of their versions. The change
+        holds the value, also if the write was given an event of its own. To start from the present
+        state, enter the watch, then `list` the entries, then skip changes whose version is not
+        above the entry's.
 
         Args:
-            prefix: only entries whose key begins so; "" for all.
+            prefix: the beginning of the keys; "" for all.
             after: as for `events.subscribe`; "now" for the changes from now on.
-            model: a pydantic model to validate the values with.
+            model: validate the values with this pydantic model.
 
         Returns:
             A context manager and iterator of `StateChange`.
@@ -421,14 +396,6 @@ class AsyncState:
         Raises:
             InvalidInput: a prefix or option that is not allowed.
         """
-        if self._reader is None:
-            raise InvalidInput(
-                "watch follows the log, and a transaction sees it as it was: not in a "
-                "transaction, use the memory itself"
-            )
         return AsyncSubscription(
-            self._reader,
-            Selection(key_prefix=prefix),
-            after,
-            ops.change_maker(model),
+            self._reader, Selection(key_prefix=prefix), after, change_maker(model)
         )

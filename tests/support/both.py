@@ -15,7 +15,7 @@ from pgmem._sync.groups.group import Delivery
 from pgmem.redis import AsyncImports, Imports
 
 _GROUPS = (
-    "events", "state", "dedupe", "snapshots", "consumers", "limits", "leases", "retention",
+    "events", "state", "snapshots", "dedupe", "folds", "consumers", "limits", "leases", "retention",
 )  # fmt: skip
 _SUBSCRIBE = ("subscribe", "watch")
 
@@ -76,8 +76,8 @@ class Awaited:
             return lambda *args, **kwargs: AwaitedSubscription(found(*args, **kwargs))
 
         async def call(*args, **kwargs):
-            if isinstance(kwargs.get("lease"), AwaitedLease):
-                kwargs["lease"] = kwargs["lease"].wrapped
+            if isinstance(kwargs.get("fence"), AwaitedLease):
+                kwargs["fence"] = kwargs["fence"].wrapped
             if name == "acquire":
                 call = functools.partial(found, *args, **kwargs)
                 loop = asyncio.get_running_loop()

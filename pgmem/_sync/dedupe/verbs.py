@@ -1,9 +1,9 @@
 # Generated from pgmem/dedupe/verbs.py by tools/generate_sync.py. Do not edit.
 """`memory.dedupe`: work that takes effect once.
 
-Two forms. `Dedupe` is for effects elsewhere (a call to a bank, a mail): claim with a lease,
-do, complete with the result. `TransactionDedupe` is for effects in this database: the mark
-and the effects commit together. What to run is `pgmem.dedupe.ops`, which also draws the states.
+`Dedupe` is for effects elsewhere, such as a call to a bank: claim the work for the time of a
+lease, do it, store its result. `TransactionDedupe` is for effects in this database: the record
+and the effects commit together. `pgmem.dedupe.ops` shows the states.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from pgmem.core.encoding import encode
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
 from pgmem.dedupe.models import Claim, Outcome
-from pgmem.errors import CallbackFailed, InvalidInput, InvalidValue, LeaseHeld, PgmemError
+from pgmem.errors import (
+    CallbackFailed,
+    InvalidInput,
+    InvalidValue,
+    LeaseHeld,
+    PgmemError,
+)
 from pgmem.events.codec import Codec
 
 Work = Callable[[], Any]
 
-
-def _ttl(ttl: Seconds | None) -> float | None:
-    return None if ttl is None else check_seconds(ttl, "ttl")
-
-
-def _failed(key: str, error: Exception, consequence: str) -> CallbackFailed:
-    return CallbackFailed(
-        f"run_once of {key!r}: the function raised {type(error).__name__}; {consequence}"
-    )
+FIRST_PAUSE = 0.005
+LONGEST_PAUSE = 0.1
+"""Seconds between two tries to claim work that another caller does."""
 
 
 class Dedupe:
@@ -52,30 +52,33 @@ class Dedupe:
         *,
         ttl: Seconds | None = DEFAULT_KEY_TTL,
         lease: Seconds = 30.0,
-        timeout: Seconds = 60.0,
+        timeout: Seconds | None = 60.0,
     ) -> Outcome:
-        """Do a piece of work unless it has been done; give its result either way.
+        """Do a piece of work unless it has been done. Return its result either way.
 
-        A caller that finds another one at work waits for its result. If that one dies, its lease
-        runs out and a waiting caller takes over. The work's effect and the mark cannot be atomic
-        here: a crash between the two runs the work again. Where the effects are in this database,
-        use `tx.dedupe.run_once` and they are.
+        If another caller does the work now, wait for its result. If that caller dies, its lease
+        runs out and a waiting caller does the work. The effect and the record cannot be atomic: a
+        crash between the two does the work again. If the effects are in this database, use
+        `tx.dedupe.run_once`, where they are atomic.
 
         Args:
             key: names the work, 1 to 512 bytes.
-            fn: does the work and gives a JSON value (or a pydantic model) as its result.
-            ttl: how long the result is kept and the work not repeated; None for ever.
-            lease: how long the work may take before another caller may take over.
-            timeout: how long to wait for another caller's work.
+            fn: does the work and returns a JSON value or a pydantic model as its result.
+            ttl: how long the result is kept and the work not done again, in seconds or as a
+                timedelta; None for ever.
+            lease: how long the work may take before another caller may do it.
+            timeout: how long to wait for the work of another caller; 0 does not wait, None waits
+                for ever.
 
         Raises:
-            CallbackFailed: `fn` raised (its exception is the `__cause__`); the claim is released.
+            CallbackFailed: `fn` raised (its exception is the `__cause__`). The claim is released.
             LeaseHeld: another caller was still at work after `timeout`.
-            LeaseLost: `fn` took longer than the lease and another caller took over.
-            InvalidValue: `fn`'s result cannot be stored; the work is marked as done.
+            LeaseLost: `fn` took longer than the lease and another caller claimed the work.
+            InvalidValue: the result of `fn` cannot be stored. The work is recorded as done.
         """
-        keep, hold = _ttl(ttl), check_seconds(lease, "lease")
-        claim = self._claim(key, hold, check_seconds(timeout, "timeout", zero=True))
+        keep, hold = _check_ttl(ttl), check_seconds(lease, "lease")
+        longest = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
+        claim = self._wait_for_claim(key, hold, longest)
         if not claim.acquired:
             return Outcome("skipped", claim.result)
         try:
@@ -84,48 +87,50 @@ class Dedupe:
             self._release_failed(claim)
             if isinstance(error, PgmemError) or not isinstance(error, Exception):
                 raise
-            raise _failed(key, error, "the claim was released, nothing is marked") from error
+            raise _failed(key, error, "the claim was released, nothing is recorded") from error
         try:
             encode(result, "result", limit=self._codec.max_bytes)
         except InvalidValue:
-            # The work is done: it must not be done again because its result does not fit.
+            # The work is done: it must not be done again because its result cannot be stored.
             self.complete(claim, None, ttl=keep)
             raise
         self.complete(claim, result, ttl=keep)
         return Outcome("processed", result)
 
-    def _claim(self, key: str, lease: float, timeout: float) -> Claim:
-        deadline = time.monotonic() + timeout
-        pause = 0.005
+    def _wait_for_claim(self, key: str, lease: float, timeout: float | None) -> Claim:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = FIRST_PAUSE
         while True:
             try:
                 return self.claim(key, lease=lease)
             except LeaseHeld:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    raise
-            sleep(min(random.uniform(pause / 2, pause), remaining))  # noqa: S311
-            pause = min(pause * 1.5, 0.1)
+                wait = random.uniform(pause / 2, pause)  # noqa: S311  # no secret
+                if deadline is not None:
+                    wait = min(wait, deadline - time.monotonic())
+                    if wait <= 0:
+                        raise
+            sleep(wait)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _release_failed(self, claim: Claim) -> None:
         try:
             self.release(claim)
         except PgmemError as error:
-            # The work's own error matters more. The lease runs out by itself.
+            # The exception of the work says more. The lease runs out by itself.
             log.warning("could not release the claim of %r: %s", claim.key, error)
 
     def claim(self, key: str, *, lease: Seconds = 30.0) -> Claim:
-        """Claim a piece of work, or get its stored result.
+        """Claim a piece of work, or return its stored result.
 
         Args:
             key: names the work, 1 to 512 bytes.
-            lease: how long nobody else may claim it, in seconds or as a timedelta.
+            lease: how long no other caller can claim it, in seconds or as a timedelta.
 
         Returns:
             A claim with `acquired=True` and a fencing token, or `acquired=False` and the result.
 
         Raises:
-            LeaseHeld: another claim's lease is running.
+            LeaseHeld: the lease of another caller is running.
         """
         return self._executor.execute(
             ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
@@ -134,38 +139,92 @@ class Dedupe:
     def complete(
         self, claim: Claim, result: Any = None, *, ttl: Seconds | None = DEFAULT_KEY_TTL
     ) -> None:
-        """Store the result of claimed work: from now on it counts as done.
+        """Store the result of claimed work. From now on the work is done.
 
         Args:
-            claim: what `claim` gave.
+            claim: what `claim` returned.
             result: a JSON value or a pydantic model.
-            ttl: how long the result is kept and the work not repeated; None for ever.
+            ttl: how long the result is kept and the work not done again; None for ever.
 
         Raises:
-            LeaseLost: the lease ran out and another one took over; nothing was stored.
+            LeaseLost: the lease ran out and another caller claimed the work; nothing was stored.
         """
         self._executor.execute(
             ops.complete(
-                _held(claim).key,
+                _check_acquired(claim).key,
                 token=claim.token,
                 result=result,
-                ttl=_ttl(ttl),
+                ttl=_check_ttl(ttl),
                 max_bytes=self._codec.max_bytes,
             )
         )
 
     def release(self, claim: Claim) -> None:
-        """Give a claim back without a result: the next caller may do the work.
+        """Delete a claim without a result, so that the next caller may do the work.
 
         Raises:
-            LeaseLost: the lease ran out and another one took over.
+            LeaseLost: the lease ran out and another caller claimed the work.
         """
-        self._executor.execute(ops.release(_held(claim).key, token=claim.token))
+        self._executor.execute(ops.release(_check_acquired(claim).key, token=claim.token))
 
 
-def _held(claim: Claim) -> Claim:
+class TransactionDedupe:
+    """Idempotency keys for work whose effects are in this transaction. Reached as `tx.dedupe`."""
+
+    def __init__(self, executor: TransactionExecutor, codec: Codec) -> None:
+        self._executor = executor
+        self._codec = codec
+
+    def run_once(self, key: str, fn: Work, *, ttl: Seconds | None = DEFAULT_KEY_TTL) -> Outcome:
+        """Do a piece of work unless it has been done. Return its result either way.
+
+        The record, the result and what `fn` does in this transaction commit together or not at all.
+        A second caller waits until the transaction of the first one has ended. If `fn` raises, its
+        effects and the record are undone and the transaction stays usable.
+
+        Args:
+            key: names the work, 1 to 512 bytes.
+            fn: does the work in this transaction and returns a JSON value or a pydantic model.
+            ttl: how long the result is kept and the work not done again, in seconds or as a
+                timedelta; None for ever.
+
+        Raises:
+            CallbackFailed: `fn` raised (its exception is the `__cause__`).
+            LeaseHeld: a caller of `memory.dedupe` has claimed the work.
+            InvalidValue: the result of `fn` cannot be stored; its effects are undone.
+            TransactionConflict: run the whole transaction again.
+        """
+        record = self._executor.execute(ops.record(key, ttl=_check_ttl(ttl)))
+        if not record.acquired:
+            return Outcome("skipped", record.result)
+        try:
+            with self._executor.savepoint():
+                return Outcome("processed", self._work(key, fn, record))
+        except BaseException:
+            # The savepoint comes after the record, so that a skipped call costs one round trip.
+            if self._executor.usable():
+                self._executor.execute(ops.remove_record(key, token=record.token))
+            raise
+
+    def _work(self, key: str, fn: Work, record: Claim) -> Any:
+        try:
+            result = passthrough(fn())
+        except PgmemError:
+            raise
+        except Exception as error:
+            raise _failed(key, error, "its effects are undone, nothing is recorded") from error
+        if result is not None:
+            self._executor.execute(
+                ops.record_result(
+                    key, token=record.token, result=result, max_bytes=self._codec.max_bytes
+                )
+            )
+        return result
+
+
+def _check_acquired(claim: Claim) -> Claim:
     if not isinstance(claim, Claim):
-        raise InvalidInput(f"expected the Claim that claim() gave, got {type(claim).__name__}")
+        raise InvalidInput(f"expected a Claim, got {type(claim).__name__}")
     if not claim.acquired:
         raise InvalidInput(
             f"the claim of {claim.key!r} was not acquired: the work is done, use its result"
@@ -173,57 +232,11 @@ def _held(claim: Claim) -> Claim:
     return claim
 
 
-class TransactionDedupe:
-    """Idempotency keys for work whose effects are in this transaction.
+def _check_ttl(ttl: Seconds | None) -> float | None:
+    return None if ttl is None else check_seconds(ttl, "ttl")
 
-    Reached as `tx.dedupe` or `bound.dedupe`.
-    """
 
-    def __init__(self, executor: TransactionExecutor, codec: Codec) -> None:
-        self._executor = executor
-        self._codec = codec
-
-    def run_once(self, key: str, fn: Work, *, ttl: Seconds | None = DEFAULT_KEY_TTL) -> Outcome:
-        """Do a piece of work unless it has been done; give its result either way.
-
-        The mark, the result and what `fn` does in this transaction commit together or not at all.
-        A second caller waits until the first one's transaction has ended. If `fn` raises, what it
-        did and the mark are undone, and the transaction stays usable.
-
-        Args:
-            key: names the work, 1 to 512 bytes.
-            fn: does the work in this transaction and gives a JSON value or a pydantic model.
-            ttl: how long the result is kept and the work not repeated; None for ever.
-
-        Raises:
-            CallbackFailed: `fn` raised (its exception is the `__cause__`).
-            LeaseHeld: a caller of `memory.dedupe.run_once` is at work under this key.
-            InvalidValue: `fn`'s result cannot be stored; all that it did is undone.
-            TransactionConflict: run the whole transaction again.
-        """
-        mark = self._executor.execute(ops.mark(key, ttl=_ttl(ttl)))
-        if not mark.acquired:
-            return Outcome("skipped", mark.result)
-        try:
-            with self._executor.savepoint():
-                return Outcome("processed", self._work(key, fn, mark))
-        except BaseException:
-            # The savepoint comes after the mark, so that a skipped call costs one round trip.
-            if self._executor.usable():
-                self._executor.execute(ops.unmark(key, token=mark.token))
-            raise
-
-    def _work(self, key: str, fn: Work, mark: Claim) -> Any:
-        try:
-            result = passthrough(fn())
-        except PgmemError:
-            raise
-        except Exception as error:
-            raise _failed(key, error, "what it did is undone, nothing is marked") from error
-        if result is not None:
-            self._executor.execute(
-                ops.store_result(
-                    key, token=mark.token, result=result, max_bytes=self._codec.max_bytes
-                )
-            )
-        return result
+def _failed(key: str, error: Exception, consequence: str) -> CallbackFailed:
+    return CallbackFailed(
+        f"run_once of {key!r}: the function raised {type(error).__name__}; {consequence}"
+    )

@@ -1,70 +1,112 @@
 # Generated from pgmem/folds/verbs.py by tools/generate_sync.py. Do not edit.
-"""`memory.snapshots`: folds, and copies of the whole state.
+"""`memory.folds`: values that are computed from events.
 
-What to run is `pgmem.folds.ops`.
+`TransactionFolds` has the verbs that work inside a transaction, `Folds` all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
 from pgmem._sync.core.execution import Executor
 from pgmem._sync.events.verbs import Events
 from pgmem.core.validation import MAX_POSITION, check_count
-from pgmem.errors import CallbackFailed, InvalidInput, PgmemError, TransactionConflict
+from pgmem.errors import CallbackFailed, PgmemError
 from pgmem.events.codec import Codec
 from pgmem.events.filter import Selection
 from pgmem.folds import ops
 from pgmem.folds.models import Fold, Folded
-from pgmem.state.cache import BoundCache, StateCache
-from pgmem.state.models import StateEntry, StateSnapshot
 
 S = TypeVar("S")
+M = TypeVar("M", bound=BaseModel)
 
-FOLD_PAGE = 5_000
-TAKE_TRIES = 10
+PAGE = 5_000
 
 
-class Snapshots:
-    """Kept values of folds, and copies of the whole state. Reached as `memory.snapshots`."""
+class TransactionFolds:
+    """Snapshots of folds. Reached as `tx.folds` in a transaction."""
 
-    def __init__(
-        self,
-        executor: Executor,
-        codec: Codec,
-        events: Events,
-        cache: StateCache | BoundCache | None = None,
-    ) -> None:
+    def __init__(self, executor: Executor, codec: Codec) -> None:
         self._executor = executor
         self._codec = codec
+
+    def save(self, name: str, value: Any, *, position: int, version: int = 1) -> bool:
+        """Store a snapshot of a fold.
+
+        Args:
+            name: the fold's name.
+            value: a JSON value or a pydantic model.
+            position: every event up to it is in the value, and none after it.
+            version: the version of the fold that computed it.
+
+        Returns:
+            True if it was stored, False if there is a snapshot at this position.
+        """
+        return self._executor.execute(
+            ops.save(
+                name, value, position=position, version=version, max_bytes=self._codec.max_bytes
+            )
+        )
+
+    @overload
+    def load(self, name: str, *, version: int = 1) -> Folded[Any] | None: ...
+
+    @overload
+    def load(self, name: str, *, version: int = 1, model: type[M]) -> Folded[M] | None: ...
+
+    def load(
+        self, name: str, *, version: int = 1, model: type[BaseModel] | None = None
+    ) -> Folded[Any] | None:
+        """Return the newest snapshot of a fold, or None.
+
+        Args:
+            name: the fold's name.
+            version: the version of the fold. A snapshot of another version is never returned.
+            model: validate the value with this pydantic model and return an instance of it.
+        """
+        return self._executor.execute(ops.load(name, version=version, model=model))
+
+    def delete(self, name: str, *, version: int | None = None) -> int:
+        """Delete the snapshots of a fold. Return their number.
+
+        Args:
+            name: the fold's name.
+            version: delete only the snapshots of this version.
+        """
+        return self._executor.execute(ops.delete(name, version=version))
+
+
+class Folds(TransactionFolds):
+    """Values that are computed from events, and their snapshots. Reached as `memory.folds`."""
+
+    def __init__(self, executor: Executor, codec: Codec, events: Events) -> None:
+        super().__init__(executor, codec)
         self._events = events
-        self._cache = cache
 
     def fold(
         self, fold: Fold[S], *, save_every: int = 1_000, model: type[BaseModel] | None = None
     ) -> Folded[S]:
-        """A fold's value now: its newest snapshot, and the events after it.
+        """Compute the value of a fold from its newest snapshot and the events after it.
 
         Args:
-            fold: how events add up.
-            save_every: keep a new snapshot if so many events came after the last one; 0 never.
-            model: a pydantic model of the value, where the value is one.
+            fold: how to compute the value.
+            save_every: store a new snapshot if at least this many events came after the last one;
+                0 stores none.
+            model: the pydantic model of the value, if the value is one.
 
         Raises:
             CallbackFailed: `fold.apply` raised (its exception is the `__cause__`).
             InvalidValue: the value cannot be stored as JSON.
         """
-        self._refuse_bound("fold")
         check_count(save_every, "save_every", minimum=0)
-        kept = self.load(fold.name, fold_version=fold.version, model=model)
+        kept = self._executor.execute(ops.load(fold.name, version=fold.version, model=model))
         value, position = kept if kept is not None else (fold.initial(), 0)
         applied = 0
         while True:
             selection = Selection(fold.stream, fold.type, None, position, MAX_POSITION)
-            page = self._events.read_page(selection, limit=FOLD_PAGE)
+            page = self._events.read_page(selection, limit=PAGE)
             for event in page.events:
                 try:
                     value = fold.apply(value, event)
@@ -73,123 +115,12 @@ class Snapshots:
                 except Exception as error:
                     raise CallbackFailed(
                         f"fold {fold.name!r}: apply raised {type(error).__name__} at position "
-                        f"{event.position}; no snapshot was kept"
+                        f"{event.position}; no snapshot was stored"
                     ) from error
             applied += len(page.events)
             position = max(position, page.complete_to)
-            if len(page.events) < FOLD_PAGE:
+            if len(page.events) < PAGE:
                 break
         if save_every and applied >= save_every:
-            self.save(fold.name, value, position=position, fold_version=fold.version)
+            self.save(fold.name, value, position=position, version=fold.version)
         return Folded(value, position)
-
-    def save(self, name: str, value: Any, *, position: int, fold_version: int = 1) -> bool:
-        """Keep a fold's value.
-
-        Args:
-            name: the fold's name.
-            value: a JSON value or a pydantic model.
-            position: every event up to it is in the value, and none after it.
-            fold_version: the version of the fold that made it.
-
-        Returns:
-            True if it was kept, False if there was one for that position already.
-        """
-        return self._executor.execute(
-            ops.save(
-                name,
-                value,
-                position=position,
-                fold_version=fold_version,
-                max_bytes=self._codec.max_bytes,
-            )
-        )
-
-    def load(
-        self, name: str, *, fold_version: int = 1, model: type[BaseModel] | None = None
-    ) -> Folded[Any] | None:
-        """The newest kept value of one version of a fold, or None.
-
-        Args:
-            name: the fold's name.
-            fold_version: values that another version made are never returned.
-            model: a pydantic model to validate the value with.
-        """
-        return self._executor.execute(ops.load(name, fold_version=fold_version, model=model))
-
-    def take(self, name: str | None = None) -> StateSnapshot:
-        """Copy the whole state as it is at one position of the log.
-
-        The copy holds every recorded write up to that position and none after it, also while
-        others write. Entries written with `record=False` are in no log: they are copied as they
-        are.
-
-        Args:
-            name: to find it again; several may have the same.
-
-        Raises:
-            TransactionConflict: entries kept changing, while the log did not tell what they had
-                been before: retention had removed it, or they were written with `record=False`.
-        """
-        self._refuse_bound("take")
-        for _ in range(TAKE_TRIES):
-            position = self._events.settle()
-            taken = self._executor.execute(ops.take(name, position=position))
-            if taken is not None:
-                return taken
-        raise TransactionConflict(
-            f"take a snapshot of the state: {TAKE_TRIES} times an entry had changed since the "
-            f"position that is final, and the log does not hold what it was before. Try again "
-            f"later; a transaction that has appended events and is still open makes it last"
-        )
-
-    def list(self, name: str | None = None, *, limit: int = 100) -> list[StateSnapshot]:
-        """The copies of the whole state, newest first.
-
-        Args:
-            name: only those of this name.
-            limit: at most so many.
-        """
-        return self._executor.execute(ops.list_snapshots(name, limit=limit))
-
-    def entries(self, snapshot_id: int) -> Iterator[StateEntry]:
-        """What a copy holds, in the order of the keys.
-
-        Raises:
-            NotFound: there is none of that id.
-        """
-        self._executor.execute(ops.get(snapshot_id))
-        after = ""
-        while True:
-            page = self._executor.execute(ops.entries(snapshot_id, after=after, limit=FOLD_PAGE))
-            for entry in page:
-                yield entry
-            if len(page) < FOLD_PAGE:
-                return
-            after = page[-1].key
-
-    def restore(self, snapshot_id: int) -> tuple[int, int]:
-        """Make the state what a copy holds, in one transaction.
-
-        Each entry that differs gets the next version and an event (`state.restored`,
-        `state.deleted`): readers follow, and nobody's older version matches any more.
-
-        Returns:
-            How many entries were written and how many deleted.
-
-        Raises:
-            NotFound: there is none of that id.
-        """
-        self._executor.execute(ops.get(snapshot_id))
-        try:
-            return self._executor.execute(ops.restore(snapshot_id, self._codec))
-        finally:
-            if self._cache is not None:
-                self._cache.flush()
-
-    def _refuse_bound(self, verb: str) -> None:
-        if self._executor.bound:
-            raise InvalidInput(
-                f"snapshots.{verb} needs to see what others have committed: "
-                f"use it outside of a transaction"
-            )

@@ -201,10 +201,10 @@ class SharedMemoryLayer:
     def take_snapshot(self) -> None:
         """Copy the whole state as it is at one position of the log.
 
-        `memory.snapshots` lists the copies, under the name of `state_key`, and restores them.
+        `memory.state.snapshots` lists the copies, under the name of `state_key`, and restores them.
         """
         memory = self._opened()
-        memory.snapshots.take(self.state_key)
+        memory.state.snapshots.take(self.state_key)
 
     def process_event(self, event: Mapping[str, Any]) -> Any:
         """Do the work for an event unless it is done.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     ForeignKeyConstraint,
     Identity,
     MetaData,
@@ -27,8 +28,10 @@ def state(metadata: MetaData) -> Table:
         # stale expected version never matches.
         Column("value", json()),
         Column("version", BigInteger, nullable=False),
+        Column("created_at", moment(), nullable=False, server_default=now()),
         Column("updated_at", moment(), nullable=False, server_default=now()),
         Column("expires_at", moment()),
+        Column("ttl", Double),  # seconds; NULL if expires_at is
         # 2: the last change is in the log, and the next one will be, so that copies elsewhere are
         # invalidated. 1: the last change is in the log, later ones may not be. 0: the last change
         # is not in the log.
@@ -65,6 +68,7 @@ def state_snapshot_entries(metadata: MetaData) -> Table:
         Column("value", json(), nullable=False),
         Column("version", BigInteger, nullable=False),
         Column("expires_at", moment()),
+        Column("ttl", Double),
         PrimaryKeyConstraint("snapshot_id", "key", name="state_snapshot_entries_pkey"),
         ForeignKeyConstraint(
             ["snapshot_id"],

@@ -1,7 +1,7 @@
--- Claim a piece of work: the key is new, its claim has run out, its result has expired, or the
--- claim is this very call's own (sent again after a lost connection). What is seen to be done is
--- not written to: a conflict would lock its row, and the commit would wait for the disk.
-WITH mark AS (
+-- Claim a piece of work if its key is new, its claim has run out, its result has expired, or the
+-- claim is the call's own (executed again after a lost connection). Work that is seen to be done is
+-- not written to: a conflict would lock its row, and the commit would wait for the WAL flush.
+WITH claim AS (
     INSERT INTO {schema}.dedupe AS held (kind, key, owner, lease_expires_at)
     SELECT 'work', %(key)s, %(owner)s, clock_timestamp() + make_interval(secs => %(lease)s)
     WHERE {include dedupe_not_done}
@@ -14,9 +14,9 @@ WITH mark AS (
            OR held.expires_at <= clock_timestamp()
     RETURNING token, lease_expires_at
 )
-SELECT mark.token, mark.lease_expires_at, current.completed_at IS NOT NULL, current.token,
+SELECT claim.token, claim.lease_expires_at, current.completed_at IS NOT NULL, current.token,
        current.lease_expires_at, current.result::text, {commit}
 FROM (VALUES (true)) AS always
-LEFT JOIN mark ON true
+LEFT JOIN claim ON true
 LEFT JOIN {schema}.dedupe AS current
-    ON mark.token IS NULL AND current.kind = 'work' AND current.key = %(key)s
+    ON claim.token IS NULL AND current.kind = 'work' AND current.key = %(key)s

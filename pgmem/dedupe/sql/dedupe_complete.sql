@@ -1,5 +1,5 @@
--- Store the result of claimed work. Only the newest token may; sent twice, it is done once.
-WITH mark AS (
+-- Store the result of claimed work. Only the newest token may. A second execution changes nothing.
+WITH claim AS (
     UPDATE {schema}.dedupe
     SET completed_at = coalesce(completed_at, clock_timestamp()), lease_expires_at = NULL,
         result = CASE WHEN completed_at IS NULL THEN %(result)s ELSE result END,
@@ -8,8 +8,8 @@ WITH mark AS (
     WHERE kind = 'work' AND key = %(key)s AND token = %(token)s
     RETURNING token
 )
-SELECT mark.token, current.token, current.completed_at IS NOT NULL, {commit}
+SELECT claim.token, current.token, current.completed_at IS NOT NULL, {commit}
 FROM (VALUES (true)) AS always
-LEFT JOIN mark ON true
+LEFT JOIN claim ON true
 LEFT JOIN {schema}.dedupe AS current
-    ON mark.token IS NULL AND current.kind = 'work' AND current.key = %(key)s
+    ON claim.token IS NULL AND current.kind = 'work' AND current.key = %(key)s

@@ -1,4 +1,5 @@
--- Keep a fold's value. At one position a fold has one value: saving it again changes nothing.
+-- Store a snapshot of a fold. At one position a fold has one value, so saving it again changes
+-- nothing.
 WITH saved AS (
     INSERT INTO {schema}.fold_snapshots (name, fold_version, position, value)
     VALUES (%(name)s, %(version)s, %(position)s, %(value)s)

@@ -24,8 +24,9 @@ known AS MATERIALIZED (
            AND event.type = %(type)s AND event.metadata::text = given.origin::text
 ),
 entry AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at, recording)
-    SELECT given.key, given.value, 1, clock_timestamp() + make_interval(secs => given.ttl), 2
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording)
+    SELECT given.key, given.value, 1, clock_timestamp() + make_interval(secs => given.ttl),
+           given.ttl, 2
     FROM given LEFT JOIN known ON known.key = given.key
     WHERE EXISTS (SELECT FROM step)
       AND (known.key IS NULL OR (known.ours AND NOT known.same)
@@ -33,7 +34,8 @@ entry AS (
     ORDER BY given.key
     ON CONFLICT (key) DO UPDATE
         SET value = excluded.value, version = held.version + 1, updated_at = clock_timestamp(),
-            expires_at = excluded.expires_at, recording = 2
+            created_at = {include state_created}, expires_at = excluded.expires_at,
+            ttl = excluded.ttl, recording = 2
         WHERE held.value IS NULL OR held.expires_at <= clock_timestamp()
            OR held.version = (SELECT known.version FROM known WHERE known.key = held.key)
     RETURNING key, value, version, expires_at

@@ -10,7 +10,8 @@ WITH due AS MATERIALIZED (
 ),
 swept AS (
     UPDATE {schema}.state
-    SET value = NULL, version = version + 1, updated_at = clock_timestamp(), expires_at = NULL
+    SET value = NULL, version = version + 1, updated_at = clock_timestamp(), expires_at = NULL,
+        ttl = NULL
     WHERE key = ANY (ARRAY(SELECT key FROM due))
       AND value IS NOT NULL AND expires_at <= clock_timestamp()
     RETURNING key, version, recording

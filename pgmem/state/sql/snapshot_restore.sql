@@ -1,17 +1,18 @@
--- Make the state what a snapshot holds. Each entry that differs is a change like any other: it
--- gets the next version and an event. Rows are locked in the order of their keys, so that two
--- restores cannot deadlock.
+-- Make the state equal to a snapshot. Each entry that differs is a change like any other: it gets
+-- the next version and an event. Rows are locked in the order of their keys, so that two restores
+-- cannot deadlock.
 WITH wanted AS MATERIALIZED (
-    SELECT key, value, version, expires_at FROM {schema}.state_snapshot_entries
+    SELECT key, value, version, expires_at, ttl FROM {schema}.state_snapshot_entries
     WHERE snapshot_id = %(id)s
       AND (expires_at IS NULL OR expires_at > clock_timestamp())
 ),
 put AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at, recording)
-    SELECT key, value, version + 1, expires_at, 2 FROM wanted ORDER BY key
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording)
+    SELECT key, value, version + 1, expires_at, ttl, 2 FROM wanted ORDER BY key
     ON CONFLICT (key) DO UPDATE
         SET value = excluded.value, version = held.version + 1,
-            updated_at = clock_timestamp(), expires_at = excluded.expires_at, recording = 2
+            updated_at = clock_timestamp(), created_at = {include state_created},
+            expires_at = excluded.expires_at, ttl = excluded.ttl, recording = 2
         WHERE held.value IS NULL OR held.value::text <> excluded.value::text
            OR held.expires_at IS DISTINCT FROM excluded.expires_at
     RETURNING key, value, version, expires_at
@@ -23,7 +24,7 @@ unwanted AS MATERIALIZED (
 ),
 removed AS (
     UPDATE {schema}.state SET value = NULL, version = version + 1,
-           updated_at = clock_timestamp(), expires_at = NULL, recording = 2
+           updated_at = clock_timestamp(), expires_at = NULL, ttl = NULL, recording = 2
     WHERE key IN (SELECT key FROM unwanted)
     RETURNING key, value, version, expires_at
 ),
@@ -33,7 +34,7 @@ change AS (
          state_key, state_version, state_deleted, state_expires_at)
     SELECT 'state:' || key, version,
            CASE WHEN value IS NULL THEN %(deleted_type)s ELSE %(restored_type)s END,
-           coalesce(value, 'null'), %(agent_id)s, json_build_object('snapshot', %(id)s::bigint),
+           coalesce(value, 'null'), %(agent_id)s, %(metadata)s,
            key, version, nullif(value IS NULL, false), expires_at
     FROM (SELECT * FROM put UNION ALL SELECT * FROM removed) AS changed
     ORDER BY key

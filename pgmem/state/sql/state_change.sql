@@ -1,7 +1,7 @@
--- Piece: the event of a state change, from a CTE `entry` (key, value, version, expires_at,
--- recording): not if `recording` is 0, and then nobody has a copy that would grow stale.
--- Without an event of the caller's, the payload is the value itself. With one, the value is kept
--- beside it unless it is the same, so that the log alone can tell every state.
+-- Piece: the event of a state change, from the CTE `entry`. If `recording` is 0 there is none, and
+-- then no process has a copy that would become old. The payload is the caller's or the value. With
+-- a payload of the caller's the value is stored beside it, unless both are equal: so the log alone
+-- can tell every state.
 event AS (
     INSERT INTO {schema}.events
         (stream, stream_version, type, payload, agent_id, metadata,

@@ -1,14 +1,9 @@
--- Write an entry where no live one is.
+-- Write an entry if none exists.
 WITH entry AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at, recording)
-    VALUES (%(key)s, %(value)s, 1, clock_timestamp() + make_interval(secs => %(ttl)s),
-            CASE WHEN %(record)s THEN 2 ELSE 0 END)
-    ON CONFLICT (key) DO UPDATE
-        SET value = excluded.value, version = held.version + 1,
-            updated_at = clock_timestamp(), expires_at = excluded.expires_at,
-            recording = {include state_recording}
+    {include state_insert}
+    {include state_overwrite}
         WHERE held.value IS NULL OR held.expires_at <= clock_timestamp()
-    RETURNING key, value, version, updated_at, expires_at, recording
+    {include state_entry}
 ),
 {include state_change}
 {include state_outcome}

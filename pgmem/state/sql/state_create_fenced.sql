@@ -1,16 +1,11 @@
--- Write an entry where no live one is, if a lease is still ours.
+-- Write an entry if none exists and a lease is still held.
 WITH {include lease_fence},
 entry AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at, recording)
-    SELECT %(key)s, %(value)s, 1, clock_timestamp() + make_interval(secs => %(ttl)s),
-           CASE WHEN %(record)s THEN 2 ELSE 0 END
+    {include state_insert}
     FROM fence
-    ON CONFLICT (key) DO UPDATE
-        SET value = excluded.value, version = held.version + 1,
-            updated_at = clock_timestamp(), expires_at = excluded.expires_at,
-            recording = {include state_recording}
+    {include state_overwrite}
         WHERE held.value IS NULL OR held.expires_at <= clock_timestamp()
-    RETURNING key, value, version, updated_at, expires_at, recording
+    {include state_entry}
 ),
 {include state_change}
 {include state_outcome}

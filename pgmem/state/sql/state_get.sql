@@ -1,4 +1,3 @@
--- One live entry.
-SELECT key, value::text, version, updated_at, expires_at, recording FROM {schema}.state
-WHERE key = %(key)s AND value IS NOT NULL
-  AND (expires_at IS NULL OR expires_at > clock_timestamp())
+-- Read one entry.
+SELECT key, value::text, version, updated_at, created_at, expires_at, ttl, recording
+FROM {schema}.state WHERE key = %(key)s AND {include state_live}

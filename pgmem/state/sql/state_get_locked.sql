@@ -1,5 +1,4 @@
--- The entry under a key, locked until the transaction ends: the queue of a hot key.
-SELECT key, value::text, version, updated_at, expires_at,
-       value IS NOT NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
+-- Read the row of a key and lock it until the transaction ends.
+SELECT key, value::text, version, updated_at, created_at, expires_at, ttl, {include state_live}
 FROM {schema}.state WHERE key = %(key)s
 FOR NO KEY UPDATE

@@ -1,4 +1,3 @@
--- The live entries among some keys.
-SELECT key, value::text, version, updated_at, expires_at FROM {schema}.state
-WHERE key = ANY (%(keys)s) AND value IS NOT NULL
-  AND (expires_at IS NULL OR expires_at > clock_timestamp())
+-- Read several entries.
+SELECT key, value::text, version, updated_at, created_at, expires_at, ttl
+FROM {schema}.state WHERE key = ANY (%(keys)s) AND {include state_live}

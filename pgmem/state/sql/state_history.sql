@@ -1,4 +1,4 @@
--- The recorded changes of one entry, oldest first.
+-- Read the recorded changes of one entry, oldest first.
 SELECT position, stream, coalesce(stream_version, state_version), type, payload::text, agent_id,
        metadata::text, recorded_at, state_key, state_version, state_deleted, state_value::text,
        state_expires_at

@@ -101,9 +101,9 @@ async def test_state_dedupe_and_snapshots_are_counted(both):
     claim = await both.dedupe.claim("done", lease=60)
     await both.dedupe.complete(claim, 1)
     await both.events.append("s", Event(type="t"), idempotency_key="a", ttl=0.001)
-    await both.snapshots.take()
+    await both.state.snapshots.take()
     for position in (1, 2):
-        await both.snapshots.save("f", 0, position=position)
+        await both.folds.save("f", 0, position=position)
     stats = await both.stats()
     assert dataclasses.astuple(stats.state) == ((3, True), (3, True), (2, True))
     assert dataclasses.astuple(stats.dedupe) == ((4, True), (1, True), (1, True))

@@ -80,7 +80,7 @@ class TestValues:
                     memory.state.compare_and_set("k", value, expected_version=1),
                     memory.state.update("k", lambda _: value),
                     memory.state.put("k", 1, event=Event(type="t", payload=value)),
-                    memory.snapshots.save("n", value, position=1),
+                    memory.folds.save("n", value, position=1),
                 ):
                     with pytest.raises(InvalidValue) as error:
                         await refused
@@ -161,8 +161,8 @@ class TestNames:
             lambda: both.events.version(name * 2 if name else name),
             lambda: both.dedupe.run_once(name, lambda: 1),
             lambda: both.dedupe.claim(name),
-            lambda: both.snapshots.save(name, 1, position=1),
-            lambda: both.snapshots.load(name),
+            lambda: both.folds.save(name, 1, position=1),
+            lambda: both.folds.load(name),
         ]
         if isinstance(name, str):
             calls += [
@@ -172,7 +172,7 @@ class TestNames:
                 lambda: both.events.read(name * 2),
                 lambda: both.events.read(type=name),
                 lambda: both.state.put("k", 1, stream=name),
-                lambda: both.snapshots.take(name),
+                lambda: both.state.snapshots.take(name),
             ]
         if name != "":
             calls += [lambda: both.state.list(name), lambda: both.state.list(after=name)]
@@ -204,9 +204,11 @@ class TestOptions:
             lambda: both.events.read(until=number),
             lambda: both.events.read(limit=number),
             lambda: both.state.list(limit=number),
-            lambda: both.snapshots.save("n", 1, position=number),
-            lambda: both.snapshots.load("n", fold_version=number),
-            lambda: both.snapshots.restore(number),
+            lambda: both.state.search(offset=number),
+            lambda: both.state.keys(depth=number, separator=":"),
+            lambda: both.folds.save("n", 1, position=number),
+            lambda: both.folds.load("n", version=number),
+            lambda: both.state.snapshots.restore(number),
         ]
         if number != 2**63:  # Any number of retries is allowed.
             calls.append(lambda: both.state.update("k", lambda value: 1, max_retries=number))
@@ -220,7 +222,9 @@ class TestOptions:
     async def test_durations(self, both, seconds):
         for call in (
             lambda: both.state.put("k", 1, ttl=seconds),
-            lambda: both.state.get("k", refresh_on_read=seconds),
+            lambda: both.state.compare_and_set("k", 1, expected_version=0, ttl=seconds),
+            lambda: both.state.update("k", lambda value: 1, ttl=seconds),
+            lambda: both.state.put_many({"k": 1}, ttl=seconds),
             lambda: both.state.touch("k", ttl=seconds),
             lambda: both.events.append("s", Event(type="t"), idempotency_key="k", ttl=seconds),
             lambda: both.dedupe.claim("k", lease=seconds),

@@ -22,8 +22,8 @@ def use(url):
         first = memory.events.append("s", Event(type="t"), idempotency_key="k", expected_version=0)
         entry = memory.state.put("k", 1)
         claim = memory.dedupe.claim("w")
-        memory.snapshots.save("fold", 1, position=1)
-        taken = memory.snapshots.take()
+        memory.folds.save("fold", 1, position=1)
+        taken = memory.state.snapshots.take()
         return first.position, first.duplicate, entry.version, claim.token, taken.id
 
 

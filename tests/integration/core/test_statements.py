@@ -18,15 +18,16 @@ from pgmem.events import durable_ops as consumers
 from pgmem.events import ops as events
 from pgmem.events.filter import Selection
 from pgmem.events.stable_position import read_positions
-from pgmem.folds import ops as snapshots
 from pgmem.groups import claim_ops as claims
 from pgmem.groups import delivery_ops as deliveries
 from pgmem.groups import ops as groups
 from pgmem.groups import prefetch_ops as reserves
 from pgmem.leases import ops as leases
 from pgmem.retention import ops as retention
-from pgmem.state import ops as state
-from pgmem.state.ops import Recording
+from pgmem.state import read_ops as state
+from pgmem.state import snapshot_ops as snapshots
+from pgmem.state import write_ops as writes
+from pgmem.state.write_ops import Lifetime, Recording
 from tests.support.server import TEMPLATE, fresh_database
 
 CODEC = events.Codec()
@@ -42,7 +43,7 @@ MARKS = (
     ("filter", ""), ("direction", "ASC"), ("trimmed", ""), ("name", ""), ("due", "true"),
     ("first", "true"), ("ready", "true"), ("acked", "true"), ("stale", "false"), ("after", ""),
     ("overtaken", "false"),
-    ("key", "found.stream"), ("vacuumed", "events"), ("among", ""),
+    ("key", "found.stream"), ("vacuumed", "events"), ("among", ""), ("order", "key"),
 )  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def whole(name):
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
 def test_what_writes_can_be_relaxed_and_what_appends_notifies(name):
     shared = whole(name)
-    inside = name in {"dedupe_store_result", "dedupe_unmark", "trim_remove"}
+    inside = name in {"dedupe_record_result", "dedupe_remove_record", "trim_remove"}
     writes = re.search(r"\b(INSERT INTO|UPDATE \{|DELETE FROM)", shared)
     assert ("{commit}" in shared) == bool(writes and not inside)
     assert ("{notify}" in shared) == ("INTO {schema}.events" in shared)
@@ -200,15 +201,20 @@ HOT = [
     (read_positions(15000), "events_pkey"),
     (state.get("k7"), "state_pkey"),
     (state.get_many(["k7", "k8"]), "state_pkey"),
-    (state.list_entries("k7", after="", limit=10), "state_pkey"),
+    (state.search("k7", after="", limit=10), "state_pkey"),
+    (state.search("k7", where={"n": 1}, order="updated_at", limit=10), "state_pkey"),
+    (state.keys("k7", after="", depth=None, separator=None, limit=10), "state_pkey"),
+    (state.refresh("k7"), "state_pkey"),
     (state.history("k7", CODEC, after=0, limit=10), "events_state_version_key"),
     (
-        state.compare_and_set("k7", 1, CODEC, expected_version=1, ttl=None, recording=Recording()),
+        writes.compare_and_set(
+            "k7", 1, CODEC, expected_version=1, lifetime=Lifetime(None), recording=Recording()
+        ),
         "state_pkey",
     ),
-    (state.delete("k7", CODEC, expected_version=None, recording=Recording()), "state_pkey"),
+    (writes.delete("k7", CODEC, expected_version=None, recording=Recording()), "state_pkey"),
     (dedupe.claim("k7", owner="o", lease=5), "dedupe_pkey"),
-    (dedupe.mark("k7", ttl=5), "dedupe_pkey"),
+    (dedupe.record("k7", ttl=5), "dedupe_pkey"),
     (dedupe.complete("k7", token=1, result=1, ttl=5, max_bytes=99), "dedupe_pkey"),
     (consumers.acquire("k7", {}, start=0, lease=5.0, owner="o"), "subscriptions_pkey"),
     (consumers.renew(HELD, lease=5.0), "subscriptions_pkey"),
@@ -221,9 +227,9 @@ HOT = [
     (leases.look([ASKER]), "leases_pkey"),
     (leases.get("k7"), "leases_pkey"),
     (
-        leases.fenced(
-            state.compare_and_set(
-                "k7", 1, CODEC, expected_version=1, ttl=None, recording=Recording()
+        writes.fenced(
+            writes.compare_and_set(
+                "k7", 1, CODEC, expected_version=1, lifetime=Lifetime(None), recording=Recording()
             ),
             LEASE,
         ),

@@ -95,7 +95,7 @@ async def test_second_claim_is_refused_while_the_lease_runs(both):
     assert claim.acquired
     with pytest.raises(LeaseHeld) as held:
         await both.dedupe.claim("k")
-    assert held.value.expires_at == claim.lease_until
+    assert held.value.expires_at == claim.expires_at
     with pytest.raises(LeaseHeld):
         await both.dedupe.run_once("k", lambda: 1, timeout=0.05)
 

@@ -26,6 +26,6 @@ def test_query(query, memory, database_url):
     memory.events.append("s", Event(type="t"))
     memory.state.put("k", 1)
     memory.dedupe.claim("w", lease=0.001)
-    memory.snapshots.take()
+    memory.state.snapshots.take()
     with psycopg.connect(database_url) as connection:
         connection.execute(query)

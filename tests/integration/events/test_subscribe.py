@@ -237,9 +237,9 @@ async def run_once_in_transaction(memory):
 
 
 async def restore(memory):
-    taken = await memory.snapshots.take()
+    taken = await memory.state.snapshots.take()
     await memory.state.put("k", 1)
-    await memory.snapshots.restore(taken.id)
+    await memory.state.snapshots.restore(taken.id)
 
 
 WRITES = [

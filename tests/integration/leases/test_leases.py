@@ -218,7 +218,7 @@ class TestLosing:
         entry = await both.state.put("k", 1)
         end_lease(database_url)
         with pytest.raises(LeaseLost, match="token"):
-            await both.state.compare_and_set("k", 2, expected_version=1, lease=lease)
+            await both.state.compare_and_set("k", 2, expected_version=1, fence=lease)
         assert isinstance(lease.lost, LeaseLost)
         with pytest.raises(LeaseLost):
             await lease.renew()
@@ -295,9 +295,9 @@ class TestLosing:
 class TestFencing:
     async def test_the_holder_writes(self, both):
         async with await both.leases.acquire("job") as lease:
-            made = await both.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+            made = await both.state.compare_and_set("k", 1, expected_version=0, fence=lease)
             entry = await both.state.compare_and_set(
-                "k", {"n": 2}, expected_version=made.version, lease=lease
+                "k", {"n": 2}, expected_version=made.version, fence=lease
             )
             assert (await both.state.get("k"))[:3] == entry[:3] == ("k", {"n": 2}, 2)
             assert [e.version for e in await both.state.history("k")] == [1, 2]
@@ -307,7 +307,7 @@ class TestFencing:
         async with await both.leases.acquire("job") as lease:
             for expected in (0, 7):
                 with pytest.raises(VersionConflict) as caught:
-                    await both.state.compare_and_set("k", 2, expected_version=expected, lease=lease)
+                    await both.state.compare_and_set("k", 2, expected_version=expected, fence=lease)
                 assert caught.value.current.value == 1
             assert lease.lost is None
 
@@ -324,7 +324,7 @@ class TestFencing:
         else:
             await both.leases.release("job", fencing_token=lease.fencing_token)
             await both.leases.acquire("job")
-        options = {"expected_version": expected, "lease": lease}
+        options = {"expected_version": expected, "fence": lease}
         with pytest.raises(LeaseLost, match=r"'job'.*nothing was changed"):
             await both.state.compare_and_set("k", "new", **options)
         async with both.transaction() as tx:
@@ -337,7 +337,7 @@ class TestFencing:
     async def test_nobody_gets_it_before_the_write_is_committed(self, both, database_url):
         lease = await both.leases.acquire("job", ttl=60)
         async with both.transaction() as tx:
-            await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+            await tx.state.compare_and_set("k", 1, expected_version=0, fence=lease)
             end_lease(database_url)
             assert not await free(both)
             [task] = await queue(database_url, both, timeout=20)
@@ -352,7 +352,7 @@ class TestFencing:
         lease = await both.leases.acquire("job", ttl=3)
         first = lease.expires_at
         async with both.transaction() as tx:
-            await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+            await tx.state.compare_and_set("k", 1, expected_version=0, fence=lease)
             [task] = await queue(database_url, both, timeout=20)
             await until(lambda: lease.expires_at > first)
         await lease.release()
@@ -364,13 +364,13 @@ class TestFencing:
         lease = await both.leases.acquire("job", ttl=60)
         [task] = await queue(database_url, both, timeout=20)
         async with both.transaction() as tx:
-            await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+            await tx.state.compare_and_set("k", 1, expected_version=0, fence=lease)
             await asyncio.wait_for(lease.release(), 5)
             await asyncio.sleep(0.1)
             assert not task.done()
             assert not await free(both)
             with pytest.raises(LeaseLost):
-                await both.state.compare_and_set("other", 1, expected_version=0, lease=lease)
+                await both.state.compare_and_set("other", 1, expected_version=0, fence=lease)
         await (await asyncio.wait_for(task, 20)).release()
 
     async def test_a_row_of_ones_own_and_the_fence_are_one(self, both, database_url):
@@ -382,7 +382,7 @@ class TestFencing:
         async def work():
             async with both.transaction() as tx:
                 await execute(tx.connection, "INSERT INTO mine VALUES (1)")
-                await tx.state.compare_and_set("k", 1, expected_version=0, lease=lease)
+                await tx.state.compare_and_set("k", 1, expected_version=0, fence=lease)
 
         with pytest.raises(LeaseLost):
             await work()
@@ -391,8 +391,8 @@ class TestFencing:
 
     async def test_only_a_lease_will_do(self, both):
         for wrong in (7, "job", object()):
-            with pytest.raises(InvalidInput, match="lease="):
-                await both.state.compare_and_set("k", 1, expected_version=0, lease=wrong)
+            with pytest.raises(InvalidInput, match="fence="):
+                await both.state.compare_and_set("k", 1, expected_version=0, fence=wrong)
 
     def test_without_a_lease_the_statement_knows_of_none(self):
         for name in ("state_compare_and_set", "state_create"):

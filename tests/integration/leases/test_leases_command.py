@@ -82,7 +82,7 @@ def test_release_takes_the_lease_from_its_owner(command, memory, held):
     assert memory.leases.get("run:a") is None
     memory.state.create("k", 1)
     with pytest.raises(LeaseLost):
-        memory.state.compare_and_set("k", 2, expected_version=1, lease=lease)
+        memory.state.compare_and_set("k", 2, expected_version=1, fence=lease)
     other = str(held["run:b"].fencing_token)
     code, out, _ = command("release", "run:b", "--token", other, "--json")
     assert (code, json.loads(out)) == (0, {"lease": "run:b", "released": True})

@@ -11,9 +11,9 @@ from psycopg.conninfo import make_conninfo
 
 from pgmem import Event, Fold, Memory
 from pgmem.errors import PositionTrimmed, TransactionConflict
-from pgmem.folds import ops as snapshots
 from pgmem.retention import ops
 from pgmem.retention.models import Holder
+from pgmem.state import snapshot_ops as snapshots
 from tests.support.retention import (
     bury,
     fill,
@@ -288,7 +288,7 @@ async def test_a_watch_and_a_fold_behind_a_trim_are_told(form):
     async with form.memory() as memory:
         for n in range(5):
             await memory.state.put("k", n)
-        assert (await memory.snapshots.fold(fold, save_every=1)).position == 5
+        assert (await memory.folds.fold(fold, save_every=1)).position == 5
         for n in range(5):
             await memory.state.put("k", n)
         await memory.retention.trim(max_events=2)
@@ -298,7 +298,7 @@ async def test_a_watch_and_a_fold_behind_a_trim_are_told(form):
                 await changes.receive(timeout=5)
         assert (error.value.position, error.value.trimmed_to) == (1, 8)
         with pytest.raises(PositionTrimmed) as error:
-            await memory.snapshots.fold(fold)
+            await memory.folds.fold(fold)
         assert (error.value.position, error.value.trimmed_to) == (5, 8)
 
 
@@ -324,8 +324,8 @@ async def test_a_copy_of_the_state_misses_no_entry_whose_last_event_is_gone(
             return take(name, position=position)
 
         monkeypatch.setattr(snapshots, "take", cross)
-        taken = await both.snapshots.take()
-    entries = {entry.key: entry.value async for entry in both.snapshots.entries(taken.id)}
+        taken = await both.state.snapshots.take()
+    entries = {entry.key: entry.value async for entry in both.state.snapshots.entries(taken.id)}
     assert entries == {"k": "new", "unrecorded": "new", "other": "new"}
     assert taken_at == [2, 5]
     assert taken.position == 5
@@ -338,9 +338,9 @@ async def test_a_copy_that_cannot_be_made_is_told(both, database_url, monkeypatc
         slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")
         await both.state.put("k", "new")
         with pytest.raises(TransactionConflict, match="Try again later"):
-            await both.snapshots.take()
-    assert await both.snapshots.list() == []
-    assert (await both.snapshots.take()).entries == 1
+            await both.state.snapshots.take()
+    assert await both.state.snapshots.list() == []
+    assert (await both.state.snapshots.take()).entries == 1
 
 
 def reader_module(memory):

@@ -166,10 +166,10 @@ async def test_a_copy_in_a_cache_is_never_of_an_entry_that_ends(form, database_u
 
 async def test_a_snapshot_from_before_restores_it(both, database_url):
     await both.state.put("k", "v", ttl=60)
-    taken = await both.snapshots.take()
+    taken = await both.state.snapshots.take()
     expire(database_url, "state")
     await swept(both, expired_entries=1)
-    assert await both.snapshots.restore(taken.id) == (1, 0)
+    assert await both.state.snapshots.restore(taken.id) == (1, 0)
     assert (await both.state.get("k")).version == 3
 
 
@@ -254,13 +254,13 @@ async def test_folds_by_their_rules(both, database_url):
     await both.retention.remove("b", kind="folds")
     await swept(both, folds=2 * 2 + 2 * 8)  # The newest stays, however old it is.
     assert run(database_url, kept.format(1)) == [("a", [8, 9]), ("b", [9]), ("c", [9])]
-    assert (await both.snapshots.load("c")).position == 9
+    assert (await both.folds.load("c")).position == 9
 
 
 async def test_copies_of_the_state_by_their_rules(both, database_url):
     await both.state.put("k", 1)
     for name in ("a", None, "b", "a", None, "b", "a", None, "b"):
-        await both.snapshots.take(name)
+        await both.state.snapshots.take(name)
     run(
         database_url,
         "UPDATE pgmem.state_snapshots SET taken_at = now() - (10 - id) * interval '1 d'",
@@ -269,10 +269,10 @@ async def test_copies_of_the_state_by_their_rules(both, database_url):
     await both.retention.set_snapshots("a", max_count=2)
     await both.retention.set_snapshots(max_age=5.5 * 86_400)
     await swept(both, snapshots=3)
-    assert [taken.id for taken in await both.snapshots.list()] == [9, 8, 7, 6, 5, 4]
+    assert [taken.id for taken in await both.state.snapshots.list()] == [9, 8, 7, 6, 5, 4]
     await both.retention.set_snapshots(max_age=1)
     await swept(both, snapshots=2)
-    assert [taken.id for taken in await both.snapshots.list()] == [9, 8, 7, 4]
+    assert [taken.id for taken in await both.state.snapshots.list()] == [9, 8, 7, 4]
     assert rows(database_url, "state_snapshot_entries", "snapshot_id") == [(4,), (7,), (8,), (9,)]
 
 
@@ -349,8 +349,8 @@ async def test_who_may_not(form, database_url):
             for n in range(3):
                 await memory.state.put(f"k{n}", n, ttl=60)
                 await memory.dedupe.run_once(f"k{n}", lambda: 1, ttl=60)
-                await memory.snapshots.take()
-                await memory.snapshots.save("f", n, position=n)
+                await memory.state.snapshots.take()
+                await memory.folds.save("f", n, position=n)
             run(database_url, "INSERT INTO pgmem.limits VALUES ('l', 'epoch')")
             run(
                 database_url,

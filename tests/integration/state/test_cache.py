@@ -184,7 +184,7 @@ OWN = {
     "delete": lambda state: state.delete("k"),
     "delete unrecorded": lambda state: state.delete("k", record=False),
     "touch": lambda state: state.touch("k", ttl=60),
-    "refresh": lambda state: state.get("k", refresh_on_read=60),
+    "refresh": lambda state: state.get("k", refresh=True),
 }
 
 
@@ -241,15 +241,15 @@ async def test_a_write_that_may_have_happened_drops_the_copy(cached, rival, verb
 @pytest.mark.parametrize("bound", [False, True])
 async def test_restoring_a_snapshot_is_seen_at_once(cached, bound):
     await cached.state.put("k", "kept")
-    taken = await cached.snapshots.take()
+    taken = await cached.state.snapshots.take()
     await cached.state.put("k", "other")
     await cached.state.put("gone", "other")
     if bound:
         async with cached.transaction() as tx:
-            await tx.snapshots.restore(taken.id)
+            await tx.state.snapshots.restore(taken.id)
             assert await value(cached) == "other"  # A copy, again, of what is not yet restored.
     else:
-        await cached.snapshots.restore(taken.id)
+        await cached.state.snapshots.restore(taken.id)
     assert (await value(cached), await value(cached, "gone")) == ("kept", None)
 
 

@@ -16,7 +16,7 @@ from pgmem import Memory
 from pgmem.core.concurrency import maybe_await
 from pgmem.errors import OutcomeUnknown
 from pgmem.state.cache import StateCache
-from pgmem.state.ops import Copy
+from pgmem.state.models import Copy
 from tests.support.both import execute, is_async
 from tests.support.cached import between, cache_of, change_behind, fresh, inner, value
 
@@ -204,7 +204,7 @@ WRITES = {
     "update": lambda state: state.update("k", lambda _: "new"),
     "delete": lambda state: state.delete("k"),
     "touch": lambda state: state.touch("k", ttl=60),
-    "refresh": lambda state: state.get("k", refresh_on_read=60),
+    "refresh": lambda state: state.get("k", refresh=True),
 }
 
 
@@ -301,7 +301,7 @@ def test_an_event_waits_until_what_it_voids_is_stored():
     cache.fresh_until = math.inf
     cache._copies = Meanwhile()
     with cache.loading("k") as load:
-        load.keep(Copy(1, '"old"', datetime.now(UTC)))
+        load.keep(Copy(1, '"old"', datetime.now(UTC), datetime.now(UTC)))
     events[0].join()
     assert cache.lookup("k") is None
 

@@ -1,4 +1,4 @@
-"""`state.recording`: who has a copy of an entry learns from the log when it is void.
+"""`state.recording`: a process that has a copy of an entry learns from the log when it is old.
 
 2: the last change is in the log, and the next will be. 1: the last is, the next may not be.
 0: the last is not. A copy may be kept of a 2 only.
@@ -123,14 +123,6 @@ async def test_a_write_that_loses_changes_nothing(both, row):
     assert await events(both) == [(PUT, 1, 1)]
 
 
-async def expire(memory, verb, ttl):
-    """Set the end of the entry "k" without recording it."""
-    if verb == "touch":
-        assert await memory.state.touch("k", ttl=ttl, record=False)
-    else:
-        assert (await memory.state.get("k", refresh_on_read=ttl)).value == "v"
-
-
 EXPIRY = [
     # had an end, gets one, before, after; an event tells of a 2 that becomes 1
     (False, True, 2, 1),
@@ -144,15 +136,11 @@ EXPIRY = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("verb", "had", "gets", "before", "after"),
-    [("touch", *case) for case in EXPIRY]
-    + [("refresh_on_read", *case) for case in EXPIRY if case[1]],  # It always sets an end.
-)
-async def test_an_unrecorded_end(both, row, verb, had, gets, before, after):
+@pytest.mark.parametrize(("had", "gets", "before", "after"), EXPIRY)
+async def test_an_unrecorded_touch(both, row, had, gets, before, after):
     await both.state.put("k", "v", ttl=60 if had else None)
     row(to=before)
-    await expire(both, verb, 600 if gets else None)
+    assert await both.state.touch("k", ttl=600 if gets else None, record=False)
     assert row() == after
     found = await both.state.get("k")
     assert (found.version, found.expires_at is not None) == (1, gets)
@@ -173,61 +161,45 @@ async def test_a_recorded_touch_is_told_and_keeps_it(both, row, before):
     assert [kind for kind, *_ in await events(both)] == [PUT, TOUCHED, TOUCHED]
 
 
-async def test_refreshing_reads_are_told_once(both):
-    await both.state.put("k", "v")
-    for _ in range(3):
-        await expire(both, "refresh_on_read", 60)
-    assert await events(both) == [
-        (PUT, 1, "v"),
-        (TOUCHED, None, (await both.events.read(type=TOUCHED))[0].payload),
-    ]
-
-
-async def test_a_refreshing_read_looks_after_the_bell(both, monkeypatch):
-    """It writes: whoever runs it must look whether the notification queue is filling up."""
-    await both.state.put("k", "v")
-    answers = []
-    database = getattr(both, "wrapped", both)._database
-    monkeypatch.setattr(database, "check_notify_result", lambda rows: answers.append(rows[0][-1]))
-    await expire(both, "refresh_on_read", 60)
-    await expire(both, "refresh_on_read", 60)
-    assert answers == ["sent", None]
-
-
-async def test_a_refreshing_read_that_is_told_rings(both, database_url):
-    """Whoever has a copy hears of it at once; a silent refresh wakes nobody."""
-    await both.state.put("k", "v")
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_a_refreshing_read_appends_no_event_and_sends_no_notification(
+    both, row, before, database_url
+):
+    """An entry with an end is never cached, so no copy becomes old."""
+    written = await both.state.put("k", "v", ttl=60)
+    row(to=before)
     with psycopg.connect(database_url, autocommit=True) as listener:
         channel = listener.execute("SELECT channel FROM pgmem.meta").fetchone()[0]
         listener.execute(f'LISTEN "{channel}"')
-        await expire(both, "refresh_on_read", 60)
-        assert len(list(listener.notifies(timeout=20, stop_after=1))) == 1
-        await expire(both, "refresh_on_read", 60)
-        assert list(listener.notifies(timeout=0.2)) == []
+        found = await both.state.get("k", refresh=True)
+        assert found.expires_at > written.expires_at
+        assert list(listener.notifies(timeout=0.1)) == []
+    assert row() == before
+    assert await events(both) == [(PUT, 1, "v")]
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])
 async def test_what_a_snapshot_restores_is_recorded(both, row, before):
     await both.state.put("k", "kept")
-    taken = await both.snapshots.take()
+    taken = await both.state.snapshots.take()
     for change in (both.state.put("k", "other"), both.state.delete("k")):
         await change
         row(to=before)
-        await both.snapshots.restore(taken.id)
+        await both.state.snapshots.restore(taken.id)
         assert row() == 2
     await both.state.delete("k")
-    empty = await both.snapshots.take()
+    empty = await both.state.snapshots.take()
     await both.state.put("k", "later")
     row(to=before)
-    await both.snapshots.restore(empty.id)
+    await both.state.snapshots.restore(empty.id)
     assert row() == 2
     assert (await events(both))[-1] == (DELETED, 8, None)
 
 
 async def test_a_snapshot_restores_into_nothing(both, row, database_url):
     await both.state.put("k", "kept")
-    taken = await both.snapshots.take()
+    taken = await both.state.snapshots.take()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DELETE FROM pgmem.state")
-    await both.snapshots.restore(taken.id)
+    await both.state.snapshots.restore(taken.id)
     assert row() == 2

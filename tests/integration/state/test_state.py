@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 
 import psycopg
 import pytest
 from pydantic import BaseModel
 
-from pgmem import Event, Memory
+from pgmem import KEEP, Event, Memory
 from pgmem.core.validation import after_prefix
 from pgmem.errors import CallbackFailed, InvalidInput, VersionConflict
 
@@ -122,7 +123,7 @@ async def test_expired_entries_are_gone_for_every_verb(both, database_url):
     assert (await both.state.get("k")).expires_at is not None
     expire(database_url, "k")
     assert await both.state.get("k") is None
-    assert await both.state.get("k", refresh_on_read=5) is None
+    assert await both.state.get("k", refresh=True) is None
     assert await both.state.get_many(["k"]) == {}
     assert await both.state.list() == []
     assert not await both.state.touch("k", ttl=60)
@@ -145,12 +146,87 @@ async def test_time_to_live_is_kept_changed_and_removed(both):
     assert await ends() > first
     assert await both.state.touch("k", ttl=30)
     assert await ends() < first
-    assert (await both.state.get("k", refresh_on_read=3000)).expires_at > first
     assert await both.state.touch("k", ttl=None)
     assert await ends() is None
     await both.state.put("k", 1, ttl=60)
     await both.state.put("k", 1)
     assert await ends() is None
+
+
+async def test_ttl_of_conditional_writes_keeps_sets_and_removes_the_end(both):
+    first = await both.state.put("k", 1, ttl=60)
+    kept = await both.state.compare_and_set("k", 2, expected_version=1, ttl=KEEP)
+    assert (kept.expires_at, kept.ttl) == (first.expires_at, 60)
+    longer = await both.state.update("k", lambda value: 3, ttl=timedelta(minutes=10))
+    assert longer.expires_at > first.expires_at
+    assert longer.ttl == 600
+    assert (await both.state.update("k", lambda value: 4)).expires_at == longer.expires_at
+    gone = await both.state.compare_and_set("k", 5, expected_version=4, ttl=None)
+    assert (gone.expires_at, gone.ttl) == (None, None)
+    assert await both.state.get("k") == gone._replace(position=None)
+    for write in (both.state.put, both.state.create):
+        with pytest.raises(InvalidInput, match="ttl"):
+            await write("k", 1, ttl=KEEP)
+    assert (await both.state.update("new", lambda value: 1)).ttl is None
+    assert (await both.state.update("short", lambda value: 1, ttl=5)).ttl == 5
+
+
+async def test_refresh_renews_by_the_entrys_own_lifetime(both):
+    first = await both.state.put("k", 1, ttl=60)
+    found = await both.state.get("k", refresh=True)
+    assert first.expires_at < found.expires_at
+    assert (found.ttl, found.version, found.value) == (60, 1, 1)
+    assert await both.state.touch("k", ttl=600)
+    later = await both.state.get("k", refresh=True)
+    assert later.expires_at > found.expires_at
+    assert later.ttl == 600
+    forever = await both.state.put("k", 2)
+    assert await both.state.get("k", refresh=True) == forever._replace(position=None)
+
+
+async def test_refresh_while_another_writer_removes_the_end(both, database_url):
+    """The statement waits for the row, and then finds no lifetime to renew by."""
+    await both.state.put("k", 1, ttl=60)
+    with psycopg.connect(database_url) as writer:
+        writer.execute("UPDATE pgmem.state SET expires_at = NULL, ttl = NULL")
+        reading = asyncio.ensure_future(asyncio.to_thread(_refresh, database_url))
+        await asyncio.to_thread(_until_waiting, database_url)
+        writer.commit()
+        assert (await reading).value == 1
+    assert (await both.state.get("k")).expires_at is None
+
+
+def _refresh(url):
+    with Memory(url) as memory:
+        return memory.state.get("k", refresh=True)
+
+
+def _until_waiting(url):
+    query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    while not sql(url, query, name):
+        time.sleep(0.01)
+
+
+async def test_created_at_is_of_the_present_life(both, database_url):
+    first = await both.state.put("k", 1)
+    assert first.created_at <= first.updated_at
+    for write in (
+        both.state.put("k", 2),
+        both.state.update("k", lambda value: 3),
+        both.state.increment("k"),
+        both.state.put_many({"k": 4}),
+    ):
+        written = await write
+        entry = written[0] if isinstance(written, list) else written
+        assert entry.created_at == first.created_at < entry.updated_at
+    await both.state.delete("k")
+    second = await both.state.create("k", 1)
+    assert second.created_at > entry.updated_at
+    await both.state.touch("k", ttl=60)
+    expire(database_url, "k")
+    assert (await both.state.increment("k")).created_at > second.created_at
+    assert await both.state.get("k") == (await both.state.get_many(["k"]))["k"]
 
 
 async def test_touch_keeps_the_version(both):

@@ -115,13 +115,13 @@ def use_everything(memory) -> None:
         memory.dedupe.complete(claim, n)
         assert memory.dedupe.claim(f"d{n}").result == n
         with memory.leases.acquire("l", timeout=0) as lease:
-            memory.state.compare_and_set("l", n, expected_version=n, lease=lease)
+            memory.state.compare_and_set("l", n, expected_version=n, fence=lease)
             lease.renew()
         with memory.transaction() as tx:
             tx.events.append("x", Event(type="t", payload=n))
             tx.state.put("x", n)
         assert len(memory.events.read("x", limit=10)) == n + 1
-    taken = memory.snapshots.take("now")
+    taken = memory.state.snapshots.take("now")
     assert taken is not None
     assert memory.events.count("s") == 8 * 5
 

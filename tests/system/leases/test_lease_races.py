@@ -32,7 +32,7 @@ def work(memory, lease):
     for _ in range(rng.randrange(1, 4)):
         with memory.transaction() as tx:
             entry = tx.state.get("done")
-            tx.state.compare_and_set("done", lease.fencing_token, lease=lease,
+            tx.state.compare_and_set("done", lease.fencing_token, fence=lease,
                                      expected_version=entry.version if entry else 0)
             tx.connection.execute(
                 "INSERT INTO effects VALUES (%s, clock_timestamp())", [lease.fencing_token])
@@ -63,7 +63,7 @@ with Memory(sys.argv[1], pool=3) as memory:
     say("holds", lease.fencing_token); sys.stdin.readline()
     say("lost", lease.lost is not None)
     try:
-        memory.state.compare_and_set("k", "late", expected_version=1, lease=lease)
+        memory.state.compare_and_set("k", "late", expected_version=1, fence=lease)
         say("wrote")
     except LeaseLost:
         say("refused")
@@ -119,7 +119,7 @@ def test_a_holder_that_stood_still_beyond_its_time_is_refused(database_url, take
         entry = memory.state.get("k")
         assert (entry.value, entry.version) == ("early", 1)
         if taken:
-            memory.state.compare_and_set("k", "new", expected_version=1, lease=lease)
+            memory.state.compare_and_set("k", "new", expected_version=1, fence=lease)
             lease.release()
 
 

@@ -251,7 +251,7 @@ async def test_a_snapshot_can_be_restored_and_names_its_position(layers, layer):
     await layer.take_snapshot()
     await layer.write_event("a", "t", "now")
     with Memory(layers.url) as memory:
-        (snapshot,) = memory.snapshots.list("agent:state")
+        (snapshot,) = memory.state.snapshots.list("agent:state")
         assert f"0-{snapshot.position:019}".encode() == identity
-        memory.snapshots.restore(snapshot.id)
+        memory.state.snapshots.restore(snapshot.id)
     assert await layer.get_latest_state("a", "t") == "then"

@@ -120,8 +120,8 @@ def test_the_published_usage_runs_unchanged(on_redis, database_url):
     assert shown == on_redis
     assert len(shown) == 252 + 2 + 3 + 3 + 2 + 3 + 2 + 1
     with Memory(database_url) as memory:
-        (snapshot,) = memory.snapshots.list("agent:state")
-        kept = {entry.key: entry.value for entry in memory.snapshots.entries(snapshot.id)}
+        (snapshot,) = memory.state.snapshots.list("agent:state")
+        kept = {entry.key: entry.value for entry in memory.state.snapshots.entries(snapshot.id)}
     assert kept["agent:state:notifier:mail.sent"] == {"to": "a"}
     assert kept["resource:account:1"]["version"] == "1"
 

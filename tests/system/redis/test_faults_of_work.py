@@ -128,8 +128,8 @@ def test_a_snapshot(on_redis, on_pgmem, database_url):
     ((first, _),) = entries(here)
     here.take_snapshot()
     here.write_event("a", "t", {"n": 2})
-    (taken,) = here.memory.snapshots.list()
-    here.memory.snapshots.restore(taken.id)
+    (taken,) = here.memory.state.snapshots.list()
+    here.memory.state.snapshots.restore(taken.id)
     assert here.get_latest_state("a", "t") == {"n": 1}
     assert first == f"0-{taken.position:019}".encode()
     assert [fields[b"payload"] for _, fields in entries(here, first)] == [b'{"n": 2}']

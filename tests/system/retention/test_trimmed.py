@@ -73,17 +73,17 @@ def test_a_fold_from_zero_is_told_what_is_missing(memory, database_url):
     fold = Fold("sum", initial=lambda: 0, apply=lambda total, event: total + 1)
     trim(database_url, 60)
     with pytest.raises(PositionTrimmed) as error:
-        memory.snapshots.fold(fold)
+        memory.folds.fold(fold)
     assert range_of(error.value) == (0, 60)
 
 
 def test_a_fold_with_a_snapshot_behind_what_was_trimmed_goes_on(memory, database_url):
     fill(memory)
     fold = Fold("sum", initial=lambda: 0, apply=lambda total, event: total + 1)
-    assert memory.snapshots.fold(fold, save_every=1).value == 100
+    assert memory.folds.fold(fold, save_every=1).value == 100
     trim(database_url, 60)
     memory.events.append("a", Event(type="t"))
-    assert memory.snapshots.fold(fold).value == 101
+    assert memory.folds.fold(fold).value == 101
 
 
 async def test_a_subscription_behind_is_told_what_is_missing(both, database_url):

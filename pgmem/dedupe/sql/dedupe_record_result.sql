@@ -1,4 +1,4 @@
--- Put the result beside the mark, in the transaction that made it.
+-- Add the result to a record, in the transaction that made the record.
 UPDATE {schema}.dedupe SET result = %(result)s
 WHERE kind = 'work' AND key = %(key)s AND token = %(token)s
 RETURNING token

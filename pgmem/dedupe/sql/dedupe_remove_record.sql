@@ -1,3 +1,3 @@
--- Take back a mark in the transaction that made it.
+-- Remove a record, in the transaction that made it.
 DELETE FROM {schema}.dedupe WHERE kind = 'work' AND key = %(key)s AND token = %(token)s
 RETURNING token

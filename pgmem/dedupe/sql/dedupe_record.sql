@@ -1,7 +1,7 @@
--- Mark work as done inside the transaction that does it. A second caller waits here until the
--- first one's transaction has ended. What is seen to be done is not written to: a conflict would
--- lock its row, and the commit would wait for the disk.
-WITH mark AS (
+-- Record that work is done, in the transaction that does it. A second caller waits here until that
+-- transaction has ended. Work that is seen to be done is not written to: a conflict would lock its
+-- row, and the commit would wait for the WAL flush.
+WITH record AS (
     INSERT INTO {schema}.dedupe AS held (kind, key, completed_at, expires_at)
     SELECT 'work', %(key)s, clock_timestamp(),
            clock_timestamp() + make_interval(secs => %(ttl)s)
@@ -14,9 +14,9 @@ WITH mark AS (
            OR held.expires_at <= clock_timestamp()
     RETURNING token
 )
-SELECT mark.token, NULL::timestamptz, current.completed_at IS NOT NULL, current.token,
+SELECT record.token, NULL::timestamptz, current.completed_at IS NOT NULL, current.token,
        current.lease_expires_at, current.result::text, {commit}
 FROM (VALUES (true)) AS always
-LEFT JOIN mark ON true
+LEFT JOIN record ON true
 LEFT JOIN {schema}.dedupe AS current
-    ON mark.token IS NULL AND current.kind = 'work' AND current.key = %(key)s
+    ON record.token IS NULL AND current.kind = 'work' AND current.key = %(key)s

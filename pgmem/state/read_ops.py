@@ -1,0 +1,262 @@
+"""Which statement each read of the state runs, and how its rows become entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_object, decoder, encode
+from pgmem.core.op import Op, Retry, Row
+from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
+from pgmem.errors import InvalidInput
+from pgmem.events.codec import Codec
+from pgmem.events.columns import (
+    AGENT_ID,
+    PAYLOAD,
+    POSITION,
+    STATE_DELETED,
+    STATE_EXPIRES_AT,
+    STATE_KEY,
+    STATE_VALUE,
+    STATE_VERSION,
+)
+from pgmem.events.models import RecordedEvent, StateChange
+from pgmem.events.ops import parse_events
+from pgmem.state.models import Copy, StateEntry
+
+Order = Literal["key", "updated_at", "created_at"]
+
+RECORDED = 2
+"""The value of `state.recording` if the last change is in the log and the next one will be."""
+
+MAX_KEYS = 10_000
+MAX_PAGE = 100_000
+MAX_OFFSET = 2**31 - 1
+
+_FROM = "AND key >= %(prefix)s"
+_BELOW = "AND key < %(end)s"
+# The CASE keeps the cheap test first: it is some four times faster than making a jsonb of each
+# value. It may pass too much, never too little: without a backslash a JSON text has one spelling of
+# a string.
+_WHERE = (
+    'AND CASE WHEN strpos(value::text COLLATE "C", %(needle)s) > 0'
+    ' OR strpos(value::text COLLATE "C", chr(92)) > 0'
+    " THEN value::jsonb @> %(where)s::jsonb ELSE false END"
+)
+_ORDERS: dict[tuple[Order, bool], str] = {
+    ("key", False): "key",
+    ("key", True): "key DESC",
+    ("updated_at", False): "updated_at, key",
+    ("updated_at", True): "updated_at DESC, key DESC",
+    ("created_at", False): "created_at, key",
+    ("created_at", True): "created_at DESC, key DESC",
+}
+_SEGMENT = "AND (key = %(segment)s OR starts_with(key, %(segment)s::text || %(separator)s::text))"
+_FIRST_SEGMENTS = (
+    "array_to_string((string_to_array(key, %(separator)s))[1:%(depth)s], %(separator)s)"
+)
+
+
+def check_key(key: str) -> str:
+    """Check a state key.
+
+    Raises:
+        InvalidInput: as `check_name`.
+    """
+    return check_name(key, "key")
+
+
+def check_keys(keys: Sequence[str]) -> list[str]:
+    """Check several state keys."""
+    check_count(len(keys), "number of keys", minimum=0, maximum=MAX_KEYS)
+    return [check_key(key) for key in keys]
+
+
+def entry_maker(model: type[BaseModel] | None) -> Callable[[Row], StateEntry]:
+    """Return a function that makes an entry from a row of a read."""
+    value_of = decoder(model, "value")
+
+    def make(row: Row) -> StateEntry:
+        key, value, *rest = row[:7]
+        return StateEntry(key, value_of(value), *rest)
+
+    return make
+
+
+def change_maker(model: type[BaseModel] | None) -> Callable[[Row], StateChange]:
+    """Return a function that makes a change from the row of its event."""
+    value_of = decoder(model, "value")
+
+    def make(row: Row) -> StateChange:
+        text = row[PAYLOAD] if row[STATE_VALUE] is None else row[STATE_VALUE]
+        version, deleted = row[STATE_VERSION], bool(row[STATE_DELETED])
+        value = None if deleted or version is None else value_of(text)
+        return StateChange(
+            row[STATE_KEY],
+            version,
+            deleted,
+            value,
+            row[STATE_EXPIRES_AT],
+            row[POSITION],
+            row[AGENT_ID],
+        )
+
+    return make
+
+
+def get(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
+    """Read one entry."""
+    make = entry_maker(model)
+    return Op(
+        "state_get",
+        {"key": check_key(key)},
+        lambda rows: make(rows[0]) if rows else None,
+        f"get state {key!r}",
+    )
+
+
+def load(
+    key: str, *, model: type[BaseModel] | None = None
+) -> Op[tuple[StateEntry, Copy | None] | None]:
+    """Read one entry and the copy of it that a cache may keep."""
+    make = entry_maker(model)
+
+    def parse(rows: Sequence[Row]) -> tuple[StateEntry, Copy | None] | None:
+        if not rows:
+            return None
+        entry = make(rows[0])
+        if rows[0][7] != RECORDED or entry.expires_at is not None:
+            return entry, None
+        return entry, Copy(entry.version, rows[0][1], entry.updated_at, entry.created_at)
+
+    return Op("state_get", {"key": check_key(key)}, parse, f"get state {key!r}")
+
+
+def refresh(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
+    """Read one entry and renew its end by its own lifetime."""
+    return get(key, model=model)._replace(statement="state_get_refresh", retry=Retry.IDEMPOTENT)
+
+
+def get_locked(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
+    """Read one entry and lock its key until the transaction ends."""
+    make = entry_maker(model)
+    return Op(
+        "state_get_locked",
+        {"key": check_key(key)},
+        lambda rows: make(rows[0]) if rows and rows[0][7] else None,
+        f"lock state {key!r}",
+    )
+
+
+def get_many(
+    keys: Sequence[str], *, model: type[BaseModel] | None = None
+) -> Op[dict[str, StateEntry]]:
+    """Read several entries."""
+    if isinstance(keys, str):
+        raise InvalidInput("get_many takes a sequence of keys, got one str")
+    checked = check_keys(keys)
+    make = entry_maker(model)
+    return Op(
+        "state_get_many",
+        {"keys": checked},
+        lambda rows: {row[0]: make(row) for row in rows},
+        f"get {len(checked)} state entries",
+    )
+
+
+def search(
+    prefix: str,
+    *,
+    where: Mapping[str, Any] | None = None,
+    after: str = "",
+    order: Order = "key",
+    reverse: bool = False,
+    offset: int = 0,
+    limit: int,
+    model: type[BaseModel] | None = None,
+) -> Op[list[StateEntry]]:
+    """Read the entries whose key begins with a prefix and whose value has certain fields."""
+    if (order, bool(reverse)) not in _ORDERS:
+        raise InvalidInput(f"order is 'key', 'updated_at' or 'created_at', got {order!r}")
+    filters, params = _range(prefix)
+    if check_prefix(after, "after"):
+        filters.append("AND key > %(after)s")
+        params["after"] = after
+    if where is not None and check_object(where, "where"):
+        filters.append(_WHERE)
+        params["where"] = encode(where, "where", limit=DEFAULT_MAX_BYTES)
+        params["needle"] = _needle(where)
+    params["offset"] = check_count(offset, "offset", minimum=0, maximum=MAX_OFFSET)
+    params["limit"] = check_count(limit, "limit", minimum=1, maximum=MAX_PAGE)
+    make = entry_maker(model)
+    return Op(
+        "state_search",
+        params,
+        lambda rows: [make(row) for row in rows],
+        f"search state entries with prefix {prefix!r}",
+        fragments=(("filter", " ".join(filters)), ("order", _ORDERS[order, bool(reverse)])),
+    )
+
+
+def keys(
+    prefix: str, *, after: str, depth: int | None, separator: str | None, limit: int
+) -> Op[list[str]]:
+    """Read the keys that begin with a prefix, or their first segments."""
+    filters, params = _range(prefix)
+    name = "key"
+    if separator is not None:
+        params["separator"] = check_name(separator, "separator")
+        if prefix and not prefix.endswith(separator):
+            filters.append(_SEGMENT)
+            params["segment"] = prefix
+    if depth is not None:
+        if separator is None:
+            raise InvalidInput("depth= counts segments: give separator= too, such as ':'")
+        name = _FIRST_SEGMENTS
+        params["depth"] = check_count(depth, "depth", minimum=1, maximum=MAX_OFFSET)
+    params["after"] = check_prefix(after, "after")
+    params["limit"] = check_count(limit, "limit", minimum=1, maximum=MAX_PAGE)
+    return Op(
+        "state_keys",
+        params,
+        lambda rows: [row[0] for row in rows],
+        f"list state keys with prefix {prefix!r}",
+        fragments=(("filter", " ".join(filters)), ("name", name)),
+    )
+
+
+def history(
+    key: str, codec: Codec, *, after: int, limit: int, model: type[BaseModel] | None = None
+) -> Op[list[RecordedEvent]]:
+    """Read the recorded changes of one entry."""
+    return Op(
+        "state_history",
+        {
+            "key": check_key(key),
+            "after": check_count(after, "after", minimum=0),
+            "limit": check_count(limit, "limit", minimum=1, maximum=MAX_PAGE),
+        },
+        parse_events(codec, model),
+        f"read the history of state {key!r}",
+    )
+
+
+def _range(prefix: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the filters and parameters of the keys that begin with a prefix."""
+    if not check_prefix(prefix, "prefix"):
+        return [], {}
+    end = after_prefix(prefix)
+    if end is None:
+        return [_FROM], {"prefix": prefix}
+    return [_FROM, _BELOW], {"prefix": prefix, "end": end}
+
+
+def _needle(where: Mapping[str, Any]) -> str:
+    """Return a text that a value must hold to match, unless it holds a backslash.
+
+    The longest string among the wanted values, or else the longest name of a field.
+    """
+    strings = [value for value in where.values() if isinstance(value, str)]
+    return encode(max(strings or where, key=len), "where", limit=DEFAULT_MAX_BYTES)

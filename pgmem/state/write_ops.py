@@ -1,0 +1,384 @@
+"""Which statement each write of the state runs, and how its rows become the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from pgmem.core.arrays import JsonColumn, NameColumn
+from pgmem.core.encoding import DEFAULT_MAX_BYTES, decode, encode, encode_all
+from pgmem.core.names import STATE_STREAM_PREFIX
+from pgmem.core.op import Op, Retry, RetryStatement, Row
+from pgmem.core.statements import FENCED, INLINE
+from pgmem.core.validation import Seconds, check_count, check_seconds
+from pgmem.errors import InvalidInput, InvalidValue, LeaseLost, VersionConflict
+from pgmem.events.codec import Codec
+from pgmem.events.models import Event
+from pgmem.events.ops import EncodedEvent, check_stream, encode_event, fits_letter
+from pgmem.leases.ops import Held
+from pgmem.state.models import KEEP, Copy, Keep, StateEntry
+from pgmem.state.read_ops import MAX_KEYS, check_key, check_keys
+
+T = TypeVar("T")
+
+PUT_TYPE = "state.put"
+DELETED_TYPE = "state.deleted"
+TOUCHED_TYPE = "state.touched"
+
+NUMBER_LIMIT = 2**63
+"""A sum must stay below it on both sides, so that Python gets the number that the server added."""
+
+_FENCE_HELD = 12
+"""The column of `state_outcome` that says that the lease is held."""
+
+
+class Lifetime(NamedTuple):
+    """How long a written entry lives.
+
+    Attributes:
+        ttl: seconds from now, or None for no end.
+        keep: keep the end that the entry has.
+    """
+
+    ttl: float | None
+    keep: bool = False
+
+    @classmethod
+    def of(cls, ttl: Seconds | Keep | None) -> Lifetime:
+        """Check a `ttl=`.
+
+        Raises:
+            InvalidInput: as `check_seconds`.
+        """
+        if ttl is KEEP:
+            return cls(None, True)
+        return cls(check_ttl(ttl))
+
+
+def check_ttl(ttl: Seconds | Keep | None) -> float | None:
+    """Check a `ttl=` that cannot keep what is there, and return it in seconds.
+
+    Raises:
+        InvalidInput: as `check_seconds`.
+    """
+    return None if ttl is None else check_seconds(ttl, "ttl")  # type: ignore[arg-type]  # KEEP is refused there
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """How a state write appears in the log.
+
+    Attributes:
+        event: the caller's event, or None for the default one, whose payload is the value.
+        stream: the stream of the event, or None for the entry's own, `state:<key>`.
+        record: False appends no event, unless the change before appended one: then processes have
+            copies that become old.
+    """
+
+    event: Event | None = None
+    stream: str | None = None
+    record: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.record and (self.event is not None or self.stream is not None):
+            raise InvalidInput("record=False writes no event: leave event= and stream= out")
+        if self.stream is not None:
+            check_stream(self.stream)
+
+    def params(self, codec: Codec, default_type: str, value: str | None) -> dict[str, Any]:
+        """Return the parameters of the statement piece `state_change`."""
+        params = {
+            "stream": self.stream,
+            "type": default_type,
+            "payload": None,
+            **attribution(codec),
+            "record": self.record,
+        }
+        if self.event is not None:
+            encoded = encode_event(self.event, codec)
+            params |= {
+                "type": encoded.type,
+                "payload": None if encoded.payload == value else encoded.payload,
+                "agent_id": encoded.agent_id,
+                "metadata": encoded.metadata,
+            }
+        return params
+
+
+def attribution(codec: Codec) -> dict[str, Any]:
+    """Return the parameters `agent_id` and `metadata` of an event that is not the caller's."""
+    agent_id, metadata = codec.attribute()
+    if metadata is None:
+        return {"agent_id": agent_id, "metadata": None}
+    text = encode(metadata, "metadata", limit=codec.max_bytes)
+    return {"agent_id": agent_id, "metadata": text}
+
+
+def copy_of(entry: StateEntry, text: str, recording: Recording) -> Copy | None:
+    """Return what a cache may keep of an entry that was just written."""
+    if not recording.record or entry.expires_at is not None:
+        return None
+    return Copy(entry.version, text, entry.updated_at, entry.created_at)
+
+
+def put(
+    key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
+) -> Op[StateEntry]:
+    """Write an entry, whether there is one or not."""
+    text = encode(value, "value", limit=codec.max_bytes)
+    return _write(
+        "state_put",
+        {"key": check_key(key), "value": text, "ttl": ttl}
+        | recording.params(codec, PUT_TYPE, text),
+        lambda rows: StateEntry(key, value, *rows[0][:6]),
+        f"put state {key!r}",
+        Retry.UNSAFE,
+    )
+
+
+def put_many(
+    values: Mapping[str, Any], codec: Codec, *, ttl: float | None, record: bool
+) -> Op[list[StateEntry]]:
+    """Write several entries, all or none."""
+    if not isinstance(values, Mapping):
+        raise InvalidInput(f"put_many takes a dict of values, got {type(values).__name__}")
+    check_count(len(values), "number of keys", minimum=1, maximum=MAX_KEYS)
+
+    def parse(rows: Sequence[Row]) -> list[StateEntry]:
+        written = {row[0]: row[1:7] for row in rows}
+        return [StateEntry(key, value, *written[key]) for key, value in values.items()]
+
+    return Op(
+        "state_put_many",
+        {
+            "keys": NameColumn(check_keys(list(values))),
+            "values": JsonColumn(encode_all(list(values.values()), "value", limit=codec.max_bytes)),
+            "ttl": ttl,
+            "type": PUT_TYPE,
+            **attribution(codec),
+            "record": record,
+        },
+        parse,
+        f"put {len(values)} state entries",
+        Retry.UNSAFE,
+    )
+
+
+def texts_of(op: Op[list[StateEntry]]) -> dict[str, str]:
+    """Return the JSON text of each value that a `put_many` writes, by its key."""
+    return dict(zip(op.params["keys"].cells, op.params["values"].cells, strict=True))
+
+
+def create(
+    key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
+) -> Op[StateEntry]:
+    """Write an entry if none exists."""
+    text = encode(value, "value", limit=codec.max_bytes)
+    return _write(
+        "state_create",
+        {"key": check_key(key), "value": text, "ttl": ttl}
+        | recording.params(codec, PUT_TYPE, text),
+        _parse_outcome(key, value, 0, "create"),
+        f"create state {key!r}",
+        Retry.CONDITIONAL,
+    )
+
+
+def compare_and_set(
+    key: str,
+    value: Any,
+    codec: Codec,
+    *,
+    expected_version: int,
+    lifetime: Lifetime,
+    recording: Recording,
+) -> Op[StateEntry]:
+    """Write an entry if its version is the expected one; 0 expects that there is none."""
+    check_count(expected_version, "expected_version", minimum=0)
+    if expected_version == 0:
+        return create(key, value, codec, ttl=lifetime.ttl, recording=recording)
+    text = encode(value, "value", limit=codec.max_bytes)
+    return _write(
+        "state_compare_and_set",
+        {
+            "key": check_key(key),
+            "value": text,
+            "ttl": lifetime.ttl,
+            "keep_ttl": lifetime.keep,
+            "expected_version": expected_version,
+        }
+        | recording.params(codec, PUT_TYPE, text),
+        _parse_outcome(key, value, expected_version, "compare-and-set"),
+        f"compare-and-set state {key!r} expecting version {expected_version}",
+        Retry.CONDITIONAL,
+    )
+
+
+def fenced(op: Op[StateEntry], held: Held) -> Op[StateEntry]:
+    """Return a compare-and-set that is refused unless a lease is held until it has committed.
+
+    Raises (from `parse`):
+        LeaseLost: the lease is not held.
+    """
+
+    def parse(rows: Sequence[Row]) -> StateEntry:
+        if not rows[0][_FENCE_HELD]:
+            raise LeaseLost(
+                f"{op.action} refused: the lease {held.name!r} is no longer held under the fencing "
+                f"token {held.token}; nothing was changed. It ran out, was released, or another "
+                f"holder has it. Acquire it again, then decide on the entry as it is then"
+            )
+        return op.parse(rows)
+
+    return op._replace(
+        statement=f"{op.statement}_fenced",
+        params=op.params
+        | {"lease_name": held.name, "lease_owner": held.owner, "lease_token": held.token},
+        parse=parse,
+        fragments=(*op.fragments, FENCED),
+    )
+
+
+def increment(
+    key: str, by: float, codec: Codec, *, ttl: float | None, recording: Recording
+) -> Op[StateEntry]:
+    """Add to a number.
+
+    Raises (from `parse`):
+        InvalidValue: the value is not a number, or the sum would leave the range.
+    """
+    if isinstance(by, bool) or not isinstance(by, int | float):
+        raise InvalidValue(f"increment adds an int or a float, got {type(by).__name__}")
+    if not -NUMBER_LIMIT < by < NUMBER_LIMIT:  # also false for NaN
+        raise InvalidValue(f"increment adds at most ±(2⁶³ − 1), got {by!r}")
+
+    def parse(rows: Sequence[Row]) -> StateEntry:
+        text, found = rows[0][6:8]
+        if text is not None:
+            return StateEntry(key, decode(text), *rows[0][:6])
+        if found is None:  # It changed while the statement ran.
+            raise RetryStatement
+        if found != "number":
+            raise InvalidValue(
+                f"increment of state {key!r}: its value is a JSON {found}, not a number; nothing "
+                f"was changed. Put a number there first, or change it with state.update"
+            )
+        raise InvalidValue(
+            f"increment of state {key!r} by {by!r}: the sum would leave ±(2⁶³ − 1), or has left "
+            f"it already; nothing was changed"
+        )
+
+    return _write(
+        "state_increment",
+        {
+            "key": check_key(key),
+            "by": encode(by, "by", limit=codec.max_bytes),
+            "ttl": ttl,
+            "limit": str(NUMBER_LIMIT),
+        }
+        | recording.params(codec, PUT_TYPE, None),
+        parse,
+        f"increment state {key!r}",
+        Retry.UNSAFE,
+    )
+
+
+def number_text(entry: StateEntry) -> str:
+    """Return the JSON text of the sum that an increment returned."""
+    return encode(entry.value, "value", limit=DEFAULT_MAX_BYTES)
+
+
+def delete(
+    key: str, codec: Codec, *, expected_version: int | None, recording: Recording
+) -> Op[bool]:
+    """Delete an entry; the result is True if there was one."""
+    if expected_version is not None:
+        check_count(expected_version, "expected_version", minimum=1)
+    parse_outcome = _parse_outcome(key, None, expected_version or 0, "delete")
+
+    def parse(rows: Sequence[Row]) -> bool:
+        deleted = rows[0][0] is not None
+        if not deleted and expected_version is not None:
+            parse_outcome(rows)
+        return deleted
+
+    return _write(
+        "state_delete",
+        {"key": check_key(key), "expected_version": expected_version}
+        | recording.params(codec, DELETED_TYPE, None),
+        parse,
+        f"delete state {key!r}",
+        Retry.UNSAFE if expected_version is None else Retry.CONDITIONAL,
+    )
+
+
+def touch(key: str, codec: Codec, *, ttl: float | None, record: bool) -> Op[bool]:
+    """Set when an entry expires; the result is True if there is one."""
+    return Op(
+        "state_touch",
+        {
+            "key": check_key(key),
+            "ttl": ttl,
+            "type": TOUCHED_TYPE,
+            **attribution(codec),
+            "record": record,
+        },
+        bool,
+        f"touch state {key!r}",
+        # A second touch sets the same lifetime from a moment later, which is what was asked for.
+        Retry.UNSAFE if record else Retry.IDEMPOTENT,
+    )
+
+
+def conflict(key: str, expected: int, current: StateEntry | None, verb: str) -> VersionConflict:
+    """Return the error of a state write that lost."""
+    wanted = f"version {expected}" if expected else "no entry"
+    found = f"version {current.version}" if current else "no entry"
+    return VersionConflict(
+        f"{verb} of state {key!r} expected {wanted}, found {found}: nothing was changed; "
+        f"decide again on the current entry (it is in this error), or use state.update",
+        expected=expected,
+        actual=current.version if current else 0,
+        current=current,
+    )
+
+
+def _write(
+    statement: str,
+    params: dict[str, Any],
+    parse: Callable[[Sequence[Row]], T],
+    action: str,
+    retry: Retry,
+) -> Op[T]:
+    """Return the op of a write; a small event is sent inline with the notification."""
+    value = params.get("value") or ""
+    payload = params["payload"]
+    event = EncodedEvent(params["type"], payload or value, params["agent_id"], params["metadata"])
+    names = f"{params['stream'] or STATE_STREAM_PREFIX + params['key']}{params['key']}"
+    small = fits_letter(names, event, value if payload else "")
+    return Op(statement, params, parse, action, retry, (INLINE,) if small else ())
+
+
+def _parse_outcome(
+    key: str, value: Any, expected: int, verb: str
+) -> Callable[[Sequence[Row]], StateEntry]:
+    """Return a function that makes the new entry, or the conflict, from `state_outcome`."""
+
+    def parse(rows: Sequence[Row]) -> StateEntry:
+        row = rows[0]
+        if row[0] is not None:
+            return StateEntry(key, value, *row[:6])
+        version, updated_at, created_at, expires_at, ttl, text = row[6:12]
+        if (version or 0) == expected:
+            # The other writer committed after this statement's snapshot, so the entry that the
+            # statement shows as current is already old.
+            raise RetryStatement
+        current = None
+        if version is not None:
+            current = StateEntry(
+                key, decode(text), version, updated_at, created_at, expires_at, ttl
+            )
+        raise conflict(key, expected, current, verb)
+
+    return parse
