@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from pgmem.admin import migrate
     from pgmem.dedupe.models import Claim, Outcome
     from pgmem.embedded.postgres import EmbeddedPostgres
-    from pgmem.events.models import Appended, Event, RecordedEvent, StateChange
+    from pgmem.events.filter import EventFilter
+    from pgmem.events.models import Append, Appended, Event, RecordedEvent, StateChange
     from pgmem.events.subscription import AsyncSubscription
     from pgmem.folds.models import Fold
     from pgmem.groups.group import AsyncDelivery, AsyncGroup
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KEEP",
     "AlreadyExists",
+    "Append",
     "Appended",
     "AsyncBoundMemory",
     "AsyncDelivery",
@@ -71,6 +73,7 @@ __all__ = [
     "Delivery",
     "EmbeddedPostgres",
     "Event",
+    "EventFilter",
     "Fold",
     "Group",
     "HistoryRewritten",
@@ -103,6 +106,7 @@ __all__ = [
 
 _HOME = {
     "KEEP": "pgmem.state.models",
+    "Append": "pgmem.events.models",
     "Appended": "pgmem.events.models",
     "AsyncBoundMemory": "pgmem.memory",
     "AsyncDelivery": "pgmem.groups.group",
@@ -116,6 +120,7 @@ _HOME = {
     "Delivery": "pgmem._sync.groups.group",
     "EmbeddedPostgres": "pgmem.embedded.postgres",
     "Event": "pgmem.events.models",
+    "EventFilter": "pgmem.events.filter",
     "Fold": "pgmem.folds.models",
     "Group": "pgmem._sync.groups.group",
     "Lease": "pgmem._sync.leases.lease",

@@ -27,11 +27,11 @@ from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
 from pgmem.errors import InvalidInput
 from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.codec import Codec, event_registry
-from pgmem.events.durable_lease import AsyncConsumers
 from pgmem.events.follower import AsyncLogFollower
 from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.stable_position import StablePosition
+from pgmem.events.subscriptions import AsyncSubscriptions
 from pgmem.events.verbs import AsyncEvents
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
@@ -161,7 +161,7 @@ class AsyncMemory:
         self.events = AsyncEvents(self._executor, self._codec, self._reader)
         self.state = AsyncState(self._executor, self._codec, self._cache, self.events, self._reader)
         self.dedupe = AsyncDedupe(self._executor, self._codec)
-        self.consumers = AsyncConsumers(self._executor)
+        self.subscriptions = AsyncSubscriptions(self._executor)
         self.leases = AsyncLeases(self._executor, self._notifications, self._renewer, agent_id)
         self.limits = AsyncLimits(self._executor)
         self._janitor = self._make_janitor() if janitor else None

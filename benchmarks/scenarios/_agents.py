@@ -217,7 +217,7 @@ class MemoryAgents:
     def inbox(self, run: str, role: Role, part: int) -> Iterator[Receive]:
         """Follow a stream; see `Memories`."""
         stream = followed(run, role, part)
-        with self._memory.events.subscribe(stream, consumer=f"{stream}:reader", after=0) as events:
+        with self._memory.events.subscribe(stream, durable=f"{stream}:reader", after=0) as events:
             yield lambda: [event.payload for event in events.receive(BATCH, timeout=POLL)]
 
     def found(self, run: str, balances: Mapping[str, int]) -> Found:

@@ -96,7 +96,7 @@ class DurableReader:
     def go(self, order: str, start: float, argument: float) -> Received:
         """Follow until every writer has sent its last event."""
         tray = Tray(int(argument))
-        with self._memory.events.subscribe(consumer=CONSUMER) as events:
+        with self._memory.events.subscribe(durable=CONSUMER) as events:
             follow_as(events, tray)
         return tray.received()
 

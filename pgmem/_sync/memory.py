@@ -21,9 +21,9 @@ from pgmem._sync.core.execution import PoolExecutor, TransactionExecutor
 from pgmem._sync.core.notifications import TargetedNotifications
 from pgmem._sync.dedupe.verbs import Dedupe, TransactionDedupe
 from pgmem._sync.events.buffer import EventBuffer
-from pgmem._sync.events.durable_lease import Consumers
 from pgmem._sync.events.follower import LogFollower
 from pgmem._sync.events.reader import LogReader
+from pgmem._sync.events.subscriptions import Subscriptions
 from pgmem._sync.events.verbs import Events
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
@@ -162,7 +162,7 @@ class Memory:
         self.events = Events(self._executor, self._codec, self._reader)
         self.state = State(self._executor, self._codec, self._cache, self.events, self._reader)
         self.dedupe = Dedupe(self._executor, self._codec)
-        self.consumers = Consumers(self._executor)
+        self.subscriptions = Subscriptions(self._executor)
         self.leases = Leases(self._executor, self._notifications, self._renewer, agent_id)
         self.limits = Limits(self._executor)
         self._janitor = self._make_janitor() if janitor else None

@@ -22,7 +22,7 @@ from pgmem.errors import PgmemError
 
 if TYPE_CHECKING:
     from pgmem import Memory
-    from pgmem.events.models import ConsumerInfo
+    from pgmem.events.models import SubscriptionInfo
 
 COLUMNS = (
     Column("SUBSCRIPTION", style="key"),
@@ -59,7 +59,7 @@ def list_(*, url: str | None, schema: str, as_json: bool) -> None:
     a JSON object on a line of its own.
     """
     with memory_of(url, schema) as memory:
-        found = memory.consumers.list()
+        found = memory.subscriptions.list()
     if as_json:
         print_json_lines(info._asdict() for info in found)
     elif found:
@@ -102,7 +102,7 @@ def reset(
                 if position is None
                 else f"Move subscription {name} from {info.position:,} to {position:,}?"
             )
-        memory.consumers.reset(name, position)
+        memory.subscriptions.reset(name, position)
         info = _find(memory, name)
     if as_json:
         print_json({"subscription": name, "position": info.position})
@@ -129,7 +129,7 @@ def delete(name: str, *, yes: bool, url: str | None, schema: str, as_json: bool)
         info = _find(memory, name)
         if not yes:
             confirm(f"Delete subscription {name} with its position {info.position:,}?")
-        if not memory.consumers.delete(name):
+        if not memory.subscriptions.delete(name):
             raise _missing(name)
     if as_json:
         print_json({"subscription": name, "deleted": True})
@@ -137,8 +137,8 @@ def delete(name: str, *, yes: bool, url: str | None, schema: str, as_json: bool)
         print_line(f"{name}: deleted")
 
 
-def _find(memory: Memory, name: str) -> ConsumerInfo:
-    info = memory.consumers.get(name)
+def _find(memory: Memory, name: str) -> SubscriptionInfo:
+    info = memory.subscriptions.get(name)
     if info is None:
         raise _missing(name)
     return info
@@ -150,7 +150,7 @@ def _missing(name: str) -> PgmemError:
     )
 
 
-def _row(info: ConsumerInfo) -> tuple[str, ...]:
+def _row(info: SubscriptionInfo) -> tuple[str, ...]:
     return (
         info.name,
         f"{info.position:,}",

@@ -1,8 +1,8 @@
-"""Consumers: named positions in the log, each held by one process at a time.
+"""Durable subscriptions: stored positions in the log, each held by one process at a time.
 
-Says what to run for each verb; `pgmem.events.durable_lease` runs it, renews the lease and waits.
+Returns what to run for each verb. `pgmem.events.durable_lease` runs it, renews the lease and waits.
 
-A consumer's row, and who moves it::
+The states of a subscription's row::
 
                   acquire                 release(token)
         (no row) ─────────► held ────────────────────────► free
@@ -11,9 +11,8 @@ A consumer's row, and who moves it::
             └───────────────┤ └─ renew(token), commit(token): a longer lease
                             └─ reset: free (a higher token)
 
-Tokens come from a sequence, so none is ever given out twice, also after its row is gone. Only a
-failover can lose that: there the history, which is the other half of every check, tells the
-holders apart.
+Tokens come from a sequence, so no token is given twice, also after its row was deleted. Only a
+failover can lose that. Then the history, which every statement compares too, differs.
 """
 
 from __future__ import annotations
@@ -25,22 +24,34 @@ from typing import Any, NamedTuple
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
 from pgmem.core.history import History
 from pgmem.core.op import Op, Retry, RetryStatement, Row
-from pgmem.core.validation import Seconds, check_count, check_name, check_within_a_day
-from pgmem.errors import AlreadyExists, HistoryRewritten, InvalidInput, LeaseLost, NotFound
-from pgmem.events.models import ConsumerInfo
+from pgmem.core.validation import (
+    Seconds,
+    check_count,
+    check_name,
+    check_position,
+    check_within_a_day,
+)
+from pgmem.errors import (
+    AlreadyExists,
+    HistoryRewritten,
+    InvalidInput,
+    LeaseLost,
+    NotFound,
+)
+from pgmem.events.models import SubscriptionInfo
 
 _BY_NAME = (("filter", "WHERE name = %(name)s"),)
 _ALL = (("filter", ""),)
 
 
-class Held(NamedTuple):
-    """The right to go on from a consumer's position: what every later statement proves itself by.
+class Ownership(NamedTuple):
+    """The right to go on from a subscription's position. Every later statement proves it.
 
     Attributes:
-        name: the consumer's name.
+        name: the subscription's name.
         token: the fencing token: refused once a newer one exists.
-        position: where to go on from, as stored when the consumer was acquired.
-        created_at: when the consumer was first used.
+        position: the stored position to go on from, as of the acquisition.
+        created_at: when the subscription was first used.
         history: the history of the log that the position belongs to.
     """
 
@@ -51,15 +62,15 @@ class Held(NamedTuple):
     history: History
 
     def params(self) -> dict[str, Any]:
-        """What a statement finds the row by, if it is still ours."""
+        """Return the parameters that find the row if it is still ours."""
         return {"name": self.name, "token": self.token, **self.history._asdict()}
 
 
-class Busy(NamedTuple):
-    """Somebody else holds the consumer.
+class HeldByOther(NamedTuple):
+    """Another process holds the subscription.
 
     Attributes:
-        owner: who.
+        owner: that process.
         remaining: seconds until others may take over.
     """
 
@@ -67,80 +78,82 @@ class Busy(NamedTuple):
     remaining: float
 
 
-def check_consumer(name: str) -> str:
-    """Check a consumer's name.
+def check_subscription(name: str) -> str:
+    """Check a durable subscription's name and return it.
 
     Raises:
         InvalidInput: as `check_name`.
     """
-    return check_name(name, "consumer name")
+    return check_name(name, "subscription name")
 
 
 def check_lease(lease: Seconds) -> float:
-    """Check a lease and give it in seconds.
+    """Check a lease and return it in seconds.
 
     Raises:
         InvalidInput: as `check_within_a_day`.
     """
-    return check_within_a_day(
-        lease, "lease", "after a crash nobody takes over before it has run out"
-    )
+    return check_within_a_day(lease, "lease", "after a crash no process takes over before its end")
 
 
 def acquire(
-    name: str, selection: dict[str, Any], *, start: int, lease: float, owner: str
-) -> Op[Held | Busy]:
-    """Take a consumer, making it at `start` if it is new, or learn who holds it.
+    name: str, wanted: dict[str, Any], *, start: int, lease: float, owner: str
+) -> Op[Ownership | HeldByOther]:
+    """Take a subscription, creating it at `start` if it is new.
 
     Args:
-        owner: unique to the caller: a second run of the op knows its own first run by it.
+        name: its name.
+        wanted: its filter, as a JSON object.
+        start: the position of a new subscription.
+        lease: seconds without a renewal after which others may take over.
+        owner: unique to the caller. A second run of the op recognizes its own first run by it.
 
     Raises (from `parse`):
-        AlreadyExists: it was made with another selection.
+        AlreadyExists: it was created with another filter.
         HistoryRewritten: its position was made in another history of the log.
-        LostRace: run it again.
+        RetryStatement: run it again.
     """
-    text = encode_object(selection, "selection", limit=DEFAULT_MAX_BYTES)
+    text = encode_object(wanted, "filter", limit=DEFAULT_MAX_BYTES)
 
-    def parse(rows: Sequence[Row]) -> Held | Busy:
+    def parse(rows: Sequence[Row]) -> Ownership | HeldByOther:
         token, position, created_at, *history = rows[0][:5]
         same, stored, found_position, *found_history = rows[0][5:10]
         owner_found, remaining, *present = rows[0][10:14]
         if token is not None:
-            return Held(name, token, position, created_at, History._make(history))
-        if same is None:  # Another one made it while this statement ran.
+            return Ownership(name, token, position, created_at, History._make(history))
+        if same is None:  # Another process created it while this statement ran.
             raise RetryStatement
         if not same:
             raise AlreadyExists(
-                f"the consumer {name!r} follows {stored} and was asked to follow {text}: use "
-                f"another name, or memory.consumers.delete({name!r}) to begin anew"
+                f"the subscription {name!r} follows {stored} and was asked to follow {text}: use "
+                f"another name, or memory.subscriptions.delete({name!r}) to begin anew"
             )
         if found_history != present:
             raise _rewritten("acquisition", name, found_position, found_history, present)
-        if remaining is None or remaining <= 0:  # It changed hands while this statement ran.
+        if remaining is None or remaining <= 0:  # Its owner changed while this statement ran.
             raise RetryStatement
-        return Busy(owner_found, remaining)
+        return HeldByOther(owner_found, remaining)
 
     return Op(
-        "consumer_acquire",
+        "subscription_acquire",
         {
-            "name": check_consumer(name),
+            "name": check_subscription(name),
             "selection": text,
             "start": check_count(start, "after", minimum=0),
             "lease": lease,
             "owner": owner,
         },
         parse,
-        f"acquire the consumer {name!r}",
+        f"acquire the subscription {name!r}",
         Retry.IDEMPOTENT,
     )
 
 
-def renew(held: Held, *, lease: float) -> Op[bool]:
-    """Keep a consumer for another lease; False if its row is locked right now: try again.
+def renew(held: Ownership, *, lease: float) -> Op[bool]:
+    """Extend the lease. The result is False if the row is locked right now: try again.
 
     Raises (from `parse`):
-        LeaseLost: it is not ours any more.
+        LeaseLost: another process holds it, or it was reset or deleted.
         HistoryRewritten: the server's history is not the one that it was acquired in.
     """
 
@@ -151,22 +164,22 @@ def renew(held: Held, *, lease: float) -> Op[bool]:
         return False
 
     return Op(
-        "consumer_renew",
+        "subscription_renew",
         {**held.params(), "lease": lease},
         parse,
-        f"renew the lease of the consumer {held.name!r}",
+        f"renew the lease of the subscription {held.name!r}",
         Retry.IDEMPOTENT,
     )
 
 
-def commit(held: Held, position: int, *, lease: float) -> Op[None]:
-    """Store that every event up to `position` is done, and keep the consumer for another lease.
+def commit(held: Ownership, position: int, *, lease: float) -> Op[None]:
+    """Store that every event up to `position` is handled, and extend the lease.
 
     Raises (from `parse`):
-        LeaseLost: it is not ours any more.
+        LeaseLost: another process holds it, or it was reset or deleted.
         HistoryRewritten: the server's history is not the one that it was acquired in.
         InvalidInput: a higher position is stored.
-        LostRace: run it again.
+        RetryStatement: run it again.
     """
     check_count(position, "position", minimum=0)
     verb = f"commit of position {position}"
@@ -178,25 +191,25 @@ def commit(held: Held, position: int, *, lease: float) -> Op[None]:
         stored = rows[0][2]
         if stored > position:
             raise InvalidInput(
-                f"{verb} by the consumer {held.name!r} refused: it has committed {stored}, and a "
-                f"position never goes back. memory.consumers.reset({held.name!r}, "
-                f"after={position}) does that"
+                f"{verb} by the subscription {held.name!r} refused: it has committed {stored}, "
+                f"and a position never goes back. memory.subscriptions.reset({held.name!r}, "
+                f"{position}) does that"
             )
         raise RetryStatement
 
     return Op(
-        "consumer_commit",
+        "subscription_commit",
         {**held.params(), "position": position, "lease": lease},
         parse,
-        f"{verb} by the consumer {held.name!r}",
+        f"{verb} by the subscription {held.name!r}",
         Retry.IDEMPOTENT,
     )
 
 
-def release(held: Held) -> Op[bool]:
-    """Give a consumer back; False if its row is locked right now.
+def release(held: Ownership) -> Op[bool]:
+    """Release a subscription. The result is False if the row is locked right now: try again.
 
-    Nothing is raised if it is not ours any more: it has been given up then.
+    If another process holds it by now, nothing is raised.
     """
 
     def parse(rows: Sequence[Row]) -> bool:
@@ -204,81 +217,84 @@ def release(held: Held) -> Op[bool]:
         return released is not None or current != held.token
 
     return Op(
-        "consumer_release",
+        "subscription_release",
         held.params(),
         parse,
-        f"release the consumer {held.name!r}",
+        f"release the subscription {held.name!r}",
         Retry.IDEMPOTENT,
     )
 
 
-def list_consumers() -> Op[list[ConsumerInfo]]:
-    """All consumers, in the order of their names."""
+def list_subscriptions() -> Op[list[SubscriptionInfo]]:
+    """List all subscriptions, ordered by name."""
     return Op(
-        "consumer_list",
+        "subscription_list",
         {},
-        lambda rows: [ConsumerInfo._make(row) for row in rows],
-        "list the consumers",
+        lambda rows: [SubscriptionInfo._make(row) for row in rows],
+        "list the subscriptions",
         fragments=_ALL,
     )
 
 
-def get(name: str) -> Op[ConsumerInfo | None]:
-    """One consumer, or None."""
+def get(name: str) -> Op[SubscriptionInfo | None]:
+    """Read one subscription; None if there is none of that name."""
     return Op(
-        "consumer_list",
-        {"name": check_consumer(name)},
-        lambda rows: ConsumerInfo._make(rows[0]) if rows else None,
-        f"find the consumer {name!r}",
+        "subscription_list",
+        {"name": check_subscription(name)},
+        lambda rows: SubscriptionInfo._make(rows[0]) if rows else None,
+        f"find the subscription {name!r}",
         fragments=_BY_NAME,
     )
 
 
-def reset(name: str, *, after: int | None) -> Op[None]:
-    """Accept the present history for a consumer, at its position or at another.
+def reset(name: str, after: int | None) -> Op[None]:
+    """Accept the present history for a subscription, at its position or at another.
 
     Raises (from `parse`):
         NotFound: there is none of that name.
-        InvalidInput: the log does not reach so far.
+        InvalidInput: `after` is above the head of the log.
     """
 
     def parse(rows: Sequence[Row]) -> None:
-        position, head, found = rows[0][:3]
+        stored, head, found = rows[0][:3]
         if not found:
-            raise NotFound(f"there is no consumer {name!r}: consumers.list() tells which there are")
-        if position is None:
+            raise NotFound(
+                f"there is no subscription {name!r}: memory.subscriptions.list() returns those "
+                f"that exist"
+            )
+        if stored is None:
             raise InvalidInput(
-                f"reset the consumer {name!r} to {after}: the last position of the log is {head}; "
-                f"what comes next would be skipped. Give a position up to that one"
+                f"reset the subscription {name!r} to {after}: the last position of the log is "
+                f"{head}; what comes next would be skipped. Give a position up to that one"
             )
 
     if after is not None:
-        check_count(after, "after", minimum=0)
+        check_position(after, "after")
     return Op(
-        "consumer_reset",
-        {"name": check_consumer(name), "after": after},
+        "subscription_reset",
+        {"name": check_subscription(name), "after": after},
         parse,
-        f"reset the consumer {name!r}",
-        # A second run would fence off who acquired it after the first, and move it back.
+        f"reset the subscription {name!r}",
+        # A second run would fence off a process that acquired it after the first.
         Retry.UNSAFE,
     )
 
 
 def delete(name: str) -> Op[bool]:
-    """Forget a consumer; tells whether there was one."""
+    """Delete a subscription. The result is True if there was one."""
     return Op(
-        "consumer_delete",
-        {"name": check_consumer(name)},
+        "subscription_delete",
+        {"name": check_subscription(name)},
         bool,
-        f"delete the consumer {name!r}",
-        # A second run would tell another answer, and remove what was made after the first.
+        f"delete the subscription {name!r}",
+        # A second run would answer False, or delete one that was created after the first.
         Retry.UNSAFE,
     )
 
 
-def _refuse_lost(verb: str, held: Held, row: Row, position: int) -> None:
-    """Raise if what came back shows that the consumer is not ours any more."""
-    _, token, _, owner, lease_until, *histories = row[:9]
+def _refuse_lost(verb: str, held: Ownership, row: Row, position: int) -> None:
+    """Raise if a statement's answer shows that the subscription is not ours any more."""
+    _, token, _, owner, expires_at, *histories = row[:9]
     stored, present = histories[:2], histories[2:]
     if list(held.history) != present:
         raise _rewritten(verb, held.name, position, held.history, present)
@@ -288,15 +304,15 @@ def _refuse_lost(verb: str, held: Held, row: Row, position: int) -> None:
         return
     if token is None:
         state = "it was deleted, and its position with it"
-    elif lease_until is None:
+    elif expires_at is None:
         state = f"it was taken over or reset, and is free now (its token is {token})"
     else:
         state = f"{owner} took over under the token {token}"
     raise LeaseLost(
-        f"{verb} by the consumer {held.name!r} with the fencing token {held.token} refused: "
-        f"{state}; nothing was changed. What was done since the last commit will be done again "
-        f"by the next holder: undo what is yours to undo, and subscribe again to queue for it. A "
-        f"lease longer than the longest standstill of the process prevents this"
+        f"{verb} by the subscription {held.name!r} with the fencing token {held.token} refused: "
+        f"{state}; nothing was changed. The next owner gets the events since the last commit "
+        f"again: undo your effects for them, then subscribe again to stand by. A lease longer "
+        f"than the longest standstill of the process prevents this"
     )
 
 
@@ -305,12 +321,13 @@ def _rewritten(
 ) -> HistoryRewritten:
     was, now = History._make(expected), History._make(found)
     return HistoryRewritten(
-        f"{verb} by the consumer {name!r} refused: its position {position} was made on the "
+        f"{verb} by the subscription {name!r} refused: its position {position} was made on the "
         f"timeline {was.timeline} of the cluster {was.system_identifier}, and the server is on "
         f"the timeline {now.timeline} of the cluster {now.system_identifier} (after a failover or "
         f"a restore): events up to it may be gone, and their positions used again for others. "
         f"Check what you have done since, then accept the present history: "
-        f"memory.consumers.reset({name!r}) keeps the position, after= chooses another",
+        f"memory.subscriptions.reset({name!r}) keeps the position, "
+        f"reset({name!r}, POSITION) chooses another",
         position=position,
         expected=was,
         found=now,

@@ -1,6 +1,7 @@
-"""Which events a reader wants: as a filter of a statement, and as a test of a row.
+"""`EventFilter`: which events a reader wants.
 
-Both forms must agree: a subscription reads by the one and follows by the other.
+A filter becomes text of a statement for reads, and a test of a row for events that arrive with a
+notification. Both forms must agree, because a subscription uses both.
 """
 
 from __future__ import annotations
@@ -9,179 +10,185 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pgmem.core.names import STREAM_BYTES
+from pgmem.core.names import NAME_BYTES, STREAM_BYTES
 from pgmem.core.op import Row
-from pgmem.core.validation import (
-    MAX_POSITION,
-    after_prefix,
-    check_count,
-    check_name,
-    check_position,
-    check_prefix,
-)
+from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
 from pgmem.errors import InvalidInput
 from pgmem.events.columns import AGENT_ID, STATE_KEY, STREAM, TYPE
 
-MAX_STREAMS = 1_000
+MAX_NAMES = 1_000
 
-_FILTERS = {
-    "stream": "AND stream = %(stream)s",
-    "streams": "AND stream = ANY (%(streams)s)",
-    "prefix": "AND stream >= %(prefix)s AND (%(prefix_end)s::text IS NULL"
-    " OR stream < %(prefix_end)s)",
-    "type": "AND type = %(type)s",
-    "agent_id": "AND agent_id = %(agent_id)s",
-    "key_prefix": "AND state_key >= %(key_prefix)s AND (%(key_prefix_end)s::text IS NULL"
-    " OR state_key < %(key_prefix_end)s)",
-}
-# What retention removed of a stream is missed by all who may have wanted events of it.
-_TRIMMED = {name: _FILTERS[name] for name in ("stream", "streams", "prefix")}
+Names = str | Sequence[str]
+"""One name or several."""
+
+# Field, column, parameter of one name, parameter of several.
+_NAMED = (
+    ("streams", STREAM, "stream", "streams"),
+    ("types", TYPE, "type", "types"),
+    ("agents", AGENT_ID, "agent_id", "agent_ids"),
+)
+_FIELDS = ("streams", "prefix", "types", "agents", "key_prefix")
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which events to read: all that are None do not filter.
+class EventFilter:
+    """Select events by stream, type and agent.
+
+    An event passes if it passes every field that is given. None selects all.
 
     Attributes:
-        stream, type, agent_id: exact names.
-        after: positions above it.
-        until: positions up to and including it.
-        streams: any of these streams.
-        prefix: streams whose name begins so.
-        key_prefix: changes of state entries whose key begins so.
+        streams: names of streams, at most 1,000.
+        prefix: beginning of the stream's name. Excludes `streams`.
+        types: event types, at most 1,000.
+        agents: agent ids, at most 1,000.
+        key_prefix: beginning of the key of the state entry that the event changed.
+
+    Raises:
+        InvalidInput: a name that cannot be one.
+        InvalidInput: no name in a field, too many, or `streams` and `prefix` together.
     """
 
-    stream: str | None = None
-    type: str | None = None
-    agent_id: str | None = None
-    after: int = 0
-    until: int = MAX_POSITION
-    streams: tuple[str, ...] | None = None
+    streams: Sequence[str] | None = None
     prefix: str | None = None
+    types: Sequence[str] | None = None
+    agents: Sequence[str] | None = None
     key_prefix: str | None = None
 
     def __post_init__(self) -> None:
-        if self.stream is not None:
-            check_name(self.stream, "stream", most=STREAM_BYTES)
-        for name in ("type", "agent_id"):
-            if getattr(self, name) is not None:
-                check_name(getattr(self, name), name)
-        check_position(self.after, "after")
-        check_position(self.until, "until")
-        if self.prefix is not None:
-            check_prefix(self.prefix, "prefix")
-        if self.key_prefix is not None:
-            check_prefix(self.key_prefix, "prefix")
+        if self.streams is not None and self.prefix is not None:
+            raise InvalidInput("give stream= or prefix=, not both")
+        for field, _, what, _ in _NAMED:
+            given = getattr(self, field)
+            if given is not None:
+                object.__setattr__(self, field, _check_names(given, what))
+        for field in ("prefix", "key_prefix"):
+            given = getattr(self, field)
+            if given is not None:
+                check_prefix(given, "prefix")
 
     @classmethod
     def of(
         cls,
-        stream: str | Sequence[str] | None,
+        stream: Names | None = None,
         *,
         prefix: str | None = None,
-        type: str | None = None,
-        agent_id: str | None = None,
-    ) -> Selection:
-        """The selection that a subscriber describes.
+        type: Names | None = None,
+        agent_id: Names | None = None,
+    ) -> EventFilter:
+        """Return the filter for the keywords that the verbs share.
 
         Raises:
             InvalidInput: a name that cannot be one.
-            InvalidInput: stream and prefix together, no stream, or too many.
+            InvalidInput: no name where a sequence is given, too many, or `stream` and `prefix`.
         """
-        if stream is not None and prefix is not None:
-            raise InvalidInput("give stream= or prefix=, not both")
-        if stream is None or isinstance(stream, str):
-            return cls(stream, type, agent_id, prefix=prefix)
-        if not isinstance(stream, Sequence):
-            raise InvalidInput(
-                f"stream is a name or a sequence of names, got {stream.__class__.__name__}"
-            )
-        check_count(len(stream), "number of streams", minimum=1, maximum=MAX_STREAMS)
-        names = tuple(sorted({check_name(s, "stream", most=STREAM_BYTES) for s in stream}))
-        return cls(None, type, agent_id, streams=names)
+        if stream is prefix is type is agent_id is None:
+            return EVERYTHING
+        return cls(_sequence(stream), prefix, _sequence(type), _sequence(agent_id))
 
     @property
-    def filtered(self) -> bool:
-        """Whether some events are left out, so that a gap in the positions means nothing."""
-        return any(getattr(self, name) is not None for name in _FILTERS)
+    def selects_all(self) -> bool:
+        """True if no event is left out. Only then a missing position is a gap in the log."""
+        return all(getattr(self, field) is None for field in _FIELDS)
 
     def fragments(self) -> tuple[tuple[str, str], ...]:
-        """The statement's filters: each text is fixed, the names travel as parameters."""
-        chosen = [name for name in _FILTERS if getattr(self, name) is not None]
-        trimmed = " ".join(_TRIMMED[name] for name in chosen if name in _TRIMMED)
+        """Return the statement's conditions. Their texts are fixed, names are parameters."""
+        streams: list[str] = []
+        others: list[str] = []
+        for field, _, one, several in _NAMED:
+            names = getattr(self, field)
+            if names is not None:
+                among = f"= %({one})s" if len(names) == 1 else f"= ANY (%({several})s)"
+                (streams if field == "streams" else others).append(f"AND {one} {among}")
+        if self.prefix is not None:
+            streams.append(_begins("stream", "prefix"))
+        if self.key_prefix is not None:
+            others.append(_begins("state_key", "key_prefix"))
+        # A trim concerns every reader that may have wanted an event of the trimmed stream.
+        trimmed = " ".join(streams)
         return (
-            ("filter", " ".join(_FILTERS[name] for name in chosen)),
+            ("filter", " ".join([*streams, *others])),
             ("trimmed", trimmed and f"AND (stream = '' OR (true {trimmed}))"),
         )
 
     def params(self) -> dict[str, Any]:
-        """The statement's parameters."""
-        params: dict[str, Any] = {
-            "stream": self.stream,
-            "type": self.type,
-            "agent_id": self.agent_id,
-            "after": self.after,
-            "until": self.until,
-        }
-        if self.streams is not None:
-            params["streams"] = list(self.streams)
-        if self.prefix is not None:
-            params |= {"prefix": self.prefix, "prefix_end": after_prefix(self.prefix)}
-        if self.key_prefix is not None:
-            params |= {
-                "key_prefix": self.key_prefix,
-                "key_prefix_end": after_prefix(self.key_prefix),
-            }
+        """Return the parameters of `fragments`."""
+        params: dict[str, Any] = {}
+        for field, _, one, several in _NAMED:
+            names = getattr(self, field)
+            if names is not None and len(names) == 1:
+                params[one] = names[0]
+            elif names is not None:
+                params[several] = list(names)
+        for field in ("prefix", "key_prefix"):
+            prefix = getattr(self, field)
+            if prefix is not None:
+                params |= {field: prefix, f"{field}_end": after_prefix(prefix)}
         return params
 
-    def described(self) -> dict[str, Any]:
-        """What is selected, as JSON: without the positions."""
-        names = {name: getattr(self, name) for name in _FILTERS}
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are given, as a JSON object."""
+        fields = {field: getattr(self, field) for field in _FIELDS}
         return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in names.items()
+            field: list(value) if isinstance(value, tuple) else value
+            for field, value in fields.items()
             if value is not None
         }
 
     @classmethod
-    def of_described(cls, described: dict[str, Any]) -> Selection:
-        """The selection that `described` has told, the inverse of it.
+    def from_json(cls, stored: dict[str, Any]) -> EventFilter:
+        """Return the filter that `to_json` described.
 
         Raises:
-            InvalidInput: it is none, or says more than this version knows.
+            InvalidInput: a field that this version does not know, or that is invalid.
         """
-        if unknown := sorted(described.keys() - _FILTERS.keys()):
-            raise InvalidInput(f"a selection by {', '.join(unknown)} is not known")
-        names = dict(described)
-        if "streams" in names:
-            names["streams"] = tuple(names["streams"])
-        return cls(**names)
+        if unknown := sorted(stored.keys() - set(_FIELDS)):
+            raise InvalidInput(f"a filter by {', '.join(unknown)} is not known")
+        return cls(**stored)
 
     def test(self) -> Callable[[Row], bool] | None:
-        """A function that tells whether a row is selected; None if all are."""
+        """Return a function that is True for a selected row, or None if all are selected."""
         tests: list[Callable[[Row], bool]] = []
-        for column, wanted in (
-            (STREAM, self.stream),
-            (TYPE, self.type),
-            (AGENT_ID, self.agent_id),
-        ):
-            if wanted is not None:
-                tests.append(_equals(column, wanted))
-        if self.streams is not None:
-            among = frozenset(self.streams)
-            tests.append(lambda row: row[STREAM] in among)
+        for field, column, _, _ in _NAMED:
+            names = getattr(self, field)
+            if names is not None:
+                tests.append(_is_among(column, names))
         if self.prefix:
             beginning = self.prefix
             tests.append(lambda row: row[STREAM].startswith(beginning))
         if self.key_prefix is not None:
             key = self.key_prefix
             tests.append(lambda row: row[STATE_KEY] is not None and row[STATE_KEY].startswith(key))
-        if not tests:
-            return None
-        if len(tests) == 1:
-            return tests[0]
+        if len(tests) < 2:
+            return tests[0] if tests else None
         return lambda row: all(test(row) for test in tests)
 
 
-def _equals(column: int, wanted: str) -> Callable[[Row], bool]:
-    return lambda row: bool(row[column] == wanted)
+EVERYTHING = EventFilter()
+
+
+def _sequence(names: Names | None) -> Sequence[str] | None:
+    return (names,) if isinstance(names, str) else names
+
+
+def _check_names(names: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the names sorted, each once."""
+    if isinstance(names, str | bytes) or not isinstance(names, Sequence):
+        raise InvalidInput(f"{what} is a name or a sequence of names, got {type(names).__name__}")
+    check_count(len(names), f"number of names in {what}", minimum=1, maximum=MAX_NAMES)
+    most = STREAM_BYTES if what == "stream" else NAME_BYTES
+    return tuple(sorted({check_name(name, what, most=most) for name in names}))
+
+
+def _begins(column: str, name: str) -> str:
+    return (
+        f"AND {column} >= %({name})s AND (%({name}_end)s::text IS NULL"
+        f" OR {column} < %({name}_end)s)"
+    )
+
+
+def _is_among(column: int, names: Sequence[str]) -> Callable[[Row], bool]:
+    if len(names) == 1:
+        (wanted,) = names
+        return lambda row: bool(row[column] == wanted)
+    among = frozenset(names)
+    return lambda row: row[column] in among

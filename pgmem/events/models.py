@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import TypeVar
 
 from pgmem.errors import InvalidValue
+
+T = TypeVar("T", default=Any)
+"""The type of a payload."""
 
 
 class Event(BaseModel):
@@ -44,7 +49,11 @@ class Event(BaseModel):
     event_type: ClassVar[str | None] = None
     payload_fields: ClassVar[frozenset[str]] = frozenset()
 
-    type: str
+    if TYPE_CHECKING:
+        # With a default, type checkers do not ask a subclass for the type that its class carries.
+        type: str = ""
+    else:
+        type: str
     payload: Any = None
     agent_id: str | None = None
     metadata: dict[str, Any] | None = None
@@ -63,7 +72,18 @@ class Event(BaseModel):
                 f"{sorted(cls.payload_fields)}: do one of the two"
             )
 
-    if not TYPE_CHECKING:  # The type checker reads the fields, not this signature.
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            type: str,
+            payload: Any = None,
+            agent_id: str | None = None,
+            metadata: dict[str, Any] | None = None,
+        ) -> None: ...
+
+    else:
 
         def __init__(self, **fields: Any) -> None:
             if self.event_type is not None and fields.setdefault("type", self.event_type) != (
@@ -100,6 +120,20 @@ def _describe(error: ValidationError) -> str:
         f"{'.'.join(str(part) for part in item['loc']) or 'input'}: {item['msg']}"
         for item in error.errors(include_url=False, include_context=False, include_input=False)
     )
+
+
+class Append(NamedTuple):
+    """One stream's part of `events.append_all`.
+
+    Attributes:
+        stream: the stream's name.
+        events: an event, or a sequence of events in their order.
+        expected_version: append only if this is the stream's version; None does not check.
+    """
+
+    stream: str
+    events: Event | Sequence[Event]
+    expected_version: int | None = None
 
 
 class Appended(NamedTuple):
@@ -139,8 +173,8 @@ class StateChange(NamedTuple):
     agent_id: str | None = None
 
 
-class RecordedEvent(NamedTuple):
-    """An event as the log holds it.
+class RecordedEvent(NamedTuple, Generic[T]):
+    """An event as the log holds it. `T` is the type of the payload.
 
     Attributes:
         position: its number in the whole log; grows, may have gaps.
@@ -157,7 +191,7 @@ class RecordedEvent(NamedTuple):
     stream: str
     version: int | None
     type: str
-    payload: Any
+    payload: T
     agent_id: str | None
     metadata: dict[str, Any] | None
     recorded_at: datetime
@@ -189,16 +223,18 @@ class RecordedEvent(NamedTuple):
         )
 
 
-class ConsumerInfo(NamedTuple):
-    """A named position in the log, and who holds it.
+class SubscriptionInfo(NamedTuple):
+    """A durable subscription: its stored position and its owner.
 
     Attributes:
         name: its name.
-        position: every event up to it is done.
-        lag: how far the head of the log is from it, in positions; 0 if there is nothing more. It
-            counts also what the consumer does not follow, and positions without an event.
-        owner: who holds it, or held it last without giving it back: host, process and agent.
-        lease_until: when others may take over (the server's clock); None if it was given back.
+        position: every event up to it is handled.
+        lag: distance from the head of the log, in positions; 0 at the head. It also counts events
+            that the subscription does not select, and positions without an event.
+        owner: the process that holds it, or held it last and did not release it: host, process
+            and agent. None if it was released.
+        expires_at: when another process may take over (the server's clock); None if it was
+            released.
         created_at: when it was first used.
         updated_at: when its position was last stored.
     """
@@ -207,6 +243,6 @@ class ConsumerInfo(NamedTuple):
     position: int
     lag: int
     owner: str | None
-    lease_until: datetime | None
+    expires_at: datetime | None
     created_at: datetime
     updated_at: datetime

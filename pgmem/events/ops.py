@@ -1,54 +1,44 @@
-"""Events: append and read.
+"""Append to the log and read from it: what to run for each verb.
 
-Says what to run for each verb; `pgmem.events.verbs` runs it. When a position is final is
-`pgmem.events.stable_position`'s matter.
+`pgmem.events.verbs` runs it. How far reads may go is decided by `pgmem.events.stable_position`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from pydantic import BaseModel
 
-from pgmem.core.arrays import JsonColumn, NameColumn
-from pgmem.core.encoding import (
-    check_object,
-    decode,
-    decoder,
-    encode,
-    encode_all,
-    encode_object,
-)
+from pgmem.core.arrays import NameColumn
+from pgmem.core.encoding import decode
 from pgmem.core.names import STATE_STREAM_PREFIX, STREAM_BYTES
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import INLINE
-from pgmem.core.validation import check_count, check_name, check_names
+from pgmem.core.validation import MAX_POSITION, check_count, check_name, check_position
 from pgmem.errors import IdempotencyMismatch, InvalidInput, VersionConflict
-from pgmem.events.codec import Codec, typed_event
-from pgmem.events.filter import Selection
-from pgmem.events.models import Appended, Event, RecordedEvent
+from pgmem.events.codec import (
+    Batch,
+    Codec,
+    encode_event,
+    encode_events,
+    event_maker,
+    fits_inline,
+    parse_events,
+)
+from pgmem.events.filter import EventFilter
+from pgmem.events.models import Append, Appended, Event, RecordedEvent
 
 MAX_BATCH = 10_000
+MAX_LIMIT = 100_000
 
 _INLINE = (INLINE,)
-LETTER_BYTES = 7_500
-"""The server takes 7,999 bytes with a notification."""
-
-
-class EncodedEvent(NamedTuple):
-    """An event, checked and encoded."""
-
-    type: str
-    payload: str
-    agent_id: str | None
-    metadata: str | None
 
 
 def check_stream(stream: str) -> str:
-    """Check the name of a stream that users append to.
+    """Check the name of a stream that users append to, and return it.
 
     Raises:
         InvalidInput: as `check_name`, or the name is reserved.
@@ -62,93 +52,18 @@ def check_stream(stream: str) -> str:
     return stream
 
 
-def _payload(event: Event) -> Any:
-    # The exact class first: pydantic makes isinstance() slow.
-    if type(event) is Event:
-        return event.payload
-    if not isinstance(event, Event):
-        raise InvalidInput(f"expected a pgmem.Event, got {type(event).__name__}")
-    if event.payload_fields:
-        return event.model_dump(mode="json", include=set(event.payload_fields))
-    return event.payload
+def _fingerprint(content: Any) -> bytes:
+    """Return a digest of what must be the same when an idempotency key is used again.
 
-
-def encode_event(event: Event, codec: Codec) -> EncodedEvent:
-    """Check and encode an event.
-
-    Raises:
-        InvalidInput, InvalidValue, ValueTooLarge: what is wrong with it.
+    It covers streams, types and payloads, whatever the order of their keys. It leaves out the
+    agent and the metadata, because a retry may come from another agent with another trace id.
     """
-    payload = _payload(event)
-    agent_id, metadata = codec.attribute(event)
-    return EncodedEvent(
-        check_name(event.type, "event type"),
-        encode(payload, "payload", limit=codec.max_bytes),
-        None if agent_id is None else check_name(agent_id, "agent_id"),
-        None if metadata is None else encode_object(metadata, "metadata", limit=codec.max_bytes),
-    )
-
-
-class Batch(NamedTuple):
-    """Several events, checked and encoded: a list for each column."""
-
-    types: list[str]
-    payloads: list[str]
-    agents: list[str | None]
-    metadata: list[str | None]
-
-    def first(self) -> EncodedEvent:
-        """The first event."""
-        return EncodedEvent(self.types[0], self.payloads[0], self.agents[0], self.metadata[0])
-
-    def params(self) -> dict[str, Any]:
-        """The parameters of the statement piece `event_batch`.
-
-        A column that is empty throughout travels as NULL.
-        """
-        return {
-            "types": NameColumn(self.types),
-            "payloads": JsonColumn(self.payloads),
-            "agents": NameColumn(self.agents) if any(self.agents) else None,
-            "metadata": JsonColumn(self.metadata) if any(self.metadata) else None,
-        }
-
-
-def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
-    """Check and encode several events: as `encode_event` each, but what they share is done once.
-
-    Raises:
-        InvalidInput, InvalidValue, ValueTooLarge: what is wrong with one of them.
-    """
-    if len(events) == 1:  # every append with a key or an expected version
-        one = encode_event(events[0], codec)
-        return Batch([one.type], [one.payload], [one.agent_id], [one.metadata])
-    payloads = [_payload(event) for event in events]
-    types = [event.type for event in events]
-    check_names(types, "event type")
-    attributed = [codec.attribute(event) for event in events]
-    agents = [agent_id for agent_id, _ in attributed]
-    check_names([agent_id for agent_id in agents if agent_id is not None], "agent_id")
-    objects = [check_object(given, "metadata") for _, given in attributed if given is not None]
-    texts = iter(encode_all(objects, "metadata", limit=codec.max_bytes))
-    return Batch(
-        types,
-        encode_all(payloads, "payload", limit=codec.max_bytes),
-        agents,
-        [None if given is None else next(texts) for _, given in attributed],
-    )
-
-
-def _fingerprint(stream: str, batch: Batch) -> bytes:
-    """What must be the same when an idempotency key is used again.
-
-    Stream, types and payloads, whatever the order of their keys. Not who asks, and not the
-    metadata: a retry may come from another agent and carry another trace id.
-    """
-    payloads = map(orjson.loads, batch.payloads)
-    content = [stream, [list(event) for event in zip(batch.types, payloads, strict=True)]]
     data = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _contents(types: Sequence[str], payloads: Sequence[str]) -> list[Any]:
+    return [list(event) for event in zip(types, map(orjson.loads, payloads), strict=True)]
 
 
 def append(stream: str, event: Event, codec: Codec) -> Op[Appended]:
@@ -156,31 +71,17 @@ def append(stream: str, event: Event, codec: Codec) -> Op[Appended]:
     encoded = encode_event(event, codec)
     return Op(
         "event_append",
-        {
-            "stream": check_stream(stream),
-            "type": encoded.type,
-            "payload": encoded.payload,
-            "agent_id": encoded.agent_id,
-            "metadata": encoded.metadata,
-        },
+        {"stream": check_stream(stream), **encoded._asdict()},
         lambda rows: Appended(rows[0][0]),
         f"append to {stream!r}",
         Retry.UNSAFE,
-        _INLINE if fits_letter(stream, encoded) else (),
+        _INLINE if fits_inline(stream, encoded) else (),
     )
 
 
-def _letter(stream: str, batch: Batch) -> tuple[tuple[str, str], ...]:
-    """Whether the event rides on the bell: one event that is small enough."""
-    return _INLINE if len(batch.types) == 1 and fits_letter(stream, batch.first()) else ()
-
-
-def fits_letter(stream: str, event: EncodedEvent, value: str = "") -> bool:
-    """Whether an event is small enough to travel with the doorbell, however JSON escapes it."""
-    texts = (event.payload, event.metadata or "", value)
-    names = len(stream) + len(event.type) + len(event.agent_id or "")
-    size = sum(len(text) * (2 if text.isascii() else 4) for text in texts)
-    return size + 6 * names <= LETTER_BYTES
+def _inline(stream: str, batch: Batch) -> tuple[tuple[str, str], ...]:
+    """Return the fragment that sends the event with the notification, if it is one and small."""
+    return _INLINE if len(batch.types) == 1 and fits_inline(stream, batch.first()) else ()
 
 
 def append_many(
@@ -192,21 +93,28 @@ def append_many(
     idempotency_key: str | None = None,
     ttl: float | None = None,
 ) -> Op[list[Appended]]:
-    """Append events, all or none, in one statement.
+    """Append events to one stream, all or none, in one statement.
 
     Raises:
-        LostRace (from `parse`): run it again.
+        RetryStatement (from `parse`): run it again.
     """
     check_stream(stream)
-    if not events:
-        raise InvalidInput("append needs at least one event, got an empty sequence")
-    check_count(len(events), "number of events in one append", minimum=1, maximum=MAX_BATCH)
+    _check_batch(len(events))
     batch = encode_events(events, codec)
     if expected_version is not None:
         check_count(expected_version, "expected_version", minimum=0)
-    if idempotency_key is not None:
-        return _append_once(stream, batch, expected_version, idempotency_key, ttl)
     params = {"stream": stream, "expected_version": expected_version, **batch.params()}
+    if idempotency_key is not None:
+        fingerprint = _fingerprint([stream, _contents(batch.types, batch.payloads)])
+        key = _key_params(idempotency_key, fingerprint, ttl)
+        return Op(
+            "event_append_once",
+            {**params, **key},
+            _parse_once(stream, expected_version, idempotency_key, fingerprint),
+            f"append to {stream!r} under the idempotency key {idempotency_key!r}",
+            Retry.IDEMPOTENT,
+            _inline(stream, batch),
+        )
     if expected_version is not None:
         return Op(
             "event_append_versioned",
@@ -214,7 +122,7 @@ def append_many(
             _parse_versioned(stream, expected_version),
             f"append to {stream!r} expecting version {expected_version}",
             Retry.CONDITIONAL,
-            _letter(stream, batch),
+            _inline(stream, batch),
         )
     return Op(
         "event_append_many",
@@ -223,6 +131,86 @@ def append_many(
         f"append {len(events)} events to {stream!r}",
         Retry.UNSAFE,
     )
+
+
+def append_all(
+    appends: Sequence[Append],
+    codec: Codec,
+    *,
+    idempotency_key: str | None = None,
+    ttl: float | None = None,
+) -> Op[list[Appended]]:
+    """Append events to several streams, all or none, in one statement.
+
+    Raises:
+        RetryStatement (from `parse`): run it again.
+    """
+    streams: list[str] = []
+    versions: list[int | None] = []
+    events: list[Event] = []
+    for part in appends:
+        if not isinstance(part, Append):
+            raise InvalidInput(f"append_all takes pgmem.Append, got {type(part).__name__}")
+        given = sequence_of(part.events, "Append")
+        if check_stream(part.stream) in streams:
+            raise InvalidInput(
+                f"the stream {part.stream!r} is given twice: put its events into one Append"
+            )
+        first = part.expected_version
+        if first is not None:
+            check_count(first, "expected_version", minimum=0)
+        for number, event in enumerate(given, start=1):
+            streams.append(part.stream)
+            versions.append(None if first is None else first + number)
+            events.append(event)
+    _check_batch(len(events))
+    batch = encode_events(events, codec)
+    contents = _contents(batch.types, batch.payloads)
+    fingerprint = _fingerprint([list(pair) for pair in zip(streams, contents, strict=True)])
+    key = idempotency_key
+    versioned = any(version is not None for version in versions)
+    return Op(
+        "event_append_all",
+        {
+            "streams": NameColumn(streams),
+            "versions": [version or 0 for version in versions],
+            **batch.params(),
+            **_key_params(key, fingerprint, ttl),
+        },
+        _parse_all(versions, key, fingerprint),
+        f"append to {len(appends)} streams"
+        + ("" if key is None else f" under the idempotency key {key!r}"),
+        Retry.IDEMPOTENT if key is not None else Retry.CONDITIONAL if versioned else Retry.UNSAFE,
+    )
+
+
+def sequence_of(events: Event | Sequence[Event], verb: str) -> Sequence[Event]:
+    """Return one event or several as a sequence.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    if isinstance(events, Event):
+        return [events]
+    if isinstance(events, Sequence) and not isinstance(events, str | bytes):
+        return events
+    raise InvalidInput(
+        f"{verb} takes an Event or a sequence of events, got {type(events).__name__}"
+    )
+
+
+def _check_batch(size: int) -> None:
+    if not size:
+        raise InvalidInput("append needs at least one event, got an empty sequence")
+    check_count(size, "number of events in one append", minimum=1, maximum=MAX_BATCH)
+
+
+def _key_params(key: str | None, fingerprint: bytes, ttl: float | None) -> dict[str, Any]:
+    return {
+        "key": None if key is None else check_name(key, "idempotency_key"),
+        "fingerprint": fingerprint,
+        "ttl": ttl,
+    }
 
 
 def _version_conflict(stream: str, expected: int, actual: int) -> VersionConflict:
@@ -237,7 +225,7 @@ def _version_conflict(stream: str, expected: int, actual: int) -> VersionConflic
 def _receipts(
     positions: Sequence[int], expected_version: int | None, *, duplicate: bool = False
 ) -> list[Appended]:
-    new = tuple.__new__  # what Appended._make does, without its check
+    new = tuple.__new__  # Appended._make without its check
     if expected_version is None:
         return [new(Appended, (position, None, duplicate)) for position in positions]
     return [
@@ -258,109 +246,160 @@ def _parse_versioned(stream: str, expected: int) -> Callable[[Sequence[Row]], li
     return parse
 
 
-def _append_once(
-    stream: str,
-    batch: Batch,
-    expected_version: int | None,
-    key: str,
-    ttl: float | None,
-) -> Op[list[Appended]]:
-    fingerprint = _fingerprint(stream, batch)
-
+def _parse_once(
+    stream: str, expected_version: int | None, key: str, fingerprint: bytes
+) -> Callable[[Sequence[Row]], list[Appended]]:
     def parse(rows: Sequence[Row]) -> list[Appended]:
         positions, version, found, stored = rows[0][:4]
         if positions is not None:
             return _receipts(positions, expected_version)
         if found is not None:
-            if found != fingerprint:
-                raise IdempotencyMismatch(
-                    f"append to {stream!r}: the idempotency key {key!r} was used before for "
-                    f"another stream, type or payload: nothing was appended; one key names one "
-                    f"piece of work, use a new key for a new one"
-                )
-            return _receipts(decode(stored), expected_version, duplicate=True)
+            first = _first_positions(key, fingerprint, found, stored)
+            return _receipts(first, expected_version, duplicate=True)
         if expected_version is not None and version != expected_version:
             raise _version_conflict(stream, expected_version, version)
         raise RetryStatement
 
-    return Op(
-        "event_append_once",
-        {
-            "stream": stream,
-            "expected_version": expected_version,
-            "key": check_name(key, "idempotency_key"),
-            "fingerprint": fingerprint,
-            "ttl": ttl,
-            **batch.params(),
-        },
-        parse,
-        f"append to {stream!r} under the idempotency key {key!r}",
-        Retry.IDEMPOTENT,
-        _letter(stream, batch),
-    )
+    return parse
+
+
+def _parse_all(
+    versions: Sequence[int | None], key: str | None, fingerprint: bytes
+) -> Callable[[Sequence[Row]], list[Appended]]:
+    def receipts(positions: Sequence[int], *, duplicate: bool) -> list[Appended]:
+        return [
+            Appended(position, version, duplicate)
+            for position, version in zip(positions, versions, strict=True)
+        ]
+
+    def parse(rows: Sequence[Row]) -> list[Appended]:
+        positions, stream, expected, actual, found, stored = rows[0][:6]
+        if positions is not None:
+            return receipts(positions, duplicate=False)
+        if found is not None:
+            first = _first_positions(str(key), fingerprint, found, stored)
+            return receipts(first, duplicate=True)
+        if stream is not None:
+            raise _version_conflict(stream, expected, actual)
+        raise RetryStatement
+
+    return parse
+
+
+def _first_positions(key: str, fingerprint: bytes, found: bytes, stored: str) -> list[int]:
+    """Return the positions of the append that used the key first.
+
+    Raises:
+        IdempotencyMismatch: it appended something else.
+    """
+    if found != fingerprint:
+        raise IdempotencyMismatch(
+            f"append: the idempotency key {key!r} was used before for another stream, type or "
+            f"payload: nothing was appended; one key names one piece of work, use a new key for a "
+            f"new one"
+        )
+    positions: list[int] = decode(stored)
+    return positions
 
 
 def read(
-    selection: Selection,
+    wanted: EventFilter,
     codec: Codec,
     *,
+    after: int = 0,
+    until: int = MAX_POSITION,
     limit: int,
     reverse: bool = False,
     model: type[BaseModel] | None = None,
 ) -> Op[list[RecordedEvent]]:
-    """Read the visible events of a selection."""
-    direction = "DESC" if reverse else "ASC"
+    """Read the visible events that pass a filter."""
     return Op(
         "event_read",
-        {**selection.params(), "limit": check_count(limit, "limit", minimum=1, maximum=100_000)},
+        {**wanted.params(), **_range(after, until), "limit": _limit(limit)},
         parse_events(codec, model),
         "read events",
-        fragments=(*selection.fragments(), ("direction", direction)),
+        fragments=(*wanted.fragments(), ("direction", "DESC" if reverse else "ASC")),
     )
 
 
-def event_maker(codec: Codec, model: type[BaseModel] | None) -> Callable[[Row], RecordedEvent]:
-    """A function from a row to an event."""
-    payload_of = decoder(model, "payload")
-    registry = {} if model is not None else codec.registry
-    new = tuple.__new__  # what RecordedEvent._make does, without its check
-
-    def plain(row: Row) -> RecordedEvent:
-        columns = list(row)
-        columns[4] = payload_of(columns[4])
-        if columns[6] is not None:
-            columns[6] = decode(columns[6])
-        return new(RecordedEvent, columns)
-
-    if not registry:
-        return plain
-    return lambda row: typed_event(plain(row), registry)
+def _range(after: int, until: int) -> dict[str, int]:
+    return {"after": check_position(after, "after"), "until": check_position(until, "until")}
 
 
-def parse_events(
-    codec: Codec, model: type[BaseModel] | None
-) -> Callable[[Sequence[Row]], list[RecordedEvent]]:
-    """A function from rows to events."""
+def _limit(limit: int) -> int:
+    return check_count(limit, "limit", minimum=1, maximum=MAX_LIMIT)
+
+
+def read_stream(
+    stream: str,
+    codec: Codec,
+    *,
+    after_version: int = 0,
+    until_version: int | None = None,
+    limit: int,
+    reverse: bool = False,
+    model: type[BaseModel] | None = None,
+) -> Op[list[RecordedEvent]]:
+    """Read the visible events of a versioned stream, by version."""
+    last = MAX_POSITION if until_version is None else until_version
+    return Op(
+        "event_read_stream",
+        {
+            "stream": _any_stream(stream),
+            "after": check_count(after_version, "after_version", minimum=0),
+            "until": check_count(last, "until_version", minimum=0),
+            "limit": _limit(limit),
+        },
+        parse_events(codec, model),
+        f"read the stream {stream!r}",
+        fragments=(("direction", "DESC" if reverse else "ASC"),),
+    )
+
+
+def get(
+    position: int, codec: Codec, *, model: type[BaseModel] | None = None
+) -> Op[RecordedEvent | None]:
+    """Read the event at a position."""
     event_of = event_maker(codec, model)
-    return lambda rows: [event_of(row) for row in rows]
+    return Op(
+        "event_get",
+        {"position": check_position(position, "position")},
+        lambda rows: event_of(rows[0]) if rows else None,
+        f"read the event at position {position}",
+    )
 
 
-def count(selection: Selection) -> Op[int]:
-    """Count the visible events of a selection."""
+def count(wanted: EventFilter, *, after: int, until: int) -> Op[int]:
+    """Count the visible events that pass a filter."""
     return Op(
         "event_count",
-        selection.params(),
+        {**wanted.params(), **_range(after, until)},
         lambda rows: int(rows[0][0]),
         "count events",
-        fragments=selection.fragments(),
+        fragments=wanted.fragments(),
+    )
+
+
+def head(wanted: EventFilter) -> Op[int]:
+    """Read the position of the newest visible event that passes a filter; 0 if there is none."""
+    return Op(
+        "event_newest",
+        wanted.params(),
+        lambda rows: int(rows[0][0]) if rows else 0,
+        "read the head of the log",
+        fragments=wanted.fragments(),
     )
 
 
 def stream_version(stream: str) -> Op[int]:
-    """The version of a versioned stream."""
+    """Read the version of a versioned stream."""
     return Op(
         "event_stream_version",
-        {"stream": check_name(stream, "stream", most=STREAM_BYTES)},
+        {"stream": _any_stream(stream)},
         lambda rows: int(rows[0][0]),
         f"read the version of stream {stream!r}",
     )
+
+
+def _any_stream(stream: str) -> str:
+    return check_name(stream, "stream", most=STREAM_BYTES)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import orjson
 
 from pgmem.core.op import Op, Row
-from pgmem.core.validation import check_count
+from pgmem.core.validation import MAX_POSITION, check_count, check_position
 from pgmem.errors import PositionTrimmed, Unavailable
 from pgmem.events.columns import (
     METADATA,
@@ -27,7 +27,7 @@ from pgmem.events.columns import (
     TYPE,
     VERSION,
 )
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EVERYTHING, EventFilter
 
 ALWAYS = "-infinity"
 """Tell of whatever was trimmed, whenever that was."""
@@ -80,24 +80,35 @@ def _parse(rows: Sequence[Row]) -> Page:
     return Page(head, list(rows[1:]) if rows[0] is front else [r for r in rows if r is not front])
 
 
-def read_page(selection: Selection, *, limit: int, since: datetime | str) -> Op[Page]:
-    """Read a page.
+def read_page(
+    wanted: EventFilter,
+    *,
+    after: int = 0,
+    until: int = MAX_POSITION,
+    limit: int,
+    since: datetime | str,
+) -> Op[Page]:
+    """Read a page of visible events, in the order of the log.
 
     Args:
-        selection: which events, and between which positions.
-        limit: at most so many events.
+        wanted: which events.
+        after: only positions above this one.
+        until: only positions up to this one.
+        limit: maximum number of events.
         since: the reader knows what was trimmed up to this moment.
     """
     return Op(
         "event_page",
         {
-            **selection.params(),
+            **wanted.params(),
+            "after": check_position(after, "after"),
+            "until": check_position(until, "until"),
             "since": since,
             "limit": check_count(limit, "limit", minimum=1, maximum=100_000),
         },
         _parse,
         "read events",
-        fragments=selection.fragments(),
+        fragments=wanted.fragments(),
     )
 
 
@@ -111,7 +122,7 @@ def read_tail(seen: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: i
         late: at most so many events in the gaps: the first ones.
     """
     if not gaps:
-        return read_page(Selection(after=seen), limit=max(1, limit), since=ALWAYS)
+        return read_page(EVERYTHING, after=seen, limit=max(1, limit), since=ALWAYS)
     return Op(
         "event_tail",
         {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from pgmem.events.filter import Names
 from pgmem.events.models import RecordedEvent
 
 S = TypeVar("S")
@@ -22,16 +23,20 @@ class Fold(Generic[S]):
             value that it was given and return it.
         version: raise it with every change of `initial`, `apply` or the selection. A snapshot of
             another version is never used.
-        stream: fold only this stream; None for the whole log.
-        type: fold only events of this type.
+        stream: only this stream, or only these; None for the whole log.
+        type: only events of this type, or of these.
+        prefix: only streams whose name begins with it. Not together with `stream`.
+        agent_id: only events of this agent, or of these.
     """
 
     name: str
     initial: Callable[[], S]
     apply: Callable[[S, RecordedEvent], S]
     version: int = 1
-    stream: str | None = None
-    type: str | None = None
+    stream: Names | None = None
+    type: Names | None = None
+    prefix: str | None = None
+    agent_id: Names | None = None
 
 
 class Folded(NamedTuple, Generic[S]):

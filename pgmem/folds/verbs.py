@@ -10,10 +10,10 @@ from typing import Any, TypeVar, overload
 from pydantic import BaseModel
 
 from pgmem.core.execution import AsyncExecutor
-from pgmem.core.validation import MAX_POSITION, check_count
+from pgmem.core.validation import check_count
 from pgmem.errors import CallbackFailed, PgmemError
 from pgmem.events.codec import Codec
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.events.verbs import AsyncEvents
 from pgmem.folds import ops
 from pgmem.folds.models import Fold, Folded
@@ -103,9 +103,11 @@ class AsyncFolds(AsyncTransactionFolds):
         kept = await self._executor.execute(ops.load(fold.name, version=fold.version, model=model))
         value, position = kept if kept is not None else (fold.initial(), 0)
         applied = 0
+        wanted = EventFilter.of(
+            fold.stream, prefix=fold.prefix, type=fold.type, agent_id=fold.agent_id
+        )
         while True:
-            selection = Selection(fold.stream, fold.type, None, position, MAX_POSITION)
-            page = await self._events.read_page(selection, limit=PAGE)
+            page = await self._events.read_page(wanted, after=position, limit=PAGE)
             for event in page.events:
                 try:
                     value = fold.apply(value, event)

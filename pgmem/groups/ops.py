@@ -22,9 +22,8 @@ from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_count, check_name
 from pgmem.errors import AlreadyExists, InvalidInput, NotFound, PositionTrimmed
-from pgmem.events.codec import Codec
-from pgmem.events.filter import Selection
-from pgmem.events.ops import event_maker
+from pgmem.events.codec import Codec, event_maker
+from pgmem.events.filter import EventFilter
 from pgmem.events.page import standby_error, trimmed_error
 from pgmem.groups.models import DeadLetter, GroupInfo, Pending
 
@@ -56,7 +55,7 @@ class Group:
     """
 
     name: str
-    selection: Selection
+    selection: EventFilter
     ordered_by: str | None = None
     max_attempts: int = 5
 
@@ -89,7 +88,7 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
         PositionTrimmed: retention has removed events after `start`.
         RetryStatement: another transaction created it meanwhile.
     """
-    text = encode_object(group.selection.described(), "selection", limit=DEFAULT_MAX_BYTES)
+    text = encode_object(group.selection.to_json(), "selection", limit=DEFAULT_MAX_BYTES)
 
     def parse(rows: Sequence[Row]) -> None:
         added, head, trimmed, timeline, same, stored, ordered_by, max_attempts = rows[0][:8]
@@ -179,7 +178,7 @@ def get(name: str) -> Op[Group]:
     def parse(rows: Sequence[Row]) -> Group:
         found = op.parse(rows)
         try:
-            selection = Selection.of_described(found.selection)
+            selection = EventFilter.from_json(found.selection)
         except InvalidInput as error:
             raise AlreadyExists(
                 f"the group {name!r} was created by a newer version of pgmem: {error}. Upgrade "

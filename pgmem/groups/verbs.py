@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
@@ -11,7 +10,7 @@ from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import check_count
 from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter, Names
 from pgmem.groups import ops
 from pgmem.groups.claims import AsyncGroupContext
 from pgmem.groups.group import AsyncGroup, AsyncTransactionGroup
@@ -32,10 +31,10 @@ class AsyncGroups:
         self,
         name: str,
         *,
-        stream: str | Sequence[str] | None = ...,
+        stream: Names | None = ...,
         prefix: str | None = ...,
-        type: str | None = ...,
-        agent_id: str | None = ...,
+        type: Names | None = ...,
+        agent_id: Names | None = ...,
         start: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
@@ -48,10 +47,10 @@ class AsyncGroups:
         self,
         name: str,
         *,
-        stream: str | Sequence[str] | None = ...,
+        stream: Names | None = ...,
         prefix: str | None = ...,
-        type: str | None = ...,
-        agent_id: str | None = ...,
+        type: Names | None = ...,
+        agent_id: Names | None = ...,
         start: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
@@ -63,10 +62,10 @@ class AsyncGroups:
         self,
         name: str,
         *,
-        stream: str | Sequence[str] | None = None,
+        stream: Names | None = None,
         prefix: str | None = None,
-        type: str | None = None,
-        agent_id: str | None = None,
+        type: Names | None = None,
+        agent_id: Names | None = None,
         start: int | Literal["now"] = 0,
         ordered_by: str | None = None,
         max_attempts: int = 5,
@@ -87,8 +86,8 @@ class AsyncGroups:
             name: the group's name, 1 to 512 bytes.
             stream: a stream or several; None for all.
             prefix: streams whose names begin with it.
-            type: events of this type.
-            agent_id: events of this agent.
+            type: events of this type, or of these.
+            agent_id: events of this agent, or of these.
             start: 0 for the oldest event that is kept, "now" for the next one that is written, or
                 the position after which to begin. Ignored if the group exists.
             ordered_by: "stream", or a key of the payload. Events with the same value are never with
@@ -104,7 +103,7 @@ class AsyncGroups:
         """
         group = ops.Group(
             name,
-            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+            EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id),
             ordered_by,
             max_attempts,
         )

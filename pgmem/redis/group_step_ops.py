@@ -20,7 +20,7 @@ from pgmem.core.arrays import NameColumn
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import MAX_POSITION, check_count
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.events.ops import MAX_BATCH, check_stream
 from pgmem.groups.ops import Group, check_group
 from pgmem.redis.models import ImportedDelivery, ImportPart, KnownDelivery
@@ -62,10 +62,10 @@ def fill(part: ImportPart, given: Fill) -> Op[tuple[ImportPart, bool]]:
     for item in given.open:
         check_count(item.position, "position", minimum=1)
         check_count(item.attempts, "attempts", minimum=0, maximum=MAX_ATTEMPTS)
-    group = Group(given.name, Selection.of(check_stream(given.stream)))
+    group = Group(given.name, EventFilter.of(check_stream(given.stream)))
     known = part.detail.get("position")
     step = Step(part.cursor, 0, 0, {**part.detail, "position": given.position})
-    text = encode_object(group.selection.described(), "selection", limit=DEFAULT_MAX_BYTES)
+    text = encode_object(group.selection.to_json(), "selection", limit=DEFAULT_MAX_BYTES)
 
     def parse(rows: Sequence[Row]) -> tuple[ImportPart, bool]:
         return step.of(part, rows[0]), bool(rows[0][4])

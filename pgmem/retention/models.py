@@ -30,12 +30,12 @@ class Holder(NamedTuple):
     """A stored reader that has yet to read what a rule would remove.
 
     Attributes:
-        kind: "consumer" or "group".
+        kind: "subscription" or "group".
         name: its name.
         position: everything up to it has been read: nothing above it was removed.
     """
 
-    kind: Literal["consumer", "group"]
+    kind: Literal["subscription", "group"]
     name: str
     position: int
 

@@ -11,7 +11,7 @@ from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_object, decoder, encode
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
 from pgmem.errors import InvalidInput
-from pgmem.events.codec import Codec
+from pgmem.events.codec import Codec, parse_events
 from pgmem.events.columns import (
     AGENT_ID,
     PAYLOAD,
@@ -23,7 +23,6 @@ from pgmem.events.columns import (
     STATE_VERSION,
 )
 from pgmem.events.models import RecordedEvent, StateChange
-from pgmem.events.ops import parse_events
 from pgmem.state.models import Copy, StateEntry
 
 Order = Literal["key", "updated_at", "created_at"]

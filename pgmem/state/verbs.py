@@ -16,7 +16,7 @@ from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_count
 from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.events.codec import Codec
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.events.models import Event, StateChange
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscription import AsyncSubscription, Start
@@ -397,5 +397,5 @@ class AsyncState(AsyncTransactionState):
             InvalidInput: a prefix or option that is not allowed.
         """
         return AsyncSubscription(
-            self._reader, Selection(key_prefix=prefix), after, change_maker(model)
+            self._reader, EventFilter(key_prefix=prefix), after, change_maker(model)
         )

@@ -13,9 +13,9 @@ from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import FENCED, INLINE
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput, InvalidValue, LeaseLost, VersionConflict
-from pgmem.events.codec import Codec
+from pgmem.events.codec import Codec, EncodedEvent, encode_event, fits_inline
 from pgmem.events.models import Event
-from pgmem.events.ops import EncodedEvent, check_stream, encode_event, fits_letter
+from pgmem.events.ops import check_stream
 from pgmem.leases.ops import Held
 from pgmem.state.models import KEEP, Copy, Keep, StateEntry
 from pgmem.state.read_ops import MAX_KEYS, check_key, check_keys
@@ -356,7 +356,7 @@ def _write(
     payload = params["payload"]
     event = EncodedEvent(params["type"], payload or value, params["agent_id"], params["metadata"])
     names = f"{params['stream'] or STATE_STREAM_PREFIX + params['key']}{params['key']}"
-    small = fits_letter(names, event, value if payload else "")
+    small = fits_inline(names, event, value if payload else "")
     return Op(statement, params, parse, action, retry, (INLINE,) if small else ())
 
 

@@ -15,7 +15,8 @@ from pgmem._sync.groups.group import Delivery
 from pgmem.redis import AsyncImports, Imports
 
 _GROUPS = (
-    "events", "state", "snapshots", "dedupe", "folds", "consumers", "limits", "leases", "retention",
+    "events", "state", "snapshots", "dedupe", "folds", "subscriptions", "limits", "leases",
+    "retention",
 )  # fmt: skip
 _SUBSCRIBE = ("subscribe", "watch")
 

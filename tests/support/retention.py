@@ -62,7 +62,7 @@ async def exported(memory, folder, **limits):
     return [Path(file) for file in stream.files]
 
 
-def store_consumer(url, position, name="c", selection="{}"):
+def store_subscription(url, position, name="c", selection="{}"):
     run(
         url,
         "INSERT INTO pgmem.subscriptions (name, filter, position, system_identifier, timeline) "

@@ -1,19 +1,19 @@
 # Generated from pgmem/events/durable.py by tools/generate_sync.py. Do not edit.
-"""Subscriptions whose position is stored: durable consumers.
+"""Subscriptions whose position is stored.
 
 ::
 
     standing by ──► holding ── hands out events ──► position ──► committed ──┐
         ▲              ▲                                                     │
         │              └─────────────────────────────────────────────────────┘
-        └── another process holds the consumer        lost: LeaseLost, for good
+        └── another process holds the subscription      lost: LeaseLost, for good
 
     committed    automatically: what was handed out before, when more is asked for, and all of it
                  when the block ends without an error
                  explicitly: what was handed out so far
                  in the caller's transaction: the same, if and only if the transaction commits
 
-Knows when to commit; what a lease is, is `pgmem._sync.events.durable_lease`' matter.
+Decides when to commit. The lease is `pgmem._sync.events.durable_lease`.
 """
 
 from __future__ import annotations
@@ -24,89 +24,92 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from pgmem._sync.core.execution import TransactionExecutor
-from pgmem._sync.events.durable_lease import ConsumerLease, owner_name
+from pgmem._sync.events.durable_lease import SubscriptionLease, owner_name
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscription import Start, Subscription
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidInput, PgmemError, Unavailable
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.events.page import ALWAYS
 
 T = TypeVar("T")
 
 DEFAULT_LEASE: Seconds = 30.0
 IDLE_COMMIT = 5.0
-"""Seconds between two commits of a position that moved only past events of no interest."""
+"""Seconds between two commits of a position that moved only past unselected events."""
 
 
 class Bound(Protocol):
-    """What `memory.transaction()` and `memory.using()` give."""
+    """What `memory.transaction()` and `memory.using()` return."""
 
     _executor: TransactionExecutor
 
 
 def executor_of(transaction: Bound) -> TransactionExecutor:
-    """What runs ops in a transaction of the caller's.
+    """Return the executor of a caller's transaction.
 
     Raises:
-        InvalidInput: it is none of ours.
+        InvalidInput: it is no transaction of a memory.
     """
     executor = getattr(transaction, "_executor", None)
     if not isinstance(executor, TransactionExecutor):
         raise InvalidInput(
             f"{type(transaction).__name__} is no transaction of this memory: give what "
-            f"memory.transaction() or memory.using() gives"
+            f"memory.transaction() or memory.using() returns"
         )
     return executor
 
 
-class ConsumerSubscription(Subscription[T]):
-    """A subscription that goes on where the last one of the same name has committed.
+class DurableSubscription(Subscription[T]):
+    """A subscription that goes on from the position that was committed under its name.
 
-    Made by `memory.events.subscribe(…, consumer=name)`. One process at a time has the consumer;
-    others that ask for it stand by, and take over when it is closed, or its lease runs out.
+    Made by `memory.events.subscribe(…, durable=name)`. One process at a time holds it. Others that
+    subscribe under the name stand by, and take over when it is closed or its lease runs out.
     """
 
     def __init__(
         self,
         reader: LogReader,
-        selection: Selection,
+        wanted: EventFilter,
         start: Start,
         decode: Callable[[Row], T],
         *,
-        consumer: str,
+        name: str,
         lease: Seconds,
         auto_commit: bool,
         agent_id: str | None,
     ) -> None:
-        super().__init__(reader, selection, start, decode)
-        # The lease checks its arguments now, and learns where to begin when that is known.
-        self._new_lease: Callable[[int], ConsumerLease] = lambda position: ConsumerLease(
-            reader.executor,
-            consumer,
-            selection.described(),
-            start=position,
-            lease=lease,
-            owner=owner_name(agent_id),
-            on_lost=self._lose,
-        )
-        self._new_lease(0)
-        self._consumer = consumer
+        super().__init__(reader, wanted, start, decode)
+
+        def new_lease(position: int) -> SubscriptionLease:
+            return SubscriptionLease(
+                reader.executor,
+                name,
+                wanted.to_json(),
+                start=position,
+                lease=lease,
+                owner=owner_name(agent_id),
+                on_lost=self._lose,
+            )
+
+        new_lease(0)  # Checks the arguments now. The position to begin at is known later.
+        self._new_lease = new_lease
+        self._name = name
         self._auto_commit = auto_commit
-        self._lease: ConsumerLease | None = None
+        self._lease: SubscriptionLease | None = None
         self._committed = 0
         self._handled = 0
         self._idle_since = time.monotonic()
 
     @property
     def committed(self) -> int:
-        """The position that was stored last, as far as it was stored outside of a transaction."""
+        """The position that was stored last, leaving out commits in a caller's transaction."""
         return self._committed
 
     @property
     def holding(self) -> bool:
-        """Whether this process has the consumer; while it has not, it stands by."""
+        """True if this process holds the subscription; False while it stands by."""
         return self._begun and self._cursor.failed is None
 
     def _lose(self, error: PgmemError) -> None:
@@ -127,13 +130,13 @@ class ConsumerSubscription(Subscription[T]):
         return None
 
     def _prepare(self) -> None:
-        """Whoever asks for more has handled what was handed out before."""
+        """Commit what was handed out: a caller that asks for more has handled it."""
         self._handled = self.position
         if self._auto_commit and self._begun:
             self._commit_quietly(self._handled)
 
     def _idle(self) -> float | None:
-        """Store, now and then, that nothing of interest came."""
+        """Commit, every few seconds, a position that moved only past unselected events."""
         if not self._auto_commit:
             return None
         now = time.monotonic()
@@ -147,7 +150,7 @@ class ConsumerSubscription(Subscription[T]):
         try:
             self._store(position)
         except Unavailable:
-            return  # The server is away. The next commit makes up for it, or another holder does.
+            return  # The next commit stores it, or the next owner gets the events again.
 
     def _store(self, position: int) -> None:
         if position > self._committed and self._lease is not None:
@@ -156,10 +159,10 @@ class ConsumerSubscription(Subscription[T]):
             self._idle_since = time.monotonic()
 
     def commit(self, transaction: Bound | None = None) -> None:
-        """Store that everything that was handed out so far is done.
+        """Store that everything that was handed out so far is handled.
 
         >>> with memory.events.subscribe(
-        ...     "payments", consumer="billing", auto_commit=False
+        ...     "payments", durable="billing", auto_commit=False
         ... ) as events:
         ...     for event in events.receive(timeout=0):
         ...         with memory.transaction() as tx:
@@ -167,16 +170,16 @@ class ConsumerSubscription(Subscription[T]):
         ...             events.commit(tx)
 
         Args:
-            transaction: what `memory.transaction()` or `memory.using()` gave: the position is
-                stored if and only if that transaction commits, together with what else it did.
+            transaction: the result of `memory.transaction()` or `memory.using()`. The position is
+                stored if and only if that transaction commits, together with its other effects.
 
         Raises:
-            LeaseLost: somebody else has taken over: roll back what you did for these events.
-            InvalidInput: the consumer is not held yet.
+            LeaseLost: another process has taken over: roll back your effects for these events.
+            InvalidInput: the subscription is not held yet.
         """
         if not self._begun or self._lease is None:
             raise InvalidInput(
-                f"commit of the consumer {self._consumer!r}: it is still standing by; commit "
+                f"commit of the subscription {self._name!r}: it is still standing by; commit "
                 f"after the first event was handed out"
             )
         if transaction is None:
@@ -198,7 +201,7 @@ class ConsumerSubscription(Subscription[T]):
             self.close()
 
     def close(self) -> None:
-        """Follow no more, and let another process have the consumer."""
+        """Stop following, and release the subscription for other processes."""
         super().close()
         if self._lease is not None:
             self._lease.release()

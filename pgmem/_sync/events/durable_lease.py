@@ -1,21 +1,21 @@
 # Generated from pgmem/events/durable_lease.py by tools/generate_sync.py. Do not edit.
-"""`memory.consumers`, and the lease that a subscription holds on one of them.
+"""The lease that a durable subscription holds.
 
-Keeps a lease alive in the background and finds out when it is lost; what to run is
-`pgmem.events.durable_ops`, which draws the row's states. It delivers no events, and decides by no
-clock of its own whether a lease is still ours: only the server, by the token, does that.
+Renews the lease in the background, and finds out when it is lost. The SQL and the states of the row
+are in `pgmem.events.durable_ops`. No local clock decides whether a lease is still held: only the
+server does, by the fencing token.
 
-One `ConsumerLease` is one time of holding::
+One `SubscriptionLease` is one period of ownership::
 
               try_acquire: None
         new ────────────────────► held ──── release ────► released
          ▲ │ try_acquire:          │                        ▲
-         └─┘ seconds to wait       │ commit or renewal:     │ release
-                                   │ not ours any more      │
+         └─┘ seconds to wait       │ commit or renewal      │ release
+                                   │ refused                │
                                    └───────► lost ──────────┘
 
-    renewal    every lease/3; on a locked row or a lost connection again soon, without end;
-               when it is not ours any more, `on_lost` once, and it ends
+    renewal    every lease/3. If the row is locked or the connection is lost, it is tried again
+               soon, without end. If it is refused, `on_lost` is called once and it ends.
 """
 
 from __future__ import annotations
@@ -37,15 +37,14 @@ from pgmem.core.history import History
 from pgmem.core.validation import Seconds
 from pgmem.errors import HistoryRewritten, LeaseLost, NotOpen, PgmemError
 from pgmem.events import durable_ops as ops
-from pgmem.events.models import ConsumerInfo
 
 MAX_WAIT = 1.0
-"""Seconds between two tries to acquire: a release is noticed within them."""
+"""Seconds between two tries to acquire, at most. A release is noticed within them."""
 
 RETRY = 1.0
-"""Seconds, at most, until a renewal that failed or found the row locked is tried again."""
+"""Seconds until a renewal that failed or found the row locked is tried again, at most."""
 
-STOP_PATIENCE = 1.0
+STOP_TIMEOUT = 1.0
 """Seconds that a release waits for a renewal under way."""
 
 RELEASE_TRIES = 5
@@ -53,81 +52,30 @@ RELEASE_PAUSE = 0.1
 
 
 def owner_name(agent_id: str | None) -> str:
-    """Who holds a consumer, for others to read: host, process, and agent if there is one."""
+    """Return the owner's name for others to read: host, process, and agent if there is one."""
     process = f"{socket.gethostname()}:{os.getpid()}"
     return process if agent_id is None else f"{process} {agent_id}"
 
 
-class Consumers:
-    """Named positions in the log. Reached as `memory.consumers`."""
-
-    def __init__(self, executor: PoolExecutor) -> None:
-        self._executor = executor
-
-    def list(self) -> list[ConsumerInfo]:
-        """All consumers, in the order of their names."""
-        return self._executor.execute(ops.list_consumers())
-
-    def get(self, name: str) -> ConsumerInfo | None:
-        """One consumer, or None if there is none of that name.
-
-        Args:
-            name: its name, 1 to 512 bytes.
-        """
-        return self._executor.execute(ops.get(name))
-
-    def reset(self, name: str, after: int | None = None) -> None:
-        """Accept the present history of the log for a consumer, and move it if told to.
-
-        Whoever holds it loses it (`LeaseLost`), and the next one goes on from the position. An
-        open transaction that has committed a position is waited for.
-
-        Args:
-            name: its name, 1 to 512 bytes.
-            after: the position to go on from: the events above it come next. None keeps it,
-                but for a position that the log does not reach any more: then its head.
-
-        Raises:
-            NotFound: there is none of that name.
-            InvalidInput: `after` is above the last position of the log.
-            OutcomeUnknown: the connection was lost under way; reset it again.
-        """
-        self._executor.execute(ops.reset(name, after=after))
-
-    def delete(self, name: str) -> bool:
-        """Forget a consumer and its position; whoever holds it loses it (`LeaseLost`).
-
-        Args:
-            name: its name, 1 to 512 bytes.
-
-        Returns:
-            Whether there was one.
-
-        Raises:
-            OutcomeUnknown: the connection was lost under way; `get` tells.
-        """
-        return self._executor.execute(ops.delete(name))
-
-
-class ConsumerLease:
-    """One time of holding a consumer. Not public: a subscription has one.
+class SubscriptionLease:
+    """One period of ownership of a durable subscription. Each subscription object has one.
 
     Args:
-        runner: runs what is not in a caller's transaction.
-        name: the consumer's name, 1 to 512 bytes.
-        selection: what it follows, as a JSON object: the same each time.
-        start: the position of a consumer that is new.
-        lease: seconds that nobody may take over after a sign of life, at most a day.
-        owner: who we are, for others to read (see `owner_name`).
-        on_lost: told once, from the renewal or from a commit, that the consumer is lost. In the
-            form for threads, that may be another thread.
+        executor: executes what is not in a caller's transaction.
+        name: the subscription's name, 1 to 512 bytes.
+        wanted: its filter, as a JSON object. It must be the same each time.
+        start: the position of a new subscription.
+        lease: seconds without a renewal after which others may take over, at most a day.
+        owner: this process, for others to read (see `owner_name`).
+        on_lost: called once, by the renewal or a commit, when the lease is lost. In the
+            synchronous form it may be called on another thread.
 
     Attributes:
-        position: where to go on from, as it was stored when the consumer was acquired.
-        token: the fencing token; 0 before.
-        created_at: when the consumer was first used; None before it was acquired.
+        position: the stored position to go on from, as of the acquisition.
+        token: the fencing token; 0 before the acquisition.
+        created_at: when the subscription was first used; None before the acquisition.
         history: the history of the log that `position` belongs to; None before.
-        lost: why the consumer is not ours any more, or None.
+        lost: the error by which the lease was lost, or None.
 
     Raises:
         InvalidInput, InvalidValue: an argument that is not allowed.
@@ -137,7 +85,7 @@ class ConsumerLease:
         self,
         executor: PoolExecutor,
         name: str,
-        selection: dict[str, Any],
+        wanted: dict[str, Any],
         *,
         start: int,
         lease: Seconds,
@@ -148,15 +96,16 @@ class ConsumerLease:
         self._name = name
         self._lease = ops.check_lease(lease)
         self._on_lost = on_lost
-        # Only this object has this owner: so it knows an acquisition whose answer was lost.
+        # The owner is unique to this object, which so recognizes an acquisition whose answer
+        # was lost.
         self._acquire = ops.acquire(
             name,
-            selection,
+            wanted,
             start=start,
             lease=self._lease,
             owner=f"{owner} #{uuid.uuid4().hex[:8]}",
         )
-        self._held: ops.Held | None = None
+        self._held: ops.Ownership | None = None
         self._released = False
         self._sure_until = 0.0
         self._warned = False
@@ -170,17 +119,17 @@ class ConsumerLease:
         self.lost: PgmemError | None = None
 
     def try_acquire(self) -> float | None:
-        """Take the consumer if nobody holds it.
+        """Take the subscription if no other process holds it.
 
-        Where the last holder's lease has run out and its transaction is open, this waits for the
-        transaction's end. Cancelled while the answer is under way, it may have been acquired all
-        the same: then the lease runs out.
+        If the last owner's lease has run out and a transaction in which it committed a position is
+        open, this waits for the end of that transaction. If the call is cancelled while the
+        answer is under way, the subscription may have been acquired. Then the lease runs out.
 
         Returns:
-            None if it is ours now; else the seconds to wait before the next try, at most 1.
+            None if it is acquired; else the seconds to wait before the next try, at most 1.
 
         Raises:
-            AlreadyExists: it was made with another selection.
+            AlreadyExists: it was created with another filter.
             HistoryRewritten: its position was made in another history of the log.
             NotOpen: this lease was released.
         """
@@ -189,39 +138,44 @@ class ConsumerLease:
         self._refuse_released()
         before = time.monotonic()
         answer = self._executor.execute(self._acquire)
-        if isinstance(answer, ops.Busy):
+        if isinstance(answer, ops.HeldByOther):
             return min(max(answer.remaining, 0.01), MAX_WAIT)
         self._sure_until = before + self._lease
         self.position, self.token = answer.position, answer.token
         self.created_at, self.history = answer.created_at, answer.history
-        # In this order, and `release` the other way round: one of the two sees the other.
+        # Set the ownership, then check for a release. `release` does it in the opposite order,
+        # so neither can miss the other.
         self._held = answer
         if self._released:
             self.release()
             self._refuse_released()
-        self._worker = Worker(self._keep, f"pgmem-consumer-{self._name[:40]}")
+        self._worker = Worker(self._renew_all, f"pgmem-subscription-{self._name[:40]}")
         return None
 
     def _refuse_released(self) -> None:
         if self._released:
-            raise NotOpen(f"the lease of the consumer {self._name!r} was released: make another")
+            raise NotOpen(
+                f"the lease of the subscription {self._name!r} was released: make another"
+            )
 
     def commit(self, position: int, bound: TransactionExecutor | None = None) -> None:
-        """Store that every event up to `position` is done, and keep the lease.
+        """Store that every event up to `position` is handled, and extend the lease.
 
         Args:
             position: not below the stored one.
-            bound: a transaction to do it in: the position then commits with what else is done
-                there, or not at all. Until its end nobody else can take over.
+            bound: a transaction to do it in. The position is stored if and only if it commits.
+                Until its end no other process can take over.
 
         Raises:
-            LeaseLost: somebody else has taken over.
+            LeaseLost: another process holds the subscription.
             HistoryRewritten: the server's history is not the one that it was acquired in.
             InvalidInput: a higher position is stored, or `position` is negative.
             NotOpen: not acquired, or released.
         """
         if self._held is None or self._released:
-            raise NotOpen(f"commit by the consumer {self._name!r}: it is not held (any more)")
+            raise NotOpen(
+                f"commit by the subscription {self._name!r}: it is not acquired, or was released"
+            )
         executor: Executor = self._executor if bound is None else bound
         try:
             executor.execute(ops.commit(self._held, position, lease=self._lease))
@@ -230,15 +184,15 @@ class ConsumerLease:
             raise
 
     def release(self) -> None:
-        """Give the consumer back, so that another one gets it at once; again is harmless.
+        """Release the subscription, so that another process gets it at once.
 
-        Never raises an error of the server: where it is away, the lease runs out by itself. So it
-        does where a transaction that has committed a position is still open.
+        A second call does nothing. If the server cannot be reached, or a transaction that has
+        committed a position is still open, the lease runs out. No error of the server is raised.
         """
         self._released = True
         self._stop.set()
         if self._worker is not None and not self._worker.here:
-            self._worker.join(STOP_PATIENCE)
+            self._worker.join(STOP_TIMEOUT)
         self._worker = None
         if self._held is None or self.lost is not None:
             return
@@ -252,20 +206,20 @@ class ConsumerLease:
         except (PgmemError, psycopg.Error, OSError) as error:
             why = str(error)
         log.warning(
-            "the consumer %r could not be given back, its lease of %g s runs out: %s",
+            "the subscription %r could not be released, its lease of %g s runs out: %s",
             self._name,
             self._lease,
             why,
         )
 
-    def _keep(self) -> None:
+    def _renew_all(self) -> None:
         """Renew until stopped or lost."""
         pause: float | None = self._lease / 3
         while pause is not None and not self._stop.wait(pause):
             pause = self._renew()
 
     def _renew(self) -> float | None:
-        """Renew once; gives the seconds until the next time, or None if there is none."""
+        """Renew once. Return the seconds until the next time, or None to end."""
         assert self._held is not None  # noqa: S101  # the worker begins after it is set
         before = time.monotonic()
         interval = self._lease / 3
@@ -278,15 +232,16 @@ class ConsumerLease:
             self._lose(error)
             return None
         except NotOpen:
-            return None  # The memory was closed: nobody can use the lease, it runs out.
+            return None  # The memory was closed. The lease runs out.
         except (PgmemError, psycopg.Error, OSError) as error:
             why = str(error)
-        # Ours until somebody takes over, and only the server knows: so never give up.
+        # The lease is held until another process takes over, and only the server knows that.
+        # So the renewal never gives up.
         if time.monotonic() > self._sure_until and not self._warned:
             self._warned = True
             log.warning(
-                "the lease of the consumer %r could not be renewed and has run out; it is ours "
-                "until another one takes over: %s",
+                "the lease of the subscription %r could not be renewed and has run out; it is "
+                "still held until another process takes over: %s",
                 self._name,
                 why,
             )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -19,8 +18,9 @@ from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.follower import LogFollower
 from pgmem.core.concurrency import sleep
 from pgmem.core.op import Op, Row
+from pgmem.core.validation import MAX_POSITION
 from pgmem.errors import PositionTrimmed
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EVERYTHING, EventFilter
 from pgmem.events.page import NEVER, UNDATED, Page, PageHead, read_page, trimmed_error
 from pgmem.events.stable_position import StablePosition, WriterBarrier, read_positions, read_writers
 
@@ -99,17 +99,17 @@ class LogReader:
 
     def page_head(self) -> PageHead:
         """Where the log stands now."""
-        op = read_page(Selection(until=0), limit=1, since=NEVER)
+        op = read_page(EVERYTHING, until=0, limit=1, since=NEVER)
         return (self._execute_page(op, 0, answer_timeout=ANSWER_TIMEOUT)).head
 
-    def beginning(self, selection: Selection) -> PageHead:
+    def beginning(self, wanted: EventFilter) -> PageHead:
         """Where the log stands, for who begins at whatever there is and is strict from there.
 
         A trim gets its time only after its commit, and is told to who began before that. Who
         begins between the two would be told of what he never asked for, so he waits: a moment,
         or `TRIM_WAIT` seconds where a janitor has died there.
         """
-        op = read_page(replace(selection, after=0, until=0), limit=1, since=UNDATED)
+        op = read_page(wanted, until=0, limit=1, since=UNDATED)
         deadline = time.monotonic() + TRIM_WAIT
         while time.monotonic() < deadline:
             try:
@@ -119,65 +119,83 @@ class LogReader:
         return self.page_head()
 
     def read(
-        self, selection: Selection, position: int, *, limit: int, since: datetime | str
+        self,
+        wanted: EventFilter,
+        position: int,
+        *,
+        until: int = MAX_POSITION,
+        limit: int,
+        since: datetime | str,
     ) -> FinalRows:
         """Read final events behind a position.
 
         Args:
-            selection: which events; its `after` is not used.
+            wanted: which events.
             position: where the reader stands.
+            until: only positions up to this one.
             limit: at most so many events.
             since: the reader knows what was trimmed up to this moment.
 
         Raises:
             PositionTrimmed, HistoryRewritten: as `PoolRunner.run_page`.
         """
-        selection = replace(selection, after=position)
         if not self.buffer.live:
-            return self._settled(selection, limit=limit, since=since, answer_timeout=ANSWER_TIMEOUT)
-        until = min(selection.until, self.buffer.end)
-        if selection.filtered:
+            return self._settled(
+                wanted, position, until, limit=limit, since=since, answer_timeout=ANSWER_TIMEOUT
+            )
+        until = min(until, self.buffer.end)
+        if not wanted.selects_all:
             until = min(until, position + WINDOW)
         if position >= until:
             return FinalRows([], position)
         rewinds = self.buffer.rewinds
-        op = read_page(replace(selection, until=until), limit=limit, since=since)
+        op = read_page(wanted, after=position, until=until, limit=limit, since=since)
         rows = (self._execute_page(op, position, answer_timeout=ANSWER_TIMEOUT)).rows
         if self.buffer.rewinds != rewinds:
             return FinalRows([], position)  # The end was taken back meanwhile: read again.
         return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
 
-    def read_now(self, selection: Selection, *, limit: int, since: datetime | str) -> FinalRows:
+    def read_now(
+        self,
+        wanted: EventFilter,
+        *,
+        after: int,
+        until: int = MAX_POSITION,
+        limit: int,
+        since: datetime | str,
+    ) -> FinalRows:
         """Read what is final by now, whatever the tailer has seen of it."""
-        return self._settled(selection, limit=limit, since=since)
+        return self._settled(wanted, after, until, limit=limit, since=since)
 
     def _settled(
         self,
-        selection: Selection,
+        wanted: EventFilter,
+        after: int,
+        until: int,
         *,
         limit: int,
         since: datetime | str,
         answer_timeout: float | None = None,
     ) -> FinalRows:
-        op = read_page(selection, limit=limit, since=since)
+        op = read_page(wanted, after=after, until=until, limit=limit, since=since)
         known = self._known()
-        rows = (self._execute_page(op, selection.after, answer_timeout=answer_timeout)).rows
+        rows = (self._execute_page(op, after, answer_timeout=answer_timeout)).rows
         known = min(known, self._known())
-        if rows and not selection.filtered and _follows(selection.after, rows):
+        if rows and wanted.selects_all and _follows(after, rows):
             # Nothing is missing between the caller's position and the last one.
-            self._stable.raise_to(rows[-1][0] if selection.after <= known else 0)
+            self._stable.raise_to(rows[-1][0] if after <= known else 0)
             return FinalRows(rows, rows[-1][0])
         if rows and rows[-1][0] > known:
             self.settle(rows[-1][0])
             # What is final now may have become visible only after the first read.
             known = self._known()
-            rows = (self._execute_page(op, selection.after, answer_timeout=answer_timeout)).rows
+            rows = (self._execute_page(op, after, answer_timeout=answer_timeout)).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
         if full and rows:
             return FinalRows(rows, rows[-1][0])
-        return FinalRows(rows, max(selection.after, min(known, selection.until)))
+        return FinalRows(rows, max(after, min(known, until)))
 
     def _known(self) -> int:
         """How far the log is final, as far as that is still certain."""

@@ -25,9 +25,15 @@ from typing import Generic, Literal, Self, TypeVar
 from pgmem._sync.events.buffer import Cursor
 from pgmem._sync.events.reader import LogReader
 from pgmem.core.op import Row
-from pgmem.core.validation import Seconds, check_count, check_position, check_seconds
+from pgmem.core.validation import (
+    MAX_POSITION,
+    Seconds,
+    check_count,
+    check_position,
+    check_seconds,
+)
 from pgmem.errors import InvalidInput, NotOpen, Unavailable
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.events.page import ALWAYS, PageSize, standby_error
 
 T = TypeVar("T")
@@ -50,15 +56,18 @@ class Subscription(Generic[T]):
     def __init__(
         self,
         reader: LogReader,
-        selection: Selection,
+        wanted: EventFilter,
         start: Start,
         decode: Callable[[Row], T],
+        *,
+        until: int = MAX_POSITION,
     ) -> None:
-        self._cursor = Cursor(selection.test(), 0)
+        self._cursor = Cursor(wanted.test(), 0)
         if start != "now":
             check_position(start, "after")
         self._reader = reader
-        self._selection = selection
+        self._wanted = wanted
+        self._until = until
         self._start = start
         self._decode = decode
         self._since: datetime | str = ALWAYS
@@ -189,7 +198,7 @@ class Subscription(Generic[T]):
         if start != "now" and start > 0 and buffer.live and start <= buffer.end:
             return start
         if start == 0:
-            head = self._reader.beginning(self._selection)
+            head = self._reader.beginning(self._wanted)
             self._since = head.now
         else:
             head = self._reader.page_head()
@@ -197,11 +206,6 @@ class Subscription(Generic[T]):
             raise standby_error()
         if start == "now":
             return head.head
-        if start > head.head:
-            raise InvalidInput(
-                f"after={start} is above the last position of the log, {head.head}: it is no "
-                f"position of this log"
-            )
         return start
 
     def _fill(self, most: int, timeout: float | None) -> None:
@@ -219,7 +223,7 @@ class Subscription(Generic[T]):
                 return
             if pause == 0.0:
                 continue
-            if cursor.position >= self._selection.until:
+            if cursor.position >= self._until:
                 break
             if deadline is not None:
                 remaining = deadline - time.monotonic()
@@ -249,7 +253,7 @@ class Subscription(Generic[T]):
             if not self._reader.buffer.live:
                 self._reader.start()  # It may have been ending when this one began.
             found = self._reader.read(
-                self._selection, cursor.position, limit=limit, since=self._since
+                self._wanted, cursor.position, until=self._until, limit=limit, since=self._since
             )
         except Unavailable:
             # The runner has tried for long, and the tailer says what is wrong.

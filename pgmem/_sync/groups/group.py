@@ -17,10 +17,9 @@ from pgmem._sync.groups.claims import Claims, GroupContext
 from pgmem._sync.groups.worker import Handler, Members, Once
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidInput
-from pgmem.events.codec import Codec
+from pgmem.events.codec import Codec, event_maker
 from pgmem.events.durable_ops import check_lease
 from pgmem.events.models import RecordedEvent
-from pgmem.events.ops import event_maker
 from pgmem.groups import claim_ops, delivery_ops, ops
 from pgmem.groups.models import DeadLetter, GroupInfo, Pending, RunResult
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
@@ -14,7 +13,7 @@ from pgmem._sync.groups.group import Group, TransactionGroup
 from pgmem.core.validation import check_count
 from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter, Names
 from pgmem.groups import ops
 from pgmem.groups.models import GroupInfo
 
@@ -33,10 +32,10 @@ class Groups:
         self,
         name: str,
         *,
-        stream: str | Sequence[str] | None = ...,
+        stream: Names | None = ...,
         prefix: str | None = ...,
-        type: str | None = ...,
-        agent_id: str | None = ...,
+        type: Names | None = ...,
+        agent_id: Names | None = ...,
         start: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
@@ -49,10 +48,10 @@ class Groups:
         self,
         name: str,
         *,
-        stream: str | Sequence[str] | None = ...,
+        stream: Names | None = ...,
         prefix: str | None = ...,
-        type: str | None = ...,
-        agent_id: str | None = ...,
+        type: Names | None = ...,
+        agent_id: Names | None = ...,
         start: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
@@ -64,10 +63,10 @@ class Groups:
         self,
         name: str,
         *,
-        stream: str | Sequence[str] | None = None,
+        stream: Names | None = None,
         prefix: str | None = None,
-        type: str | None = None,
-        agent_id: str | None = None,
+        type: Names | None = None,
+        agent_id: Names | None = None,
         start: int | Literal["now"] = 0,
         ordered_by: str | None = None,
         max_attempts: int = 5,
@@ -88,8 +87,8 @@ class Groups:
             name: the group's name, 1 to 512 bytes.
             stream: a stream or several; None for all.
             prefix: streams whose names begin with it.
-            type: events of this type.
-            agent_id: events of this agent.
+            type: events of this type, or of these.
+            agent_id: events of this agent, or of these.
             start: 0 for the oldest event that is kept, "now" for the next one that is written, or
                 the position after which to begin. Ignored if the group exists.
             ordered_by: "stream", or a key of the payload. Events with the same value are never with
@@ -105,7 +104,7 @@ class Groups:
         """
         group = ops.Group(
             name,
-            Selection.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+            EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id),
             ordered_by,
             max_attempts,
         )

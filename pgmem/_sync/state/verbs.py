@@ -24,7 +24,7 @@ from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_count
 from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.events.codec import Codec
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.events.models import Event, StateChange
 from pgmem.state import write_ops as ops
 from pgmem.state.cache import BoundCache, StateCache
@@ -395,4 +395,6 @@ class State(TransactionState):
         Raises:
             InvalidInput: a prefix or option that is not allowed.
         """
-        return Subscription(self._reader, Selection(key_prefix=prefix), after, change_maker(model))
+        return Subscription(
+            self._reader, EventFilter(key_prefix=prefix), after, change_maker(model)
+        )

@@ -1,13 +1,12 @@
 -- Piece: the stored reader that is furthest behind, of those that may want events of the stream:
 -- nothing above its position is removed. Of the whole log ('') each may want some.
     SELECT kind, name, position FROM (
-        SELECT 'consumer' AS kind, name, position, filter::jsonb AS wanted
+        SELECT 'subscription' AS kind, name, position, filter::jsonb AS wanted
         FROM {schema}.subscriptions
         UNION ALL
         SELECT 'group', name, position, filter::jsonb FROM {schema}.groups
     ) AS reader
     WHERE %(stream)s = ''
-       OR (coalesce(wanted->>'stream' = %(stream)s, true)
-           AND coalesce(wanted->'streams' ? %(stream)s, true)
+       OR (coalesce(wanted->'streams' ? %(stream)s, true)
            AND coalesce(starts_with(%(stream)s, wanted->>'prefix'), true))
     ORDER BY position, kind, name LIMIT 1

@@ -20,10 +20,10 @@ def command(pgmem, database_url, monkeypatch):
 def billing(memory):
     """A durable subscription that has handled three of ten events."""
     memory.events.append("orders", [Event(type="placed")] * 10)
-    with memory.events.subscribe("orders", after=0, consumer="billing") as events:
+    with memory.events.subscribe("orders", after=0, durable="billing") as events:
         events.receive(3)
         events.commit()
-    return lambda: memory.consumers.get("billing")
+    return lambda: memory.subscriptions.get("billing")
 
 
 def test_list_shows_position_and_lag(command, billing):

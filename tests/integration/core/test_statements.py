@@ -14,9 +14,9 @@ from pgmem.core import statements as sql
 from pgmem.core.history import History
 from pgmem.core.op import Op
 from pgmem.dedupe import ops as dedupe
-from pgmem.events import durable_ops as consumers
+from pgmem.events import durable_ops as subscriptions
 from pgmem.events import ops as events
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.events.stable_position import read_positions
 from pgmem.groups import claim_ops as claims
 from pgmem.groups import delivery_ops as deliveries
@@ -148,17 +148,17 @@ def loaded(pg_server_url):
         yield connection
 
 
-def read(**selection) -> Op:
-    return events.read(Selection(**selection), CODEC, limit=100)
+def read(after=0, **selection) -> Op:
+    return events.read(EventFilter.of(**selection), CODEC, after=after, limit=100)
 
 
-HELD = consumers.Held("k7", 7, 0, datetime.datetime(2026, 1, 1), History(1, 1))
+HELD = subscriptions.Ownership("k7", 7, 0, datetime.datetime(2026, 1, 1), History(1, 1))
 ASKER = leases.LeaseRequest("k7", "o", "h", 5.0)
 LEASE = leases.Held("k7", "o", 7, 5.0)
 
 
 def member(ordered_by=None, **selection) -> claims.ClaimRequest:
-    group = groups.Group("g7", Selection(**selection), ordered_by)
+    group = groups.Group("g7", EventFilter.of(**selection), ordered_by)
     return claims.ClaimRequest(group, "c", 10, 30.0, lambda row: row)
 
 
@@ -194,7 +194,7 @@ HOT = [
     (read(agent_id="a7"), "events_agent_position_idx"),
     (read(stream="s7", type="t7"), "events_(stream|type)_position_idx"),
     (
-        events.read(Selection(stream="s7"), CODEC, limit=10, reverse=True),
+        events.read(EventFilter.of("s7"), CODEC, limit=10, reverse=True),
         "events_stream_position_idx",
     ),
     (events.stream_version("v3"), "events_stream_version_key"),
@@ -216,10 +216,10 @@ HOT = [
     (dedupe.claim("k7", owner="o", lease=5), "dedupe_pkey"),
     (dedupe.record("k7", ttl=5), "dedupe_pkey"),
     (dedupe.complete("k7", token=1, result=1, ttl=5, max_bytes=99), "dedupe_pkey"),
-    (consumers.acquire("k7", {}, start=0, lease=5.0, owner="o"), "subscriptions_pkey"),
-    (consumers.renew(HELD, lease=5.0), "subscriptions_pkey"),
-    (consumers.commit(HELD, 9, lease=5.0), "subscriptions_pkey"),
-    (consumers.release(HELD), "subscriptions_pkey"),
+    (subscriptions.acquire("k7", {}, start=0, lease=5.0, owner="o"), "subscriptions_pkey"),
+    (subscriptions.renew(HELD, lease=5.0), "subscriptions_pkey"),
+    (subscriptions.commit(HELD, 9, lease=5.0), "subscriptions_pkey"),
+    (subscriptions.release(HELD), "subscriptions_pkey"),
     (leases.acquire(ASKER, wait=True, mark=1, stay=5.0), "leases_pkey"),
     (leases.release("k7", 7, owner="o"), "leases_pkey"),
     (leases.renew([LEASE, LEASE._replace(name="k8", owner="p")]), "leases_pkey"),

@@ -10,9 +10,8 @@ import pytest
 
 from pgmem import Event, Memory
 from pgmem.core.statements import source as statement_source
-from pgmem.events.codec import Codec
-from pgmem.events.filter import Selection
-from pgmem.events.ops import LETTER_BYTES, encode_event, fits_letter
+from pgmem.events.codec import INLINE_BYTES, Codec, encode_event, fits_inline
+from pgmem.events.filter import EventFilter
 from pgmem.events.page import PAGE_FIRST, PAGE_MOST, PageSize, open_letter, row_bytes
 from tests.support.rows import MOMENT, row
 
@@ -85,7 +84,7 @@ def test_the_largest_event_that_travels_with_the_bell_is_accepted(memory, where,
 
     def fits(length):
         stream, made = event(length)
-        return fits_letter(stream, encode_event(made, Codec()))
+        return fits_inline(stream, encode_event(made, Codec()))
 
     low, high = 0, 10_000
     while low < high:
@@ -105,9 +104,9 @@ def test_a_letter_is_never_longer_than_the_server_takes(database_url):
         for _ in range(200):
             alphabet = rng.sample(WORST, rng.randrange(1, 4))
             names = ["".join(rng.choices(alphabet, k=rng.randrange(1, 60))) for _ in range(3)]
-            text = "".join(rng.choices(alphabet, k=rng.randrange(LETTER_BYTES)))
+            text = "".join(rng.choices(alphabet, k=rng.randrange(INLINE_BYTES)))
             made = Event(type=names[1], payload=text, agent_id=names[2])
-            if not fits_letter(names[0], encode_event(made, Codec())):
+            if not fits_inline(names[0], encode_event(made, Codec())):
                 continue
             position = memory.events.append(names[0], made).position
             query = statement_source("event_inline").split("\n", 2)[2]
@@ -123,28 +122,28 @@ NAMES = ["a", "ab", "abc", "b", "é", "éa", "\U0010ffff", "\U0010ffffa", "\ud7f
 
 
 def selections(rng):
-    yield Selection()
-    yield Selection(prefix="")
-    yield Selection(key_prefix="")
+    yield EventFilter()
+    yield EventFilter(prefix="")
+    yield EventFilter(key_prefix="")
     for name in NAMES:
-        yield Selection(stream=name)
-        yield Selection(prefix=name)
-        yield Selection(key_prefix=name)
-        yield Selection(type=name)
-        yield Selection(agent_id=name)
-        yield Selection(stream=f"state:{name}")
+        yield EventFilter.of(name)
+        yield EventFilter(prefix=name)
+        yield EventFilter(key_prefix=name)
+        yield EventFilter.of(type=name)
+        yield EventFilter.of(agent_id=name)
+        yield EventFilter.of(f"state:{name}")
     for _ in range(60):
         chosen = {}
         if rng.random() < 0.5:
-            chosen["type"] = rng.choice(NAMES)
+            chosen["types"] = rng.sample(NAMES, rng.randrange(1, 3))
         if rng.random() < 0.5:
-            chosen["agent_id"] = rng.choice(NAMES)
+            chosen["agents"] = rng.sample(NAMES, rng.randrange(1, 4))
         kind = rng.randrange(4)
         if kind == 1:
-            chosen["streams"] = tuple(rng.sample(NAMES, rng.randrange(1, 5)))
-        elif kind:
-            chosen[["stream", "prefix", "key_prefix"][kind - 2]] = rng.choice(NAMES)
-        yield Selection(**chosen)
+            chosen["streams"] = rng.sample(NAMES, rng.randrange(1, 5))
+        elif kind > 1:
+            chosen[["prefix", "key_prefix"][kind - 2]] = rng.choice(NAMES)
+        yield EventFilter(**chosen)
 
 
 def test_a_selection_is_the_same_for_the_statement_and_for_the_test_of_a_row(memory):
@@ -161,7 +160,7 @@ def test_a_selection_is_the_same_for_the_statement_and_for_the_test_of_a_row(mem
         page = memory._executor.execute(read_page(selection, limit=1000, since=NEVER))
         return page.rows
 
-    everything = read(Selection())
+    everything = read(EventFilter())
     assert len(everything) == 200 + 2 * len(NAMES)
     some = 0
     for selection in selections(rng):

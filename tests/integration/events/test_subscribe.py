@@ -18,7 +18,6 @@ from tests.support.subscribing import (
     SOON,
     entered,
     event,
-    followers,
     nothing_more,
     payloads,
     receive,
@@ -100,16 +99,17 @@ async def test_an_empty_log_is_followed_from_its_first_event(both):
         assert await payloads(events, 1) == [1]
 
 
-async def test_a_position_that_the_log_has_not_reached_is_refused_and_leaves_nothing_behind(both):
+async def test_a_subscription_after_the_head_waits_for_events_above_its_position(both):
     await both.events.append("s", event())
-    with pytest.raises(InvalidInput, match="above the last position"):
-        async with both.events.subscribe(after=2):
-            pass
-    async with both.events.subscribe(after=1):
-        with pytest.raises(InvalidInput, match="above the last position"):
-            async with both.events.subscribe(after=2):
-                pass
-    assert not followers(both)
+    async with both.events.subscribe(after=3) as events:
+        assert events.position == 3
+        assert await events.receive(timeout=0.05) == []
+        for _ in range(4):
+            await both.events.append("s", event())
+        got = []
+        while len(got) < 2:
+            got += [e.position for e in await events.receive(timeout=SOON)]
+        assert got == [4, 5]
 
 
 @pytest.mark.parametrize(

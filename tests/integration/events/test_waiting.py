@@ -9,7 +9,6 @@ import psycopg
 import pytest
 
 from pgmem import Memory
-from pgmem.errors import InvalidInput
 from tests.support.server import MAINTENANCE
 from tests.support.subscribing import POLL, SOON, entered, event, payloads, receive
 
@@ -58,10 +57,13 @@ async def test_a_read_up_to_a_position_waits_for_nothing_behind_it(both):
     assert await asyncio.wait_for(both.events.read(after=3, until=3, timeout=POLL), SOON) == []
 
 
-async def test_a_read_above_the_head_waits_or_is_refused_as_without_a_timeout(both):
-    assert await both.events.read(after=7) == []
-    with pytest.raises(InvalidInput, match="above the last position"):
-        await both.events.read(after=7, timeout=0.2)
+async def test_a_read_above_the_head_waits_for_events_above_its_position(both):
+    assert await both.events.read(after=2) == []
+    assert await both.events.read(after=2, timeout=0.05) == []
+    waiting = asyncio.ensure_future(both.events.read(after=2, timeout=POLL))
+    for _ in range(3):
+        await both.events.append("s", event())
+    assert [e.position for e in await asyncio.wait_for(waiting, SOON)] == [3]
 
 
 def transactions(url):

@@ -9,12 +9,12 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import HistoryRewritten, LeaseLost
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.groups import claim_ops as ops
 from pgmem.groups.delivery_ops import HeldDelivery
 from pgmem.groups.ops import Group
-from tests.support.consumers import sql
 from tests.support.groups import fill, lapse, opened, positions, slots
+from tests.support.subscriptions import sql
 
 
 class TestReading:
@@ -248,7 +248,7 @@ def test_an_emptied_slot_is_filled_again(memory, database_url):
 @pytest.mark.parametrize("lost", [(False, False), (True,), (False, True), (True, False)])
 def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, slots, lost):
     """The server may have crashed: what was final then may be written anew, and not be final."""
-    member = ops.ClaimRequest(Group("g", Selection(), ordered_by), "c", 10, 30.0, lambda row: row)
+    member = ops.ClaimRequest(Group("g", EventFilter(), ordered_by), "c", 10, 30.0, lambda row: row)
     acknowledged = [HeldDelivery(n, slot, 7) for n, slot in enumerate(slots)]
     op = member.claim(99, acknowledged, passing=passing)
     assert op.params["until"] == 99

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from pgmem import Event
 from pgmem.errors import AlreadyExists, InvalidInput, NotFound
-from pgmem.events.filter import Selection
-from tests.support.consumers import sql
+from pgmem.events.filter import EventFilter
+from tests.support.subscriptions import sql
 
 SELECTIONS = [
     {},
@@ -29,14 +29,14 @@ class Payload(BaseModel):
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_what_was_described_is_the_same_again(selection):
     given = {"stream": None} | selection
-    made = Selection.of(given.pop("stream"), **given)
-    stored = orjson.loads(orjson.dumps(made.described()))
-    assert Selection.of_described(stored) == made
+    made = EventFilter.of(given.pop("stream"), **given)
+    stored = orjson.loads(orjson.dumps(made.to_json()))
+    assert EventFilter.from_json(stored) == made
 
 
 def test_the_changes_of_a_key_prefix_are_described_too():
-    made = Selection(key_prefix="account:")
-    assert Selection.of_described(made.described()) == made
+    made = EventFilter(key_prefix="account:")
+    assert EventFilter.from_json(made.to_json()) == made
 
 
 async def fill(memory):
@@ -108,7 +108,7 @@ async def test_what_a_newer_version_selects_is_not_widened(both, database_url):
     await both.groups.create("g", stream="a")
     sql(
         database_url,
-        """UPDATE pgmem.groups SET filter = '{"stream": "a", "weekday": "Monday"}'""",
+        """UPDATE pgmem.groups SET filter = '{"streams": ["a"], "weekday": "Monday"}'""",
     )
-    with pytest.raises(AlreadyExists, match="selection by weekday is not known"):
+    with pytest.raises(AlreadyExists, match="filter by weekday is not known"):
         await both.groups.get("g")

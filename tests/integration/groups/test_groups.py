@@ -16,8 +16,8 @@ from pgmem.errors import (
     NotFound,
     PositionTrimmed,
 )
-from tests.support.consumers import sql
 from tests.support.groups import fill, lapse, positions, slots, waiting
+from tests.support.subscriptions import sql
 from tests.system.retention.test_trimmed import trim
 
 
@@ -95,7 +95,7 @@ class TestOpening:
         await both.groups.create("g", stream="a")
         with pytest.raises(AlreadyExists, match=r"memory\.groups\.delete\('g'\)"):
             await both.groups.create("g", **other, exist_ok=True)
-        assert (await (await both.groups.get("g")).info()).selection == {"stream": "a"}
+        assert (await (await both.groups.get("g")).info()).selection == {"streams": ["a"]}
 
     async def test_an_existing_group_is_refused_unless_exist_ok(self, both):
         await fill(both, 2)

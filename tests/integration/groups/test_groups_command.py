@@ -9,7 +9,7 @@ import pytest
 from pgmem import Event
 from pgmem.cli import groups
 from pgmem.errors import LeaseLost
-from tests.support.consumers import sql
+from tests.support.subscriptions import sql
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_list_shows_lag_and_open_events(command, memory, group):
     everything, billing = lines(command("list", "--json")[1])
     info = group.info()
     assert billing == {
-        "name": "billing", "selection": {"stream": "orders"}, "ordered_by": None,
+        "name": "billing", "selection": {"streams": ["orders"]}, "ordered_by": None,
         "max_attempts": 5, "position": 5, "lag": 5, "held": 2, "delayed": 1, "dead_letters": 2,
         "created_at": info.created_at.isoformat(), "updated_at": info.updated_at.isoformat(),
     }  # fmt: skip

@@ -12,8 +12,8 @@ from pgmem.errors import LeaseLost
 from pgmem.groups import claim_ops as claims
 from pgmem.groups import prefetch_ops as reserves
 from pgmem.retention import sweep_ops as sweeps
-from tests.support.consumers import sql
 from tests.support.groups import fill, lapse, opened, positions, slots
+from tests.support.subscriptions import sql
 from tests.system.retention.test_trimmed import trim
 
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from pgmem.errors import LeaseLost
-from tests.support.consumers import sql
 from tests.support.groups import fill, positions, waiting
 from tests.support.subscribing import POLL, SOON
+from tests.support.subscriptions import sql
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pgmem.errors import LeaseLost, PositionTrimmed
-from tests.support.consumers import sql
 from tests.support.groups import fall_due, fill, lapse, opened, positions
+from tests.support.subscriptions import sql
 from tests.system.retention.test_trimmed import trim
 
 

@@ -21,7 +21,7 @@ from tests.support.retention import (
     report,
     roles,
     run,
-    store_consumer,
+    store_subscription,
 )
 
 
@@ -119,10 +119,10 @@ async def test_batch_by_batch(both, database_url):
 @pytest.mark.usefixtures("small_batches")
 async def test_a_dry_run_tells_the_same_and_does_nothing(both, database_url):
     await fill(both, 20)
-    store_consumer(database_url, 14)
+    store_subscription(database_url, 14)
     bury(database_url, 2)
     told = await both.retention.trim(max_events=4, dry_run=True)
-    assert told == report(13, 1, 14, kept=1, holder=Holder("consumer", "c", 14), dry_run=True)
+    assert told == report(13, 1, 14, kept=1, holder=Holder("subscription", "c", 14), dry_run=True)
     assert len(left(database_url)) == 20
     assert marks(database_url) == {}
     done = await both.retention.trim(max_events=4)
@@ -218,10 +218,10 @@ async def test_a_reader_behind_is_told_and_others_are_not(both):
 
 async def test_a_consumer_that_was_overrun_by_force_is_told(both):
     await fill(both, 20)
-    async with both.events.subscribe(consumer="c") as events:
+    async with both.events.subscribe(durable="c") as events:
         await events.receive(5)
     assert (await both.retention.trim(max_events=2, force=True)).removed == 18
-    async with both.events.subscribe(consumer="c") as events:
+    async with both.events.subscribe(durable="c") as events:
         with pytest.raises(PositionTrimmed) as error:
             await events.receive(timeout=5)
     assert (error.value.position, error.value.trimmed_to) == (5, 18)

@@ -25,8 +25,8 @@ from tests.support.retention import (
     park,
     roles,
     run,
-    store_consumer,
     store_group,
+    store_subscription,
 )
 
 # Every column, and what JSON can be.
@@ -280,7 +280,7 @@ async def test_events_that_become_protected_are_not_in_the_file(
     def protect(*args, **options):
         monkeypatch.setattr(ops, "remove", remove)
         park(database_url, 5)
-        store_consumer(database_url, 10)
+        store_subscription(database_url, 10)
         return remove(*args, **options)
 
     monkeypatch.setattr(ops, "remove", protect)

@@ -25,8 +25,8 @@ from tests.support.retention import (
     marks,
     park,
     run,
-    store_consumer,
     store_group,
+    store_subscription,
 )
 
 
@@ -93,7 +93,7 @@ async def test_a_file_tells_what_was_removed_though_less_was_than_was_found(
     def protect(*args, **options):
         monkeypatch.setattr(ops, "remove", remove)
         park(database_url, 5)
-        store_consumer(database_url, 10)
+        store_subscription(database_url, 10)
         return remove(*args, **options)
 
     monkeypatch.setattr(ops, "remove", protect)

@@ -17,46 +17,47 @@ from tests.support.retention import (
     park,
     report,
     run,
-    store_consumer,
     store_group,
+    store_subscription,
 )
 
 
 async def test_nothing_above_the_slowest_consumer(both, database_url):
     await fill(both, 20)
-    store_consumer(database_url, 15, "fast")
-    store_consumer(database_url, 7, "slow")
+    store_subscription(database_url, 15, "fast")
+    store_subscription(database_url, 7, "slow")
     store_group(database_url, 9, "slow too")
     done = await both.retention.trim(max_events=4)
-    assert done == report(7, 1, 7, holder=Holder("consumer", "slow", 7))
-    store_consumer(database_url, 12, "slow")
+    assert done == report(7, 1, 7, holder=Holder("subscription", "slow", 7))
+    store_subscription(database_url, 12, "slow")
     done = await both.retention.trim(max_events=4)
     assert done == report(2, 8, 9, holder=Holder("group", "slow too", 9))
     store_group(database_url, 16, "slow too")
-    store_consumer(database_url, 16, "slow")
+    store_subscription(database_url, 16, "slow")
     assert await both.retention.trim(max_events=4) == report(
-        6, 10, 15, holder=Holder("consumer", "fast", 15)
+        6, 10, 15, holder=Holder("subscription", "fast", 15)
     )
     assert await both.retention.trim(max_events=4, force=True) == report(1, 16, 16)
 
 
 async def test_a_consumer_that_has_not_begun_holds_everything(both, database_url):
     await fill(both, 20)
-    async with both.events.subscribe(consumer="new", auto_commit=False) as events:
+    async with both.events.subscribe(durable="new", auto_commit=False) as events:
         done = await both.retention.trim(max_events=1)
-        assert done == report(0, None, None, holder=Holder("consumer", "new", 0))
+        assert done == report(0, None, None, holder=Holder("subscription", "new", 0))
         assert len(await events.receive(100)) == 20
         await events.commit()
         assert await both.retention.trim(max_events=1) == report(19, 1, 19)
 
 
-MAY_WANT = ["{}", '{"stream": "a"}', '{"streams": ["b", "a"]}', '{"prefix": "a"}', '{"type": "x"}',
-            '{"agent_id": "x"}', '{"stream": "a", "type": "x"}', '{"prefix": ""}']  # fmt: skip
-DOES_NOT = ['{"stream": "b"}', '{"streams": ["b", "ab"]}', '{"prefix": "ab"}', '{"prefix": "b"}',
-            '{"stream": "b", "type": "t"}']  # fmt: skip
+MAY_WANT = ["{}", '{"streams": ["a"]}', '{"streams": ["b", "a"]}', '{"prefix": "a"}',
+            '{"types": ["x"]}', '{"agents": ["x"]}', '{"streams": ["a"], "types": ["x"]}',
+            '{"prefix": ""}']  # fmt: skip
+DOES_NOT = ['{"streams": ["b"]}', '{"streams": ["b", "ab"]}', '{"prefix": "ab"}', '{"prefix": "b"}',
+            '{"streams": ["b"], "types": ["t"]}']  # fmt: skip
 
 
-@pytest.mark.parametrize("store", [store_consumer, store_group])
+@pytest.mark.parametrize("store", [store_subscription, store_group])
 async def test_of_one_stream_only_who_may_want_it(memory, database_url, store):
     for n in range(20):
         memory.events.append("a", Event(type="t", payload=n))

@@ -23,8 +23,8 @@ from tests.support.retention import (
     marks,
     park,
     run,
-    store_consumer,
     store_group,
+    store_subscription,
 )
 
 
@@ -96,7 +96,7 @@ def rest_of(subscription, enough=10_000):
 # what protects an event
 
 
-@pytest.mark.parametrize("store", [store_consumer, store_group])
+@pytest.mark.parametrize("store", [store_subscription, store_group])
 async def test_a_reader_that_is_stored_at_that_moment_is_heeded(
     both, database_url, before_removal, store
 ):
@@ -105,7 +105,8 @@ async def test_a_reader_that_is_stored_at_that_moment_is_heeded(
     assert (await both.retention.trim(max_events=2)).removed == 7
     assert left(database_url) == list(range(8, 21))
     assert marks(database_url) == {"": (7, 7)}
-    holder = Holder(store.__name__[6:], store.__name__[6], 7)
+    kind, name = ("group", "g") if store is store_group else ("subscription", "c")
+    holder = Holder(kind, name, 7)
     (done,) = (await both.retention.trim(max_events=2)).streams
     assert (done.removed, done.held_back_by) == (0, holder)
 
@@ -118,13 +119,13 @@ async def test_so_it_is_where_transactions_have_one_snapshot_by_default(
     )
     async with form.memory(strict) as memory:
         await fill(memory, 20)
-        before_removal(lambda: store_consumer(database_url, 7))
+        before_removal(lambda: store_subscription(database_url, 7))
         assert (await memory.retention.trim(max_events=2)).removed == 7
 
 
 async def test_force_does_not_heed_it(both, database_url, before_removal):
     await fill(both, 20)
-    before_removal(lambda: store_consumer(database_url, 7))
+    before_removal(lambda: store_subscription(database_url, 7))
     assert (await both.retention.trim(max_events=2, force=True)).removed == 18
 
 
@@ -143,9 +144,9 @@ async def test_an_event_that_a_group_takes_at_that_moment_stays(
 async def test_a_consumer_that_begins_too_late_is_told(both, database_url, before_commit):
     """It is not there when the events are removed, and is before that is committed."""
     await fill(both, 20)
-    before_commit(lambda: store_consumer(database_url, 0))
+    before_commit(lambda: store_subscription(database_url, 0))
     assert (await both.retention.trim(max_events=2)).removed == 18
-    async with both.events.subscribe(consumer="c") as events:
+    async with both.events.subscribe(durable="c") as events:
         with pytest.raises(PositionTrimmed) as error:
             await events.receive(timeout=5)
     assert (error.value.position, error.value.trimmed_to) == (0, 18)
@@ -155,12 +156,12 @@ async def test_a_consumer_that_is_set_back_at_that_moment_is_told(
     both, database_url, before_commit
 ):
     await fill(both, 20)
-    async with both.events.subscribe(consumer="c") as events:
+    async with both.events.subscribe(durable="c") as events:
         await events.receive(20)
     with Memory(database_url) as other:
-        before_commit(lambda: other.consumers.reset("c", after=5))
+        before_commit(lambda: other.subscriptions.reset("c", 5))
         assert (await both.retention.trim(max_events=2)).removed == 18
-    async with both.events.subscribe(consumer="c") as events:
+    async with both.events.subscribe(durable="c") as events:
         with pytest.raises(PositionTrimmed) as error:
             await events.receive(timeout=5)
     assert (error.value.position, error.value.trimmed_to) == (5, 18)

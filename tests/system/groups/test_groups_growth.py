@@ -10,7 +10,7 @@ import pytest
 
 from pgmem import Memory
 from pgmem.core import statements as sql
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.groups import claim_ops as claims
 from pgmem.groups import ops as groups
 from tests.support.options import size
@@ -117,7 +117,7 @@ def test_a_claim_costs_the_same_wherever_the_group_stands(database_url):
                 for position in (0, 50_000, 99_000):
                     name = f"{ordered_by}-{stream}-{position}"
                     memory.groups.create(name, stream=stream, start=position, ordered_by=ordered_by)
-                    group = groups.Group(name, Selection(stream=stream), ordered_by)
+                    group = groups.Group(name, EventFilter.of(stream), ordered_by)
                     member = claims.ClaimRequest(group, "m", 10, 30.0, lambda row: row)
                     pages = cost(server, member.claim(100_000))
                     print(name, pages)

@@ -13,12 +13,12 @@ import pytest
 
 from pgmem import Event, Memory
 from pgmem.errors import HistoryRewritten, LeaseLost
-from pgmem.events.filter import Selection
+from pgmem.events.filter import EventFilter
 from pgmem.groups import claim_ops as claims
 from pgmem.groups import delivery_ops as deliveries
 from pgmem.groups import ops as groups
-from tests.support.consumers import sql, waits_for_a_row
 from tests.support.groups import fall_due, lapse
+from tests.support.subscriptions import sql, waits_for_a_row
 
 OPEN = (
     "SELECT (SELECT count(*) FROM pgmem.batches WHERE positions <> '{}'),"
@@ -32,7 +32,7 @@ def held(delivery):
 
 def steps(ordered_by):
     """What a member does, each with how to bring about that there is something to do."""
-    group = groups.Group("g", Selection(), ordered_by)
+    group = groups.Group("g", EventFilter(), ordered_by)
     member = claims.ClaimRequest(group, "late", 1, 30.0, lambda row: row)
 
     def given_back(url, batch):
@@ -126,7 +126,7 @@ def test_a_requeue_that_meets_a_claim_hands_nothing_out_twice(memory, database_u
     group = memory.groups.create("g")
     group.read("a", 1)[0].dead_letter()
     group.reset(0)
-    member = claims.ClaimRequest(groups.Group("g", Selection()), "late", 1, 30.0, lambda row: row)
+    member = claims.ClaimRequest(groups.Group("g", EventFilter()), "late", 1, 30.0, lambda row: row)
     requeued = []
     meet(
         memory,
@@ -178,7 +178,7 @@ def test_a_requeue_that_meets_a_reset_to_before_it_hands_nothing_out_twice(memor
     group = memory.groups.create("g")
     group.read("a", 1)[0].dead_letter()
     requeued = []
-    op = groups.reset(groups.Group("g", Selection()), 0)
+    op = groups.reset(groups.Group("g", EventFilter()), 0)
     meet(memory, database_url, op, lambda: requeued.append(group.requeue()))
     assert requeued == [0]
     assert [one.event.position for one in group.read("b")] == [1, 2]

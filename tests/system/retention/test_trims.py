@@ -55,7 +55,7 @@ url, seed, kind, slow = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.ar
 rng, stop, got, told, after = random.Random(seed), threading.Event(), [], [], 0
 threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
 which = {"all": {}, "s1": {"stream": "s1"}, "two": {"stream": ["s0", "s2"]},
-         "prefix": {"prefix": "s"}, "consumer": {"consumer": "c"}}.get(kind)
+         "prefix": {"prefix": "s"}, "durable": {"durable": "c"}}.get(kind)
 
 def take(events):
     global after
@@ -72,8 +72,8 @@ with Memory(url, pool=(1, 2)) as memory:
     print(json.dumps("ready"), flush=True)
     while True:
         try:
-            if told and kind == "consumer":
-                memory.consumers.reset("c", after=after)
+            if told and kind == "durable":
+                memory.subscriptions.reset("c", after)
             if kind == "group":
                 group = memory.groups.get("g")
                 if told:
@@ -143,10 +143,10 @@ def test_every_reader_gets_each_event_or_is_told_of_it(database_url, force):
     base = seed()
     stored = 0.2 if force else 0.005  # Behind, where that does not hold a trim up.
     kinds = [("all", 0), ("all", 0.2), ("s1", 0.3), ("two", 0.3), ("prefix", 0.2),
-             ("read", 0.1), ("consumer", stored), ("group", stored)]  # fmt: skip
+             ("read", 0.1), ("durable", stored), ("group", stored)]  # fmt: skip
     with Memory(database_url) as memory:  # Stored, before there is anything to be removed.
         memory.groups.create("g", start=0)
-        memory.events.subscribe(consumer="c").__enter__().close()
+        memory.events.subscribe(durable="c").__enter__().close()
     readers = [
         Worker(READER, database_url, base + n, kind, slow) for n, (kind, slow) in enumerate(kinds)
     ]
@@ -179,6 +179,6 @@ def test_every_reader_gets_each_event_or_is_told_of_it(database_url, force):
     for (kind, _), one in zip(kinds, said, strict=True):
         assert all(a < b for a, b in itertools.pairwise(one["got"])), f"{kind}: not in order"
         assert missed(kind, one, appended) == [], f"{kind}: skipped in silence"
-        if kind in ("consumer", "group") and not force:
+        if kind in ("durable", "group") and not force:
             assert one["told"] == [], f"{kind} was not protected"
     assert any(one["told"] for one in said), "nobody was ever behind"

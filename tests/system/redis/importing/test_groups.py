@@ -138,7 +138,7 @@ def test_a_group_of_that_name_that_follows_something_else_is_left(source, import
     memory.groups.create(NAME, stream="other")
     grouped(source)
     assert not importing.run().complete
-    assert memory.groups.get(NAME).info().selection == {"stream": "other"}
+    assert memory.groups.get(NAME).info().selection == {"streams": ["other"]}
     assert [line[0] for line in importing.refused()] == ["group"]
 
 

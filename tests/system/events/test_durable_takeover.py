@@ -18,13 +18,13 @@ from tests.support.processes import Worker, ready, seed
 WORKER = """
 import json, os, sys, time
 from pgmem import Memory
-from pgmem._sync.events.durable_lease import ConsumerLease
+from pgmem._sync.events.durable_lease import SubscriptionLease
 from pgmem.errors import LeaseLost, TransactionConflict
 url, lease_seconds, last, pause = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def say(*words): print(json.dumps([time.monotonic(), *words]), flush=True)
 def hear(): say("paused"); sys.stdin.readline()
 def hold(memory):
-    lease = ConsumerLease(memory._executor, "billing", {}, start=0, lease=lease_seconds,
+    lease = SubscriptionLease(memory._executor, "billing", {}, start=0, lease=lease_seconds,
                           owner=f"{os.getpid()}", on_lost=lambda error: None)
     while (wait := lease.try_acquire()) is not None:
         time.sleep(wait)
@@ -42,7 +42,7 @@ def work(memory, lease):
         say("committed", position)
 with Memory(url, pool=3) as memory:
     print(json.dumps("ready"), flush=True); sys.stdin.readline()
-    while (found := memory.consumers.get("billing")) is None or found.position < last:
+    while (found := memory.subscriptions.get("billing")) is None or found.position < last:
         lease = hold(memory)
         try:
             work(memory, lease)

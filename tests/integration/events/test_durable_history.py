@@ -8,7 +8,7 @@ from pgmem import Event
 from pgmem.core.history import History
 from pgmem.errors import HistoryRewritten
 from pgmem.events import durable_ops as ops
-from tests.support.consumers import Lease, awaited, plain, sql, until
+from tests.support.subscriptions import Lease, awaited, plain, sql, until
 
 REWRITES = ["timeline = timeline + 1", "system_identifier = system_identifier - 1"]
 
@@ -29,8 +29,8 @@ async def test_a_position_from_another_history_is_refused(both, database_url, re
     assert refused.value.found == present
     assert refused.value.expected != present
     assert isinstance(refused.value.expected, History)
-    assert (await both.consumers.get("billing")).lease_until is None
-    await both.consumers.reset("billing")
+    assert (await both.subscriptions.get("billing")).expires_at is None
+    await both.subscriptions.reset("billing")
     again = await Lease(both).acquired()
     assert (again.position, again.history) == (3, present)
     await again.release()
@@ -68,7 +68,7 @@ async def test_a_living_holder_is_refused_too(both, database_url, stored):
         other,
         present,
     )
-    assert (await both.consumers.get("billing")).position == 0
+    assert (await both.subscriptions.get("billing")).position == 0
     assert len(lease.losses) == 1
 
 

@@ -8,11 +8,11 @@ import time
 
 import psycopg
 
-from pgmem._sync.events.durable_lease import ConsumerLease
-from pgmem.events.durable_lease import AsyncConsumerLease
+from pgmem._sync.events.durable_lease import SubscriptionLease
+from pgmem.events.durable_lease import AsyncSubscriptionLease
 from tests.support.both import Awaited
 
-SELECTION = {"stream": "payments"}
+SELECTION = {"streams": ["payments"]}
 
 
 def sql(url, query):
@@ -53,7 +53,7 @@ async def awaited(value):
 
 def sync_lease(memory, name, *, lease=30.0, selection=SELECTION):
     """Make a lease of the synchronous form."""
-    return ConsumerLease(
+    return SubscriptionLease(
         memory._executor,
         name,
         selection,
@@ -78,7 +78,7 @@ class Lease:
 
     def __init__(self, memory, name="billing", *, lease=30.0, start=0, selection=None, owner="me"):
         self.losses = []
-        make = ConsumerLease if isinstance(memory, Awaited) else AsyncConsumerLease
+        make = SubscriptionLease if isinstance(memory, Awaited) else AsyncSubscriptionLease
         self.raw = make(
             plain(memory)._executor,
             name,

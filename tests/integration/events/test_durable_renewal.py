@@ -13,7 +13,7 @@ import pytest
 from pgmem import AsyncMemory, Memory
 from pgmem.errors import LeaseLost, NotOpen
 from pgmem.events import durable_ops as ops
-from tests.support.consumers import (
+from tests.support.subscriptions import (
     Lease,
     awaited,
     plain,
@@ -57,7 +57,7 @@ class TestRenewal:
 
     async def test_renewal_finds_out_that_it_was_taken_over(self, both, database_url):
         old = await Lease(both, lease=0.3).acquired()
-        await both.consumers.reset("billing")
+        await both.subscriptions.reset("billing")
         await until(lambda: old.losses)
         assert isinstance(old.lost, LeaseLost)
         assert old.losses == [old.lost]
@@ -117,7 +117,7 @@ class TestReleasing:
         async with both.transaction() as tx:
             await lease.commit(1, tx)
             await asyncio.wait_for(lease.release(), 10)
-        assert (await both.consumers.get("billing")).position == 1
+        assert (await both.subscriptions.get("billing")).position == 1
 
     async def test_a_late_renewal_does_not_revive_what_was_released(self, both, database_url):
         lease = await Lease(both).acquired()
@@ -158,7 +158,7 @@ class TestReleasing:
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
                 other.rollback()
-            assert (await memory.consumers.get("billing")).position == 0
+            assert (await memory.subscriptions.get("billing")).position == 0
             await (await Lease(memory).acquired()).release()
 
     async def test_released_while_it_waits_to_acquire(self, form, database_url):
@@ -177,8 +177,8 @@ class TestReleasing:
                 await lease.release()
             with pytest.raises(NotOpen):
                 await waiting
-            found = await memory.consumers.get("billing")
-            assert (found.position, found.lease_until) == (1, None)
+            found = await memory.subscriptions.get("billing")
+            assert (found.position, found.expires_at) == (1, None)
 
     def test_a_loop_that_closes_ends_the_renewal(self, database_url):
         async def forget():

@@ -10,7 +10,13 @@ import psycopg
 import pytest
 
 from pgmem import Event
-from pgmem.errors import AlreadyExists, InvalidInput, InvalidValue, LeaseLost, PgmemError
+from pgmem.errors import (
+    AlreadyExists,
+    InvalidInput,
+    InvalidValue,
+    LeaseLost,
+    PgmemError,
+)
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 
@@ -28,35 +34,35 @@ def positions(events):
 
 
 async def stored(memory, name="billing"):
-    return (await memory.consumers.get(name)).position
+    return (await memory.subscriptions.get(name)).position
 
 
 async def test_the_next_one_goes_on_where_the_last_one_ended(both):
     await append(both, 3)
-    async with both.events.subscribe("payments", consumer="billing") as events:
+    async with both.events.subscribe("payments", durable="billing") as events:
         assert positions(await events.receive(2)) == [1, 2]
     await append(both, 1, "orders")
-    async with both.events.subscribe("payments", consumer="billing") as events:
+    async with both.events.subscribe("payments", durable="billing") as events:
         assert positions(await events.receive(timeout=5)) == [3]
     # All up to here is done, also what was not asked for.
     assert await stored(both) >= 3
-    assert (await both.consumers.get("billing")).owner is None
+    assert (await both.subscriptions.get("billing")).owner is None
 
 
 async def test_where_to_begin_counts_the_first_time_only(both):
     await append(both, 3)
-    async with both.events.subscribe(consumer="billing", after=2) as events:
+    async with both.events.subscribe(durable="billing", after=2) as events:
         assert positions(await events.receive(timeout=5)) == [3]
-    async with both.events.subscribe(consumer="billing", after=0) as events:
+    async with both.events.subscribe(durable="billing", after=0) as events:
         assert await events.receive(timeout=0.05) == []
-    async with both.events.subscribe(consumer="late", after="now") as events:
+    async with both.events.subscribe(durable="late", after="now") as events:
         await append(both, 1)
         assert positions(await events.receive(timeout=5)) == [4]
 
 
 async def test_asking_for_more_commits_what_was_handed_out(both):
     await append(both, 4)
-    async with both.events.subscribe(consumer="billing") as events:
+    async with both.events.subscribe(durable="billing") as events:
         assert len(await events.receive(2)) == 2
         assert await stored(both) == 0
         assert len(await events.receive(1)) == 1
@@ -70,11 +76,11 @@ async def test_asking_for_more_commits_what_was_handed_out(both):
 async def test_after_an_error_what_was_not_acknowledged_comes_again(both):
     await append(both, 3)
     with suppress(ZeroDivisionError):
-        async with both.events.subscribe(consumer="billing") as events:
+        async with both.events.subscribe(durable="billing") as events:
             assert len(await events.receive(2)) == 2
             assert len(await events.receive(1)) == 1
             raise ZeroDivisionError
-    async with both.events.subscribe(consumer="billing") as events:
+    async with both.events.subscribe(durable="billing") as events:
         again = positions(await events.receive(timeout=5))
     assert again[-1] == 3
     assert 3 in again
@@ -83,17 +89,17 @@ async def test_after_an_error_what_was_not_acknowledged_comes_again(both):
 async def test_an_event_that_was_being_handled_comes_again(both):
     await append(both, 3)
     with suppress(ZeroDivisionError):
-        async with both.events.subscribe(consumer="billing") as events:
+        async with both.events.subscribe(durable="billing") as events:
             async for event in events:
                 if event.position == 2:
                     raise ZeroDivisionError
-    async with both.events.subscribe(consumer="billing") as events:
+    async with both.events.subscribe(durable="billing") as events:
         assert 2 in positions(await events.receive(timeout=5))
 
 
 async def test_without_auto_commit_only_commit_commits(both):
     await append(both, 4)
-    async with both.events.subscribe(consumer="billing", auto_commit=False) as events:
+    async with both.events.subscribe(durable="billing", auto_commit=False) as events:
         assert len(await events.receive(2)) == 2
         assert len(await events.receive(1)) == 1
         assert await stored(both) == 0
@@ -107,7 +113,7 @@ async def test_position_and_effects_commit_together_or_not_at_all(both, database
     await append(both, 2)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE bills (position bigint PRIMARY KEY)")
-    async with both.events.subscribe(consumer="billing", auto_commit=False) as events:
+    async with both.events.subscribe(durable="billing", auto_commit=False) as events:
         for fails in (False, True):
             (event,) = await events.receive(1)
             try:
@@ -120,7 +126,7 @@ async def test_position_and_effects_commit_together_or_not_at_all(both, database
                 pass
     assert await stored(both) == 1
     assert [entry.key for entry in await both.state.list("bill:")] == ["bill:1"]
-    async with both.events.subscribe(consumer="billing") as events:
+    async with both.events.subscribe(durable="billing") as events:
         assert positions(await events.receive(timeout=5))[0] == 2
 
 
@@ -128,7 +134,7 @@ async def test_position_commits_in_the_callers_own_transaction(both, database_ur
     await append(both, 1)
     with psycopg.connect(database_url) as connection:
         connection.execute("CREATE TABLE bills (position bigint PRIMARY KEY)")
-    async with both.events.subscribe(consumer="billing", auto_commit=False) as events:
+    async with both.events.subscribe(durable="billing", auto_commit=False) as events:
         (event,) = await events.receive(1)
         async with await own_connection(both, database_url) as connection:
             bound = both.using(connection)
@@ -164,7 +170,7 @@ async def done(maybe):
 
 async def test_a_commit_in_what_is_no_transaction(both):
     await append(both, 1)
-    async with both.events.subscribe(consumer="billing", auto_commit=False) as events:
+    async with both.events.subscribe(durable="billing", auto_commit=False) as events:
         await events.receive(1)
         with pytest.raises(InvalidInput, match=r"str is no transaction.*memory\.using"):
             await events.commit("tx")
@@ -173,8 +179,8 @@ async def test_a_commit_in_what_is_no_transaction(both):
 async def test_a_second_one_stands_by_and_takes_over_when_the_first_one_ends(form):
     async with form.memory() as one, form.memory() as two:
         await append(one, 2)
-        standby = two.events.subscribe(consumer="billing")
-        async with one.events.subscribe(consumer="billing") as first:
+        standby = two.events.subscribe(durable="billing")
+        async with one.events.subscribe(durable="billing") as first:
             assert positions(await first.receive(1)) == [1]
             async with standby:
                 assert await standby.receive(timeout=0.2) == []
@@ -190,12 +196,12 @@ async def test_a_second_one_stands_by_and_takes_over_when_the_first_one_ends(for
 async def test_who_lost_the_consumer_is_told_and_commits_nothing(form, database_url):
     async with form.memory() as one, form.memory() as two:
         await append(one, 3)
-        first = one.events.subscribe(consumer="billing", auto_commit=False)
+        first = one.events.subscribe(durable="billing", auto_commit=False)
         async with first:
             assert positions(await first.receive(1)) == [1]
             with psycopg.connect(database_url, autocommit=True) as connection:
                 connection.execute("UPDATE pgmem.subscriptions SET expires_at = NULL")
-            async with two.events.subscribe(consumer="billing") as second:
+            async with two.events.subscribe(durable="billing") as second:
                 assert positions(await second.receive(2)) == [1, 2]
                 with pytest.raises(LeaseLost):
                     await first.commit()
@@ -223,9 +229,9 @@ async def test_a_waiting_standby_can_be_stopped(form):
     async with (
         form.memory() as one,
         form.memory() as two,
-        one.events.subscribe(consumer="billing"),
+        one.events.subscribe(durable="billing"),
     ):
-        standby = two.events.subscribe(consumer="billing")
+        standby = two.events.subscribe(durable="billing")
         waiting = asyncio.create_task(standby.receive())
         await asyncio.sleep(0.3)
         standby.stop()
@@ -236,7 +242,7 @@ async def test_a_waiting_standby_can_be_stopped(form):
 async def test_events_of_no_interest_move_the_position_on(both, monkeypatch):
     for module in ("pgmem.events.durable", "pgmem._sync.events.durable"):
         monkeypatch.setattr(f"{module}.IDLE_COMMIT", 0.1)
-    async with both.events.subscribe("payments", consumer="billing") as events:
+    async with both.events.subscribe("payments", durable="billing") as events:
         await append(both, 20, "orders")
         deadline = time.monotonic() + 30
         while await stored(both) < 20:
@@ -245,28 +251,28 @@ async def test_events_of_no_interest_move_the_position_on(both, monkeypatch):
 
 
 async def test_a_consumer_keeps_its_selection(both):
-    async with both.events.subscribe("payments", consumer="billing"):
+    async with both.events.subscribe("payments", durable="billing"):
         pass
     with pytest.raises(AlreadyExists, match="billing"):
-        async with both.events.subscribe("orders", consumer="billing"):
+        async with both.events.subscribe("orders", durable="billing"):
             pass
 
 
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"consumer": ""}, InvalidInput),
-        ({"consumer": "x" * 513}, InvalidInput),
-        ({"consumer": "x", "lease": 0}, InvalidInput),
-        ({"consumer": "x", "lease": 90_000}, InvalidInput),
-        ({"consumer": "x", "after": -1}, InvalidInput),
-        ({"consumer": "x", "after": "soon"}, InvalidInput),
+        ({"durable": ""}, InvalidInput),
+        ({"durable": "x" * 513}, InvalidInput),
+        ({"durable": "x", "lease": 0}, InvalidInput),
+        ({"durable": "x", "lease": 90_000}, InvalidInput),
+        ({"durable": "x", "after": -1}, InvalidInput),
+        ({"durable": "x", "after": "soon"}, InvalidInput),
     ],
 )
 async def test_wrong_options_are_refused_before_anything_is_sent(both, options, error):
     with pytest.raises(error):
         both.events.subscribe(**options)
-    assert await both.consumers.list() == []
+    assert await both.subscriptions.list() == []
 
 
 async def test_a_poisonous_event_is_told_once_and_can_be_passed(both):
@@ -278,7 +284,7 @@ async def test_a_poisonous_event_is_told_once_and_can_be_passed(both):
     await both.events.append("payments", Event(type="t", payload={"amount": 1}))
     await both.events.append("payments", Event(type="t", payload="poison"))
     await both.events.append("payments", Event(type="t", payload={"amount": 3}))
-    async with both.events.subscribe(consumer="billing", model=Payment) as events:
+    async with both.events.subscribe(durable="billing", model=Payment) as events:
         assert [e.payload.amount for e in await events.receive()] == [1]
         with pytest.raises(InvalidValue):
             await events.receive()
@@ -286,7 +292,7 @@ async def test_a_poisonous_event_is_told_once_and_can_be_passed(both):
 
 
 async def test_closed_once_it_does_not_begin_again(both):
-    events = both.events.subscribe(consumer="billing")
+    events = both.events.subscribe(durable="billing")
     await events.close()
     with pytest.raises(PgmemError, match="closed"):
         async with events:

@@ -11,10 +11,17 @@ import psycopg
 import pytest
 
 from pgmem import Event, Memory
-from pgmem.errors import AlreadyExists, InvalidInput, InvalidValue, LeaseLost, NotFound, NotOpen
+from pgmem.errors import (
+    AlreadyExists,
+    InvalidInput,
+    InvalidValue,
+    LeaseLost,
+    NotFound,
+    NotOpen,
+)
 from pgmem.events import durable_ops as ops
 from tests.support.both import execute
-from tests.support.consumers import (
+from tests.support.subscriptions import (
     SELECTION,
     Lease,
     awaited,
@@ -121,9 +128,9 @@ class TestAcquiring:
             return await awaited(run(ops.acquire("c", SELECTION, start=0, lease=30.0, owner=owner)))
 
         first = await acquire("one")
-        assert isinstance(await acquire("one"), ops.Held)
-        assert isinstance(await acquire("another"), ops.Busy)
-        assert isinstance(first, ops.Held)
+        assert isinstance(await acquire("one"), ops.Ownership)
+        assert isinstance(await acquire("another"), ops.HeldByOther)
+        assert isinstance(first, ops.Ownership)
 
     async def test_takeover_waits_for_the_holders_transaction_and_gets_its_position(
         self, both, database_url
@@ -158,15 +165,15 @@ class TestCommitting:
         lease = await Lease(both).acquired()
         for position in (1, 4, 4, 9):
             await lease.commit(position)
-            assert (await both.consumers.get("billing")).position == position
+            assert (await both.subscriptions.get("billing")).position == position
         await lease.release()
 
     async def test_a_position_never_goes_back(self, both):
         lease = await Lease(both, start=5).acquired()
-        with pytest.raises(InvalidInput, match=r"committed 5.*after=4"):
+        with pytest.raises(InvalidInput, match=r"committed 5.*reset.*4"):
             await lease.commit(4)
         assert lease.lost is None
-        assert (await both.consumers.get("billing")).position == 5
+        assert (await both.subscriptions.get("billing")).position == 5
         await lease.release()
 
     async def test_late_commit_counts_if_nobody_took_over(self, both, database_url):
@@ -188,11 +195,11 @@ class TestCommitting:
 
         with pytest.raises(RuntimeError):
             await fail()
-        assert (await both.consumers.get("billing")).position == 0
+        assert (await both.subscriptions.get("billing")).position == 0
         async with both.transaction() as tx:
             await tx.state.put("effect", 1)
             await lease.commit(1, tx)
-        assert (await both.consumers.get("billing")).position == 1
+        assert (await both.subscriptions.get("billing")).position == 1
         assert await both.state.get("effect") is not None
         await lease.release()
 
@@ -203,9 +210,9 @@ class TestCommitting:
                 connection = await psycopg.AsyncConnection.connect(database_url)
             await execute(connection, "CREATE TEMPORARY TABLE effects (n int)")
             await lease.commit(4, plain(both).using(connection))
-            assert (await both.consumers.get("billing")).position == 0
+            assert (await both.subscriptions.get("billing")).position == 0
             await awaited(connection.commit())
-            assert (await both.consumers.get("billing")).position == 4
+            assert (await both.subscriptions.get("billing")).position == 4
             await awaited(connection.close())
         await lease.release()
 
@@ -223,7 +230,7 @@ class TestCommitting:
         with pytest.raises(LeaseLost):
             await late()
         assert await both.state.get("effect") is None
-        assert (await both.consumers.get("billing")).position == 0
+        assert (await both.subscriptions.get("billing")).position == 0
         await new.release()
 
     async def test_nothing_is_committed_before_or_after_holding(self, both):
@@ -250,7 +257,7 @@ class TestSelections:
             if not free:
                 await holder.commit(1)
                 await holder.release()
-        assert (await both.consumers.get("billing")).lease_until is None
+        assert (await both.subscriptions.get("billing")).expires_at is None
 
     async def test_the_order_of_its_keys_does_not_matter(self, both):
         await (await Lease(both, selection={"a": 1, "b": None}).acquired()).release()
@@ -259,26 +266,26 @@ class TestSelections:
 
 class TestVerbs:
     async def test_list_and_get(self, both):
-        assert await both.consumers.list() == []
-        assert await both.consumers.get("b") is None
+        assert await both.subscriptions.list() == []
+        assert await both.subscriptions.get("b") is None
         b = await Lease(both, "b", owner="host:1 agent").acquired()
         a = await Lease(both, "a").acquired()
         await both.events.append("s", [Event(type="t")] * 5)
         await b.commit(2)
         await a.commit(50)
         await a.release()
-        found_a, found_b = await both.consumers.list()
+        found_a, found_b = await both.subscriptions.list()
         assert (found_a.name, found_a.position, found_a.lag) == ("a", 50, 0)
-        assert (found_a.owner, found_a.lease_until) == (None, None)
+        assert (found_a.owner, found_a.expires_at) == (None, None)
         assert (found_b.name, found_b.position, found_b.lag) == ("b", 2, 3)
         assert found_b.owner.startswith("host:1 agent")
-        assert found_b.created_at < found_b.updated_at < found_b.lease_until
-        assert await both.consumers.get("b") == found_b
+        assert found_b.created_at < found_b.updated_at < found_b.expires_at
+        assert await both.subscriptions.get("b") == found_b
         await b.release()
 
     async def test_lag_of_an_empty_log_is_nothing(self, both):
         await (await Lease(both).acquired()).release()
-        assert (await both.consumers.get("billing")).lag == 0
+        assert (await both.subscriptions.get("billing")).lag == 0
 
     async def test_reset_above_the_log_is_refused_and_a_lost_end_is_not_kept(self, both):
         for _ in range(3):
@@ -286,10 +293,10 @@ class TestVerbs:
         old = await Lease(both).acquired()
         await old.commit(9)  # Of a log whose end was lost.
         with pytest.raises(InvalidInput, match="last position of the log is 3"):
-            await both.consumers.reset("billing", after=4)
-        assert (await both.consumers.get("billing")).position == 9
-        await both.consumers.reset("billing")
-        assert (await both.consumers.get("billing")).position == 3
+            await both.subscriptions.reset("billing", 4)
+        assert (await both.subscriptions.get("billing")).position == 9
+        await both.subscriptions.reset("billing")
+        assert (await both.subscriptions.get("billing")).position == 3
         await old.release()
 
     async def test_reset_fences_the_holder_off_and_moves_back(self, both):
@@ -297,21 +304,21 @@ class TestVerbs:
             await both.events.append("payments", Event(type="t"))
         old = await Lease(both).acquired()
         await old.commit(9)
-        await both.consumers.reset("billing", after=4)
+        await both.subscriptions.reset("billing", 4)
         with pytest.raises(LeaseLost, match="reset"):
             await old.commit(10)
         new = await Lease(both).acquired()
         assert new.position == 4
         await new.release()
-        await both.consumers.reset("billing", after=0)
-        assert (await both.consumers.get("billing")).position == 0
+        await both.subscriptions.reset("billing", 0)
+        assert (await both.subscriptions.get("billing")).position == 0
         await old.release()
 
     async def test_delete_forgets_and_fences_the_holder_off(self, both):
         old = await Lease(both).acquired()
         await old.commit(9)
-        assert await both.consumers.delete("billing") is True
-        assert await both.consumers.delete("billing") is False
+        assert await both.subscriptions.delete("billing") is True
+        assert await both.subscriptions.delete("billing") is False
         with pytest.raises(LeaseLost, match="deleted"):
             await old.commit(10)
         new = await Lease(both, selection={"stream": "orders"}, start=2).acquired()
@@ -323,7 +330,7 @@ class TestVerbs:
 
     async def test_reset_of_what_is_not_there(self, both):
         with pytest.raises(NotFound, match="nobody"):
-            await both.consumers.reset("nobody")
+            await both.subscriptions.reset("nobody")
 
 
 class TestBadInput:
@@ -332,10 +339,14 @@ class TestBadInput:
     @pytest.mark.parametrize("name", ["", "x" * 513, "nul\0", "\ud800", 5, None])
     def test_names(self, name):
         memory = Memory("postgresql://nowhere.invalid/db")
-        for refused in (memory.consumers.get, memory.consumers.reset, memory.consumers.delete):
-            with pytest.raises(InvalidInput, match="consumer name"):
+        for refused in (
+            memory.subscriptions.get,
+            memory.subscriptions.reset,
+            memory.subscriptions.delete,
+        ):
+            with pytest.raises(InvalidInput, match="subscription name"):
                 refused(name)
-        with pytest.raises(InvalidInput, match="consumer name"):
+        with pytest.raises(InvalidInput, match="subscription name"):
             sync_lease(memory, name)
 
     @pytest.mark.parametrize(
@@ -354,14 +365,14 @@ class TestBadInput:
         with pytest.raises(InvalidInput):
             Lease(both, start=position)
         with pytest.raises(InvalidInput):
-            await both.consumers.reset("billing", after=position)
+            await both.subscriptions.reset("billing", position)
         lease = await Lease(both).acquired()
         with pytest.raises(InvalidInput):
             await lease.commit(position)
-        assert (await both.consumers.get("billing")).position == 0
+        assert (await both.subscriptions.get("billing")).position == 0
         await lease.release()
 
     @pytest.mark.parametrize("selection", [{"a": object()}, {"a": "\0"}, [], None])
     def test_selections(self, selection):
-        with pytest.raises(InvalidValue, match="selection"):
+        with pytest.raises(InvalidValue, match="filter"):
             sync_lease(Memory("postgresql://nowhere.invalid/db"), "c", selection=selection)
