@@ -1,18 +1,16 @@
-"""The cut-over (`--cut-over`): the old writers are kept out, and the rest is brought in.
+"""Cut over (`--cut-over`): keep the old writers out, and import the rest.
 
-::
+1. Enter the phase "cutting over". Import everything; writers still write.
+2. Fence the streams: a late XADD fails, and its writer gets an error.
+3. Import the rest of the streams. No more entries can come.
+4. Fence hashes and sets a moment later, because the writer of an entry writes its state next.
+5. Run a last pass over hashes, sets and strings, and import the groups. Compare, if asked to.
+6. Enter the phase "cut over". From now on writers write to pgmem.
 
-    1  cutting over   bring in what there is; writers still write
-    2                 fence the streams: a late XADD fails, and its writer learns of it
-    3                 bring in the rest of the streams; now nothing can come any more
-    4                 fence hashes and sets, a moment later: who had added an entry writes its state
-    5                 a last pass over hashes, sets and strings; the groups; compare, if asked to
-    6  cut over       the writers write to pgmem
-
-Killed anywhere, it is run again and goes on. An acknowledged write was made before the fence, so it
-is brought in; one that comes later was refused. Strings cannot be fenced: whoever uses SET NX must
-have stopped by 5. Until 6 nothing has been written to pgmem but by the import, and after it
-`pgmem.redis.importing.reverse` leads back.
+If the process is killed, run it again and it continues. An acknowledged write was made before the
+fence, so it is imported; a later one is refused. Strings cannot be fenced, so processes that use
+SET NX must have stopped by step 5. Before step 6 only the import has written to pgmem. After it,
+`pgmem.redis.importing.reverse` goes back.
 """
 
 from __future__ import annotations
@@ -27,21 +25,21 @@ from pgmem.redis.importing.run import Import, Report, set_phase
 from pgmem.redis.importing.verify import Comparison, compare
 
 GRACE = 0.3
-"""Seconds from the fence of the streams to that of the rest."""
+"""Seconds from the fence of the streams to that of the other keys."""
 
 
 def cut_over(importer: Import, *, verify: bool = False) -> tuple[Report, Comparison | None]:
-    """Cut over; with `verify`, only if both sides are the same.
+    """Cut over. With `verify`, do so only if both sides are equal.
 
     Raises:
-        ImportConflict: it is on its way back to Redis.
+        ImportConflict: the import is going back to Redis.
         SourceError: a key cannot be fenced.
     """
     context = importer.context
     importer.begin("cutting over")
     importer.run()
-    context.watcher.say("fencing the streams off: whoever still writes to them is refused")
-    # A stream that somebody makes while the others are fenced is found by the next look.
+    context.watcher.say("fencing the streams, late writes are refused")
+    # A stream that is created while the others are fenced is found by the next round.
     while _fence_all(importer, "stream"):
         pass
     importer.reopen()
@@ -49,11 +47,11 @@ def cut_over(importer: Import, *, verify: bool = False) -> tuple[Report, Compari
         stream.drain()
     context.writer.wait()
     time.sleep(GRACE)
-    context.watcher.say("fencing hashes and sets off")
+    context.watcher.say("fencing hashes and sets")
     while _fence_all(importer, "hash", "set"):
         pass
     importer.finish_pass(importer.new_pass())
-    importer.bring_in_groups()
+    importer.import_groups()
     report = importer.finished()
     found = compare(importer) if verify else None
     if found is None or found.equal:
@@ -63,7 +61,7 @@ def cut_over(importer: Import, *, verify: bool = False) -> tuple[Report, Compari
 
 
 def _fence_all(importer: Import, *kinds: Kind) -> int:
-    """Fence all keys of some types; tells how many were not fenced yet."""
+    """Fence all keys of some types. Return the number of those that were not fenced yet."""
     context = importer.context
     words = (
         f"{datetime.now(UTC).isoformat(timespec='seconds')}, by the import {context.name!r}; the "

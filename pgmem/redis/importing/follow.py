@@ -1,13 +1,13 @@
-"""Following (`--follow`): the import goes on while the old writers write to Redis.
+"""Follow a Redis: continue the import while the old writers write.
 
-Streams are followed by XREAD: what is added is in the log some milliseconds later. Hashes, sets and
-strings have no log: one pass over them after the other finds what has changed, step by step between
-the pages of the streams; then it looks at the streams' groups. It ends when it is told to, or when
-another process cuts over::
+Streams are followed by XREAD, so new entries are in the log some milliseconds later. Hashes, sets
+and strings have no log. Passes over them find what has changed, step by step between the pages of
+the streams. After each pass the groups of the streams are imported. Following ends when it is told
+to, or when another process cuts over::
 
-    import ──► wait for entries ──► bring them in ──► a step of a pass ─┐
-                     ▲                                                  │
-                     └──────────────────────────────────────────────────┘
+    import ──► wait for entries ──► import them ──► a step of a pass ─┐
+                     ▲                                                │
+                     └────────────────────────────────────────────────┘
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from pgmem.redis.importing.run import PHASE_PART, Import, phase_of
 from pgmem.redis.importing.streams import StreamImport
 
 BLOCK = 0.5
-"""Seconds that one look waits for entries: so long it may take to notice that it is to stop."""
+"""Seconds that one poll waits for entries. It also bounds the delay of a stop."""
 BETWEEN_PASSES = 2.0
-"""Seconds, at least, from the end of a pass to the next one."""
+"""Minimum time in seconds from the end of a pass to the next one."""
 PASS_SHARE = 5.0
-"""A pass is followed by a rest of so many times what it took."""
+"""The pause after a pass, as a multiple of its duration."""
 SLACK = 0.05
-"""While it goes on, an end may be off by a twentieth of what is left. The cut-over is exact."""
+"""The share of its remaining time by which an expiry may differ. The cut-over uses 0."""
 AT_A_TIME = 20_000
-"""Entries of one stream, before the others get their turn."""
+"""Maximum number of entries of one stream before the next stream is read."""
 
 
 class Follow:
-    """Follows a Redis until told to stop.
+    """Follow a Redis until `stop` returns True.
 
     Args:
-        importer: what has brought in what was there.
-        stop: is asked between two looks.
+        importer: the import, which has run once.
+        stop: called between two polls.
     """
 
     def __init__(self, importer: Import, stop: Callable[[], bool] = lambda: False) -> None:
@@ -52,29 +52,29 @@ class Follow:
         self._next_check = 0.0
 
     def run(self) -> bool:
-        """Follow; tells whether another process has cut over.
+        """Follow. Return True if another process has cut over.
 
         Raises:
-            ImportConflict: another process goes on with this import.
-            SourceError: what cannot be followed.
+            ImportConflict: another process continues this import.
+            SourceError: a key that cannot be followed.
         """
         while not self._stop():
             try:
                 if self._is_over():
                     return True
-                self._look()
+                self._poll()
             except SourceUnavailable:
                 raise
             except (ImportConflict, SourceError):
-                # The one who cuts over takes the parts, and fences the keys off.
+                # A process that cuts over opens the parts, and fences the keys.
                 self._next_check = 0.0
                 if self._is_over():
                     return True
-                self._look_at_types()
+                self._check_types()
                 raise
         return False
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         for stream in self._moved():
             stream.drain(most=AT_A_TIME)
         self._go_on_with_pass()
@@ -90,7 +90,7 @@ class Follow:
         return phase_of(imports.get(self._context.name, PHASE_PART)) != "importing"
 
     def _moved(self) -> list[StreamImport]:
-        """The streams that have something new; waits for some while nothing else is to do."""
+        """Return the streams that have new entries. Wait for some if no pass is running."""
         streams = {stream.physical: stream for stream in self._importer.streams.values()}
         wait = 0.0
         if self._steps is None:
@@ -105,14 +105,14 @@ class Follow:
         found = self._context.source.call(*command, "STREAMS", *streams, *ids)
         return [streams[key] for key, _ in found or ()]
 
-    def _look_at_types(self) -> None:
-        """Say which stream is none any more, if that is why."""
+    def _check_types(self) -> None:
+        """Raise SourceError if a key is no longer a stream."""
         for stream in self._importer.streams.values():
             kind = self._context.source.call("TYPE", stream.physical).decode()
             if kind not in ("stream", "none"):
                 raise SourceError(
-                    f"the stream {stream.name!r} of Redis is a {kind} now: nothing can be read "
-                    f"from it any more. What was imported so far is kept"
+                    f"the stream {stream.name!r} of Redis is a {kind} now and cannot be read. The "
+                    f"entries imported so far are kept"
                 ) from None
 
     def _go_on_with_pass(self) -> None:
@@ -127,7 +127,7 @@ class Follow:
             assert self._pass is not None  # noqa: S101  # it has steps
             self._context.writer.wait()
             self._importer.end_pass(self._pass)
-            self._importer.bring_in_groups()
+            self._importer.import_groups()
             self._steps = None
             took = time.monotonic() - self._begun
             self._next_pass = time.monotonic() + max(BETWEEN_PASSES, PASS_SHARE * took)

@@ -1,15 +1,16 @@
-"""The consumer groups of the streams: their position, and what is handed out and not done.
+"""Import the consumer groups of the streams: the position and the pending entries.
 
-A group `G` of the stream `S` becomes the group `S:G`. What is pending there is parked here, with
-the number of its deliveries, and the next member gets it::
+The group `G` of the stream `S` becomes the group `S:G`. Its pending entries become delayed events
+with the same number of deliveries, and the next member gets them::
 
     Redis    1-0  2-0  3-0  4-0  5-0          pgmem    11  12  13  14  15
                   pending   │ last-delivered-id             │    │ position
-                                                            parked (attempts as there)
+                                                            delayed (same attempts)
 
-Brought in again, a group here follows the one there, until a member reads from it here. The last
-delivered id is read before what is pending, and the stream up to it before both are written: so
-whatever is found is in the log, and nothing that a member got in between is lost.
+Imported again, a group in pgmem follows the one in Redis until a member reads from it in pgmem. The
+last delivered id is read first, then the pending entries. The stream is imported up to that id
+before both are written. So every pending entry that was not refused is in the log, and an entry
+that a member gets in between is delivered later as a new one.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ MOST_DELIVERIES = 2**31 - 2
 STEP = 2_000
 """Deliveries in a step."""
 PART = "group "
-"""What the name of a group's part begins with."""
+"""The prefix of the name of a group's part."""
 
 FOREIGN_GROUP = (
-    "members have worked in the group {name!r} of pgmem already, or it follows something else: it "
-    "was left as it is"
+    "the group {name!r} of pgmem was left as it is, because members have read from it or it reads "
+    "something else"
 )
 NOT_THERE = (
     "it is pending in the group, and its entry was trimmed, deleted or refused before it was "
-    "brought in: nobody can be given it"
+    "imported, so it cannot be delivered"
 )
 
 Identity = tuple[int, int]
 
 
 class Held(NamedTuple):
-    """What is pending in Redis: the entry's id, whose it is, and how often it was delivered."""
+    """A pending entry in Redis: its id, its consumer and its number of deliveries."""
 
     identity: bytes
     consumer: bytes
@@ -58,12 +59,12 @@ class Held(NamedTuple):
 
 
 class RedisGroup(NamedTuple):
-    """A group, as Redis tells it.
+    """The state of a group in Redis.
 
     Attributes:
-        name: its name there.
-        last: the id that was delivered last.
-        held: what is pending up to that one.
+        name: its name.
+        last: the last delivered id.
+        held: the pending entries up to that id.
     """
 
     name: bytes
@@ -73,16 +74,16 @@ class RedisGroup(NamedTuple):
 
 @dataclass(slots=True)
 class GroupImport:
-    """One group, and how far it has come.
+    """The import of one group.
 
     Attributes:
-        name: what it is called here.
-        part: remembers it.
-        seen: as it was when it was brought in last; None before.
-        places: where what is pending is in the log.
-        position: the group's.
-        lost: how many pending entries are not in the log.
-        foreign: whether it is somebody else's here.
+        name: its name in pgmem.
+        part: the part that stores its progress.
+        seen: the state that was imported last; None before.
+        places: the positions of its pending entries.
+        position: its position in pgmem.
+        lost: number of pending entries that are not in the log.
+        foreign: the group in pgmem is in use, and is left as it is.
     """
 
     name: str
@@ -95,7 +96,7 @@ class GroupImport:
 
 
 def groups_of(source: RedisSource, stream: StreamImport) -> Iterator[RedisGroup]:
-    """The groups of a stream; none if there is no stream."""
+    """Yield the groups of a stream; none if there is no stream."""
     try:
         found = source.call("XINFO", "GROUPS", stream.physical)
     except Refused as error:
@@ -107,7 +108,7 @@ def groups_of(source: RedisSource, stream: StreamImport) -> Iterator[RedisGroup]
         known = dict(zip(answer[::2], answer[1::2], strict=True))
         name, last = known[b"name"], known[b"last-delivered-id"]
         held = list(_held(source, stream, name)) if known[b"pending"] else []
-        # What was delivered since is behind `last`: it will be handed out as something new.
+        # Entries that were delivered since are above `last`, and will be delivered as new ones.
         yield RedisGroup(name, last, [one for one in held if number(one.identity) <= number(last)])
 
 
@@ -124,23 +125,23 @@ def _held(source: RedisSource, stream: StreamImport, group: bytes) -> Iterator[H
 
 
 def name_of(stream: StreamImport, group: bytes) -> str:
-    """What a group is called here.
+    """Return the name of a group in pgmem.
 
     Raises:
-        Unfit: its name is no UTF-8, or too long with the stream's.
+        Unfit: its name is not UTF-8, or is too long together with that of the stream.
     """
     name = f"{stream.part.target}:{text(group, 'the name of the group')}"
     size = len(name.encode())
     if size > NAME_BYTES:
         raise Unfit(
-            f"the group would be called {name[:60]!r}…, {size} bytes, and {NAME_BYTES} "
-            f"are allowed: rename it in Redis, or give the stream another name (--stream KEY=NAME)"
+            f"the name of the group, {name[:60]!r}…, would have {size} bytes, and {NAME_BYTES} are "
+            f"allowed. Rename it in Redis, or give the stream another name (--stream KEY=NAME)"
         )
     return name
 
 
 def place_of(reader: Reader, stream: StreamImport, last: bytes) -> int:
-    """The position that stands for the id that a group was given last."""
+    """Return the position of the last delivered id of a group."""
     target = stream.part.target or ""
     wanted = number(last)
     ends = [until for _, until in stream.part.detail.get("skipped", ()) if number(until) <= wanted]
@@ -151,7 +152,7 @@ def place_of(reader: Reader, stream: StreamImport, last: bytes) -> int:
 def places_of(
     reader: Reader, stream: StreamImport, identities: Sequence[bytes]
 ) -> dict[Identity, int]:
-    """The positions of entries, of those that are in the log: brought in, or written back."""
+    """Return the positions of entries that were imported or written back."""
     found = {}
     for identity in map(number, identities):
         position = stream.written_position(identity)
@@ -170,7 +171,7 @@ def group_info(context: Context, name: str) -> GroupInfo | None:
 
 
 def known_deliveries(context: Context, name: str) -> Iterator[KnownDelivery]:
-    """What is open in a group here."""
+    """Yield the open events of a group in pgmem."""
     after = 0
     while page := context.imports.known_deliveries(name, after=after, limit=PAGE):
         after = page[-1].position
@@ -178,14 +179,14 @@ def known_deliveries(context: Context, name: str) -> Iterator[KnownDelivery]:
 
 
 class Groups:
-    """Brings in the groups of the streams.
+    """Import the groups of the streams.
 
     Args:
-        context: what the import works with.
+        context: the objects of the import.
 
     Attributes:
-        all: the groups by their names here.
-        unfit: the groups that cannot have a name here.
+        all: the groups by their names in pgmem.
+        unfit: the groups whose names pgmem refuses.
     """
 
     def __init__(self, context: Context) -> None:
@@ -195,19 +196,19 @@ class Groups:
 
     @property
     def left_out(self) -> int:
-        """How many groups and pending entries are not here."""
+        """The number of groups and pending entries that were left out."""
         groups = self.all.values()
         return len(self.unfit) + sum(group.lost + group.foreign for group in groups)
 
-    def bring_in(self, stream: StreamImport, *, only_new: bool = False) -> None:
-        """Bring in the groups of a stream, and the stream as far as they have read it.
+    def import_groups(self, stream: StreamImport, *, only_new: bool = False) -> None:
+        """Import the groups of a stream, and the stream as far as they have read it.
 
         Args:
             stream: the stream.
-            only_new: not those that were brought in before: members work in them.
+            only_new: leave out groups that were imported before, because members use them.
 
         Raises:
-            ImportConflict: another process goes on with a group.
+            ImportConflict: another process continues a group.
         """
         for found in groups_of(self._context.source, stream):
             try:
@@ -220,10 +221,10 @@ class Groups:
                 continue
             if group.seen != found:
                 stream.drain_to(found.last)
-                self._bring_in(stream, group, found)
+                self._import(stream, group, found)
 
     def _opened(self, stream: StreamImport, found: RedisGroup) -> GroupImport | None:
-        """The group here; None on trial, where the log does not hold what it is about."""
+        """Open a group. Return None in a dry run, where the log has no entries to refer to."""
         name = name_of(stream, found.name)
         if self._context.dry_run:
             return None
@@ -232,7 +233,7 @@ class Groups:
             self.all[name] = GroupImport(name, part)
         return self.all[name]
 
-    def _bring_in(self, stream: StreamImport, group: GroupImport, found: RedisGroup) -> None:
+    def _import(self, stream: StreamImport, group: GroupImport, found: RedisGroup) -> None:
         held = {number(one.identity): one for one in found.held}
         with self._context.memory.transaction() as tx:
             group.position = place_of(tx, stream, found.last)
@@ -260,9 +261,9 @@ class Groups:
     def _fill(
         self, stream: StreamImport, group: GroupImport, deliveries: Sequence[ImportedDelivery]
     ) -> bool:
-        """Write a group; tells whether it could be."""
+        """Write a group. Return False if members have read from it."""
         steps = [deliveries[at : at + STEP] for at in range(0, len(deliveries), STEP)] or [()]
-        # Each step is about what is between the last of the step before and its own last.
+        # Each step covers the positions after the last one of the step before, up to its own last.
         bounds = [0, *(step[-1].position for step in steps[:-1]), 2**63 - 1]
         for step, (after, until) in zip(steps, pairwise(bounds), strict=True):
             group.part, filled = self._context.imports.fill_group(

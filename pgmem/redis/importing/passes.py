@@ -1,8 +1,8 @@
-"""One pass over the hashes, sets and strings of Redis: each becomes entries and records.
+"""Import the hashes, sets and strings of Redis in one pass, as entries and dedupe records.
 
-A pass may be broken off and gone on with, and done again as often as one likes: it writes what is
-missing and what has changed, and nothing that somebody else has written in pgmem. After a pass
-that has come to its end, `sweep` removes what is not in Redis any more.
+A pass can be interrupted and continued, and repeated. It writes what is missing and what has
+changed, and nothing that was written in pgmem. After a pass, `sweep` removes what is no longer in
+Redis.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ SWEEP = 1_000
 """Entries and records that are looked up in Redis in one round trip."""
 
 FOREIGN_ENTRY = (
-    "the entry {key!r} holds something that this key of Redis did not bring: it was written in "
-    "pgmem, or came from another key. It was left as it is"
+    "the entry {key!r} did not come from this key of Redis. It was written in pgmem, or came from "
+    "another key, and was left as it is"
 )
-NO_RESULT = "the key is marked as done, without its result: "
+NO_RESULT = "the work is recorded as done without its result, because "
 FOREIGN_RECORD = (
-    "the idempotency key {key!r} is claimed in pgmem right now, or was marked by another key of "
-    "Redis. It was left as it is"
+    "the idempotency key {key!r} is claimed in pgmem right now, or came from another key of Redis. "
+    "It was left as it is"
 )
 
 
 @dataclass(slots=True)
 class Step:
-    """What has been read and is still to be written."""
+    """Items that were read and are not written yet."""
 
     entries: list[tuple[ImportedEntry, Item]] = field(default_factory=list)
     records: list[tuple[ImportedRecord, Item]] = field(default_factory=list)
@@ -57,11 +57,11 @@ class Step:
 
     @property
     def size(self) -> int:
-        """How many items it has."""
+        """The number of items."""
         return len(self.entries) + len(self.records) + len(self.refused)
 
     def take(self, source: str, chunk: Chunk) -> None:
-        """Convert what a key holds."""
+        """Convert the contents of a key."""
         key, parts = chunk.key, chunk.parts
         if chunk.changed:
             why = "it was replaced by a key of another type while it was read"
@@ -115,16 +115,16 @@ class Pass:
     """One pass.
 
     Args:
-        context: what the import works with.
-        part: the part of the import that remembers it, as the last step gave it.
-        slack: ends that are off by less than this share of what is left are not written.
-        adopt: entries that were written in pgmem, and are the same there, become the import's.
+        context: the objects of the import.
+        part: the part that stores its progress, as the last step returned it.
+        slack: an expiry may differ by this share of the remaining time.
+        adopt: equal entries that were written in pgmem belong to the import from now on.
 
     Attributes:
-        part: how far it has come, once it is written.
-        first: whether it is the first one, from its beginning: nothing can be stale.
-        left_out: how many items were refused, or are held by somebody else.
-        streams: the streams that were met on the way.
+        part: the part as the last step returned it.
+        first: it is the first pass and at its beginning, so nothing can be stale.
+        left_out: number of items that were refused or left as they are.
+        streams: the streams that the pass has found.
     """
 
     def __init__(
@@ -140,13 +140,13 @@ class Pass:
         self.streams = self._walk.streams
 
     def run(self) -> None:
-        """To the end."""
+        """Run to the end."""
         for _ in self.steps():
             pass
         self._context.writer.wait()
 
     def steps(self) -> Iterator[int]:
-        """Step by step; gives how many items each has. It ends when all is on its way."""
+        """Run step by step. Yield the number of items of each step."""
         step = Step()
         for chunk in self._walk.chunks():
             step.take(self._context.name, chunk)
@@ -156,7 +156,7 @@ class Pass:
         yield from self._write(step, ENDED)
 
     def _write(self, step: Step, cursor: str) -> Iterator[int]:
-        """A large hash in one chunk may be more than a step can hold."""
+        """Write a step, in several if a large hash exceeds the limit."""
         entries = [step.entries[at : at + STEP] for at in range(0, len(step.entries), STEP)]
         records = [step.records[at : at + STEP] for at in range(0, len(step.records), STEP)]
         refused = step.refused
@@ -201,7 +201,7 @@ class Pass:
         context = self._context
         batch = context.imports.check_records([record for record, _ in given])
         if any(given[place][0].result is not None for place, _ in batch.refused):
-            # Work that was done stays done, whatever became of its result.
+            # Work that is done stays done, although its result cannot be stored.
             bad = dict(batch.refused)
             refused = [
                 *refused,
@@ -247,23 +247,23 @@ class Pass:
 
 
 def sweep(context: Context) -> int:
-    """Remove the entries and records that came from Redis and are not there any more.
+    """Remove the entries and records that came from Redis and are no longer there.
 
-    Only what this import brought, and nobody has changed since. Gives how many.
+    Only unchanged items of this import are removed. Return their number.
     """
     removed = 0
     for entry in stale_entries(context):
         try:
             removed += context.memory.state.delete(entry.key, expected_version=entry.version)
         except VersionConflict:
-            continue  # somebody has changed it this moment: it is theirs
+            continue  # changed in pgmem at this moment
     for records in stale_records(context):
         removed += context.imports.delete_records(records)
     return removed
 
 
 def stale_entries(context: Context) -> Iterator[KnownEntry]:
-    """The entries that this import brought and that are not in Redis any more."""
+    """Yield the entries of this import that are no longer in Redis."""
     after = ""
     while found := context.imports.known_entries(after=after, limit=SWEEP):
         after = found[-1].key
@@ -271,7 +271,7 @@ def stale_entries(context: Context) -> Iterator[KnownEntry]:
 
 
 def stale_records(context: Context) -> Iterator[list[KnownRecord]]:
-    """The same of records, page by page."""
+    """Yield the dedupe records of this import that are no longer in Redis, in pages."""
     after = ""
     while found := context.imports.known_records(after=after, limit=SWEEP):
         after = found[-1].key
@@ -281,14 +281,14 @@ def stale_records(context: Context) -> Iterator[list[KnownRecord]]:
             if place is not None and place.kind == "set":
                 rule = context.rules.match("set", place.key.encode())
                 member = rule.part_of(place.key, record.key) if rule is not None else None
-                # Without a member, it was brought in by other rules.
+                # Without a member, other rules have imported it.
                 place = None if member is None else place._replace(part=member)
             places.append((record, place))
         yield _missing(context, places)
 
 
 class _Place(NamedTuple):
-    """Where something came from: a key, and its field or member."""
+    """The key that an item came from, with its field or member."""
 
     kind: str
     key: str
@@ -296,7 +296,7 @@ class _Place(NamedTuple):
 
 
 def _place(context: Context, origin: dict[str, Any] | None) -> _Place | None:
-    """Where something came from; None if this import did not bring it."""
+    """Return the place that an item came from; None if this import did not import it."""
     where = (origin or {}).get("redis", {})
     if where.get("source") != context.name or "key" not in where:
         return None
@@ -307,7 +307,7 @@ K = TypeVar("K", KnownEntry, KnownRecord)
 
 
 def _missing(context: Context, found: Sequence[tuple[K, _Place | None]]) -> list[K]:
-    """What came from Redis and is not there any more, asked for key by key."""
+    """Return the items that are no longer in Redis."""
     by_key: dict[tuple[str, str], list[tuple[K, _Place]]] = {}
     for known, place in found:
         if place is not None:
@@ -315,7 +315,7 @@ def _missing(context: Context, found: Sequence[tuple[K, _Place | None]]) -> list
     commands: list[Command] = []
     for (kind, key), group in by_key.items():
         parts: list[bytes] = [place.part.encode() for _, place in group if place.part is not None]
-        # A key may have been put aside: then it is there under the other name.
+        # A fenced key has the other name.
         names = (key.encode(), fenced_name(key.encode()))
         commands += [(_ASK[kind], name, *parts) if parts else ("TYPE", name) for name in names]
     answers = iter(context.source.many(commands))
@@ -334,7 +334,7 @@ _ASK = {"hash": "HMGET", "set": "SMISMEMBER"}
 
 
 def _there(answer: Any, kind: str, size: int) -> list[bool]:
-    """Which of the parts of a key are there."""
+    """Return for each part of a key whether it exists."""
     if isinstance(answer, list):
         return [bool(part is not None and part != 0) for part in answer]
     return [answer == kind.encode()] * size

@@ -1,21 +1,19 @@
-"""The way back (`--reverse`): what was written in pgmem since the cut-over goes to Redis.
+"""Go back to Redis (`--reverse`): write back what was written in pgmem since the cut-over.
 
-::
+1. Enter the phase "reversing". The writers to pgmem have stopped.
+2. Write events that Redis does not have, in the order of the log (XADD).
+3. Write entries that were changed, made or deleted (HSET, HDEL).
+4. Write work that was done (SADD, SET).
+5. Write groups (XACK what was acknowledged, XCLAIM what was not, XGROUP SETID).
+6. Store the last id of each stream, so that what was written back is not imported again.
+7. Revoke the deliveries that members in pgmem still hold.
+8. Remove the fences: every key gets its old name back, with all its data.
+9. Enter the phase "importing". The old writers write to Redis. A new cut-over is possible.
 
-    1  reversing   the writers to pgmem have stopped
-    2              events that Redis has not: XADD, in the order of the log
-    3              entries that were changed, made or deleted: HSET, HDEL
-    4              work that was done: SADD, SET
-    5              groups: XACK what was done, XCLAIM what was not, XGROUP SETID
-    6              each stream's last id is noted: what was written back is not imported again
-    7              what members in pgmem still hold is taken from them
-    8              unfencing: every key gets its old name back, with all that it had
-    9  importing   the old writers write to Redis, as before; one may follow and cut over again
-
-Killed anywhere, it is run again and goes on. Events are written by a script that also keeps, in
-Redis, the position up to which they are there: never twice. What has no place in Redis (an entry
-that no rule names, a stream that Redis never had) stays in pgmem and is listed with what is
-refused.
+If the process is killed, run it again and it continues. A script writes events together with their
+position, which is stored in Redis, so no event is written twice. What has no place in Redis (an
+entry that no rule names, a stream that Redis never had) stays in pgmem and is listed in the file of
+refused items.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from pgmem.redis.errors import ImportConflict, SourceError
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import entry_fields, plain
 from pgmem.redis.importing.fences import SUFFIX, WRITTEN_BACK, fence, is_fenced, unfence
-from pgmem.redis.importing.groups_back import release, write_groups
+from pgmem.redis.importing.reverse_groups import release, write_groups
 from pgmem.redis.importing.keys import pages
 from pgmem.redis.importing.passes import SWEEP, Step
 from pgmem.redis.importing.places import Places
@@ -40,9 +38,9 @@ from pgmem.redis.importing.streams import StreamImport
 from pgmem.redis.importing.walk import Walk
 
 PAGE = 500
-"""Events in one script: Redis does nothing else while it runs."""
+"""Events in one script. Redis does nothing else while it runs."""
 
-# ARGV: the position that must be there, the new one, then the commands, each behind its length.
+# ARGV: a field, its expected position, the new one, then the commands, each after its length.
 _WRITE = """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then
   return redis.call('HGET', KEYS[1], ARGV[1])
@@ -62,10 +60,10 @@ return ARGV[3]
 
 
 class Written(dict[str, int]):
-    """How much was written back, by kind; `left` was not."""
+    """Numbers of items that were written back, by kind. `left` counts those that were not."""
 
     def add(self, kind: str, count: int) -> None:
-        """Count."""
+        """Count items of a kind."""
         self[kind] = self.get(kind, 0) + count
 
 
@@ -73,13 +71,13 @@ def reverse(importer: Import) -> Written:
     """Go back to Redis.
 
     Raises:
-        ImportConflict: it has not been cut over, or another process writes back, too.
-        SourceError: a fence is gone, or Redis refuses something.
+        ImportConflict: it has not been cut over, or another process writes back too.
+        SourceError: a fence is gone, or Redis refuses a command.
     """
     context = importer.context
     written = Written()
     part = enter(context, "reversing")
-    # Before a cut-over has ended once, nobody writes to pgmem, and Redis has everything.
+    # Before the first cut-over has ended, no agent writes to pgmem, and Redis has everything.
     over = part.detail.get("over", False)
     if over and not part.detail.get("unfencing"):
         _write_back(importer, written, drained=part.detail.get("drained", False))
@@ -99,7 +97,7 @@ def _write_back(importer: Import, written: Written, *, drained: bool) -> None:
     context = importer.context
     importer.survey()
     for key in _streams(context):
-        fence(context.source, key.encode(), f"by the import {context.name!r}, on its way back")
+        fence(context.source, key.encode(), f"by the import {context.name!r}, which is going back")
     importer.open_streams(
         {
             key.encode(): rule
@@ -107,7 +105,7 @@ def _write_back(importer: Import, written: Written, *, drained: bool) -> None:
             if (rule := context.rules.match("stream", key.encode())) is not None
         }
     )
-    if not drained:  # else what the streams have got since, a killed run of ours has written
+    if not drained:  # otherwise an earlier run has written the new entries
         importer.drain_streams()
         set_phase(context, "reversing", drained=True)
     for stream in importer.streams.values():
@@ -124,12 +122,12 @@ def _write_back(importer: Import, written: Written, *, drained: bool) -> None:
             written.add("left", lost)
     for stream in importer.streams.values():
         stream.skip_to_end()
-    # What is the same on both sides is the import's again: the old writers may change it.
+    # Equal items belong to the import again, because the old writers may change them.
     importer.new_pass(adopt=True).run()
 
 
 def _streams(context: Context) -> list[str]:
-    """The streams that were brought in, also those that are not in Redis any more."""
+    """Return the imported streams, including those that are no longer in Redis."""
     parts = context.imports.list(context.name)
     return [part.part.removeprefix("stream ") for part in parts if part.target is not None]
 
@@ -153,12 +151,12 @@ def _write_stream(context: Context, stream: StreamImport) -> Iterator[int]:
         try:
             reached = context.source.script(_WRITE, [marker], *arguments)
         except Refused as error:
-            raise SourceError(f"writing back to {stream.name!r} of Redis: {error.reason}") from None
-        # Sent again after a lost answer, it finds its own position there.
+            raise SourceError(f"cannot write back to {stream.name!r}: {error.reason}") from None
+        # If it is sent again after a lost answer, it finds its own position.
         if reached != last:
             raise ImportConflict(
-                f"writing back to {stream.name!r} of Redis: another process does, too: only one "
-                f"may. Run this again when that one has ended"
+                f"another process writes back to {stream.name!r} of Redis too. Only one may. Run "
+                f"this again when that one has ended"
             )
         stored = last
         context.watcher.moved("event", len(events), 0)
@@ -180,7 +178,7 @@ def _pages(events: Iterator[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
 
 
 def _write_entries(context: Context, places: Places, written: Written) -> None:
-    """Write back the entries that are not as an import brought them."""
+    """Write back the entries that were changed or made in pgmem."""
     after = ""
     while found := context.imports.known_entries(after=after, limit=SWEEP):
         after = found[-1].key
@@ -208,21 +206,21 @@ def _write_entry(context: Context, places: Places, entry: KnownEntry, written: W
         if entry.ttl is not None:
             commands.append(("PEXPIRE", key, ends))
     else:
-        _leave(context, written, "entry", entry.key, "its value is no object, as a hash is")
+        _leave(context, written, "entry", entry.key, "its value is not an object, as a hash needs")
         return
     _send(context, commands)
     written.add("entries", 1)
 
 
 def _send(context: Context, commands: Sequence[Command]) -> None:
-    """Send commands that may be sent again."""
+    """Send repeatable commands."""
     for answer in context.source.many(commands, atomic=True):
         if isinstance(answer, Refused):
             raise answer
 
 
 def _delete_entries(context: Context, places: Places) -> int:
-    """Delete from Redis what was brought in and has been deleted in pgmem since."""
+    """Delete from Redis what was imported and has been deleted in pgmem since."""
     count, step = 0, Step()
     for chunk in Walk(context.source, context.rules).chunks():
         if chunk.key.kind == "hash":
@@ -237,7 +235,7 @@ def _delete_step(context: Context, places: Places, step: Step) -> int:
     here = context.memory.state.get_many([entry.key for entry, _ in step.entries])
     commands: list[Command] = []
     for entry, item in step.entries:
-        # What was never here was refused: it stays in Redis.
+        # An item without a history was refused, and stays in Redis.
         if entry.key in here or not context.memory.state.history(entry.key, limit=1):
             continue
         key = places.physical(item.key.decode())
@@ -247,7 +245,7 @@ def _delete_step(context: Context, places: Places, step: Step) -> int:
 
 
 def _write_records(context: Context, places: Places, written: Written) -> None:
-    """Write back which work was done in pgmem."""
+    """Write back the records of work that was done in pgmem."""
     after = ""
     while found := context.imports.known_records(after=after, limit=SWEEP):
         after = found[-1].key

@@ -1,14 +1,14 @@
-"""An import: what there is, the streams one after the other, then one pass over all the rest.
+"""Run an import: list the keys, import one stream after the other, then all other keys in a pass.
 
-What it is at, its part `import` says::
+The part `import` stores the phase::
 
                   import, follow               cut over                 reverse
     (nothing) ────► importing ────► cutting over ────► cut over ────► reversing ────► importing
                         ▲                 │                                ▲
                         │                 └────────────────────────────────┘
-                        └─ again, as often as one likes: it goes on where it was
+                        └─ repeatable: it continues where it was
 
-This module decides in which order things happen; the parts know how.
+This module has the order of the steps.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ PHASE_PART = "import"
 
 @dataclass(slots=True)
 class Report:
-    """What came of it.
+    """The result of an import.
 
     Attributes:
-        survey: what there was.
+        survey: the keys that were found.
         streams: the parts of the streams, by their keys.
-        missed: how many entries of a stream were trimmed before they were read; None if nobody
-            knows how many.
-        groups: the consumer groups, by their names here: how much is open in each.
+        missed: numbers of entries that were trimmed before they were read, by stream; None if
+            unknown.
+        groups: numbers of open events, by the names of the groups in pgmem.
         removed: entries and records that were removed because they are not in Redis any more.
-        refused: entries of streams that were refused so far, what the last pass left out, and
-            what groups have pending that is not here.
+        refused: number of entries that were refused so far, of items that the last pass left out,
+            and of pending entries that are not in the log.
     """
 
     survey: Survey = field(default_factory=Survey)
@@ -57,68 +57,69 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether all that was asked for is in pgmem."""
+        """True if every item that the rules match is in pgmem."""
         return not self.refused and not any(missed != 0 for missed in self.missed.values())
 
 
 class Import:
-    """Brings in what the rules ask for.
+    """One import.
 
     Args:
-        context: what it works with.
+        context: the objects of the import.
 
     Attributes:
-        streams: the streams that are brought in.
+        context: the objects of the import.
+        streams: the streams that are imported.
         groups: their groups.
-        groups_are_theirs: it was cut over before: members may work in the groups that are here.
-        report: what has come of it so far.
+        groups_in_use: it was cut over before, so members in pgmem may use the groups.
+        report: the result so far.
     """
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.streams: dict[bytes, StreamImport] = {}
         self.groups = Groups(context)
-        self.groups_are_theirs = False
+        self.groups_in_use = False
         self.report = Report()
         self._unfit: set[bytes] = set()
         self._left_out = 0
         self._pass: Pass | None = None
 
     def begin(self, phase: Phase = "importing") -> None:
-        """Say what the import is at, and look at what there is.
+        """Store the phase, and count the keys.
 
         Raises:
             ImportConflict: it has been cut over.
         """
         part = enter(self.context, phase)
-        self.groups_are_theirs = part.detail.get("over", False)
+        self.groups_in_use = part.detail.get("over", False)
         self.survey()
 
     def survey(self) -> None:
-        """Look at what there is."""
+        """Count the keys and their items."""
         self.report.survey = survey(self.context.source, self.context.rules)
 
     def run(self) -> Report:
-        """Bring in what there is."""
+        """Import everything once."""
         self.drain_streams()
         for stream in self.finish_pass(self.new_pass()):
             stream.drain()
-        self.bring_in_groups()
+        self.import_groups()
         return self.finished()
 
     def drain_streams(self) -> None:
-        """Bring in what the streams have."""
+        """Import the entries of the streams."""
         self.open_streams_found()
         for stream in self.streams.values():
             stream.drain()
         self.context.writer.wait()
 
     def open_streams_found(self) -> None:
-        """Begin with the streams that the survey has found."""
+        """Open the streams that the survey has found."""
         self.open_streams({key: rule for key, (rule, _) in self.report.survey.streams.items()})
 
     def open_streams(self, found: dict[bytes, Rule]) -> list[StreamImport]:
-        """Begin with the streams that are new; gives those."""
+        """Open the streams that are not open yet. Return those."""
         new = []
         for key, rule in found.items():
             if key in self.streams or key in self._unfit:
@@ -134,13 +135,13 @@ class Import:
         return new
 
     def reopen(self) -> None:
-        """Look for the streams anew: they may have been put aside."""
+        """Open the streams again, because a fence may have renamed their keys."""
         rules = {key: stream.rule for key, stream in self.streams.items()}
         self.streams.clear()
         self.open_streams(rules)
 
     def new_pass(self, *, slack: float = 0.0, adopt: bool = False) -> Pass:
-        """A pass over the other keys: the one that was broken off, or a new one."""
+        """Return a pass over the other keys. It continues one that was interrupted."""
         context = self.context
         # Opened once. If a second process opens the part, the next step of this one is refused.
         old = self._pass
@@ -149,25 +150,25 @@ class Import:
         return self._pass
 
     def finish_pass(self, one: Pass) -> list[StreamImport]:
-        """Go on with a pass to its end, as `end_pass`."""
+        """Run a pass to its end. Return what `end_pass` returns."""
         one.run()
         return self.end_pass(one)
 
     def end_pass(self, one: Pass) -> list[StreamImport]:
-        """Remove what is not there any more; gives the streams that the pass has met first."""
+        """Remove what is no longer in Redis. Return the streams that the pass found first."""
         self._left_out = one.left_out
         if not one.first:
             self.report.removed += sweep(self.context)
         return self.open_streams(one.streams)
 
-    def bring_in_groups(self) -> None:
-        """Bring in the groups of the streams, as they are now."""
+    def import_groups(self) -> None:
+        """Import the groups of the streams as they are now."""
         self.context.writer.wait()
         for stream in self.streams.values():
-            self.groups.bring_in(stream, only_new=self.groups_are_theirs)
+            self.groups.import_groups(stream, only_new=self.groups_in_use)
 
     def finished(self) -> Report:
-        """What has come of it, when nothing is under way any more."""
+        """Wait for the last write. Return the report."""
         self.context.writer.wait()
         for key, stream in self.streams.items():
             self.report.streams[key] = stream.part
@@ -182,7 +183,7 @@ class Import:
 
 
 def phase_of(part: ImportPart | None) -> Phase | None:
-    """What an import is at; None before it has begun."""
+    """Return the phase of an import; None before it has begun."""
     found: Phase | None = part.detail.get("phase") if part is not None else None
     return found
 
@@ -194,36 +195,40 @@ _AFTER: dict[Phase, tuple[Phase | None, ...]] = {
     "reversing": ("cutting over", "cut over", "reversing"),
 }
 _HOW_ON: dict[Phase | None, str] = {
-    "cutting over": "run it with --cut-over again to end that, or with --reverse to go back",
-    "cut over": "pgmem has what there was, and Redis is behind. --reverse goes back to Redis; to "
-    "bring in something else, give that another --name",
-    "reversing": "run it with --reverse again to end that",
+    "cutting over": "Run it with --cut-over again to finish, or with --reverse to go back",
+    "cut over": "Redis is behind pgmem now. Run it with --reverse to go back to Redis. To import "
+    "something else, give another --name",
+    "reversing": "Run it with --reverse again to finish",
 }
 _NOT_CUT_OVER = (
-    "it has not been cut over, so there is no way to go back: Redis has all that was written to it"
+    "It has not been cut over, so there is nothing to reverse. Redis has everything"
 )
 
 
 def enter(context: Context, phase: Phase) -> ImportPart:
-    """Say what the import is at from now on. `over` in its detail: pgmem may have been written to.
+    """Enter a phase. `over` in the detail of the part means that pgmem may have been written to.
+
+    Args:
+        context: the objects of the import.
+        phase: the new phase.
 
     Raises:
-        ImportConflict: it is at something else that has to be ended first.
+        ImportConflict: another phase must end first.
     """
     now = phase_of(context.imports.get(context.name, PHASE_PART))
     if now not in _AFTER[phase]:
         how = _HOW_ON.get(now, _NOT_CUT_OVER)
-        raise ImportConflict(f"the import {context.name!r} is {now or 'not begun'}: {how}")
+        raise ImportConflict(f"the import {context.name!r} is {now or 'not begun'}. {how}")
     return set_phase(context, phase)
 
 
 def set_phase(context: Context, phase: Phase, **more: Any) -> ImportPart:
-    """The same, whatever it is at now.
+    """Enter a phase, whatever the present one is.
 
     Args:
-        context: what it works with.
-        phase: what it is at.
-        more: what else is to be known.
+        context: the objects of the import.
+        phase: the new phase.
+        more: other values of the detail.
     """
     part = context.imports.open(context.name, PHASE_PART)
     detail = {**part.detail, "phase": phase, **more}

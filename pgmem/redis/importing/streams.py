@@ -1,14 +1,14 @@
-"""One stream of Redis, brought into one stream of the log: in order, each entry once.
+"""Import one stream of Redis into one stream of the log, in order, each entry once.
 
-A page is asked for from the last entry that was brought in, that entry included: if it is still
-there, nothing behind it can have been trimmed unread (MAXLEN and XTRIM take the oldest first).
-Where it is not, the stream's own count of entries tells how many were::
+A page begins with the last imported entry. If that entry still exists, no entry after it was
+trimmed unread, because MAXLEN and XTRIM remove the oldest first. Otherwise the stream's own count
+of entries says how many were::
 
-    entries-added ─ length  =  how many went before the first one that is there
-    passed                  =  how many went by up to the last one that was brought in
-    the difference          =  how many were trimmed before anybody read them
+    entries-added ─ length  =  number of entries before the first existing one
+    passed                  =  number of entries up to the last imported one
+    the difference          =  number of entries that were trimmed unread
 
-This module reads one page ahead of what is being written; it retries nothing.
+One page is read while the page before is written. This module does not retry.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from pgmem.redis.importing.source import Refused, key_error
 PAGE = 2_000
 """Entries in a page, and in a step."""
 PAGE_BYTES = 4 * 2**20
-"""Large entries come in smaller pages, of about so many bytes."""
+"""Target size of a page. Pages of large entries have fewer entries."""
 
 Entry = tuple[bytes, list[bytes]]
 
 
 class Info(NamedTuple):
-    """What a stream says of itself.
+    """The state of a stream.
 
     Attributes:
-        length: how many entries it has.
-        last: the id that was given out last.
-        added: how many entries it ever had; None before Redis 7.
+        length: number of entries.
+        last: the last generated id.
+        added: number of entries that were ever added; None before Redis 7.
         first: the id of the oldest entry; None if there is none.
     """
 
@@ -52,7 +52,7 @@ class Info(NamedTuple):
 
     @classmethod
     def of(cls, answer: Sequence[Any]) -> Info:
-        """The answer to XINFO STREAM."""
+        """Parse the answer to XINFO STREAM."""
         found = dict(zip(answer[::2], answer[1::2], strict=True))
         first = found.get(b"first-entry")
         return cls(
@@ -64,17 +64,17 @@ class Info(NamedTuple):
 
     @property
     def gone(self) -> int | None:
-        """How many entries went before the first one that is there."""
+        """The number of entries that were removed before the first existing one."""
         return None if self.added is None else self.added - self.length
 
 
 class Page(NamedTuple):
-    """What was read.
+    """A page of entries.
 
     Attributes:
-        entries: behind the last one that was brought in.
-        info: the stream at that moment.
-        unbroken: whether the last one that was brought in was still there.
+        entries: the entries after the last imported one.
+        info: the state of the stream at that moment.
+        unbroken: the last imported entry still exists.
     """
 
     entries: list[Entry]
@@ -83,21 +83,22 @@ class Page(NamedTuple):
 
 
 class StreamImport:
-    """Brings in one stream, from where it was left.
+    """Import one stream from where the last run stopped.
 
     Args:
-        context: what the import works with.
-        key: the stream's key.
-        rule: how it is brought in.
+        context: the objects of the import.
+        key: the key of the stream.
+        rule: its rule.
 
     Attributes:
+        key: the key of the stream.
         name: the key as text.
-        rule: how it is brought in.
-        part: how far it has come, once it is written.
+        rule: its rule.
+        part: the part as the last step returned it.
         read_to: the id of the last entry that was read.
-        physical: what the stream is called in Redis right now.
-        info: what it said of itself when it was read last; None before.
-        missed: how many entries were trimmed before they were read; None if nobody knows.
+        physical: the present name of the key in Redis.
+        info: its state when it was read last; None before.
+        missed: number of entries that were trimmed before they were read; None if unknown.
 
     Raises:
         Unfit, InvalidInput: the key cannot be the name of a stream.
@@ -124,10 +125,10 @@ class StreamImport:
         self.info: Info | None = None
 
     def drain(self, *, most: int | None = None) -> int:
-        """Bring in what is there; gives how many entries came.
+        """Import the entries. Return their number.
 
         Args:
-            most: stop after about so many.
+            most: stop after about this many entries; None for all.
         """
         moved = 0
         while most is None or moved < most:
@@ -137,33 +138,34 @@ class StreamImport:
             moved += len(page.entries)
             gaps = self._find_gap(page)
             if page.entries or gaps:
-                self._bring_in(page, gaps)
+                self._write(page, gaps)
             if len(page.entries) < asked:
                 break
         return moved
 
     def drain_to(self, identity: bytes) -> None:
-        """Bring in what is there up to an entry, and have it written."""
+        """Import the entries up to an id, and wait until they are written."""
         while number(self.read_to or "0-0") < number(identity) and self.drain(most=PAGE):
             pass
         self._context.writer.wait()
 
     def begin_writing_back(self) -> None:
-        """Choose the ids of what is written back: a time behind all that is there, and a position.
+        """Choose the ids of entries that are written back.
 
-        So the event and its entry are found from each other.
+        An id is a time after all existing entries, and the position of the event. So each is found
+        from the other.
         """
         if "base" in self.part.detail:
             return
         seconds, micros = self._context.source.call("TIME")
         now = int(seconds) * 1_000 + int(micros) // 1_000
-        # A stream that was deleted in Redis is made anew, and goes on behind its old ids.
+        # A stream that was deleted in Redis continues after its old ids.
         last = max(number(self.read_to or "0-0"), number(self._last_of() or "0-0"))
         base = max(now, last[0] + 1)
         self._advance({**self.part.detail, "base": base})
 
     def _last_of(self) -> bytes | None:
-        """The id that the stream has given out last; None if there is no stream."""
+        """Return the last generated id; None if there is no stream."""
         (answer,) = self._context.source.many([("XINFO", "STREAM", self.physical)])
         if isinstance(answer, Refused):
             self._no_stream(answer)
@@ -171,21 +173,21 @@ class StreamImport:
         return Info.of(answer).last
 
     def written_id(self, position: int) -> str:
-        """The id of the entry that an event of this position was written back as."""
+        """Return the id of the entry that the event at this position was written back as."""
         for _, until in self.part.detail.get("skipped", ()):
             if position <= number(until)[1]:
                 return f"{number(until)[0]}-{position}"
         return f"{self.part.detail['base']}-{position}"
 
     def written_position(self, identity: tuple[int, int]) -> int | None:
-        """The position of the event that was written back as an entry; None if none was."""
+        """Return the position of the event that was written back as an entry, or None."""
         for after, until in self.part.detail.get("skipped", ()):
             if number(after) < identity <= number(until):
                 return identity[1] if identity[0] == number(until)[0] else None
         return None
 
     def skip_to_end(self) -> None:
-        """Go on behind what is there: it is in pgmem already.
+        """Skip the existing entries, which are in pgmem already.
 
         Raises:
             SourceError: there is no stream.
@@ -207,13 +209,13 @@ class StreamImport:
 
     @property
     def behind(self) -> int | None:
-        """How many entries have not been read; None if nobody knows."""
+        """The number of entries that have not been read; None if unknown."""
         if self.info is None or self.info.added is None or self._passed is None:
             return None
         return max(0, self.info.added - self._passed)
 
     def _page(self) -> Page | None:
-        """The next entries; None if there is no stream."""
+        """Read the next page. Return None if there is no stream."""
         source, after = self._context.source, self.read_to
         count = self._count + bool(after)
         info, found = source.many(
@@ -232,10 +234,10 @@ class StreamImport:
         self.info = Info.of(info)
         if after and number(self.info.last) < number(after):
             raise SourceError(
-                f"the stream {self.name!r} of Redis is not the one that was imported before: its "
+                f"the stream {self.name!r} of Redis is not the one that was imported before. Its "
                 f"last id is {self.info.last.decode()}, and {after} has been imported. It was "
-                f"deleted and made anew, or this is another Redis: import it under another name "
-                f"(--name), into another stream (--stream KEY=NAME)"
+                f"deleted and created again, or this is another Redis. Import it under another "
+                f"name (--name), into another stream (--stream KEY=NAME)"
             )
         unbroken = not after or bool(found and found[0][0].decode() == after)
         entries = [(entry[0], entry[1]) for entry in found]
@@ -250,12 +252,12 @@ class StreamImport:
         if self.read_to and not self._told_gone:
             self._told_gone = True
             self._context.watcher.say(
-                f"the stream {self.name!r} is not in Redis any more; it was read up to "
+                f"the stream {self.name!r} is no longer in Redis; it was read up to "
                 f"{self.read_to}"
             )
 
-    def _bring_in(self, page: Page, gaps: list[tuple[Item, str]]) -> None:
-        """Convert a page, and have it written while the next one is read."""
+    def _write(self, page: Page, gaps: list[tuple[Item, str]]) -> None:
+        """Convert a page, and write it while the next one is read."""
         events: list[ImportedEvent] = []
         given: list[Entry] = []
         refused: list[tuple[Item, str]] = []
@@ -295,14 +297,14 @@ class StreamImport:
         return Item("entry", self.key, *entry)
 
     def _find_gap(self, page: Page) -> list[tuple[Item, str]]:
-        """What is missing in front of a page; takes in how many entries went before it."""
+        """Return the gap before a page, and update the number of passed entries."""
         info = page.info
         if not self.read_to:
             self._passed = info.gone
             return []
         first = page.entries[0][0] if page.entries else None
         if page.unbroken or first != info.first:
-            return []  # or the one entry was taken out alone, by XDEL
+            return []  # XDEL may have removed the last imported entry alone
         missed = None
         if info.gone is not None and self._passed is not None:
             missed = info.gone - self._passed
@@ -310,9 +312,9 @@ class StreamImport:
         return [] if missed == 0 else [self._gap(first, missed)]
 
     def _gap(self, first: bytes | None, missed: int | None) -> tuple[Item, str]:
-        """A line about entries that nobody can bring in any more.
+        """Describe entries that were removed before they were read.
 
-        Fewer than none: the stream has been deleted and made anew, and its count with it.
+        A negative number means that the stream was deleted and created again, with a new count.
         """
         if missed is None or missed < 0:
             self.missed, many = None, "an unknown number of entries"
@@ -327,7 +329,7 @@ class StreamImport:
         return Item("gap", self.key, self.read_to.encode()), why
 
     def _adapt(self, events: Sequence[ImportedEvent]) -> None:
-        """Large entries in small pages."""
+        """Adapt the size of the next page to the size of the entries."""
         size = sum([len(event.payload) for event in events])
         if size:
             self._count = max(10, min(PAGE, len(events) * PAGE_BYTES // size))

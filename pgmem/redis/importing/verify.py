@@ -1,7 +1,7 @@
-"""Both sides compared (`--verify`): counts and contents, key by key, in pages.
+"""Compare both sides (`--verify`): counts and contents, key by key, in pages.
 
-What may differ and is no fault is told apart: what was refused (it is in the file), what Redis has
-trimmed since, and what was changed in pgmem since.
+Allowed differences are counted apart: refused items (they are in the file), entries that Redis has
+trimmed since, and items that were changed in pgmem since.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from pgmem.redis.importing.walk import Walk
 PAGE = 2_000
 EXAMPLES = 10
 SLACK = 0.06
-"""The end of an entry may be off by such a share of what is left; see `follow.SLACK`."""
+"""The share of its remaining time by which an expiry may differ; see `follow.SLACK`."""
 SLACK_SECONDS = 5.0
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What was found.
+    """The numbers of items by the result of the comparison.
 
     Attributes:
-        same: how many items are the same on both sides.
-        refused: how many were refused, and are in the file.
-        written_back: how many entries of Redis came from pgmem.
-        only_here: how many Redis does not have any more: trimmed or deleted since.
-        changed_here: how many were changed in pgmem since.
-        missing: how many are in Redis, and not in pgmem.
-        different: how many are another on each side.
-        disordered: how many events come after one with a higher id, or twice.
-        examples: some of the last three, in words.
+        same: equal on both sides.
+        refused: refused, and listed in the file.
+        written_back: entries of Redis that came from pgmem.
+        only_here: trimmed or deleted in Redis since.
+        changed_here: changed in pgmem since.
+        missing: in Redis, and not in pgmem.
+        different: different on both sides.
+        disordered: events after one with a higher id, or repeated.
+        examples: texts about some of the last three.
     """
 
     same: int = 0
@@ -70,7 +70,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether pgmem has all that Redis has, as it is there."""
+        """True if pgmem has everything that Redis has, with equal contents."""
         return not (self.missing or self.different or self.disordered)
 
     def fault(self, kind: str, words: str) -> None:
@@ -81,11 +81,11 @@ class Comparison:
 
 
 def compare(importer: Import) -> Comparison:
-    """Compare all that was brought in, up to where the streams have been read."""
+    """Compare all imported items, up to the last entries that were read."""
     found = Comparison()
     for stream in importer.streams.values():
         _compare_stream(importer.context, stream, found)
-        if not importer.groups_are_theirs:
+        if not importer.groups_in_use:
             _compare_groups(importer.context, stream, found)
     _compare_keys(importer.context, found)
     return found
@@ -108,7 +108,7 @@ def _compare_stream(context: Context, stream: StreamImport, found: Comparison) -
             found.only_here += 1
             before, event = number(_id(event)), next(here, None)
             continue
-        assert entry is not None  # noqa: S101  # one of the two is there
+        assert entry is not None  # noqa: S101  # one of the two exists
         given = _converted(converter, entry)
         if ours == theirs and event is not None:
             if given is not None and _same_event(given, event):
@@ -128,7 +128,7 @@ def _compare_stream(context: Context, stream: StreamImport, found: Comparison) -
 
 
 def _was_skipped(stream: StreamImport, identity: tuple[int, int]) -> bool:
-    """Whether an entry was written to Redis by us."""
+    """Return True if the import wrote an entry to Redis."""
     return any(
         number(after) < identity <= number(until)
         for after, until in stream.part.detail.get("skipped", ())
@@ -143,13 +143,13 @@ def _imported(context: Context, target: str) -> Iterator[RecordedEvent]:
 
 
 def _id(event: RecordedEvent | None) -> str:
-    """The id that an event had in Redis; "" if it was never there."""
+    """Return the id that an event had in Redis; "" if it has none."""
     origin = (event.metadata or {}).get("redis") if event is not None else None
     return str(origin.get("id", "")) if isinstance(origin, dict) else ""
 
 
 def _entries(context: Context, stream: StreamImport) -> Iterator[Entry]:
-    """What is in Redis, up to where the stream has been read."""
+    """Yield the entries in Redis, up to the last one that was read."""
     after, until = "-", stream.part.cursor
     while True:
         with key_error(stream.name):
@@ -199,7 +199,7 @@ def _compare_groups(context: Context, stream: StreamImport, found: Comparison) -
 def _compare_group(
     context: Context, stream: StreamImport, group: RedisGroup, name: str, found: Comparison
 ) -> None:
-    """The position is one item, and each entry that is pending another."""
+    """Compare a group. Its position and each pending entry count as items."""
     info = group_info(context, name)
     if info is None:
         found.fault("missing", f"the group {name}")
@@ -267,7 +267,7 @@ def _compare_entries(
         there = known.get(entry.key)
         if there is None:
             found.fault("missing", f"{shown(item.key)} {shown(item.name)}")
-        elif _is(entry.value, there.value) and _ends(entry.ttl, there.ttl):
+        elif _is(entry.value, there.value) and _same_expiry(entry.ttl, there.ttl):
             found.same += 1
         elif there.origin is None:
             found.changed_here += 1
@@ -290,14 +290,14 @@ def _compare_records(
             found.fault("missing", f"{shown(item.key)} {shown(item.name)}")
         elif there.origin is None:
             found.changed_here += 1
-        elif _is(record.result or b"null", there.result) and _ends(record.ttl, there.ttl):
+        elif _is(record.result or b"null", there.result) and _same_expiry(record.ttl, there.ttl):
             found.same += 1
         else:
             found.fault("different", f"{shown(item.key)} {shown(item.name)}")
 
 
-def _ends(there: float | None, here: float | None) -> bool:
-    """Whether two ends are about the same."""
+def _same_expiry(there: float | None, here: float | None) -> bool:
+    """Return True if two expiries are about the same."""
     if there is None or here is None:
         return there is here
     return abs(there - here) <= max(SLACK_SECONDS, SLACK * there)

@@ -350,9 +350,9 @@ def test_a_key_that_is_made_anew_behind_the_fence_is_never_overwritten(source, i
     importing.cut_over()
     source.delete("agent:events")
     fill(source, 3, first=7)
-    with pytest.raises(SourceError, match=r"was put aside.*and there is a new one"):
+    with pytest.raises(SourceError, match=r"was renamed.*and there is a new"):
         importing.cut_over()
-    with pytest.raises(SourceError, match=r"was put aside.*and there is a new one"):
+    with pytest.raises(SourceError, match=r"was renamed.*and there is a new"):
         importing.reverse()
     assert (source.xlen("agent:events"), source.xlen("agent:events:before-pgmem")) == (3, 2)
 

@@ -182,7 +182,7 @@ def test_entries_that_a_group_was_given_meanwhile_are_brought_in_first(source, i
         importer.drain_streams()
         fill(source, 5, first=11)
         deliver(source, 9)
-        importer.bring_in_groups()
+        importer.import_groups()
     assert sorted(opened(memory)) == list(range(1, 14))
     importing.run()
     assert [n for n, attempts in worked(memory) if attempts == 1] == [14, 15]

@@ -139,7 +139,7 @@ def test_work_goes_back_too(source, importing, memory):
     memory.dedupe.run_once("once:b", lambda: {"ok": True}, ttl=100)
     memory.dedupe.run_once("once:c", lambda: "x", ttl=None)
     memory.dedupe.claim("busy")
-    assert importing.reverse()["marks"] == 3
+    assert importing.reverse()["records"] == 3
     assert source.smembers("processed:events") == {b"e1", b"e2"}
     assert (source.get("once:b"), source.get("once:c")) == (b'{"ok":true}', b"x")
     assert 90 < source.ttl("once:b") <= 100
@@ -154,7 +154,7 @@ def test_what_has_no_one_place_in_redis_stays_and_is_listed(source, importing, m
     memory.dedupe.run_once("b", lambda: None)
     written = importing.reverse(dedupe=["s*={member}"], streams=["x"])
     assert written == {"left": 1, "deleted": 0}
-    assert ("mark of pgmem", "b") in {(kind, name) for kind, _, name, _ in importing.refused()}
+    assert ("record of pgmem", "b") in {(kind, name) for kind, _, name, _ in importing.refused()}
     assert source.smembers("s1") == source.smembers("s2") == {b"a"}
 
 

@@ -269,7 +269,7 @@ def test_a_key_that_was_named_and_is_of_another_type_is_refused_at_once(
 ):
     source.hset("h", "a", 1)
     fill(source, 1, "s")
-    with pytest.raises(InvalidInput, match="nothing was imported"):
+    with pytest.raises(InvalidInput, match="Nothing was imported"):
         importing.run(**wrong)
     assert memory.events.count() == 0
     assert importing.run(streams=["not there yet"]).complete

@@ -1,11 +1,9 @@
-"""The way back of the groups: their position, and what is handed out and not done, go to Redis.
+"""Write the groups back to Redis: the position and the open events.
 
-What members have done in pgmem is acknowledged in Redis; what they have been handed out and have
-not done is pending there, with the number of its deliveries; what nobody was given yet will be
-given out. The members in pgmem have stopped: once Redis has it all, what they still hold is taken
-from them (`release`), and a later import goes on.
-
-Everything here may be done again.
+Events that members have acknowledged in pgmem are acknowledged in Redis. Events that were delivered
+and not acknowledged are pending in Redis, with the number of deliveries. Other events will be
+delivered. The members in pgmem have stopped. Once Redis has everything, `release` revokes the
+deliveries that they still hold, and a later import can continue. Everything here is repeatable.
 """
 
 from __future__ import annotations
@@ -30,23 +28,23 @@ from pgmem.redis.importing.source import Command, Refused
 from pgmem.redis.importing.streams import StreamImport
 
 CONSUMER = b"pgmem"
-"""Whose the entries are in Redis that a member of pgmem was given first."""
+"""The consumer in Redis of entries that were delivered in pgmem first."""
 AT_ONCE = 1_000
-"""Commands in one round trip."""
-NOT_IN_THE_LOG = "it is open in the group in pgmem, and its event is not in the log any more"
+"""Maximum number of commands in one round trip."""
+NOT_IN_THE_LOG = "it is open in the group in pgmem, and its event is no longer in the log"
 
 
 def write_groups(context: Context, stream: StreamImport) -> tuple[int, int]:
     """Write back the groups of a stream whose events are all in Redis.
 
-    Gives how many groups there are, and how many entries could not be made pending.
+    Return the number of groups, and of entries that could not be made pending.
     """
     there = {group.name: group for group in groups_of(context.source, stream)}
     count = left = 0
     for name, before in _filled(context, stream):
         info = group_info(context, name)
         if info is None:
-            continue  # somebody has deleted it: in Redis it stays as it was
+            continue  # deleted in pgmem: it stays as it is in Redis
         own = name.removeprefix(f"{stream.part.target}:").encode()
         group = there.get(own) or RedisGroup(own, b"0-0", [])
         commands, lost = _commands(context, stream, group, info, before)
@@ -59,7 +57,7 @@ def write_groups(context: Context, stream: StreamImport) -> tuple[int, int]:
 
 
 def release(context: Context) -> None:
-    """Take from the members in pgmem what they hold: from now on, Redis hands it out."""
+    """Revoke the deliveries of the members in pgmem. From now on Redis delivers."""
     for part in context.imports.list(context.name):
         if not part.part.startswith(PART):
             continue
@@ -73,7 +71,7 @@ def release(context: Context) -> None:
 
 
 def _filled(context: Context, stream: StreamImport) -> Iterator[tuple[str, int]]:
-    """The groups of a stream that were brought in, and where each stood then."""
+    """Yield the imported groups of a stream, and the position of each at its import."""
     for part in context.imports.list(context.name):
         position = part.detail.get("position")
         if part.part.startswith(f"{PART}{stream.part.target}:") and position is not None:
@@ -83,7 +81,7 @@ def _filled(context: Context, stream: StreamImport) -> Iterator[tuple[str, int]]
 def _commands(
     context: Context, stream: StreamImport, group: RedisGroup, info: GroupInfo, before: int
 ) -> tuple[list[Command], int]:
-    """What makes a group of Redis what the one here is; and how many entries it cannot have."""
+    """Return the commands that make the group in Redis equal, and the number of lost entries."""
     here = {known.position: known for known in known_deliveries(context, info.name)}
     with context.memory.transaction() as tx:
         places = places_of(tx, stream, [held.identity for held in group.held])
@@ -96,7 +94,7 @@ def _commands(
     }
     key, own = stream.physical, group.name
     commands: list[Command] = []
-    # Entries that were refused have no position: who stands still passes none of them again.
+    # Refused entries have no position. A group that has not moved must not get them again.
     if info.position < before or (info.position > before and number(last) > number(group.last)):
         commands.append(("XGROUP", "SETID", key, own, last))
     commands += [
@@ -109,7 +107,7 @@ def _commands(
         if position not in ids:
             lost.append((Item("pending of pgmem", stream.key, b"%d" % position), NOT_IN_THE_LOG))
         elif held.deliveries != attempts:
-            # FORCE: also if nobody had it there.
+            # FORCE makes an entry pending that was not.
             claim = ("XCLAIM", key, own, held.consumer, 0, ids[position])
             commands.append((*claim, "RETRYCOUNT", attempts, "FORCE", "JUSTID"))
     context.refuse(lost)
@@ -117,7 +115,7 @@ def _commands(
 
 
 def _ids(reader: Reader, stream: StreamImport, positions: Iterable[int]) -> dict[int, str]:
-    """The ids of events in Redis: of those that came from there, and those written back."""
+    """Return the ids in Redis of events that were imported or written back."""
     found = ids_of(reader, stream.part.target or "", positions)
     return {
         position: f"{identity[0]}-{identity[1]}" if identity else stream.written_id(position)
@@ -126,14 +124,14 @@ def _ids(reader: Reader, stream: StreamImport, positions: Iterable[int]) -> dict
 
 
 def _last_up_to(reader: Reader, stream: StreamImport, position: int) -> str:
-    """The id of the last event up to a position; 0-0 if there is none."""
+    """Return the id of the last event up to a position; 0-0 if there is none."""
     newest = reader.events.read(stream.part.target, until=position, limit=1, reverse=True)
     return next(iter(_ids(reader, stream, [event.position for event in newest]).values()), "0-0")
 
 
 def _send(context: Context, commands: list[Command]) -> None:
-    """Send commands that may be sent again."""
+    """Send repeatable commands."""
     for answer in context.source.many(commands):
-        # Made by a run of ours that was killed.
+        # BUSYGROUP: an earlier run that was killed has made the group.
         if isinstance(answer, Refused) and not answer.reason.startswith("BUSYGROUP"):
             raise answer
