@@ -111,7 +111,7 @@ def check_position(position: int, what: str) -> int:
     if isinstance(text, str) and _REDIS_ID.fullmatch(text):
         raise InvalidInput(
             f"{what}={text} is an id of a Redis stream, and a position here is an int: "
-            f"pgmem.redis.importing.position_of(memory, stream, id) gives the position of an entry "
+            f"pgmem.redis.position_of(memory, stream, id) gives the position of an entry "
             f"that `pgmem import-redis` brought in"
         )
     return check_count(position, what, minimum=0)

@@ -27,11 +27,11 @@ from pgmem.redis.errors import ImportConflict, SourceError
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import entry_fields, plain
 from pgmem.redis.importing.fences import SUFFIX, WRITTEN_BACK, fence, is_fenced, unfence
-from pgmem.redis.importing.reverse_groups import release, write_groups
 from pgmem.redis.importing.keys import pages
 from pgmem.redis.importing.passes import SWEEP, Step
 from pgmem.redis.importing.places import Places
 from pgmem.redis.importing.refused import Item
+from pgmem.redis.importing.reverse_groups import release, write_groups
 from pgmem.redis.importing.run import Import, enter, set_phase
 from pgmem.redis.importing.source import Command, Refused
 from pgmem.redis.importing.streams import StreamImport

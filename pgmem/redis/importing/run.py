@@ -200,9 +200,7 @@ _HOW_ON: dict[Phase | None, str] = {
     "something else, give another --name",
     "reversing": "Run it with --reverse again to finish",
 }
-_NOT_CUT_OVER = (
-    "It has not been cut over, so there is nothing to reverse. Redis has everything"
-)
+_NOT_CUT_OVER = "It has not been cut over, so there is nothing to reverse. Redis has everything"
 
 
 def enter(context: Context, phase: Phase) -> ImportPart:

@@ -252,8 +252,7 @@ class StreamImport:
         if self.read_to and not self._told_gone:
             self._told_gone = True
             self._context.watcher.say(
-                f"the stream {self.name!r} is no longer in Redis; it was read up to "
-                f"{self.read_to}"
+                f"the stream {self.name!r} is no longer in Redis; it was read up to {self.read_to}"
             )
 
     def _write(self, page: Page, gaps: list[tuple[Item, str]]) -> None:

@@ -189,7 +189,7 @@ def test_work_that_was_done_stays_done_without_a_result_that_cannot_be_kept(
     for key, result in {"binary": None, "nul": None, "good": 1}.items():
         assert memory.dedupe.run_once(key, never) == ("skipped", result)
     assert report.refused == 2
-    assert all("marked as done, without its result" in why for *_, why in importing.refused())
+    assert all("recorded as done without its result" in why for *_, why in importing.refused())
 
 
 def test_types_that_pgmem_does_not_have_are_counted_and_left(source, importing, memory):

@@ -8,7 +8,8 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import InvalidInput
-from pgmem.redis.importing import position_of, positions
+from pgmem.redis import position_of
+from pgmem.redis.importing import positions
 from pgmem.redis.importing.positions import ids_of, positions_of
 from tests.support.processes import seed
 from tests.system.redis.importing.support import fill
@@ -55,7 +56,7 @@ def test_whoever_kept_an_id_goes_on_behind_it(source, importing, memory):
 
 @pytest.mark.parametrize("identity", ["", "x", "1-x", "-1", "1-2-3", b"\xff"])
 def test_what_is_no_id_is_said(memory, identity):
-    with pytest.raises(InvalidInput, match="is no id of a stream's entry"):
+    with pytest.raises(InvalidInput, match="is not the id of an entry"):
         position_of(memory, "s", identity)
 
 

@@ -79,7 +79,7 @@ def test_two_that_write_back_at_once_do_not_write_twice(source, importing, memor
             yield page
 
     monkeypatch.setattr(module, "_pages", late)
-    with pytest.raises(ImportConflict, match="another process does, too"):
+    with pytest.raises(ImportConflict, match="another process writes back"):
         importing.reverse()
     assert source.xlen("agent:events:before-pgmem") == 1
 

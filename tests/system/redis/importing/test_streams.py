@@ -231,7 +231,7 @@ def test_a_stream_that_has_gone_is_said(source, importing, memory):
         source.delete("agent:events")
         (stream,) = importer.streams.values()
         assert stream.drain() == 0
-    assert any("is not in Redis any more" in words for words in importing.told.words)
+    assert any("is no longer in Redis" in words for words in importing.told.words)
     assert numbers(memory) == list(range(1, 11))
 
 
