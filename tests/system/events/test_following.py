@@ -32,6 +32,7 @@ from tests.support.following import (
 )
 from tests.support.options import FORMS, SIZED_FORMS, SIZED_SLOW_FORMS, size
 from tests.support.relay import Relay
+from tests.support.stalls import Stalls
 
 
 def kill_listeners(admin) -> float:
@@ -49,6 +50,7 @@ def test_killed_listener_costs_a_moment_and_no_event(name, database_url):
     follower = Follower(name, database_url)
     delays = []
     with (
+        Stalls() as stalls,
         writing(database_url, 3),
         psycopg.connect(database_url, autocommit=True) as admin,
     ):
@@ -59,7 +61,7 @@ def test_killed_listener_costs_a_moment_and_no_event(name, database_url):
             time.sleep(random.uniform(0, 0.1))
     follower.finish(database_url)
     print(f"kills {len(delays)}, p50 {percentile(delays, 0.5):.3f} s, worst {max(delays):.3f} s")
-    assert percentile(delays, 0.99) <= 1.5
+    assert percentile(delays, 0.99) <= 1.5 + stalls.allowance
 
 
 @FORMS
@@ -168,6 +170,7 @@ def test_without_any_bell_events_come_by_polling(name, database_url, caplog):
     """Plain INSERTs, at random times: each waits for the poll, none is lost; said once."""
     follower = Follower(name, database_url, safety_poll=POLL)
     with (
+        Stalls() as stalls,
         caplog.at_level(logging.WARNING, "pgmem"),
         psycopg.connect(database_url, autocommit=True) as raw,
     ):
@@ -190,8 +193,8 @@ def test_without_any_bell_events_come_by_polling(name, database_url, caplog):
     healed = max(at - sent for _, sent, at in follower.got[-4:])
     follower.finish(database_url)
     print(f"no bell: p99 {p99:.3f} s, worst {most:.3f} s; with bells again {healed * 1000:.1f} ms")
-    assert p99 <= POLL + 0.5
-    assert healed < POLL / 2
+    assert p99 <= POLL + 0.5 + stalls.allowance
+    assert healed < POLL / 2 + stalls.allowance
     assert caplog.text.count("by polling only") == 1
 
 
@@ -229,6 +232,7 @@ ISOLATED = """
 import json, subprocess, sys, time
 from pgmem import Memory
 from tests.support.relay import Relay
+from tests.support.stalls import Stalls
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 with Relay(sys.argv[1]) as relay, Memory(relay.url, timeout=2) as memory:
     with memory.events.subscribe() as events:
