@@ -247,7 +247,7 @@ class AsyncMemory:
         from a sample says so. A figure that the role may not see is None and named in `hidden`.
 
         >>> stats = await memory.stats()
-        >>> stats.log.events, stats.hidden
+        >>> stats.log and stats.log.events, stats.hidden
         (Count(value=0, exact=True), ())
         """
         from pgmem.admin.stats import AsyncStatistics
@@ -290,7 +290,7 @@ class AsyncMemory:
 
         >>> with memory.context(agent_id="planner", run_id="run-7"):
         ...     receipt = await memory.events.append("orders", Event(type="planned"))
-        >>> event = await memory.events.get(receipt.position)
+        >>> (event,) = await memory.events.read(after=receipt.position - 1)
         >>> event.agent_id, event.metadata
         ('planner', {'run_id': 'run-7'})
 

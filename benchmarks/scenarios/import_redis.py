@@ -23,7 +23,7 @@ from benchmarks.redis_server import Redis
 from benchmarks.scenarios._base import AGENT, TYPE, Bench, Entry, bare, payload
 from pgmem import Memory
 from pgmem.redis.importing.rules import parse_rules
-from pgmem.redis.importing.session import importing
+from pgmem.redis.importing.session import open_import
 
 FULL, QUICK = (1_000_000, 100_000, 50_000), (100_000, 10_000, 5_000)
 """Entries of the stream, fields of the hash, members of the set."""
@@ -86,7 +86,7 @@ def _pgmem(url: str, redis: Redis, prefix: str) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         Memory(url) as memory,
-        importing(memory, redis.url, rules, refused=Path(folder) / "refused") as importer,
+        open_import(memory, redis.url, rules, refused=Path(folder) / "refused") as importer,
     ):
         importer.begin()
         importer.run()

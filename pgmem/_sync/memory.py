@@ -248,7 +248,7 @@ class Memory:
         from a sample says so. A figure that the role may not see is None and named in `hidden`.
 
         >>> stats = memory.stats()
-        >>> stats.log.events, stats.hidden
+        >>> stats.log and stats.log.events, stats.hidden
         (Count(value=0, exact=True), ())
         """
         from pgmem._sync.admin.stats import Statistics
@@ -291,7 +291,7 @@ class Memory:
 
         >>> with memory.context(agent_id="planner", run_id="run-7"):
         ...     receipt = memory.events.append("orders", Event(type="planned"))
-        >>> event = memory.events.get(receipt.position)
+        >>> (event,) = memory.events.read(after=receipt.position - 1)
         >>> event.agent_id, event.metadata
         ('planner', {'run_id': 'run-7'})
 

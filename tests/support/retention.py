@@ -83,7 +83,7 @@ def store_group(url, position, name="g", selection="{}"):
     )
 
 
-def hand_out(url, *positions, name="g"):
+def add_batch(url, *positions, name="g"):
     """Insert a batch that a member of the group holds."""
     run(
         url,
@@ -92,7 +92,7 @@ def hand_out(url, *positions, name="g"):
     )
 
 
-def park(url, position, name="g"):
+def add_delayed(url, position, name="g"):
     """Insert a delayed event of the group."""
     run(
         url,
@@ -102,7 +102,7 @@ def park(url, position, name="g"):
     )
 
 
-def bury(url, position, name="g"):
+def add_dead_letter(url, position, name="g"):
     """Insert a dead letter of the group."""
     run(
         url,

@@ -15,10 +15,10 @@ import psycopg
 
 from pgmem import Memory
 from pgmem.errors import PositionTrimmed
-from tests.support.retention import left, marks, park, run, store_group
+from tests.support.retention import add_delayed, left, marks, run, store_group
 
 KEEP, BATCH, LAST = 6, 10, 40
-GAPS, PARKED, VERSIONED = (7, 23), 9, (5, 11)
+GAPS, DELAYED, VERSIONED = (7, 23), 9, (5, 11)
 
 # Trims once. At the step of the given number (0 for none) it kills itself, or it prints the step
 # and waits for a line. At its end it prints the removed count or its error.
@@ -105,7 +105,7 @@ def prepare(url) -> dict[int, str]:
         )
         owner.execute("SELECT setval('pgmem.events_position_seq', %s)", [LAST])
     store_group(url, LAST)
-    park(url, PARKED)
+    add_delayed(url, DELAYED)
     return rows_of(url)
 
 

@@ -17,7 +17,11 @@ def loaded_by(statement):
 
 @pytest.mark.parametrize(
     "statement",
-    ["import pgmem", "from pgmem import Memory, AsyncMemory", "import pgmem; pgmem.Memory('postgresql://localhost/x')"],
+    [
+        "import pgmem",
+        "from pgmem import Memory, AsyncMemory",
+        "import pgmem; pgmem.Memory('postgresql://localhost/x')",
+    ],
 )
 def test_pgmem_loads_nothing_of_redis(statement):
     assert loaded_by(statement) == []

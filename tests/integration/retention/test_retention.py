@@ -13,7 +13,7 @@ from pgmem.retention import ops
 from pgmem.retention.models import Holder, TrimReport
 from tests.support.processes import seed
 from tests.support.retention import (
-    bury,
+    add_dead_letter,
     fill,
     insert,
     left,
@@ -120,7 +120,7 @@ async def test_batch_by_batch(both, database_url):
 async def test_a_dry_run_tells_the_same_and_does_nothing(both, database_url):
     await fill(both, 20)
     store_subscription(database_url, 14)
-    bury(database_url, 2)
+    add_dead_letter(database_url, 2)
     told = await both.retention.trim(max_events=4, dry_run=True)
     assert told == report(13, 1, 14, kept=1, holder=Holder("subscription", "c", 14), dry_run=True)
     assert len(left(database_url)) == 20

@@ -16,13 +16,13 @@ from pgmem.retention import archive_ops as archives
 from pgmem.retention import ops
 from pgmem.retention.models import RestoreReport
 from tests.support.retention import (
+    add_batch,
+    add_delayed,
     exported,
     fill,
-    hand_out,
     insert,
     left,
     marks,
-    park,
     roles,
     run,
     store_group,
@@ -143,7 +143,7 @@ async def test_a_versioned_stream_comes_back_as_it_was(both, database_url, tmp_p
 async def test_leftovers_in_a_file_of_their_own(both, database_url, tmp_path):
     await fill(both, 10)
     store_group(database_url, 10)
-    hand_out(database_url, 3)
+    add_batch(database_url, 3)
     before = everything(database_url)
     (first,) = await exported(both, tmp_path, max_events=2)
     run(database_url, "DELETE FROM pgmem.batches")
@@ -279,7 +279,7 @@ async def test_events_that_become_protected_are_not_in_the_file(
 
     def protect(*args, **options):
         monkeypatch.setattr(ops, "remove", remove)
-        park(database_url, 5)
+        add_delayed(database_url, 5)
         store_subscription(database_url, 10)
         return remove(*args, **options)
 

@@ -19,11 +19,11 @@ from pgmem.retention.models import RestoreReport
 from tests.support.both import module_name
 from tests.support.cutting import CuttingRelay
 from tests.support.retention import (
+    add_batch,
+    add_delayed,
     fill,
-    hand_out,
     left,
     marks,
-    park,
     run,
     store_group,
     store_subscription,
@@ -60,7 +60,7 @@ async def test_an_end_that_the_mark_does_not_show(both, database_url, tmp_path):
     """A leftover: what its last event is does not show in the mark, which is higher."""
     await fill(both, 10)
     store_group(database_url, 10)
-    hand_out(database_url, 3)
+    add_batch(database_url, 3)
     await exported(both, tmp_path, max_events=2)
     run(database_url, "DELETE FROM pgmem.batches")
     (file,) = await exported(both, tmp_path, max_events=2)
@@ -92,7 +92,7 @@ async def test_a_file_tells_what_was_removed_though_less_was_than_was_found(
 
     def protect(*args, **options):
         monkeypatch.setattr(ops, "remove", remove)
-        park(database_url, 5)
+        add_delayed(database_url, 5)
         store_subscription(database_url, 10)
         return remove(*args, **options)
 
@@ -155,7 +155,7 @@ async def leftovers(memory, url, folder):
     """Three files; behind the newest one's mark, one more event was removed without a file."""
     await fill(memory, 20)
     store_group(url, 20)
-    hand_out(url, 3)
+    add_batch(url, 3)
     files = await exported(memory, folder, max_events=8)
     run(url, "DELETE FROM pgmem.batches")
     assert (await memory.retention.trim(max_events=8)).removed == 1

@@ -9,12 +9,12 @@ from pgmem import Event
 from pgmem.retention import ops
 from pgmem.retention.models import Holder
 from tests.support.retention import (
-    bury,
+    add_batch,
+    add_dead_letter,
+    add_delayed,
     fill,
-    hand_out,
     left,
     marks,
-    park,
     report,
     run,
     store_group,
@@ -83,10 +83,10 @@ async def test_of_one_stream_only_who_may_want_it(memory, database_url, store):
 async def test_what_a_group_has_in_hand_stays(both, database_url, force):
     await fill(both, 20)
     store_group(database_url, 20)
-    hand_out(database_url, 3, 4, 18)
-    hand_out(database_url)
-    park(database_url, 8)
-    bury(database_url, 9)
+    add_batch(database_url, 3, 4, 18)
+    add_batch(database_url)
+    add_delayed(database_url, 8)
+    add_dead_letter(database_url, 9)
     assert await both.retention.trim(max_events=4, force=force) == report(12, 1, 16, kept=4)
     assert left(database_url) == [3, 4, 8, 9, 17, 18, 19, 20]
     # Once it has let go of them, they go too.
@@ -101,7 +101,7 @@ async def test_what_stayed_is_looked_at_again_a_part_at_a_time(both, database_ur
     monkeypatch.setattr(ops, "BATCH", 3)
     await fill(both, 60)
     store_group(database_url, 60)
-    hand_out(database_url, *range(1, 51))
+    add_batch(database_url, *range(1, 51))
     assert await both.retention.trim(max_events=5) == report(5, 51, 55, kept=50)
     run(database_url, "DELETE FROM pgmem.batches")
     removed = [(await both.retention.trim(max_events=5)).removed for _ in range(6)]

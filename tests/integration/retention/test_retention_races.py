@@ -15,13 +15,13 @@ from pgmem.retention import ops
 from pgmem.retention.models import Holder
 from pgmem.state import snapshot_ops as snapshots
 from tests.support.retention import (
-    bury,
+    add_batch,
+    add_dead_letter,
+    add_delayed,
     fill,
-    hand_out,
     insert,
     left,
     marks,
-    park,
     run,
     store_group,
     store_subscription,
@@ -130,7 +130,7 @@ async def test_force_does_not_heed_it(both, database_url, before_removal):
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("hold", [hand_out, park, bury])
+@pytest.mark.parametrize("hold", [add_batch, add_delayed, add_dead_letter])
 async def test_an_event_that_a_group_takes_at_that_moment_stays(
     both, database_url, before_removal, hold, force
 ):
@@ -245,7 +245,7 @@ async def test_a_trim_waits_for_one_that_is_not_committed(both, database_url):
 async def test_a_mark_never_goes_back(both, database_url):
     await fill(both, 20)
     store_group(database_url, 20)
-    hand_out(database_url, 3)
+    add_batch(database_url, 3)
     await both.retention.trim(max_events=5)
     run(database_url, "DELETE FROM pgmem.batches")
     assert (await both.retention.trim(max_events=5)).removed == 1

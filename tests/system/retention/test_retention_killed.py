@@ -22,10 +22,10 @@ from tests.support.retention import left, marks, run
 from tests.support.server import MAINTENANCE
 from tests.support.trimming import (
     BATCH,
+    DELAYED,
     GAPS,
     KEEP,
     LAST,
-    PARKED,
     TRIMMER,
     VERSIONED,
     archives,
@@ -35,7 +35,7 @@ from tests.support.trimming import (
     rows_of,
 )
 
-KEPT = sorted({PARKED, VERSIONED[-1], *range(LAST - KEEP + 1, LAST + 1)})
+KEPT = sorted({DELAYED, VERSIONED[-1], *range(LAST - KEEP + 1, LAST + 1)})
 """What the log holds once it is trimmed."""
 
 STANDS = range(1, LAST + 1, 3)

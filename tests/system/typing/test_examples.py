@@ -21,7 +21,7 @@ import pgmem
 from tests.integration.docs import examples
 
 _PRELUDE = "from pathlib import Path; import psycopg; import pgmem; from {module} import *"
-_PRELUDE += "; from pgmem import *"
+_PRELUDE += "; from pgmem import *  # pyright: ignore  # Both may import a Final name."
 _SIGNATURE = "async def page(url: str, memory: pgmem.{form}, folder: Path) -> None:"
 
 _CONFIG = {
