@@ -90,24 +90,38 @@ class EventFilter:
         """True if no event is left out. Only then a missing position is a gap in the log."""
         return all(getattr(self, field) is None for field in _FIELDS)
 
-    def fragments(self) -> tuple[tuple[str, str], ...]:
-        """Return the statement's conditions. Their texts are fixed, names are parameters."""
-        streams: list[str] = []
-        others: list[str] = []
+    def fragments(self, *, in_order: bool = False) -> tuple[tuple[str, str], ...]:
+        """Return the statement's conditions. Their texts are fixed, names are parameters.
+
+        Args:
+            in_order: the statement reads a page in the order of positions. A condition that no
+                index serves in that order then has a form that no index serves at all and that
+                the planner takes for unselective, whatever its statistics. So it walks the primary
+                key. Before the first ANALYZE it would read and sort all selected events instead.
+        """
+        conditions: list[str] = []
+        trimmed: list[str] = []
         for field, _, one, several in _NAMED:
             names = getattr(self, field)
             if names is not None:
-                among = f"= %({one})s" if len(names) == 1 else f"= ANY (%({several})s)"
-                (streams if field == "streams" else others).append(f"AND {one} {among}")
-        if self.prefix is not None:
-            streams.append(_begins("stream", "prefix"))
-        if self.key_prefix is not None:
-            others.append(_begins("state_key", "key_prefix"))
+                single = len(names) == 1
+                among = f"{one} = %({one})s" if single else f"{one} = ANY (%({several})s)"
+                conditions.append(among if single or not in_order else f"({among})::int <> 0")
+                if field == "streams":
+                    trimmed.append(among)
+        for field, column in (("prefix", "stream"), ("key_prefix", "state_key")):
+            if getattr(self, field) is not None:
+                begins = (
+                    f"{column} >= %({field})s"
+                    f" AND (%({field}_end)s::text IS NULL OR {column} < %({field}_end)s)"
+                )
+                conditions.append(f"({begins})::int <> 0" if in_order else begins)
+                if field == "prefix":
+                    trimmed.append(begins)
         # A trim concerns every reader that may have wanted an event of the trimmed stream.
-        trimmed = " ".join(streams)
         return (
-            ("filter", " ".join([*streams, *others])),
-            ("trimmed", trimmed and f"AND (stream = '' OR (true {trimmed}))"),
+            ("filter", "".join(f" AND {condition}" for condition in conditions)),
+            ("trimmed", f"AND (stream = '' OR ({' AND '.join(trimmed)}))" if trimmed else ""),
         )
 
     def params(self) -> dict[str, Any]:
@@ -177,13 +191,6 @@ def _check_names(names: Sequence[str], what: str) -> tuple[str, ...]:
     check_count(len(names), f"number of names in {what}", minimum=1, maximum=MAX_NAMES)
     most = STREAM_BYTES if what == "stream" else NAME_BYTES
     return tuple(sorted({check_name(name, what, most=most) for name in names}))
-
-
-def _begins(column: str, name: str) -> str:
-    return (
-        f"AND {column} >= %({name})s AND (%({name}_end)s::text IS NULL"
-        f" OR {column} < %({name}_end)s)"
-    )
 
 
 def _is_among(column: int, names: Sequence[str]) -> Callable[[Row], bool]:

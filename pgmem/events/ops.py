@@ -318,7 +318,7 @@ def read(
         {**wanted.params(), **_range(after, until), "limit": _limit(limit)},
         parse_events(codec, model),
         "read events",
-        fragments=(*wanted.fragments(), ("direction", "DESC" if reverse else "ASC")),
+        fragments=(*wanted.fragments(in_order=True), ("direction", "DESC" if reverse else "ASC")),
     )
 
 

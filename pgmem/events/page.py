@@ -108,7 +108,7 @@ def read_page(
         },
         _parse,
         "read events",
-        fragments=wanted.fragments(),
+        fragments=wanted.fragments(in_order=True),
     )
 
 
