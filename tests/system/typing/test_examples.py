@@ -96,7 +96,11 @@ def folder(tmp_path_factory) -> Path:
 
 def configure(folder: Path) -> None:
     """Write pyright's configuration, with this environment's packages."""
-    place = {"venvPath": str(Path(sys.prefix).parent), "venv": Path(sys.prefix).name}
+    place = {
+        "venvPath": str(Path(sys.prefix).parent),
+        "venv": Path(sys.prefix).name,
+        "extraPaths": [str(Path(pgmem.__file__).parents[1])],
+    }
     (folder / "pyrightconfig.json").write_text(json.dumps({**_CONFIG, **place}), encoding="utf-8")
 
 
