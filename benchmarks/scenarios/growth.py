@@ -30,7 +30,7 @@ GIVEN_BACK = 0.001
 SETTLED = 4
 """Rounds until the tables have the size that they should keep."""
 LABEL = "work"
-TABLES = ("deliveries", "groups", "parked")
+TABLES = ("batches", "groups", "delayed")
 GREW, DEAD = "size / size of the fourth round", "dead rows"
 
 _FILL = (

@@ -365,10 +365,13 @@ def _follows(selection: dict[str, Any]) -> str:
     """Return a selection as text, such as `stream=orders, type=placed`."""
     if not selection:
         return "all events"
-    return ", ".join(
-        f"{name}={value if isinstance(value, str) else json_text(value)}"
-        for name, value in selection.items()
-    )
+    return ", ".join(_choice(name, value) for name, value in selection.items())
+
+
+def _choice(name: str, value: Any) -> str:
+    if isinstance(value, list) and len(value) == 1:
+        name, value = name.removesuffix("s"), value[0]
+    return f"{name}={value if isinstance(value, str) else json_text(value)}"
 
 
 def _about(info: GroupInfo, lag: int) -> Iterator[tuple[str, str]]:

@@ -65,12 +65,11 @@ def test_control_characters_are_escaped(memory, tail):
     assert line.split()[1:5] == ["1", "a\\x1b[31mb", "t", "tester"]
 
 
-def test_position_above_the_head_is_one_line(pgmem, database_url, monkeypatch):
-    monkeypatch.setenv("PGMEM_DATABASE_URL", database_url)
-    code, out, err = pgmem("tail", "--after", "99")
-    assert (code, out) == (1, "")
-    assert "above the last position of the log, 0" in err
-    assert err.count("\n") == 1
+def test_position_above_the_head_waits_for_a_later_event(memory, tail):
+    with tail("--after", "2", "--json") as process:
+        for n in range(4):
+            memory.events.append("s", Event(type="t", payload=n))
+        assert [e["position"] for e in events_of(process, 2)] == [3, 4]
 
 
 def test_full_prints_payload_and_metadata_below_the_event(memory, tail):
