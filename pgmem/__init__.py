@@ -30,6 +30,7 @@ from pgmem.errors import (
     PgmemError,
     PositionTrimmed,
     SchemaError,
+    StaleRead,
     TransactionConflict,
     Unavailable,
     VersionConflict,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pgmem._sync.groups.group import Delivery, Group
     from pgmem._sync.leases.lease import Lease
     from pgmem._sync.memory import BoundMemory, Memory, Transaction
+    from pgmem._sync.optimistic.transaction import Optimistic
     from pgmem.admin import migrate
     from pgmem.dedupe.models import Claim, Outcome
     from pgmem.embedded.postgres import EmbeddedPostgres
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from pgmem.groups.group import AsyncDelivery, AsyncGroup
     from pgmem.leases.lease import AsyncLease
     from pgmem.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
+    from pgmem.optimistic.transaction import AsyncOptimistic
     from pgmem.retention.models import Policy
     from pgmem.state.models import KEEP, StateEntry
 
@@ -63,6 +66,7 @@ __all__ = [
     "AsyncGroup",
     "AsyncLease",
     "AsyncMemory",
+    "AsyncOptimistic",
     "AsyncSubscription",
     "AsyncTransaction",
     "BoundMemory",
@@ -86,6 +90,7 @@ __all__ = [
     "Memory",
     "NotFound",
     "NotOpen",
+    "Optimistic",
     "Outcome",
     "OutcomeUnknown",
     "PermissionDenied",
@@ -94,6 +99,7 @@ __all__ = [
     "PositionTrimmed",
     "RecordedEvent",
     "SchemaError",
+    "StaleRead",
     "StateChange",
     "StateEntry",
     "Subscription",
@@ -113,6 +119,7 @@ _HOME = {
     "AsyncGroup": "pgmem.groups.group",
     "AsyncLease": "pgmem.leases.lease",
     "AsyncMemory": "pgmem.memory",
+    "AsyncOptimistic": "pgmem.optimistic.transaction",
     "AsyncSubscription": "pgmem.events.subscription",
     "AsyncTransaction": "pgmem.memory",
     "BoundMemory": "pgmem._sync.memory",
@@ -125,6 +132,7 @@ _HOME = {
     "Group": "pgmem._sync.groups.group",
     "Lease": "pgmem._sync.leases.lease",
     "Memory": "pgmem._sync.memory",
+    "Optimistic": "pgmem._sync.optimistic.transaction",
     "Outcome": "pgmem.dedupe.models",
     "Policy": "pgmem.retention.models",
     "RecordedEvent": "pgmem.events.models",

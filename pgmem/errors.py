@@ -8,6 +8,7 @@
     │       └── ValueTooLarge
     ├── Conflict                           the database does not hold what the caller assumed
     │   ├── VersionConflict                another writer came first
+    │   │   └── StaleRead                  what an optimistic transaction read has changed
     │   ├── IdempotencyMismatch            the key was used before, with other content
     │   ├── AlreadyExists                  a group or subscription has this name
     │   ├── LeaseHeld                      another holder has the lease or the claim
@@ -31,6 +32,7 @@ password, a payload or a value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -82,6 +84,23 @@ class VersionConflict(Conflict):
         self.expected = expected
         self.actual = actual
         self.current = current
+
+
+class StaleRead(VersionConflict):
+    """What an optimistic transaction has read is not the same any more. Nothing was written.
+
+    `expected`, `actual` and `current` are those of the first of `reads`.
+
+    Attributes:
+        reads: what has changed: for each entry or stream its `kind`, `name`, `expected` and
+            `actual` version, the `current` entry, and the `events` since.
+    """
+
+    def __init__(
+        self, message: str, *, expected: int, actual: int, current: Any | None, reads: Sequence[Any]
+    ) -> None:
+        super().__init__(message, expected=expected, actual=actual, current=current)
+        self.reads = reads
 
 
 class IdempotencyMismatch(Conflict):

@@ -7,24 +7,26 @@ harmless, because a group of verbs holds no state that must exist once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import psycopg
 
+from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.context import WriteContext
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
 from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.names import check_schema_name
 from pgmem.core.notifications import AsyncTargetedNotifications
+from pgmem.core.retry import jitter
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
-from pgmem.errors import InvalidInput
+from pgmem.errors import InvalidInput, TransactionConflict
 from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.codec import Codec, event_registry
 from pgmem.events.follower import AsyncLogFollower
@@ -32,7 +34,8 @@ from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.stable_position import StablePosition
 from pgmem.events.subscriptions import AsyncSubscriptions
-from pgmem.events.verbs import AsyncEvents
+from pgmem.events.verbs import DEFAULT_KEY_TTL, AsyncEvents
+from pgmem.leases.lease import AsyncLease
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases
@@ -45,8 +48,11 @@ if TYPE_CHECKING:
     from pgmem.admin.stats_models import Stats
     from pgmem.folds.verbs import AsyncFolds, AsyncTransactionFolds
     from pgmem.groups.verbs import AsyncGroups, AsyncTransactionGroups
+    from pgmem.optimistic.transaction import AsyncOptimistic, OptimisticContext
     from pgmem.retention.janitor import AsyncJanitor
     from pgmem.retention.verbs import AsyncRetention
+
+R = TypeVar("R")
 
 Durability = Literal["strict", "relaxed"]
 
@@ -274,6 +280,144 @@ class AsyncMemory:
         finally:
             if cache is not None:
                 cache.settle()
+
+    @asynccontextmanager
+    async def optimistic(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
+        fence: AsyncLease | None = None,
+    ) -> AsyncIterator[AsyncOptimistic]:
+        """Open a transaction that holds no lock and no connection until the end of its block.
+
+        Use it where minutes pass between reading and writing. Reads go to the server at once, and
+        their versions are remembered. Writes are kept. At the end of the block one database
+        transaction compares every entry, absent entry and stream version that was read by key, and
+        writes everything, or nothing if one has changed. If the block raises, nothing is written.
+
+        It is serializable for what was read by key. It does not notice a new key under a prefix
+        that was searched, nor events that `tx.events.read` did not return yet.
+
+        >>> async with memory.optimistic() as tx:
+        ...     stock = await tx.state.get("stock:1")
+        ...     left = stock.value - 1 if stock else 9
+        ...     await tx.state.put("stock:1", left)
+        ...     await tx.events.append("orders", Event(type="ordered"))
+        >>> tx.committed.versions
+        {'stock:1': 1}
+
+        Args:
+            idempotency_key: let the block take effect once. A repeated block with the same key
+                writes nothing and gets the first receipt, whatever it would have written. 1 to
+                501 bytes.
+            ttl: how long the key holds, in seconds or as a timedelta. None for ever.
+            fence: commit only if this lease is still held.
+
+        Raises:
+            StaleRead: something that was read has changed. Its `reads` tell what, by whom, and why.
+            LeaseLost: the fence or an acknowledged delivery is not held any more.
+            OutcomeUnknown: the connection was lost during the commit, and there is no key.
+        """
+        from pgmem.optimistic.transaction import optimistic
+
+        async with optimistic(
+            self._optimistic_context(), idempotency_key=idempotency_key, ttl=ttl, fence=fence
+        ) as tx:
+            yield tx
+
+    @overload
+    async def run_transaction(
+        self,
+        fn: Callable[[AsyncTransaction], Awaitable[R]],
+        *,
+        optimistic: Literal[False] = False,
+        retries: int = 10,
+    ) -> R: ...
+
+    @overload
+    async def run_transaction(
+        self,
+        fn: Callable[[AsyncOptimistic], Awaitable[R]],
+        *,
+        optimistic: Literal[True],
+        retries: int = 10,
+        idempotency_key: str | None = None,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
+        fence: AsyncLease | None = None,
+    ) -> R: ...
+
+    async def run_transaction(
+        self,
+        fn: Callable[[Any], Awaitable[R]],
+        *,
+        optimistic: bool = False,
+        retries: int = 10,
+        idempotency_key: str | None = None,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
+        fence: AsyncLease | None = None,
+    ) -> R:
+        """Call a function in a transaction, and again if the transaction loses a race.
+
+        >>> async def pay(tx):
+        ...     account = await tx.state.get("account:7")
+        ...     balance = account.value["balance"] if account else 0
+        ...     await tx.state.put("account:7", {"balance": balance + 5})
+        ...     return balance + 5
+        >>> await memory.run_transaction(pay, optimistic=True)
+        5
+
+        The pause before each further call is random and grows up to 0.1 s. After three lost races
+        an optimistic transaction locks what the last call read and wrote before it calls the
+        function, so that it cannot lose them again. The function then runs inside an open database
+        transaction.
+
+        Args:
+            fn: called with the transaction. It may be called several times, so it must have no
+                other effects.
+            optimistic: use `optimistic()` instead of `transaction()`.
+            retries: the most further calls.
+            idempotency_key, ttl, fence: as for `optimistic()`, and only with it.
+
+        Returns:
+            The result of the call that was committed. With an idempotency key that was used before
+            it is the result of this call, and the effects are those of the first one.
+
+        Raises:
+            StaleRead, TransactionConflict: lost every race.
+            OutcomeUnknown: the connection was lost during the commit, and there is no key.
+        """
+        if optimistic:
+            from pgmem.optimistic.transaction import run_optimistic
+
+            return await run_optimistic(
+                self._optimistic_context(),
+                fn,
+                retries=retries,
+                idempotency_key=idempotency_key,
+                ttl=ttl,
+                fence=fence,
+            )
+        if idempotency_key is not None or fence is not None:
+            raise InvalidInput("idempotency_key= and fence= need optimistic=True")
+        check_count(retries, "retries", minimum=0)
+        attempt = 0
+        while True:
+            try:
+                async with self.transaction() as tx:
+                    result: R = await maybe_await(fn(tx))
+            except TransactionConflict:
+                if attempt == retries:
+                    raise
+            else:
+                return result
+            await async_sleep(jitter(attempt))
+            attempt += 1
+
+    def _optimistic_context(self) -> OptimisticContext:
+        from pgmem.optimistic.transaction import OptimisticContext
+
+        return OptimisticContext(self._executor, self._codec, self._cache)
 
     def context(
         self, *, agent_id: str | None = None, run_id: str | None = None, cause: int | None = None

@@ -8,33 +8,36 @@ harmless, because a group of verbs holds no state that must exist once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import psycopg
 
 from pgmem._sync.core.database import Database
 from pgmem._sync.core.execution import PoolExecutor, TransactionExecutor
 from pgmem._sync.core.notifications import TargetedNotifications
+from pgmem._sync.core.retry import jitter
 from pgmem._sync.dedupe.verbs import Dedupe, TransactionDedupe
 from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.follower import LogFollower
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscriptions import Subscriptions
-from pgmem._sync.events.verbs import Events
+from pgmem._sync.events.verbs import DEFAULT_KEY_TTL, Events
+from pgmem._sync.leases.lease import Lease
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.verbs import Leases
 from pgmem._sync.state.verbs import State, TransactionState
+from pgmem.core.concurrency import passthrough, sleep
 from pgmem.core.context import WriteContext
 from pgmem.core.encoding import DEFAULT_MAX_BYTES
 from pgmem.core.names import check_schema_name
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
-from pgmem.errors import InvalidInput
+from pgmem.errors import InvalidInput, TransactionConflict
 from pgmem.events.codec import Codec, event_registry
 from pgmem.events.models import Event
 from pgmem.events.stable_position import StablePosition
@@ -45,9 +48,12 @@ from pgmem.state.cache import BoundCache, StateCache
 if TYPE_CHECKING:
     from pgmem._sync.folds.verbs import Folds, TransactionFolds
     from pgmem._sync.groups.verbs import Groups, TransactionGroups
+    from pgmem._sync.optimistic.transaction import Optimistic, OptimisticContext
     from pgmem._sync.retention.janitor import Janitor
     from pgmem._sync.retention.verbs import Retention
     from pgmem.admin.stats_models import Stats
+
+R = TypeVar("R")
 
 Durability = Literal["strict", "relaxed"]
 
@@ -275,6 +281,144 @@ class Memory:
         finally:
             if cache is not None:
                 cache.settle()
+
+    @contextmanager
+    def optimistic(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
+        fence: Lease | None = None,
+    ) -> Iterator[Optimistic]:
+        """Open a transaction that holds no lock and no connection until the end of its block.
+
+        Use it where minutes pass between reading and writing. Reads go to the server at once, and
+        their versions are remembered. Writes are kept. At the end of the block one database
+        transaction compares every entry, absent entry and stream version that was read by key, and
+        writes everything, or nothing if one has changed. If the block raises, nothing is written.
+
+        It is serializable for what was read by key. It does not notice a new key under a prefix
+        that was searched, nor events that `tx.events.read` did not return yet.
+
+        >>> with memory.optimistic() as tx:
+        ...     stock = tx.state.get("stock:1")
+        ...     left = stock.value - 1 if stock else 9
+        ...     tx.state.put("stock:1", left)
+        ...     tx.events.append("orders", Event(type="ordered"))
+        >>> tx.committed.versions
+        {'stock:1': 1}
+
+        Args:
+            idempotency_key: let the block take effect once. A repeated block with the same key
+                writes nothing and gets the first receipt, whatever it would have written. 1 to
+                501 bytes.
+            ttl: how long the key holds, in seconds or as a timedelta. None for ever.
+            fence: commit only if this lease is still held.
+
+        Raises:
+            StaleRead: something that was read has changed. Its `reads` tell what, by whom, and why.
+            LeaseLost: the fence or an acknowledged delivery is not held any more.
+            OutcomeUnknown: the connection was lost during the commit, and there is no key.
+        """
+        from pgmem._sync.optimistic.transaction import optimistic
+
+        with optimistic(
+            self._optimistic_context(), idempotency_key=idempotency_key, ttl=ttl, fence=fence
+        ) as tx:
+            yield tx
+
+    @overload
+    def run_transaction(
+        self,
+        fn: Callable[[Transaction], R],
+        *,
+        optimistic: Literal[False] = False,
+        retries: int = 10,
+    ) -> R: ...
+
+    @overload
+    def run_transaction(
+        self,
+        fn: Callable[[Optimistic], R],
+        *,
+        optimistic: Literal[True],
+        retries: int = 10,
+        idempotency_key: str | None = None,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
+        fence: Lease | None = None,
+    ) -> R: ...
+
+    def run_transaction(
+        self,
+        fn: Callable[[Any], R],
+        *,
+        optimistic: bool = False,
+        retries: int = 10,
+        idempotency_key: str | None = None,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
+        fence: Lease | None = None,
+    ) -> R:
+        """Call a function in a transaction, and again if the transaction loses a race.
+
+        >>> def pay(tx):
+        ...     account = tx.state.get("account:7")
+        ...     balance = account.value["balance"] if account else 0
+        ...     tx.state.put("account:7", {"balance": balance + 5})
+        ...     return balance + 5
+        >>> memory.run_transaction(pay, optimistic=True)
+        5
+
+        The pause before each further call is random and grows up to 0.1 s. After three lost races
+        an optimistic transaction locks what the last call read and wrote before it calls the
+        function, so that it cannot lose them again. The function then runs inside an open database
+        transaction.
+
+        Args:
+            fn: called with the transaction. It may be called several times, so it must have no
+                other effects.
+            optimistic: use `optimistic()` instead of `transaction()`.
+            retries: the most further calls.
+            idempotency_key, ttl, fence: as for `optimistic()`, and only with it.
+
+        Returns:
+            The result of the call that was committed. With an idempotency key that was used before
+            it is the result of this call, and the effects are those of the first one.
+
+        Raises:
+            StaleRead, TransactionConflict: lost every race.
+            OutcomeUnknown: the connection was lost during the commit, and there is no key.
+        """
+        if optimistic:
+            from pgmem._sync.optimistic.transaction import run_optimistic
+
+            return run_optimistic(
+                self._optimistic_context(),
+                fn,
+                retries=retries,
+                idempotency_key=idempotency_key,
+                ttl=ttl,
+                fence=fence,
+            )
+        if idempotency_key is not None or fence is not None:
+            raise InvalidInput("idempotency_key= and fence= need optimistic=True")
+        check_count(retries, "retries", minimum=0)
+        attempt = 0
+        while True:
+            try:
+                with self.transaction() as tx:
+                    result: R = passthrough(fn(tx))
+            except TransactionConflict:
+                if attempt == retries:
+                    raise
+            else:
+                return result
+            sleep(jitter(attempt))
+            attempt += 1
+
+    def _optimistic_context(self) -> OptimisticContext:
+        from pgmem._sync.optimistic.transaction import OptimisticContext
+
+        return OptimisticContext(self._executor, self._codec, self._cache)
 
     def context(
         self, *, agent_id: str | None = None, run_id: str | None = None, cause: int | None = None

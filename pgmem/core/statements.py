@@ -39,7 +39,8 @@ from psycopg import sql
 NotifyMode = Literal["if_free", "always", "never"]
 
 CAPABILITIES = (
-    "core", "events", "state", "dedupe", "groups", "leases", "retention", "folds", "admin", "redis",
+    "core", "events", "state", "dedupe", "groups", "leases", "retention", "folds", "optimistic",
+    "admin", "redis",
 )  # fmt: skip
 """The folders whose `sql/` holds statements. A name is unique among all of them."""
 

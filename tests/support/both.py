@@ -65,8 +65,12 @@ class Awaited:
             return Awaited(found)
         if name == "groups":
             return AwaitedGroups(found)
-        if name == "connection":
+        if name in ("connection", "committed"):
             return found
+        if name == "optimistic":
+            return lambda **options: _entered(found(**options))
+        if name == "run_transaction":
+            return functools.partial(_run_transaction, found)
         if name == "transaction":
             return lambda: _entered(found())
         if name == "using":
@@ -89,6 +93,22 @@ class Awaited:
             return found(*args, **kwargs)
 
         return call
+
+
+async def _run_transaction(run, fn, **options):
+    """Call a sync `run_transaction` with an async function whose calls are those of `Awaited`."""
+
+    def call(tx):
+        steps = fn(Awaited(tx))
+        try:
+            steps.send(None)
+        except StopIteration as end:
+            return end.value
+        raise AssertionError("the function waits for something else")
+
+    if isinstance(options.get("fence"), AwaitedLease):
+        options["fence"] = options["fence"].wrapped
+    return await asyncio.to_thread(run, call, **options)
 
 
 class AwaitedLease:

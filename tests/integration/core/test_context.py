@@ -10,6 +10,8 @@ import pytest
 from pgmem import AsyncMemory, Event, Memory
 from pgmem.errors import InvalidInput
 
+pytestmark = pytest.mark.both_forms
+
 
 async def only(memory, stream="s"):
     """The attribution of the only event of a stream."""

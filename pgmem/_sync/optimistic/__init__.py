@@ -1,0 +1,1 @@
+# Generated from pgmem/optimistic/ by tools/generate_sync.py. Do not edit.

@@ -1,0 +1,700 @@
+# Generated from pgmem/optimistic/transaction.py by tools/generate_sync.py. Do not edit.
+"""Read and think without a transaction; compare and write in one at the end.
+
+::
+
+    tx.state.get, tx.events.version …   read outside a transaction, remember the version
+    tx.state.put, tx.events.append …    check and encode, keep the statement
+    end of the block                    BEGIN
+                                        dedupe record of the idempotency key
+                                        lock names, lock rows, compare versions ──► StaleRead
+                                        lease, statements, acknowledgements
+                                        COMMIT
+
+Why it is serializable for what was read by key. A commit locks everything that it read or writes
+before it compares: the row of an entry that exists, and an advisory lock for an absent entry or a
+stream, which has no row. Of two commits where each writes what the other one read, the second waits
+for the first and then finds another version. A verb outside such a transaction reads nothing but
+what it writes, so it can be ordered before or after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
+
+from pydantic import BaseModel
+
+from pgmem._sync.core.execution import Executor, PoolExecutor, TransactionExecutor
+from pgmem._sync.core.retry import MAX_REPEATS, jitter
+from pgmem._sync.events.durable import DurableSubscription
+from pgmem._sync.events.verbs import DEFAULT_KEY_TTL, Events
+from pgmem._sync.leases.lease import Lease
+from pgmem._sync.state.verbs import TransactionState
+from pgmem.core.concurrency import passthrough, sleep
+from pgmem.core.encoding import decode, decoder
+from pgmem.core.op import Op, RetryStatement
+from pgmem.core.validation import Seconds, check_count, check_seconds
+from pgmem.dedupe import ops as dedupe_ops
+from pgmem.errors import (
+    LeaseLost,
+    NotOpen,
+    OutcomeUnknown,
+    StaleRead,
+    TransactionConflict,
+    Unavailable,
+    VersionConflict,
+)
+from pgmem.events import ops as event_ops
+from pgmem.events.codec import Codec
+from pgmem.events.models import Appended, Event, RecordedEvent
+from pgmem.optimistic import ops
+from pgmem.optimistic.models import Committed, Stale
+from pgmem.optimistic.ops import Name
+from pgmem.state import read_ops
+from pgmem.state.cache import StateCache
+from pgmem.state.models import StateEntry
+
+if TYPE_CHECKING:
+    from pgmem._sync.groups.group import Delivery
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+LOCK_AFTER = 3
+"""Lost races after which `run_transaction` locks before it calls the function."""
+
+MAX_EVENTS = 100
+"""The most events that a `StaleRead` holds for one name."""
+
+
+class OptimisticContext(NamedTuple):
+    """What all optimistic transactions of a memory share."""
+
+    executor: PoolExecutor
+    codec: Codec
+    cache: StateCache | None
+
+
+class _Recorder:
+    """Keep ops instead of executing them."""
+
+    bound = True
+
+    def __init__(self) -> None:
+        self.ops: list[Op[Any]] = []
+
+    def execute(self, op: Op[T]) -> T:
+        """Keep an op. The verbs return its result, which is not used."""
+        self.ops.append(op)
+        return cast(T, [None])
+
+
+class _Bound:
+    """A transaction, for the verbs that take one."""
+
+    def __init__(self, executor: TransactionExecutor) -> None:
+        self._executor = executor
+
+
+class _ChangedError(Exception):
+    """Versions are not the remembered ones. The transaction must end before more is read."""
+
+    def __init__(self, found: dict[Name, int]) -> None:
+        super().__init__()
+        self.found = found
+
+
+class OptimisticState:
+    """State entries in an optimistic transaction. Reached as `tx.state`.
+
+    What `get`, `get_many` and `search` return is compared at the end. New keys under a prefix that
+    was searched are not noticed.
+    """
+
+    def __init__(self, tx: Optimistic) -> None:
+        self._tx = tx
+        self._writes = TransactionState(tx._recorder, tx._codec)
+
+    @overload
+    def get(self, key: str, *, model: None = None) -> StateEntry[Any] | None: ...
+
+    @overload
+    def get(self, key: str, *, model: type[M]) -> StateEntry[M] | None: ...
+
+    def get(self, key: str, *, model: type[BaseModel] | None = None) -> StateEntry[Any] | None:
+        """Read an entry, and remember its version, or that there is none.
+
+        After `put` or `delete` in this transaction it returns what was written. The version of such
+        an entry is 0, because it is not known before the commit.
+
+        Args:
+            key: the entry's key.
+            model: a pydantic model to validate the value with.
+
+        Raises:
+            StaleRead: it was read before in this transaction, and has changed since.
+        """
+        self._tx._check_open()
+        entry = self._tx._reads.execute(read_ops.get(key, model=model))
+        self._tx._remember(("state", key), entry.version if entry else 0)
+        if key not in self._tx._written:
+            return entry
+        text = self._tx._written[key]
+        if text is None:
+            return None
+        value = decode(text) if model is None else decoder(model, "value")(text)
+        now = datetime.now(UTC)
+        return (entry or StateEntry(key, value, 0, now, now))._replace(value=value, version=0)
+
+    @overload
+    def get_many(
+        self, keys: Sequence[str], *, model: None = None
+    ) -> dict[str, StateEntry[Any]]: ...
+
+    @overload
+    def get_many(self, keys: Sequence[str], *, model: type[M]) -> dict[str, StateEntry[M]]: ...
+
+    def get_many(
+        self, keys: Sequence[str], *, model: type[BaseModel] | None = None
+    ) -> dict[str, StateEntry[Any]]:
+        """Read several entries as they are at one moment, and remember their versions.
+
+        A write of this transaction is not in the result.
+
+        Args:
+            keys: up to 10,000 keys.
+            model: as for `get`.
+
+        Raises:
+            StaleRead: as for `get`.
+        """
+        self._tx._check_open()
+        entries = self._tx._reads.execute(read_ops.get_many(keys, model=model))
+        for key in keys:
+            self._tx._remember(("state", key), entries[key].version if key in entries else 0)
+        return entries
+
+    @overload
+    def search(
+        self,
+        prefix: str = "",
+        *,
+        where: Mapping[str, Any] | None = None,
+        order: read_ops.Order = "key",
+        reverse: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+        model: None = None,
+    ) -> list[StateEntry[Any]]: ...
+
+    @overload
+    def search(
+        self,
+        prefix: str = "",
+        *,
+        where: Mapping[str, Any] | None = None,
+        order: read_ops.Order = "key",
+        reverse: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+        model: type[M],
+    ) -> list[StateEntry[M]]: ...
+
+    def search(
+        self,
+        prefix: str = "",
+        *,
+        where: Mapping[str, Any] | None = None,
+        order: read_ops.Order = "key",
+        reverse: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+        model: type[BaseModel] | None = None,
+    ) -> list[StateEntry[Any]]:
+        """Read the entries under a prefix, and remember their versions.
+
+        A write of this transaction is not in the result, and an entry that another writer creates
+        under the prefix is not noticed.
+
+        Args:
+            prefix, where, order, reverse, offset, limit, model: as for `memory.state.search`.
+
+        Raises:
+            StaleRead: as for `get`.
+        """
+        self._tx._check_open()
+        op = read_ops.search(
+            prefix,
+            where=where,
+            order=order,
+            reverse=reverse,
+            offset=offset,
+            limit=limit,
+            model=model,
+        )
+        entries = self._tx._reads.execute(op)
+        for entry in entries:
+            self._tx._remember(("state", entry.key), entry.version)
+        return entries
+
+    def put(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Seconds | None = None,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> None:
+        """Write an entry at the end of the transaction.
+
+        The value and the event are encoded now, so a later change of the object has no effect.
+
+        Args:
+            key, value, ttl, event, stream, record: as for `memory.state.put`.
+
+        Raises:
+            InvalidInput: a key, value or option is not allowed.
+        """
+        self._tx._check_open()
+        absent = self._tx._versions.get(("state", key)) == 0 and key not in self._tx._written
+        write = self._writes.create if absent else self._writes.put
+        write(key, value, ttl=ttl, event=event, stream=stream, record=record)
+        self._tx._written[key] = self._tx._recorder.ops[-1].params["value"]
+
+    def delete(
+        self,
+        key: str,
+        *,
+        event: Event | None = None,
+        stream: str | None = None,
+        record: bool = True,
+    ) -> None:
+        """Delete an entry at the end of the transaction, if there is one.
+
+        Args:
+            key, event, stream, record: as for `memory.state.delete`.
+
+        Raises:
+            InvalidInput: a key or option is not allowed.
+        """
+        self._tx._check_open()
+        self._writes.delete(key, event=event, stream=stream, record=record)
+        self._tx._written[key] = None
+
+
+class OptimisticEvents:
+    """The log in an optimistic transaction. Reached as `tx.events`.
+
+    Only the version of a stream is compared at the end: what `version` and `read_stream` saw,
+    and the `expected_version` of `append`.
+    """
+
+    def __init__(self, tx: Optimistic) -> None:
+        self._tx = tx
+        self._reads = Events(tx._reads, tx._codec)
+        self._writes = Events(tx._recorder, tx._codec)
+
+    def version(self, stream: str) -> int:
+        """Return the version of a versioned stream, and remember it.
+
+        Args:
+            stream: the stream's name.
+
+        Raises:
+            StaleRead: it was read before in this transaction, and has changed since.
+        """
+        self._tx._check_open()
+        version = self._reads.version(stream)
+        self._tx._remember(("stream", stream), version)
+        return version
+
+    def read(self, stream: str | Sequence[str] | None = None, **options: Any) -> list[Any]:
+        """Read the events that are visible. Nothing is remembered.
+
+        Args:
+            stream, options: as for `tx.events.read` in a transaction.
+        """
+        self._tx._check_open()
+        return list(self._reads.read(stream, **options))
+
+    def read_stream(
+        self,
+        stream: str,
+        *,
+        after_version: int = 0,
+        until_version: int | None = None,
+        limit: int = 100,
+        reverse: bool = False,
+        model: type[BaseModel] | None = None,
+    ) -> list[RecordedEvent[Any]]:
+        """Read the events of a versioned stream, and remember the stream's version.
+
+        Args:
+            stream, after_version, until_version, limit, reverse, model: as for
+                `memory.events.read_stream`.
+
+        Raises:
+            StaleRead: as for `version`.
+        """
+        version = self.version(stream)
+        until = version if until_version is None else min(version, until_version)
+        if until <= after_version:
+            return []
+        op = event_ops.read_stream(
+            stream,
+            self._tx._codec,
+            after_version=after_version,
+            until_version=until,
+            limit=limit,
+            reverse=reverse,
+            model=model,
+        )
+        return self._tx._reads.execute(op)
+
+    def append(
+        self, stream: str, event: Event | Sequence[Event], *, expected_version: int | None = None
+    ) -> None:
+        """Append events at the end of the transaction.
+
+        Args:
+            stream: the stream's name.
+            event: an event, or several.
+            expected_version: commit only if this is the stream's version. For a second append to
+                the stream count the events of the first.
+
+        Raises:
+            InvalidInput: a name, event or option is not allowed.
+        """
+        self._tx._check_open()
+        self._writes.append(stream, event, expected_version=expected_version)
+        if expected_version is not None:
+            self._tx._versions.setdefault(("stream", stream), expected_version)
+
+
+class Optimistic:
+    """A transaction that holds no lock and no connection until its end.
+
+    `memory.optimistic()` and `memory.run_transaction(fn, optimistic=True)` make it.
+
+    Attributes:
+        state: state entries.
+        events: the log.
+        committed: the receipt, after the block.
+    """
+
+    def __init__(
+        self,
+        context: OptimisticContext,
+        *,
+        idempotency_key: str | None = None,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
+        fence: Lease | None = None,
+        reads: Executor | None = None,
+    ) -> None:
+        self._executor = context.executor
+        self._codec = context.codec
+        self._cache = context.cache
+        self._key = None if idempotency_key is None else ops.check_key(idempotency_key)
+        self._ttl = None if ttl is None else check_seconds(ttl, "ttl")
+        self._fence = fence
+        self._reads = reads or context.executor
+        self._recorder = _Recorder()
+        self._versions: dict[Name, int] = {}
+        self._written: dict[str, str | None] = {}
+        self._deliveries: dict[Any, list[Delivery[Any]]] = {}
+        self._subscriptions: list[DurableSubscription[Any]] = []
+        self._committed: Committed | None = None
+        self._open = True
+        self.state = OptimisticState(self)
+        self.events = OptimisticEvents(self)
+
+    @property
+    def committed(self) -> Committed:
+        """The receipt of the commit.
+
+        Raises:
+            NotOpen: it has not committed.
+        """
+        if self._committed is None:
+            raise NotOpen("the optimistic transaction has not committed: read the receipt after it")
+        return self._committed
+
+    def ack(self, deliveries: Delivery[Any] | Sequence[Delivery[Any]]) -> None:
+        """Acknowledge deliveries of a group at the end of the transaction.
+
+        Args:
+            deliveries: a delivery, or several.
+        """
+        self._check_open()
+        for delivery in deliveries if isinstance(deliveries, Sequence) else [deliveries]:
+            self._deliveries.setdefault(delivery._group, []).append(delivery)
+
+    def commit(self, subscription: DurableSubscription[Any]) -> None:
+        """Store the position of a durable subscription at the end of the transaction.
+
+        Args:
+            subscription: the subscription. Everything that it delivered until then counts as
+                handled.
+        """
+        self._check_open()
+        self._subscriptions.append(subscription)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise NotOpen("this optimistic transaction is over: use it inside its block")
+
+    def _remember(self, name: Name, version: int) -> None:
+        """Remember a version that was read.
+
+        Raises:
+            StaleRead: it was read before, with another version.
+        """
+        before = self._versions.setdefault(name, version)
+        if before != version:
+            raise self._stale({name: version}, self._reads)
+
+    def _names(self) -> set[Name]:
+        """Return the names of everything that was read or is written."""
+        written: set[Name] = {("state", key) for key in self._written}
+        return written | set(self._versions)
+
+    def _names_without_row(self) -> set[Name]:
+        """Return the names that an advisory lock stands for, because they may have no row."""
+        return {
+            name for name in self._names() if name[0] == "stream" or not self._versions.get(name)
+        }
+
+    def _finish(self) -> None:
+        """Compare and write. The block is over."""
+        self._open = False
+        wanted = self._versions or self._recorder.ops or self._deliveries or self._subscriptions
+        if not wanted and self._key is None and self._fence is None:
+            self._committed = Committed(None, {})
+            return
+        deadline = time.monotonic() + self._executor.database.timeout
+        attempt = 0
+        while self._committed is None:
+            try:
+                self._commit_once()
+            except (TransactionConflict, RetryStatement) as error:
+                if attempt >= MAX_REPEATS:
+                    raise TransactionConflict(
+                        f"{ops.ACTION}: the server undid it {attempt + 1} times in a row because "
+                        f"of concurrent transactions. Try again later"
+                    ) from error
+            except OutcomeUnknown:
+                # The dedupe record tells if it committed.
+                if self._key is None or time.monotonic() > deadline:
+                    raise
+            except Unavailable:  # Also a connection that was lost before COMMIT was sent.
+                if time.monotonic() > deadline:
+                    raise
+            if self._committed is None:
+                attempt += 1
+                sleep(jitter(attempt))
+
+    def _commit_once(self) -> None:
+        with ExitStack() as stack:
+            self._invalidate(stack)
+            try:
+                with self._executor.transaction(ops.ACTION, read_committed=True) as executor:
+                    committed = self._write(executor)
+            except _ChangedError as changed:
+                raise self._stale(changed.found, self._executor) from None
+            self._committed = committed
+
+    def _invalidate(self, stack: ExitStack) -> None:
+        """Drop cached entries that are written, until and when `stack` ends."""
+        if self._cache is not None:
+            for key in self._written:
+                stack.enter_context(self._cache.writing(key))
+
+    def _write(self, executor: TransactionExecutor) -> Committed:
+        """Do everything of the commit inside a transaction.
+
+        Raises:
+            _ChangedError: something that was read has changed.
+            LeaseLost: the lease or a delivery is not held any more.
+        """
+        record = None
+        if self._key is not None:
+            record = executor.execute(dedupe_ops.record(self._key, ttl=self._ttl))
+            if not record.acquired:
+                return Committed(**record.result, duplicate=True)
+        if self._fence is not None:
+            try:
+                executor.execute(ops.fence(self._fence.held))
+            except LeaseLost as error:
+                self._fence.lose(error)
+                raise
+        self._compare(executor)
+        results = [self._execute(executor, op) for op in self._recorder.ops]
+        bound = _Bound(executor)
+        for group, deliveries in self._deliveries.items():
+            group.ack(deliveries, bound)
+        for subscription in self._subscriptions:
+            subscription.commit(bound)
+        committed = _receipt(self._recorder.ops, results)
+        if self._key is not None and record is not None:
+            result = {"position": committed.position, "versions": committed.versions}
+            executor.execute(
+                dedupe_ops.record_result(
+                    self._key, token=record.token, result=result, max_bytes=2**28 - 1
+                )
+            )
+        return committed
+
+    def _lock(self, executor: TransactionExecutor) -> dict[Name, int]:
+        """Lock everything that was read or is written, and return the versions."""
+        if without_row := self._names_without_row():
+            executor.execute(ops.lock(without_row))
+        names = sorted(self._names())
+        return executor.execute(ops.compare(names)) if names else {}
+
+    def _compare(self, executor: TransactionExecutor) -> None:
+        found = self._lock(executor)
+        changed = {
+            name: found[name]
+            for name, expected in self._versions.items()
+            if found[name] != expected
+        }
+        if changed:
+            raise _ChangedError(changed)
+
+    def _execute(self, executor: TransactionExecutor, op: Op[T]) -> T:
+        try:
+            return executor.execute(op)
+        except VersionConflict as error:
+            name: Name = (
+                ("state", op.params["key"])
+                if "key" in op.params
+                else ("stream", op.params["stream"])
+            )
+            self._versions.setdefault(name, error.expected)
+            raise _ChangedError({name: error.actual}) from None
+
+    def _stale(self, changed: dict[Name, int], executor: Executor) -> StaleRead:
+        """Return the error for what has changed, with what there is now."""
+        reads = [self._describe(*one, executor) for one in sorted(changed.items())]
+        first = reads[0]
+        listed = ", ".join(
+            f"{one.kind} {one.name!r} had version {one.expected} and has {one.actual}"
+            for one in reads[:5]
+        )
+        return StaleRead(
+            f"{ops.ACTION}: {listed}{' …' if len(reads) > 5 else ''}. Nothing was written. Read "
+            f"again and decide again, or let run_transaction(fn, optimistic=True) do it",
+            expected=first.expected,
+            actual=first.actual,
+            current=first.current,
+            reads=reads,
+        )
+
+    def _describe(self, name: Name, actual: int, executor: Executor) -> Stale:
+        kind, key = name
+        expected = self._versions[name]
+        if kind == "stream":
+            since = Events(executor, self._codec).read_stream(
+                key, after_version=expected, limit=MAX_EVENTS
+            )
+            return Stale(kind, key, expected, actual, None, since)
+        current = executor.execute(read_ops.get(key))
+        events = executor.execute(
+            read_ops.history(key, self._codec, after=expected, limit=MAX_EVENTS)
+        )
+        if expected == 0:
+            events = _since_absent(events)
+        return Stale(kind, key, expected, actual, current, events)
+
+
+def _since_absent(events: list[RecordedEvent]) -> list[RecordedEvent]:
+    """Return the events since an entry was last created."""
+    deletions = [
+        place for place, event in enumerate(events[:-1]) if event.change and event.change.deleted
+    ]
+    return events[deletions[-1] + 1 :] if deletions else events
+
+
+def _receipt(kept: Sequence[Op[Any]], results: Sequence[Any]) -> Committed:
+    positions: list[int] = []
+    versions: dict[str, int] = {}
+    for op, result in zip(kept, results, strict=True):
+        if isinstance(result, StateEntry):
+            versions[result.key] = result.version
+            positions += [] if result.position is None else [result.position]
+        elif isinstance(result, bool):
+            versions[op.params["key"]] = 0
+        else:
+            receipts: list[Appended] = [result] if isinstance(result, Appended) else result
+            positions += [receipt.position for receipt in receipts]
+    return Committed(max(positions, default=None), versions)
+
+
+@contextmanager
+def optimistic(context: OptimisticContext, **options: Any) -> Iterator[Optimistic]:
+    """Open an optimistic transaction; see `Memory.optimistic`."""
+    tx = Optimistic(context, **options)
+    try:
+        yield tx
+    except BaseException:
+        tx._open = False
+        raise
+    tx._finish()
+
+
+def run_optimistic(
+    context: OptimisticContext,
+    fn: Callable[[Optimistic], T],
+    *,
+    retries: int,
+    **options: Any,
+) -> T:
+    """Run a function in optimistic transactions until one commits.
+
+    See `Memory.run_transaction`.
+    """
+    check_count(retries, "retries", minimum=0)
+    lost: Optimistic | None = None
+    attempt = 0
+    while True:
+        try:
+            if lost is not None and attempt >= LOCK_AFTER:
+                return _run_locked(context, fn, lost, options)
+            with optimistic(context, **options) as lost:
+                result: T = passthrough(fn(lost))
+        except StaleRead:
+            if attempt == retries:
+                raise
+        else:
+            return result
+        sleep(jitter(attempt))
+        attempt += 1
+
+
+def _run_locked(
+    context: OptimisticContext,
+    fn: Callable[[Optimistic], T],
+    lost: Optimistic,
+    options: dict[str, Any],
+) -> T:
+    """Lock what the last attempt read or wrote, then run the function in the same transaction."""
+    tx = Optimistic(context, **options)
+    with ExitStack() as stack:
+        try:
+            with context.executor.transaction(ops.ACTION, read_committed=True) as executor:
+                lost._lock(executor)
+                tx = Optimistic(context, reads=executor, **options)
+                result: T = passthrough(fn(tx))
+                tx._open = False
+                tx._invalidate(stack)
+                committed = tx._write(executor)
+        except _ChangedError as changed:
+            raise tx._stale(changed.found, context.executor) from None
+    tx._committed = committed
+    return result

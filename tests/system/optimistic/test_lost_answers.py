@@ -1,0 +1,98 @@
+"""Optimistic transactions whose connection is lost on the way.
+
+`test_*_19` shows: an optimistic transaction commits only if everything that it read by key is
+unchanged, all of it or nothing, also when the answer is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pgmem import Event, Memory
+from pgmem.errors import OutcomeUnknown
+from tests.support.cutting import CuttingRelay
+
+
+@pytest.fixture
+def relay(database_url, tmp_path):
+    relay = CuttingRelay(database_url, tmp_path)
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def cut(relay):
+    """A memory behind the relay, which cuts one connection when it is told to."""
+    with Memory(relay.url, pool=2) as memory:
+        memory.state.put("warm", 1)
+        yield memory
+    assert relay.cuts == 1, "the connection was not cut: the test shows nothing"
+
+
+def write(memory, **options):
+    with memory.optimistic(**options) as tx:
+        tx.state.get("k")
+        tx.state.put("k", "value")
+        tx.events.append("s", Event(type="t"))
+    return tx.committed
+
+
+def written(memory):
+    entry = memory.state.get("k")
+    return (entry.version if entry else 0), len(memory.events.read("s"))
+
+
+def test_a_commit_whose_answer_is_lost_is_recognised_by_its_key_19(cut, relay, memory):
+    relay.cut_once_after(b"COMMIT\x00")
+    receipt = write(cut, idempotency_key="key")
+    assert receipt.duplicate
+    assert receipt.versions == {"k": 1}
+    assert receipt.position == memory.events.read("s")[0].position
+    assert written(memory) == (1, 1)
+
+
+def test_without_a_key_the_caller_is_told_that_the_outcome_is_unknown(cut, relay, memory):
+    relay.cut_once_after(b"COMMIT\x00")
+    with pytest.raises(OutcomeUnknown):
+        write(cut)
+    assert written(memory) == (1, 1)
+
+
+@pytest.mark.parametrize("text", [b"optimistic:", b"value", b"pg_advisory_xact_lock"])
+def test_a_connection_lost_before_the_commit_is_replaced(cut, relay, memory, text):
+    relay.cut_once_after(text)
+    assert not write(cut, idempotency_key="key").duplicate
+    assert written(memory) == (1, 1)
+
+
+def test_threads_that_transfer_lose_and_create_nothing_19(database_url):
+    """Each transfer reads two accounts and writes both, in opposite orders."""
+    with Memory(database_url) as memory:
+        memory.state.put_many({f"account:{n}": 100 for n in range(4)})
+
+        def work(seed):
+            for turn in range(10):
+                source = f"account:{(seed + turn) % 4}"
+                target = f"account:{(seed + turn + 1 + seed % 3) % 4}"
+
+                def transfer(tx, source=source, target=target):
+                    a, b = tx.state.get(source), tx.state.get(target)
+                    tx.state.put(source, a.value - 1)
+                    tx.state.put(target, b.value + 1)
+                    tx.events.append("transfers", Event(type="moved"))
+
+                memory.run_transaction(transfer, optimistic=True, retries=200)
+                done.append(1)
+
+        done: list[int] = []
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        entries = memory.state.get_many([f"account:{n}" for n in range(4)])
+        assert sum(entry.value for entry in entries.values()) == 400
+        assert memory.events.count("transfers") == len(done)
+        assert sum(entry.version - 1 for entry in entries.values()) == 2 * len(done)
