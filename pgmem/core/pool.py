@@ -21,17 +21,17 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from pgmem.core.arrays import register
 from pgmem.core.concurrency import Lock
+from pgmem.core.libpq import Session
 from pgmem.core.op import Row
 from pgmem.errors import NotOpen, Unavailable
 
 R = TypeVar("R")
 
-KEPT_ROWS = 200
 MAX_IDLE = 4
 DUE_AFTER = 300.0
 """Seconds after which a connection goes back to the pool, which replaces old ones."""
@@ -84,7 +84,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         """Make what every statement uses."""
         self.add_notice_handler(self._notice)
         register(self.adapters)
-        self._kept = self.cursor(row_factory=tuple_row)
+        self._session = Session(self, prepare=self.prepare_threshold is not None)
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)
         self.due = time.monotonic() + DUE_AFTER
@@ -96,12 +96,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
 
     async def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
         """Execute one statement and return its rows."""
-        cursor = self._kept
-        await cursor.execute(query, params)
-        rows = await cursor.fetchall()
-        if len(rows) > KEPT_ROWS:
-            # A cursor keeps its last result in memory.
-            self._kept = self.cursor(row_factory=tuple_row)
+        rows: Sequence[Row] = await self.wait(self._session.execute(query, params))
         return rows
 
     def is_stale(self) -> bool:

@@ -1,0 +1,34 @@
+"""Prepared statements of pgmem's own connections."""
+
+from __future__ import annotations
+
+from pgmem import Event, Memory
+
+PREPARED = "SELECT name, statement FROM pg_prepared_statements WHERE name LIKE 'pgmem%'"
+
+
+def test_a_statement_is_prepared_once_for_each_connection(database_url):
+    with Memory(database_url, pool=1) as memory:
+        for n in range(5):
+            memory.state.put("k", n)
+        with memory.transaction() as tx:
+            found = tx.connection.execute(PREPARED).fetchall()
+    puts = [text for _, text in found if "INSERT INTO" in text and "state AS held" in text]
+    assert len(puts) == 1
+
+
+def test_statements_are_prepared_again_after_all_were_deallocated(database_url):
+    with Memory(database_url, pool=1) as memory:
+        memory.state.put("k", 1)
+        with memory.transaction() as tx:
+            tx.connection.execute("DEALLOCATE ALL")
+        assert memory.state.put("k", 2).version == 2
+        assert memory.state.get("k").value == 2
+
+
+def test_a_refused_statement_leaves_the_connection_usable(database_url):
+    with Memory(database_url, pool=1) as memory:
+        memory.events.append("s", Event(type="t"))
+        for _ in range(2):
+            memory.events.append("s", Event(type="t"), idempotency_key="k")
+        assert memory.events.count("s") == 2
