@@ -38,7 +38,7 @@ from pgmem.events.verbs import DEFAULT_KEY_TTL, AsyncEvents
 from pgmem.leases.lease import AsyncLease
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
-from pgmem.leases.verbs import AsyncLeases
+from pgmem.leases.verbs import AsyncLeases, AsyncTransactionLeases
 from pgmem.state.cache import BoundCache, StateCache
 from pgmem.state.verbs import AsyncState, AsyncTransactionState
 
@@ -478,6 +478,7 @@ class AsyncBoundMemory:
         self.events = AsyncEvents(executor, codec)
         self.state = AsyncTransactionState(executor, codec, cache)
         self.dedupe = AsyncTransactionDedupe(executor, codec)
+        self.leases = AsyncTransactionLeases(executor)
         self.limits = AsyncLimits(executor)
         self._codec = codec
 

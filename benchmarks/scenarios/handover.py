@@ -64,7 +64,7 @@ class Worker:
                 lease = self._memory.leases.acquire(LEASE, ttl=30)
                 had = time.perf_counter_ns()
                 time.sleep(PAUSE)
-                turns.append((lease.fencing_token, had, time.perf_counter_ns()))
+                turns.append((lease.token, had, time.perf_counter_ns()))
                 lease.release()
 
         threads = [threading.Thread(target=wait) for _ in range(WAITERS)]

@@ -214,15 +214,15 @@ CREATE TABLE {schema}.dead_letters (
     CONSTRAINT dead_letters_pkey PRIMARY KEY (group_name, position)
 )""",
     "CREATE SEQUENCE {schema}.leases_token_seq",
-    # A free lease has no row. owner NULL: released while a transaction of its holder was open. The
-    # queue of waiters is a column: a statement that waited for the row's lock sees the newest
-    # queue, which it would not see in a second table.
+    # A free lease has no row. owner_id NULL: released while a transaction with a fenced write was
+    # open. The queue of waiters is a column: a statement that waited for the row's lock sees the
+    # newest queue, which it would not see in a second table.
     """
 CREATE TABLE {schema}.leases (
     name text COLLATE "C" NOT NULL,
     token bigint DEFAULT nextval('{schema}.leases_token_seq'::regclass) NOT NULL,
+    owner_id text COLLATE "C",
     owner text COLLATE "C",
-    holder text COLLATE "C",
     expires_at timestamp with time zone,
     waiters jsonb DEFAULT '[]' NOT NULL,
     acquired_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,

@@ -29,7 +29,7 @@ from pgmem._sync.events.verbs import DEFAULT_KEY_TTL, Events
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
-from pgmem._sync.leases.verbs import Leases
+from pgmem._sync.leases.verbs import Leases, TransactionLeases
 from pgmem._sync.state.verbs import State, TransactionState
 from pgmem.core.concurrency import passthrough, sleep
 from pgmem.core.context import WriteContext
@@ -479,6 +479,7 @@ class BoundMemory:
         self.events = Events(executor, codec)
         self.state = TransactionState(executor, codec, cache)
         self.dedupe = TransactionDedupe(executor, codec)
+        self.leases = TransactionLeases(executor)
         self.limits = Limits(executor)
         self._codec = codec
 

@@ -119,7 +119,7 @@ def release(name: str, *, token: int, url: str | None, schema: str, as_json: boo
     The holder notices at its next renewal. What it writes with the lease is refused at once.
     """
     with memory_of(url, schema) as memory:
-        memory.leases.release(name, fencing_token=token)
+        memory.leases.release(name, token=token)
     if as_json:
         print_json({"lease": name, "released": True})
     else:
@@ -129,9 +129,9 @@ def release(name: str, *, token: int, url: str | None, schema: str, as_json: boo
 def _row(lease: LeaseInfo, time: Callable[[datetime], str]) -> tuple[str, ...]:
     return (
         lease.name,
-        str(lease.fencing_token),
+        str(lease.token),
         time(lease.acquired_at),
         time(lease.expires_at),
         f"{lease.waiters:,}",
-        lease.holder,
+        lease.owner,
     )

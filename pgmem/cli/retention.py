@@ -287,7 +287,7 @@ def maintain(*, every: timedelta | None, url: str | None, schema: str, as_json: 
 
 def _pass(memory: Memory, *, as_json: bool) -> None:
     try:
-        with memory.leases.acquire(JANITOR_LEASE, timeout=0):
+        with memory.leases.hold(JANITOR_LEASE, timeout=0):
             report = memory.retention.maintain()
     except LeaseHeld:
         say("another process is the janitor: nothing to do")

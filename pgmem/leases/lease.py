@@ -1,21 +1,19 @@
-"""One time of holding a named lease: what `memory.leases.acquire` gives.
+"""A named lease that this process holds.
 
-Knows by its own clock when the lease has certainly run out, and asks the server for all else; what
-to run is `pgmem.leases.ops`, which draws the row's states. It renews nothing by itself: the keeper
-does that for all leases of a memory.
+A lease knows by its own clock when it has certainly run out. Everything else it asks the server.
+`AsyncLeaseRenewer` renews all leases of a memory. `pgmem.leases.ops` draws the row's states.
 
 ::
 
         held ────────── release ─────────► released
          ▲ │             │
-     renewed │ not ours  │ not ours any more
-         └─┘ any more,   │
-             or run out  │
-             └───────────┴──────► lost: release, renew and the end of the block say so
+         └─┘ renewed     │ refused, or the time is over
+                         ▼
+                        lost: release, renew and the end of the block raise LeaseLost
 
     server's clock        granted ······································ expires_at
-    ours             sent ─┴─ answered                        sure_until ─┴─ over_at
-                                                    ours until here        not ours from here on
+    own clock        sent ─┴─ answered                    certain_until ─┴─ over_at
+                                              held until here            lost from here on
 """
 
 from __future__ import annotations
@@ -23,43 +21,52 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
-from types import TracebackType
-from typing import Self
 
 from pgmem.core.concurrency import Lock, async_sleep
 from pgmem.core.database import log
-from pgmem.core.execution import AsyncPoolExecutor
-from pgmem.errors import LeaseLost, NotOpen, PgmemError
+from pgmem.core.execution import AsyncExecutor
+from pgmem.errors import LeaseLost, NotOpen
 from pgmem.leases import ops
 
 RETRY = 1.0
-"""Seconds, at most, until a renewal that failed is tried again."""
+"""Seconds, at most, until a failed renewal is repeated."""
 
 LOCKED_PAUSE = 0.02
-"""Seconds until a renewal that found the row locked is tried again: who locks it is soon done."""
+"""Seconds until a renewal that found the row locked is repeated. Such locks are short."""
 
 RELEASE_PAUSES = (0.0, 0.005, 0.05)
-"""Seconds before each further try to give back what an open transaction still needs."""
+"""Seconds before each further try to release a lease that an open transaction needs."""
 
 
 class AsyncLease:
-    """A named lease that is ours. Made by `memory.leases.acquire`; a context manager.
+    """A named lease that this process holds. Made by `memory.leases.acquire` and `hold`.
 
     Attributes:
         name: the lease's name.
-        fencing_token: grows with every time of holding: whoever is given it can refuse older ones.
-        expires_at: when it ends if it is not renewed, by the server's clock.
-        due: when (by the monotonic clock) to renew it.
+        token: the fencing token. It grows with every holder, so a system that is given it can
+            refuse older ones.
+        owner: the holder as others see it: host, process id and, if there is one, agent id.
+        expires_at: when the lease ends if it is not renewed, by the server's clock.
     """
 
     def __init__(
         self,
-        executor: AsyncPoolExecutor,
+        executor: AsyncExecutor,
         grant: ops.Grant,
         *,
-        sure_until: float,
+        owner: str,
+        certain_until: float,
         on_end: Callable[[AsyncLease], None],
     ) -> None:
+        """Take over a granted lease.
+
+        Args:
+            executor: executes renewals and the release.
+            grant: the server's answer.
+            owner: the holder, for people.
+            certain_until: until when (by the monotonic clock) the lease is certainly held.
+            on_end: is called when the lease is released or lost.
+        """
         self._executor = executor
         self._on_end = on_end
         self._losing = Lock()
@@ -68,44 +75,43 @@ class AsyncLease:
         self._warned = False
         self.held = grant.held
         self.name = grant.held.name
-        self.fencing_token = grant.held.token
+        self.token = grant.held.token
+        self.owner = owner
         self.interval = grant.held.ttl / 3
-        self.granted(grant, sure_until=sure_until)
+        self.extend(grant, certain_until=certain_until)
 
     def __repr__(self) -> str:
         state = "released" if self._released else "lost" if self._lost else "held"
-        return f"<{type(self).__name__} {self.name!r} {state}, token {self.fencing_token}>"
+        return f"<{type(self).__name__} {self.name!r} {state}, token {self.token}>"
 
-    def granted(self, grant: ops.Grant, *, sure_until: float) -> None:
-        """It is ours for another time.
+    def extend(self, grant: ops.Grant, *, certain_until: float) -> None:
+        """Take over the times of a grant or a renewal.
 
         Args:
-            grant: what the server said.
-            sure_until: until when (by the monotonic clock) it certainly is.
+            grant: the server's answer.
+            certain_until: until when (by the monotonic clock) the lease is certainly held.
         """
         now = time.monotonic()
         self.expires_at: datetime = grant.expires_at
-        self.sure_until = sure_until
+        self.certain_until = certain_until
         self.over_at = now + grant.remaining
-        # In good time also where the answer was long on its way.
-        self.due = min(now + self.interval, max(now, sure_until - self.interval))
+        # Early enough even if the answer took long.
+        self.renew_at = min(now + self.interval, max(now, certain_until - self.interval))
         self._warned = False
 
     @property
     def lost(self) -> LeaseLost | None:
-        """Why the lease is not ours any more, or None as far as we know.
+        """Why the lease is no longer held, or None as far as this process knows.
 
-        Its own clock tells too, so a process that stood still learns it here without a question to
-        the server. But only the server knows all: give `compare_and_set` the lease.
+        The lease's own clock tells, too, so a process that stood still learns it here without a
+        statement. Only the server knows everything: pass the lease to your writes as `fence=`.
         """
         if self._lost is None and not self._released and time.monotonic() > self.over_at:
-            self.lose(
-                ops.lost("use", self.name, self.fencing_token, "it ran out, and was not renewed")
-            )
+            self.lose(ops.lost("use", self.name, self.token, "it ran out before it was renewed"))
         return self._lost
 
     def lose(self, error: LeaseLost) -> None:
-        """It is not ours any more."""
+        """Record that the lease is lost."""
         with self._losing:
             if self._lost is not None or self._released:
                 return
@@ -113,100 +119,77 @@ class AsyncLease:
         self._on_end(self)
         log.warning("the lease %r was lost: %s", self.name, error)
 
-    def renewal_failed(self, why: str) -> None:
-        """It could not be renewed; try again soon, as long as it may be ours."""
+    def renewal_failed(self, reason: str) -> None:
+        """Plan another renewal soon, as long as the lease may be held."""
         now = time.monotonic()
-        self.due = now + min(self.interval, RETRY)
-        if now > self.sure_until and self.lost is None and not self._warned:
+        self.renew_at = now + min(self.interval, RETRY)
+        if now > self.certain_until and self.lost is None and not self._warned:
             self._warned = True
-            log.warning("the lease %r could not be renewed in time: %s", self.name, why)
+            log.warning("the lease %r could not be renewed in time: %s", self.name, reason)
 
     async def renew(self) -> None:
-        """Hold the lease for another `ttl` from now. The memory does it every third of that.
+        """Renew the lease for its `ttl` from now. The memory does it every third of that.
 
         Raises:
-            LeaseLost: it is not ours any more.
-            NotOpen: it was released.
+            LeaseLost: the lease is no longer held.
+            NotOpen: the lease was released.
             Unavailable: the server could not be reached.
         """
-        self._refuse_released("renew")
+        if self._released:
+            raise NotOpen(f"renew the lease {self.name!r}: it was released. Acquire it again")
         while True:
             if self._lost is not None:
                 raise self._lost
             before = time.monotonic()
-            answer = (await self._executor.execute(ops.renew([self.held])))[self.held.owner]
-            if self.take(answer, before):
+            answer = (await self._executor.execute(ops.renew([self.held])))[self.held.owner_id]
+            self.renewed(answer, before)
+            if isinstance(answer, ops.Grant):
                 return
             await async_sleep(LOCKED_PAUSE)
 
-    def take(self, answer: ops.Grant | LeaseLost | None, before: float) -> bool:
-        """Take in what the server said to a renewal; tells whether it is to be asked no more.
+    def renewed(self, answer: ops.Grant | LeaseLost | None, before: float) -> None:
+        """Take over the server's answer to a renewal.
 
         Args:
-            answer: as `ops.renew` gives it.
+            answer: as `ops.renew` returns it.
             before: when (by the monotonic clock) the server was asked.
         """
         if isinstance(answer, ops.Grant):
-            self.granted(answer, sure_until=before + answer.remaining)
+            self.extend(answer, certain_until=before + answer.remaining)
         elif answer is None:
-            self.due = time.monotonic() + LOCKED_PAUSE
+            self.renew_at = time.monotonic() + LOCKED_PAUSE
         else:
             self.lose(answer)
-        return isinstance(answer, ops.Grant)
-
-    def _refuse_released(self, verb: str) -> None:
-        if self._released:
-            raise NotOpen(f"{verb} of the lease {self.name!r}: it was released; acquire it again")
 
     async def release(self) -> None:
-        """Give the lease back: the first who waits for it has it at once. Again is harmless.
+        """Release the lease. The first waiter gets it at once. A second call does nothing.
 
-        Where a transaction with a write that is fenced by the lease is still open, the next one
-        gets it after that transaction's end.
+        If a transaction with a write that the lease fences is still open, the next holder gets the
+        lease after that transaction's end.
 
         Raises:
-            LeaseLost: it was not ours any more; what was done by it may have been done twice.
-            OutcomeUnknown: the connection was lost under way: it was given back, or lost before.
-            Unavailable: the server could not be reached: the lease runs out by itself.
+            LeaseLost: the lease was no longer held: another process may have done the same work.
+            OutcomeUnknown: the connection was lost: the lease was released, or lost before.
+            Unavailable: the server could not be reached: the lease runs out.
         """
         if self._released:
             return
         self._on_end(self)
         if self.lost is not None:
             raise self.lost
-        op = ops.release(self.name, self.held.token, owner=self.held.owner)
+        op = ops.release(self.name, self.token, owner_id=self.held.owner_id)
         try:
-            given = await self._executor.execute(op)
+            done = await self._executor.execute(op)
         except LeaseLost as error:
             self.lose(error)
             raise
         self._released = True
         for pause in RELEASE_PAUSES:
-            if given:
+            if done:
                 return
-            # Given back, but nobody has it yet: its row was locked.
+            # Released, but not granted to the next waiter: the row was locked.
             await async_sleep(pause)
             try:
-                given = await self._executor.execute(op)
+                done = await self._executor.execute(op)
             except LeaseLost:
-                return  # One who waits has handed it on meanwhile.
-
-    async def __aenter__(self) -> Self:
-        self._refuse_released("use")
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            await self.release()
-        except PgmemError as failure:
-            if error is None:
-                raise
-            # The block's own error says more about what was done in it.
-            log.warning("the lease %r was not given back: %s", self.name, failure)
-        if error is None and self._lost is not None:
-            raise self._lost
+                return  # A waiter has taken it meanwhile.

@@ -1,4 +1,4 @@
-"""What leases and limits give back."""
+"""Results of the verbs of leases and rate limits."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 
 class LeaseInfo(NamedTuple):
-    """A named lease, and who holds it.
+    """A named lease that is held.
 
     Attributes:
         name: its name.
-        holder: who holds it: host, process and agent.
-        fencing_token: the token of this time of holding; later ones are higher.
-        acquired_at: since when (the server's clock).
+        owner: its holder: host, process id and, if there is one, agent id.
+        token: the fencing token of the holder. Later holders have higher ones.
+        acquired_at: when the holder got it (the server's clock).
         expires_at: when it ends if it is not renewed (the server's clock).
-        waiters: how many wait for it.
+        waiters: how many callers wait for it.
     """
 
     name: str
-    holder: str
-    fencing_token: int
+    owner: str
+    token: int
     acquired_at: datetime
     expires_at: datetime
     waiters: int
@@ -30,9 +30,9 @@ class Permit(NamedTuple):
     """The answer of a rate limit.
 
     Attributes:
-        granted: whether it may go on.
-        remaining: how many more may come at once now.
-        retry_after: seconds until it would fit; 0.0 if it was granted.
+        granted: True if the call may go on.
+        remaining: how many more calls fit at once now.
+        retry_after: seconds until the call would fit; 0.0 if it was granted.
     """
 
     granted: bool

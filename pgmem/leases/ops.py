@@ -1,29 +1,25 @@
-"""Named leases: one holder at a time, by the server's clock, and a queue of those who wait.
+"""Named leases: one holder at a time, by the server's clock, and a queue of waiters.
 
-Says what to run for each verb; `pgmem.leases.verbs` runs it and waits, `pgmem.leases.renewer`
-renews.
+The state of a lease's row::
 
-A lease's row, and who moves it::
-
-                  acquire                    release(token), nobody waits
-        (no row) ─────────► held ─────────────────────────────────────────► (no row)
+                  acquire                    release, no waiter
+        (no row) ─────────► held ───────────────────────────────► (no row)
                             │ ▲ │
-           release(token),  │ │ └─ renew(token): a longer time
-           somebody waits,  └─┘
-           or the time is over and anybody asks: held by the first in the queue (a higher token)
+           release with a   │ │ └─ renew: a later end
+           waiter, or its   └─┘
+           time is over and another call asks: held by the first live waiter, with a higher token
 
-        waiters   join the queue in the row itself (`acquire`), and leave it (`leave`)
-        marked    given back while a transaction with a write that is fenced by the lease is still
-                  open: no owner, its time over; handed on after that transaction's end
+        waiters   `acquire` joins the queue, which is a column of the row; `leave` leaves it
+        released  while a transaction with a fenced write is open, a released row stays: it has no
+                  owner and its time is over. It is granted after that transaction's end.
 
-Unlike a delivery, a lease is by the clock: who let its time run out cannot renew it, give it back
-or write by it, also if nobody took it yet. Tokens come from a sequence, so none is ever given out
-twice, but that a crash of the server under relaxed durability may take one back: so an owner, which
-is a random number of each acquisition, proves itself by both.
+A lease is decided by the clock, unlike a delivery: a holder whose time is over can neither renew
+it, release it nor write with it, even if no other holder has it. Tokens come from a sequence, so
+none is given out twice, with one exception: a crash of the server under relaxed durability may take
+one back. So a holder proves itself by its token and by the random id of its acquisition.
 
-Whoever changes who holds a lease takes its row FOR UPDATE; a write that is fenced by it takes it
-FOR KEY SHARE until it commits. So the one waits for the other, while renewals and the queue go on
-beside both.
+A change of the holder takes the row FOR UPDATE. A fenced write takes it FOR KEY SHARE until it
+commits. So the one waits for the other, and renewals and the queue go on beside both.
 """
 
 from __future__ import annotations
@@ -49,42 +45,42 @@ _BY_PREFIX = (("filter", "name >= %(prefix)s AND (%(end)s::text IS NULL OR name 
 
 
 class LeaseRequest(NamedTuple):
-    """Who asks for a lease, the same in each statement of one acquisition.
+    """One acquisition: the same in each of its statements.
 
     Attributes:
         name: the lease's name.
-        owner: a number of this acquisition alone: by it, it knows what it did before.
-        holder: who that is, for people.
-        ttl: seconds that the lease is to be held without a renewal.
+        owner_id: a random id of this acquisition.
+        owner: the caller, for people.
+        ttl: seconds that the lease lasts without a renewal.
     """
 
     name: str
+    owner_id: str
     owner: str
-    holder: str
     ttl: float
 
     @property
-    def signal(self) -> str:
-        """The name under which it is woken."""
-        return f"lease:{self.owner}"
+    def notification(self) -> str:
+        """The name of the notification that tells that the lease was granted."""
+        return f"lease:{self.owner_id}"
 
 
 class Held(NamedTuple):
-    """The right to a lease: what every later statement proves itself by."""
+    """A lease that was granted: what its later statements prove themselves by."""
 
     name: str
-    owner: str
+    owner_id: str
     token: int
     ttl: float
 
 
 class Grant(NamedTuple):
-    """A lease that is ours now, or longer than before.
+    """A lease that was granted or renewed.
 
     Attributes:
-        held: the right to it.
+        held: the lease.
         expires_at: when it ends if it is not renewed, by the server's clock.
-        remaining: seconds until then, when the server answered.
+        remaining: seconds until then, at the time of the answer.
     """
 
     held: Held
@@ -93,41 +89,41 @@ class Grant(NamedTuple):
 
 
 class LeaseContended(NamedTuple):
-    """Somebody else's lease, or one that is just being handed on.
+    """A lease that was not granted: another holder has it, or it is changing hands.
 
     Attributes:
-        holder: who has it or had it last; None if that is not known.
+        owner: its present or last holder; None if unknown.
         token: the newest token.
-        expires_at: when it ends if it is not renewed; None if there is none any more.
-        remaining: seconds until then, when the server answered.
-        queue: how many wait for it.
+        expires_at: when it ends if it is not renewed; None if it has no row.
+        remaining: seconds until then, at the time of the answer.
+        queue: how many callers wait for it.
     """
 
-    holder: str | None
+    owner: str | None
     token: int
     expires_at: datetime | None
     remaining: float
     queue: int = 0
 
 
-class Standing(NamedTuple):
-    """How a waiter stands.
+class QueueStatus(NamedTuple):
+    """The state of one waiter.
 
     Attributes:
-        mine: whether the lease has been handed to it.
-        token: the newest token; 0 if there is no lease of the name.
+        granted: True if the lease has been granted to it.
+        token: the newest token; 0 if the lease has no row.
         remaining: seconds until the holder's time is over; 0.0 if there is none.
-        place: in the queue, from 0; None if it does not stand there.
-        mark: the mark in its entry.
-        stays: seconds until the entry counts no more.
+        place: its place in the queue, from 0; None if it is not in the queue.
+        listener_id: the listener id in its entry.
+        entry_ttl: seconds until its entry expires.
     """
 
-    mine: bool
+    granted: bool
     token: int
     remaining: float
     place: int | None
-    mark: int | None
-    stays: float
+    listener_id: int | None
+    entry_ttl: float
 
 
 def check_lease_name(name: str) -> str:
@@ -140,7 +136,7 @@ def check_lease_name(name: str) -> str:
 
 
 def check_ttl(ttl: Seconds) -> float:
-    """Check how long a lease is to last, and give it in seconds.
+    """Check how long a lease lasts, and return it in seconds.
 
     Raises:
         InvalidInput: as `check_within_a_day`.
@@ -148,40 +144,43 @@ def check_ttl(ttl: Seconds) -> float:
     return check_within_a_day(
         ttl,
         "ttl",
-        "it is renewed for as long as its holder lives, and after a crash nobody gets it before it "
-        "has run out",
+        "a lease is renewed as long as its holder lives, and after a crash other callers wait "
+        "until it has run out",
     )
 
 
 def acquire(
-    request: LeaseRequest, *, wait: bool, mark: int | None, stay: float
+    request: LeaseRequest, *, wait: bool, listener_id: int | None, entry_ttl: float
 ) -> Op[Grant | LeaseContended]:
-    """Take a lease, or learn who holds it; stand in the queue, or keep the place there.
+    """Acquire a lease, or return its holder.
 
     Args:
-        asker: who asks.
-        wait: whether it stands in the queue from now on.
-        mark: by which the server knows that the asker's process lives and hears; None if it does
-            not hear.
-        stay: seconds that the place in the queue counts.
+        request: the acquisition.
+        wait: True joins the queue, or renews the entry there.
+        listener_id: the number by which the server knows that the caller's process listens; None
+            if it does not listen.
+        entry_ttl: seconds until the entry in the queue expires.
 
     Raises (from `parse`):
-        LostRace: run it again.
+        RetryStatement: execute it again.
     """
 
     def parse(rows: Sequence[Row]) -> Grant | LeaseContended:
-        if not rows:  # It changed hands, or went, while this statement ran.
+        if not rows:  # It changed hands, or its row was deleted, while the statement ran.
             raise RetryStatement
-        mine, token, holder, expires_at, remaining, queue = rows[0][:6]
-        if mine:
-            return Grant(
-                Held(request.name, request.owner, token, request.ttl), expires_at, remaining
-            )
-        return LeaseContended(holder, token, expires_at, remaining, queue)
+        granted, token, owner, expires_at, remaining, queue = rows[0][:6]
+        if granted:
+            return _grant(request, token, expires_at, remaining)
+        return LeaseContended(owner, token, expires_at, remaining, queue)
 
     return Op(
         "lease_acquire",
-        {**request._asdict(), "wait": wait, "mark": mark, "stay": stay},
+        {
+            **request._asdict(),
+            "wait": wait,
+            "listener": listener_id,
+            "entry_ttl": entry_ttl,
+        },
         parse,
         f"acquire the lease {request.name!r}",
         Retry.IDEMPOTENT,
@@ -189,74 +188,77 @@ def acquire(
 
 
 def leave(request: LeaseRequest) -> Op[Grant | LeaseContended]:
-    """Leave the queue; or learn that the lease has been handed to the asker: nothing changes then.
+    """Leave the queue. If the lease was granted in this moment, return it and change nothing.
 
     Raises (from `parse`):
-        LostRace: run it again.
+        RetryStatement: execute it again.
     """
 
     def parse(rows: Sequence[Row]) -> Grant | LeaseContended:
-        left, queued, mine, token, holder, expires_at, remaining = rows[0][:7]
-        if not left and mine:
-            return Grant(
-                Held(request.name, request.owner, token, request.ttl), expires_at, remaining
-            )
-        if not left and queued:  # It was handed to us, or went, while this statement ran.
+        left, queued, granted, token, owner, expires_at, remaining = rows[0][:7]
+        if not left and granted:
+            return _grant(request, token, expires_at, remaining)
+        if not left and queued:  # It was granted, or its row was deleted, while this ran.
             raise RetryStatement
-        return LeaseContended(holder, token or 0, expires_at, remaining or 0.0)
+        return LeaseContended(owner, token or 0, expires_at, remaining or 0.0)
 
     return Op(
         "lease_leave",
-        {"name": request.name, "owner": request.owner},
+        {"name": request.name, "owner_id": request.owner_id},
         parse,
         f"leave the queue of the lease {request.name!r}",
         Retry.IDEMPOTENT,
     )
 
 
-def look(requests: Sequence[LeaseRequest]) -> Op[dict[str, Standing]]:
-    """How some waiters stand, by their owners' numbers."""
+def _grant(request: LeaseRequest, token: int, expires_at: datetime, remaining: float) -> Grant:
+    held = Held(request.name, request.owner_id, token, request.ttl)
+    return Grant(held, expires_at, remaining)
 
-    def parse(rows: Sequence[Row]) -> dict[str, Standing]:
+
+def queue_status(requests: Sequence[LeaseRequest]) -> Op[dict[str, QueueStatus]]:
+    """Return the state of some waiters by the ids of their acquisitions."""
+
+    def parse(rows: Sequence[Row]) -> dict[str, QueueStatus]:
         return {
-            owner: Standing(
-                bool(mine),
+            owner_id: QueueStatus(
+                bool(granted),
                 token or 0,
                 remaining or 0.0,
                 None if place is None else place - 1,
-                mark,
-                stays or 0.0,
+                listener_id,
+                entry_ttl or 0.0,
             )
-            for owner, mine, token, remaining, place, mark, stays in rows
+            for owner_id, granted, token, remaining, place, listener_id, entry_ttl in rows
         }
 
     return Op(
-        "lease_look",
+        "lease_queue_status",
         {
             "names": [request.name for request in requests],
-            "owners": [request.owner for request in requests],
+            "owner_ids": [request.owner_id for request in requests],
         },
         parse,
-        f"look after {len(requests)} who wait for leases",
+        f"read the state of {len(requests)} waiters for leases",
     )
 
 
 def renew(leases: Sequence[Held]) -> Op[dict[str, Grant | LeaseLost | None]]:
-    """Keep some leases for another time each.
+    """Renew some leases, each for its `ttl` from now.
 
-    Returns (from `parse`), by their owners' numbers: the renewed lease; the error if it is not ours
-    any more; None if its row is locked right now: try again.
+    `parse` returns a value for each acquisition's id: the renewed lease; the error if the lease is
+    lost; None if its row is locked right now, so that the caller tries again.
     """
-    by_owner = {held.owner: held for held in leases}
+    by_id = {held.owner_id: held for held in leases}
 
     def parse(rows: Sequence[Row]) -> dict[str, Grant | LeaseLost | None]:
-        return {row[0]: _parse_renewal(by_owner[row[0]], row[1:8]) for row in rows}
+        return {row[0]: _parse_renewal(by_id[row[0]], row[1:8]) for row in rows}
 
     return Op(
         "lease_renew",
         {
             "names": [held.name for held in leases],
-            "owners": [held.owner for held in leases],
+            "owner_ids": [held.owner_id for held in leases],
             "tokens": [held.token for held in leases],
             "ttls": [held.ttl for held in leases],
         },
@@ -269,84 +271,105 @@ def renew(leases: Sequence[Held]) -> Op[dict[str, Grant | LeaseLost | None]]:
 
 
 def _parse_renewal(held: Held, row: Row) -> Grant | LeaseLost | None:
-    renewed, remaining, token, owner, holder, expires_at, runs = row
+    renewed, remaining, token, owner_id, owner, expires_at, runs = row
     if renewed is not None:
         return Grant(held, renewed, remaining)
-    if runs and (token, owner) == (held.token, held.owner):
+    if runs and (token, owner_id) == (held.token, held.owner_id):
         return None
-    return lost("renewal", held.name, held.token, _found(held.token, token, holder, expires_at))
+    return lost("renewal", held.name, held.token, _found(held.token, token, owner, expires_at))
 
 
-def release(name: str, token: int, *, owner: str | None) -> Op[bool]:
-    """Give a lease back; False if a transaction with a write fenced by it is still open.
+def release(name: str, token: int, *, owner_id: str | None) -> Op[bool]:
+    """Release a lease. `parse` returns False while a transaction with a fenced write is open.
 
     Args:
         name: the lease's name.
         token: its fencing token, which must be the current one.
-        owner: the number of the acquisition; None if whoever knows the token may do it.
+        owner_id: the id of the acquisition; None lets any caller that knows the token release it.
 
     Raises (from `parse`):
-        LeaseLost: it is not ours any more.
-        LostRace: run it again.
+        LeaseLost: the token is not the current one, or the lease ran out.
+        RetryStatement: execute it again.
     """
 
     def parse(rows: Sequence[Row]) -> bool:
-        done, marked, current, holder, expires_at, runs = rows[0][:6]
+        done, marked, current, owner, expires_at, runs = rows[0][:6]
         if done or marked:
             return bool(done)
-        if current == token and runs:  # Somebody took it over while this statement ran.
+        if current == token and runs:  # It changed hands while the statement ran.
             raise RetryStatement
-        raise lost("release", name, token, _found(token, current, holder, expires_at))
+        raise lost("release", name, token, _found(token, current, owner, expires_at))
 
     return Op(
         "lease_release",
         {
             "name": check_lease_name(name),
-            "token": check_count(token, "fencing_token", minimum=1),
-            "owner": owner,
+            "token": check_count(token, "token", minimum=1),
+            "owner_id": owner_id,
         },
         parse,
         f"release the lease {name!r}",
-        # A second run finds it gone, or with the next one.
+        # A second execution finds the row gone, or the next holder.
         Retry.CONDITIONAL,
     )
 
 
-def _found(token: int, current: int | None, holder: str | None, expires_at: datetime | None) -> str:
-    """What became of the lease that had a token, for messages."""
+def _found(token: int, current: int | None, owner: str | None, expires_at: datetime | None) -> str:
+    """Describe the state of a lease that is not held under `token`, for messages."""
     if current is None:
-        return "nobody holds it any more: it ran out, or was given back"
+        return "the lease is not held: it ran out or was released"
     if current != token:
-        return f"{holder} holds it, or held it last, under the token {current}"
+        return f"its present or last holder is {owner}, with the token {current}"
     if expires_at is None:
-        return "it is another one's"
-    return f"it ran out at {expires_at.isoformat()}, and nobody has taken it yet"
+        return "another acquisition holds it"
+    return f"it ran out at {expires_at.isoformat()}, and no other holder has it yet"
 
 
 def lost(verb: str, name: str, token: int, state: str) -> LeaseLost:
-    """The error for a lease that is not ours any more."""
+    """Build the error for a lease that is no longer held."""
     return LeaseLost(
         f"{verb} of the lease {name!r} with the fencing token {token} refused: {state}; nothing "
-        f"was changed. Another one may have done the same work meanwhile: give what you write the "
-        f"lease (compare_and_set(…, fence=)), and a ttl longer than the longest standstill of the "
-        f"process"
+        f"was changed. Another process may have done the same work meanwhile. Pass the lease to "
+        f"your writes (compare_and_set(…, fence=lease)), and give a ttl that is longer than the "
+        f"process can stand still"
     )
 
 
-def held_by_another(name: str, busy: LeaseContended, waited: float) -> LeaseHeld:
-    """The error for a lease that was not had in time."""
-    until = (
-        "" if busy.expires_at is None else f" until {busy.expires_at.isoformat()}, if not longer"
-    )
+def require(held: Held, verb: str) -> Op[None]:
+    """Require that a lease is held until the present transaction ends.
+
+    Args:
+        held: the lease.
+        verb: what the caller does, for the message.
+
+    Raises (from `parse`):
+        LeaseLost: it is not held.
+    """
+
+    def parse(rows: Sequence[Row]) -> None:
+        if not rows[0][0]:
+            raise lost(verb, held.name, held.token, "the lease is not held under this token")
+
+    return Op("lease_require", fence_params(held), parse, f"require the lease {held.name!r}")
+
+
+def fence_params(held: Held) -> dict[str, object]:
+    """Return the parameters of the piece `lease_fence`."""
+    return {"lease_name": held.name, "lease_owner": held.owner_id, "lease_token": held.token}
+
+
+def held_by_another(name: str, found: LeaseContended, waited: float) -> LeaseHeld:
+    """Build the error for a lease that was not granted within the caller's timeout."""
+    until = "" if found.expires_at is None else f" until {found.expires_at.isoformat()} or longer"
     return LeaseHeld(
-        f"the lease {name!r} is held by {busy.holder or 'another'}{until}: waited {waited:.1f} s "
-        f"for it. Try again later, or wait longer (timeout=)",
-        expires_at=busy.expires_at,
+        f"the lease {name!r} is held by {found.owner or 'another process'}{until}: waited "
+        f"{waited:.1f} s for it. Try again later, or wait longer (timeout=)",
+        expires_at=found.expires_at,
     )
 
 
 def list_leases(prefix: str) -> Op[list[LeaseInfo]]:
-    """The leases whose name begins with a prefix, in the order of their names."""
+    """List the leases whose name begins with a prefix, ordered by name."""
     return Op(
         "lease_list",
         {"prefix": check_prefix(prefix, "prefix"), "end": after_prefix(prefix)},
@@ -357,7 +380,7 @@ def list_leases(prefix: str) -> Op[list[LeaseInfo]]:
 
 
 def get(name: str) -> Op[LeaseInfo | None]:
-    """One lease, or None."""
+    """Return one lease, or None if it is not held."""
     return Op(
         "lease_list",
         {"name": check_lease_name(name)},

@@ -1,19 +1,16 @@
-"""Renews the leases that a memory holds, and looks after those who wait for one.
+"""Renew the leases that a memory holds, and watch over its calls that wait for one.
 
-One worker for all of them. It takes no lease and gives none: it tells a waiter to ask, and the
-waiter asks. What to run is `pgmem.leases.ops`; waiters are woken by the doorbell
-(`pgmem.core.notifications`), and this is what is left to do where that is not enough::
+One worker for all of them. It neither takes nor grants a lease: it wakes a waiter, and the waiter
+asks. Waiters are woken by notifications; this worker does what is left to do where those are lost::
 
-    renew    every third of a lease's time, one statement for all that are due; a lease that is
-             not ours any more is told so
-    look     every safety poll, one statement for all who wait. A waiter is to ask if it
-               has been given the lease and the signal was lost,
-               does not stand in the queue any more,
-               or has an entry that is about to count no more, or is of a session that is gone
-    ask      when a holder's time is over: one waiter of each lease, the sooner the nearer it is to
-             the front of the queue, so that of fifty processes one asks and the others find it done
+    renew    every third of a lease's time, one statement for all leases that are due
+    poll     at every safety poll, one statement for all waiters. A waiter asks if it
+               was granted the lease and the notification was lost,
+               is no longer in the queue,
+               or has an entry that expires soon or belongs to a lost session
+    ask      when a holder's time is over: see `WaitQueue`
 
-It begins with the first lease and ends with the memory.
+The worker starts with the first lease and ends with the memory.
 """
 
 from __future__ import annotations
@@ -31,113 +28,31 @@ from pgmem.errors import NotOpen, PgmemError
 from pgmem.events.follower import AsyncLogFollower
 from pgmem.leases import ops
 from pgmem.leases.lease import AsyncLease
+from pgmem.leases.wait_queue import Waiter, WaitQueue
 
-STAGGER = 0.02
-"""Seconds between two places in a queue, when the holder's time is over."""
-STAGGER_MOST = 1.0
+ENTRY_TTL = 60.0
+"""Seconds until the queue entry of a listening process expires: the server knows when it dies. The
+entry of a process that does not listen expires after `ENTRY_POLLS` polls."""
+ENTRY_POLLS = 4
 
-STAY = 60.0
-"""Seconds that an entry counts which is not renewed, while its process listens: the server knows
-when that one dies. The entry of one that does not listen counts for `STAY_POLLS` polls."""
-STAY_POLLS = 4
+EARLY_POLL = 0.05
+"""Seconds between polls while a waiter's entry is older than the listening session."""
 
-POLL_SOON = 0.05
-"""Seconds between two looks while some stand in a queue with an entry from before we listened."""
+MIN_PAUSE = 0.001
+"""Seconds: other tasks and threads run, however much is overdue."""
 
-PAUSE_LEAST = 0.001
-"""Seconds: whatever is overdue, others get their turn."""
-
-PATIENCE = 0.5
-"""Seconds, at least, in which the server must answer: later, another connection is tried."""
-
-
-class Waiter:
-    """One who waits for a lease.
-
-    Attributes:
-        asker: who it is.
-        wakeup: wakes it.
-        asks: whether it is to ask the server.
-        since: when (by the monotonic clock) it certainly had not been given the lease yet.
-        token: the newest one then.
-        place: in the queue then.
-        mark: the mark in its entry there; None if nobody can signal to it.
-    """
-
-    mark: int | None = None
-
-    def __init__(self, request: ops.LeaseRequest) -> None:
-        self.request = request
-        self.wakeup = AsyncWakeup()
-        self.asks = False
-        self.since = 0.0
-        self.token = 0
-        self.place = 0
-
-    def stands(self, token: int, place: int, before: float) -> None:
-        """Take in how it stands in the queue.
-
-        Args:
-            token: the newest one.
-            place: from 0.
-            before: when (by the monotonic clock) the server was asked.
-        """
-        self.since, self.token = max(self.since, before), max(self.token, token)
-        self.place = place
-
-    def ask(self) -> None:
-        """See that it asks the server."""
-        self.asks = True
-        self.wakeup.set()
-
-
-class WaitQueue:
-    """Those of this process who wait for one lease.
-
-    Attributes:
-        waiters: who they are.
-        ends: when (by the monotonic clock) the holder's time is over, as far as is known.
-    """
-
-    def __init__(self) -> None:
-        self.waiters: set[Waiter] = set()
-        self.ends = math.inf
-        self._pause = STAGGER
-
-    def asked(self, remaining: float) -> None:
-        """Take in what one of them was told: seconds until the holder's time is over.
-
-        It may be over already, and nobody get the lease: a transaction with a write that is fenced
-        by it is still open. Then they ask again, less and less often.
-        """
-        now = time.monotonic()
-        if remaining > 0:
-            self.ends, self._pause = now + remaining, STAGGER
-        else:
-            self.ends = now + self._pause
-            self._pause = min(self._pause * 2, STAGGER_MOST)
-
-    @property
-    def first(self) -> Waiter:
-        """The one that is nearest to the front of the queue."""
-        return min(self.waiters, key=lambda waiter: waiter.place)
-
-    @property
-    def asks_at(self) -> float:
-        """When the first of them is to ask, if nobody else does; never, while it is asking."""
-        if self.first.asks:
-            return math.inf
-        return self.ends + min(STAGGER_MOST, self.first.place * STAGGER)
+MIN_ANSWER_TIMEOUT = 0.5
+"""Seconds, at least, in which the server must answer. After that another connection is tried."""
 
 
 class AsyncLeaseRenewer:
-    """The worker of a memory's leases.
+    """The worker for a memory's leases.
 
     Args:
-        runner: runs the statements.
-        signals: tell whether we listen.
-        tailer: is to follow while somebody waits: so we listen.
-        safety_poll: seconds between two looks after those who wait.
+        executor: executes the statements.
+        notifications: has the listener id, if the process listens.
+        follower: is started when a call waits, because it listens.
+        safety_poll: seconds between two polls for the waiters.
     """
 
     def __init__(
@@ -157,12 +72,12 @@ class AsyncLeaseRenewer:
         self._worker: AsyncWorker | None = None
         self._closing = False
         self._leases: set[AsyncLease] = set()
-        self._lines: dict[str, WaitQueue] = {}
-        self._looked_at = -math.inf
-        self._looked_with: int | None = None
+        self._queues: dict[str, WaitQueue] = {}
+        self._polled_at = -math.inf
+        self._polled_as: int | None = None
         self._wakes_at = math.inf
 
-    def hold(self, lease: AsyncLease) -> None:
+    def add(self, lease: AsyncLease) -> None:
         """Renew a lease from now on.
 
         Raises:
@@ -170,22 +85,22 @@ class AsyncLeaseRenewer:
         """
         with self._lock:
             self._leases.add(lease)
-            if lease.name in self._lines:
-                self._lines[lease.name].ends = lease.over_at
-        self._wake(lease.due)
+            if lease.name in self._queues:
+                self._queues[lease.name].over_at = lease.over_at
+        self._wake(lease.renew_at)
 
-    def drop(self, lease: AsyncLease) -> None:
-        """Renew it no more."""
+    def remove(self, lease: AsyncLease) -> None:
+        """Stop renewing a lease."""
         with self._lock:
             self._leases.discard(lease)
 
-    def enter(self, waiter: Waiter, busy: ops.LeaseContended, before: float) -> None:
-        """Look after a waiter from now on, or go on to: it has asked, and stands in the queue.
+    def watch(self, waiter: Waiter, found: ops.LeaseContended, asked_at: float) -> None:
+        """Watch over a waiter that has asked and is in the queue.
 
         Args:
-            waiter: who it is.
-            busy: what the server said.
-            before: when (by the monotonic clock) it was asked.
+            waiter: the waiter.
+            found: the server's answer.
+            asked_at: when (by the monotonic clock) the server was asked.
 
         Raises:
             NotOpen: the memory was closed.
@@ -193,53 +108,53 @@ class AsyncLeaseRenewer:
         """
         self._follower.start()
         with self._lock:
-            line = self._lines.setdefault(waiter.request.name, WaitQueue())
-            # Who comes anew is the last one; where it stands later, the next look tells.
-            place = waiter.place if waiter in line.waiters else max(0, busy.queue - 1)
-            waiter.stands(busy.token, place, before)
-            line.waiters.add(waiter)
-            line.asked(busy.remaining)
-            due = min(line.asks_at, time.monotonic() + self._poll())
+            queue = self._queues.setdefault(waiter.request.name, WaitQueue())
+            # A new waiter is the last one. The next poll reads its later places.
+            place = waiter.place if waiter in queue.waiters else max(0, found.queue - 1)
+            waiter.waits(found.token, place, asked_at)
+            queue.waiters.add(waiter)
+            queue.answered(found.remaining)
+            due = min(queue.ask_at, time.monotonic() + self._poll_interval())
         self._wake(due)
 
-    def leave(self, waiter: Waiter) -> None:
-        """Look after it no more."""
+    def unwatch(self, waiter: Waiter) -> None:
+        """Stop watching over a waiter."""
         with self._lock:
-            line = self._lines.get(waiter.request.name)
-            if line is not None:
-                line.waiters.discard(waiter)
-                if not line.waiters:
-                    del self._lines[waiter.request.name]
+            queue = self._queues.get(waiter.request.name)
+            if queue is not None:
+                queue.waiters.discard(waiter)
+                if not queue.waiters:
+                    del self._queues[waiter.request.name]
 
     async def close(self) -> None:
-        """End, and with it all waiting. What is held runs out, for its user may not have ended."""
+        """Stop the worker and wake all waiters. Held leases run out: their work may go on."""
         with self._lock:
             self._closing = True
             worker = self._worker
-            for line in self._lines.values():
-                for waiter in line.waiters:
+            for queue in self._queues.values():
+                for waiter in queue.waiters:
                     waiter.ask()
         if worker is not None:
             self._wakeup.set()
             await worker.join(2.0)
 
-    def stay(self) -> float:
-        """How many seconds an entry in a queue is to count."""
-        polls = STAY_POLLS * self._safety_poll
-        return polls if self._notifications.listener_id is None else max(STAY, polls)
+    def entry_ttl(self) -> float:
+        """Return the seconds until a new entry in a queue expires."""
+        polls = ENTRY_POLLS * self._safety_poll
+        return polls if self._notifications.listener_id is None else max(ENTRY_TTL, polls)
 
-    def _poll(self) -> float:
-        """Seconds between two looks: also soon enough to learn of a lease while it is ours."""
-        waiters = [waiter for line in self._lines.values() for waiter in line.waiters]
+    def _poll_interval(self) -> float:
+        """Return the seconds between two polls, short enough to learn of a lease while it lasts."""
+        waiters = [waiter for queue in self._queues.values() for waiter in queue.waiters]
         ttls = min((waiter.request.ttl for waiter in waiters), default=math.inf)
-        mark = self._notifications.listener_id
-        if mark is not None and any(waiter.mark != mark for waiter in waiters):
-            # We began to listen just now: whom a lease was given before that was not told.
-            return min(POLL_SOON, ttls / 3)
+        listener_id = self._notifications.listener_id
+        if listener_id is not None and any(w.listener_id != listener_id for w in waiters):
+            # The process has just begun to listen: it was not told of leases granted before.
+            return min(EARLY_POLL, ttls / 3)
         return min(self._safety_poll, ttls / 3)
 
     def require_open(self) -> None:
-        """Refuse what would come too late.
+        """Refuse a call on a closed memory.
 
         Raises:
             NotOpen: the memory was closed.
@@ -248,7 +163,7 @@ class AsyncLeaseRenewer:
             raise NotOpen("acquire a lease: this memory was closed")
 
     def _wake(self, due: float) -> None:
-        """See that the worker runs, and wakes up no later than this."""
+        """Start the worker if it does not run, and wake it no later than `due`."""
         with self._lock:
             self.require_open()
             if self._worker is None or not self._worker.alive:
@@ -260,37 +175,37 @@ class AsyncLeaseRenewer:
     async def _run(self) -> None:
         while not self._closing:
             due = self._next()
-            pause = None if due == math.inf else max(PAUSE_LEAST, due - time.monotonic())
+            pause = None if due == math.inf else max(MIN_PAUSE, due - time.monotonic())
             await self._wakeup.wait(pause)
             if self._closing:
                 return
             try:
                 await self._renew()
-                await self._look()
+                await self._poll()
             except NotOpen:
-                return  # The memory was closed: nobody can use a lease, they run out.
+                return  # The memory was closed: the leases run out.
 
     def _next(self) -> float:
-        """When there is something to do next."""
+        """Return when the next work is due."""
         with self._lock:
-            times = [lease.due for lease in self._leases]
-            if self._lines:
-                times += [line.asks_at for line in self._lines.values()]
-                times.append(self._looked_at + self._poll())
+            times = [lease.renew_at for lease in self._leases]
+            if self._queues:
+                times += [queue.ask_at for queue in self._queues.values()]
+                times.append(self._polled_at + self._poll_interval())
             self._wakes_at = min(times, default=math.inf)
             return self._wakes_at
 
     async def _renew(self) -> None:
-        """Renew what is due, and with it what soon will be."""
+        """Renew the leases that are due or soon will be."""
         now = time.monotonic()
         with self._lock:
-            if not any(lease.due <= now for lease in self._leases):
+            if not any(lease.renew_at <= now for lease in self._leases):
                 return
-            due = [lease for lease in self._leases if lease.due <= now + lease.interval / 10]
-        patience = max(PATIENCE, min(lease.interval for lease in due) / 3)
+            due = [lease for lease in self._leases if lease.renew_at <= now + lease.interval / 10]
+        timeout = max(MIN_ANSWER_TIMEOUT, min(lease.interval for lease in due) / 3)
         try:
             op = ops.renew([lease.held for lease in due])
-            answers = await self._executor.execute(op, answer_timeout=patience)
+            answers = await self._executor.execute(op, answer_timeout=timeout)
         except NotOpen:
             raise
         except (PgmemError, psycopg.Error, OSError) as error:
@@ -298,52 +213,57 @@ class AsyncLeaseRenewer:
                 lease.renewal_failed(str(error))
             return
         for lease in due:
-            lease.take(answers[lease.held.owner], now)
+            lease.renewed(answers[lease.held.owner_id], now)
 
-    async def _look(self) -> None:
-        """Look after those who wait, if it is time or if we listen anew; then see who is to ask."""
+    async def _poll(self) -> None:
+        """Poll for the waiters if it is time or the listening session is new. Then wake askers."""
         now = time.monotonic()
-        mark = self._notifications.listener_id
+        listener_id = self._notifications.listener_id
+        waiters: list[Waiter] = []
         with self._lock:
-            if not self._lines:
+            if not self._queues:
                 return
-            if now >= self._looked_at + self._poll() or mark != self._looked_with:
-                waiters = [waiter for line in self._lines.values() for waiter in line.waiters]
-            else:
-                waiters = []
+            if now >= self._polled_at + self._poll_interval() or listener_id != self._polled_as:
+                waiters = [waiter for queue in self._queues.values() for waiter in queue.waiters]
         if waiters:
-            self._looked_at, self._looked_with = now, mark
-            await self._look_after(waiters, now)
+            self._polled_at, self._polled_as = now, listener_id
+            await self._read_status(waiters, now)
         now = time.monotonic()
         with self._lock:
-            for line in self._lines.values():
-                if line.asks_at <= now:
-                    line.first.ask()
+            for queue in self._queues.values():
+                if queue.ask_at <= now:
+                    queue.first.ask()
 
-    async def _look_after(self, waiters: list[Waiter], before: float) -> None:
+    async def _read_status(self, waiters: list[Waiter], asked_at: float) -> None:
         try:
-            op = ops.look([waiter.request for waiter in waiters])
+            op = ops.queue_status([waiter.request for waiter in waiters])
             found = await self._executor.execute(
-                op, answer_timeout=max(PATIENCE, self._safety_poll)
+                op, answer_timeout=max(MIN_ANSWER_TIMEOUT, self._safety_poll)
             )
         except NotOpen:
             raise
         except (PgmemError, psycopg.Error, OSError) as error:
-            log.debug("could not look after those who wait for leases: %s", error)
+            log.debug("could not read the state of the waiters for leases: %s", error)
             return
         now = time.monotonic()
         with self._lock:
             for waiter in waiters:
-                self._take_in(waiter, found[waiter.request.owner], before, now)
+                self._take_over(waiter, found[waiter.request.owner_id], asked_at, now)
 
-    def _take_in(self, waiter: Waiter, standing: ops.Standing, before: float, now: float) -> None:
-        line = self._lines.get(waiter.request.name)
-        if line is None or waiter not in line.waiters:
-            return  # It waits no more.
-        if standing.mine or standing.place is None:
+    def _take_over(
+        self, waiter: Waiter, status: ops.QueueStatus, asked_at: float, now: float
+    ) -> None:
+        queue = self._queues.get(waiter.request.name)
+        if queue is None or waiter not in queue.waiters:
+            return  # It no longer waits.
+        if status.granted or status.place is None:
             waiter.ask()
             return
-        waiter.stands(standing.token, standing.place, before)
-        line.ends = now + standing.remaining if standing.remaining > 0 else min(line.ends, now)
-        if standing.mark != self._notifications.listener_id or standing.stays < self.stay() / 2:
+        waiter.waits(status.token, status.place, asked_at)
+        if status.remaining > 0:
+            queue.over_at = now + status.remaining
+        else:
+            queue.over_at = min(queue.over_at, now)
+        of_this_session = status.listener_id == self._notifications.listener_id
+        if not of_this_session or status.entry_ttl < self.entry_ttl() / 2:
             waiter.ask()

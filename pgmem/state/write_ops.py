@@ -16,7 +16,7 @@ from pgmem.errors import InvalidInput, InvalidValue, LeaseLost, VersionConflict
 from pgmem.events.codec import Codec, EncodedEvent, encode_event, fits_inline
 from pgmem.events.models import Event
 from pgmem.events.ops import check_stream
-from pgmem.leases.ops import Held
+from pgmem.leases.ops import Held, fence_params
 from pgmem.state.models import KEEP, Copy, Keep, StateEntry
 from pgmem.state.read_ops import MAX_KEYS, check_key, check_keys
 
@@ -233,8 +233,7 @@ def fenced(op: Op[StateEntry], held: Held) -> Op[StateEntry]:
 
     return op._replace(
         statement=f"{op.statement}_fenced",
-        params=op.params
-        | {"lease_name": held.name, "lease_owner": held.owner, "lease_token": held.token},
+        params=op.params | fence_params(held),
         parse=parse,
         fragments=(*op.fragments, FENCED),
     )

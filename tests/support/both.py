@@ -75,14 +75,15 @@ class Awaited:
             return lambda: _entered(found())
         if name == "using":
             return lambda source: Awaited(found(source))
+        if name == "hold":
+            return lambda *args, **kwargs: _held(found(*args, **kwargs))
         if name == "entries":
             return lambda *args: _iterated(found(*args))
         if name in _SUBSCRIBE:
             return lambda *args, **kwargs: AwaitedSubscription(found(*args, **kwargs))
 
         async def call(*args, **kwargs):
-            if isinstance(kwargs.get("fence"), AwaitedLease):
-                kwargs["fence"] = kwargs["fence"].wrapped
+            args, kwargs = map(_plain, args), {key: _plain(kwargs[key]) for key in kwargs}
             if name == "acquire":
                 call = functools.partial(found, *args, **kwargs)
                 loop = asyncio.get_running_loop()
@@ -126,13 +127,6 @@ class AwaitedLease:
             return found
         return lambda: asyncio.to_thread(found)
 
-    async def __aenter__(self):
-        self.wrapped.__enter__()
-        return self
-
-    async def __aexit__(self, *error):
-        await asyncio.to_thread(self.wrapped.__exit__, *error)
-
 
 class AwaitedGroups(Awaited):
     """`memory.groups` whose calls are awaited."""
@@ -169,7 +163,7 @@ def _plain(given):
     """Return the object behind an awaitable one, also for each item of a list."""
     if isinstance(given, list):
         return [_plain(one) for one in given]
-    return given.wrapped if isinstance(given, (Awaited, AwaitedGroup)) else given
+    return given.wrapped if isinstance(given, (Awaited, AwaitedGroup, AwaitedLease)) else given
 
 
 class AwaitedSubscription:
@@ -205,6 +199,18 @@ class AwaitedSubscription:
 async def _entered(block):
     with block as entered:
         yield Awaited(entered)
+
+
+@asynccontextmanager
+async def _held(block):
+    lease = await asyncio.get_running_loop().run_in_executor(_MANY_WAIT, block.__enter__)
+    try:
+        yield AwaitedLease(lease)
+    except BaseException as error:
+        if not await asyncio.to_thread(block.__exit__, type(error), error, error.__traceback__):
+            raise
+    else:
+        await asyncio.to_thread(block.__exit__, None, None, None)
 
 
 async def _iterated(items):

@@ -8,7 +8,7 @@ import time
 import psycopg
 
 QUIET = 30.0
-"""A safety poll that no test waits for: what comes sooner was woken."""
+"""Seconds. A safety poll that no test waits for: what comes sooner was notified."""
 
 
 def raw(thing):
@@ -33,7 +33,7 @@ def end_lease(url, name="job"):
 
 def row(url, name="job"):
     found = sql(
-        url, "SELECT token, owner, expires_at, waiters FROM pgmem.leases WHERE name = %s", name
+        url, "SELECT token, owner_id, expires_at, waiters FROM pgmem.leases WHERE name = %s", name
     )
     return found[0] if found else None
 
@@ -48,14 +48,14 @@ def heard(url, name="job"):
     """Count the entries in the queue whose waiters can be notified."""
     query = """
         SELECT count(*) FROM pgmem.leases, jsonb_array_elements(waiters) AS waiter
-        WHERE name = %s AND waiter ->> 'mark' IS NOT NULL"""
+        WHERE name = %s AND waiter ->> 'listener' IS NOT NULL"""
     return sql(url, query, name)[0][0]
 
 
 async def until(condition, seconds=20.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "the condition did not become true"
         await asyncio.sleep(0.01)
     return found
 

@@ -1,9 +1,9 @@
 # Generated from pgmem/leases/limits.py by tools/generate_sync.py. Do not edit.
-"""`memory.limits`: rate limits that all processes share. What to run is
-`pgmem.leases.limit_ops`."""
+"""The verbs of `memory.limits`: rate limits that all processes share."""
 
 from __future__ import annotations
 
+import math
 import time
 
 from pgmem._sync.core.execution import Executor
@@ -15,7 +15,7 @@ from pgmem.leases.models import Permit
 
 
 class Limits:
-    """Rate limits by name. Reached as `memory.limits`, `tx.limits` or `bound.limits`."""
+    """Rate limits by name. Reached as `memory.limits`, and as `limits` in a transaction."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -27,36 +27,40 @@ class Limits:
         burst: int,
         *,
         cost: int = 1,
-        timeout: Seconds = 0.0,
+        timeout: Seconds | None = 0.0,
     ) -> Permit:
-        """Let something through at a rate that all processes share, by the server's clock.
+        """Pass a rate limit that all processes share, by the server's clock.
 
         >>> permit = memory.limits.acquire("bank-api", rate=10, burst=2)
         >>> permit.granted, permit.remaining
         (True, 1)
 
-        The generic cell rate algorithm (ITU-T I.371). A limit is its name: give the same rate and
-        burst everywhere. In a transaction it counts if that commits, and others wait for its end.
+        The generic cell rate algorithm (ITU-T I.371). A limit is known by its name: give the same
+        rate and burst everywhere. In a transaction the call counts if the transaction commits, and
+        other callers of the limit wait for its end.
 
         Args:
             name: the limit's name, 1 to 512 bytes.
-            rate: how many a second on average; above 0, may be below 1.
-            burst: how many may come at once after a pause, at least 1.
-            cost: how many this one counts for, at most `burst`.
-            timeout: wait so long until it fits, in seconds or as a timedelta; where it cannot in
-                that time, the answer comes at once. Not in a transaction.
+            rate: calls a second on average; above 0, may be below 1.
+            burst: how many calls fit at once after a pause, at least 1.
+            cost: how many calls this one counts for, at most `burst`.
+            timeout: how long to wait until the call fits, in seconds or as a timedelta; 0 does not
+                wait, None waits for ever. If the call cannot fit within `timeout`, the answer comes
+                at once. Not in a transaction.
 
         Returns:
-            Whether it may go on, how many more may come at once now, and, if it may not, in how
-            many seconds to come again.
+            Whether the call may go on, how many more fit now, and when to try again if it may not.
 
         Raises:
-            InvalidInput: a name or option that is not allowed.
+            InvalidInput: an argument is not allowed.
         """
-        wait = check_seconds(timeout, "timeout", zero=True)
+        wait = math.inf if timeout is None else check_seconds(timeout, "timeout", zero=True)
         op = ops.acquire(name, rate, burst, cost)
         if wait and self._executor.bound:
-            raise InvalidInput("timeout= waits, and in a transaction others wait for it: leave it")
+            raise InvalidInput(
+                "timeout= of limits.acquire is 0 in a transaction: other callers of the limit "
+                "would wait, too"
+            )
         deadline = time.monotonic() + wait
         while True:
             permit = self._executor.execute(op)

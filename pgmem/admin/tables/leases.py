@@ -20,10 +20,11 @@ def leases(metadata: MetaData) -> Table:
         metadata,
         Column("name", name_column(), nullable=False),
         Column("token", BigInteger, nullable=False, server_default=token.next_value()),
-        # The holder's unique id. NULL: released while a transaction of the holder was open.
+        # The random id of the holder's acquisition. NULL: released while a transaction with a
+        # fenced write was open.
+        Column("owner_id", name_column()),
+        # The holder, for people.
         Column("owner", name_column()),
-        # The holder's name, for people.
-        Column("holder", name_column()),
         Column("expires_at", moment()),
         # A column, not a table: a statement that waited for the row's lock sees the newest queue,
         # which it would not see in a second table.

@@ -1,8 +1,8 @@
--- Piece: the lease that a write is fenced by, if it is still ours by owner, token and clock. Until
--- the write has committed nobody else can have it: a takeover needs the row FOR UPDATE.
+-- Piece: the lease that fences a write, if owner, token and clock show that it is held. No other
+-- process gets it before the write has committed: a takeover needs the row FOR UPDATE.
 fence AS MATERIALIZED (
     SELECT name FROM {schema}.leases
-    WHERE name = %(lease_name)s AND owner = %(lease_owner)s AND token = %(lease_token)s
+    WHERE name = %(lease_name)s AND owner_id = %(lease_owner)s AND token = %(lease_token)s
       AND expires_at > clock_timestamp()
     FOR KEY SHARE
 )

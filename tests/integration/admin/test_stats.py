@@ -226,7 +226,7 @@ async def test_only_those_furthest_behind_are_told_and_much_is_counted_to_an_end
 async def test_leases_and_policies(both, database_url):
     sql(
         database_url,
-        "INSERT INTO pgmem.leases (name, owner, expires_at, waiters) VALUES "
+        "INSERT INTO pgmem.leases (name, owner_id, expires_at, waiters) VALUES "
         "('held', 'a', clock_timestamp() + interval '1 h', jsonb_build_array("
         "jsonb_build_object('until', extract(epoch FROM clock_timestamp()) + 60), "
         "jsonb_build_object('until', extract(epoch FROM clock_timestamp()) - 60))), "

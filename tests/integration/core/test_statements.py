@@ -137,8 +137,9 @@ def loaded(pg_server_url):
             "SELECT 'k' || n, '{}', 0, 1, 1 FROM generate_series(1, 20000) n"
         )
         connection.execute(
-            "INSERT INTO pgmem.leases (name, owner, holder, expires_at) SELECT 'k' || n, 'o', 'h', "
-            "clock_timestamp() + interval '1 h' FROM generate_series(1, 20000) n"
+            "INSERT INTO pgmem.leases (name, owner_id, owner, expires_at) "
+            "SELECT 'k' || n, 'o', 'h', clock_timestamp() + interval '1 h' "
+            "FROM generate_series(1, 20000) n"
         )
         connection.execute(
             "VACUUM ANALYZE pgmem.events, pgmem.state, pgmem.dedupe, pgmem.subscriptions, "
@@ -220,12 +221,13 @@ HOT = [
     (subscriptions.renew(HELD, lease=5.0), "subscriptions_pkey"),
     (subscriptions.commit(HELD, 9, lease=5.0), "subscriptions_pkey"),
     (subscriptions.release(HELD), "subscriptions_pkey"),
-    (leases.acquire(ASKER, wait=True, mark=1, stay=5.0), "leases_pkey"),
-    (leases.release("k7", 7, owner="o"), "leases_pkey"),
-    (leases.renew([LEASE, LEASE._replace(name="k8", owner="p")]), "leases_pkey"),
+    (leases.acquire(ASKER, wait=True, listener_id=1, entry_ttl=5.0), "leases_pkey"),
+    (leases.release("k7", 7, owner_id="o"), "leases_pkey"),
+    (leases.renew([LEASE, LEASE._replace(name="k8", owner_id="p")]), "leases_pkey"),
     (leases.leave(ASKER), "leases_pkey"),
-    (leases.look([ASKER]), "leases_pkey"),
+    (leases.queue_status([ASKER]), "leases_pkey"),
     (leases.get("k7"), "leases_pkey"),
+    (leases.require(LEASE, "use"), "leases_pkey"),
     (
         writes.fenced(
             writes.compare_and_set(

@@ -1,4 +1,4 @@
-"""Named leases in both forms: taken, kept, lost, given back."""
+"""Named leases: acquire, renew, lose, release, and the fence."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from pgmem.core import statements as sql
 from pgmem.errors import InvalidInput, LeaseHeld, LeaseLost, NotOpen, VersionConflict
 from tests.support.both import execute
 from tests.support.leases import end_lease, heard, queue, raw, row, until
+from tests.support.leases import sql as select
 from tests.support.relay import Relay
 
 
 async def free(memory, name="job"):
-    """Whether another one could have it."""
+    """Return True if the lease can be acquired."""
     try:
         await (await memory.leases.acquire(name, timeout=0)).release()
     except LeaseHeld:
@@ -30,18 +31,18 @@ async def free(memory, name="job"):
 
 
 class TestHolding:
-    async def test_a_lease_tells_what_it_is(self, both):
+    async def test_lease_and_info_agree(self, both):
         before = datetime.datetime.now(datetime.UTC)
-        async with await both.leases.acquire("job", ttl=60) as lease:
+        async with both.leases.hold("job", ttl=60) as lease:
             assert (lease.name, lease.lost) == ("job", None)
-            assert lease.fencing_token >= 1
+            assert lease.token >= 1
             assert 55 < (lease.expires_at - before).total_seconds() < 65
             assert "job" in repr(lease)
             assert "held" in repr(lease)
             info = await both.leases.get("job")
             assert info.name == "job"
-            assert f":{os.getpid()} tester" in info.holder
-            assert (info.fencing_token, info.waiters) == (lease.fencing_token, 0)
+            assert f":{os.getpid()} tester" in info.owner == lease.owner
+            assert (info.token, info.waiters) == (lease.token, 0)
             assert info.expires_at == lease.expires_at
             assert info.acquired_at < info.expires_at
             assert await both.leases.list() == [info]
@@ -49,8 +50,8 @@ class TestHolding:
         assert await both.leases.list() == []
         assert "released" in repr(lease)
 
-    async def test_nobody_else_has_it_meanwhile(self, both):
-        async with await both.leases.acquire("job") as lease:
+    async def test_second_acquire_is_refused(self, both):
+        async with both.leases.hold("job") as lease:
             with pytest.raises(LeaseHeld, match=str(os.getpid())) as caught:
                 await both.leases.acquire("job", timeout=0)
             assert caught.value.expires_at == lease.expires_at
@@ -58,21 +59,21 @@ class TestHolding:
             assert await free(both, "another")
         assert await free(both)
 
-    async def test_who_tried_once_leaves_nothing(self, both, database_url):
-        async with await both.leases.acquire("job"):
+    async def test_timeout_0_leaves_no_entry(self, both, database_url):
+        async with both.leases.hold("job"):
             before = row(database_url)
             assert not await free(both)
             assert row(database_url) == before
 
-    async def test_tokens_grow_also_when_the_row_is_gone(self, both, database_url):
+    async def test_tokens_grow_after_the_row_is_gone(self, both, database_url):
         tokens = []
         for _ in range(3):
-            async with await both.leases.acquire("job") as lease:
-                tokens.append(lease.fencing_token)
+            async with both.leases.hold("job") as lease:
+                tokens.append(lease.token)
             assert row(database_url) is None
         assert tokens == sorted(set(tokens))
 
-    async def test_list_tells_those_of_a_prefix_in_order(self, both):
+    async def test_list_by_prefix_is_ordered(self, both):
         held = [await both.leases.acquire(name) for name in ("b:2", "b:1", "c", "b;")]
         found = [info.name for info in await both.leases.list("b:")]
         assert found == ["b:1", "b:2"]
@@ -80,7 +81,7 @@ class TestHolding:
         for lease in held:
             await lease.release()
 
-    async def test_what_ran_out_is_held_by_nobody(self, both, database_url):
+    async def test_expired_lease_is_not_held(self, both, database_url):
         await both.leases.acquire("job")
         end_lease(database_url)
         assert await both.leases.get("job") is None
@@ -103,25 +104,25 @@ class TestHolding:
         ],
         ids=str,
     )
-    async def test_bad_input_is_refused_before_anything_is_sent(
+    async def test_bad_input_is_refused_before_a_statement(
         self, both, database_url, arguments, error, says
     ):
         with pytest.raises(error, match=says):
             await both.leases.acquire(**{"name": "job"} | arguments)
         assert row(database_url) is None
 
-    async def test_names_of_the_others_are_checked_too(self, both):
-        for call in (both.leases.get(""), both.leases.release("", fencing_token=1)):
+    async def test_get_and_release_check_their_arguments(self, both):
+        for call in (both.leases.get(""), both.leases.release("", token=1)):
             with pytest.raises(InvalidInput):
                 await call
         for token in (0, True, "1"):
-            with pytest.raises(InvalidInput, match="fencing_token"):
-                await both.leases.release("job", fencing_token=token)
+            with pytest.raises(InvalidInput, match="token"):
+                await both.leases.release("job", token=token)
 
 
 class TestRenewal:
-    async def test_it_is_kept_for_longer_than_its_ttl(self, both):
-        async with await both.leases.acquire("job", ttl=3) as lease:
+    async def test_lease_is_renewed_beyond_its_ttl(self, both):
+        async with both.leases.hold("job", ttl=3) as lease:
             first = lease.expires_at
             while datetime.datetime.now(datetime.UTC) < first:
                 assert not await free(both)
@@ -129,7 +130,7 @@ class TestRenewal:
             assert lease.lost is None
             assert lease.expires_at > first
 
-    async def test_many_are_renewed_in_one_statement(self, form, database_url):
+    async def test_leases_are_renewed_in_one_statement(self, form, database_url):
         with Relay(database_url) as relay:
             async with form.memory(relay.url) as memory:
                 leases = [await memory.leases.acquire(f"job{n}", ttl=6) for n in range(20)]
@@ -140,7 +141,7 @@ class TestRenewal:
                 assert [lease.lost for lease in leases] == [None] * 20
                 assert len(await memory.leases.list()) == 20
 
-    async def test_renew_by_hand(self, both):
+    async def test_renew_extends_the_lease(self, both):
         lease = await both.leases.acquire("job", ttl=60)
         first = lease.expires_at
         await lease.renew()
@@ -161,21 +162,21 @@ class TestRenewal:
         assert lease.lost is None
         await lease.release()
 
-    async def test_renewal_finds_out_that_it_was_taken(self, both, caplog):
+    async def test_renewal_finds_a_lost_lease(self, both, caplog):
         lease = await both.leases.acquire("job", ttl=3)
-        await both.leases.release("job", fencing_token=lease.fencing_token)
+        await both.leases.release("job", token=lease.token)
         new = await both.leases.acquire("job")
         with caplog.at_level(logging.WARNING, "pgmem"):
             await until(lambda: lease.lost)
-        assert str(new.fencing_token) in str(lease.lost)
+        assert str(new.token) in str(lease.lost)
         assert "was lost" in caplog.text
         assert "lost" in repr(lease)
         with pytest.raises(LeaseLost):
             await lease.release()
-        assert (await both.leases.get("job")).fencing_token == new.fencing_token
+        assert (await both.leases.get("job")).token == new.token
         await new.release()
 
-    async def test_renewal_goes_on_through_lost_connections(self, both, database_url):
+    async def test_renewal_survives_lost_connections(self, both, database_url):
         # The pool waits for a second after a connection that was ended while it was made.
         lease = await both.leases.acquire("job", ttl=3)
         for _ in range(8):
@@ -189,7 +190,7 @@ class TestRenewal:
         assert lease.lost is None
         await lease.release()
 
-    async def test_a_closed_memory_renews_nothing(self, form, database_url):
+    async def test_closed_memory_renews_nothing(self, form, database_url):
         async with form.memory() as memory:
             lease = await memory.leases.acquire("job", ttl=0.2)
         await asyncio.sleep(0.3)
@@ -197,23 +198,21 @@ class TestRenewal:
         async with form.memory() as memory:
             assert await free(memory)
 
-    def test_a_lease_leaves_no_thread(self, database_url):
+    def test_lease_leaves_no_thread(self, database_url):
         before = threading.active_count()
-        with Memory(database_url) as memory, memory.leases.acquire("job"):
+        with Memory(database_url) as memory, memory.leases.hold("job"):
             assert any(thread.name == "pgmem-leases" for thread in threading.enumerate())
         assert threading.active_count() == before
 
-    async def test_a_lease_leaves_no_task(self, database_url):
+    async def test_lease_leaves_no_task(self, database_url):
         before = len(asyncio.all_tasks())
-        async with AsyncMemory(database_url) as memory, await memory.leases.acquire("job"):
+        async with AsyncMemory(database_url) as memory, memory.leases.hold("job"):
             assert len(asyncio.all_tasks()) > before
         assert len(asyncio.all_tasks()) == before
 
 
 class TestLosing:
-    async def test_who_let_its_time_run_out_can_do_nothing_though_nobody_took_it(
-        self, both, database_url
-    ):
+    async def test_expired_lease_is_refused_though_it_is_free(self, both, database_url):
         lease = await both.leases.acquire("job", ttl=60)
         entry = await both.state.put("k", 1)
         end_lease(database_url)
@@ -225,7 +224,7 @@ class TestLosing:
         with pytest.raises(LeaseLost):
             await lease.release()
         assert (await both.state.get("k"))[:3] == entry[:3]
-        assert row(database_url)[0] == lease.fencing_token
+        assert row(database_url)[0] == lease.token
 
     async def test_renew_and_release_ask_the_server(self, both, database_url):
         for verb in ("renew", "release"):
@@ -236,15 +235,14 @@ class TestLosing:
                 await getattr(lease, verb)()
             assert isinstance(lease.lost, LeaseLost)
 
-    async def test_leaving_the_block_after_it_was_lost_says_so(self, both, database_url):
-        lease = await both.leases.acquire("job", ttl=60)
+    async def test_block_raises_if_the_lease_was_lost(self, both, database_url):
         with pytest.raises(LeaseLost):
-            async with lease:
+            async with both.leases.hold("job", ttl=60):
                 end_lease(database_url)
 
-    async def test_the_blocks_own_error_wins(self, both, database_url, caplog):
+    async def test_error_of_the_block_wins_over_the_loss(self, both, database_url, caplog):
         async def work():
-            async with await both.leases.acquire("job", ttl=60):
+            async with both.leases.hold("job", ttl=60):
                 end_lease(database_url)
                 raise KeyError
 
@@ -252,13 +250,13 @@ class TestLosing:
             await work()
         assert "was lost" in caplog.text
 
-    async def test_an_error_in_the_block_gives_it_back(self, both):
+    async def test_error_in_the_block_releases_the_lease(self, both):
         with pytest.raises(KeyError):
-            async with await both.leases.acquire("job", ttl=60):
+            async with both.leases.hold("job", ttl=60):
                 raise KeyError
         assert await free(both)
 
-    async def test_its_own_clock_tells_without_a_question(self, both):
+    async def test_own_clock_tells_that_it_ran_out(self, both):
         lease = await both.leases.acquire("job", ttl=60)
         assert lease.lost is None
         raw(lease).over_at = time.monotonic() - 0.001  # as after standing still
@@ -274,27 +272,26 @@ class TestLosing:
         assert not await free(both)
         await other.release()
         with pytest.raises(NotOpen, match="released"):
-            async with lease:
-                pass
+            await lease.renew()
 
     async def test_release_by_the_token(self, both, database_url):
         lease = await both.leases.acquire("job", ttl=60)
-        token = lease.fencing_token
+        token = lease.token
         for wrong in (token - 1 or token + 5, token + 1):
             with pytest.raises(LeaseLost, match="token"):
-                await both.leases.release("job", fencing_token=wrong)
+                await both.leases.release("job", token=wrong)
         assert not await free(both)
-        await both.leases.release("job", fencing_token=token)
+        await both.leases.release("job", token=token)
         assert row(database_url) is None
-        with pytest.raises(LeaseLost, match="nobody holds it"):
-            await both.leases.release("job", fencing_token=token)
+        with pytest.raises(LeaseLost, match="is not held"):
+            await both.leases.release("job", token=token)
         with pytest.raises(LeaseLost):
             await lease.release()
 
 
 class TestFencing:
-    async def test_the_holder_writes(self, both):
-        async with await both.leases.acquire("job") as lease:
+    async def test_holder_writes(self, both):
+        async with both.leases.hold("job") as lease:
             made = await both.state.compare_and_set("k", 1, expected_version=0, fence=lease)
             entry = await both.state.compare_and_set(
                 "k", {"n": 2}, expected_version=made.version, fence=lease
@@ -302,9 +299,9 @@ class TestFencing:
             assert (await both.state.get("k"))[:3] == entry[:3] == ("k", {"n": 2}, 2)
             assert [e.version for e in await both.state.history("k")] == [1, 2]
 
-    async def test_a_conflict_stays_what_it_is(self, both):
+    async def test_version_conflict_is_not_a_lost_lease(self, both):
         await both.state.put("k", 1)
-        async with await both.leases.acquire("job") as lease:
+        async with both.leases.hold("job") as lease:
             for expected in (0, 7):
                 with pytest.raises(VersionConflict) as caught:
                     await both.state.compare_and_set("k", 2, expected_version=expected, fence=lease)
@@ -313,7 +310,7 @@ class TestFencing:
 
     @pytest.mark.parametrize("expected", [0, 1])
     @pytest.mark.parametrize("how", ["ran out", "taken", "released"])
-    async def test_who_lost_it_changes_nothing(self, both, database_url, how, expected):
+    async def test_write_after_the_loss_changes_nothing(self, both, database_url, how, expected):
         if expected:
             await both.state.put("k", "old")
         lease = await both.leases.acquire("job", ttl=60)
@@ -322,7 +319,7 @@ class TestFencing:
         elif how == "ran out":
             end_lease(database_url)
         else:
-            await both.leases.release("job", fencing_token=lease.fencing_token)
+            await both.leases.release("job", token=lease.token)
             await both.leases.acquire("job")
         options = {"expected_version": expected, "fence": lease}
         with pytest.raises(LeaseLost, match=r"'job'.*nothing was changed"):
@@ -334,7 +331,7 @@ class TestFencing:
         assert (entry and entry.value) == ("old" if expected else None)
         assert len(await both.state.history("k")) == expected
 
-    async def test_nobody_gets_it_before_the_write_is_committed(self, both, database_url):
+    async def test_lease_waits_for_the_commit_of_a_fenced_write(self, both, database_url):
         lease = await both.leases.acquire("job", ttl=60)
         async with both.transaction() as tx:
             await tx.state.compare_and_set("k", 1, expected_version=0, fence=lease)
@@ -345,10 +342,10 @@ class TestFencing:
             assert not task.done()
         new = await asyncio.wait_for(task, 20)
         assert (await both.state.get("k")).value == 1
-        assert new.fencing_token > lease.fencing_token
+        assert new.token > lease.token
         await new.release()
 
-    async def test_a_fenced_write_holds_up_neither_renewal_nor_the_queue(self, both, database_url):
+    async def test_fenced_write_blocks_neither_renewal_nor_queue(self, both, database_url):
         lease = await both.leases.acquire("job", ttl=3)
         first = lease.expires_at
         async with both.transaction() as tx:
@@ -358,9 +355,7 @@ class TestFencing:
         await lease.release()
         await (await task).release()
 
-    async def test_released_in_an_open_transaction_it_is_handed_on_at_its_end(
-        self, both, database_url
-    ):
+    async def test_release_in_an_open_transaction_grants_it_at_its_end(self, both, database_url):
         lease = await both.leases.acquire("job", ttl=60)
         [task] = await queue(database_url, both, timeout=20)
         async with both.transaction() as tx:
@@ -373,7 +368,7 @@ class TestFencing:
                 await both.state.compare_and_set("other", 1, expected_version=0, fence=lease)
         await (await asyncio.wait_for(task, 20)).release()
 
-    async def test_a_row_of_ones_own_and_the_fence_are_one(self, both, database_url):
+    async def test_own_rows_roll_back_with_a_refused_fence(self, both, database_url):
         lease = await both.leases.acquire("job", ttl=60)
         with psycopg.connect(database_url, autocommit=True) as admin:
             admin.execute("CREATE TABLE mine (n int)")
@@ -389,28 +384,62 @@ class TestFencing:
         with psycopg.connect(database_url) as admin:
             assert admin.execute("SELECT count(*) FROM mine").fetchone() == (0,)
 
-    async def test_only_a_lease_will_do(self, both):
+    async def test_required_lease_fences_the_transaction(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=60)
+        async with both.transaction() as tx:
+            await tx.leases.require(lease)
+            assert (await tx.leases.get("job")).token == lease.token
+            assert [info.name for info in await tx.leases.list()] == ["job"]
+            await execute(tx.connection, "CREATE TABLE mine (n int)")
+            end_lease(database_url)
+            assert not await free(both)
+        assert await free(both)
+        assert select(database_url, "SELECT count(*) FROM mine") == [(0,)]
+
+    async def test_required_lease_that_is_lost_rolls_back(self, both, database_url):
+        lease = await both.leases.acquire("job", ttl=60)
+        end_lease(database_url)
+
+        async def work():
+            async with both.transaction() as tx:
+                await execute(tx.connection, "CREATE TABLE mine (n int)")
+                await tx.leases.require(lease)
+
+        with pytest.raises(LeaseLost, match=r"'job'.*is not held"):
+            await work()
+        assert isinstance(lease.lost, LeaseLost)
+        assert select(database_url, "SELECT to_regclass('mine')") == [(None,)]
+
+    async def test_require_takes_a_lease_only(self, both):
+        async with both.transaction() as tx:
+            for wrong in (7, "job", None):
+                with pytest.raises(InvalidInput, match="lease"):
+                    await tx.leases.require(wrong)
+
+    async def test_fence_takes_a_lease_only(self, both):
         for wrong in (7, "job", object()):
             with pytest.raises(InvalidInput, match="fence="):
                 await both.state.compare_and_set("k", 1, expected_version=0, fence=wrong)
 
-    def test_without_a_lease_the_statement_knows_of_none(self):
+    def test_unfenced_statement_reads_no_lease(self):
         for name in ("state_compare_and_set", "state_create"):
             text = sql.statement(name, sql.Dialect("s", "c", "if_free")).decode()
             assert "lease" not in text
             assert "fence" not in text
 
 
-async def test_whoever_holds_a_dead_mark_is_passed_over(both, database_url):
-    """The first in the queue is of a process that is dead: nobody holds the lock of its mark."""
+async def test_waiter_of_a_dead_session_is_passed_over(both, database_url):
+    """The first entry is of a dead process: no session holds the lock of its listener id."""
     lease = await both.leases.acquire("job")
     tasks = await queue(database_url, both, 2, timeout=20)
     assert heard(database_url) == 2
     with psycopg.connect(database_url, autocommit=True) as admin:
-        admin.execute("UPDATE pgmem.leases SET waiters = jsonb_set(waiters, '{0,mark}', '12345')")
+        admin.execute(
+            "UPDATE pgmem.leases SET waiters = jsonb_set(waiters, '{0,listener}', '12345')"
+        )
     await lease.release()
     second = await asyncio.wait_for(tasks[1], 10)
     assert not tasks[0].done()
     await second.release()
-    # It stands in no queue any more, and finds that out with its next look.
+    # Its entry is gone, and it finds that out with its next poll.
     await (await asyncio.wait_for(tasks[0], 20)).release()

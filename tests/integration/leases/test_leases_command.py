@@ -34,7 +34,7 @@ def test_list_shows_owner_and_token(command, memory, held):
     assert [lease["name"] for lease in found] == ["other\x9b2J", "run:a", "run:b"]
     info = memory.leases.get("run:a")
     assert found[1] == {
-        "name": "run:a", "holder": info.holder, "fencing_token": held["run:a"].fencing_token,
+        "name": "run:a", "owner": info.owner, "token": held["run:a"].token,
         "acquired_at": info.acquired_at.isoformat(), "expires_at": info.expires_at.isoformat(),
         "waiters": 0,
     }  # fmt: skip
@@ -45,7 +45,7 @@ def test_list_shows_owner_and_token(command, memory, held):
     titles, *rows = out.splitlines()
     assert titles.split() == ["LEASE", "TOKEN", "SINCE", "EXPIRES", "WAITING", "OWNER"]
     assert [row.split()[0] for row in rows] == ["other\\x9b2J", "run:a", "run:b"]
-    assert info.holder in rows[1]
+    assert info.owner in rows[1]
 
 
 def test_empty_list_is_a_word_on_stderr(command):
@@ -60,7 +60,7 @@ def test_show_prints_one_lease(command, memory, held):
     said = {line[:10].rstrip(): line[10:] for line in out.splitlines()}
     assert said.pop("since") < said.pop("expires")
     assert said == {
-        "lease": "run:a", "owner": info.holder, "token": str(info.fencing_token), "waiting": "0"
+        "lease": "run:a", "owner": info.owner, "token": str(info.token), "waiting": "0"
     }  # fmt: skip
     shown = json.loads(command("show", "run:a", "--json")[1])
     assert shown == lines(command("list", "run:a", "--json")[1])[0]
@@ -77,13 +77,13 @@ def test_show_of_a_free_lease_is_exit_code_1(command, memory, held):
 
 def test_release_takes_the_lease_from_its_owner(command, memory, held):
     lease = held["run:a"]
-    token = str(lease.fencing_token)
+    token = str(lease.token)
     assert command("release", "run:a", "--token", token) == (0, "run:a: released\n", "")
     assert memory.leases.get("run:a") is None
     memory.state.create("k", 1)
     with pytest.raises(LeaseLost):
         memory.state.compare_and_set("k", 2, expected_version=1, fence=lease)
-    other = str(held["run:b"].fencing_token)
+    other = str(held["run:b"].token)
     code, out, _ = command("release", "run:b", "--token", other, "--json")
     assert (code, json.loads(out)) == (0, {"lease": "run:b", "released": True})
 
@@ -94,9 +94,9 @@ def test_release_gives_the_lease_to_the_waiter(command, memory, held, database_u
     def wait():
         with (
             Memory(database_url, agent_id="second") as second,
-            second.leases.acquire("run:a", timeout=20) as lease,
+            second.leases.hold("run:a", timeout=20) as lease,
         ):
-            got.append(lease.fencing_token)
+            got.append(lease.token)
 
     waiter = threading.Thread(target=wait)
     waiter.start()
@@ -105,7 +105,7 @@ def test_release_gives_the_lease_to_the_waiter(command, memory, held, database_u
         while not json.loads(command("show", "run:a", "--json")[1])["waiters"]:
             assert time.monotonic() < deadline
         assert "\nwaiting   1\n" in command("show", "run:a")[1]
-        token = held["run:a"].fencing_token
+        token = held["run:a"].token
         assert command("release", "run:a", "--token", str(token))[0] == 0
     finally:
         waiter.join(30)
@@ -114,8 +114,8 @@ def test_release_gives_the_lease_to_the_waiter(command, memory, held, database_u
 
 
 def test_release_needs_the_current_token(command, memory, held):
-    token = held["run:a"].fencing_token
-    for wrong in (token + 1, token - 1, held["run:b"].fencing_token):
+    token = held["run:a"].token
+    for wrong in (token + 1, token - 1, held["run:b"].token):
         code, out, err = command("release", "run:a", "--token", str(wrong), "--json")
         assert (code, out) == (1, "")
         assert f"release of the lease 'run:a' with the fencing token {wrong} refused" in err
@@ -123,4 +123,4 @@ def test_release_needs_the_current_token(command, memory, held):
     assert command("release", "never", "--token", "1")[0] == 1
     assert command("release", "run:a")[0] == 2
     assert command("release", "run:a", "--token", "x")[0] == 2
-    assert memory.leases.get("run:a").fencing_token == token
+    assert memory.leases.get("run:a").token == token

@@ -250,7 +250,7 @@ def test_deleting_a_snapshot_deletes_its_entries(server):
         (
             "leases",
             "(name) SELECT 'l' || i",
-            "token = 7, owner = 'me', holder = 'me', expires_at = now(), waiters = '[1]', "
+            "token = 7, owner_id = 'me', owner = 'me', expires_at = now(), waiters = '[1]', "
             "acquired_at = now() WHERE name < 'l12'",
         ),
         (

@@ -58,15 +58,14 @@ def test_of_several_one_is_the_janitor_and_another_takes_over_at_its_end(databas
     with Memory(database_url) as looking:
         first.open()
         eventually(lambda: looking.leases.get(JANITOR_LEASE) is not None)
-        token = looking.leases.get(JANITOR_LEASE).fencing_token
+        token = looking.leases.get(JANITOR_LEASE).token
         with second:
             time.sleep(0.3)
-            assert looking.leases.get(JANITOR_LEASE).fencing_token == token
+            assert looking.leases.get(JANITOR_LEASE).token == token
             first.close()
             eventually(
                 lambda: (
-                    (held := looking.leases.get(JANITOR_LEASE)) is not None
-                    and held.fencing_token > token
+                    (held := looking.leases.get(JANITOR_LEASE)) is not None and held.token > token
                 )
             )
             fill(looking)

@@ -63,7 +63,7 @@ def test_empty_list_is_a_word_on_stderr(command):
 
 
 def test_maintain_does_nothing_beside_another_janitor(command, memory):
-    with memory.leases.acquire(JANITOR_LEASE):
+    with memory.leases.hold(JANITOR_LEASE):
         assert command("maintain") == (0, "", "another process is the janitor: nothing to do\n")
 
 

@@ -180,7 +180,7 @@ async def test_leases_that_nobody_uses(both, database_url):
     run(
         database_url,
         """
-        INSERT INTO pgmem.leases (name, owner, acquired_at, expires_at, waiters) VALUES
+        INSERT INTO pgmem.leases (name, owner_id, acquired_at, expires_at, waiters) VALUES
             ('held', 'o', now() - interval '9 d', now() + interval '1 s', '[]'),
             ('just free', NULL, now() - interval '9 d', now() - interval '1 h', '[]'),
             ('waited for', 'o', now() - interval '9 d', now() - interval '2 d',

@@ -110,7 +110,7 @@ def test_leases_outlive_a_restarted_server(place):
         assert not waiter.done()
         lease.release()
         new = waiter.result(5)
-        assert new.fencing_token > lease.fencing_token
+        assert new.token > lease.token
         new.release()
 
 

@@ -115,7 +115,7 @@ def use_everything(memory) -> None:
         claim = memory.dedupe.claim(f"d{n}")
         memory.dedupe.complete(claim, n)
         assert memory.dedupe.claim(f"d{n}").result == n
-        with memory.leases.acquire("l", timeout=0) as lease:
+        with memory.leases.hold("l", timeout=0) as lease:
             memory.state.compare_and_set("l", n, expected_version=n, fence=lease)
             lease.renew()
         with memory.transaction() as tx:
@@ -196,7 +196,7 @@ def test_leases_change_hands_through_it(listens, pooled_url, database_url):
                 lease.release()
                 new = waiter.result()
             delays.append(time.monotonic() - released)
-            tokens += [lease.fencing_token, new.fencing_token]
+            tokens += [lease.token, new.token]
             new.release()
     assert max(delays) < (9 if listens else 0.3 + 0.5 + stalls.allowance)
     assert tokens == sorted(set(tokens))

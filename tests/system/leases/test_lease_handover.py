@@ -22,7 +22,7 @@ async def pass_on(memory, name):
     await asyncio.sleep(0.001)
     given = time.monotonic()
     await lease.release()
-    return lease.fencing_token, had, given
+    return lease.token, had, given
 
 
 async def hand_over(url, memories, count):

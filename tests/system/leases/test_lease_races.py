@@ -32,10 +32,10 @@ def work(memory, lease):
     for _ in range(rng.randrange(1, 4)):
         with memory.transaction() as tx:
             entry = tx.state.get("done")
-            tx.state.compare_and_set("done", lease.fencing_token, fence=lease,
+            tx.state.compare_and_set("done", lease.token, fence=lease,
                                      expected_version=entry.version if entry else 0)
             tx.connection.execute(
-                "INSERT INTO effects VALUES (%s, clock_timestamp())", [lease.fencing_token])
+                "INSERT INTO effects VALUES (%s, clock_timestamp())", [lease.token])
         time.sleep(rng.uniform(0, 0.01))
 with Memory(url, pool=3) as memory:
     print(json.dumps("ready"), flush=True); sys.stdin.readline()
@@ -43,10 +43,10 @@ with Memory(url, pool=3) as memory:
     while time.monotonic() < end:
         say("asks", 0)
         try:
-            with memory.leases.acquire("job", ttl=ttl) as lease:
-                say("holds", lease.fencing_token)
+            with memory.leases.hold("job", ttl=ttl) as lease:
+                say("holds", lease.token)
                 work(memory, lease)
-                say("gives", lease.fencing_token)
+                say("gives", lease.token)
         except LeaseLost:
             say("lost", 0)
 """
@@ -60,7 +60,7 @@ def say(*words): print(json.dumps(words), flush=True)
 with Memory(sys.argv[1], pool=3) as memory:
     say("ready"); sys.stdin.readline()
     lease = memory.leases.acquire("job", ttl=float(sys.argv[2]))
-    say("holds", lease.fencing_token); sys.stdin.readline()
+    say("holds", lease.token); sys.stdin.readline()
     say("lost", lease.lost is not None)
     try:
         memory.state.compare_and_set("k", "late", expected_version=1, fence=lease)
@@ -110,7 +110,7 @@ def test_a_holder_that_stood_still_beyond_its_time_is_refused(database_url, take
         stop(sleeper)
         if taken:
             lease = memory.leases.acquire("job", timeout=20)
-            assert lease.fencing_token > old
+            assert lease.token > old
         else:
             time.sleep(3.1)
         wake(sleeper)
@@ -134,14 +134,14 @@ def test_a_waiter_that_stood_still_does_not_take_what_was_given_it_meanwhile(dat
             time.sleep(0.01)
         stop(sleeper)
         lease.release()
-        given = memory.leases.get("job").fencing_token
+        given = memory.leases.get("job").token
         lease = memory.leases.acquire("job", timeout=5)
-        assert lease.fencing_token > given
+        assert lease.token > given
         wake(sleeper)
         time.sleep(0.5)
         assert sleeper.lines == [["ready"]]
         lease.release()
-        assert heard_from(sleeper, "holds")[1] > lease.fencing_token
+        assert heard_from(sleeper, "holds")[1] > lease.token
         sleeper.say()
         assert ["wrote"] in sleeper.finish()
 

@@ -1,5 +1,5 @@
--- Piece: the queue of `ours` without `next`. Only where others stand before that one are they
--- looked at, and those whose time is over removed.
+-- Piece: the queue of `ours` without `next`. Entries in front of that one are dead: those that have
+-- expired are removed with it.
 CASE WHEN next.place = 1 THEN ours.waiters - 0 ELSE coalesce((
     SELECT jsonb_agg(waiter.entry ORDER BY waiter.place)
     FROM jsonb_array_elements(ours.waiters) WITH ORDINALITY AS waiter (entry, place)
