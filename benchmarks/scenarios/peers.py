@@ -36,14 +36,17 @@ from benchmarks.scenarios._following import (
 from pgmem import Event, Memory
 
 KEYS = 1_000
+DOCS = 3_000
+OPEN = range(0, DOCS, 30)
+"""The documents whose status is open, as `status` in the peers' works says."""
 CONSUMER = "bench"
 
 
 class Caller:
     """Run a process that makes calls of pgmem one after another, as the peers' processes do.
 
-    Orders are "append/COUNT", "fill/COUNT", "put/COUNT" and "get/COUNT"; the answers are those of
-    the peers.
+    Orders are "append", "fill", "put", "get", "put_ten", "put_ten_recorded", "fill_docs" and
+    "search", each with a count; the answers are those of the peers.
     """
 
     def __init__(self, number: int, url: str) -> None:
@@ -64,6 +67,24 @@ class Caller:
             until(start)
             times = timed(lambda key: found.append(self._get(key)), keys)
             return {"found": found, "times": times}
+        if name == "fill_docs":
+            for number in range(count):
+                status = "open" if number in OPEN else "closed"
+                value = {**payload(number), "status": status}
+                self._memory.state.put(f"docs:account:{number}", value, record=False)
+            return {}
+        if name == "search":
+            matches: list[int] = []
+            until(start)
+            times = timed(lambda _: matches.append(self._search()), range(count))
+            return {"found": matches, "times": times}
+        if name.startswith("put_ten"):
+            record = name.endswith("recorded")
+            first = self._next
+            self._next += 10 * count
+            until(start)
+            times = timed(lambda n: self._put_ten(n, record), range(first, self._next, 10))
+            return {"first": first, "stop": self._next, "times": times}
         call = {"append": self._append, "put": lambda n: self._put("put", n % KEYS, n)}[name]
         first = self._next
         self._next += count
@@ -77,6 +98,16 @@ class Caller:
 
     def _put(self, kind: str, key: int, number: int) -> None:
         self._memory.state.put(f"{kind}:account:{key}", payload(number), record=False)
+
+    def _put_ten(self, first: int, record: bool) -> None:
+        values = {f"put:account:{n % KEYS}": payload(n) for n in range(first, first + 10)}
+        self._memory.state.put_many(values, record=record)
+
+    def _search(self) -> int:
+        found = self._memory.state.search(
+            "docs:", where={"status": "open"}, order="updated_at", reverse=True, limit=100
+        )
+        return sum(entry.value["n"] for entry in found)
 
     def _get(self, key: int) -> int:
         entry = self._memory.state.get(f"filled:account:{key}")
@@ -129,7 +160,7 @@ class _Side:
     kept: Bare
     query: bytes
 
-    def writing(self, what: str, calls: int, note: str) -> Arm:
+    def writing(self, what: str, calls: int, note: str, name: str = "") -> Arm:
         """Return an arm that times a number of writes."""
 
         def once() -> Sample:
@@ -140,7 +171,18 @@ class _Side:
             faults = compare(written, [row[0] for row in rows])
             return _sample(answer["times"], faults, spent)
 
-        return Arm(self.name, once, note, kind=_kind(self.name), tier="strict")
+        return Arm(name or self.name, once, note, kind=_kind(self.name), tier="strict")
+
+    def searching(self, calls: int, note: str) -> Arm:
+        """Return an arm that times a number of searches."""
+
+        def once() -> Sample:
+            with costs(self.store, sizes=False) as spent:
+                [[answer]] = together((self.team, f"search/{calls}", 0.0))
+            lost = sum(found != sum(OPEN) for found in answer["found"])
+            return _sample(answer["times"], Faults(lost=lost), spent)
+
+        return Arm(self.name, once, note, kind=_kind(self.name))
 
     def getting(self, calls: int, note: str) -> Arm:
         """Return an arm that times a number of gets."""
@@ -226,7 +268,7 @@ def peer_append(bench: Bench) -> Iterator[Sequence[Scenario]]:
 
 @contextlib.contextmanager
 def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
-    """Run `memory.state.put` and `get` beside LangGraph's PostgresStore."""
+    """Run `put`, `get`, `put_many` and `search` of the state beside LangGraph's PostgresStore."""
     calls = 50 if bench.quick else 200
     with (
         _side(bench, "pgmem", PGMEM_PUT) as pgmem,
@@ -234,6 +276,7 @@ def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
     ):
         for side in (pgmem, langgraph):
             together((side.team, f"fill/{KEYS}", 0.0))
+            together((side.team, f"fill_docs/{DOCS}", 0.0))
             side.kept.execute("VACUUM ANALYZE")
         yield [
             Scenario(
@@ -256,6 +299,35 @@ def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     langgraph.writing("put", calls, "PostgresStore.put, one connection"),
                 ],
                 [Comparison("pgmem", "langgraph")],
+                rounds=bench.counted(20, 4),
+            ),
+            Scenario(
+                "peer_store/put_ten",
+                f"put ten entries of 200 B in one call, p50, 1 client ({calls // 2} calls a round)",
+                "µs",
+                [
+                    pgmem.writing("put_ten", calls // 2, "memory.state.put_many(record=False)"),
+                    pgmem.writing(
+                        "put_ten_recorded",
+                        calls // 2,
+                        "memory.state.put_many, an event for each entry",
+                        "pgmem, recorded",
+                    ),
+                    langgraph.writing("put_ten", calls // 2, "PostgresStore.batch of ten PutOp"),
+                ],
+                [Comparison("pgmem", "langgraph", at_most=1.0)],
+                rounds=bench.counted(20, 4),
+            ),
+            Scenario(
+                "peer_store/search",
+                f"search {DOCS:,} entries of 200 B by one field, {len(OPEN)} match, newest first, "
+                f"p50 ({calls // 4} calls a round)",
+                "µs",
+                [
+                    pgmem.searching(calls // 4, "memory.state.search(where=, order='updated_at')"),
+                    langgraph.searching(calls // 4, "PostgresStore.search(filter=)"),
+                ],
+                [Comparison("pgmem", "langgraph", at_most=1.0)],
                 rounds=bench.counted(20, 4),
             ),
         ]
@@ -412,9 +484,9 @@ ENTRIES = (
     ),
     Entry(
         "peer_store",
-        "get and put of one entry beside LangGraph's PostgresStore",
+        "get, put, ten puts and a search beside LangGraph's PostgresStore",
         peer_store,
-        (30, 15),
+        (70, 30),
         peers=True,
     ),
     Entry(

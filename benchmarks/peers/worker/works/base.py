@@ -68,6 +68,11 @@ def paced(payload: Payload, numbers: range, start: float, interval: float) -> It
         yield {**payload, "n": number, "last": last, "due": due, "sent": time.monotonic()}
 
 
+def status(number: int) -> str:
+    """Return the status of a document; one in 30 is open."""
+    return "closed" if number % 30 else "open"
+
+
 class Tray:
     """Collect what was delivered in a round.
 
