@@ -1,4 +1,4 @@
-"""What the dedupe verbs return."""
+"""Models of deduplication: claims and outcomes."""
 
 from __future__ import annotations
 

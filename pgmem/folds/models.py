@@ -1,4 +1,4 @@
-"""What the fold verbs take and return."""
+"""Models of folds."""
 
 from __future__ import annotations
 

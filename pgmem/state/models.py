@@ -1,4 +1,4 @@
-"""What state verbs take and return."""
+"""Models of the state: entries, snapshots and the `KEEP` sentinel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class StateEntry(NamedTuple, Generic[T]):
 
 
 class Copy(NamedTuple):
-    """What a cache keeps of an entry that does not expire and whose next change will be in the log.
+    """A copy of an entry, for the cache.
+
+    Only of an entry that does not expire and whose next change will be in the log.
 
     Attributes:
         version: the entry's version.

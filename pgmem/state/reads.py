@@ -207,6 +207,16 @@ class AsyncStateReads:
             ops.keys(prefix, after=after, depth=depth, separator=separator, limit=limit)
         )
 
+    @overload
+    async def history(
+        self, key: str, *, after: int = 0, limit: int = 100
+    ) -> list[RecordedEvent[Any]]: ...
+
+    @overload
+    async def history(
+        self, key: str, *, after: int = 0, limit: int = 100, model: type[M]
+    ) -> list[RecordedEvent[M]]: ...
+
     async def history(
         self,
         key: str,
@@ -214,7 +224,7 @@ class AsyncStateReads:
         after: int = 0,
         limit: int = 100,
         model: type[BaseModel] | None = None,
-    ) -> list[RecordedEvent]:
+    ) -> list[RecordedEvent[Any]]:
         """Return the events of an entry's recorded changes, oldest first.
 
         `event.change` holds the value, also where the write was given an event of its own.

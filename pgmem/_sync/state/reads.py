@@ -204,6 +204,16 @@ class StateReads:
             ops.keys(prefix, after=after, depth=depth, separator=separator, limit=limit)
         )
 
+    @overload
+    def history(
+        self, key: str, *, after: int = 0, limit: int = 100
+    ) -> list[RecordedEvent[Any]]: ...
+
+    @overload
+    def history(
+        self, key: str, *, after: int = 0, limit: int = 100, model: type[M]
+    ) -> list[RecordedEvent[M]]: ...
+
     def history(
         self,
         key: str,
@@ -211,7 +221,7 @@ class StateReads:
         after: int = 0,
         limit: int = 100,
         model: type[BaseModel] | None = None,
-    ) -> list[RecordedEvent]:
+    ) -> list[RecordedEvent[Any]]:
         """Return the events of an entry's recorded changes, oldest first.
 
         `event.change` holds the value, also where the write was given an event of its own.

@@ -56,7 +56,7 @@ async def test_work_that_raises_can_be_done_again(both):
     assert (await both.dedupe.run_once("k", lambda: 1)).status == "processed"
 
 
-async def test_pgmems_own_errors_come_through_as_they_are(both):
+async def test_pgmem_errors_are_raised_unchanged(both):
     def conflict():
         raise VersionConflict("x", expected=1, actual=2)
 
@@ -65,7 +65,7 @@ async def test_pgmems_own_errors_come_through_as_they_are(both):
     assert (await both.dedupe.run_once("k", lambda: 1)).status == "processed"
 
 
-async def test_result_is_forgotten_after_its_time(both, database_url):
+async def test_expired_result_lets_the_work_run_again(both, database_url):
     await both.dedupe.run_once("k", lambda: 1, ttl=3600)
     assert (await both.dedupe.run_once("k", lambda: 2)).status == "skipped"
     end_results(database_url)
@@ -80,7 +80,7 @@ async def test_result_without_end_has_none(both, database_url):
 
 
 async def test_work_that_is_done_is_not_written_to_again(both, database_url):
-    """Else each repeated call would lock the mark's row, and its commit wait for the disk."""
+    # Otherwise each repeated call would lock the row, and its commit would wait for the WAL flush.
     await both.dedupe.run_once("k", lambda: 1)
     before = sql(database_url, "SELECT xmin, xmax FROM pgmem.dedupe")
     assert (await both.dedupe.run_once("k", lambda: 2)).status == "skipped"
@@ -115,7 +115,7 @@ async def test_takeover_fences_the_old_holder_out(both, database_url):
     assert (await both.dedupe.claim("k")).result == "right"
 
 
-async def test_late_completion_is_accepted_if_nobody_took_over(both, database_url):
+async def test_late_completion_is_accepted_if_no_other_caller_took_over(both, database_url):
     claim = await both.dedupe.claim("k")
     end_leases(database_url)
     await both.dedupe.complete(claim, 1)
@@ -149,7 +149,7 @@ async def test_only_what_was_acquired_can_be_completed(both):
         await both.dedupe.release("k")
 
 
-async def test_waiting_caller_gets_the_result_of_the_one_at_work(both, database_url):
+async def test_waiting_caller_gets_the_result_of_the_running_one(both, database_url):
     begun, may_end = threading.Event(), threading.Event()
 
     def work():
@@ -181,7 +181,7 @@ async def test_result_that_cannot_be_stored_does_not_bring_the_work_back(both):
     assert await both.dedupe.run_once("k", lambda: 1) == Outcome("skipped", None)
 
 
-async def test_in_a_transaction_mark_and_effects_commit_together(both):
+async def test_record_and_effects_commit_together(both):
     async with both.transaction() as tx:
         outcome = await tx.dedupe.run_once("k", lambda: {"r": 1})
         await tx.state.put("effect", 1)
@@ -192,7 +192,7 @@ async def test_in_a_transaction_mark_and_effects_commit_together(both):
     assert await both.dedupe.run_once("k", lambda: 2) == Outcome("skipped", {"r": 1})
 
 
-async def test_a_transaction_that_fails_leaves_no_mark(both):
+async def test_failed_transaction_leaves_no_record(both):
     async def fail():
         async with both.transaction() as tx:
             await tx.dedupe.run_once("k", lambda: 1)
@@ -220,7 +220,7 @@ async def test_work_that_raises_in_a_transaction_undoes_only_itself(both):
     assert len(await both.state.list()) == 2
 
 
-def test_effects_of_work_that_raises_are_undone_with_its_mark(memory):
+def test_effects_of_work_that_raises_are_undone_with_its_record(memory):
     with memory.transaction() as tx:
 
         def fail_half_way():
@@ -233,7 +233,7 @@ def test_effects_of_work_that_raises_are_undone_with_its_mark(memory):
     assert [entry.key for entry in memory.state.list()] == ["other"]
 
 
-async def test_effects_of_async_work_that_raises_are_undone_with_its_mark(database_url):
+async def test_effects_of_async_work_that_raises_are_undone_with_its_record(database_url):
     async with AsyncMemory(database_url) as memory:
         async with memory.transaction() as tx:
 

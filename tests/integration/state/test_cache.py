@@ -1,6 +1,7 @@
-"""The read cache: what is served from a copy, and what is never kept. The races are next door.
+"""The read cache: what is served from a copy, and what is never kept.
 
-`fresh_until` is set and `observe` is called by hand here: nobody follows the log.
+`test_cache_races` has the races. Here the log is not followed: the tests set `fresh_until` and call
+`observe`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ async def cached(form):
 
 @pytest.fixture
 def behind(database_url):
-    """Changes the row of a key without an event: only who asks the server sees it."""
+    """Return a function that changes the row of a key without an event."""
     return partial(change_behind, database_url)
 
 
 @pytest.fixture
 def rival(database_url):
-    """Another process."""
+    """Return another memory, as another process has it."""
     with Memory(database_url) as memory:
         yield memory
 
@@ -41,7 +42,9 @@ def rival(database_url):
 
 
 @pytest.mark.parametrize("filled_by", ["put", "get"])
-async def test_a_hit_asks_no_server_until_an_event_tells(cached, rival, behind, filled_by):
+async def test_a_copy_is_served_until_an_event_shows_a_newer_version(
+    cached, rival, behind, filled_by
+):
     source = rival if filled_by == "get" else inner(cached)
     written = source.state.put("k", "old")
     written = await written if inspect.isawaitable(written) else written
@@ -54,7 +57,7 @@ async def test_a_hit_asks_no_server_until_an_event_tells(cached, rival, behind, 
     assert (await cached.state.get("k"))[1:3] == ("behind", 2)
 
 
-async def test_a_touch_elsewhere_drops_the_copy(cached, behind):
+async def test_a_touch_in_another_process_removes_the_copy(cached, behind):
     await cached.state.put("k", "old")
     behind()
     cache_of(cached).observe("k", None)
@@ -68,7 +71,7 @@ async def test_other_keys_keep_their_copies(cached, behind):
     assert await value(cached) == "old"
 
 
-async def test_flush_drops_everything(cached, behind):
+async def test_flush_removes_every_copy(cached, behind):
     await cached.state.put("k", "old")
     behind()
     cache_of(cached).flush()
@@ -156,7 +159,7 @@ async def test_entries_with_an_end_or_unrecorded_are_never_kept(cached, behind, 
     assert await value(cached) == "behind"
 
 
-async def test_an_entry_whose_next_change_may_be_silent_is_not_kept(cached, rival):
+async def test_an_entry_is_not_kept_if_its_next_change_may_be_unrecorded(cached, rival):
     rival.state.put("k", 1)
     rival.state.put("k", 2, record=False)  # in the log, but the next will not be
     assert await value(cached) == 2
@@ -207,8 +210,8 @@ async def test_own_create_is_seen_and_kept(cached, rival, behind):
     assert await value(cached) == "new"
 
 
-async def test_update_never_begins_with_a_copy(cached, behind):
-    """A function that refuses what it sees would refuse an old value."""
+async def test_update_never_reads_a_copy(cached, behind):
+    """Otherwise a function could refuse an old value, with no conflict to correct it."""
     await cached.state.put("k", "old")
     behind()
     seen = []
@@ -224,7 +227,7 @@ async def test_get_many_is_of_one_moment(cached, behind):
 
 @pytest.mark.parametrize("failure", [OutcomeUnknown("lost"), KeyboardInterrupt()])
 @pytest.mark.parametrize("verb", OWN)
-async def test_a_write_that_may_have_happened_drops_the_copy(cached, rival, verb, failure):
+async def test_a_write_of_unknown_outcome_removes_the_copy(cached, rival, verb, failure):
     await cached.state.put("k", "old")
 
     def fail(_):
@@ -261,14 +264,14 @@ async def test_without_the_option_there_is_no_cache(both):
 
 
 @pytest.mark.parametrize("most", [0, -1, True, 1.5, "10"])
-async def test_a_cache_of_no_size_is_refused(form, most):
+async def test_a_cache_without_a_size_is_refused(form, most):
     with pytest.raises(InvalidInput, match="cache"):
         async with form.memory(cache=most):
             pass
 
 
 @pytest.mark.parametrize("key", [None, ["k"], 5, "", b"k"])
-async def test_what_is_no_key_is_refused_as_without_a_cache(cached, key):
+async def test_a_wrong_key_is_refused_as_without_a_cache(cached, key):
     await cached.state.put("k", 1)
     with pytest.raises(InvalidInput):
         await cached.state.get(key)

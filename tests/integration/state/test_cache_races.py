@@ -29,13 +29,13 @@ async def cached(form):
 
 @pytest.fixture
 def behind(database_url):
-    """Changes the row of a key without an event: only who asks the server sees it."""
+    """Return a function that changes the row of a key without an event."""
     return partial(change_behind, database_url)
 
 
 @pytest.fixture
 def rival(database_url):
-    """Another process."""
+    """Return another memory, as another process has it."""
     with Memory(database_url) as memory:
         yield memory
 
@@ -53,7 +53,7 @@ def under_way(memory):
 
 @pytest.mark.parametrize("version", [2, None])
 async def test_a_read_that_an_event_overtakes_is_not_kept(cached, rival, version):
-    """Nothing is cached when the event arrives: only the load under way can be told."""
+    # No copy exists when the event arrives, only the load that is under way.
     rival.state.put("k", "old")
 
     def event(memory):
@@ -88,7 +88,7 @@ async def test_a_read_that_a_flush_overtakes_is_not_kept(cached, rival):
     assert kept(cached) == 0
 
 
-async def test_a_read_that_began_while_nobody_followed_is_not_kept(cached, rival):
+async def test_a_read_that_began_while_the_log_was_not_followed_is_not_kept(cached, rival):
     rival.state.put("k", "old")
     cache_of(cached).fresh_until = 0.0
     between(cached, lambda memory: setattr(memory._cache, "fresh_until", math.inf))
@@ -110,8 +110,8 @@ async def test_a_read_never_follows_an_own_write_that_is_not_kept(cached, rival)
     assert await value(cached) == "new"
 
 
-async def test_a_read_never_follows_an_own_write_whose_copy_had_to_go(form, rival):
-    """Room for one: the copy of the write is gone when the older read would be kept."""
+async def test_a_read_never_follows_an_own_write_after_its_copy_was_evicted(form, rival):
+    # The cache has room for one, so the write's copy is gone when the older read ends.
     rival.state.put("k", "old")
     rival.state.put("other", 1)
     async with fresh(form, most=1) as memory:
@@ -171,7 +171,7 @@ async def test_a_write_that_a_newer_event_overtakes_is_not_kept(cached, rival):
     assert await value(cached) == "newer"
 
 
-async def test_a_write_whose_own_event_came_first_is_kept(cached, behind):
+async def test_a_write_is_kept_if_its_own_event_came_first(cached, behind):
     between(cached, lambda memory: memory._cache.observe("k", 1))
     await cached.state.put("k", "own")
     behind()
@@ -179,7 +179,7 @@ async def test_a_write_whose_own_event_came_first_is_kept(cached, behind):
 
 
 async def test_of_two_own_writes_the_newer_stays(cached, behind):
-    """The answer of the first comes after that of the second."""
+    # The first write is answered after the second.
     between(cached, lambda memory: memory.state.put("k", "second"))
     await cached.state.put("k", "first")
     behind()
@@ -250,8 +250,8 @@ async def test_what_was_rolled_back_was_never_kept(cached):
     assert await value(cached) == "old"
 
 
-async def test_a_commit_of_unknown_outcome_drops(cached, behind):
-    """The connection ends during the commit; the row tells that it took effect."""
+async def test_a_commit_of_unknown_outcome_removes_the_copies(cached, behind):
+    # The connection is lost during the commit, which took effect.
     await cached.state.put("k", "old")
 
     async def lose():
@@ -268,7 +268,7 @@ async def test_a_commit_of_unknown_outcome_drops(cached, behind):
     assert await value(cached) == "behind"
 
 
-async def test_what_the_callers_own_transaction_writes_is_seen_by_the_feed(cached, database_url):
+async def test_writes_of_the_callers_own_transaction_arrive_with_the_log(cached, database_url):
     await cached.state.put("k", "old")
     kind = psycopg.AsyncConnection if inner(cached) is cached else psycopg.Connection
     connection = await maybe_await(kind.connect(database_url))
@@ -332,8 +332,8 @@ def at_once(works, keys, *, seconds):
     return failures
 
 
-def test_every_copy_is_right_once_the_events_are_through(database_url):
-    """Threads read and write, another process writes, a slow feed tells: at rest all agree."""
+def test_every_copy_is_right_after_all_events_arrived(database_url):
+    # Threads and another process write while the log is followed slowly; at rest all agree.
     keys = [f"k{n}" for n in range(4)]
     written = threading.Event()
 

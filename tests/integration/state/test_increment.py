@@ -1,4 +1,4 @@
-"""state.increment: one statement, none lost, exact."""
+"""Counters: `state.increment` is one statement, loses none and is exact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pgmem.errors import InvalidInput, InvalidValue, OutcomeUnknown
 from tests.support.cutting import CuttingRelay
 
 
-async def test_it_begins_at_zero_and_adds_up(both):
+async def test_it_starts_at_zero_and_adds(both):
     assert (await both.state.increment("n")).value == 1
     assert (await both.state.increment("n", by=5)).value == 6
     entry = await both.state.increment("n", by=-10)
@@ -28,7 +28,7 @@ async def test_decimals_add_up_as_decimals(both):
     assert (await both.state.increment("large", by=1)).value == 2**62 + 1
 
 
-async def test_each_is_an_event_unless_it_is_not_to_be(both):
+async def test_each_appends_an_event_unless_it_is_unrecorded(both):
     await both.state.increment("n")
     await both.state.increment("n", event=Event(type="visited", payload={"by": "a"}), stream="v")
     first, second = await both.state.history("n")
@@ -43,10 +43,10 @@ async def test_each_is_an_event_unless_it_is_not_to_be(both):
     ("before", "record", "told"),
     [(2, True, True), (0, True, True), (2, False, True), (1, False, False), (0, False, False)],
 )
-async def test_the_first_that_is_not_recorded_is_told_all_the_same(
+async def test_the_first_unrecorded_one_after_a_recorded_one_appends_an_event(
     both, database_url, before, record, told
 ):
-    """Whoever has a copy of the entry must learn that it is void: see test_recording.py."""
+    # A process with a copy must learn that it is old; see test_recording.py.
     await both.state.put("n", 1)
     with psycopg.connect(database_url, autocommit=True) as server:
         server.execute("UPDATE pgmem.state SET recording = %s", [before])
@@ -56,7 +56,7 @@ async def test_the_first_that_is_not_recorded_is_told_all_the_same(
     assert after == (2 if record else 1 if told else 0,)
 
 
-async def test_only_an_entry_that_begins_gets_an_end(both):
+async def test_only_a_new_entry_gets_an_end(both):
     entry = await both.state.increment("n", ttl=60)
     assert entry.expires_at is not None
     assert (await both.state.increment("n", ttl=1000)).expires_at == entry.expires_at
@@ -64,7 +64,7 @@ async def test_only_an_entry_that_begins_gets_an_end(both):
     assert (await both.state.increment("kept", ttl=60)).expires_at is None
 
 
-async def test_after_its_end_it_begins_anew_and_its_version_goes_on(both):
+async def test_an_expired_counter_starts_again_and_its_version_continues(both):
     await both.state.put("n", 40, ttl=0.01)
     while await both.state.get("n") is not None:
         pass
@@ -74,7 +74,7 @@ async def test_after_its_end_it_begins_anew_and_its_version_goes_on(both):
     assert (await both.state.increment("n")).value == 1
 
 
-async def test_what_has_ended_need_not_have_been_a_number(both):
+async def test_an_expired_value_need_not_be_a_number(both):
     await both.state.put("n", "seven", ttl=0.01)
     while await both.state.get("n") is not None:
         pass
@@ -82,7 +82,7 @@ async def test_what_has_ended_need_not_have_been_a_number(both):
 
 
 @pytest.mark.parametrize("value", ["7", None, True, [1], {"n": 1}])
-async def test_what_is_no_number_is_left_as_it_is(both, value):
+async def test_a_value_that_is_not_a_number_stays(both, value):
     await both.state.put("n", value)
     with pytest.raises(InvalidValue, match="not a number"):
         await both.state.increment("n")
@@ -98,8 +98,8 @@ async def test_a_sum_out_of_range_is_refused(both, value, by):
     assert (await both.state.get("n")).version == 1
 
 
-async def test_what_is_no_number_by_the_time_it_is_its_turn(both, database_url):
-    """Its own snapshot does not show what it has waited for: it looks again."""
+async def test_a_value_that_stops_being_a_number_while_it_waits_stays(both, database_url):
+    # Its snapshot does not show the row that it waited for, so it executes again.
     with psycopg.connect(database_url) as first:
         first.execute("INSERT INTO pgmem.state (key, value, version) VALUES ('n', '\"7\"', 1)")
         committed = threading.Timer(0.2, first.commit)
@@ -109,7 +109,7 @@ async def test_what_is_no_number_by_the_time_it_is_its_turn(both, database_url):
         committed.join()
 
 
-async def test_whether_a_lost_one_was_added_is_not_known_and_it_is_not_added_twice(
+async def test_a_lost_answer_is_an_unknown_outcome_and_is_not_repeated(
     form, database_url, tmp_path
 ):
     relay = CuttingRelay(database_url, tmp_path)
@@ -122,13 +122,13 @@ async def test_whether_a_lost_one_was_added_is_not_known_and_it_is_not_added_twi
 
 
 @pytest.mark.parametrize("by", [True, "1", None, float("nan"), float("inf"), 2**63, -(2**63)])
-async def test_what_cannot_be_added(both, by):
+async def test_only_numbers_can_be_added(both, by):
     with pytest.raises(InvalidInput, match="increment adds"):
         await both.state.increment("n", by=by)
     assert await both.state.get("n") is None
 
 
-async def test_in_a_transaction_it_commits_with_it(both):
+async def test_it_commits_with_its_transaction(both):
     with suppress(ZeroDivisionError):
         async with both.transaction() as tx:
             assert (await tx.state.increment("n")).value == 1
@@ -136,7 +136,7 @@ async def test_in_a_transaction_it_commits_with_it(both):
     assert await both.state.get("n") is None
 
 
-def test_a_cached_entry_shows_the_sum_at_once(database_url):
+def test_the_cache_shows_the_sum_at_once(database_url):
     with Memory(database_url, cache=100) as memory:
         memory.state.put("n", 1)
         assert memory.state.get("n").value == 1
@@ -144,7 +144,7 @@ def test_a_cached_entry_shows_the_sum_at_once(database_url):
         assert memory.state.get("n").value == 2
 
 
-def test_of_many_at_once_none_is_lost(database_url):
+def test_concurrent_increments_lose_none(database_url):
     with Memory(database_url, pool=8) as memory:
 
         def add():

@@ -14,16 +14,16 @@ PUT, TOUCHED, DELETED = "state.put", "state.touched", "state.deleted"
 
 @pytest.fixture
 def row(database_url):
-    """Tells `recording` of the entry "k", and sets it."""
+    """Return a function that reads, or sets, `recording` of the entry "k"."""
 
-    def look(to=None):
+    def recording(to=None):
         with psycopg.connect(database_url, autocommit=True) as connection:
             if to is not None:
                 connection.execute("UPDATE pgmem.state SET recording = %s", [to])
             found = connection.execute("SELECT recording FROM pgmem.state WHERE key = 'k'")
             return found.fetchone()[0]
 
-    return look
+    return recording
 
 
 async def events(memory):
@@ -82,7 +82,7 @@ async def test_each_change_of_an_entry(both, row, verb, before, record, after):
         assert (written.position is not None) == (after > 0)
 
 
-async def test_it_holds_across_delete_and_create(both, row):
+async def test_recording_continues_over_delete_and_create(both, row):
     await both.state.put("k", 1)
     assert await both.state.delete("k", record=False)
     assert row() == 1
@@ -99,7 +99,7 @@ async def test_it_holds_across_delete_and_create(both, row):
     assert [e.change.version for e in await both.state.history("k")] == [1, 2, 6, 7]
 
 
-async def test_only_the_first_unrecorded_write_is_told(both, row):
+async def test_only_the_first_unrecorded_write_appends_an_event(both, row):
     await both.state.put("k", 1)
     for n in range(2, 6):
         await both.state.put("k", n, record=False)
@@ -152,7 +152,7 @@ async def test_an_unrecorded_touch(both, row, had, gets, before, after):
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])
-async def test_a_recorded_touch_is_told_and_keeps_it(both, row, before):
+async def test_a_recorded_touch_appends_an_event_and_keeps_recording(both, row, before):
     await both.state.put("k", "v")
     row(to=before)
     assert await both.state.touch("k", ttl=60)
@@ -165,7 +165,7 @@ async def test_a_recorded_touch_is_told_and_keeps_it(both, row, before):
 async def test_a_refreshing_read_appends_no_event_and_sends_no_notification(
     both, row, before, database_url
 ):
-    """An entry with an end is never cached, so no copy becomes old."""
+    # No process has a copy of an entry that expires.
     written = await both.state.put("k", "v", ttl=60)
     row(to=before)
     with psycopg.connect(database_url, autocommit=True) as listener:
@@ -179,7 +179,7 @@ async def test_a_refreshing_read_appends_no_event_and_sends_no_notification(
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])
-async def test_what_a_snapshot_restores_is_recorded(both, row, before):
+async def test_a_restored_entry_is_recorded(both, row, before):
     await both.state.put("k", "kept")
     taken = await both.state.snapshots.take()
     for change in (both.state.put("k", "other"), both.state.delete("k")):
@@ -196,7 +196,7 @@ async def test_what_a_snapshot_restores_is_recorded(both, row, before):
     assert (await events(both))[-1] == (DELETED, 8, None)
 
 
-async def test_a_snapshot_restores_into_nothing(both, row, database_url):
+async def test_a_snapshot_restores_into_an_empty_table(both, row, database_url):
     await both.state.put("k", "kept")
     taken = await both.state.snapshots.take()
     with psycopg.connect(database_url, autocommit=True) as connection:

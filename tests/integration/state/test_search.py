@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import psycopg
 import pytest
 from pydantic import BaseModel
@@ -65,7 +67,7 @@ async def test_any_text_is_found_and_nothing_else(both, text):
 
 
 async def test_another_spelling_of_the_same_json_is_found(both, database_url):
-    """Rows that were not written by this library may escape what it does not."""
+    # Rows written by SQL may escape characters that the library does not.
     with psycopg.connect(database_url, autocommit=True) as connection:
         for key, text in {
             "doc:1": r'{"status": "\u006fpen/"}',
@@ -76,6 +78,28 @@ async def test_another_spelling_of_the_same_json_is_found(both, database_url):
                 "INSERT INTO pgmem.state (key, value, version) VALUES (%s, %s, 1)", [key, text]
             )
     assert await found(both, where={"status": "open/"}) == ["doc:1", "doc:2", "doc:3"]
+
+
+@pytest.mark.parametrize("wanted", [0, 0.0, -0.0, 7, 7.0, -3, 4.5, 1e300, 2**53, True, False, None])
+async def test_numbers_compare_by_value_however_they_are_spelled(both, database_url, wanted):
+    spelled = [
+        *("0", "-0", "0.0", "0e5", "-0.0"),
+        *("7", "7.0", "70e-1", "0.7E1", "7e+0", "-3", "-3.0", "-0.3e1", "4.5", "45e-1", "4.50"),
+        *("1e300", "1E+300", "0.1e301", "9007199254740992", "9007199254740992.0"),
+        *("true", "false", "null", '"7"', '"true"', '"0"', "[7]", '{"n": 7}'),
+    ]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for text in spelled:
+            connection.execute(
+                "INSERT INTO pgmem.state (key, value, version) VALUES (%s, %s, 1)",
+                [text, f'{{"n": {text}, "e": "e.E"}}'],
+            )
+    same = {t for t in spelled if (v := json.loads(t)) == wanted and type(v) in _kinds(wanted)}
+    assert set(await found(both, "", where={"n": wanted})) == same
+
+
+def _kinds(value):
+    return (int, float) if type(value) in (int, float) else (type(value),)
 
 
 async def test_order_offset_and_limit(both):

@@ -185,7 +185,7 @@ async def test_refresh_renews_by_the_entrys_own_lifetime(both):
 
 
 async def test_refresh_while_another_writer_removes_the_end(both, database_url):
-    """The statement waits for the row, and then finds no lifetime to renew by."""
+    # The statement waits for the row, then finds no lifetime.
     await both.state.put("k", 1, ttl=60)
     with psycopg.connect(database_url) as writer:
         writer.execute("UPDATE pgmem.state SET expires_at = NULL, ttl = NULL")
@@ -306,7 +306,7 @@ async def test_update_from_nothing_and_with_a_model(both):
     assert (await both.state.get("a", model=Account)).value == Account(balance=10)
 
 
-async def test_update_whose_function_raises_writes_nothing(both):
+async def test_update_writes_nothing_if_its_function_raises(both):
     await both.state.put("k", 1)
 
     def fail(value):
@@ -324,7 +324,7 @@ async def test_update_whose_function_raises_writes_nothing(both):
 
 
 async def test_update_loses_races_then_queues(both, database_url):
-    """Somebody writes between every read and write of ours, until we hold the row lock."""
+    """Another writer comes between every read and write, until the row is locked."""
     await both.state.put("k", 0)
     calls = 0
     with Memory(database_url) as rival:
@@ -373,8 +373,8 @@ async def test_update_gives_up_after_max_retries(both, database_url):
     assert conflict.value.current.value == 5
 
 
-async def test_conflict_tells_the_entry_that_won_while_we_waited(both, database_url):
-    """The winner commits after our statement began: the error must not show the old entry."""
+async def test_conflict_holds_the_entry_that_won_while_the_writer_waited(both, database_url):
+    # The winner commits after the statement began; the error must not show the old entry.
     await both.state.put("k", "old")
     with psycopg.connect(database_url) as winner:
         winner.execute("UPDATE pgmem.state SET value = '\"won\"', version = 2 WHERE key = 'k'")
@@ -392,7 +392,7 @@ async def test_conflict_tells_the_entry_that_won_while_we_waited(both, database_
 
 
 async def test_events_of_one_key_are_in_the_order_of_their_versions(both, database_url):
-    """A put that waits for another one's row lock draws its position after it has the lock."""
+    # A put that waits for a row lock draws its position after it has the lock.
     await both.state.put("k", 0)
     with psycopg.connect(database_url) as first:
         bound = Memory(database_url)

@@ -1,4 +1,4 @@
-"""Many processes on one key: nothing lost, nobody starved, every version once."""
+"""Many processes write one key: no update is lost, no writer starves, each version comes once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_sixteen_processes_lose_no_update_and_none_starves(memory, database_url)
 
 
 def test_compare_and_set_histories_are_linearizable(memory, database_url):
-    """Versions are unique and contiguous, reads are of written pairs, real time is respected."""
+    """Check that versions are unique and contiguous and that reads follow real time."""
     workers = [Worker(CHECKER, database_url, f"w{n}", n, size(150, 60)) for n in range(8)]
     ready(workers)
     history = [line for worker in workers for line in worker.finish()[1:]]
@@ -94,7 +94,7 @@ def test_compare_and_set_histories_are_linearizable(memory, database_url):
 
 
 def _check_real_time(lines):
-    """If one call returned before another began, the later one saw at least its version."""
+    """Check that each call saw at least the versions of calls that had returned before."""
     ended = sorted((line[3], line[4]) for line in lines)
     newest, position = 0, 0
     for line in sorted(lines, key=lambda line: line[2]):
