@@ -1,4 +1,4 @@
-"""`memory.imports.fill_group`: a group is what another store says, until members work in it."""
+"""`Imports.fill_group` gives a group the state of another store until members use it."""
 
 import pytest
 
@@ -12,7 +12,7 @@ SOURCE = "old store"
 
 
 async def logged(memory, count=9, stream="s"):
-    """A stream of some events; gives their positions."""
+    """Append some events to a stream. Return their positions."""
     payloads = [Event(type="t", payload={"n": n, "k": n % 2}) for n in range(count)]
     await memory.events.append(stream, payloads)
     return [event.position for event in await memory.events.read(stream)]
@@ -29,7 +29,7 @@ async def opened(imports):
     return await imports.open(SOURCE, "group g")
 
 
-async def test_what_is_open_is_handed_out_and_then_what_is_new(both, imports):
+async def test_open_events_are_delivered_before_new_ones(both, imports):
     places = await logged(both)
     part, ok = await filled(
         imports, await opened(imports), places[4], (places[1], 1), (places[3], 4)
@@ -50,7 +50,7 @@ async def test_what_is_open_is_handed_out_and_then_what_is_new(both, imports):
     assert [one.delayed for one in await imports.known_deliveries("g")] == [False] * 6
 
 
-async def test_filled_again_it_is_what_is_said_now(both, imports):
+async def test_filling_again_replaces_the_open_events(both, imports):
     places = await logged(both)
     part, _ = await filled(
         imports, await opened(imports), places[4], (places[1], 1), (places[3], 1)
@@ -67,7 +67,7 @@ async def test_filled_again_it_is_what_is_said_now(both, imports):
     assert [one.position for one in await imports.known_deliveries("g")] == [places[2]]
 
 
-async def test_what_members_have_worked_in_is_left(both, imports):
+async def test_a_group_that_members_have_read_from_is_left(both, imports):
     places = await logged(both)
     part = await opened(imports)
     part, _ = await filled(imports, part, places[4], (places[1], 1))
@@ -79,14 +79,14 @@ async def test_what_members_have_worked_in_is_left(both, imports):
     part, ok = await filled(imports, part, places[4], (places[1], 1))
     assert not ok
     assert await imports.known_deliveries("g") == []
-    # A reset makes it free again, and fences off who has something.
+    # A reset makes it free again, and revokes the deliveries.
     (held,) = await group.read("m", limit=1)
     await group.reset(places[4])
     part, ok = await filled(imports, part, places[5], (places[1], 1))
     assert ok
     with pytest.raises(LeaseLost):
         await held.ack()
-    # Not a reset to another place: somebody has chosen it.
+    # A reset to another position is a choice of the user, and stays.
     await group.reset(places[0])
     assert not (await filled(imports, part, places[5]))[1]
 
@@ -110,7 +110,7 @@ async def test_a_group_that_was_opened_before_is_taken_if_nothing_is_open_in_it(
     assert ok
     first = await group.read("m", limit=1)
     assert [one.event.payload["k"] for one in first] == [0]
-    # Nobody else is given one of the same key: neither what is open, nor what is new.
+    # No other member gets an event of the same key, whether open or new.
     others = await group.read("other", limit=9)
     assert {one.event.payload["k"] for one in others} == {1}
     assert not (await filled(imports, part, places[3]))[1]
@@ -125,13 +125,13 @@ async def test_a_group_that_follows_something_else_is_left(both, imports, made):
     assert await imports.known_deliveries("g") == []
 
 
-async def test_what_is_not_in_the_log_is_passed_over(both, imports):
+async def test_positions_not_in_the_log_are_ignored(both, imports):
     places = await logged(both)
     await filled(imports, await opened(imports), places[3], (places[0], 1), (10**9, 1))
     assert [one.position for one in await imports.known_deliveries("g")] == [places[0]]
 
 
-async def test_whoever_opened_the_part_before_fills_nothing(both, imports):
+async def test_an_older_opener_of_the_part_fills_nothing(both, imports):
     places = await logged(both)
     old = await opened(imports)
     new = await opened(imports)

@@ -1,4 +1,4 @@
-"""`memory.imports`: what another store holds is brought in once, whoever brings it how often."""
+"""`Imports` imports the items of another store once, however often they are sent."""
 
 import threading
 
@@ -54,14 +54,14 @@ async def test_events_and_how_far_the_source_was_read_are_one_step(both, imports
     assert (first.type, first.agent_id, first.metadata) == ("t", "a", {"n": 1})
 
 
-async def test_an_event_that_names_no_agent_is_not_said_to_be_the_importers(both, imports):
+async def test_an_event_without_an_agent_does_not_get_the_agent_of_the_memory(both, imports):
     batch = ops.check_events([ImportedEvent("t", b"1")], max_bytes=99)
     await imports.append_events(await opened(imports), batch, cursor="1")
     (event,) = await both.events.read("s")
     assert (event.agent_id, event.metadata) == (None, None)
 
 
-async def test_whoever_opens_a_part_goes_on_where_it_is_and_nobody_else_does(both, imports):
+async def test_only_the_last_opener_of_a_part_continues_it(both, imports):
     first = await imports.append_events(await opened(imports), events(1), cursor="1")
     second = await opened(imports)
     assert (second.cursor, second.done, second.step) == ("1", 1, 1)
@@ -81,7 +81,7 @@ async def test_whoever_opens_a_part_goes_on_where_it_is_and_nobody_else_does(bot
 
 
 async def test_a_step_that_is_sent_again_is_made_once(both, imports):
-    """A lost answer: the runner sends the statement again, and so may an importer."""
+    """After a lost answer, the statement is sent again."""
     part = await opened(imports)
     for _ in range(2):
         after = await imports.append_events(part, events(1, 2), cursor="2")
@@ -98,7 +98,7 @@ async def test_a_step_that_is_sent_again_is_made_once(both, imports):
 
 
 async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, imports, database_url):
-    """Two processes that believe to have the same part: EvalPlanQual decides, not the snapshot."""
+    """Of two processes with one token, EvalPlanQual decides, not the snapshot."""
     part = await opened(imports)
     outcomes = []
 
@@ -120,7 +120,7 @@ async def test_a_step_waits_for_the_one_before_and_two_at_once_are_one(both, imp
         thread.join()
     stored = await imports.get(SOURCE, "stream s")
     assert stored.step == 1
-    # Both have the token: the second finds the step made, whoever made it.
+    # Both have the token, so the second finds the step made.
     assert len(await logged(both)) == 1
     assert sorted(outcomes) == [1, 2]
 
@@ -164,7 +164,7 @@ async def test_entries_are_written_when_missing_or_changed_by_their_origin(both,
     assert history[0].stream == "state:a"
 
 
-async def test_what_somebody_else_has_written_stays_and_is_told(both, imports):
+async def test_entries_of_another_writer_stay_and_are_returned(both, imports):
     part = await opened(imports, "hashes", None)
     part, _ = await imports.put_entries(
         part, entries(("a", b"1", FIELD), ("b", b"1", FIELD), ("c", b"1", FIELD)), cursor="1"
@@ -177,7 +177,7 @@ async def test_what_somebody_else_has_written_stays_and_is_told(both, imports):
     assert kept == ["a", "b"]
     values = await both.state.get_many(["a", "b", "c"])
     assert [(values[key].value, values[key].version) for key in "abc"] == [(7, 2), (8, 2), (2, 3)]
-    # Another origin is somebody else, too; the same value from elsewhere is no matter.
+    # Another origin changes nothing. An equal value from another origin is not reported.
     collide = entries(("c", b"3", OTHER), ("d", b"1", OTHER))
     part, kept = await imports.put_entries(part, collide, cursor="3")
     assert kept == ["c"]
@@ -185,7 +185,7 @@ async def test_what_somebody_else_has_written_stays_and_is_told(both, imports):
     assert kept == []
 
 
-async def test_an_expired_entry_is_nobodys(both, imports, database_url):
+async def test_an_expired_entry_is_overwritten(both, imports, database_url):
     await both.state.put("k", 1, ttl=0.001)
     part = await opened(imports, "hashes", None)
     part, kept = await imports.put_entries(part, entries(("k", b"2", FIELD)), cursor="1")
@@ -202,7 +202,7 @@ async def test_a_copy_in_the_cache_does_not_outlive_an_import(form, imports):
         assert (await memory.state.get("k")).value == 2
 
 
-async def test_marked_work_is_skipped_with_its_result(both, imports):
+async def test_recorded_work_is_skipped_with_its_result(both, imports):
     part = await opened(imports, "sets", None)
     batch = records(("done", "set p"), ("told", "string", b'{"ok": true}'))
     part, kept = await imports.put_records(part, batch, cursor="1")
@@ -221,7 +221,7 @@ async def test_marked_work_is_skipped_with_its_result(both, imports):
     assert (known["done"].origin, known["done"].ttl) == ("set p", None)
 
 
-async def test_a_mark_that_ends_can_be_claimed(both, imports, database_url):
+async def test_an_expired_record_can_be_claimed(both, imports, database_url):
     part = await opened(imports, "sets", None)
     await imports.put_records(part, records(("k", "set p", None, 60.0)), cursor="1")
     with psycopg.connect(database_url) as connection:
@@ -230,13 +230,13 @@ async def test_a_mark_that_ends_can_be_claimed(both, imports, database_url):
     assert (await both.dedupe.run_once("k", lambda: 5)) == ("processed", 5)
 
 
-async def test_marks_follow_their_origin_and_leave_what_was_done_here(both, imports):
+async def test_records_follow_their_origin_and_keep_work_done_in_pgmem(both, imports):
     part = await opened(imports, "sets", None)
     await both.dedupe.run_once("here", lambda: 1)
     claim = await both.dedupe.claim("busy")
     first = records(("a", "set p", None, 60.0), ("here", "set p"), ("busy", "set p"))
     part, kept = await imports.put_records(part, first, cursor="1")
-    assert kept == ["busy"]  # somebody is at it, though it was done over there
+    assert kept == ["busy"]  # claimed here, although done in the other store
     assert await both.dedupe.run_once("here", lambda: 2) == ("skipped", 1)
     await both.dedupe.complete(claim, "mine")
     part, kept = await imports.put_records(part, records(("busy", "set p")), cursor="2")
@@ -252,7 +252,7 @@ async def test_marks_follow_their_origin_and_leave_what_was_done_here(both, impo
     assert known["here"].origin is None
 
 
-async def test_only_marks_of_imports_can_be_forgotten(both, imports):
+async def test_only_records_of_imports_can_be_deleted(both, imports):
     part = await opened(imports, "sets", None)
     await both.dedupe.run_once("here", lambda: 1)
     await imports.put_records(part, records(("a", "set p"), ("b", "set p")), cursor="1")
@@ -263,7 +263,7 @@ async def test_only_marks_of_imports_can_be_forgotten(both, imports):
     assert [record.key for record in await imports.known_records()] == ["b", "here"]
 
 
-async def test_the_entries_that_an_import_has_brought_are_known(both, imports):
+async def test_known_entries_have_the_origin_of_their_import(both, imports):
     part = await opened(imports, "hashes", None)
     given = entries(("a", b"1", FIELD), ("b", b"2", OTHER, 60.0), ("c", b"3", FIELD))
     await imports.put_entries(part, given, cursor="1")
@@ -289,7 +289,7 @@ async def test_the_entries_that_an_import_has_brought_are_known(both, imports):
     ]
 
 
-def test_what_cannot_be_held_is_told_by_its_place():
+def test_refused_items_are_returned_by_index():
     given = [
         ImportedEvent("t", b'{"n": 1}'),
         ImportedEvent("t", b"no json"),
@@ -319,12 +319,12 @@ def test_what_cannot_be_held_is_told_by_its_place():
     reasons = " | ".join(refusal.reason for refusal in batch.refused)
     for words in ("it is no JSON", "is empty", "lone surrogate", "102 bytes", "NUL", "64 bits"):
         assert words in reasons
-    assert "no json" not in reasons  # the payload is nobody's business
+    assert "no json" not in reasons  # a reason contains no payload
     assert batch.size == 4
 
 
 def test_texts_that_are_json_only_together_are_refused():
-    """Several are looked at as one: what one leaves open, another must not close."""
+    """Check texts of which one closes what another leaves open."""
     texts = [b"[1", b"2]", b"3,4", b'"a', b'b"', b"", b"5", b'{"a":1', b'"b":2}', b"6 7", b"null"]
     batch = ops.check_events([ImportedEvent("t", text) for text in texts], max_bytes=99)
     assert batch.columns["payloads"].cells == [b"5", b"null"]
@@ -361,7 +361,7 @@ async def test_json_that_was_given_is_kept_as_it_is(both, imports, database_url)
     assert stored.encode() == text
 
 
-async def test_whoever_follows_is_woken_by_an_import(form, imports):
+async def test_an_import_notifies_subscribers(form, imports):
     async with (
         form.memory() as reader,
         form.memory() as memory,

@@ -1,4 +1,4 @@
-"""A real Redis beside the PostgreSQL of the tests: one for each worker, emptied for each test."""
+"""Run a real Redis for each worker, emptied for each test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.redis.layers import Layers
 
 @pytest.fixture(scope="session")
 def redis_of_run():
-    """The worker's server. Durability is no subject here, and each sync would cost a while."""
+    """The worker's server. It does not sync, because durability is not tested here."""
     with redis_server.redis("none") as server:
         yield server
 
@@ -30,27 +30,27 @@ def redis_url(redis_of_run):
 
 @pytest.fixture
 def client(redis_url):
-    """A client of it, as redis-py makes one."""
+    """A client of that Redis."""
     with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
         yield client
 
 
 @pytest.fixture(params=["async", "sync"])
 def layers(request, database_url):
-    """Makes layers of the published face in one of the two forms."""
+    """Makes layers of `pgmem.redis` in one of the two forms."""
     return Layers(request.param, database_url)
 
 
 @pytest.fixture
 async def layer(layers):
-    """One of them."""
+    """A layer of `pgmem.redis` in one of the two forms."""
     async with layers.open() as layer:
         yield layer
 
 
 @pytest.fixture
 def on_redis(redis_url):
-    """Makes layers of the published code; `work` is what an event is processed by."""
+    """Makes layers of the published code. `work` processes an event."""
     with contextlib.ExitStack() as stack:
 
         def make(work=None, *, kind=redis.Redis, **options):
@@ -62,7 +62,7 @@ def on_redis(redis_url):
 
 @pytest.fixture
 def on_pgmem(database_url):
-    """Makes layers of `pgmem.redis`, the same way."""
+    """Makes sync layers of `pgmem.redis`. `work` processes an event."""
     with contextlib.ExitStack() as stack:
 
         def make(work=None, *, url=database_url, **options):

@@ -1,4 +1,4 @@
-"""What the tests of the published code's faults share."""
+"""Helpers for the tests of the published code's faults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WAIT = 30
 
 
 def at_once(work, times=RACERS):
-    """The results of `work(n)` in as many threads, begun together; an error is its own result."""
+    """Run `work(n)` in threads that begin together. Return the results, errors among them."""
     gate = threading.Barrier(times)
 
     def begin(number):
@@ -41,10 +41,10 @@ class DiesAtHset(redis.Redis):
 
 @contextlib.contextmanager
 def killed_under_way(url, key):
-    """Kill the backend of whoever writes an entry, while he waits for the row lock that we hold."""
+    """Kill the backend of a writer while it waits for a row lock that this function holds."""
     over = threading.Event()
 
-    def kill_who_waits(admin, holder):
+    def kill_waiting(admin, holder):
         while not over.is_set():
             time.sleep(0.01)
             if admin.execute(
@@ -61,9 +61,9 @@ def killed_under_way(url, key):
         ThreadPoolExecutor(1) as pool,
     ):
         holder.execute("SELECT FROM pgmem.state WHERE key = %s FOR UPDATE", [key])
-        killing = pool.submit(kill_who_waits, admin, holder)
+        killing = pool.submit(kill_waiting, admin, holder)
         try:
             yield
         finally:
             over.set()
-        assert killing.result(WAIT), "nobody waited: the test shows nothing"
+        assert killing.result(WAIT), "no backend waited, so the test shows nothing"

@@ -1,4 +1,4 @@
-"""`SharedMemoryLayer` in both forms, to be awaited whatever the form."""
+"""Wrap `SharedMemoryLayer` of either form, to be awaited."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pgmem.redis import AsyncSharedMemoryLayer, SharedMemoryLayer
 
 
 class Layers:
-    """Makes layers in one form on one database.
+    """Make layers of one form on one database.
 
     Attributes:
         name: "async" or "sync".
@@ -25,14 +25,14 @@ class Layers:
         self.memory = AsyncMemory if name == "async" else Memory
 
     def new(self, source=None, *, work=None, **options):
-        """One that nobody closes; `work` is its `_do_actual_work`."""
+        """Return a layer that the caller closes. `work` is its `_do_actual_work`."""
         named = {} if work is None else {"_do_actual_work": lambda self, event: work(event)}
         cls = type("Layer", (self.layer,), named)
         return Awaited(cls(self.url if source is None else source, **options))
 
     @asynccontextmanager
     async def open(self, source=None, **options):
-        """One that is closed at the end."""
+        """Open a layer, and close it at the end."""
         layer = self.new(source, **options)
         try:
             yield layer
@@ -41,7 +41,7 @@ class Layers:
 
 
 class Awaited:
-    """Gives each result of a layer as something to be awaited; a synchronous one may wait.
+    """Return each result of a layer as an awaitable. A sync layer runs in a thread.
 
     Attributes:
         wrapped: the layer itself.

@@ -1,8 +1,8 @@
-"""What the published code gets wrong about events; and that it is right here.
+"""Faults of the published code in events, which `pgmem.redis` does not have.
 
 One test for each line of the table in docs/howto/published-layer.md. The first half shows the
-fault with `benchmarks.arms.published`, the second that `pgmem.redis` has none of it. Who must be
-first in a race is held until the others are where they must be.
+fault with `benchmarks.arms.published`, the second that `pgmem.redis` does not have it. In a race,
+the first thread is held until the others have arrived.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_a_reader_that_is_slow(on_redis, on_pgmem, client):
         first = pipe.execute()[0]
     for number in range(100):
         there.write_event("a", "t", number)
-    assert entries(there, "0", 1)[0][0] != first, "what nobody has read is gone, without a word"
+    assert entries(there, "0", 1)[0][0] != first, "unread entries are removed silently"
 
     here.memory.events.append(here.stream_key, [Event(type="t", payload=0)] * 10_000)
     for number in range(150):
@@ -100,7 +100,7 @@ def test_a_reader_behind_what_was_removed(on_redis, on_pgmem, client, database_u
 
 
 def trim(url, position):
-    """What retention does, by hand."""
+    """Remove events as retention does."""
     with psycopg.connect(url) as owner:
         owner.execute("SET LOCAL session_replication_role = replica")
         owner.execute("DELETE FROM pgmem.events WHERE position <= %s", [position])
@@ -108,7 +108,7 @@ def trim(url, position):
 
 
 def test_a_reader_that_waits(redis_url, on_pgmem):
-    """BLOCK 0 is for ever; today's client gives up after 5 s (here sooner)."""
+    """BLOCK 0 waits for ever, but redis-py 8 gives up after 5 s (here sooner)."""
     if redis.VERSION >= (8,):
         with contextlib.closing(redis.Redis.from_url(redis_url)) as of_today:
             assert of_today.connection_pool.make_connection().socket_timeout == 5
@@ -125,7 +125,7 @@ def test_a_reader_that_waits(redis_url, on_pgmem):
 
 
 def test_an_answer_that_is_lost(redis_url, client, on_pgmem, tmp_path, database_url):
-    """The event is written, the answer is not heard: redis-py's default sends it again."""
+    """Lose the answer to a write, which redis-py then sends again."""
     path = redis_url.removeprefix("unix://")
     with contextlib.closing(redis.Redis(unix_socket_path=path)) as of_today:
         lose_next_answer(of_today)
@@ -171,7 +171,7 @@ def test_names_with_a_colon(on_redis, on_pgmem):
     assert run(on_pgmem()) == "of worker:1"
 
 
-def test_a_writer_whose_clock_is_wrong(on_redis, on_pgmem, monkeypatch):
+def test_a_writer_with_a_wrong_clock(on_redis, on_pgmem, monkeypatch):
     class Late(datetime):
         @classmethod
         def now(cls, tz=None):
@@ -186,7 +186,7 @@ def test_a_writer_whose_clock_is_wrong(on_redis, on_pgmem, monkeypatch):
 
 
 def test_ids_that_are_compared(on_redis, on_pgmem, client):
-    """A consumer that keeps the highest id, as a text."""
+    """Keep the highest id as a text, as a consumer may."""
     for sequence in (9, 10):  # two events of one millisecond
         client.xadd("agent:events", {"payload": "0"}, id=f"1731234567890-{sequence}")
     ids = [identity for identity, _ in entries(on_redis())]
@@ -200,7 +200,7 @@ def test_ids_that_are_compared(on_redis, on_pgmem, client):
 
 
 def test_an_id_of_another_stream(on_redis, on_pgmem, client):
-    """An id from elsewhere: of another stream, or of this one before its server lost it."""
+    """Read after an id of another stream, or of this one before its server lost it."""
     there, here = on_redis(block=1), on_pgmem()
     for layer in (there, here):
         layer.write_event("a", "t", 1)

@@ -1,8 +1,8 @@
-"""What the published code gets wrong about updates, work and data; and that it is right here.
+"""Faults of the published code in updates, work and data, which `pgmem.redis` does not have.
 
 One test for each line of the table in docs/howto/published-layer.md. The first half shows the
-fault with `benchmarks.arms.published`, the second that `pgmem.redis` has none of it. Who must be
-first in a race is held until the others are where they must be.
+fault with `benchmarks.arms.published`, the second that `pgmem.redis` does not have it. In a race,
+the first thread is held until the others have arrived.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def test_a_second_update_of_a_resource(on_redis, on_pgmem):
     there, here = on_redis(), on_pgmem()
     assert there.update_with_version("r", increment) == {"n": 1, "version": 1}
     with pytest.raises(published.ConcurrentModificationError):
-        there.update_with_version("r", increment)  # and nobody else was there
+        there.update_with_version("r", increment)  # without any other writer
 
     assert here.update_with_version("r", increment) == {"n": 1, "version": 1}
     assert here.update_with_version("r", increment) == {"n": 2, "version": 2}
@@ -76,7 +76,7 @@ def test_eight_get_the_same_event_at_once(on_redis, on_pgmem):
     gate = threading.Barrier(RACERS)
 
     def work(_):
-        return gate.wait(WAIT)  # Nobody goes on before all are at work.
+        return gate.wait(WAIT)  # No thread continues before all work.
 
     there = on_redis(work)
     assert sorted(at_once(lambda _: there.process_event({"id": "p"}))) == list(range(RACERS))
@@ -88,7 +88,7 @@ def test_eight_get_the_same_event_at_once(on_redis, on_pgmem):
 
 
 def test_a_day_without_work(on_redis, on_pgmem, client, database_url):
-    """EXPIRE is for the whole set: all ids go at once, or, while there is work, none ever does."""
+    """EXPIRE is for the whole set, so all ids expire at once, or none while there is work."""
     runs = []
     there, here = on_redis(runs.append), on_pgmem(runs.append)
     there.process_event({"id": "old"})
@@ -119,7 +119,7 @@ def test_a_snapshot(on_redis, on_pgmem, database_url):
             there.write_event("a", "t", {"n": number})
             there.take_snapshot()
         rows = database.execute("SELECT key, value FROM agent_snapshots ORDER BY created_at")
-        # Which event each is of, nobody can tell: after a restore, where is a reader to go on?
+        # They do not name their events, so a reader cannot continue after a restore.
         assert rows.fetchall() == [("a:t", '{"n": 1}'), ("a:t", '{"n": 2}')]
         database.execute("DROP TABLE agent_snapshots")
 
@@ -136,14 +136,14 @@ def test_a_snapshot(on_redis, on_pgmem, database_url):
 
 
 def test_a_server_that_is_killed(tmp_path):
-    """As it is installed: Redis saves now and then, PostgreSQL before it answers."""
+    """With default settings, Redis saves now and then, PostgreSQL before it answers."""
     written = 200
     assert written_before_kill_on_redis(written) < written
     assert written_before_kill_on_pgmem(tmp_path, written) == written
 
 
 def written_before_kill_on_redis(count):
-    """How many of so many acknowledged events are there after `kill -9`."""
+    """Return how many of `count` acknowledged events survive `kill -9`."""
     binary = redis_server.redis_binary()
     with tempfile.TemporaryDirectory(prefix="pgmem-") as folder:
         for turn in ("write", "look"):

@@ -1,4 +1,4 @@
-"""A real Redis to import from, and a memory to import to."""
+"""Run a real Redis to import from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A relay in front of a Redis: over TCP, with TLS if wanted, and to be cut."""
+"""A relay in front of a Redis, over TCP or TLS, whose connections a test can cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.relay import Relay
 
-# Of nobody, for "localhost" and 127.0.0.1, until 2120.
+# A self-signed key for "localhost" and 127.0.0.1, until 2120.
 KEY = """
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgzZHqIvIFGW3ylDTA
@@ -31,7 +31,7 @@ wHXF9uLDsEwBolKi0zWMqO7GrfeJoodeulQ=
 
 
 class RedisRelay(Relay):
-    """Listens on a port of this machine and passes everything on to a Redis on a Unix socket.
+    """Listen on a port of this machine and forward to a Redis on a Unix socket.
 
     Args:
         url: the Redis: unix://PATH.

@@ -1,4 +1,4 @@
-"""What the tests of the import share."""
+"""Helpers for the tests of the import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgmem.redis.importing.verify import compare
 
 
 class Told(Silent):
-    """Remembers what was said."""
+    """Keep the messages of an import."""
 
     def __init__(self):
         self.words = []
@@ -28,11 +28,11 @@ class Told(Silent):
 
 
 class Importing:
-    """Runs imports from one Redis into one memory.
+    """Run imports from one Redis into one memory.
 
     Attributes:
-        told: who is told how it goes.
-        file: where the refused things are listed.
+        told: keeps the messages.
+        file: the file of refused items.
     """
 
     def __init__(self, url, memory, folder):
@@ -43,7 +43,7 @@ class Importing:
 
     @contextmanager
     def opened(self, *, name="test", dry_run=False, timeout=30.0, url=None, **rules):
-        """An `Import` that has not begun."""
+        """Open an `Import` that has not begun."""
         with open_import(
             self.memory,
             url or self.url,
@@ -57,43 +57,43 @@ class Importing:
             yield importer
 
     def run(self, **options):
-        """Import what there is; gives the report."""
+        """Import everything. Return the report."""
         with self.opened(**options) as importer:
             importer.begin()
             return importer.run()
 
     def compared(self, **options):
-        """Import what there is and compare both sides; gives the comparison."""
+        """Import everything and compare both sides. Return the comparison."""
         with self.opened(**options) as importer:
             importer.begin()
             importer.run()
             return compare(importer)
 
     def cut_over(self, *, verify=False, **options):
-        """Cut over; gives the report and the comparison."""
+        """Cut over. Return the report and the comparison."""
         with self.opened(**options) as importer:
             return cut_over(importer, verify=verify)
 
     def reverse(self, **options):
-        """Go back; gives what was written back."""
+        """Go back. Return the numbers of items that were written back."""
         with self.opened(**options) as importer:
             return reverse(importer)
 
     def refused(self):
-        """The lines of the file: kind, key, name and reason."""
+        """Return kind, key, name and reason of each line of the file."""
         if not self.file.exists():
             return []
         lines = [json.loads(line) for line in self.file.read_text().splitlines()]
         return [(line["kind"], line["key"], line["name"], line["reason"]) for line in lines]
 
     def raw(self):
-        """The raw bytes of the lines of the file."""
+        """Return the raw bytes of each line of the file."""
         lines = [json.loads(line) for line in self.file.read_text().splitlines()]
         return [[base64.b64decode(part) for part in line["raw_base64"]] for line in lines]
 
 
 def published(n, **fields):
-    """An entry as the published code writes it."""
+    """Return the fields of an entry as the published code writes them."""
     return {
         "agent_id": "validator",
         "event_type": "payment.validated",
@@ -104,7 +104,7 @@ def published(n, **fields):
 
 
 def fill(client, count, stream="agent:events", first=1):
-    """Add published entries with the ids 1-0, 2-0, …"""
+    """Add published entries with ascending ids from 1-0."""
     with client.pipeline(transaction=False) as pipe:
         for n in range(first, first + count):
             pipe.xadd(stream, published(n), id=f"{n}-0")
@@ -112,7 +112,7 @@ def fill(client, count, stream="agent:events", first=1):
 
 
 def numbers(memory, stream="agent:events"):
-    """The numbers of the events of a stream, in their order."""
+    """Return the numbers of the events of a stream, in their order."""
     found, after = [], 0
     while events := memory.events.read(stream, after=after, limit=10_000):
         found += [event.payload["n"] for event in events]

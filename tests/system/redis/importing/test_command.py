@@ -18,7 +18,7 @@ from tests.system.redis.importing.support import fill, numbers, published
 
 @pytest.fixture
 def pgmem(capfd, importing, database_url, monkeypatch, tmp_path):
-    """Runs the command in this process; gives exit code, stdout, stderr."""
+    """Runs the command in this process. Returns exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -104,7 +104,7 @@ def test_json_tells_everything(pgmem, source, tmp_path):
     assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_trial_refuses_and_says_what_would_happen(pgmem, source, memory):
+def test_a_dry_run_lists_refused_items_and_writes_nothing(pgmem, source, memory):
     fill(source, 2)
     source.xadd("agent:events", published(0, payload="{"), id="3-0")
     source.hset("h", mapping={"a": 1, "b": 2})
@@ -119,7 +119,7 @@ def test_a_trial_refuses_and_says_what_would_happen(pgmem, source, memory):
     assert memory.state.get("h:b").value == 2
 
 
-def test_a_gap_is_said_and_the_exit_code_tells(pgmem, source):
+def test_a_gap_is_reported_with_exit_code_1(pgmem, source):
     fill(source, 5)
     assert pgmem()[0] == 0
     fill(source, 20, first=6)

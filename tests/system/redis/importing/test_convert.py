@@ -1,4 +1,4 @@
-"""What an entry, a field or a member becomes, and that the way back leads to the same."""
+"""Entries, fields and members are converted, and converted back to the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIME = datetime(2026, 11, 22, 10, tzinfo=UTC)
 
 
 def flat(fields):
-    """Fields as Redis sends them."""
+    """Return fields as Redis sends them."""
     return [
         part if isinstance(part, bytes) else str(part).encode()
         for pair in fields.items()
@@ -83,7 +83,7 @@ def test_what_is_empty_is_kept_as_it_is():
         ([b"agent_id", b"\xff", b"payload", b"1"], "agent_id is not UTF-8"),
     ],
 )
-def test_what_cannot_be_an_event_is_told(fields, why):
+def test_an_entry_that_cannot_be_an_event_is_refused(fields, why):
     with pytest.raises(Unfit, match=why):
         Streams().event(b"1-0", fields)
 
@@ -120,7 +120,7 @@ def test_a_stream_may_have_entries_of_many_shapes():
         ("é".encode(), "é"),
     ],
 )
-def test_auto_takes_for_json_only_what_comes_back_as_it_was(raw, auto):
+def test_auto_reads_as_json_only_what_json_returns_unchanged(raw, auto):
     found = orjson.loads(value(raw, "auto", "it"))
     assert found == auto
     assert type(found) is type(auto)
@@ -128,7 +128,7 @@ def test_auto_takes_for_json_only_what_comes_back_as_it_was(raw, auto):
     assert orjson.loads(value(raw, "text", "it")) == raw.decode()
 
 
-def test_what_is_neither_json_nor_text_is_told():
+def test_a_value_that_is_neither_json_nor_text_is_refused():
     for values in ("auto", "text"):
         with pytest.raises(Unfit, match="it is not UTF-8"):
             value(b"\xff", values, "it")
@@ -158,7 +158,7 @@ def test_fields_members_and_strings():
 
 
 def recorded(found):
-    """An event as the log holds it."""
+    """Return an event as the log stores it."""
     return RecordedEvent(
         1,
         "s",
@@ -172,7 +172,7 @@ def recorded(found):
 
 
 def test_the_way_back_leads_to_the_same_event():
-    """For entries of any shape: what is written back would be imported as the event that it was."""
+    """Check for entries of any shape that one written back is imported as the same event."""
     rng = random.Random(seed())
     texts = ["", "a", "payment.validated", "é", "007", "null", '{"x": 1}', "2026-11-22T10:00:00"]
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""Following while old writers write, and the cut-over: each acknowledged write once, in order."""
+"""Following and the cut-over import each acknowledged write once, in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.system.redis.importing.support import fill, numbers, published
 
 @contextlib.contextmanager
 def following(importing, **options):
-    """Follows in a thread; gives the thread with what came of it in `over` and `error`."""
+    """Follow in a thread, which has the result in `over` and `error`."""
     stopping = threading.Event()
 
     class Follower(threading.Thread):
@@ -51,10 +51,10 @@ def following(importing, **options):
 
 
 class OldWriter(threading.Thread):
-    """Writes to Redis as the published code does, and to pgmem once Redis has moved there.
+    """Write to Redis as the published code does, and to pgmem after the cut-over.
 
     Attributes:
-        acknowledged: the numbers that were acknowledged, by whomever, in their order.
+        acknowledged: the numbers that Redis or pgmem acknowledged, in their order.
         moved: how many of them pgmem acknowledged.
     """
 
@@ -87,7 +87,7 @@ class OldWriter(threading.Thread):
             time.sleep(max(0.0, begun + n * self._pause - time.monotonic()))
 
     def _go_on(self, n):
-        """What could not be written there is written here, once everything else is here."""
+        """Write a refused number to pgmem, once the cut-over has ended."""
         with Memory(self._database, agent_id=self.name) as memory:
             while Imports(memory).get("test", "import").detail["phase"] != "cut over":
                 assert not self.halt.wait(0.1)
@@ -181,7 +181,7 @@ def test_a_switch_under_load_loses_and_doubles_nothing(source, importing, memory
 
 
 def check_members(memory, members, events):
-    """What was acknowledged in Redis is not handed out again, and all the rest is, once."""
+    """Check that pgmem delivers what was not acknowledged in Redis, once, and nothing else."""
     done = [one for member in members for one in member.done]
     for member in members:
         assert "WRONGTYPE" in member.refusal
@@ -239,8 +239,8 @@ def test_only_one_follows_and_the_other_says_so(source, importing, memory):
     assert numbers(memory) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_lag_is_told(source, importing):
-    """Entries that are not read yet, and the time that they span."""
+def test_the_lag_is_reported(source, importing):
+    """Check the number of unread entries, and the time that they span."""
     fill(source, 10)
     with importing.opened() as importer:
         importer.begin()
@@ -284,7 +284,7 @@ def test_a_stream_that_becomes_something_else_ends_it_with_its_name(source, impo
 # --- the cut-over ------------------------------------------------------------------------------
 
 
-def test_whoever_is_late_is_refused_and_the_data_is_kept(source, importing, memory):
+def test_late_writes_are_refused_and_the_data_is_kept(source, importing, memory):
     fill(source, 5)
     source.hset("agent:state", "v:t", 1)
     source.sadd("processed:events", "e1")
@@ -315,9 +315,7 @@ def test_whoever_is_late_is_refused_and_the_data_is_kept(source, importing, memo
     assert numbers(memory) == [1, 2, 3, 4, 5]
 
 
-def test_what_is_written_right_before_the_fence_is_brought_in(
-    source, importing, memory, monkeypatch
-):
+def test_writes_right_before_the_fence_are_imported(source, importing, memory, monkeypatch):
     fill(source, 3)
     source.hset("h", "f", 1)
     fence_all = cutover._fence_all
@@ -343,7 +341,7 @@ def test_a_key_that_was_named_and_is_not_there_is_fenced_too(source, importing):
     assert source.keys() == []
 
 
-def test_a_key_that_is_made_anew_behind_the_fence_is_never_overwritten(source, importing):
+def test_a_key_created_again_behind_the_fence_is_not_overwritten(source, importing):
     fill(source, 2)
     importing.cut_over()
     source.delete("agent:events")

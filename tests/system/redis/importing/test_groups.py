@@ -27,21 +27,21 @@ def deliver(source, count, consumer="a", group="billing", stream=STREAM):
 
 
 def grouped(source, entries=10, delivered=4, *, group="billing", start="0"):
-    """A stream with a group that was handed some entries out; gives their ids."""
+    """Make a stream with a group, and deliver some entries. Return their ids."""
     fill(source, entries)
     source.xgroup_create(STREAM, group, start)
     return deliver(source, delivered, group=group) if delivered else []
 
 
 def opened(memory, name=NAME):
-    """What is open in a group: numbers of events and attempts."""
+    """Return the attempts of the open events of a group, by number."""
     events = {event.position: event.payload["n"] for event in memory.events.read(STREAM, limit=999)}
     pending = memory.groups.get(name).pending(999)
     return {events[one.position]: one.attempts for one in pending}
 
 
 def worked(memory, count=100, name=NAME):
-    """Reads what there is; gives the numbers and attempts, and acknowledges all of it."""
+    """Read and acknowledge everything. Return numbers and attempts."""
     group = memory.groups.create(name, stream=STREAM, exist_ok=True)
     found = []
     while deliveries := group.read("worker", limit=count):
@@ -51,7 +51,7 @@ def worked(memory, count=100, name=NAME):
 
 
 def pending(source, group="billing"):
-    """What is pending in Redis: numbers of entries and deliveries."""
+    """Return the deliveries of the pending entries in Redis, by number."""
     found = {}
     for one in source.xpending_range(STREAM, group, "-", "+", 999):
         ((_, fields),) = source.xrange(STREAM, one["message_id"], one["message_id"])
@@ -69,7 +69,7 @@ def test_position_and_pending_entries_come_along(source, importing, memory):
     assert opened(memory) == {1: 1, 3: 2, 4: 1}
     (first, *_) = memory.groups.get(NAME).pending()
     assert first.error == "pending in Redis, with a"
-    # What is pending is handed out once more, and counted so; then what nobody was given.
+    # Pending entries are delivered once more and counted, then new ones.
     assert sorted(worked(memory)) == [(1, 2), (3, 3), (4, 2), *((n, 1) for n in range(5, 11))]
 
 
@@ -82,7 +82,7 @@ def test_a_group_without_pending_entries_goes_on_where_it_stands(
     assert [n for n, _ in worked(memory)] == list(range(11 - rest, 11))
 
 
-def test_brought_in_again_a_group_follows_the_one_in_redis(source, importing, memory):
+def test_a_group_imported_again_follows_the_one_in_redis(source, importing, memory):
     ids = grouped(source)
     importing.run()
     source.xack(STREAM, "billing", *ids[:3])
@@ -157,7 +157,7 @@ def test_a_pending_entry_that_was_trimmed_is_listed(source, importing, memory):
     assert (found.equal, found.refused) == (True, 2)
 
 
-def test_a_group_whose_name_is_no_text_is_listed(source, importing, memory):
+def test_a_group_with_an_invalid_name_is_listed(source, importing, memory):
     grouped(source, group=b"\xff", delivered=0)
     source.xgroup_create(STREAM, "g" * 600, "0")
     assert importing.run().refused == 2
@@ -167,14 +167,14 @@ def test_a_group_whose_name_is_no_text_is_listed(source, importing, memory):
     assert memory.groups.list() == []
 
 
-def test_on_trial_no_group_is_made(source, importing, memory):
+def test_a_dry_run_makes_no_group(source, importing, memory):
     grouped(source)
     importing.run(dry_run=True)
     assert memory.groups.list() == []
     assert importing.refused() == []
 
 
-def test_entries_that_a_group_was_given_meanwhile_are_brought_in_first(source, importing, memory):
+def test_entries_delivered_meanwhile_are_imported_first(source, importing, memory):
     grouped(source)
     with importing.opened() as importer:
         importer.begin()
@@ -255,7 +255,7 @@ def test_a_difference_is_found(source, importing, database_url, harm, kind):
     assert NAME in found.examples[0]
 
 
-def test_a_cut_over_keeps_old_members_out_and_brings_in_the_last_state(source, importing, memory):
+def test_a_cut_over_keeps_old_members_out_and_imports_the_last_state(source, importing, memory):
     ids = grouped(source)
     importing.run()
     source.xack(STREAM, "billing", ids[0])
@@ -281,7 +281,7 @@ def test_a_cut_over_keeps_old_members_out_and_brings_in_the_last_state(source, i
 
 
 def test_the_way_back_of_a_group(source, importing, memory):
-    """What was done in pgmem is done in Redis, what is open there is pending; and forth again."""
+    """Check that Redis has the position, the open events and the attempts of pgmem."""
     ids = grouped(source)
     source.xack(STREAM, "billing", ids[0])
     importing.cut_over()
@@ -324,7 +324,7 @@ def test_a_group_that_stands_still_passes_no_refused_entry_again_on_its_way_back
     assert pending(source) == {}
 
 
-def test_what_was_written_back_is_not_handed_out_again(source, importing, memory):
+def test_entries_written_back_are_not_delivered_again(source, importing, memory):
     """Behind it comes only what cannot be brought in: the group stands there."""
     grouped(source, delivered=0)
     importing.cut_over()

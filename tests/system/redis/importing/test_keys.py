@@ -49,7 +49,7 @@ def test_each_hash_is_an_entry(source, importing, memory):
     assert value(memory, "people/user:1") == {"name": "Ann", "age": 41}
 
 
-def test_members_and_strings_with_an_end_are_work_that_is_done(source, importing, memory):
+def test_members_and_expiring_strings_become_dedupe_records(source, importing, memory):
     source.sadd("processed:events", "e1", "e2")
     source.expire("processed:events", 3_600)
     source.set("once:a", '{"ok": true}', nx=True, ex=60)
@@ -68,7 +68,7 @@ def test_members_and_strings_with_an_end_are_work_that_is_done(source, importing
     assert memory.dedupe.run_once("e1", never).status == "skipped"
 
 
-def test_ends_come_along(source, importing, memory):
+def test_expiries_are_imported(source, importing, memory):
     source.hset("session", mapping={"a": "1", "b": "2"})
     source.expire("session", 100)
     source.hset("fields", mapping={"a": "1", "b": "2"})
@@ -236,7 +236,7 @@ def fill_keys(source):
     return there
 
 
-def test_a_walk_meets_everything(source, importing, redis_source):
+def test_a_walk_finds_everything(source, importing, redis_source):
     there = fill_keys(source)
     with importing.opened() as importer:
         walk = Walk(redis_source, importer.context.rules)
@@ -244,7 +244,7 @@ def test_a_walk_meets_everything(source, importing, redis_source):
         assert walk.cursor == ENDED
 
 
-def test_a_walk_that_is_broken_off_anywhere_misses_nothing(source, importing, redis_source):
+def test_a_walk_interrupted_anywhere_misses_nothing(source, importing, redis_source):
     there = fill_keys(source)
     with importing.opened() as importer:
         rules = importer.context.rules
@@ -265,7 +265,7 @@ def test_a_walk_that_is_broken_off_anywhere_misses_nothing(source, importing, re
             assert met == there, stop
 
 
-def test_a_walk_goes_on_in_the_middle_of_a_large_key(source, importing, redis_source):
+def test_a_walk_continues_in_the_middle_of_a_large_key(source, importing, redis_source):
     source.hset("large", mapping={f"f{n}": n for n in range(5 * LARGE)})
     with importing.opened() as importer:
         walk = Walk(redis_source, importer.context.rules)
@@ -312,7 +312,7 @@ def test_a_key_that_is_replaced_while_it_is_read_is_listed(source, importing, mo
     assert [(kind, key) for kind, key, *_ in importing.refused()] == [("key", "h")]
 
 
-def test_a_pass_that_was_broken_off_is_gone_on_with(source, importing, memory):
+def test_an_interrupted_pass_is_continued(source, importing, memory):
     source.hset("large", mapping={f"f{n}": n for n in range(10 * LARGE)})
     with importing.opened() as importer:
         importer.begin()

@@ -22,7 +22,7 @@ from tests.system.redis.importing.worker import started, until_it_is_done
 
 
 def fill_all(source, entries, fields, marks):
-    """A Redis of some size: two streams, a hash, a set, strings."""
+    """Fill a Redis with two streams, a hash, a set and strings."""
     for start in range(0, entries, 10_000):
         fill(source, min(10_000, entries - start), first=start + 1)
     with source.pipeline(transaction=False) as pipe:
@@ -44,8 +44,10 @@ def fill_all(source, entries, fields, marks):
 def test_an_import_killed_three_times_brings_in_everything_once(
     source, importing, memory, database_url
 ):
-    """At full size: 1,000,000 entries, 100,000 fields, 50,000 idempotency keys, and three groups
-    with 30,000 pending entries."""
+    """At full size, with 1,000,000 entries, 100,000 fields, 50,000 keys and three groups.
+
+    The groups have 30,000 pending entries.
+    """
     rng = random.Random(seed())
     entries, fields, marks = size(1_000_000, 10_000), size(100_000, 2_000), size(50_000, 1_000)
     fill_all(source, entries, fields, marks)
@@ -74,7 +76,7 @@ def test_an_import_killed_three_times_brings_in_everything_once(
 
 
 def fill_groups(source, entries, rng):
-    """Three groups, each handed out so much, a part of it acknowledged; gives what is pending."""
+    """Make groups that have read a part and acknowledged some. Return what is pending."""
     held = {}
     for place, group in enumerate(("billing", "audit", "mail"), 1):
         source.xgroup_create("agent:events", group, "0")
@@ -93,7 +95,7 @@ def fill_groups(source, entries, rng):
 
 
 def check_group(memory, group, held, following):
-    """Each pending entry is handed out once, counted once more, and then what nobody was given."""
+    """Check that each pending entry is delivered once more and counted, then a new one."""
     members = memory.groups.get(f"agent:events:{group}")
     found = {}
     while len(found) < len(held):
@@ -111,13 +113,15 @@ def done(memory):
 
 
 class Died(BaseException):
-    """As good as dead: whatever is still run comes to nothing."""
+    """The simulated death of a process."""
 
 
 @pytest.fixture
 def dies_after(monkeypatch):
-    """Makes the next run die after so many statements and commands; odd numbers die before the
-    last one is sent, even ones when its answer has come and nobody has heard of it. 0: never."""
+    """Makes the next run die after a number of statements and commands.
+
+    An odd number dies before the last one is sent, an even one after its answer has arrived, 0 never.
+    """
     number = left = 0
 
     def counting(call):
@@ -147,7 +151,7 @@ def dies_after(monkeypatch):
 
 
 def dying_all_the_way(run, dies_after):
-    """Run something until it has once come to its end, each time a step further than before."""
+    """Run until one run reaches its end. Each run dies a step later than the one before."""
     deaths = 0
     for after in itertools.count(1, size(1, 5)):
         dies_after(after)
@@ -182,7 +186,7 @@ def test_a_switch_and_the_way_back_dying_at_each_step(source, importing, memory,
 
 @pytest.mark.parametrize("round_", range(size(10, 1)))
 def test_a_switch_and_the_way_back_killed_anywhere(round_, source, importing, memory, database_url):
-    """The same with real processes and `kill -9`."""
+    """Kill real processes with `kill -9`."""
     rng = random.Random(seed())
     at = (memory, database_url, importing.url, importing.file)
     begin(source)
@@ -259,7 +263,7 @@ def numbered(fields):
 
 
 def pending(source):
-    """What is pending in Redis: numbers of entries and deliveries."""
+    """Return the deliveries of the pending entries in Redis, by number."""
     found = {}
     for one in source.xpending_range("agent:events", "billing", "-", "+", 999):
         ((_, fields),) = source.xrange("agent:events", one["message_id"], one["message_id"])
@@ -272,7 +276,7 @@ def events_of(memory):
 
 
 def go_on_in_redis(source):
-    """The old writers write again, and the old members go on."""
+    """Let the old writers write again, and the old members continue."""
     ((_, entries),) = source.xreadgroup("billing", "c", {"agent:events": ">"}, count=5)
     assert [numbered(fields) for _, fields in entries] == list(range(131, 136))
     source.xack("agent:events", "billing", "95-0", *(identity for identity, _ in entries[1:]))

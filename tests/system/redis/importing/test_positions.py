@@ -1,4 +1,4 @@
-"""An id of the old stream leads to its place in the log; asked from pgmem itself, it is refused."""
+"""`position_of` finds the position of an id of Redis, which pgmem itself refuses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_old_id_is_found_among_others(source, importing, memory):
     assert position_of(memory, "nowhere", "5-0") == 0
 
 
-def test_whoever_kept_an_id_goes_on_behind_it(source, importing, memory):
+def test_a_reader_with_an_id_continues_after_it(source, importing, memory):
     fill(source, 20)
     importing.run()
     after = position_of(memory, "agent:events", "15-0")
@@ -55,7 +55,7 @@ def test_whoever_kept_an_id_goes_on_behind_it(source, importing, memory):
 
 
 @pytest.mark.parametrize("identity", ["", "x", "1-x", "-1", "1-2-3", b"\xff"])
-def test_what_is_no_id_is_said(memory, identity):
+def test_an_invalid_id_is_refused(memory, identity):
     with pytest.raises(InvalidInput, match="is not the id of an entry"):
         position_of(memory, "s", identity)
 

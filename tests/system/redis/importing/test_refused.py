@@ -1,4 +1,4 @@
-"""The file of what was refused: each thing once, with its bytes, also if the process dies."""
+"""The file of refused items lists each item once with its bytes, also if the process dies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines() if line]
 
 
-def test_a_line_holds_all_that_is_needed_to_mend_it(tmp_path):
+def test_a_line_has_everything_to_repair_its_item(tmp_path):
     path = tmp_path / "refused.jsonl"
     assert RefusedFile(path, "r").add([(ITEM, "why")]) == 1
     (line,) = lines(path)
@@ -35,7 +35,7 @@ def test_a_line_holds_all_that_is_needed_to_mend_it(tmp_path):
     }
 
 
-def test_each_thing_is_listed_once_also_by_the_next_run(tmp_path):
+def test_an_item_is_listed_once_over_several_runs(tmp_path):
     path = tmp_path / "refused.jsonl"
     for added in (1, 0):
         file = RefusedFile(path, "r")
@@ -47,7 +47,7 @@ def test_each_thing_is_listed_once_also_by_the_next_run(tmp_path):
     assert RefusedFile(path, "another import").add([(ITEM, "why")]) == 1
 
 
-def test_half_a_line_of_a_killed_process_spoils_no_other(tmp_path):
+def test_half_a_line_of_a_killed_process_is_ended(tmp_path):
     path = tmp_path / "refused.jsonl"
     RefusedFile(path, "r").add([(ITEM, "why")])
     whole = path.read_text()
@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_imported(
 
 
 def test_the_line_is_on_the_disk_before_the_step_is_made(source, importing, memory, monkeypatch):
-    """Else a process that is killed between the two would have left something out in silence."""
+    """Otherwise a process that is killed between the two would leave an item out silently."""
     source.xadd("s", published(1, payload="no json"))
     append = Imports.append_events
     seen = []

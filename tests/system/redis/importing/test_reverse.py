@@ -1,4 +1,4 @@
-"""The way back: what was written in pgmem since the cut-over is in Redis, and nothing is lost."""
+"""The way back writes to Redis what was written in pgmem since the cut-over."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_two_that_write_back_at_once_do_not_write_twice(source, importing, memor
     pages = module._pages
 
     def late(events):
-        """Another process writes the same page while this one is at it."""
+        """Let another process write the same page in between."""
         for page in pages(events):
             source.hset(b"pgmem:written-back:test", b"agent:events", page[0].position)
             yield page
@@ -147,7 +147,7 @@ def test_work_goes_back_too(source, importing, memory):
     assert source.exists("busy") == 0
 
 
-def test_what_has_no_one_place_in_redis_stays_and_is_listed(source, importing, memory):
+def test_items_without_one_place_in_redis_stay_and_are_listed(source, importing, memory):
     source.sadd("s1", "a")
     source.sadd("s2", "a")
     importing.cut_over(dedupe=["s*={member}"], streams=["x"])
@@ -169,7 +169,7 @@ def test_before_a_cut_over_there_is_nothing_to_go_back_from(source, importing):
 
 
 def test_a_cut_over_that_was_not_ended_can_be_taken_back(source, importing, memory, monkeypatch):
-    """Killed between the fence and the rest: entries that nobody has imported yet come along."""
+    """Killed after the fence, it also takes back entries that were not imported yet."""
     fill(source, 5)
     importing.run()
     fill(source, 5, first=6)
@@ -196,7 +196,7 @@ def test_a_cut_over_that_was_not_ended_can_be_taken_back(source, importing, memo
     assert numbers(memory) == list(range(1, 11))
 
 
-def test_a_stream_that_cannot_be_written_says_so(source, importing, memory):
+def test_a_stream_that_cannot_be_written_is_an_error(source, importing, memory):
     fill(source, 2)
     importing.cut_over()
     memory.events.append("agent:events", Event(type="t", payload={"n": 3}))

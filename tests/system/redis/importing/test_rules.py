@@ -1,4 +1,4 @@
-"""Which keys are brought in, and what they are called."""
+"""Rules choose the keys to import and their names."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_everything_by_its_type_unless_something_is_asked_for():
     assert only.match("hash", b"user:1") is None
 
 
-def test_the_published_hashes_become_what_compat_looks_for():
+def test_the_published_hashes_get_the_keys_of_the_layer():
     rules = parse_rules()
     assert name(rules, "hash", "agent:state", "a:t") == "agent:state:a:t"
     assert rules.match("hash", b"agent:state").values == "json"
@@ -63,7 +63,7 @@ def test_names_are_templates():
         {"dedupe": ["s={key}{field}"]},
     ],
 )
-def test_what_cannot_be_a_rule_is_said(options):
+def test_an_invalid_rule_is_refused(options):
     with pytest.raises(InvalidInput):
         parse_rules(**options)
     with pytest.raises(InvalidInput, match=r"needs \{member\}"):

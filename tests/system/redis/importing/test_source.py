@@ -1,4 +1,4 @@
-"""A Redis that wants a password or TLS, refuses, is another server, or goes away in the middle."""
+"""A Redis may want a password or TLS, refuse commands, restart, or go away."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def test_a_url_may_ask_for_what_it_likes_answers_stay_raw(source, importing):
 @pytest.mark.parametrize(
     "url", ["", "http://h", "redis://u:p:q@h:x", "nonsense", "redis://h:99999"]
 )
-def test_a_url_that_is_none_is_refused_and_not_repeated(url):
+def test_an_invalid_url_is_refused_without_its_password(url):
     with pytest.raises((InvalidInput, SourceUnavailable)) as caught:
         RedisSource(url)
     assert "p:q" not in str(caught.value)
 
 
-def test_nobody_there_is_said_at_once():
+def test_an_absent_server_is_reported_at_once():
     begun = time.monotonic()
     with pytest.raises(SourceUnavailable, match=r"redis://127.0.0.1:1/0.*Check that it runs"):
         RedisSource("redis://user:s3cr3t@127.0.0.1:1/0")
@@ -104,7 +104,7 @@ def test_a_password_is_asked_for_and_taken(own_server, monkeypatch):
     RedisSource(own_server.url).close()
 
 
-def test_rights_that_lack_are_named(own_server):
+def test_missing_rights_are_named(own_server):
     with RedisSource(own_server.url) as admin:
         admin.call("ACL", "SETUSER", "bob", "on", ">b", "+@all", "-scan", "~*")
     words = r"does not let this user run SCAN.*to run SCAN"
@@ -185,7 +185,7 @@ def test_a_lost_connection_is_made_again(source, importing, memory):
     assert any("waiting for it" in words for words in importing.told.words)
 
 
-def test_a_redis_that_stays_away_ends_the_import_and_it_goes_on_later(source, importing, memory):
+def test_an_import_ends_when_redis_stays_away_and_continues_later(source, importing, memory):
     fill(source, 6_000)
     with RedisRelay(importing.url) as relay:
         with importing.opened(url=relay.url, timeout=0.3) as importer:
@@ -226,7 +226,7 @@ def test_a_redis_that_is_killed_and_started_again(own_server, memory, tmp_path):
     assert len(memory.state.list(limit=10_000)) == 2_500
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again(source, importing, monkeypatch):
+def test_a_command_without_an_answer_is_sent_again(source, importing, monkeypatch):
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
     with RedisRelay(importing.url) as relay, RedisSource(relay.url, timeout=5) as found:
         relay.silence()

@@ -1,4 +1,4 @@
-"""Streams: in their order, with their ids, each entry once, and nothing left out in silence."""
+"""Streams are imported in order with their ids, each entry once, and gaps are reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_stream_comes_with_its_order_ids_and_fields(source, importing, memory)
     assert report.streams[b"agent:events"].done == 2_500
 
 
-def test_again_it_goes_on_where_it_was(source, importing, memory):
+def test_a_second_run_continues_where_the_first_ended(source, importing, memory):
     fill(source, 10)
     importing.run()
     importing.run()
@@ -184,7 +184,7 @@ def test_an_entry_taken_out_alone_is_no_gap(source, importing, memory):
     assert gaps(importing) == []
 
 
-def test_a_stream_made_anew_is_taken_up_and_said(source, importing, memory):
+def test_a_stream_created_again_is_imported_and_reported(source, importing, memory):
     fill(source, 10)
     importing.run()
     source.delete("agent:events")
@@ -208,7 +208,7 @@ def test_a_stream_with_lower_ids_is_another_one(source, importing, memory):
 
 
 def test_before_redis_7_a_gap_is_seen_and_not_counted(source, importing, monkeypatch):
-    """Such a server does not say how many entries it ever had."""
+    """Such a server does not count the entries that it ever had."""
     of = Info.of
 
     def without(answer):
@@ -223,7 +223,7 @@ def test_before_redis_7_a_gap_is_seen_and_not_counted(source, importing, monkeyp
     assert len(gaps(importing)) == 1
 
 
-def test_a_stream_that_has_gone_is_said(source, importing, memory):
+def test_a_deleted_stream_is_reported(source, importing, memory):
     fill(source, 10)
     with importing.opened() as importer:
         importer.begin()

@@ -1,4 +1,4 @@
-"""Both sides compared: each way in which they may differ is found, and no other is said."""
+"""The comparison finds every difference between both sides, and no other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.system.redis.importing.support import fill, published
 
 @pytest.fixture
 def imported(source, importing):
-    """A Redis with something of everything, imported."""
+    """A Redis with items of all types, imported."""
     fill(source, 20)
     source.hset("h", mapping={"a": "1", "b": '{"x": 2}'})
     source.expire("h", 1_000)
@@ -32,7 +32,7 @@ def again(importing):
 
 
 def change(database_url, *statements):
-    """Change what pgmem holds behind its back."""
+    """Change rows of pgmem directly."""
     with psycopg.connect(database_url) as connection:
         connection.execute("SET session_replication_role = replica")
         for statement in statements:
@@ -102,7 +102,7 @@ def test_each_difference_is_found(imported, database_url, statement, kind, examp
     assert found.examples[0] == f"{kind}: {example}"
 
 
-def test_two_events_that_changed_places_are_found(imported, database_url):
+def test_swapped_events_are_found(imported, database_url):
     change(
         database_url,
         "UPDATE pgmem.events SET position = 1000 WHERE position = 7",
@@ -114,7 +114,7 @@ def test_two_events_that_changed_places_are_found(imported, database_url):
     assert not found.equal
 
 
-def test_what_may_differ_is_told_apart(imported, source, memory):
+def test_allowed_differences_are_counted_apart(imported, source, memory):
     memory.state.put("h:a", "ours")
     memory.events.append("agent:events", Event(type="ours", payload={"n": 0}))
     source.xtrim("agent:events", maxlen=15, approximate=False)
@@ -136,7 +136,7 @@ def test_what_is_new_in_a_hash_is_missing(imported, source):
     assert sorted(found.examples) == ["different: h b", "missing: h c"]
 
 
-def test_only_some_faults_are_told_and_all_are_counted(imported, source):
+def test_all_faults_are_counted_and_some_are_shown(imported, source):
     source.hset("h", mapping={f"new{n}": n for n in range(50)})
     found = again(imported)
     assert found.missing == 50

@@ -1,4 +1,4 @@
-"""A process that runs one mode of the import, and may be told to kill itself on the way."""
+"""Run one mode of the import in a process that can kill itself during the run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pgmem.redis import Imports
 from tests.support.processes import Worker
 
 # Arguments: the database, the Redis, the file of refused items, the mode, and after how many
-# statements and commands to die (0: never). It dies either before one is sent, or when its answer
-# has come and nobody has heard of it.
+# statements and commands to die (0: never). An odd number dies before the last one is sent, an even
+# one after its answer has arrived.
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -59,7 +59,7 @@ print(json.dumps({"counted": int(dies) - left}), flush=True)
 
 
 def started(database_url, redis_url, file, mode, *, dies=0, page=2_000):
-    """A worker that has begun."""
+    """Start a worker, and wait until it has begun."""
     worker = Worker(SCRIPT, database_url, redis_url, file, mode, dies, page)
     while not worker.lines:
         assert worker.running() or worker.lines, "the worker did not begin"
@@ -70,9 +70,9 @@ def started(database_url, redis_url, file, mode, *, dies=0, page=2_000):
 def until_it_is_done(
     memory, database_url, redis_url, file, mode, *, rng: random.Random, deaths, page=20
 ):
-    """Run a mode again and again: killed so many times on the way, then to its end.
+    """Run a mode, killed up to `deaths` times, and then to its end.
 
-    Gives how many times it was killed.
+    Return how many times it was killed.
     """
     killed = 0
     for _ in range(deaths):

@@ -1,4 +1,4 @@
-"""`pgmem.redis`: what a layer is made from, and when it is connected, in both forms."""
+"""`SharedMemoryLayer` takes a URL or a memory, and connects at first use."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_a_block_opens_and_closes_it(layers):
 
 
 def test_a_program_that_never_closes_it_ends(database_url):
-    """The published class has no end either."""
+    """Run a program that never closes its layer, as the published class needs none."""
     program = (
         "import sys; from pgmem.redis import SharedMemoryLayer as S; s = S(sys.argv[1]); "
         "s.write_event('a', 't', 1); print(len(s.read_events()[0][1]))"

@@ -1,4 +1,4 @@
-"""The published layer goes on with `pgmem.redis` where it was with Redis: its data came along."""
+"""The published layer continues on `pgmem.redis` with the data that was imported from Redis."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def payloads(reply):
     return [json.loads(fields[b"payload"]) for _, entries in reply for _, fields in entries]
 
 
-def test_it_finds_what_there_was_and_goes_on(source, before, importing, memory, database_url):
+def test_the_layer_finds_imported_data_and_continues(
+    source, before, importing, memory, database_url
+):
     assert importing.run().complete
     after = OnPgmem(database_url)
     try:

@@ -1,7 +1,7 @@
 """The published code's own usage runs on `pgmem.redis` as it does on Redis.
 
-One program, written as its users would write it, with the bytes that a Redis client gives. It runs
-twice; only its import and its constructor differ.
+One program uses the bytes that a Redis client returns. It runs twice, with another import and
+constructor.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ show("fields", sorted(seen[0][1]), type(seen[0][0]).__name__)
 # The latest state
 show("state", shared.get_latest_state("validator", "payment.validated"))
 show("state", shared.get_latest_state("validator", "payment.refused"))
-show("state", shared.get_latest_state("nobody", "payment.validated"))
+show("state", shared.get_latest_state("absent", "payment.validated"))
 
 # Work that is done once
 for event in ({"id": "p-1", "amount": 5}, {"id": "p-2", "amount": 7}, {"id": "p-1", "amount": 5}):
@@ -87,7 +87,7 @@ show("snapshot", shared.take_snapshot())
 
 
 def run(imported: str, constructor: str, names: dict):
-    """Run the program; gives what it showed, and its layer."""
+    """Run the program. Return what it showed, and its layer."""
     shown: list = []
     program = PROGRAM.replace("IMPORT", imported).replace("CONSTRUCTOR", constructor)
     names = {**names, "show": lambda *what: shown.append(what), "__name__": "usage"}
@@ -97,7 +97,7 @@ def run(imported: str, constructor: str, names: dict):
 
 @pytest.fixture
 def on_redis(redis_url, client, database_url):
-    """What the program shows there."""
+    """The output of the program on Redis."""
     with closing(published.connect(redis_url)) as patient, psycopg.connect(database_url) as owner:
         owner.execute(published.SNAPSHOTS_TABLE)
         yield run(
@@ -126,7 +126,7 @@ def test_the_published_usage_runs_unchanged(on_redis, database_url):
     assert kept["resource:account:1"]["version"] == "1"
 
 
-def test_the_program_says_nothing_of_either():
+def test_the_program_names_neither_redis_nor_pgmem():
     assert "redis" not in PROGRAM.lower()
     assert "pgmem" not in PROGRAM
     assert (PROGRAM.count("IMPORT"), PROGRAM.count("CONSTRUCTOR")) == (1, 1)

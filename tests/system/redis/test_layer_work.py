@@ -1,4 +1,4 @@
-"""`pgmem.redis`: work that is done once, and versioned updates, in both forms."""
+"""`SharedMemoryLayer` does work once, and updates with versions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_an_event_without_a_name_is_refused(layers, event):
             await layer.process_event(event)
 
 
-async def test_a_layer_without_work_says_so_and_marks_nothing(layers, layer):
+async def test_a_layer_without_work_raises_and_records_nothing(layers, layer):
     with pytest.raises(InvalidInput, match="_do_actual_work"):
         await layer.process_event({"id": "e"})
     async with layers.open(work=lambda event: "done") as able:
@@ -99,7 +99,7 @@ async def test_racers_work_once_and_the_others_wait_for_the_end(layers):
     assert len(runs) == 2
 
 
-async def test_work_whose_process_died_is_done_by_who_waits(layers, memory):
+async def test_a_waiting_caller_does_the_work_of_a_dead_process(layers, memory):
     memory.dedupe.claim("processed:events:e", lease=0.3)  # and is never heard of again
     async with layers.open(work=lambda event: "done", lease=1) as layer:
         assert await layer.process_event({"id": "e"}) == "done"
@@ -196,7 +196,7 @@ async def test_an_error_of_the_function_comes_as_it_is(layer):
     assert caught.value is error
 
 
-async def test_who_loses_every_try_is_told(layers, layer):
+async def test_losing_every_try_raises_concurrent_modification_error(layers, layer):
     async with layers.open() as other:
         plain = Memory(layers.url).open()
 
@@ -220,7 +220,7 @@ async def test_tries_that_are_none_are_refused(layer, number):
 
 
 async def test_racers_lose_no_update_and_none_gives_up(layers, layer):
-    """With the tries of the published code, three: the last one queues."""
+    """Race with three tries, as the published code has. The last one queues."""
 
     async def count(_):
         for _ in range(10):

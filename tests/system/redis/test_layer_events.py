@@ -1,4 +1,4 @@
-"""`pgmem.redis`: events, the latest state and its snapshots, in both forms."""
+"""`SharedMemoryLayer` writes and reads events, the latest state and snapshots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOON = 20
 
 
 async def read(layer, last_id="0", count=100):
-    """The entries of one reply, waited for within reason."""
+    """Return the entries of one reply, or fail after a timeout."""
     ((_, entries),) = await asyncio.wait_for(layer.read_events(last_id, count), SOON)
     return entries
 
@@ -124,7 +124,7 @@ async def test_a_dollar_is_what_comes_from_now_on(layers, layer):
     assert set(payloads(await waiting)) == {"after"}
 
 
-async def test_a_reader_whose_memory_is_closed_is_told(layers):
+async def test_closing_the_memory_ends_a_waiting_reader_with_an_error(layers):
     layer = layers.new()
     await layer.get_latest_state("a", "t")
     waiting = asyncio.create_task(layer.read_events())
