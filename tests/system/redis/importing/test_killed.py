@@ -120,7 +120,7 @@ class Died(BaseException):
 def dies_after(monkeypatch):
     """Makes the next run die after a number of statements and commands.
 
-    An odd number dies before the last one is sent, an even one after its answer has arrived, 0 never.
+    An odd number dies before the last one is sent, an even one after its answer arrived.
     """
     number = left = 0
 
