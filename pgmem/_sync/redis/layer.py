@@ -167,7 +167,7 @@ class SharedMemoryLayer:
             server's clock). Fewer events than `count` are all that there are.
 
         Raises:
-            InvalidInput: `last_id` is an id of a Redis stream.
+            InvalidInput: `last_id` is an id of a Redis stream, or beyond the end of the log.
             PositionTrimmed: retention has removed events behind `last_id` that were not read.
             HistoryRewritten: the log is another one after a failover or a restore.
             NotOpen: the memory was closed while this waited.
@@ -181,11 +181,25 @@ class SharedMemoryLayer:
             # next call would wait. A subscription returns what it has buffered.
             events = memory.events.read(self.stream_key, after=after, limit=most)
         if not events:
+            if after != "now":
+                self._check_in_log(after)
             with memory.events.subscribe(self.stream_key, after=after) as subscription:
                 events = subscription.receive(most)
         if not events:
             raise NotOpen("read_events: this memory was closed while it waited for an event")
         return self._format.reply(self.stream_key, events)
+
+    def _check_in_log(self, after: int) -> None:
+        """Refuse a position that the log has not reached, because a subscription would wait for it.
+
+        If retention has removed the newest events, only the stable position is that high.
+        """
+        events = self.memory.events
+        if after > events.head() and after > events.settle():
+            raise InvalidInput(
+                f"read_events got an id of position {after}, which is no position of this log. "
+                f"The id comes from another log, or from before a restore"
+            )
 
     def get_latest_state(self, agent_id: str, event_type: str) -> Any:
         """Return the payload that was written last for an agent and type; {} if there is none."""
