@@ -74,11 +74,13 @@ def _pages(pgmem: ModuleType) -> Iterator[tuple[str, str]]:
     rest = [n for n in classes if n not in {*forms, *handles, *sync, *errors}]
     yield "models", _page("Models", [f"pgmem.{name}" for name in rest], "")
     others = [name for name in public if name not in classes]
-    if others:
-        yield (
-            "values",
-            _page("Functions and values", [f"pgmem.{n}" for n in others], "", "autodata"),
-        )
+    for name in others:
+        if inspect.ismodule(public[name]):
+            place = public[name].__name__
+            yield name, _page(f"pgmem.{name}", [place], "", "automodule")
+    values = [f"pgmem.{name}" for name in others if not inspect.ismodule(public[name])]
+    if values:
+        yield "values", _page("Values", values, "", "autodata")
     found = [_place(cls) for cls in _errors(pgmem)]
     note = "All are subclasses of `PgmemError`."
     yield "errors", _page("Errors", found, note, options=["show-inheritance"])

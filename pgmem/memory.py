@@ -359,11 +359,12 @@ class AsyncMemory:
     ) -> R:
         """Call a function in a transaction, and again if the transaction loses a race.
 
-        >>> async def pay(tx):
+        >>> from pgmem import AsyncOptimistic
+        >>> async def pay(tx: AsyncOptimistic) -> int:
         ...     account = await tx.state.get("account:7")
         ...     balance = account.value["balance"] if account else 0
         ...     await tx.state.put("account:7", {"balance": balance + 5})
-        ...     return balance + 5
+        ...     return int(balance) + 5
         >>> await memory.run_transaction(pay, optimistic=True)
         5
 

@@ -360,11 +360,12 @@ class Memory:
     ) -> R:
         """Call a function in a transaction, and again if the transaction loses a race.
 
-        >>> def pay(tx):
+        >>> from pgmem import Optimistic
+        >>> def pay(tx: Optimistic) -> int:
         ...     account = tx.state.get("account:7")
         ...     balance = account.value["balance"] if account else 0
         ...     tx.state.put("account:7", {"balance": balance + 5})
-        ...     return balance + 5
+        ...     return int(balance) + 5
         >>> memory.run_transaction(pay, optimistic=True)
         5
 
