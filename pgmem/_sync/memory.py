@@ -96,7 +96,10 @@ class Memory:
         run_id: the agent's run. It is written into the metadata of events as "run_id".
         events: subclasses of `Event`. Events of their types are read as their instances.
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
-        timeout: how long to wait for a connection, in seconds or as a timedelta.
+        timeout: how long the database may take for a call, in seconds or as a timedelta: the wait
+            for a connection, and for the answers. A write that is given up raises `OutcomeUnknown`,
+            unless a second one is harmless. It does not bound snapshots, trims and statistics of
+            much data, nor statements on the caller's own connection.
         listen_url: a direct way to the server if `url` goes through a pooler in transaction mode
             (PgBouncer), which delivers no notifications. Statements are not prepared through a
             pooler, with or without this.

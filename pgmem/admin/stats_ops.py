@@ -94,7 +94,7 @@ def tables() -> Op[Tables]:
             tuple(TableStats(row[0], *row[2:]) for row in rows), {row[0]: row[1] for row in rows}
         )
 
-    return Op("stats_tables", {}, parse, "read the sizes of the tables")
+    return Op("stats_tables", {}, parse, "read the sizes of the tables", bounded=False)
 
 
 def log() -> Op[LogStats]:
@@ -120,7 +120,7 @@ def log() -> Op[LogStats]:
             *trimmed,
         )
 
-    return Op("stats_log", {"most": MOST_COUNTED}, parse, "see how the log stands")
+    return Op("stats_log", {"most": MOST_COUNTED}, parse, "see how the log stands", bounded=False)
 
 
 def state(pages: Mapping[str, int]) -> Op[StateStats]:
@@ -131,6 +131,7 @@ def state(pages: Mapping[str, int]) -> Op[StateStats]:
         {"share": share},
         lambda rows: StateStats(*_counts(rows[0], share)),
         "count the state entries",
+        bounded=False,
     )
 
 
@@ -142,6 +143,7 @@ def dedupe(pages: Mapping[str, int]) -> Op[DedupeStats]:
         {"share": share},
         lambda rows: DedupeStats(*_counts(rows[0], share)),
         "count the idempotency keys",
+        bounded=False,
     )
 
 
@@ -152,7 +154,13 @@ def snapshots(pages: Mapping[str, int]) -> Op[SnapshotStats]:
     def parse(rows: Sequence[Row]) -> SnapshotStats:
         return SnapshotStats(*_counts(rows[0][:1], states), *_counts(rows[0][1:], folds))
 
-    return Op("stats_snapshots", {"states": states, "folds": folds}, parse, "count the snapshots")
+    return Op(
+        "stats_snapshots",
+        {"states": states, "folds": folds},
+        parse,
+        "count the snapshots",
+        bounded=False,
+    )
 
 
 def consumers() -> Op[Readers[ConsumerStats]]:
@@ -164,6 +172,7 @@ def consumers() -> Op[Readers[ConsumerStats]]:
             rows[0][0] if rows else 0, tuple(ConsumerStats(*row[1:]) for row in rows)
         ),
         "see how far the consumers are behind",
+        bounded=False,
     )
 
 
@@ -185,6 +194,7 @@ def groups() -> Op[Readers[GroupStats]]:
         {"most": MOST_READERS, "counted": MOST_PARKED + 1},
         parse,
         "see how far the groups are behind",
+        bounded=False,
     )
 
 

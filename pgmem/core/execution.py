@@ -7,7 +7,8 @@ owner ends, so an error of the server ends the transaction.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -16,8 +17,8 @@ from psycopg.pq import TransactionStatus
 
 from pgmem.core.concurrency import async_driver_connection, async_sleep
 from pgmem.core.database import AsyncDatabase, fetch, log
-from pgmem.core.op import Op, Retry, RetryStatement
-from pgmem.core.pool import AsyncConnection
+from pgmem.core.op import Op, Retry, RetryStatement, Row
+from pgmem.core.pool import AnswerTimeoutError, AsyncConnection
 from pgmem.core.retry import (
     FAILURES,
     MAX_RACES,
@@ -40,6 +41,9 @@ from pgmem.errors import (
 )
 
 T = TypeVar("T")
+
+LEAST_TIMEOUT = 0.05
+"""Seconds that the server gets to answer if a connection came late."""
 
 
 class AsyncExecutor(Protocol):
@@ -83,24 +87,27 @@ class AsyncPoolExecutor:
 
         Args:
             op: what to execute.
-            answer_timeout: seconds in which the server must answer; None for no limit. Only for an
-                op that is `Retry.READ` or `Retry.IDEMPOTENT`.
+            answer_timeout: seconds in which the server must answer each time. None for the
+                memory's `timeout`, over all times.
 
         Raises:
             PgmemError: the error of the op's `parse`, or of the server.
             OutcomeUnknown: the connection was lost and a second execution could do harm.
             Unavailable: no connection in time.
         """
+        deadline = time.monotonic() + self.database.timeout
         try:
-            return await self._execute_once(op, "if_free", answer_timeout)
+            return await self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
-            attempts = Attempts(self.database, op)
+            if answer_timeout is not None or not op.bounded:
+                deadline = time.monotonic() + self.database.timeout
+            attempts = Attempts(self.database, op, deadline)
             pause = attempts.after(failure)
             op = fallback_of(op, failure)
         while True:
             await async_sleep(pause)
             try:
-                return await self._execute_once(op, attempts.notify, answer_timeout)
+                return await self._execute_once(op, attempts.notify, deadline, answer_timeout)
             except FAILURES as failure:
                 pause = attempts.after(failure)
                 op = fallback_of(op, failure)
@@ -125,11 +132,14 @@ class AsyncPoolExecutor:
         return op.parse(rows)
 
     async def _execute_once(
-        self, op: Op[T], notify: NotifyMode, answer_timeout: float | None = None
+        self, op: Op[T], notify: NotifyMode, deadline: float, answer_timeout: float | None
     ) -> T:
         database = self.database
-        connection = await database.acquire(op.action)
-        connection.answer_timeout = answer_timeout
+        connection = await database.acquire(op.action, deadline)
+        if answer_timeout is not None:
+            connection.answer_timeout = answer_timeout
+        elif op.bounded:
+            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
         try:
             query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
             rows = await connection.run(query, database.params(op))
@@ -139,7 +149,7 @@ class AsyncPoolExecutor:
                 database.check_confirmed(connection, op.action)
         except psycopg.Error as error:
             if is_lost(connection, error):
-                await connection.close()
+                await connection.abandon()
                 raise ConnectionLostError from error
             raise
         finally:
@@ -155,7 +165,7 @@ class AsyncPoolExecutor:
             await connection.run(self.database.commit_wait, {})
         except psycopg.Error as error:
             # The commit is visible and a crash may still undo it: the same as a lost answer.
-            await connection.close()
+            await connection.abandon()
             raise ConnectionLostError from error
 
     @asynccontextmanager
@@ -194,6 +204,7 @@ class AsyncPoolExecutor:
         for _ in range(MAX_REPEATS):
             connection = await self.database.acquire(action)
             begun = False
+            connection.answer_timeout = self.database.timeout
             try:
                 await connection.execute(begin, prepare=False)
                 begun = True
@@ -202,6 +213,7 @@ class AsyncPoolExecutor:
                     raise translate(error, action) from None
             finally:
                 # Also on cancellation: a connection that is not released is lost to the pool.
+                connection.answer_timeout = None
                 if not begun:
                     await connection.close()
                     await self.database.release(connection)
@@ -222,11 +234,12 @@ class AsyncPoolExecutor:
                 f"{action}: it was ended inside its block through tx.connection. Leave commit "
                 f"and rollback to the block"
             )
+        connection.answer_timeout = self.database.timeout
         try:
             await connection.commit()
         except psycopg.Error as error:
             if is_lost(connection, error):
-                await connection.close()
+                await connection.abandon()
                 raise OutcomeUnknown(
                     f"{action}: the connection to {self.database.where} was lost during the "
                     f"commit, so it may or may not have happened. Read back before doing it "
@@ -235,6 +248,8 @@ class AsyncPoolExecutor:
             if is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.
+        finally:
+            connection.answer_timeout = None
         self.database.check_confirmed(connection, action)
 
 
@@ -300,15 +315,34 @@ class AsyncTransactionExecutor:
         query = self._database.statement(op, "always", relaxed=False)
         for _ in range(MAX_RACES):
             try:
-                rows = await fetch(connection, query, self._database.params(op))
+                rows = await self._fetch(connection, query, op)
                 self._database.check_notify_result(rows)
                 return op.parse(rows)
             except RetryStatement as race:
                 op = fallback_of(op, race)
                 query = self._database.statement(op, "always", relaxed=False)
             except psycopg.Error as error:
+                if isinstance(error, AnswerTimeoutError):
+                    await self._abandon(connection)
                 raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
+
+    async def _fetch(
+        self, connection: psycopg.AsyncConnection[Any], query: bytes, op: Op[Any]
+    ) -> Sequence[Row]:
+        if not isinstance(connection, AsyncConnection):
+            # The caller's connection: its own settings bound the statement.
+            return await fetch(connection, query, self._database.params(op))
+        connection.answer_timeout = self._database.timeout if op.bounded else None
+        try:
+            return await connection.run(query, self._database.params(op))
+        finally:
+            connection.answer_timeout = None
+
+    @staticmethod
+    async def _abandon(connection: psycopg.AsyncConnection[Any]) -> None:
+        if isinstance(connection, AsyncConnection):
+            await connection.abandon()
 
     def _fault(
         self, connection: psycopg.AsyncConnection[Any], op: Op[Any], error: psycopg.Error

@@ -43,6 +43,8 @@ class Op(NamedTuple, Generic[T]):
         async_commit: commit without waiting for the WAL flush, to release a contended row lock
             early. If the statement returns more than one row, a second statement waits for the
             flush before the caller gets its answer.
+        bounded: False for a statement that may take longer than the memory's `timeout`, because it
+            works on much data.
     """
 
     statement: str
@@ -53,6 +55,7 @@ class Op(NamedTuple, Generic[T]):
     fragments: tuple[tuple[str, str], ...] = ()
     fallback: Callable[[bool], Op[T]] | None = None
     async_commit: bool = False
+    bounded: bool = True
 
 
 class RetryStatement(Exception):  # a signal, no error: the executor handles it

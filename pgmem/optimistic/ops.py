@@ -7,8 +7,6 @@ from typing import Literal
 
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import check_name
-from pgmem.errors import LeaseLost
-from pgmem.leases.ops import Held
 
 Kind = Literal["state", "stream"]
 Name = tuple[Kind, str]
@@ -53,29 +51,6 @@ def compare(names: Collection[Name]) -> Op[dict[Name, int]]:
             "keys": [name for kind, name in names if kind == "state"],
             "streams": [name for kind, name in names if kind == "stream"],
         },
-        parse,
-        ACTION,
-        Retry.UNSAFE,
-    )
-
-
-def fence(held: Held) -> Op[None]:
-    """Keep a lease until the transaction ends.
-
-    Raises (from `parse`):
-        LeaseLost: it is not held any more.
-    """
-
-    def parse(rows: Sequence[Row]) -> None:
-        if not rows:
-            raise LeaseLost(
-                f"{ACTION}: the lease {held.name!r} is not held under the fencing token "
-                f"{held.token} any more. Nothing was written. Acquire it again and read again"
-            )
-
-    return Op(
-        "optimistic_fence",
-        {"lease_name": held.name, "lease_owner": held.owner, "lease_token": held.token},
         parse,
         ACTION,
         Retry.UNSAFE,

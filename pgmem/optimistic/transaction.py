@@ -48,6 +48,7 @@ from pgmem.events.codec import Codec
 from pgmem.events.durable import AsyncDurableSubscription
 from pgmem.events.models import Appended, Event, RecordedEvent
 from pgmem.events.verbs import DEFAULT_KEY_TTL, AsyncEvents
+from pgmem.leases import ops as lease_ops
 from pgmem.leases.lease import AsyncLease
 from pgmem.optimistic import ops
 from pgmem.optimistic.models import Committed, Stale
@@ -532,7 +533,7 @@ class AsyncOptimistic:
                 return Committed(**record.result, duplicate=True)
         if self._fence is not None:
             try:
-                await executor.execute(ops.fence(self._fence.held))
+                await executor.execute(lease_ops.require(self._fence.held, ops.ACTION))
             except LeaseLost as error:
                 self._fence.lose(error)
                 raise

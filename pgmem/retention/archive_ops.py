@@ -270,7 +270,7 @@ def read_target() -> Op[Target]:
 
 def keep_out() -> Op[None]:
     """Keep writers out until the transaction ends."""
-    return Op("restore_lock", {}, lambda rows: None, "keep writers out")
+    return Op("restore_lock", {}, lambda rows: None, "keep writers out", bounded=False)
 
 
 def foreign_error(path: str) -> Conflict:
@@ -344,4 +344,5 @@ def restore(archive: Archive, path: str) -> Op[tuple[int, bool]]:
         parse,
         f"restore {len(archive.lines)} events",
         Retry.IDEMPOTENT,
+        bounded=False,
     )

@@ -225,6 +225,7 @@ def newest_cut(stream: str, keep: int, final: int) -> Op[tuple[int, int]]:
         parse,
         "see which events are the newest",
         fragments=_scope(stream),
+        bounded=False,
     )
 
 
@@ -236,6 +237,7 @@ def count(stream: str, after: int, final: int) -> Op[int]:
         lambda rows: int(rows[0][0]),
         "count the new events",
         fragments=_scope(stream),
+        bounded=False,
     )
 
 
@@ -247,6 +249,7 @@ def nth(stream: str, after: int, final: int, number: int) -> Op[int]:
         lambda rows: rows[0][0] if rows else after,
         "see which events are the oldest",
         fragments=_scope(stream),
+        bounded=False,
     )
 
 
@@ -295,6 +298,7 @@ def find(
         parse,
         "find the events that are due",
         fragments=_scope(stream),
+        bounded=False,
     )
 
 
@@ -311,6 +315,7 @@ def remove(stream: str, positions: Sequence[int], *, force: bool) -> Op[Removed]
         lambda rows: Removed(*rows[0]),
         f"remove {len(positions)} events",
         Retry.IDEMPOTENT,
+        bounded=False,
     )
 
 

@@ -27,6 +27,7 @@ def take(name: str | None, *, position: int) -> Op[StateSnapshot | None]:
         lambda rows: StateSnapshot._make(rows[0][:5]) if rows else None,
         "take a snapshot of the state",
         Retry.UNSAFE,
+        bounded=False,
     )
 
 
@@ -96,6 +97,7 @@ def restore(snapshot_id: int, codec: Codec) -> Op[tuple[int, int]]:
         f"restore the snapshot {snapshot_id}",
         # A second run would change nothing, but would return other numbers.
         Retry.UNSAFE,
+        bounded=False,
     )
 
 

@@ -8,7 +8,8 @@ owner ends, so an error of the server ends the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgmem._sync.core.database import Database, fetch, log
-from pgmem._sync.core.pool import Connection
+from pgmem._sync.core.pool import AnswerTimeoutError, Connection
 from pgmem._sync.core.retry import (
     FAILURES,
     MAX_RACES,
@@ -27,7 +28,7 @@ from pgmem._sync.core.retry import (
     is_lost,
 )
 from pgmem.core.concurrency import driver_connection, sleep
-from pgmem.core.op import Op, Retry, RetryStatement
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
 from pgmem.core.statements import NotifyMode
 from pgmem.errors import (
@@ -41,6 +42,9 @@ from pgmem.errors import (
 )
 
 T = TypeVar("T")
+
+LEAST_TIMEOUT = 0.05
+"""Seconds that the server gets to answer if a connection came late."""
 
 
 class Executor(Protocol):
@@ -84,24 +88,27 @@ class PoolExecutor:
 
         Args:
             op: what to execute.
-            answer_timeout: seconds in which the server must answer; None for no limit. Only for an
-                op that is `Retry.READ` or `Retry.IDEMPOTENT`.
+            answer_timeout: seconds in which the server must answer each time. None for the
+                memory's `timeout`, over all times.
 
         Raises:
             PgmemError: the error of the op's `parse`, or of the server.
             OutcomeUnknown: the connection was lost and a second execution could do harm.
             Unavailable: no connection in time.
         """
+        deadline = time.monotonic() + self.database.timeout
         try:
-            return self._execute_once(op, "if_free", answer_timeout)
+            return self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
-            attempts = Attempts(self.database, op)
+            if answer_timeout is not None or not op.bounded:
+                deadline = time.monotonic() + self.database.timeout
+            attempts = Attempts(self.database, op, deadline)
             pause = attempts.after(failure)
             op = fallback_of(op, failure)
         while True:
             sleep(pause)
             try:
-                return self._execute_once(op, attempts.notify, answer_timeout)
+                return self._execute_once(op, attempts.notify, deadline, answer_timeout)
             except FAILURES as failure:
                 pause = attempts.after(failure)
                 op = fallback_of(op, failure)
@@ -126,11 +133,14 @@ class PoolExecutor:
         return op.parse(rows)
 
     def _execute_once(
-        self, op: Op[T], notify: NotifyMode, answer_timeout: float | None = None
+        self, op: Op[T], notify: NotifyMode, deadline: float, answer_timeout: float | None
     ) -> T:
         database = self.database
-        connection = database.acquire(op.action)
-        connection.answer_timeout = answer_timeout
+        connection = database.acquire(op.action, deadline)
+        if answer_timeout is not None:
+            connection.answer_timeout = answer_timeout
+        elif op.bounded:
+            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
         try:
             query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
             rows = connection.run(query, database.params(op))
@@ -140,7 +150,7 @@ class PoolExecutor:
                 database.check_confirmed(connection, op.action)
         except psycopg.Error as error:
             if is_lost(connection, error):
-                connection.close()
+                connection.abandon()
                 raise ConnectionLostError from error
             raise
         finally:
@@ -156,7 +166,7 @@ class PoolExecutor:
             connection.run(self.database.commit_wait, {})
         except psycopg.Error as error:
             # The commit is visible and a crash may still undo it: the same as a lost answer.
-            connection.close()
+            connection.abandon()
             raise ConnectionLostError from error
 
     @contextmanager
@@ -195,6 +205,7 @@ class PoolExecutor:
         for _ in range(MAX_REPEATS):
             connection = self.database.acquire(action)
             begun = False
+            connection.answer_timeout = self.database.timeout
             try:
                 connection.execute(begin, prepare=False)
                 begun = True
@@ -203,6 +214,7 @@ class PoolExecutor:
                     raise translate(error, action) from None
             finally:
                 # Also on cancellation: a connection that is not released is lost to the pool.
+                connection.answer_timeout = None
                 if not begun:
                     connection.close()
                     self.database.release(connection)
@@ -223,11 +235,12 @@ class PoolExecutor:
                 f"{action}: it was ended inside its block through tx.connection. Leave commit "
                 f"and rollback to the block"
             )
+        connection.answer_timeout = self.database.timeout
         try:
             connection.commit()
         except psycopg.Error as error:
             if is_lost(connection, error):
-                connection.close()
+                connection.abandon()
                 raise OutcomeUnknown(
                     f"{action}: the connection to {self.database.where} was lost during the "
                     f"commit, so it may or may not have happened. Read back before doing it "
@@ -236,6 +249,8 @@ class PoolExecutor:
             if is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.
+        finally:
+            connection.answer_timeout = None
         self.database.check_confirmed(connection, action)
 
 
@@ -301,15 +316,34 @@ class TransactionExecutor:
         query = self._database.statement(op, "always", relaxed=False)
         for _ in range(MAX_RACES):
             try:
-                rows = fetch(connection, query, self._database.params(op))
+                rows = self._fetch(connection, query, op)
                 self._database.check_notify_result(rows)
                 return op.parse(rows)
             except RetryStatement as race:
                 op = fallback_of(op, race)
                 query = self._database.statement(op, "always", relaxed=False)
             except psycopg.Error as error:
+                if isinstance(error, AnswerTimeoutError):
+                    self._abandon(connection)
                 raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
+
+    def _fetch(
+        self, connection: psycopg.Connection[Any], query: bytes, op: Op[Any]
+    ) -> Sequence[Row]:
+        if not isinstance(connection, Connection):
+            # The caller's connection: its own settings bound the statement.
+            return fetch(connection, query, self._database.params(op))
+        connection.answer_timeout = self._database.timeout if op.bounded else None
+        try:
+            return connection.run(query, self._database.params(op))
+        finally:
+            connection.answer_timeout = None
+
+    @staticmethod
+    def _abandon(connection: psycopg.Connection[Any]) -> None:
+        if isinstance(connection, Connection):
+            connection.abandon()
 
     def _fault(
         self, connection: psycopg.Connection[Any], op: Op[Any], error: psycopg.Error

@@ -18,6 +18,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -36,6 +37,9 @@ R = TypeVar("R")
 MAX_IDLE = 4
 DUE_AFTER = 300.0
 """Seconds after which a connection goes back to the pool, which replaces old ones."""
+
+CANCEL_TIMEOUT = 1.0
+"""Seconds to wait for the server to take a cancel request."""
 
 _NOT_READY = 0  # psycopg's Ready.NONE: nothing came for a tenth of a second
 
@@ -67,8 +71,7 @@ class Connection(psycopg.Connection[TupleRow]):
             wait is cancelled, the server reports success with a warning, and a failover may lose
             the commit.
         due: when the connection next goes back to the pool, by the monotonic clock.
-        answer_timeout: seconds in which the server must answer; None for no limit. Only for
-            statements that may be given up and executed again.
+        answer_timeout: seconds in which the server must answer; None for no limit.
     """
 
     unconfirmed = False
@@ -99,6 +102,16 @@ class Connection(psycopg.Connection[TupleRow]):
         """Execute one statement and return its rows."""
         rows: Sequence[Row] = self.wait(self._session.execute(query, params))
         return rows
+
+    def abandon(self) -> None:
+        """Close the connection, and ask the server to cancel a statement that is under way.
+
+        Without that the statement would go on, and hold its locks.
+        """
+        if not self.closed and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=CANCEL_TIMEOUT)
+        self.close()
 
     def is_stale(self) -> bool:
         """Return True if the server has closed the idle connection, without a round trip.
@@ -205,15 +218,18 @@ class Pool:
             pool.putconn(connection)
         pool.close()
 
-    def acquire(self, action: str) -> Connection:
+    def acquire(self, action: str, deadline: float = 0.0) -> Connection:
         """Return a live connection, for `release`.
+
+        Args:
+            action: what it is for, for messages.
+            deadline: give up at this time of the monotonic clock; 0 for `timeout` seconds from now.
 
         Raises:
             NotOpen: not opened, closed, or in a forked child.
             Unavailable: none was free, or the server could not be reached, in time.
         """
         pool = self._require_pool(action)
-        deadline = 0.0
         while True:
             connection = self._take()
             if connection is None:

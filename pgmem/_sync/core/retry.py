@@ -51,7 +51,7 @@ def is_lost(connection: psycopg.Connection[Any], error: psycopg.Error) -> bool:
 
 
 class ConnectionLostError(Exception):
-    """The connection was lost while a statement was under way."""
+    """The connection was lost, or given up, while a statement was under way."""
 
 
 FAILURES = (RetryStatement, ConnectionLostError, psycopg.Error)
@@ -69,10 +69,11 @@ class Attempts:
         notify: the mode of the next execution.
     """
 
-    def __init__(self, database: Database, op: Op[Any]) -> None:
+    def __init__(self, database: Database, op: Op[Any], deadline: float) -> None:
         self._database = database
         self._op = op
-        self._deadline = time.monotonic() + database.timeout
+        self._deadline = deadline
+        self._reason = ""
         self._unknown = False
         self._repeats = 0
         self.notify: NotifyMode = "if_free"
@@ -87,7 +88,7 @@ class Attempts:
         self._repeats += 1
         pause = 0.0 if self._repeats == 1 else jitter(self._repeats)
         if isinstance(failure, ConnectionLostError):
-            self._after_loss()
+            self._after_loss(failure)
             return pause
         if isinstance(failure, RetryStatement) or is_version_race(failure):
             if self._repeats > MAX_RACES:
@@ -110,7 +111,14 @@ class Attempts:
             return False
         return isinstance(error, Unavailable) or retry is Retry.CONDITIONAL
 
-    def _after_loss(self) -> None:
+    def _after_loss(self, failure: ConnectionLostError) -> None:
+        timed_out = isinstance(failure.__cause__, AnswerTimeoutError)
+        where = self._database.where
+        self._reason = (
+            f"{where} did not answer within {self._database.timeout:g} s"
+            if timed_out
+            else f"the connection to {where} was lost while it was under way"
+        )
         if self._op.retry is Retry.UNSAFE:
             raise self.outcome_unknown() from None
         self._unknown = True
@@ -118,14 +126,13 @@ class Attempts:
             if self._op.retry is not Retry.READ:
                 raise self.outcome_unknown() from None
             raise Unavailable(
-                f"{self._op.action}: the connection to {self._database.where} was lost "
-                f"{self._repeats} times within {self._database.timeout:g} s. Try again later"
+                f"{self._op.action}: {self._reason} (try {self._repeats}). Try again later"
             ) from None
 
     def outcome_unknown(self) -> OutcomeUnknown:
         """Return the error for a lost answer."""
         return OutcomeUnknown(
-            f"{self._op.action}: the connection to {self._database.where} was lost while it was "
-            f"under way, so it may or may not have happened. Read back before writing again. With "
-            f"an idempotency key or an expected version a repeat is harmless"
+            f"{self._op.action}: {self._reason}, so it may or may not have happened. Read back "
+            f"before writing again. With an idempotency key or an expected version a repeat is "
+            f"harmless"
         )

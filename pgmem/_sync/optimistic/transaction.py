@@ -51,6 +51,7 @@ from pgmem.errors import (
 from pgmem.events import ops as event_ops
 from pgmem.events.codec import Codec
 from pgmem.events.models import Appended, Event, RecordedEvent
+from pgmem.leases import ops as lease_ops
 from pgmem.optimistic import ops
 from pgmem.optimistic.models import Committed, Stale
 from pgmem.optimistic.ops import Name
@@ -529,7 +530,7 @@ class Optimistic:
                 return Committed(**record.result, duplicate=True)
         if self._fence is not None:
             try:
-                executor.execute(ops.fence(self._fence.held))
+                executor.execute(lease_ops.require(self._fence.held, ops.ACTION))
             except LeaseLost as error:
                 self._fence.lose(error)
                 raise

@@ -404,7 +404,7 @@ class TestDeliveriesSubscriptionsAndLeases:
         assert len(await group.pending()) == 1
 
     async def test_a_lease_that_is_held_lets_it_commit(self, both):
-        async with await both.leases.acquire("job") as lease:
+        async with both.leases.hold("job") as lease:
             async with both.optimistic(fence=getattr(lease, "wrapped", lease)) as tx:
                 await tx.state.put("k", 1)
         assert await values(both, "k") == [1]

@@ -148,10 +148,11 @@ def test_commit_that_a_full_queue_refused_is_sent_again_without_the_bell(pg_serv
     assert is_full_queue(refused.value)
     with Memory(server.url) as memory:
         op = ops.append("s", Event(type="t"), ops.Codec())
-        retry = Attempts(memory._database, op)
+        deadline = time.monotonic() + 10
+        retry = Attempts(memory._database, op, deadline)
         assert retry.after(refused.value) == 0
         assert retry.notify == "never"
-        assert memory._executor._execute_once(op, retry.notify).position == 1
+        assert memory._executor._execute_once(op, retry.notify, deadline, None).position == 1
         assert memory.events.count("s") == 1
 
 

@@ -1,0 +1,100 @@
+"""`Memory(timeout=)` bounds the database's part of every call.
+
+`test_*_20` shows: no lock lets a call outlive its timeout. Each test would hang without the bound.
+"""
+
+# ruff: noqa: PT012  # the commit at the end of a block raises
+
+from __future__ import annotations
+
+import contextlib
+
+import psycopg
+import pytest
+
+from pgmem import Event, Memory
+from pgmem.errors import OutcomeUnknown, TransactionConflict, Unavailable
+
+pytestmark = pytest.mark.both_forms
+
+
+@pytest.fixture
+async def hurried(form):
+    async with form.memory(timeout=1.5) as memory:
+        await memory.state.put("k", 1)
+        yield memory
+
+
+@pytest.fixture
+def lock(database_url):
+    """Hold a lock that the statement waits for, until the block ends."""
+
+    @contextlib.contextmanager
+    def hold(statement):
+        with psycopg.connect(database_url) as connection:
+            connection.execute(statement)
+            yield connection
+
+    return hold
+
+
+ROW = "SELECT FROM pgmem.state WHERE key = 'k' FOR UPDATE"
+TABLES = "LOCK TABLE pgmem.state, pgmem.events IN ACCESS EXCLUSIVE MODE"
+
+
+async def test_a_write_that_waits_for_a_lock_is_given_up_20(hurried, lock):
+    with lock(ROW), pytest.raises(OutcomeUnknown, match="did not answer within"):
+        await hurried.state.put("k", 2)
+
+
+async def test_a_read_that_waits_for_a_lock_is_given_up_20(hurried, lock):
+    with lock(TABLES):
+        with pytest.raises(Unavailable, match="did not answer within"):
+            await hurried.state.get("k")
+        with pytest.raises(OutcomeUnknown):
+            await hurried.events.append("s", Event(type="t"))
+
+
+async def test_what_is_given_up_does_not_take_effect_later(hurried, lock, database_url):
+    """The server cancels it. So it does not wait on, and write when the lock is free."""
+    with lock(ROW):
+        with pytest.raises(OutcomeUnknown):
+            await hurried.state.put("k", 2)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            waiting = 1
+            while waiting:  # The cancel request is a moment on its way.
+                (waiting,) = connection.execute(
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                ).fetchone()
+    assert (await hurried.state.get("k")).value == 1
+
+
+async def test_a_statement_in_a_transaction_is_given_up_20(hurried, lock):
+    with lock(ROW), pytest.raises((Unavailable, TransactionConflict)):
+        async with hurried.transaction() as tx:
+            await tx.state.put("other", 1)
+            await tx.state.put("k", 2)
+    assert await hurried.state.get("other") is None
+
+
+async def test_an_optimistic_commit_is_given_up_20(hurried, lock):
+    with lock(ROW), pytest.raises((Unavailable, OutcomeUnknown)):
+        async with hurried.optimistic(idempotency_key="key") as tx:
+            await tx.state.put("k", 2)
+    async with hurried.optimistic(idempotency_key="key") as tx:
+        await tx.state.put("k", 2)
+    assert tx.committed.versions == {"k": 2}
+
+
+async def test_afterwards_the_memory_works(hurried, lock):
+    with lock(ROW), pytest.raises(OutcomeUnknown):
+        await hurried.state.put("k", 2)
+    assert (await hurried.state.put("k", 3)).value == 3
+
+
+def test_the_callers_own_statements_are_not_bounded(database_url):
+    with Memory(database_url, timeout=1.5) as memory, memory.transaction() as tx:
+        tx.state.put("k", 1)
+        tx.connection.execute("SELECT pg_sleep(2)")
+    with Memory(database_url) as memory:
+        assert memory.state.get("k").value == 1
