@@ -1,8 +1,8 @@
-"""Claims: how a member of a group gets events, new ones or those that somebody else has left.
+"""Claims: hand events of a group to a member, new ones or those that another member has left.
 
-Says what to run for each, and how its rows are read; `pgmem.groups.claims` decides which and when.
-What a delivery is, and how it ends, is in `pgmem.groups.delivery_ops`; what is reserved, in
-`pgmem.groups.prefetch_ops`.
+Makes the statement of each claim and reads its rows. `pgmem.groups.claims` decides which claim to
+make and when. `pgmem.groups.delivery_ops` ends deliveries; `pgmem.groups.prefetch_ops` explains
+prefetched events.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from pgmem.groups.prefetch_ops import RESERVE
 
 MAX_LIMIT = 1_000
 SKIP = 1_000
-"""So many positions without an event for it may lie behind a group before it is moved over them."""
+"""Positions without a selected event after which a group is moved over them."""
 DELAYED_MOST, DELAYED_MOST_ORDERED = 10_000, 1_000
-"""With more events parked, nothing new is handed out: retries must not run ahead of the work."""
+"""Most delayed events. With more, nothing new is handed out, or the delayed ones would pile up."""
 WINDOW = 10
-"""Where keys are busy, so many times more events are looked at than were asked for."""
+"""Events to look at for each one that was asked for, because keys may be with other members."""
 UNSURE = 0
-"""How far the log is final for a claim whose answer was lost: the server may have crashed, and give
-positions out again that were final before. Nothing new is handed out until that is known anew."""
+"""The stable position of a claim whose answer was lost. The server may have crashed, and may use
+positions again that were stable before. So nothing new is handed out until it is known anew."""
 
 
 class ClaimResult(NamedTuple):
-    """What a claim gave.
+    """The events that a claim handed out, and what the group has left.
 
     Attributes:
         events: with the attempts of each, and what it is ordered by.
         batch, token, expires_at: of all of them.
-        position: how far the group has come; nothing of the selection up to it is left to claim.
-        expired: a lease has run out: take that over first.
-        due: something parked is due: take that first.
-        looked: whether it was looked for all of these.
-        overtaken: somebody else has moved the group while this waited, and may have reserved what
-            it does not see.
-        unfetched: something reserved was not come for: take that first.
-        reserved: so many events are reserved with these; where there are none, 1 if something is
-            reserved for others.
-        wait: seconds until the lease of another batch ends, or the next parked event is due; None
-            if none does, or so many events were given as were asked for.
+        position: the group's position. No selected event up to it is left to claim.
+        expired: a batch's lease has expired. Take it over first.
+        due: a delayed event is due. Claim that first.
+        looked: True if the claim looked for all of these.
+        overtaken: another member moved the group while this claim waited, and may have prefetched
+            events that this claim does not see.
+        unfetched: a member left its prefetched events. Claim them first.
+        reserved: the number of prefetched events. If no event was handed out, 1 if another member
+            has prefetched events.
+        wait: seconds until another batch's lease ends or the next delayed event is due. None if
+            there is neither, or if as many events were handed out as were asked for.
     """
 
     events: list[tuple[RecordedEvent, int, str | None]]
@@ -71,7 +71,7 @@ class ClaimResult(NamedTuple):
 
 
 def nothing(position: int) -> ClaimResult:
-    """No event, where nobody was asked."""
+    """Return a result without events, for a claim that was not made."""
     return ClaimResult([], 0, 0, None, position, False, False, None)
 
 
@@ -157,7 +157,7 @@ class ClaimRequest:
         self,
         statement: str,
         params: dict[str, Any],
-        # After a lost answer the events are held by nobody until the lease runs out.
+        # After a lost answer no member handles the events until the lease expires.
         retry: Retry = Retry.IDEMPOTENT,
         **marks: str,
     ) -> Op[ClaimResult]:
@@ -190,20 +190,20 @@ class ClaimRequest:
         empty: HeldDelivery | None = None,
         crowded: bool = True,
     ) -> Op[ClaimResult]:
-        """Take the next events up to `until`, which must be final.
+        """Claim the next events up to `until`, which must be stable.
 
         Args:
-            until: everything up to it is final.
-            acknowledged: is acknowledged in the same commit; not in a group that orders.
-            passing: even if a lease has run out, or something parked is due.
-            reserving: so many batches more are reserved, where the slot is known.
-            empty: a slot that should have nothing in it.
-            crowded: others take new events as well, and should not wait for the disk behind us.
+            until: the stable position.
+            acknowledged: deliveries to acknowledge in the same commit; not in an ordered group.
+            passing: claim even if a lease has expired or a delayed event is due.
+            reserving: batches to prefetch, if the batch row is known.
+            empty: a batch row that should have nothing in it.
+            crowded: other members claim new events, and should not wait for this WAL flush.
 
         Raises (from `parse`):
             NotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
-            LeaseLost: one of `acknowledged` is not ours any more; nothing was done.
-            LostRace: run it again.
+            LeaseLost: a member has lost one of `acknowledged`. Nothing was done.
+            RetryStatement: execute it again.
         """
         if empty is not None and not acknowledged and self.group.ordered_by is None:
             return self._next_in(empty, until, reserving, crowded=crowded)
@@ -259,7 +259,7 @@ class ClaimRequest:
     def _next(
         self, params: dict[str, Any], acknowledged: Sequence[HeldDelivery], reserving: int
     ) -> Op[ClaimResult]:
-        """The quick way, where all of one batch is acknowledged and nothing else is the matter."""
+        """Acknowledge one whole batch and claim the next, if nothing else comes first."""
         return Op(
             "group_next",
             {**params, **whole_params(acknowledged), "reserving": reserving},
@@ -272,7 +272,7 @@ class ClaimRequest:
         )
 
     def _acknowledge(self, acknowledged: Sequence[HeldDelivery]) -> Op[ClaimResult]:
-        """Only that: what is there is asked for next."""
+        """Acknowledge only. The next claim asks for events."""
         op = ack(self.group, acknowledged)
 
         def parse(rows: Sequence[Row]) -> ClaimResult:
@@ -284,7 +284,7 @@ class ClaimRequest:
     def _next_in(
         self, empty: HeldDelivery, until: int, reserving: int, *, crowded: bool
     ) -> Op[ClaimResult]:
-        """The same, with nothing to acknowledge."""
+        """Claim into an empty batch row, with nothing to acknowledge."""
         slot = {"slot": empty.batch, "token": empty.token, "positions": "{}"}
         return Op(
             "group_next",
@@ -298,10 +298,9 @@ class ClaimRequest:
         )
 
     def fetch(self, acknowledged: Sequence[HeldDelivery]) -> Op[ClaimResult]:
-        """Acknowledge a whole batch, and take what is reserved with it; see
-        `pgmem.groups.prefetch_ops`.
+        """Acknowledge a whole batch and claim the events that were prefetched with it.
 
-        If nothing is reserved any more, the batch is acknowledged and nothing is taken.
+        If no prefetched event is left, the batch is acknowledged and nothing is claimed.
 
         Raises (from `parse`): as `claim`.
         """
@@ -343,7 +342,7 @@ class ClaimRequest:
         )
 
     def has_all(self, handed: ClaimResult, until: int) -> bool:
-        """Whether nothing is left to claim up to `until`, but what `handed.wait` tells of."""
+        """Return True if nothing but what `handed.wait` waits for is left to claim up to `until`."""
         first = handed.expired or handed.due or handed.unfetched
         return (
             handed.looked
@@ -353,11 +352,11 @@ class ClaimRequest:
         )
 
     def take_over(self) -> Op[ClaimResult]:
-        """Take a batch whose lease ran out. Raises as `claim`."""
+        """Take over a batch whose lease expired. Raises as `claim`."""
         return self._op("group_takeover", self._params())
 
     def unpark(self) -> Op[ClaimResult]:
-        """Take parked events that are due. Raises as `claim`."""
+        """Claim delayed events that are due. Raises as `claim`."""
         if self.group.ordered_by is None:
             return self._op("group_unpark", self._params())
         return self._op(
@@ -409,12 +408,12 @@ class ClaimRequest:
     def _rewritten(self, told: dict[str, Any]) -> HistoryRewritten:
         was, now = History._make(told["stored"]), History._make(told["present"])
         return HistoryRewritten(
-            f"read from the group {self.group.name!r} refused: its position {told['begun']} was "
+            f"read from the group {self.group.name!r} refused. Its position {told['begun']} was "
             f"made on the timeline {was.timeline} of the cluster {was.system_identifier}, and the "
             f"server is on the timeline {now.timeline} of the cluster {now.system_identifier} "
-            f"(after a failover or a restore): events up to it may be gone, and their positions "
-            f"used again for others. Check what you have done since, then accept the present "
-            f"history with group.reset(position)",
+            f"(after a failover or a restore). Events up to it may be lost and their positions "
+            f"used again. Check what you have done since, then accept the present history with "
+            f"group.reset(position)",
             position=told["begun"],
             expected=was,
             found=now,

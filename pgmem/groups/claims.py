@@ -1,18 +1,17 @@
-"""How the members of a process get events of a group: ask, and wait until it is worth asking.
+"""Claim events of a group for the members of this process, and wait until a claim can succeed.
 
-What is asked is `pgmem.groups.claim_ops`. It hands out only what the tailer, or the reader, says is
-final.
+`pgmem.groups.claim_ops` makes the statements. They hand out only events up to the stable position.
 
 ::
 
-    take ──► something there? ── no ──► wait: for an event of the selection (the feed), the end
-      ▲           │ yes                 of a lease or a delay, a signal "group:<name>", the poll
+    take ──► something there? ── no ──► wait: for an event of the selection, the end of a lease
+      ▲           │ yes                 or delay, a notification "group:<name>", the safety poll
       │           ▼                                    │
-      │       claim ──► expired? take over. due? unpark │
+      │       claim ──► expired? take over. due? claim  │
       └────────────────────────────────────────────────┘
 
-Of several members in one process one asks at a time, and those behind it know what it found: so an
-event wakes them all, and costs one question.
+Of several members in one process one claims at a time, and those behind it know what it found. So
+an event that wakes all of them costs one claim.
 """
 
 from __future__ import annotations
@@ -37,20 +36,20 @@ from pgmem.groups.delivery_ops import HeldDelivery, ack
 from pgmem.groups.prefetch_ops import RESERVE, unreserve
 
 LOCKED_PAUSE = 0.05
-"""Seconds until a member looks again for what somebody's transaction keeps from being taken."""
+"""Seconds until a member claims again what another member's transaction has locked."""
 RETRY = 0.1
-"""Seconds until it is asked again, where nobody follows the log for us."""
+"""Seconds until a member claims again while the log cannot be followed."""
 
 
 class AsyncGroupProgress:
-    """What the members of a group in this process know of it together.
+    """The state of a group that its members in this process share.
 
     Attributes:
-        lock: one of them asks at a time.
-        position: nothing of the selection up to here is left to claim.
-        due: when (by the monotonic clock) something becomes available by itself.
-        told: how many signals had been told of when it was asked last.
-        slots: where their batches are.
+        lock: held by the member that claims.
+        position: no selected event up to it is left to claim.
+        due: when an event becomes available by itself, by the monotonic clock.
+        told: the number of notifications received before the last claim.
+        slots: the members' batch rows.
     """
 
     def __init__(self) -> None:
@@ -59,7 +58,7 @@ class AsyncGroupProgress:
         self.forget()
 
     def forget(self) -> None:
-        """Ask the next time, whatever was known."""
+        """Forget what is known, so that the next call claims."""
         self.position = -1
         self.due = 0.0
         self.told = 0
@@ -67,16 +66,16 @@ class AsyncGroupProgress:
 
 @dataclass
 class AsyncGroupContext:
-    """What all groups of a memory have in common.
+    """The parts of a memory that all its groups use.
 
     Attributes:
-        reader: knows what is final, and the feed.
-        codec: how payloads are read.
-        signals: wake members.
-        safety_poll: seconds after which a member asks without having been woken.
-        transaction: makes a transaction of its own.
-        dedupe: for effects elsewhere.
-        progress: what is known of each group, by its name.
+        reader: knows the stable position and the newest events.
+        codec: decodes payloads.
+        notifications: wake members.
+        safety_poll: seconds after which a member claims without a notification.
+        transaction: begins a transaction.
+        dedupe: for effects outside the database.
+        progress: the shared state of each group, by name.
     """
 
     reader: AsyncLogReader
@@ -89,11 +88,11 @@ class AsyncGroupContext:
 
 
 class AsyncClaims:
-    """Gets events of one group for the members in this process.
+    """Claim events of one group for the members in this process.
 
     Args:
-        sharing: what all groups of the memory have in common.
-        group: which.
+        context: the parts of the memory that all groups use.
+        group: the group.
     """
 
     def __init__(self, context: AsyncGroupContext, group: groups.Group) -> None:
@@ -105,19 +104,19 @@ class AsyncClaims:
         self._signal = f"group:{group.name}"
 
     def changed(self) -> None:
-        """Something may be there that was not when it was asked last."""
+        """Note that a claim may find events that the last one did not."""
         self._known.forget()
 
     def due_in(self, seconds: float) -> None:
-        """Something becomes available by itself, so many seconds from now at the latest."""
+        """Note that an event becomes available within `seconds`."""
         self._known.due = min(self._known.due, time.monotonic() + seconds)
 
     def acknowledged(self, held: Sequence[HeldDelivery]) -> None:
-        """They are done, and committed: what is empty now may be filled again."""
+        """Note that deliveries are acknowledged and committed, so their batch rows are free."""
         self._known.slots.acknowledged(held)
 
     def wake(self) -> None:
-        """Let those who wait look whether they are to go on."""
+        """Wake the waiting members, so that they check whether to stop."""
         self._context.notifications.wake(self._signal)
 
     async def take(
@@ -128,7 +127,7 @@ class AsyncClaims:
         timeout: float,
         stopping: Callable[[], bool],
     ) -> ops.ClaimResult:
-        """Take what is there, or wait for it, until the time is over or `stopping` says so."""
+        """Claim events, or wait for some for `timeout` seconds or until `stopping()` is true."""
         handed = await self._take(request, acknowledged, sure=not timeout)
         if handed.events or not timeout:
             return handed
@@ -154,13 +153,13 @@ class AsyncClaims:
     async def _take(
         self, request: ops.ClaimRequest, acknowledged: Sequence[HeldDelivery], *, sure: bool = False
     ) -> ops.ClaimResult:
-        """Take what is there, if anything may be; `sure`: whatever is known, and final by now."""
+        """Claim events if there may be some. If `sure`, ask the server in any case."""
         known = self._known
         asked = time.monotonic()
         sessions = self._reader.executor.sessions
         before = known.slots.pop(acknowledged)
         if before is not None and before.in_time:
-            # Nobody waits for anybody: no lock.
+            # No member waits for another here, so it takes no lock.
             handed = await self._reader.executor.execute(request.fetch(acknowledged))
             known.slots.filled(request, asked, handed)
             if handed.events:
@@ -196,7 +195,7 @@ class AsyncClaims:
         *,
         sure: bool,
     ) -> ops.ClaimResult:
-        """Ask; and if there is nothing, although there could be, find out and ask once more."""
+        """Claim. If there is nothing although there could be, claim at the newest stable position."""
         reader, slots = self._reader, self._known.slots
         empty = None if acknowledged else slots.pop_free()
         ask = request.claim(
@@ -211,19 +210,19 @@ class AsyncClaims:
             return handed
         if empty is not None:
             slots.push_free(empty)
-        # The feed may not have heard yet of what this process has just written; or an answer was
-        # lost: the server may have crashed, and what was final not be final any more.
+        # The buffer may lack what this process has just written. Or an answer was lost, the server
+        # may have crashed, and what was stable may not be stable any more.
         unsure = (sure and reader.buffer.live) or sessions != reader.executor.sessions
         if unsure:
             until = await reader.settle()
-        if unsure or not handed.looked:  # Or it was only acknowledged: something stood in the way.
+        if unsure or not handed.looked:  # Else it only acknowledged.
             handed = await self._ask(request, until, request.claim(until))
         return handed
 
     async def _ask(
         self, request: ops.ClaimRequest, until: int, claim: Op[ops.ClaimResult]
     ) -> ops.ClaimResult:
-        """Take what ran out, or else what is due, or else what is new, or what others reserve."""
+        """Claim expired batches, else due events, else new ones, else what others prefetched."""
         execute = self._reader.executor.execute
         handed = await execute(claim)
         if handed.expired:
@@ -231,11 +230,11 @@ class AsyncClaims:
         if not handed.events and handed.unfetched:
             await execute(unreserve(self._group, request.member))
         if not handed.events and _something_first(handed):
-            # Also if nothing was due: what has just been buried may have freed its key.
+            # Also if nothing was due: a new dead letter may have freed its key.
             handed = await execute(request.unpark())
             if not handed.events:
-                # Somebody else was quicker, all of it was buried, or it is being acknowledged in a
-                # transaction that takes longer than the lease: that must hold up nobody.
+                # Another member was first, all became dead letters, or a transaction that takes
+                # longer than the lease acknowledges them. That must not hold up new events.
                 handed = await execute(request.claim(until, passing=True))
         if not handed.events and handed.reserved:
             last = self._known.slots.last(request.member)
@@ -244,20 +243,20 @@ class AsyncClaims:
         return handed
 
     def _pause_after(self, handed: ops.ClaimResult, lease: float) -> float:
-        """Seconds until it is worth while to ask again without having been woken."""
+        """Return the seconds until the next claim without a notification."""
         wait = lease if handed.wait is None else min(lease, handed.wait)
         if _something_first(handed):
             wait = max(wait, LOCKED_PAUSE)
         if handed.reserved or handed.overtaken:
-            wait = min(wait, RESERVE)  # Its member is quick, or leaves it.
+            wait = min(wait, RESERVE)  # Its member comes soon, or leaves it.
         return min(self._context.safety_poll, wait)
 
     async def settled(self) -> int:
-        """Up to which position the log is final, asked now: the feed may be a moment behind."""
+        """Ask for the stable position now. The buffer may be a moment behind."""
         return await self._reader.settle()
 
     async def _final(self) -> int:
-        """Up to which position the log is known to be final; quicker, and good enough to claim."""
+        """Return a known stable position. It may be a moment old, which is enough to claim."""
         feed = self._reader.buffer
         if feed.live:
             return feed.end
@@ -265,7 +264,7 @@ class AsyncClaims:
         return await self._reader.settle()
 
     async def _rest(self, follower: AsyncCursor, remaining: float) -> None:
-        """Wait until it is worth asking."""
+        """Wait until the next claim is due."""
         known, feed = self._known, self._reader.buffer
         pause = min(remaining, known.due - time.monotonic())
         if pause <= 0.0 or known.position < 0:
@@ -278,7 +277,7 @@ class AsyncClaims:
             self._reader.start()
             pause = min(pause, RETRY)
         if await follower.wakeup.wait(pause) and feed.end <= known.position:
-            known.forget()  # No event: a signal, or the end.
+            known.forget()  # No event: a notification, or the end.
 
 
 def _something_first(handed: ops.ClaimResult) -> bool:

@@ -1,4 +1,4 @@
-"""What consumer groups report: their state, pending events, dead letters, the result of a run."""
+"""The values that consumer groups give back: state, pending events, dead letters, run results."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
             raise standby_error()
         if start is not None and start > head:
             raise InvalidInput(
-                f"start={start} is above the last position of the log, {head}: the events up to it "
+                f"after={start} is above the last position of the log, {head}: the events up to it "
                 f"would be skipped. Give a position up to {head}, or 'now'"
             )
         if trimmed is not None:

@@ -1,20 +1,20 @@
-"""What is reserved for a quick member of a group: its next batches, taken together with this one.
+"""Prefetch the next batches for a quick member of a group, together with the one that it claims.
 
-Every batch that is new moves the group's position, and who moves it keeps the others waiting. So a
-member that comes back quickly takes several batches at once: it holds the first, and the others are
-reserved in its slot. Its next calls touch no row but that one::
+Each new batch moves the group's position, and the member that moves it makes the others wait. So a
+member that comes back quickly claims several batches at once. It handles the first, and the others
+are prefetched in its batch row. Its next calls touch no other row::
 
-    behind the ── claim ──► reserved ── its next call (acknowledging) ──► held
+    behind the ── claim ──► prefetched ── its next call (acknowledging) ─► held
     position       │           │
                    │           └── left for `RESERVE` seconds, or another has nothing else to do,
                    │               or its member reads on without acknowledging
-                   └──► held       ──► parked, due at once, for anybody
+                   └──► held       ──► delayed, due at once, for all
 
-What is reserved is handed to nobody yet: no lease runs, and no attempt counts. It is parked under
-the lock of the group's row and of the slot: never in two places. A group that orders reserves
-nothing.
+A prefetched event is with no member yet: it has no lease and counts no attempt. It is delayed under
+the locks of the group's row and the batch row, so it is never in two places. An ordered group does
+not prefetch.
 
-Source: the prefetch of AMQP's brokers (`basic.qos`), here with work taken back from who is slow.
+Source: the prefetch of AMQP's brokers (`basic.qos`), here with work taken back from slow members.
 """
 
 from __future__ import annotations
@@ -23,39 +23,38 @@ from pgmem.core.op import Op, Retry
 from pgmem.groups.ops import Group
 
 RESERVE = 0.25
-"""Seconds in which a member must come for what is reserved for it."""
+"""Seconds in which a member must claim its prefetched events."""
 RESERVED_BATCHES = 16
 RESERVED_EVENTS = 128
-"""So much is reserved at most; but one batch always may be."""
+"""The most batches and events to prefetch. One batch is always allowed."""
 
 
 def reserving(count: int, interval: float) -> int:
-    """How many batches to reserve for a member that takes `count` at a time.
+    """Return the number of batches to prefetch for a member.
 
     Args:
-        count: of a batch.
+        count: events of a batch.
         interval: seconds from its last call to this one.
 
     Returns:
-        As many as it will come for in half of `RESERVE`, if it goes on like this.
+        As many as it will claim in half of `RESERVE`, if it keeps its pace.
     """
     batches = int(min(RESERVE / 2 / max(interval, 1e-6), RESERVED_BATCHES))
     return min(batches, max(1, RESERVED_EVENTS // count))
 
 
 def unreserve(group: Group, member: str, after: int | None = None) -> Op[int]:
-    """What is reserved is anybody's; tells how many events that were.
+    """Release prefetched events to all members. Gives the number released.
 
     Args:
-        group: whose.
-        member: what is reserved for it, and what nobody has come for in time;
-        after: or, where this is given, what is in one slot, the fullest, and behind this position:
-            nobody gets an event after a later one because he has taken it from somebody quick.
+        group: the group.
+        member: release what is prefetched for it, and what other members left.
+        after: if it is given, release only the fullest batch row's events behind this position. So no member gets an event after a later one because it took it from a quick member.
     """
     return Op(
         "group_unreserve",
         {"group": group.name, "member": member, "after": after, "reserve": RESERVE},
         lambda rows: int(rows[0][0]),
-        f"share what is reserved in the group {group.name!r}",
+        f"release prefetched events of the group {group.name!r}",
         Retry.IDEMPOTENT,
     )

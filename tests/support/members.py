@@ -35,7 +35,7 @@ NOTE = "UPDATE handed SET {} = clock_timestamp() WHERE position = %s AND token =
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
 with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) as notes:
-    group = memory.groups.create("killed", stream="work", start=0, ordered_by=order or None,
+    group = memory.groups.create("killed", stream="work", after=0, ordered_by=order or None,
                                max_attempts=1000, exist_ok=True)
     held = []
     while not stop.is_set():

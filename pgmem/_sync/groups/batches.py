@@ -1,15 +1,15 @@
 # Generated from pgmem/groups/batches.py by tools/generate_sync.py. Do not edit.
-"""What the members of a group in this process know of the slots that they have batches in.
+"""Remember the batch rows that the members of a group in this process use.
 
 ::
 
     free ── next, or a claim ──► held ── read(ack=) of all of it ──► held
-      ▲                           │       └ from what is reserved, if something is
+      ▲                           │       └ from the prefetched events, if there are some
       └───── acknowledged ────────┘
 
-`pgmem.groups.claim_ops` and `pgmem.groups.prefetch_ops` say what a slot holds. Only the server
-knows whether
-it is still so: what is remembered here says which statement to try first, and is no promise.
+A batch row holds the events that a member handles and those that are prefetched for it. Only the
+server knows its state. What is remembered here decides which statement to try first, and is no
+promise.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from pgmem.groups.delivery_ops import HeldDelivery
 from pgmem.groups.prefetch_ops import RESERVE, reserving
 
 REST = 1.0
-"""Seconds in which nothing is reserved after somebody else has needed what was, and in which
-members let one another go on after they met at the group's row."""
+"""Seconds without prefetching after another member needed prefetched events, and in which members
+commit asynchronously after they met at the group's row."""
 
 
 MOST_MEMBERS = 1_000
 
 
 class Slot(NamedTuple):
-    """What is known of a slot.
+    """A batch row as it was last seen.
 
     Attributes:
-        token: of what is in it.
-        asked: when (by the monotonic clock) it was last filled, or a little before.
-        held: how many events of it are not acknowledged.
-        reserved: how many events are reserved in it.
+        token: the fencing token of its batch.
+        asked: when it was last filled, or a little before, by the monotonic clock.
+        held: the number of its events that are not acknowledged.
+        reserved: the number of its prefetched events.
     """
 
     token: int
@@ -47,12 +47,12 @@ class Slot(NamedTuple):
 
     @property
     def in_time(self) -> bool:
-        """Whether something should be reserved, and nobody else may have been asked to take it."""
+        """Return True if prefetched events are left, and no other member was asked to take them."""
         return self.reserved > 0 and time.monotonic() - self.asked < RESERVE
 
 
 class Slots:
-    """The slots of one group's members."""
+    """The batch rows of one group's members in this process."""
 
     def __init__(self) -> None:
         self._held: dict[int, Slot] = {}
@@ -62,13 +62,13 @@ class Slots:
         self._crowded_until = 0.0
 
     def pop(self, acknowledged: Sequence[HeldDelivery]) -> Slot | None:
-        """What is known of the one slot of what is acknowledged; it is known no more."""
+        """Forget and return the batch row of deliveries that all share one; None if they do not."""
         if len({one.batch for one in acknowledged}) != 1:
             return None
         return self._held.pop(acknowledged[0].batch, None)
 
     def filled(self, request: ops.ClaimRequest, asked: float, handed: ops.ClaimResult) -> None:
-        """Take in what was handed out and reserved."""
+        """Remember what was handed out and prefetched."""
         if handed.overtaken:
             self._crowded_until = time.monotonic() + REST
         if handed.events:
@@ -81,7 +81,7 @@ class Slots:
             )
 
     def acknowledged(self, held: Sequence[HeldDelivery], known: Slot | None = None) -> None:
-        """Events are acknowledged; `known` is what was known of their slot."""
+        """Record that events are acknowledged. `known` is their batch row as it was known."""
         known = known or self.pop(held)
         if known is None or known.token != held[0].token:
             return
@@ -92,11 +92,11 @@ class Slots:
             self._free[held[0].batch] = known.token
 
     def last(self, member: str) -> int:
-        """The position of the event that a member was handed last, as far as is remembered."""
+        """Return the last position that was handed to a member, 0 if it is not remembered."""
         return self._last.get(member, 0)
 
     def pop_free(self) -> HeldDelivery | None:
-        """A slot with nothing in it; nobody else here gets it."""
+        """Take an empty batch row, so that no other member of this process uses it."""
         try:
             slot, token = self._free.popitem()
         except KeyError:
@@ -104,24 +104,24 @@ class Slots:
         return HeldDelivery(0, slot, token)
 
     def push_free(self, empty: HeldDelivery) -> None:
-        """It is still empty."""
+        """Give back a batch row that is still empty."""
         self._free.setdefault(empty.batch, empty.token)
 
     def rest(self) -> None:
-        """Somebody else has needed what was reserved: reserve nothing for a while."""
+        """Pause prefetching, because another member needed prefetched events."""
         self._rest_until = time.monotonic() + REST
 
     @property
     def crowded(self) -> bool:
-        """Whether members of other processes take new events at the same time."""
+        """Return True if members of other processes claim new events at the same time."""
         return time.monotonic() < self._crowded_until
 
     def how_many(self, count: int, known: Slot | None) -> int:
-        """How many batches to reserve with the next one.
+        """Return the number of batches to prefetch with the next one.
 
         Args:
-            count: of a batch.
-            known: what was known of the slot that is acknowledged.
+            count: events of a batch.
+            known: the batch row that is acknowledged, as it was known.
         """
         now = time.monotonic()
         if known is None or now < self._rest_until:

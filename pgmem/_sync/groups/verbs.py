@@ -36,7 +36,7 @@ class Groups:
         prefix: str | None = ...,
         type: Names | None = ...,
         agent_id: Names | None = ...,
-        start: int | Literal["now"] = ...,
+        after: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
         exist_ok: bool = ...,
@@ -52,7 +52,7 @@ class Groups:
         prefix: str | None = ...,
         type: Names | None = ...,
         agent_id: Names | None = ...,
-        start: int | Literal["now"] = ...,
+        after: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
         exist_ok: bool = ...,
@@ -67,7 +67,7 @@ class Groups:
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
-        start: int | Literal["now"] = 0,
+        after: int | Literal["now"] = 0,
         ordered_by: str | None = None,
         max_attempts: int = 5,
         exist_ok: bool = False,
@@ -89,7 +89,7 @@ class Groups:
             prefix: streams whose names begin with it.
             type: events of this type, or of these.
             agent_id: events of this agent, or of these.
-            start: 0 for the oldest event that is kept, "now" for the next one that is written, or
+            after: 0 for the oldest event that is kept, "now" for the next one that is written, or
                 the position after which to begin. Ignored if the group exists.
             ordered_by: "stream", or a key of the payload. Events with the same value are never with
                 two members at once, and are delivered in the order of the log.
@@ -99,8 +99,8 @@ class Groups:
 
         Raises:
             AlreadyExists: the group exists and `exist_ok` is False, or it has other options.
-            InvalidInput: a name or option is not allowed, or `start` is above the head.
-            PositionTrimmed: retention has removed events after `start`.
+            InvalidInput: a name or option is not allowed, or `after` is above the head.
+            PositionTrimmed: retention has removed events after `after`.
         """
         group = ops.Group(
             name,
@@ -108,9 +108,9 @@ class Groups:
             ordered_by,
             max_attempts,
         )
-        if isinstance(start, str) and start != "now":
-            raise InvalidInput(f"start is a position or 'now', got {start[:40]!r}")
-        begin = None if start == "now" else check_count(start, "start", minimum=0)
+        if isinstance(after, str) and after != "now":
+            raise InvalidInput(f"after is a position or 'now', got {after[:40]!r}")
+        begin = None if after == "now" else check_count(after, "after", minimum=0)
         self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
         return Group(self._context, group, model)
 

@@ -1,4 +1,4 @@
--- Piece: take what was asked out of its slots; a whole batch empties its slot.
+-- Piece: remove the given events from their batch rows. A whole batch empties its row.
 dropped AS (
     UPDATE {schema}.batches AS slots
     SET positions = CASE WHEN held.whole THEN '{{}}' ELSE ARRAY(

@@ -1,5 +1,5 @@
--- Piece: the slots of what was asked about, locked, if they are still held under the given tokens;
--- `judged` tells whether all of them are. All or nothing: one that is lost stops the others.
+-- Piece: lock the batch rows of the given events that still have the given tokens. `judged` is true
+-- if all of them do. All or nothing: one that is lost stops the others.
 asked AS MATERIALIZED (
     SELECT id, token, array_agg(position ORDER BY position) AS positions
     FROM unnest(%(slots)b::bigint[], %(tokens)b::bigint[], %(positions)b::bigint[])

@@ -1,4 +1,4 @@
--- Piece: whether all were still held, and the tokens of those that are not.
+-- Piece: true if all were still held, and the tokens of those that were not.
 judged.ok,
        ARRAY(SELECT token FROM asked WHERE NOT EXISTS (
            SELECT FROM held WHERE held.id = asked.id)),

@@ -1,5 +1,6 @@
--- Give events back: parked until a moment, or buried after their last attempt (or at once: `dead`).
--- In a group that orders, the later ones of the same key and slot go back with them, uncounted.
+-- Give events back. They are delayed until a time, or become dead letters after their last attempt
+-- (at once if `dead`). In an ordered group, later ones of the same key and batch go back with them,
+-- uncounted.
 WITH {include group_alone},
 {include delivery_held},
 touched AS (

@@ -1,5 +1,5 @@
--- Acknowledge what a member has done, and hand it the next events, in one commit. If something was
--- lost, neither happens.
+-- Acknowledge deliveries and claim the next events, in one commit. If a delivery was lost, neither
+-- happens.
 WITH {include group_before},
 {include delivery_held},
 {include delivery_drop},

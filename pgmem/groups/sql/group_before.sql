@@ -1,4 +1,4 @@
--- Piece: the group as this statement's snapshot shows it, and whether something else comes first.
+-- Piece: the group in this statement's snapshot, and whether something else comes first.
 present AS MATERIALIZED (
 {include history}
 ),
@@ -13,7 +13,7 @@ before AS MATERIALIZED (
            EXISTS (SELECT FROM {schema}.batches
                    WHERE group_name = %(group)s AND positions <> '{{}}'
                      AND expires_at <= clock_timestamp()) AS expired,
-           -- Whoever reads on has left what was reserved for it; and its order is the log's.
+           -- A member that claims again has left its prefetched events, whose order is the log's.
            EXISTS (SELECT FROM {schema}.batches
                    WHERE group_name = %(group)s AND prefetched <> '{{}}'
                      AND (member = %(member)s OR {include reserve_left})) AS unfetched,

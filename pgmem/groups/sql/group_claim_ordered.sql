@@ -1,5 +1,5 @@
--- Hand the next events of a group that orders by a key to a member. An event whose key is with
--- somebody, or waits, is parked behind it; several of one key may be in one batch, in order.
+-- Hand the next events of an ordered group to a member. An event whose key is with a member, or
+-- delayed, is delayed behind it. Several of one key may be in one batch, in order.
 WITH {include group_before},
 {include group_current},
 ahead AS MATERIALIZED (

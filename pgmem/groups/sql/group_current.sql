@@ -1,6 +1,6 @@
--- Piece: the group's row, locked, if it is still the one that the snapshot shows. Who waited for it
--- does not see what the one before has handed out, and with it which keys are taken: he must begin
--- anew. Every claim in a group that orders changes the row, so its xmin tells.
+-- Piece: lock the group's row if it is still the one that the snapshot shows. A claim that waited for
+-- it does not see which keys the claim before it took, so it must start again. Each claim of an
+-- ordered group changes the row, so its xmin shows that.
 locked AS MATERIALIZED (
     SELECT held.position, held.xmin::text AS seen
     FROM {schema}.groups AS held

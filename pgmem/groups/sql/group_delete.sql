@@ -1,5 +1,5 @@
--- Forget a group, with its position, what is open in it, and its dead letters. Who has waited for
--- one that hands something out does not see it: he must begin anew.
+-- Delete a group with its position, its open events and its dead letters. A deletion that waited for
+-- a claim does not see what the claim handed out, so it must start again.
 WITH before AS MATERIALIZED (
     SELECT held.xmin::text AS seen FROM {schema}.groups AS held WHERE held.name = %(group)s
 ),

@@ -1,6 +1,7 @@
--- Piece: the next events behind the group's position, and its move. Who waited for the group's row
--- sees the newest position in it, and the events up to `until` were visible before this began: so
--- the old snapshot does no harm. Where nothing is there, nothing is locked or written.
+-- Piece: the next events behind the group's position, and the move of that position. A claim that
+-- waited for the group's row sees the newest position in it. The events up to `until` were visible
+-- before the statement began, so its old snapshot does no harm. If there is no event, nothing is
+-- locked or written.
 locked AS MATERIALIZED (
     SELECT held.position
     FROM {schema}.groups AS held

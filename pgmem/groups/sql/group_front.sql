@@ -1,5 +1,5 @@
 -- Piece: the row in front of the events that were handed out, in their columns; its position is 0.
--- From the CTEs `before` (the group as it was), `mine` (the slot) and `plan` (what is in it).
+-- From the CTEs `before` (the group as it was), `mine` (the batch row) and `plan` (its content).
 SELECT 0::bigint, NULL::text, mine.token, ''::text,
        json_build_object(
            'found', before.position IS NOT NULL,

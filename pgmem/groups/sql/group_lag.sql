@@ -1,4 +1,4 @@
--- How many events of a group's selection are final and not handed out, those that are reserved included.
+-- Count the stable events of a group's selection that are not handed out, prefetched ones included.
 SELECT (SELECT count(*) FROM {schema}.events
         WHERE position > held.position AND position <= %(until)s {filter})
        + (SELECT coalesce(sum(cardinality(prefetched)), 0)::bigint FROM {schema}.batches

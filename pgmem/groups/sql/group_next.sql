@@ -1,13 +1,12 @@
--- Acknowledge a whole batch, and hand out the next one in the same slot, or in one that is empty: what
--- nearly every claim is, in a third of the work of group_claim. Where anything stands in the way (a
--- lease that ran out, something due, nothing new, a batch that is not ours any more) it does nothing,
--- and gives no row: group_claim finds out what. (But that there is nothing new is told to who has
--- nothing to acknowledge: of many who wait, all but one learn that.) Its order of things is the same:
--- the group's row is locked, the newest position is read from it, and only then events behind that
--- are looked for. The slot is written before the group moves, so that a batch that is lost moves
--- nothing. What is more than was asked for is reserved in the slot: see `pgmem.groups.prefetch_ops`; never
--- more than a quarter of the member's share of what there is, so that nobody has to take it back in
--- the end.
+-- Acknowledge a whole batch and hand out the next one in the same batch row, or in an empty one.
+-- Nearly every claim is this one, and it does a third of the work of group_claim. If anything comes
+-- first (an expired lease, a due event, no new event, a lost batch), it does nothing and gives no
+-- row, and group_claim finds the cause. A claim with nothing to acknowledge does learn that there is
+-- no new event, because most waiting members learn only that. The order is the same: lock the
+-- group's row, read the newest position from it, then look for events behind it. The batch row is
+-- written before the group moves, so that a lost batch moves nothing. Events beyond those asked for
+-- are prefetched in the batch row: at most a quarter of the member's share of what there is, so that
+-- other members need not take them back in the end.
 WITH before AS MATERIALIZED (
     SELECT held.position FROM {schema}.groups AS held CROSS JOIN (
 {include history}

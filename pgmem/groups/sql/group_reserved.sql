@@ -1,7 +1,7 @@
--- Acknowledge a whole batch, and hand out what is reserved in the same slot: no other row is touched,
--- so members do not wait for one another. Where the batch is not ours any more, or somebody has taken
--- what was reserved, it does nothing and gives no row. What is not in the log any more (a forced trim)
--- is held, and not given: when the lease has run out, `group_takeover` buries it.
+-- Acknowledge a whole batch and hand out the events prefetched in the same batch row. It touches no
+-- other row, so members do not wait for each other. If the batch is lost or another member has taken
+-- the prefetched events, it does nothing and gives no row. An event that a forced trim removed is
+-- held and not given. When the lease expires, group_takeover makes it a dead letter.
 WITH mine AS (
     UPDATE {schema}.batches
     SET token = nextval({batch_tokens}), member = %(member)s,

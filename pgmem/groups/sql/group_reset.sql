@@ -16,7 +16,7 @@ locked AS MATERIALIZED (
     SELECT held.xmin::text AS seen FROM {schema}.groups AS held
     WHERE held.name = %(group)s FOR NO KEY UPDATE
 ),
--- A claim that was waited for has handed out what this snapshot does not show.
+-- A claim before this one has handed out what this snapshot does not show.
 allowed AS MATERIALIZED (
     SELECT FROM locked JOIN before ON before.seen = locked.seen
     WHERE before.head >= %(position)s AND before.trimmed IS NULL

@@ -1,5 +1,5 @@
--- Piece: put what the CTE `plan` says into a slot: an empty one, or a new one. Emptied and filled
--- again, a slot leaves no dead row: none of its indexed columns changes.
+-- Piece: write the CTE `plan` into a batch row, an empty one or a new one. Emptying and filling a row
+-- leaves no dead row, because none of its indexed columns changes.
 free AS MATERIALIZED (
     SELECT id FROM {schema}.batches
     WHERE group_name = %(group)s AND positions = '{{}}' AND prefetched = '{{}}'

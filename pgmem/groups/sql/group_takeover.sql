@@ -1,5 +1,5 @@
--- Hand a batch whose lease ran out to another member. What was handed out too often is buried, what
--- is more than was asked for is parked, what is not in the log any more (a forced trim) is buried.
+-- Hand a batch whose lease expired to another member. Events after their last attempt, and those that
+-- a forced trim removed, become dead letters. Events beyond those asked for are delayed.
 WITH {include group_before},
 {include group_alone},
 found AS MATERIALIZED (

@@ -1,5 +1,5 @@
--- Hand out parked events of a group that orders by a key: those whose key nobody has, and with no
--- earlier one of their key that is not due.
+-- Hand out delayed events of an ordered group whose key no member has, and with no earlier one of
+-- their key that is not due.
 WITH {include group_before},
 {include group_current},
 due AS MATERIALIZED (

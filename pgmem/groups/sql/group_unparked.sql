@@ -1,5 +1,5 @@
--- Piece: the parked events in the CTE `due` leave that table for a slot; what is not in the log any
--- more (a forced trim) is buried.
+-- Piece: move the delayed events in the CTE `due` to a batch row. Those that a forced trim removed
+-- become dead letters.
 gone AS (
     DELETE FROM {schema}.delayed AS waiting
     USING due WHERE waiting.group_name = %(group)s AND waiting.position = due.position

@@ -1,5 +1,5 @@
--- What members have reserved and not come for, or are asked to share, is anybody's: it is parked, due
--- at once, and handed out before anything new. What is being fetched this moment is left alone.
+-- Release prefetched events that members left, or are asked to share, to all members. They are
+-- delayed, due at once, and handed out before new ones. What a member fetches now is left alone.
 WITH {include group_alone},
 found AS MATERIALIZED (
     SELECT id, prefetched FROM {schema}.batches

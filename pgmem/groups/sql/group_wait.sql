@@ -1,4 +1,4 @@
--- Piece: seconds until something becomes available by itself: a lease that ends, a parked event.
+-- Piece: seconds until an event becomes available by itself, by the end of a lease or delay.
 SELECT extract(epoch FROM min(at) - clock_timestamp())::float8 FROM (
     SELECT min(expires_at) AS at FROM {schema}.batches
     WHERE group_name = %(group)s AND positions <> '{{}}'

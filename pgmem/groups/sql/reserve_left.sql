@@ -1,2 +1,2 @@
--- Piece: whether the member of a slot has not come for what is reserved in it.
+-- Piece: true if the member of a batch row has left its prefetched events.
 prefetched <> '{{}}' AND claimed_at <= clock_timestamp() - make_interval(secs => %(reserve)s)

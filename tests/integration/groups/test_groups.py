@@ -30,52 +30,52 @@ class TestOpening:
 
     async def test_now_begins_with_the_next_event(self, both):
         await fill(both, 3)
-        group = await both.groups.create("g", start="now")
+        group = await both.groups.create("g", after="now")
         assert await group.read("a") == []
         await fill(both, 1)
         assert positions(await group.read("a")) == [4]
 
     async def test_behind_a_position(self, both):
         await fill(both, 5)
-        group = await both.groups.create("g", start=3)
+        group = await both.groups.create("g", after=3)
         assert positions(await group.read("a")) == [4, 5]
-        last = await both.groups.create("h", start=5)
+        last = await both.groups.create("h", after=5)
         assert await last.read("a") == []
 
     async def test_start_counts_only_when_it_is_made(self, both):
         await fill(both, 5)
         group = await both.groups.create("g")
         assert positions(await group.read("a", 2)) == [1, 2]
-        joined = await both.groups.create("g", start="now", exist_ok=True)
+        joined = await both.groups.create("g", after="now", exist_ok=True)
         assert positions(await joined.read("b")) == [3, 4, 5]
         # Nor is it looked at: the group is there.
-        assert (await both.groups.create("g", start=99, exist_ok=True)).name == "g"
+        assert (await both.groups.create("g", after=99, exist_ok=True)).name == "g"
 
     async def test_above_the_head_is_refused(self, both):
         await fill(both, 5)
-        with pytest.raises(InvalidInput, match="start=6 is above the last position of the log, 5"):
-            await both.groups.create("g", start=6)
+        with pytest.raises(InvalidInput, match="after=6 is above the last position of the log, 5"):
+            await both.groups.create("g", after=6)
         assert await both.groups.list() == []
 
     async def test_below_what_was_trimmed_is_refused(self, both, database_url):
         await fill(both, 5)
         trim(database_url, 3)
         with pytest.raises(PositionTrimmed) as error:
-            await both.groups.create("g", start=2)
+            await both.groups.create("g", after=2)
         assert (error.value.position, error.value.trimmed_to) == (2, 3)
         assert await both.groups.list() == []
         for name, start in (("zero", 0), ("edge", 3)):
-            group = await both.groups.create(name, start=start)
+            group = await both.groups.create(name, after=start)
             assert positions(await group.read("a")) == [4, 5]
 
     async def test_another_streams_trim_does_not_matter(self, both, database_url):
         await fill(both, 3, "other")
         await fill(both, 3, "work")
         trim(database_url, 3, "other")
-        group = await both.groups.create("g", stream="work", start=2)
+        group = await both.groups.create("g", stream="work", after=2)
         assert positions(await group.read("a")) == [4, 5, 6]
         with pytest.raises(PositionTrimmed):
-            await both.groups.create("h", stream=["work", "other"], start=2)
+            await both.groups.create("h", stream=["work", "other"], after=2)
 
     @pytest.mark.parametrize(
         "other",

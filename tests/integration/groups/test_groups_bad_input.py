@@ -32,7 +32,7 @@ async def test_names(both, name):
 
 def wrong_openings(memory):
     return [
-        lambda start=start: memory.groups.create("new", start=start)
+        lambda start=start: memory.groups.create("new", after=start)
         for start in (-1, "yesterday", True, 1.5, None, 2**63)
     ] + [
         lambda most=most: memory.groups.create("new", max_attempts=most)

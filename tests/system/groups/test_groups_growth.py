@@ -116,7 +116,7 @@ def test_a_claim_costs_the_same_wherever_the_group_stands(database_url):
             for stream in (None, "work"):
                 for position in (0, 50_000, 99_000):
                     name = f"{ordered_by}-{stream}-{position}"
-                    memory.groups.create(name, stream=stream, start=position, ordered_by=ordered_by)
+                    memory.groups.create(name, stream=stream, after=position, ordered_by=ordered_by)
                     group = groups.Group(name, EventFilter.of(stream), ordered_by)
                     member = claims.ClaimRequest(group, "m", 10, 30.0, lambda row: row)
                     pages = cost(server, member.claim(100_000))

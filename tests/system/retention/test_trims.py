@@ -145,7 +145,7 @@ def test_every_reader_gets_each_event_or_is_told_of_it(database_url, force):
     kinds = [("all", 0), ("all", 0.2), ("s1", 0.3), ("two", 0.3), ("prefix", 0.2),
              ("read", 0.1), ("durable", stored), ("group", stored)]  # fmt: skip
     with Memory(database_url) as memory:  # Stored, before there is anything to be removed.
-        memory.groups.create("g", start=0)
+        memory.groups.create("g", after=0)
         memory.events.subscribe(durable="c").__enter__().close()
     readers = [
         Worker(READER, database_url, base + n, kind, slow) for n, (kind, slow) in enumerate(kinds)

@@ -41,9 +41,7 @@ def payloads(reply):
     return [json.loads(fields[b"payload"]) for _, entries in reply for _, fields in entries]
 
 
-def test_the_layer_continues_with_imported_data(
-    source, before, importing, memory, database_url
-):
+def test_the_layer_continues_with_imported_data(source, before, importing, memory, database_url):
     assert importing.run().complete
     after = OnPgmem(database_url)
     try:
