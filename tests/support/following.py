@@ -12,6 +12,7 @@ import psycopg
 
 from pgmem import AsyncMemory, Event, Memory
 from pgmem.errors import OutcomeUnknown, Unavailable
+from tests.support.waiting import wait_until
 
 LISTENER = "pgmem-listener"
 """The application name of a subscriber's listening session."""
@@ -166,13 +167,6 @@ def writing(url: str, count: int = 3, **options):
         yield writers
     finally:
         writers.stop()
-
-
-def wait_until(condition, timeout: float = 30, what: str = "it") -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
-        time.sleep(0.005)
 
 
 def listeners(admin) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pgmem import Event
-from tests.support.subscriptions import sql
+from tests.support.database import sql
 
 
 async def fill(memory, count=5, stream="work", key=None):

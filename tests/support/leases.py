@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
-import psycopg
+from tests.support.database import sql
+from tests.support.waiting import until
 
 QUIET = 30.0
 """Seconds. A safety poll that no test waits for: what comes sooner was notified."""
@@ -14,12 +14,6 @@ QUIET = 30.0
 def raw(thing):
     """Return the object behind an awaitable one."""
     return getattr(thing, "wrapped", thing)
-
-
-def sql(url, query, *params):
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(query, params)
-        return cursor.fetchall() if cursor.description else []
 
 
 def end_lease(url, name="job"):
@@ -44,7 +38,7 @@ def waiting(url, name="job"):
     return found[0][0] if found else 0
 
 
-def heard(url, name="job"):
+def notifiable(url, name="job"):
     """Count the entries in the queue whose waiters can be notified."""
     query = """
         SELECT count(*) FROM pgmem.leases, jsonb_array_elements(waiters) AS waiter
@@ -52,19 +46,11 @@ def heard(url, name="job"):
     return sql(url, query, name)[0][0]
 
 
-async def until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not become true"
-        await asyncio.sleep(0.01)
-    return found
-
-
 async def queue(url, memory, count=1, name="job", **options):
     """Start `count` tasks that wait for a lease, in order, each ready to be notified."""
     tasks = []
     for _ in range(count):
-        before = heard(url, name)
+        before = notifiable(url, name)
         tasks.append(asyncio.create_task(memory.leases.acquire(name, **options)))
-        await until(lambda b=before: heard(url, name) > b)
+        await until(lambda b=before: notifiable(url, name) > b)
     return tasks

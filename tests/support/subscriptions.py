@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import time
-
-import psycopg
 
 from pgmem._sync.events.durable_lease import SubscriptionLease
 from pgmem.events.durable_lease import AsyncSubscriptionLease
 from tests.support.both import Awaited
+from tests.support.database import sql
 
 SELECTION = {"streams": ["payments"]}
-
-
-def sql(url, query):
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(query)
-        return cursor.fetchall() if cursor.description else []
 
 
 def end_leases(url):
@@ -27,14 +18,6 @@ def end_leases(url):
 
 def last_token(url):
     return sql(url, "SELECT last_value FROM pgmem.subscriptions_token_seq")[0][0]
-
-
-async def until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        await asyncio.sleep(0.01)
-    return found
 
 
 def waits_for_a_row(url):

@@ -8,7 +8,9 @@ from pgmem import Event
 from pgmem.core.history import History
 from pgmem.errors import HistoryRewritten
 from pgmem.events import durable_ops as ops
-from tests.support.subscriptions import Lease, awaited, plain, sql, until
+from tests.support.database import sql
+from tests.support.subscriptions import Lease, awaited, plain
+from tests.support.waiting import until
 
 REWRITES = ["timeline = timeline + 1", "system_identifier = system_identifier - 1"]
 

@@ -13,15 +13,9 @@ import pytest
 from pgmem import AsyncMemory, Memory
 from pgmem.errors import LeaseLost, NotOpen
 from pgmem.events import durable_ops as ops
-from tests.support.subscriptions import (
-    Lease,
-    awaited,
-    plain,
-    sql,
-    sync_lease,
-    until,
-    waits_for_a_row,
-)
+from tests.support.database import sql
+from tests.support.subscriptions import Lease, awaited, plain, sync_lease, waits_for_a_row
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 

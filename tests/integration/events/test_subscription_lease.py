@@ -21,6 +21,7 @@ from pgmem.errors import (
 )
 from pgmem.events import durable_ops as ops
 from tests.support.both import execute
+from tests.support.database import sql
 from tests.support.subscriptions import (
     SELECTION,
     Lease,
@@ -28,11 +29,10 @@ from tests.support.subscriptions import (
     end_leases,
     last_token,
     plain,
-    sql,
     sync_lease,
-    until,
     waits_for_a_row,
 )
+from tests.support.waiting import until
 
 
 class TestAcquiring:

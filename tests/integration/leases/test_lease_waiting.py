@@ -13,7 +13,9 @@ import pytest
 from pgmem import AsyncMemory, Memory
 from pgmem._sync.leases.renewer import Waiter
 from pgmem.errors import LeaseHeld, NotOpen, SchemaError
-from tests.support.leases import QUIET, end_lease, heard, queue, raw, row, sql, until, waiting
+from tests.support.database import sql
+from tests.support.leases import QUIET, end_lease, notifiable, queue, raw, row, waiting
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 
@@ -268,7 +270,7 @@ class TestLostNotifications:
             listener_id,
         )
         await until(lambda: row(database_url)[3][0]["listener"] not in (listener_id, None))
-        assert waiting(database_url) == heard(database_url) == 1
+        assert waiting(database_url) == notifiable(database_url) == 1
         await lease.release()
         await (await asyncio.wait_for(task, 5)).release()
 
@@ -286,7 +288,7 @@ class TestLostNotifications:
             lease = await other.leases.acquire("job")
             [task] = await queue(database_url, memory)
             sql(database_url, "UPDATE pgmem.leases SET waiters = '[]'")
-            await until(lambda: heard(database_url) == 1)
+            await until(lambda: notifiable(database_url) == 1)
             await lease.release()
             await (await asyncio.wait_for(task, 5)).release()
 
@@ -327,7 +329,7 @@ class TestLostNotifications:
                 task = asyncio.create_task(memory.leases.acquire("job"))
                 await until(lambda: waiting(database_url) == 1)
                 await asyncio.sleep(1.0)  # Longer than an entry lasts that is not renewed.
-                assert heard(database_url) == 0
+                assert notifiable(database_url) == 0
                 await lease.release()
                 await (await asyncio.wait_for(task, 5)).release()
             finally:

@@ -16,9 +16,10 @@ from pgmem import AsyncMemory, Memory
 from pgmem.core import statements as sql
 from pgmem.errors import InvalidInput, LeaseHeld, LeaseLost, NotOpen, VersionConflict
 from tests.support.both import execute
-from tests.support.leases import end_lease, heard, queue, raw, row, until
+from tests.support.leases import end_lease, notifiable, queue, raw, row
 from tests.support.leases import sql as select
 from tests.support.relay import Relay
+from tests.support.waiting import until
 
 
 async def free(memory, name="job"):
@@ -432,7 +433,7 @@ async def test_waiter_of_a_dead_session_is_passed_over(both, database_url):
     """The first entry is of a dead process: no session holds the lock of its listener id."""
     lease = await both.leases.acquire("job")
     tasks = await queue(database_url, both, 2, timeout=20)
-    assert heard(database_url) == 2
+    assert notifiable(database_url) == 2
     with psycopg.connect(database_url, autocommit=True) as admin:
         admin.execute(
             "UPDATE pgmem.leases SET waiters = jsonb_set(waiters, '{0,listener}', '12345')"

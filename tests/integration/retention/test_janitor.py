@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 
@@ -15,6 +14,7 @@ from pgmem.core.names import JANITOR_LEASE
 from pgmem.errors import PositionTrimmed
 from tests.support.both import module_name
 from tests.support.processes import Worker
+from tests.support.waiting import until, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -27,50 +27,36 @@ def fill(memory, count=30):
     memory.events.append("s", [Event(type="t", payload=n) for n in range(count)])
 
 
-def eventually(true, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
 async def test_it_trims_by_the_rules_while_the_memory_is_open(form, database_url):
     with Memory(database_url) as looking:
         fill(looking)
         looking.retention.set(max_events=10)
         async with form.memory(janitor=True):
-            await _eventually(lambda: looking.events.count() == 10)
+            await until(lambda: looking.events.count() == 10)
             assert looking.leases.get(JANITOR_LEASE) is not None
         assert looking.leases.get(JANITOR_LEASE) is None, "closed, it let another one be elected"
         with pytest.raises(PositionTrimmed, match="up to position 20"):
             looking.events.read(after=5)
 
 
-async def _eventually(true):
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
-        await asyncio.sleep(0.02)
-
-
 def test_of_several_one_is_the_janitor_and_another_takes_over_at_its_end(database_url):
     first, second = (Memory(database_url, agent_id=name, janitor=True) for name in "ab")
     with Memory(database_url) as looking:
         first.open()
-        eventually(lambda: looking.leases.get(JANITOR_LEASE) is not None)
+        wait_until(lambda: looking.leases.get(JANITOR_LEASE) is not None)
         token = looking.leases.get(JANITOR_LEASE).token
         with second:
             time.sleep(0.3)
             assert looking.leases.get(JANITOR_LEASE).token == token
             first.close()
-            eventually(
+            wait_until(
                 lambda: (
                     (held := looking.leases.get(JANITOR_LEASE)) is not None and held.token > token
                 )
             )
             fill(looking)
             looking.retention.set(max_events=7)
-            eventually(lambda: looking.events.count() == 7)
+            wait_until(lambda: looking.events.count() == 7)
 
 
 JANITOR = """
@@ -88,12 +74,12 @@ def test_another_takes_over_from_one_that_was_killed(database_url, monkeypatch):
     monkeypatch.setattr("pgmem._sync.retention.janitor.TTL", 1.0)
     with Memory(database_url) as looking:
         other = Worker(JANITOR, database_url)
-        eventually(lambda: looking.leases.get(JANITOR_LEASE) is not None)
+        wait_until(lambda: looking.leases.get(JANITOR_LEASE) is not None)
         with Memory(database_url, janitor=True):
             other.kill()
             fill(looking)
             looking.retention.set(max_events=3)
-            eventually(lambda: looking.events.count() == 3)
+            wait_until(lambda: looking.events.count() == 3)
 
 
 def test_a_role_without_the_rights_is_told_once_and_writes_go_on(
@@ -109,7 +95,7 @@ def test_a_role_without_the_rights_is_told_once_and_writes_go_on(
             caplog.at_level(logging.WARNING, "pgmem"),
             Memory(make_conninfo(url, user="no_janitor_here"), janitor=True) as memory,
         ):
-            eventually(lambda: "the janitor of this memory ends" in caplog.text)
+            wait_until(lambda: "the janitor of this memory ends" in caplog.text)
             time.sleep(0.2)
             fill(memory)
         assert caplog.text.count("the janitor of this memory ends") == 1

@@ -19,6 +19,7 @@ from pgmem.errors import Unavailable
 from tests.support.both import module_name
 from tests.support.processes import Worker
 from tests.support.retention import run
+from tests.support.waiting import wait_until
 
 
 class Passes:
@@ -130,11 +131,11 @@ with Memory(sys.argv[1], janitor=True):
 
 def test_one_that_was_paused_beyond_its_lease_finds_another_at_work(database_url):
     paused = Worker(JANITOR, database_url)
-    _until(lambda: len(paused.lines) > 3)
+    wait_until(lambda: len(paused.lines) > 3)
     os.kill(paused.process.pid, signal.SIGSTOP)
     other = Worker(JANITOR, database_url)
     try:
-        _until(lambda: len(other.lines) > 3)
+        wait_until(lambda: len(other.lines) > 3)
         time.sleep(0.1)
         before = len(paused.lines)
     finally:
@@ -147,13 +148,6 @@ def test_one_that_was_paused_beyond_its_lease_finds_another_at_work(database_url
     for worker in (paused, other):
         worker.say()
         worker.finish()
-
-
-def _until(true):
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)
 
 
 async def test_a_pass_that_fails_is_not_the_last(form, passes, caplog):

@@ -10,8 +10,8 @@ import pytest
 from pgmem import Memory
 from pgmem.errors import Unavailable
 from pgmem.retention import sweep_ops as ops
-from tests.support.leases import until
 from tests.support.retention import insert, roles, run
+from tests.support.waiting import until
 
 DEAD = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'pgmem.events'::regclass"
 

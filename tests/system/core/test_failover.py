@@ -16,10 +16,11 @@ import pytest
 from pgmem import EmbeddedPostgres, Event, Memory, migrate
 from pgmem.errors import HistoryRewritten, Unavailable
 from tests.support.clusters import caught_up, kill, promote, reopened, standby_of
-from tests.support.following import Follower, positions, wait_until, writing
-from tests.support.leases import heard
+from tests.support.following import Follower, positions, writing
+from tests.support.leases import notifiable
 from tests.support.options import FORMS, SIZED_SLOW_FORMS, SLOW_FORMS, size
 from tests.support.relay import Relay
+from tests.support.waiting import wait_until
 
 SETTINGS = {"fsync": "off"}  # The machine itself does not crash.
 INSERT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
@@ -102,10 +103,10 @@ def test_leases_outlive_a_restarted_server(place):
     ):
         lease = memory.leases.acquire("job", ttl=15)
         waiter = pool.submit(other.leases.acquire, "job")
-        wait_until(lambda: heard(place.server.url) == 1)
+        wait_until(lambda: notifiable(place.server.url) == 1)
         expires_at = lease.expires_at
         place.restart(crash=True)
-        wait_until(lambda: heard(place.server.url) == 1)
+        wait_until(lambda: notifiable(place.server.url) == 1)
         wait_until(lambda: lease.expires_at > expires_at)
         assert not waiter.done()
         lease.release()

@@ -19,10 +19,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgmem import Event, Memory
 from pgmem.errors import VersionConflict
-from tests.support.following import Follower, percentile, wait_until, writing
-from tests.support.leases import heard, waiting
+from tests.support.following import Follower, percentile, writing
+from tests.support.leases import notifiable, waiting
 from tests.support.options import SLOW_FORMS
 from tests.support.stalls import Stalls
+from tests.support.waiting import wait_until
 
 CONFIG = """
 [databases]
@@ -185,7 +186,7 @@ def test_leases_change_hands_through_it(listens, pooled_url, database_url):
                 waiter = pool.submit(other.leases.acquire, "job", timeout=10)
                 wait_until(lambda: waiting(database_url) == 1)
                 if listens:
-                    wait_until(lambda: heard(database_url) == 1)
+                    wait_until(lambda: notifiable(database_url) == 1)
                 with psycopg.connect(database_url) as admin:
                     held = admin.execute(
                         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="

@@ -21,18 +21,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgmem import Event, Memory, migrate
 from tests.support.both import module_name
-from tests.support.following import (
-    LISTENER,
-    Follower,
-    listeners,
-    percentile,
-    positions,
-    wait_until,
-    writing,
-)
+from tests.support.following import LISTENER, Follower, listeners, percentile, positions, writing
 from tests.support.options import FORMS, SIZED_FORMS, SIZED_SLOW_FORMS, size
 from tests.support.relay import Relay
 from tests.support.stalls import Stalls
+from tests.support.waiting import wait_until
 
 
 def kill_listeners(admin) -> float:

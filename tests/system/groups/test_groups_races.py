@@ -17,8 +17,9 @@ from pgmem.events.filter import EventFilter
 from pgmem.groups import claim_ops as claims
 from pgmem.groups import delivery_ops as deliveries
 from pgmem.groups import ops as groups
+from tests.support.database import sql
 from tests.support.groups import fall_due, lapse
-from tests.support.subscriptions import sql, waits_for_a_row
+from tests.support.subscriptions import waits_for_a_row
 
 OPEN = (
     "SELECT (SELECT count(*) FROM pgmem.batches WHERE positions <> '{}'),"

@@ -10,7 +10,7 @@ import pytest
 from pgmem import AsyncMemory
 from pgmem.core.statements import statement
 from pgmem.errors import LeaseHeld
-from tests.support.leases import heard, queue, raw, row
+from tests.support.leases import notifiable, queue, raw, row
 from tests.support.relay import Relay
 from tests.support.stalls import Stalls
 
@@ -99,4 +99,4 @@ async def test_a_full_notification_queue_delays_and_stops_nobody(form, database_
         await (await asyncio.wait_for(task, 5)).release()
         assert raw(other)._database._notify_paused_until > time.monotonic()
     assert row(database_url) is None
-    assert heard(database_url) == 0
+    assert notifiable(database_url) == 0

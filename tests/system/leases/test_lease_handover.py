@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from pgmem import AsyncMemory
-from tests.support.leases import QUIET, heard, row, until
+from tests.support.leases import QUIET, notifiable, row
 from tests.support.relay import Relay
+from tests.support.waiting import until
 
 HAND_OVERS = 20
 
@@ -33,7 +34,7 @@ async def hand_over(url, memories, count):
             await memory.open()
         lease = await opened[0].leases.acquire("job")
         tasks = [asyncio.create_task(pass_on(opened[n % memories], "job")) for n in range(count)]
-        await until(lambda: heard(url) == count)
+        await until(lambda: notifiable(url) == count)
         await asyncio.sleep(0.1)  # Followers settle.
         before = relay.statements
         given = time.monotonic()

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pgmem import Memory
-from tests.support.leases import heard
+from tests.support.leases import notifiable
 from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 
@@ -130,7 +130,7 @@ def test_a_waiter_that_stood_still_does_not_take_what_was_given_it_meanwhile(dat
         memory.state.put("k", 1)
         lease = memory.leases.acquire("job")
         sleeper = start(database_url, 0.5)
-        while heard(database_url) == 0:
+        while notifiable(database_url) == 0:
             time.sleep(0.01)
         stop(sleeper)
         lease.release()
@@ -161,7 +161,7 @@ def test_a_dead_waiter_does_not_hold_the_queue_up(database_url):
         waiters = []
         for n in range(3):
             waiters.append(start(database_url, 60))
-            while heard(database_url) == n:
+            while notifiable(database_url) == n:
                 time.sleep(0.01)
         for worker in waiters[:2]:
             worker.kill()

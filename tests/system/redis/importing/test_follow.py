@@ -17,8 +17,8 @@ from pgmem.redis.importing import cutover
 from pgmem.redis.importing import follow as module
 from pgmem.redis.importing.cutover import cut_over
 from pgmem.redis.importing.follow import Follow
-from tests.support.following import wait_until
 from tests.support.options import full, size
+from tests.support.waiting import wait_until
 from tests.system.redis.importing.relay import RedisRelay
 from tests.system.redis.importing.support import fill, numbers, published
 
