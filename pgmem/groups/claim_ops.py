@@ -342,7 +342,7 @@ class ClaimRequest:
         )
 
     def has_all(self, handed: ClaimResult, until: int) -> bool:
-        """Return True if nothing but what `handed.wait` waits for is left to claim up to `until`."""
+        """Return True if nothing is left to claim now up to `until`."""
         first = handed.expired or handed.due or handed.unfetched
         return (
             handed.looked

@@ -195,7 +195,7 @@ class AsyncClaims:
         *,
         sure: bool,
     ) -> ops.ClaimResult:
-        """Claim. If there is nothing although there could be, claim at the newest stable position."""
+        """Claim. If there is nothing although there could be, claim up to the newest position."""
         reader, slots = self._reader, self._known.slots
         empty = None if acknowledged else slots.pop_free()
         ask = request.claim(

@@ -49,7 +49,8 @@ def unreserve(group: Group, member: str, after: int | None = None) -> Op[int]:
     Args:
         group: the group.
         member: release what is prefetched for it, and what other members left.
-        after: if it is given, release only the fullest batch row's events behind this position. So no member gets an event after a later one because it took it from a quick member.
+        after: if it is given, release only events of the fullest batch row behind this position.
+            So no member gets an event after a later one because it took it from a quick member.
     """
     return Op(
         "group_unreserve",
