@@ -144,6 +144,7 @@ def put_many(
     if not isinstance(values, Mapping):
         raise InvalidInput(f"put_many takes a dict of values, got {type(values).__name__}")
     check_count(len(values), "number of keys", minimum=1, maximum=MAX_KEYS)
+    keys = sorted(check_keys(list(values)))  # by code points, which is the order of the bytes
 
     def parse(rows: Sequence[Row]) -> list[StateEntry]:
         written = {row[0]: row[1:7] for row in rows}
@@ -152,8 +153,10 @@ def put_many(
     return Op(
         "state_put_many",
         {
-            "keys": NameColumn(check_keys(list(values))),
-            "values": JsonColumn(encode_all(list(values.values()), "value", limit=codec.max_bytes)),
+            "keys": NameColumn(keys),
+            "values": JsonColumn(
+                encode_all([values[key] for key in keys], "value", limit=codec.max_bytes)
+            ),
             "ttl": ttl,
             "type": PUT_TYPE,
             **attribution(codec),

@@ -90,7 +90,8 @@ class TransactionState(StateReads):
         >>> [(entry.key, entry.version) for entry in written]
         [('user:2', 1), ('user:1', 1)]
 
-        Two calls that write the same keys in different orders cannot deadlock.
+        Two calls that write the same keys in different orders cannot deadlock. The events are
+        appended in the order of the keys' bytes.
 
         Args:
             values: the value of each key, 1 to 10,000 of them.
