@@ -39,7 +39,7 @@ from pgmem.leases.lease import AsyncLease
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases, AsyncTransactionLeases
-from pgmem.state.cache import BoundCache, StateCache
+from pgmem.state.cache import StateCache, TransactionCache
 from pgmem.state.verbs import AsyncState, AsyncTransactionState
 
 # ruff: noqa: PLC0415  # the imports inside properties
@@ -276,13 +276,13 @@ class AsyncMemory:
             TransactionConflict: the server undid it. Run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
-        cache = self._bound_cache(settles=True)
+        cache = self._transaction_cache(remembers=True)
         try:
             async with self._executor.transaction("transaction") as executor:
                 yield AsyncTransaction(executor, self._codec, cache, await executor.connection())
         finally:
             if cache is not None:
-                cache.settle()
+                cache.end()
 
     @asynccontextmanager
     async def optimistic(
@@ -466,17 +466,17 @@ class AsyncMemory:
             InvalidInput: it is none of these, or it commits each statement by itself.
         """
         executor = AsyncTransactionExecutor(self._database, connection)
-        return AsyncBoundMemory(executor, self._codec, self._bound_cache(settles=False))
+        return AsyncBoundMemory(executor, self._codec, self._transaction_cache(remembers=False))
 
-    def _bound_cache(self, *, settles: bool) -> BoundCache | None:
-        return None if self._cache is None else BoundCache(self._cache, settles=settles)
+    def _transaction_cache(self, *, remembers: bool) -> TransactionCache | None:
+        return None if self._cache is None else TransactionCache(self._cache, remembers=remembers)
 
 
 class AsyncBoundMemory:
     """The verbs that work inside the caller's own transaction. `memory.using()` returns it."""
 
     def __init__(
-        self, executor: AsyncTransactionExecutor, codec: Codec, cache: BoundCache | None
+        self, executor: AsyncTransactionExecutor, codec: Codec, cache: TransactionCache | None
     ) -> None:
         self._executor = executor
         self.events = AsyncEvents(executor, codec)
@@ -512,7 +512,7 @@ class AsyncTransaction(AsyncBoundMemory):
         self,
         executor: AsyncTransactionExecutor,
         codec: Codec,
-        cache: BoundCache | None,
+        cache: TransactionCache | None,
         connection: psycopg.AsyncConnection[Any],
     ) -> None:
         super().__init__(executor, codec, cache)

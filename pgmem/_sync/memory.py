@@ -41,7 +41,7 @@ from pgmem.errors import InvalidInput, TransactionConflict
 from pgmem.events.codec import Codec, event_registry
 from pgmem.events.models import Event
 from pgmem.events.stable_position import StablePosition
-from pgmem.state.cache import BoundCache, StateCache
+from pgmem.state.cache import StateCache, TransactionCache
 
 # ruff: noqa: PLC0415  # the imports inside properties
 
@@ -277,13 +277,13 @@ class Memory:
             TransactionConflict: the server undid it. Run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
-        cache = self._bound_cache(settles=True)
+        cache = self._transaction_cache(remembers=True)
         try:
             with self._executor.transaction("transaction") as executor:
                 yield Transaction(executor, self._codec, cache, executor.connection())
         finally:
             if cache is not None:
-                cache.settle()
+                cache.end()
 
     @contextmanager
     def optimistic(
@@ -467,17 +467,17 @@ class Memory:
             InvalidInput: it is none of these, or it commits each statement by itself.
         """
         executor = TransactionExecutor(self._database, connection)
-        return BoundMemory(executor, self._codec, self._bound_cache(settles=False))
+        return BoundMemory(executor, self._codec, self._transaction_cache(remembers=False))
 
-    def _bound_cache(self, *, settles: bool) -> BoundCache | None:
-        return None if self._cache is None else BoundCache(self._cache, settles=settles)
+    def _transaction_cache(self, *, remembers: bool) -> TransactionCache | None:
+        return None if self._cache is None else TransactionCache(self._cache, remembers=remembers)
 
 
 class BoundMemory:
     """The verbs that work inside the caller's own transaction. `memory.using()` returns it."""
 
     def __init__(
-        self, executor: TransactionExecutor, codec: Codec, cache: BoundCache | None
+        self, executor: TransactionExecutor, codec: Codec, cache: TransactionCache | None
     ) -> None:
         self._executor = executor
         self.events = Events(executor, codec)
@@ -513,7 +513,7 @@ class Transaction(BoundMemory):
         self,
         executor: TransactionExecutor,
         codec: Codec,
-        cache: BoundCache | None,
+        cache: TransactionCache | None,
         connection: psycopg.Connection[Any],
     ) -> None:
         super().__init__(executor, codec, cache)

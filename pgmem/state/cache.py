@@ -189,43 +189,46 @@ class Write(Load):
             self._cache.drop(self.key)
 
 
-class BoundWrite(Write):
+class TransactionWrite(Write):
     """A write in a transaction, which may still roll back."""
 
     def keep(self, copy: Copy | None) -> None:
         """Keep nothing."""
 
 
-class BoundCache:
+class TransactionCache:
     """The cache for a transaction: serves and keeps no copies, and removes those it writes.
 
     Args:
         cache: the cache of the memory.
-        settles: True if `settle` will be called when the transaction has ended. In a transaction
+        remembers: True if `end` will be called when the transaction has ended. In a transaction
             that the caller ends this is not known: there the cache learns of the writes from the
             log, as it does of those of other processes.
     """
 
-    def __init__(self, cache: StateCache, *, settles: bool) -> None:
+    def __init__(self, cache: StateCache, *, remembers: bool) -> None:
         self._cache = cache
-        self._settles = settles
+        self._remembers = remembers
         self._keys: set[str] = set()
         self._flushed = False
 
     def writing(self, key: str) -> Write:
         """Return a context manager for a write of an entry."""
-        if self._settles:
+        if self._remembers:
             self._keys.add(key)
-        return BoundWrite(self._cache, key)
+        return TransactionWrite(self._cache, key)
 
     def flush(self) -> None:
         """Void all copies: any entry may have been written."""
         self._flushed = True
         self._cache.flush()
 
-    def settle(self) -> None:
+    def end(self) -> None:
         """Void the written keys once more, now that the writes are visible."""
         if self._flushed:
             self._cache.flush()
         for key in self._keys:
             self._cache.drop(key)
+
+
+Cache = StateCache | TransactionCache

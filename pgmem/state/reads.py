@@ -13,7 +13,7 @@ from pgmem.core.op import Op
 from pgmem.events.codec import Codec
 from pgmem.events.models import RecordedEvent
 from pgmem.state import read_ops as ops
-from pgmem.state.cache import BoundCache, StateCache
+from pgmem.state.cache import Cache, StateCache
 from pgmem.state.models import StateEntry
 from pgmem.state.read_ops import Order
 
@@ -25,7 +25,10 @@ class AsyncStateReads:
     """Read state entries."""
 
     def __init__(
-        self, executor: AsyncExecutor, codec: Codec, cache: StateCache | BoundCache | None = None
+        self,
+        executor: AsyncExecutor,
+        codec: Codec,
+        cache: Cache | None = None,
     ) -> None:
         self._executor = executor
         self._codec = codec

@@ -9,7 +9,7 @@ from pgmem.errors import TransactionConflict
 from pgmem.events.codec import Codec
 from pgmem.events.verbs import AsyncEvents
 from pgmem.state import snapshot_ops as ops
-from pgmem.state.cache import BoundCache, StateCache
+from pgmem.state.cache import Cache, StateCache
 from pgmem.state.models import SnapshotEntry, StateSnapshot
 
 PAGE = 5_000
@@ -20,7 +20,10 @@ class AsyncTransactionSnapshots:
     """Copies of the whole state. Reached as `tx.state.snapshots` in a transaction."""
 
     def __init__(
-        self, executor: AsyncExecutor, codec: Codec, cache: StateCache | BoundCache | None = None
+        self,
+        executor: AsyncExecutor,
+        codec: Codec,
+        cache: Cache | None = None,
     ) -> None:
         self._executor = executor
         self._codec = codec

@@ -23,7 +23,7 @@ from pgmem.events.subscription import AsyncSubscription, Start
 from pgmem.events.verbs import AsyncEvents
 from pgmem.leases.lease import AsyncLease
 from pgmem.state import write_ops as ops
-from pgmem.state.cache import BoundCache, StateCache
+from pgmem.state.cache import Cache, StateCache
 from pgmem.state.models import KEEP, Keep, StateEntry
 from pgmem.state.read_ops import change_maker
 from pgmem.state.reads import AsyncStateReads
@@ -46,7 +46,10 @@ class AsyncTransactionState(AsyncStateReads):
     """
 
     def __init__(
-        self, executor: AsyncExecutor, codec: Codec, cache: StateCache | BoundCache | None = None
+        self,
+        executor: AsyncExecutor,
+        codec: Codec,
+        cache: Cache | None = None,
     ) -> None:
         super().__init__(executor, codec, cache)
         self.snapshots = AsyncTransactionSnapshots(executor, codec, cache)

@@ -10,7 +10,7 @@ from pgmem._sync.events.verbs import Events
 from pgmem.errors import TransactionConflict
 from pgmem.events.codec import Codec
 from pgmem.state import snapshot_ops as ops
-from pgmem.state.cache import BoundCache, StateCache
+from pgmem.state.cache import Cache, StateCache
 from pgmem.state.models import SnapshotEntry, StateSnapshot
 
 PAGE = 5_000
@@ -21,7 +21,10 @@ class TransactionSnapshots:
     """Copies of the whole state. Reached as `tx.state.snapshots` in a transaction."""
 
     def __init__(
-        self, executor: Executor, codec: Codec, cache: StateCache | BoundCache | None = None
+        self,
+        executor: Executor,
+        codec: Codec,
+        cache: Cache | None = None,
     ) -> None:
         self._executor = executor
         self._codec = codec

@@ -27,7 +27,7 @@ from pgmem.events.codec import Codec
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import Event, StateChange
 from pgmem.state import write_ops as ops
-from pgmem.state.cache import BoundCache, StateCache
+from pgmem.state.cache import Cache, StateCache
 from pgmem.state.models import KEEP, Keep, StateEntry
 from pgmem.state.read_ops import change_maker
 
@@ -47,7 +47,10 @@ class TransactionState(StateReads):
     """
 
     def __init__(
-        self, executor: Executor, codec: Codec, cache: StateCache | BoundCache | None = None
+        self,
+        executor: Executor,
+        codec: Codec,
+        cache: Cache | None = None,
     ) -> None:
         super().__init__(executor, codec, cache)
         self.snapshots = TransactionSnapshots(executor, codec, cache)
