@@ -87,7 +87,7 @@ class VersionConflict(Conflict):
 
 
 class StaleRead(VersionConflict):
-    """What an optimistic transaction has read is not the same any more. Nothing was written.
+    """An optimistic transaction read something that has changed since. Nothing was written.
 
     `expected`, `actual` and `current` are those of the first of `reads`.
 

@@ -1,9 +1,7 @@
-"""The columns of a batch, as PostgreSQL's binary arrays.
+"""Send the columns of a batch as PostgreSQL's binary arrays.
 
-psycopg's own way from a list to an array asks for the type of each element: it takes four times as
-long. A class for each type, because psycopg finds out by the class how to send a parameter.
-
-This module turns values into bytes; what they mean, `pgmem.events.ops` knows.
+psycopg's own conversion of a list asks for the type of each element and takes four times as long.
+Each type has a class, because psycopg chooses by the class how to send a parameter.
 """
 
 from __future__ import annotations
@@ -34,14 +32,14 @@ class Column:
 
 
 class NameColumn(Column):
-    """Texts of which most are the same: `text[]`."""
+    """Texts of which most are equal: `text[]`."""
 
     __slots__ = ()
     element = "text"
 
 
 class JsonColumn(Column):
-    """JSON texts, hardly any two the same: `json[]`."""
+    """JSON texts that mostly differ: `json[]`."""
 
     __slots__ = ()
     element = "json"
@@ -67,7 +65,7 @@ def _many(cells: Sequence[Cell], encoding: str) -> list[bytes]:
 
 
 class _ColumnDumper(adapt.Dumper):
-    """How psycopg sends a column."""
+    """Send a column."""
 
     format = pq.Format.BINARY
     column: ClassVar[type[Column]]
@@ -77,7 +75,7 @@ class _ColumnDumper(adapt.Dumper):
         info = postgres.types[self.column.element]
         self.oid, self._element = info.array_oid, info.oid
         self._pack = _few if self.column is NameColumn else _many
-        # A connection of the user's own may have any encoding.
+        # The user's own connection may have any encoding.
         encoding = self.connection.info.encoding if self.connection else "utf-8"
         self._encoding = "utf-8" if encoding == "ascii" else encoding
 
@@ -102,5 +100,5 @@ def register(adapters: adapt.AdaptersMap) -> None:
 
 
 def has_columns(params: dict[str, Any]) -> bool:
-    """Whether there is a column among a statement's parameters."""
+    """Return True if there is a column among a statement's parameters."""
     return any(isinstance(value, Column) for value in params.values())

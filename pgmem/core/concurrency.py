@@ -1,7 +1,7 @@
-"""Pairs of what tasks and threads do differently.
+"""Do in pairs what tasks and threads do differently.
 
 The async modules use the names that begin with `Async` or `async_`. `tools/generate_sync.py`
-replaces them with their twins when it makes `pgmem._sync`. No other module imports asyncio.
+replaces them with their twins in `pgmem._sync`. No other module imports asyncio.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ sleep = time.sleep
 
 
 class AsyncWakeup:
-    """Wakes the one task that waits, from any thread; a call while nobody waits is kept."""
+    """Wake the one waiting task, from any thread. A call while none waits is kept."""
 
     def __init__(self) -> None:
         self._called = False
@@ -41,16 +41,16 @@ class AsyncWakeup:
         self._thread = 0
 
     def set(self) -> None:
-        """Wake who waits, or the next one who does."""
+        """Wake the waiting task, or the next one that waits."""
         if self._loop is None:
             self._called = True
             if self._loop is None:
                 return
-            # Somebody has begun to wait meanwhile, and may have looked before the call.
+            # A task has begun to wait meanwhile, and may have checked before the call.
         if threading.get_ident() == self._thread:
             self._set()
         else:
-            with suppress(RuntimeError):  # The loop is closed: nobody waits.
+            with suppress(RuntimeError):  # The loop is closed: no task waits.
                 self._loop.call_soon_threadsafe(self._set)
 
     def _set(self) -> None:
@@ -60,7 +60,7 @@ class AsyncWakeup:
             self._waiter.set_result(True)
 
     async def wait(self, timeout: float | None) -> bool:
-        """Wait for a call, at most `timeout` seconds (None: for ever); tells whether one came."""
+        """Wait up to `timeout` seconds (None: for ever) for a call. Return True if one came."""
         loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._loop = loop
@@ -74,7 +74,7 @@ class AsyncWakeup:
         try:
             return bool(await waiter)
         except asyncio.CancelledError:
-            # A call that came together with the cancellation is kept for the next one.
+            # A call that came together with the cancellation is kept for the next wait.
             self._called = bool(waiter.done() and not waiter.cancelled() and waiter.result())
             raise
         finally:
@@ -89,34 +89,34 @@ def _expire(waiter: asyncio.Future[bool]) -> None:
 
 
 class Wakeup:
-    """Wakes the one thread that waits, from any thread; a call while nobody waits is kept."""
+    """Wake the one waiting thread, from any thread. A call while none waits is kept."""
 
     def __init__(self) -> None:
-        self._called = threading.Lock()  # taken: nobody has called
+        self._called = threading.Lock()  # taken: there was no call
         self._called.acquire()
 
     def set(self) -> None:
-        """Wake who waits, or the next one who does."""
+        """Wake the waiting thread, or the next one that waits."""
         with suppress(RuntimeError):  # Called already.
             self._called.release()
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for a call, at most `timeout` seconds (None: for ever); tells whether one came."""
+        """Wait up to `timeout` seconds (None: for ever) for a call. Return True if one came."""
         return self._called.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
 
 
 class AsyncReadable:
-    """Waits until a socket has something to read, or somebody calls."""
+    """Wait until a socket has something to read, or `set` is called."""
 
     def __init__(self) -> None:
         self._wakeup = AsyncWakeup()
 
     def set(self) -> None:
-        """Wake who waits, from any thread."""
+        """Wake the waiter, from any thread."""
         self._wakeup.set()
 
     async def wait(self, socket: int, timeout: float) -> None:
-        """Wait at most `timeout` seconds."""
+        """Wait up to `timeout` seconds."""
         loop = asyncio.get_running_loop()
         loop.add_reader(socket, self._wakeup.set)
         try:
@@ -125,11 +125,11 @@ class AsyncReadable:
             loop.remove_reader(socket)
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Release the descriptors. Nothing may wait any more."""
 
 
 class Readable:
-    """Waits until a socket has something to read, or somebody calls."""
+    """Wait until a socket has something to read, or `set` is called."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -141,14 +141,14 @@ class Readable:
         self._socket = -1
 
     def set(self) -> None:
-        """Wake who waits, from any thread."""
+        """Wake the waiter, from any thread."""
         with self._lock:
             if self._write >= 0:
                 with suppress(BlockingIOError):  # Full: it is awake.
                     os.write(self._write, b"!")
 
     def wait(self, socket: int, timeout: float) -> None:
-        """Wait at most `timeout` seconds."""
+        """Wait up to `timeout` seconds."""
         if socket != self._socket:
             if self._socket >= 0:
                 with suppress(KeyError):
@@ -160,7 +160,7 @@ class Readable:
                 os.read(self._read, 1024)
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Release the descriptors. Nothing may wait any more."""
         with self._lock:
             read, write = self._read, self._write
             self._read = self._write = -1
@@ -170,59 +170,59 @@ class Readable:
 
 
 class AsyncWorker:
-    """A task in the background, which ends when its function returns."""
+    """Run a function in a background task."""
 
     def __init__(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         self._task = asyncio.get_running_loop().create_task(run(), name=name)
 
     @property
-    def here(self) -> bool:
-        """Whether the caller is the worker itself."""
+    def is_current(self) -> bool:
+        """True if the caller is the worker itself."""
         return asyncio.current_task() is self._task
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs, in a loop that still runs."""
+        """True if it still runs, in a loop that still runs."""
         return not self._task.done() and not self._task.get_loop().is_closed()
 
-    async def join(self, answer_timeout: float) -> None:
-        """Wait until it ends; after `patience` seconds, cancel it."""
+    async def join(self, timeout: float) -> None:
+        """Wait until it ends. Cancel it after `timeout` seconds."""
         if self._task.get_loop() is asyncio.get_running_loop():
-            done, _ = await asyncio.wait([self._task], timeout=answer_timeout)
+            done, _ = await asyncio.wait([self._task], timeout=timeout)
             if not done:
                 self._task.cancel()
                 await asyncio.wait([self._task])
 
 
 class Worker:
-    """A thread in the background, which ends when its function returns."""
+    """Run a function in a background thread."""
 
     def __init__(self, run: Callable[[], None], name: str) -> None:
         self._thread = threading.Thread(target=run, name=name, daemon=True)
         self._thread.start()
 
     @property
-    def here(self) -> bool:
-        """Whether the caller is the worker itself."""
+    def is_current(self) -> bool:
+        """True if the caller is the worker itself."""
         return threading.current_thread() is self._thread
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """True if it still runs."""
         return self._thread.is_alive()
 
-    def join(self, answer_timeout: float) -> None:
-        """Wait until it ends, at most `patience` seconds."""
-        self._thread.join(answer_timeout)
+    def join(self, timeout: float) -> None:
+        """Wait until it ends, up to `timeout` seconds."""
+        self._thread.join(timeout)
 
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class AsyncStopSignals:
-    """Calls a function once, when the process is told to end; a second signal does what it did.
+    """Call a function at the first SIGTERM or SIGINT. A second one has its earlier handler.
 
-    Only in the main thread: elsewhere signals are not ours to take.
+    It works in the main thread only, because Python delivers signals there.
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
@@ -234,8 +234,8 @@ class AsyncStopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in _STOPPING:
                 before = signal.getsignal(number)
-                # A loop that is nobody's main one, or not of this platform, takes no signals: then
-                # they end the process as they always did, and leases run out.
+                # Some loops and platforms take no signal handlers. Then a signal ends the process
+                # as before, and its leases run out.
                 with suppress(NotImplementedError, ValueError, RuntimeError):
                     self._loop.add_signal_handler(number, self._hear)
                     self._before[number] = before
@@ -252,9 +252,9 @@ class AsyncStopSignals:
 
 
 class StopSignals:
-    """Calls a function once, when the process is told to end; a second signal does what it did.
+    """Call a function at the first SIGTERM or SIGINT. A second one has its earlier handler.
 
-    Only in the main thread: elsewhere signals are not ours to take.
+    It works in the main thread only, because Python delivers signals there.
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
@@ -268,7 +268,7 @@ class StopSignals:
 
     def _hear(self, *_: object) -> None:
         self.__exit__()
-        # In a thread of its own: what this one holds while it is interrupted, `stop` may want.
+        # In another thread, because `stop` may want a lock that the interrupted one holds.
         threading.Thread(target=self._stop, name="pgmem-stop").start()
 
     def __exit__(self, *_: object) -> None:
@@ -278,29 +278,31 @@ class StopSignals:
 
 
 async def run_in_thread(function: Callable[..., R], *args: Any) -> R:
-    """Run what works on files, or computes for long, where it holds nobody else up."""
+    """Run a function that works on files or computes for long in a thread, beside the loop."""
     return await asyncio.to_thread(function, *args)
 
 
 def run_inline(function: Callable[..., R], *args: Any) -> R:
-    """Run what works on files, or computes for long: a thread waits for itself alone."""
+    """Run a function in this thread."""
     return function(*args)
 
 
 async def maybe_await(value: Any) -> Any:
-    """What a user's function gave, awaited if it is awaitable."""
+    """Return what a user's function returned, awaited if it is awaitable."""
     return await value if isinstance(value, Awaitable) else value
 
 
 def passthrough(value: Any) -> Any:
-    """What a user's function gave.
+    """Return what a user's function returned.
 
     Raises:
-        InvalidInput: it is a coroutine, which nobody would ever run.
+        InvalidInput: it is a coroutine, which would never run.
     """
     if inspect.iscoroutine(value):
         value.close()
-        raise InvalidInput("Memory was given an async function: use AsyncMemory for those")
+        raise InvalidInput(
+            "Memory was given an async function. Give a plain function, or use AsyncMemory"
+        )
     return value
 
 
@@ -311,7 +313,7 @@ _USING = (
 
 
 async def async_driver_connection(source: Any) -> psycopg.AsyncConnection[Any]:
-    """The psycopg connection below what a caller gave to `AsyncMemory.using`.
+    """Return the psycopg connection below what a caller gave to `AsyncMemory.using`.
 
     Raises:
         InvalidInput: there is none below it.
@@ -336,7 +338,7 @@ async def async_driver_connection(source: Any) -> psycopg.AsyncConnection[Any]:
 
 
 def driver_connection(source: Any) -> psycopg.Connection[Any]:
-    """The psycopg connection below what a caller gave to `Memory.using`.
+    """Return the psycopg connection below what a caller gave to `Memory.using`.
 
     Raises:
         InvalidInput: there is none below it.

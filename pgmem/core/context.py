@@ -21,7 +21,7 @@ CAUSE = "cause"
 
 
 class Attribution(NamedTuple):
-    """What an event is written with, unless it says otherwise itself.
+    """The agent and the metadata of events that do not name their own.
 
     Attributes:
         agent_id: the writing agent.

@@ -24,19 +24,19 @@ DEFAULT_MAX_BYTES = 1024 * 1024
 M = TypeVar("M", bound=BaseModel)
 
 TOGETHER = 16
-"""So many values of a batch are decoded and compared at once. More of them alive at the same time
-set the garbage collector going: a thousand take twice as long as one by one."""
+"""How many values of a batch are decoded and compared at once. More live objects start the garbage
+collector: a thousand at once take twice as long as one by one."""
 
 # In JSON text, NUL is always written as this escape; an even number of backslashes before it
 # means that they are escaped themselves and the text merely looks like one.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-# Where a JSON text has digits: so many in a row may be an integer that needs more than 64 bits.
+# Maps digits to zeros: 19 of them in a row may be an integer that needs more than 64 bits.
 _DIGITS = bytes(ord("0") if ord("0") <= code <= ord("9") else ord(" ") for code in range(256))
 
 _LONG_NUMBER = b"0" * 19
 
-# Stands between two JSON texts that are looked at as one. Nobody can write it into a text of his.
+# Separates JSON texts that are parsed as one. It is random, so no text can contain it.
 _MARK = "".join(secrets.choice(ascii_letters) for _ in range(24))
 
 _BETWEEN = b',"%b",' % _MARK.encode()
@@ -98,9 +98,9 @@ def check_text(text: bytes, what: str, *, limit: int) -> bytes:
 
 
 def are_texts(texts: Sequence[bytes], *, limit: int) -> bool:
-    """Whether `check_text` would pass each of some JSON texts: they are looked at as one.
+    """Return True if `check_text` would pass each JSON text. They are parsed as one.
 
-    False is no verdict: one is wrong, or looks as if, or all together are over the limit of one.
+    False is no verdict: one may be wrong, or all together are over the limit of one.
     """
     joined = _BETWEEN.join(texts)
     if len(joined) > limit or b"\\u0000" in joined or _LONG_NUMBER in joined.translate(_DIGITS):
@@ -109,7 +109,7 @@ def are_texts(texts: Sequence[bytes], *, limit: int) -> bool:
         values = orjson.loads(b"[%b]" % joined)
     except ValueError:
         return False
-    # A text with a comma at its top would be two values; only the mark between is nobody's.
+    # A text with a comma at its top level would be two values.
     return len(values) == 2 * len(texts) - 1 and values[1::2] == [_MARK] * (len(texts) - 1)
 
 
@@ -127,10 +127,10 @@ def encode_all(values: list[Any], what: str, *, limit: int) -> list[str]:
 
 
 def _together(values: list[Any], limit: int) -> list[str] | None:
-    """Several values, compared as one; None if they are to be looked at one by one.
+    """Encode several values as one; None if they must be encoded one by one.
 
-    A model is no value yet, an escaped backslash is no NUL, several may be larger than the limit of
-    one; and somebody must be told which one is wrong.
+    One by one is needed for models, for texts that look as if they held a NUL, if all together are
+    over the limit of one, and to find the value that is wrong.
     """
     try:
         texts = [orjson.dumps(value) for value in values]
@@ -165,12 +165,12 @@ def check_object(value: Mapping[str, Any], what: str) -> Mapping[str, Any]:
 
 
 def decode(text: str | None) -> Any:
-    """The value of a stored JSON text; None for SQL NULL."""
+    """Return the value of a stored JSON text; None for SQL NULL."""
     return None if text is None else orjson.loads(text)
 
 
 def decoder(model: type[M] | None, what: str) -> Callable[[str | None], Any]:
-    """A function from stored text to the value that the user gets.
+    """Return a function from stored text to the caller's value.
 
     Raises (the function):
         InvalidValue: the stored value does not fit the model.
@@ -193,7 +193,7 @@ def decoder(model: type[M] | None, what: str) -> Callable[[str | None], Any]:
 
 
 def _culprit(value: Any, path: str = "$", depth: int = 0) -> str | None:
-    """Where a value cannot be stored and why, without showing it."""
+    """Return where a value cannot be stored and why, without the value."""
     culprit = None
     match value:
         case _ if depth > 200:

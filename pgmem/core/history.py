@@ -1,4 +1,4 @@
-"""Which history the log has: the server's identity and its timeline."""
+"""Identify the history of the log: the server and its timeline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pgmem.errors import HistoryRewritten
 
 
 class History(NamedTuple):
-    """Which history a position belongs to.
+    """The history that a position belongs to.
 
     Attributes:
         system_identifier: of the server's cluster.
@@ -21,17 +21,17 @@ class History(NamedTuple):
 
 
 def read_history() -> Op[History]:
-    """Read which history the log has now."""
+    """Read the present history of the log."""
     return Op(
         "history_read",
         {},
         lambda rows: History(*rows[0]),
-        "see which history the log has",
+        "read the history of the log",
     )
 
 
 def lost_error(history: History, position: int) -> HistoryRewritten:
-    """The error of a reader that was given events which the log does not hold any more."""
+    """Return the error for events that were read and are not in the log any more."""
     return HistoryRewritten(
         f"events up to position {position} were read, and the log does not hold all of them any "
         f"more: the server has crashed, and lost what was committed with durability='relaxed' (or "
@@ -46,7 +46,7 @@ def lost_error(history: History, position: int) -> HistoryRewritten:
 def rewritten_error(
     known: History, found: History, position: int | None = None
 ) -> HistoryRewritten:
-    """The error of a reader whose positions belong to another history of the log."""
+    """Return the error for positions that belong to another history of the log."""
     return HistoryRewritten(
         f"the log has another history than the one that this reader followed"
         f"{'' if position is None else f' up to position {position}'}: server "

@@ -1,8 +1,6 @@
-"""The names and limits that the database schema and the statements share.
+"""Names and limits that the database schema and the statements share.
 
-Apart from `pgmem.admin.tables`, because that one loads SQLAlchemy, which takes as long as all the
-rest of
-pgmem. Imports nothing of pgmem but the errors.
+They are apart from `pgmem.admin.tables`, because that module imports SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -32,12 +30,12 @@ APPEND_ONLY_SQLSTATE: Final = "PM001"
 """What the trigger on `events` raises."""
 
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-# Schemas that belong to somebody else.
+# Schemas of the server, and the default one.
 _FOREIGN_SCHEMAS: Final = frozenset({"public", "information_schema"})
 
 
 def check_schema_name(schema: str) -> str:
-    """`schema` itself, if pgmem can use a schema of that name.
+    """Check the name of a schema and return it.
 
     Raises:
         InvalidInput: it is no plain lower-case identifier of at most 63 characters, is reserved

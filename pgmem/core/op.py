@@ -16,7 +16,7 @@ Row = tuple[Any, ...]
 
 
 class Retry(Enum):
-    """What a second execution does if the first one may have taken effect.
+    """The effect of a second execution if the first one may have taken effect.
 
     It decides whether pgmem repeats a statement by itself after a lost connection.
     """

@@ -1,7 +1,7 @@
-"""Database errors turned into pgmem's errors.
+"""Translate the server's errors into pgmem's errors.
 
-The one place that knows SQLSTATEs and constraint names. Messages name the action and what to do;
-they never repeat the server's DETAIL, which may hold values.
+Only this module knows SQLSTATEs and constraint names. A message names the action and what to do. It
+never repeats the server's DETAIL, which may hold values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pgmem.errors import (
 )
 
 _RACES = frozenset({"events_stream_version_key", "imports_target_key"})
-"""Who runs into one of these looked before another transaction had committed, and looks again."""
+"""Constraints that a statement violates only if another transaction committed first: retry it."""
 
 _RETRY_WHOLE = (
     pg.SerializationFailure,
@@ -94,30 +94,30 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
 
 
 def is_repeatable(error: Exception) -> bool:
-    """Whether the server undid the statement to keep others consistent: run it again."""
+    """Return True if the server undid the statement because of a concurrent one."""
     return isinstance(error, _RETRY_WHOLE)
 
 
 def is_full_queue(error: Exception) -> bool:
-    """Whether a commit failed because nobody empties the notification queue."""
+    """Return True if a commit failed because the notification queue is full."""
     return isinstance(error, pg.ProgramLimitExceeded) and "NOTIFY" in str(error)
 
 
 def is_version_race(error: Exception) -> bool:
-    """Whether another writer appended the same version of a stream, or took the target, first."""
+    """Return True if another writer appended the version, or took the import's target, first."""
     return isinstance(error, pg.UniqueViolation) and error.diag.constraint_name in _RACES
 
 
 def is_disconnect(error: psycopg.Error) -> bool:
-    """Whether the server ended the connection, even if the client has not noticed yet."""
+    """Return True if the server ended the connection."""
     return isinstance(error, _DISCONNECTS)
 
 
 def translate(error: Exception, action: str) -> PgmemError:
-    """The typed error for what the server, or the connection, answered.
+    """Return the typed error for an error of the server or the connection.
 
-    A connection that broke while a write was under way is not decided here: only the caller knows
-    whether the statement may be repeated.
+    A connection that was lost during a write is the caller's to judge, because only the caller
+    knows if the statement may be repeated.
     """
     if not isinstance(error, psycopg.Error):
         raise TypeError(f"{error!r} is no database error") from error

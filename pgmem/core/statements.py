@@ -1,24 +1,24 @@
 """Load the SQL statements, one in a file, and fill in their placeholders.
 
 A `.sql` file of a capability's `sql/` folder is one statement, or a piece that others include.
-Placeholders are filled in once for each memory:
+Placeholders are filled in once for each memory::
 
-    {schema}          the schema's name, quoted
-    {table x}         the qualified name of table x as a string literal, for regclass
-    {pages x}         the number of pages of table x
-    {events}          the qualified name of the events table as a string literal
-    {sequence}        the same for the sequence of positions
+    {schema} ──────── the schema's name, quoted
+    {table x} ─────── the qualified name of table x as a string literal, for regclass
+    {pages x} ─────── the number of pages of table x
+    {events} ──────── the qualified name of the events table as a string literal
+    {sequence} ────── the same for the sequence of positions
     {dedupe_tokens}, {subscription_tokens}, {batch_tokens}, {lease_tokens}
-                      the same for the sequences of fencing tokens
-    {notify}          notify listeners; see `NOTIFY`
-    {notify_target}   send `target.payload`, if there is one, to all listeners
-    {notify_listener} send `target.payload`, if there is one, to the listener `target.listener`
-    {inline}          the notification's payload: empty, or (fragment `INLINE`) the row `event`
-    {with_inline}     join the CTE `event` if it is sent as the payload
-    {fenced}          empty, or (fragment `FENCED`) the outcome of the CTE `fence`
-    {commit}          set synchronous_commit for this transaction if durability is relaxed
-    {include x}       the text of x.sql
-    {filter}, {direction} …   fragments that an op chooses from fixed texts
+                    ─ the same for the sequences of fencing tokens
+    {notify} ──────── notify listeners; see `NOTIFY`
+    {notify_target} ─ send `target.payload`, if there is one, to all listeners
+    {notify_listener} ─ send `target.payload`, if there is one, to the listener `target.listener`
+    {inline} ──────── the notification's payload: empty, or (fragment `INLINE`) the row `event`
+    {with_inline} ─── join the CTE `event` if it is sent as the payload
+    {fenced} ──────── empty, or (fragment `FENCED`) the outcome of the CTE `fence`
+    {commit} ──────── set synchronous_commit for this transaction if durability is relaxed
+    {include x} ───── the text of x.sql
+    {filter}, {direction} … ─ fragments that an op chooses from fixed texts
 
 Parameters are psycopg's named ones, `%(key)s`. The channel's name is a parameter, `%(channel)s`,
 because it is a secret and other roles can see the text of a statement. No input of a user is ever
@@ -92,7 +92,7 @@ _COMMENT = re.compile(r"^\s*--.*\n", flags=re.MULTILINE)
 
 
 class Dialect(NamedTuple):
-    """What a statement's placeholders are filled with.
+    """The values of a statement's placeholders.
 
     Attributes:
         schema: the schema's name.

@@ -1,8 +1,7 @@
-"""Where the database is: one connection string out of the several ways to write it.
+"""Turn every way to write a database's address into one connection string for libpq.
 
-Takes libpq's URIs and DSNs, SQLAlchemy's URLs, or nothing at all (the environment), and returns
-what libpq reads. It opens no connection. What comes out of it may hold a password; what it
-*says* (errors, `redacted`) never does: libpq's own complaints quote the text that they could not
+It takes libpq's URIs and DSNs, SQLAlchemy's URLs, and None for the environment. The result may hold
+a password. Errors and `redacted` never do. libpq's own messages quote the text that they could not
 read, so they are not passed on.
 """
 
@@ -32,7 +31,7 @@ _ALLOWED: Final = (
 
 
 def connection_string(url: str | None = None) -> str:
-    """The connection string for libpq that `url` stands for.
+    """Return the connection string for libpq.
 
     Args:
         url: a libpq URI or DSN, or a SQLAlchemy URL. None: the environment variable
@@ -68,9 +67,9 @@ def connection_string(url: str | None = None) -> str:
 
 
 def redacted(conninfo: str) -> str:
-    """`conninfo` for logs and messages: host, port, dbname and user, never anything else.
+    """Return host, port, dbname and user of a connection string, for logs and messages.
 
-    What the string leaves open is filled in from libpq's environment, as libpq would.
+    What the string leaves open is filled in from libpq's environment.
 
     Args:
         conninfo: a connection string, or any url that `connection_string` takes.
@@ -115,7 +114,7 @@ def _parse(name: str, url: str) -> dict[str, Any]:
 
 
 def _check_places(name: str, options: dict[str, Any]) -> None:
-    """Refuses what cannot be a host or a port: it would be quoted, and may be a password's part."""
+    """Refuse what is no host or port: libpq would quote it, and it may be part of a password."""
     port = str(options.get("port") or "")
     host = str(options.get("host") or "")
     if re.fullmatch(r"[0-9]{0,5}(,[0-9]{0,5})*", port) is None or "@" in host.lstrip("@"):
@@ -138,7 +137,7 @@ def _from_sqlalchemy(url: str) -> dict[str, Any]:
 
 
 def _unreadable(name: str, complaint: str) -> str:
-    """A message that helps without quoting: only libpq's own option names are ever repeated."""
+    """Return a message that repeats nothing but libpq's own option names."""
     from difflib import get_close_matches  # noqa: PLC0415  # only for this message
 
     found = re.search(r'(?:query parameter|connection option)[^"]*"([^"]*)"', complaint)

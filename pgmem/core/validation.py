@@ -1,11 +1,4 @@
-"""Checks of what users give: names, JSON values, durations, numbers.
-
-Everything is checked before anything is sent. A value passes only if it comes back exactly: it is
-encoded, decoded again and compared, which finds NaN, tuples, datetimes, UUIDs and all else that
-JSON would silently turn into something different.
-
-This module does not know what the names and values are for.
-"""
+"""Check names, durations and numbers before anything is sent."""
 
 from __future__ import annotations
 
@@ -75,7 +68,7 @@ def check_prefix(prefix: str, what: str) -> str:
 
 
 def after_prefix(prefix: str) -> str | None:
-    """The smallest text above every text that begins with `prefix`, or None if there is none.
+    """Return the smallest text above every text that begins with `prefix`, or None.
 
     Texts compare by their UTF-8 bytes, which is the order of their code points.
     """

@@ -1,4 +1,4 @@
-"""What optimistic transactions return and report."""
+"""The receipt of an optimistic transaction, and what its `StaleRead` reports."""
 
 from __future__ import annotations
 

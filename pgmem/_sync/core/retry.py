@@ -3,14 +3,13 @@
 
 ::
 
-    lost connection      READ             execute again on another connection
-                         IDEMPOTENT       execute again
-                         CONDITIONAL      execute again; a conflict may then be the first
-                                          execution's own write: OutcomeUnknown
-                         UNSAFE           OutcomeUnknown
-    serialization failure, deadlock,
-    full notification queue               execute again (the server undid the statement)
-    lost race                             execute again (a new snapshot shows the winner)
+    lost connection ─┬─ READ, IDEMPOTENT ─► execute again on another connection
+                     ├─ CONDITIONAL ──────► execute again; if that is a conflict, it may be with
+                     │                      the first execution's own write: OutcomeUnknown
+                     └─ UNSAFE ───────────► OutcomeUnknown
+    serialization failure, deadlock, ─────► execute again: the server undid the statement
+    full notification queue ──────────────► the same, without a notification
+    lost race ────────────────────────────► execute again: a new snapshot shows the winner
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ class SubscriptionLease:
         """
         self._released = True
         self._stop.set()
-        if self._worker is not None and not self._worker.here:
+        if self._worker is not None and not self._worker.is_current:
             self._worker.join(STOP_TIMEOUT)
         self._worker = None
         if self._held is None or self.lost is not None:

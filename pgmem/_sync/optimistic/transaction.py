@@ -73,7 +73,7 @@ MAX_EVENTS = 100
 
 
 class OptimisticContext(NamedTuple):
-    """What all optimistic transactions of a memory share."""
+    """The parts of a memory that its optimistic transactions share."""
 
     executor: PoolExecutor
     codec: Codec

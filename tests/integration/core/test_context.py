@@ -14,7 +14,7 @@ pytestmark = pytest.mark.both_forms
 
 
 async def only(memory, stream="s"):
-    """The attribution of the only event of a stream."""
+    """Return the attribution of the only event of a stream."""
     (event,) = await memory.events.read(stream)
     return event.agent_id, event.metadata
 

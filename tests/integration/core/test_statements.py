@@ -70,7 +70,7 @@ def test_every_file_says_what_it_is_for(name):
 
 
 def whole(name):
-    """A statement's text with all that it includes."""
+    """Return a statement's text with the pieces that it includes."""
     return INCLUDE.sub(lambda found: whole(found[1]), sql.source(name))
 
 
@@ -84,7 +84,7 @@ def test_what_writes_can_be_relaxed_and_what_appends_notifies(name):
 
 
 def share_out(connection):
-    """Groups that stand far behind in the log, with what is open in them."""
+    """Add groups that lag far behind, with open deliveries."""
     connection.execute(
         "INSERT INTO pgmem.groups (name, filter, max_attempts, position, system_identifier, "
         "timeline) SELECT 'g' || n, '{}', 5, 15000, s.system_identifier, c.timeline_id "
@@ -292,6 +292,6 @@ def test_a_schema_name_is_quoted():
 
 @pytest.mark.parametrize("name", [name for name in sql.names() if name not in PIECES])
 def test_the_channel_is_in_no_statement(name):
-    """Others can see a statement's text, and a role that knows the channel can send any payload."""
+    """Keep the channel secret: other roles can see a statement's text."""
     for dialect in dialects():
         assert dialect.channel.encode() not in sql.statement(name, dialect, MARKS)

@@ -56,7 +56,7 @@ async def test_a_read_that_waits_for_a_lock_is_given_up_20(hurried, lock):
 
 
 async def test_what_is_given_up_does_not_take_effect_later(hurried, lock, database_url):
-    """The server cancels it. So it does not wait on, and write when the lock is free."""
+    """Cancel the statement on the server, so that it does not write when the lock is free."""
     with lock(ROW):
         with pytest.raises(OutcomeUnknown):
             await hurried.state.put("k", 2)

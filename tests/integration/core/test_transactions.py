@@ -51,7 +51,7 @@ def alchemy_url(url, driver="postgresql+psycopg"):
 
 
 async def everything(tx, n=1):
-    """An event, a state write and a mark."""
+    """Append an event, put an entry and add a dedupe record."""
     await tx.events.append("s", Event(type="t", payload=n))
     await tx.events.append("s", Event(type="t", payload=n), idempotency_key=f"k{n}")
     await tx.state.put(f"key{n}", n)
@@ -59,7 +59,7 @@ async def everything(tx, n=1):
 
 
 async def left_behind(memory, url):
-    """What a reader finds afterwards: events, state entries, marks."""
+    """Return the events, entries and dedupe records that a reader finds."""
     marks = rows(url, "SELECT count(*) FROM pgmem.dedupe")[0]
     return await memory.events.count("s"), len(await memory.state.list("key")), marks
 
@@ -111,7 +111,7 @@ async def test_conflicts_leave_the_transaction_usable(both):
 
 
 async def test_lost_version_race_leaves_the_transaction_usable(both, database_url):
-    """The rival's version is not committed when ours is tried: only the unique index knows."""
+    """Conflict with a version that is not committed yet, which only the unique index shows."""
     with psycopg.connect(database_url) as rival_connection:
         rival = Memory(database_url)
         rival.open()
@@ -241,7 +241,7 @@ async def test_hidden_winner_of_a_version_is_a_conflict_and_no_endless_loop(both
 
 
 async def test_serializable_by_default_still_works(both, database_url):
-    """A server whose default is stricter must not make single statements fail."""
+    """Execute single statements on a server whose default isolation level is stricter."""
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(

@@ -110,7 +110,7 @@ class TestBlock:
 
 
 class TestConflicts:
-    async def test_a_changed_entry_is_reported_with_who_why_and_what_19(self, both):
+    async def test_a_changed_entry_is_reported_with_its_events_19(self, both):
         await both.state.put("k", "read")
         with pytest.raises(StaleRead) as caught:
             async with both.optimistic() as tx:
@@ -442,7 +442,7 @@ class TestRunTransaction:
         assert await values(both, "n") == [tasks]
 
     async def test_after_three_lost_races_it_locks_first(self, both):
-        """A rival writes in every call until its write would have to wait for the lock."""
+        """Lose to a rival three times; then its write would wait for the lock."""
         await both.state.put("k", 0)
         rival = both.wrapped if isinstance(both, Awaited) else both
         calls = []

@@ -29,7 +29,7 @@ def relay(database_url, tmp_path):
 
 @pytest.fixture
 def cut(relay):
-    """A memory behind the relay, warmed up, whose next statement with MARK loses its answer."""
+    """Open a memory behind the relay. Its next statement with MARK loses its answer."""
     with Memory(relay.url, pool=1) as memory:
         memory.state.put("k", 1)
         relay.cut_once_after(b"MARK")
@@ -40,7 +40,7 @@ def cut(relay):
 MARKED = Event(type="t", payload="MARK")
 
 
-def test_append_whose_answer_is_lost_is_not_repeated(cut, memory):
+def test_append_with_a_lost_answer_is_not_repeated(cut, memory):
     with pytest.raises(OutcomeUnknown, match="may or may not"):
         cut.events.append("s", MARKED)
     assert memory.events.count("s") == 1
@@ -48,13 +48,13 @@ def test_append_whose_answer_is_lost_is_not_repeated(cut, memory):
     assert memory.events.count("s") == 2
 
 
-def test_batch_whose_answer_is_lost_is_not_repeated(cut, memory):
+def test_batch_with_a_lost_answer_is_not_repeated(cut, memory):
     with pytest.raises(OutcomeUnknown):
         cut.events.append("s", [MARKED] * 3)
     assert memory.events.count("s") == 3
 
 
-def test_put_whose_answer_is_lost_is_not_repeated(cut, memory):
+def test_put_with_a_lost_answer_is_not_repeated(cut, memory):
     with pytest.raises(OutcomeUnknown):
         cut.state.put("k", "MARK")
     assert memory.state.get("k").version == 2
@@ -68,7 +68,7 @@ def test_append_with_an_idempotency_key_is_repeated_and_happens_once(cut, memory
 
 
 def test_compare_and_set_that_took_effect_unseen_is_no_conflict(cut, memory):
-    """The repeat meets our own first run: telling VersionConflict would be a lie."""
+    """Raise no VersionConflict when the repeat finds the first execution's own write."""
     with pytest.raises(OutcomeUnknown) as error:
         cut.state.compare_and_set("k", "MARK", expected_version=1)
     assert isinstance(error.value.__cause__, VersionConflict)
@@ -106,7 +106,7 @@ def test_reads_are_repeated(cut):
     assert cut.state.get("MARK") is None
 
 
-def test_transaction_whose_commit_answer_is_lost(relay, memory):
+def test_transaction_with_a_lost_answer_to_commit(relay, memory):
     def commit(behind):
         with behind.transaction() as tx:
             tx.state.put("k", 2)
@@ -121,7 +121,7 @@ def test_transaction_whose_commit_answer_is_lost(relay, memory):
 
 
 async def test_connections_closed_while_idle_are_replaced_unnoticed(form):
-    """Nothing was sent on them, so even a plain append goes through on a new one."""
+    """Append on a new connection: nothing was sent on the broken ones."""
     async with form.memory(pool=(3, 3)) as memory:
         await memory.state.put("k", 1)
         with psycopg.connect(form.url, autocommit=True) as admin:
@@ -213,8 +213,8 @@ async def test_role_without_privileges_is_told_so(form):
             admin.execute(f"DROP ROLE {role}")
 
 
-def test_claim_of_a_group_whose_answer_is_lost_is_made_anew(cut, memory):
-    """The first batch waits for the end of its lease; how far the log is final is asked anew."""
+def test_claim_of_a_group_with_a_lost_answer_is_made_anew(cut, memory):
+    """Claim again; the first batch is taken over after its lease."""
     memory.events.append("work", [Event(type="t", payload=n) for n in range(6)])
     group = cut.groups.create("g", stream="work")
     assert [one.event.payload for one in group.read("MARK", 2)] == [2, 3]
@@ -222,7 +222,7 @@ def test_claim_of_a_group_whose_answer_is_lost_is_made_anew(cut, memory):
 
 
 @pytest.mark.parametrize("batches", [1, 2])
-def test_ack_with_the_next_claim_whose_answer_is_lost(relay, memory, batches):
+def test_ack_with_the_next_claim_with_a_lost_answer(relay, memory, batches):
     memory.events.append("work", [Event(type="t", payload=n) for n in range(6)])
     with Memory(relay.url, pool=1) as behind:
         group = behind.groups.create("g", stream="work")

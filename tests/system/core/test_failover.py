@@ -95,7 +95,7 @@ def test_restarted_server_costs_no_event(name, crash, place):
 
 
 def test_leases_outlive_a_restarted_server(place):
-    """Who holds one still does; who waits, waits on, though its entry's session is gone."""
+    """Keep holders and waiters of leases across a switch, though their sessions are gone."""
     with (
         Memory(place.url, timeout=2, safety_poll=0.5) as memory,
         Memory(place.url, timeout=2, safety_poll=0.5) as other,
@@ -120,8 +120,10 @@ def test_leases_outlive_a_restarted_server(place):
 )
 @SLOW_FORMS
 def test_positions_that_a_crash_gives_out_again_are_not_skipped(name, void, place):
-    """The log of the sequence is only written through by a commit: what an open transaction drew
-    may be drawn again after a crash, and the reader has seen those positions drawn, or void."""
+    """Deliver events on positions that were drawn before a crash and again after it.
+
+    Only a commit flushes the WAL record of a drawn position.
+    """
     for _ in range(10):
         if drawn_again(name, place, void=void):
             return
@@ -129,7 +131,7 @@ def test_positions_that_a_crash_gives_out_again_are_not_skipped(name, void, plac
 
 
 def drawn_again(name, place, *, void) -> bool:
-    """Crash while a drawn position is only in memory; tells whether it was drawn again."""
+    """Crash while a drawn position is only in memory. Return True if it was drawn again."""
     follower = Follower(name, place.url, safety_poll=0.01)
     with suppress(psycopg.OperationalError), psycopg.connect(place.server.url) as writer:
         writer.execute(INSERT)
@@ -160,8 +162,7 @@ def drawn_again(name, place, *, void) -> bool:
 
 @SLOW_FORMS
 def test_events_lost_by_a_crash_under_relaxed_durability_are_told(name, place):
-    """A crash loses the last acknowledged events, and their positions are given out again: who
-    has read them is told, and never goes on in silence as if his position were the same."""
+    """Tell a reader that a crash lost events it had read and that their positions are reused."""
     with psycopg.connect(place.server.url, autocommit=True) as admin:
         # What is committed so is written by and by: not before the crash.
         admin.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
@@ -191,7 +192,7 @@ def test_events_lost_by_a_crash_under_relaxed_durability_are_told(name, place):
 
 
 def no_seen_event_is_missed(follower, url) -> None:
-    """It goes on; or it is told of what the memory had read ahead for it, and the crash took."""
+    """Let a subscription go on, or tell it that events read ahead for it were lost."""
     last = follower.positions[-1] if follower.got else 0
     with suppress(HistoryRewritten):
         follower.finish(url)
@@ -200,7 +201,7 @@ def no_seen_event_is_missed(follower, url) -> None:
 
 @pytest.fixture
 def standby(place):
-    """A hot standby of the place's server, and the relay that it streams through."""
+    """Start a hot standby of the place's server behind a relay."""
     with Relay(place.server.url) as stream:
         standby = standby_of(place.server, place.folder / "second", stream.url)
         yield standby, stream
@@ -208,7 +209,7 @@ def standby(place):
 
 
 def lose_the_tail(place, stream, standby) -> None:
-    """The standby hears no more; the server writes on, and is gone."""
+    """Cut the standby off, write on, then stop the server."""
     caught_up(place.server.url, standby.url)
     stream.cut(refuse=True)
     with Memory(place.url) as memory:
@@ -218,7 +219,7 @@ def lose_the_tail(place, stream, standby) -> None:
 
 @SLOW_FORMS
 def test_standby_that_took_over_is_another_history(name, place, standby, caplog):
-    """It lacks the last events, and gives their positions to others."""
+    """Promote a standby that lacks the last events and reuses their positions."""
     standby, stream = standby
     with Memory(place.url, timeout=3) as memory, Memory(place.url, timeout=3) as reader:
         memory.state.put("k", 1)
@@ -269,7 +270,7 @@ def test_standby_that_took_over_is_another_history(name, place, standby, caplog)
 @FORMS
 @pytest.mark.thorough
 def test_another_cluster_at_the_same_address_is_another_history(name, place, tmp_path):
-    """It may even have the same positions and the same timeline."""
+    """Refuse another cluster, even with the same positions and timeline."""
     with Memory(place.url, timeout=3) as memory, EmbeddedPostgres() as other:
         memory.events.append("s", [Event(type="t")] * 20)
         follower = Follower(name, place.url)

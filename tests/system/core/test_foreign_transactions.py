@@ -1,5 +1,6 @@
-"""What others do to the server that is none of pgmem's: transactions that stay open, listeners
-that never read, transactions prepared and left behind. Neither writers nor the feed wait for it.
+"""Foreign transactions that stay open or prepared, and listeners that never read.
+
+Neither writers nor the follower wait for them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ INSERT = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0'
 
 @contextmanager
 def opened(url, *statements):
-    """A transaction that stays open."""
+    """Keep a transaction open."""
     with psycopg.connect(url) as connection:
         for statement in statements:
             connection.execute(statement)
@@ -32,7 +33,7 @@ def opened(url, *statements):
 
 @contextmanager
 def prepared(url, *statements):
-    """A transaction that is prepared, and then nobody's."""
+    """Leave a prepared transaction without an owner."""
     name = f"orphan_{uuid.uuid4().hex}"
     with psycopg.connect(url) as connection:
         for statement in statements:
@@ -51,7 +52,7 @@ def prepared(url, *statements):
 
 @SLOW_FORMS
 def test_long_foreign_transactions_delay_nothing(name, database_url, make_database):
-    """The safety poll is so long that any wait for it would show."""
+    """Open a memory with a long safety poll, so that a wait for it would show."""
     other = make_database()
     with psycopg.connect(database_url) as connection:
         connection.execute("CREATE TABLE public.elsewhere (n int)")
@@ -112,7 +113,7 @@ def test_prepared_transaction_that_appended_is_waited_for(name, commit, database
 
 
 def test_transaction_prepared_while_it_is_waited_for(memory, database_url):
-    """It changes its name among the holders of locks."""
+    """Follow a writer whose transaction is prepared, which renames the lock's holder."""
     follower = Follower("sync", database_url)
     name = f"renamed_{uuid.uuid4().hex}"
     with psycopg.connect(database_url) as writer:
@@ -131,7 +132,7 @@ def test_transaction_prepared_while_it_is_waited_for(memory, database_url):
     assert follower.positions == list(range(1, 12))
 
 
-def ring_for_ever(connection) -> None:
+def notify_for_ever(connection) -> None:
     while True:
         connection.execute("SELECT pg_notify('anything', repeat('x', 7900))")
 
@@ -154,7 +155,7 @@ def test_stuck_listener_and_full_queue_stop_neither_writers_nor_the_feed(
             with Stalls() as stalls, writing(server.url, 3, pause=0.005) as writers:
                 writers.wait_for(50)
                 with pytest.raises(psycopg.Error, match="NOTIFY"):
-                    ring_for_ever(ringing)
+                    notify_for_ever(ringing)
                 moment = time.monotonic()
                 with caplog.at_level(logging.WARNING, "pgmem"):
                     writers.wait_for(size(3000, 150, name))

@@ -51,7 +51,7 @@ def find() -> str:
 
 @pytest.fixture
 def pooled_url(database_url):
-    """The URL of the test's database through a PgBouncer of its own."""
+    """Return the URL of the test's database through a PgBouncer."""
     program = find()
     info = conninfo_to_dict(database_url)
     if not str(info.get("host", "")).startswith("/"):
@@ -99,7 +99,7 @@ def reachable(url, process) -> bool:
 
 
 def use_everything(memory) -> None:
-    """Each operation often enough to be prepared, and on another session each time."""
+    """Do each operation often enough to be prepared, on another session each time."""
     for n in range(8):
         memory.events.append("s", Event(type="t", payload=n))
         memory.events.append("s", [Event(type="t", payload=n)] * 3)
@@ -133,7 +133,7 @@ def test_everything_works_through_it_with_a_way_to_listen_beside_it(
     name, pooled_url, database_url, caplog
 ):
     with caplog.at_level(logging.WARNING, "pgmem"):
-        # So long a poll that only a bell can explain what arrives.
+        # The poll is so long that only a notification can explain what arrives.
         follower = Follower(name, pooled_url, listen_url=database_url, safety_poll=20)
         with (
             Memory(pooled_url, listen_url=database_url) as memory,
@@ -172,7 +172,7 @@ def test_without_a_way_to_listen_events_arrive_by_polling(name, pooled_url, data
 
 @pytest.mark.parametrize("listens", [True, False], ids=["listens beside it", "polls"])
 def test_leases_change_hands_through_it(listens, pooled_url, database_url):
-    """Nothing that a session would have to keep goes through it: no mark, no lock."""
+    """Send nothing through it that a session would have to keep: no setting, no lock."""
     options = {"listen_url": database_url, "safety_poll": 20} if listens else {"safety_poll": 0.3}
     delays, tokens = [], []
     with (

@@ -1,4 +1,4 @@
-"""The connections at hand and the pool behind them: nobody waits while one is free."""
+"""The pool: no call waits while a connection is idle."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_tasks_share_one_connection_and_cancellation_leaks_none(database_u
 
 
 async def test_cancelled_at_any_moment_no_connection_is_lost(database_url):
-    """One connection, and a cancellation after each step of the event loop."""
+    """Cancel a call after each step of the event loop, with a pool of one connection."""
     async with AsyncMemory(database_url, pool=1, timeout=5) as memory:
 
         async def work():

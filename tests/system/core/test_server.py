@@ -22,7 +22,7 @@ from tests.support.clusters import postmaster, reopened
 
 
 def test_every_acknowledged_append_survives_kill_9_of_the_server(tmp_path):
-    """Strict durability, with fsync on."""
+    """Start a server with fsync on."""
     folder = tmp_path / "data"
     server = EmbeddedPostgres(folder)
     server.start()
@@ -62,7 +62,7 @@ def test_every_acknowledged_append_survives_kill_9_of_the_server(tmp_path):
 
 
 def test_commit_that_no_standby_confirmed_is_an_unknown_outcome():
-    """Cancelling the wait for a synchronous standby reports success and a mere warning."""
+    """Raise OutcomeUnknown where the server reports success with a warning."""
     with EmbeddedPostgres(settings={"synchronous_standby_names": "ghost"}) as server:
         alone = psycopg.conninfo.make_conninfo(server.url, options="-c synchronous_commit=local")
         migrate.upgrade(alone)
@@ -99,7 +99,7 @@ def test_commit_that_no_standby_confirmed_is_an_unknown_outcome():
 
 @pytest.fixture
 def stuffed_server():
-    """A server whose notification queue nobody empties: a listener that never ends its block."""
+    """Start a server whose notification queue is never emptied, because of an idle listener."""
     with EmbeddedPostgres(settings={"max_notify_queue_pages": 64}) as server:
         migrate.upgrade(server.url)
         with psycopg.connect(server.url) as stuck:
@@ -139,8 +139,10 @@ def test_full_notification_queue_makes_no_write_fail(pg_server_url, request, cap
     assert caplog.text.count("LISTENs and never reads") == 1, "said once"
 
 
-def test_commit_that_a_full_queue_refused_is_sent_again_without_the_bell(pg_server_url, request):
-    """The queue may fill between the look at it and the commit."""
+def test_commit_that_a_full_queue_refused_is_repeated_without_a_notification(
+    pg_server_url, request
+):
+    """Fill the queue between the check of it and the commit."""
     needs_17(pg_server_url)
     server = request.getfixturevalue("stuffed_server")
     with pytest.raises(psycopg.Error) as refused:
@@ -157,7 +159,7 @@ def test_commit_that_a_full_queue_refused_is_sent_again_without_the_bell(pg_serv
 
 
 def test_server_that_comes_back_is_used_again(tmp_path):
-    """Nothing has to be reopened: the pool finds the server again, at the same address."""
+    """Find a restarted server at the same address, without reopening the memory."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:  # Socket paths are short.
         address = Path(short) / "s"
         os.chmod(short, 0o755)

@@ -44,7 +44,7 @@ def written(memory):
     return (entry.version if entry else 0), len(memory.events.read("s"))
 
 
-def test_a_commit_whose_answer_is_lost_is_recognised_by_its_key_19(cut, relay, memory):
+def test_a_commit_with_a_lost_answer_is_recognised_by_its_key_19(cut, relay, memory):
     relay.cut_once_after(b"COMMIT\x00")
     receipt = write(cut, idempotency_key="key")
     assert receipt.duplicate
@@ -68,7 +68,7 @@ def test_a_connection_lost_before_the_commit_is_replaced(cut, relay, memory, tex
 
 
 def test_threads_that_transfer_lose_and_create_nothing_19(database_url):
-    """Each transfer reads two accounts and writes both, in opposite orders."""
+    """Transfer between accounts in opposite orders."""
     with Memory(database_url) as memory:
         memory.state.put_many({f"account:{n}": 100 for n in range(4)})
 

@@ -1,4 +1,4 @@
-"""What an import of pgmem loads."""
+"""An import of pgmem loads the driver late, one form at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def loaded(code):
-    """The modules that a fresh interpreter has after running `code`."""
+    """Return the modules that a fresh interpreter has after running `code`."""
     script = f"{code}\nimport sys\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
