@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 
-import psycopg
 import pytest
 
 from pgmem import AsyncMemory, Memory, Outcome
@@ -17,12 +16,7 @@ from pgmem.errors import (
     LeaseLost,
     VersionConflict,
 )
-
-
-def sql(url, query):
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(query)
-        return cursor.fetchall() if cursor.description else []
+from tests.support.database import sql
 
 
 def end_leases(url):

@@ -13,12 +13,7 @@ from pydantic import BaseModel
 from pgmem import KEEP, Event, Memory
 from pgmem.core.validation import after_prefix
 from pgmem.errors import CallbackFailed, InvalidInput, VersionConflict
-
-
-def sql(url, query, *params):
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(query, params)
-        return cursor.fetchall() if cursor.description else []
+from tests.support.database import sql
 
 
 def expire(url, key):
