@@ -18,7 +18,8 @@ WRITERS = 6
 POLL = 5.0
 """Seconds: whoever waits for the safety poll is noticed."""
 
-# Whoever has the bell commits: one that rolls back leaves the silent ones to the safety poll.
+# A writer that holds the notification lock commits. If it rolled back, the silent ones would wait
+# for the safety poll.
 # pgmem's own append, with a commit that takes a while, as one with fsync does.
 WRITER = """
 import json, random, sys, time
@@ -37,15 +38,15 @@ with psycopg.connect(url) as connection:
     while sys.stdin.readline():
         now = time.monotonic()
         time.sleep(0.002 - now % 0.002)  # all at the same moment
-        position, _, bell = connection.execute(append, params).fetchone()
-        if bell == "taken" and rng.random() < 0.15:
+        position, _, sent = connection.execute(append, params).fetchone()
+        if sent == "busy" and rng.random() < 0.15:
             connection.rollback()
             position = None
         else:
             if rng.random() < 0.7:
                 time.sleep(rng.random() * rng.choice((0.0005, 0.002, 0.01)))
             connection.commit()
-        print(json.dumps([position, bell, time.monotonic()]), flush=True)
+        print(json.dumps([position, sent, time.monotonic()]), flush=True)
 """
 
 
@@ -76,7 +77,7 @@ async def test_delivery_does_not_wait_for_the_safety_poll(form):
                 assert not answers or delivered < answers[0][2] + 4 * POLL
             assert got == wanted
             delays.append(delivered - max(at for *_, at in answers))
-            silent += sum(bell == "taken" for _, bell, _ in answers)
+            silent += sum(sent == "busy" for _, sent, _ in answers)
     for writer in writers:
         writer.close_input()
         writer.finish()
