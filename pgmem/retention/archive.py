@@ -1,18 +1,17 @@
-"""Writes removed events to files, and puts them back.
+"""Write removed events to files, and put them back.
 
 ::
 
-    lines ──► .name.tmp ──► flushed to the disk ──► name.jsonl.gz ──► (the events are removed)
-                                                         │ not all of them could be: removed again
-                                                         ▼
-                                     restore ──► checked as a whole ──► one transaction
+    lines ──► .name.tmp ──► flushed to disk ──► name.jsonl.gz ──► (the events are removed)
+                                                     │ the transaction failed: the file is deleted
+                                                     ▼
+                                   restore ──► checked as a whole ──► one transaction
 
-A file is there under its name only if it is complete and on the disk; or if it is empty: the name
-is taken first, so that nothing is written over. A process that dies may leave such a file or one in
-`.tmp`, whose events are still there; or a complete one, whose events may be.
+A file has its name only if it is complete and on disk, or if it is empty: the name is taken first,
+so that no file is overwritten. A process that dies may leave an empty file or one in `.tmp`, whose
+events are in the log, or a complete one, whose events may be in the log.
 
-What a file says is `pgmem.retention.archive_ops`'s matter; which events are removed,
-`pgmem.retention.trim`'s.
+`pgmem.retention.archive_ops` defines the contents of a file.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ StrPath = str | os.PathLike[str]
 
 
 class AsyncArchiver:
-    """A folder that removed events are written to.
+    """Write removed events to files in a folder.
 
     Args:
-        runner: what it reads with.
-        schema: the schema that the events are in.
+        executor: reads the events.
+        schema: the schema of the events.
         folder: an existing folder.
 
     Raises:
-        InvalidInput: there is no such folder.
+        InvalidInput: the folder does not exist.
     """
 
     def __init__(self, executor: AsyncPoolExecutor, schema: str, folder: StrPath) -> None:
@@ -53,22 +52,22 @@ class AsyncArchiver:
         self._folder = Path(folder)
 
     async def write(self, stream: str, positions: list[int]) -> tuple[ops.Archive, Path] | None:
-        """Write events to a file; None if not all of them are there any more.
+        """Write events to a file. Return None if some of them are gone.
 
         Raises:
             ArchiveFailed: the file could not be written.
         """
-        place = await self._executor.execute(ops.read_place(stream))
+        origin = await self._executor.execute(ops.read_origin(stream))
         found = await self._executor.execute(ops.read_lines(positions))
         if [position for position, _ in found] != positions:
             return None
         archive = ops.Archive(
-            self._schema, place, stream, positions[0], positions[-1], [line for _, line in found]
+            self._schema, origin, stream, positions[0], positions[-1], [line for _, line in found]
         )
         return archive, await run_in_thread(_write, self._folder, archive)
 
     async def discard(self, path: Path) -> None:
-        """Remove a file whose events were not removed."""
+        """Delete a file whose events were not removed."""
         await run_in_thread(_discard, path)
 
 
@@ -80,7 +79,7 @@ def _write(folder: Path, archive: ops.Archive) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        path = _reserve(folder, archive.name)
+        path = _take_name(folder, archive.name)
         temporary.replace(path)
         _sync_folder(folder)
     except OSError as error:
@@ -92,8 +91,8 @@ def _write(folder: Path, archive: ops.Archive) -> Path:
     return path
 
 
-def _reserve(folder: Path, name: str) -> Path:
-    """A name in the folder that nobody else has: a file that is there is never written over."""
+def _take_name(folder: Path, name: str) -> Path:
+    """Create an empty file with a new name. An existing file is never overwritten."""
     number = 1
     while True:
         path = folder / f"{name}{'' if number == 1 else f'.{number}'}{ops.SUFFIX}"
@@ -106,8 +105,8 @@ def _reserve(folder: Path, name: str) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
-    if hasattr(os, "O_DIRECTORY"):  # Elsewhere a folder cannot be opened.
+    """Flush the folder. A new name is on disk only after its folder is."""
+    if hasattr(os, "O_DIRECTORY"):  # Other systems cannot open a folder.
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -131,9 +130,9 @@ async def restore(executor: AsyncPoolExecutor, file: StrPath) -> RestoreReport:
     """Put the events of a file back, all or none.
 
     Raises:
-        ArchiveFailed, InvalidInput: the file cannot be read, or is none.
-        Conflict: the log holds other events.
-        PermissionDenied: the role may not.
+        ArchiveFailed, InvalidInput: the file cannot be read, or is no archive.
+        Conflict: other events have these positions, or the log is another one and not empty.
+        PermissionDenied: the role lacks the right.
     """
     if not isinstance(file, str | os.PathLike):
         raise InvalidInput(f"restore takes the path of a file, got {type(file).__name__}")
@@ -141,17 +140,17 @@ async def restore(executor: AsyncPoolExecutor, file: StrPath) -> RestoreReport:
     archive = await run_in_thread(_read, path)
     async with executor.transaction("restore events", read_committed=True) as tx:
         target = await tx.execute(ops.read_target())
-        if target.log != archive.place.log or target.head < archive.last:
-            # Positions that were never drawn here: nobody may draw them meanwhile.
-            await tx.execute(ops.keep_out())
+        if target.log != archive.origin.log or target.head < archive.last:
+            # These positions were never drawn here. Writers must not draw them meanwhile.
+            await tx.execute(ops.lock_writers())
             target = await tx.execute(ops.read_target())
-            if target.log != archive.place.log:
+            if target.log != archive.origin.log:
                 if not target.empty:
                     raise ops.foreign_error(str(path))
                 await tx.execute(ops.adopt(archive))
             await tx.execute(ops.raise_head(archive))
         try:
-            number, lowered = await tx.execute(ops.restore(archive, str(path)))
+            restored, complete = await tx.execute(ops.restore(archive, str(path)))
         except (InvalidInput, DatabaseFault) as error:
             raise ops.refused_error(str(path), error) from error
-    return RestoreReport(archive.stream or None, number, len(archive.lines) - number, lowered)
+    return RestoreReport(archive.stream or None, restored, len(archive.lines) - restored, complete)

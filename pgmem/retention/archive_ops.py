@@ -1,6 +1,6 @@
-"""Archives: removed events in a file, and how they come back.
+"""The contents of an archive: removed events in a file.
 
-A file is compressed JSON, one object a line. The first line tells where the rest is from::
+A file is compressed JSON, one object a line. The first line says where the events come from::
 
     {"pgmem_archive": 1, "schema": "pgmem", "log": "9f0c…", "stream": null,
      "system_identifier": 74321…, "timeline": 1, "count": 5000, "first": 1, "last": 5003,
@@ -8,11 +8,9 @@ A file is compressed JSON, one object a line. The first line tells where the res
     {"position": 1, "stream": "payments", …, "payload": "{\"amount\": 5}", …}
     …
 
-`log` is the number of the log: a copy or a backup of it keeps that, so the file fits there, too.
-`before` and `after` are the row in `trimmed`: the mark goes back if it is as the file left it.
-
-Makes and reads bytes, and says what to run; files and servers are `pgmem.retention.archive`'s
-matter.
+`log` is the log's id. A copy or a backup has the same one, so the file fits there, too. `before`
+and `after` are the low-water marks, which are rows of `trimmed`. A restore sets the mark back to
+`before` if it is still at `after`.
 """
 
 from __future__ import annotations
@@ -55,59 +53,59 @@ _BYTES: Final = {
 }  # fmt: skip
 
 
-class Mark(NamedTuple):
-    """The row in `trimmed`.
+class LowWaterMark(NamedTuple):
+    """A row of `trimmed`.
 
     Attributes:
-        position: up to where events have been removed.
-        removed: how many.
+        position: the highest removed position.
+        removed: the number of removed events.
     """
 
     position: int
     removed: int
 
 
-class Place(NamedTuple):
-    """Where events are removed from.
+class Origin(NamedTuple):
+    """The log that events are removed from.
 
     Attributes:
-        log: the number of the log.
-        history: the history that it has.
-        mark: what had been removed before; None for nothing.
+        log: the log's id.
+        history: its history.
+        low_water: the low-water mark before; None for none.
     """
 
     log: str
     history: History
-    mark: Mark | None
+    low_water: LowWaterMark | None
 
 
 class Archive(NamedTuple):
-    """What is in a file.
+    """The contents of a file.
 
     Attributes:
-        schema: where the events were.
-        place: likewise, and what had been removed before them.
+        schema: the schema of the events.
+        origin: the log of the events.
         stream: the stream that was trimmed; '' for the whole log.
         first, last: the lowest and the highest position.
-        lines: the events, as JSON.
+        lines: the events as JSON.
     """
 
     schema: str
-    place: Place
+    origin: Origin
     stream: str
     first: int
     last: int
     lines: list[str]
 
     @property
-    def after(self) -> Mark:
-        """The mark once these events are removed."""
-        position, removed = self.place.mark or Mark(0, 0)
-        return Mark(max(position, self.last), removed + len(self.lines))
+    def after(self) -> LowWaterMark:
+        """The low-water mark after these events are removed."""
+        position, removed = self.origin.low_water or LowWaterMark(0, 0)
+        return LowWaterMark(max(position, self.last), removed + len(self.lines))
 
     @property
     def name(self) -> str:
-        """A name for the file: of the same scope, they sort by their positions."""
+        """The file's name. Files of one stream sort by their positions."""
         scope = quote(self.stream, safe="") if self.stream else "@all"
         if len(scope) > _SHOWN:
             scope = f"{scope[:_SHOWN]}~{hashlib.sha256(self.stream.encode()).hexdigest()[:8]}"
@@ -115,19 +113,19 @@ class Archive(NamedTuple):
 
 
 def pack(archive: Archive) -> bytes:
-    """The bytes of a file."""
+    """Return the bytes of a file."""
     lines = "".join(f"{line}\n" for line in archive.lines).encode()
-    mark = archive.place.mark
+    before = archive.origin.low_water
     header = {
         "pgmem_archive": FORMAT,
         "schema": archive.schema,
-        "log": archive.place.log,
+        "log": archive.origin.log,
         "stream": archive.stream or None,
-        **archive.place.history._asdict(),
+        **archive.origin.history._asdict(),
         "count": len(archive.lines),
         "first": archive.first,
         "last": archive.last,
-        "before": None if mark is None else mark._asdict(),
+        "before": None if before is None else before._asdict(),
         "after": archive.after._asdict(),
         "sha256": hashlib.sha256(lines).hexdigest(),
     }
@@ -135,16 +133,17 @@ def pack(archive: Archive) -> bytes:
 
 
 def unpack(data: bytes, path: str) -> Archive:
-    """What the bytes of a file say.
+    """Read the bytes of a file.
 
     Args:
-        path: where they are from, for messages.
+        data: the bytes.
+        path: the file's path, for messages.
 
     Raises:
-        InvalidInput: they are not what `pack` made.
+        InvalidInput: `pack` did not make them.
     """
     if not data:
-        raise _invalid(path, "it is empty: an export ended here, and its events were not removed")
+        raise _invalid(path, "it is empty: an export ended early, and its events are in the log")
     try:
         text = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
@@ -152,21 +151,22 @@ def unpack(data: bytes, path: str) -> Archive:
     first, _, rest = text.partition(b"\n")
     header = _object(first, _HEADER)
     if header is None or header["pgmem_archive"] != FORMAT:
-        raise _invalid(path, f"its first line is none of an archive of form {FORMAT}")
+        raise _invalid(path, f"its first line is not that of an archive of format {FORMAT}")
     if hashlib.sha256(rest).hexdigest() != header["sha256"]:
-        raise _invalid(path, "its events are not those that were written: it was changed")
+        raise _invalid(path, "its events were changed after it was written")
     try:
         marks = [
-            None if header[name] is None else Mark(**header[name]) for name in ("before", "after")
+            None if header[name] is None else LowWaterMark(**header[name])
+            for name in ("before", "after")
         ]
     except TypeError:
-        raise _invalid(path, "its first line lacks what was removed before and after") from None
+        raise _invalid(path, "its first line lacks the low-water marks") from None
     history = History(header["system_identifier"], header["timeline"])
     if _UUID.fullmatch(header["log"]) is None:
-        raise _invalid(path, "its first line does not say which log it is from")
+        raise _invalid(path, "its first line lacks the id of the log")
     archive = Archive(
         header["schema"],
-        Place(header["log"], history, marks[0]),
+        Origin(header["log"], history, marks[0]),
         header["stream"] or "",
         header["first"],
         header["last"],
@@ -176,22 +176,22 @@ def unpack(data: bytes, path: str) -> Archive:
     return archive
 
 
-def _check(archive: Archive, path: str, *, count: int, after: Mark | None) -> None:
-    """See that the events are what the first line says of them."""
+def _check(archive: Archive, path: str, *, count: int, after: LowWaterMark | None) -> None:
+    """Check the events against the first line."""
     before = 0
     for number, line in enumerate(archive.lines, start=2):
         event = _object(line.encode(), _COLUMNS)
         if event is None or event["position"] <= before:
-            raise _invalid(path, f"line {number} is no event, or not in its place")
+            raise _invalid(path, f"line {number} is no event, or out of order")
         if not _storable(event):
             raise _invalid(path, f"line {number} has a name or a version that no event can have")
         if archive.stream and event["stream"] != archive.stream:
             raise _invalid(path, f"line {number} is of another stream")
         if before == 0 and event["position"] != archive.first:
-            raise _invalid(path, "it does not begin where its first line says")
+            raise _invalid(path, "its first event is not the one that its first line names")
         before = event["position"]
     if (before, len(archive.lines), archive.after) != (archive.last, count, after):
-        raise _invalid(path, "it does not hold what its first line says")
+        raise _invalid(path, "its events are not those that its first line names")
 
 
 def _storable(event: dict[str, Any]) -> bool:
@@ -209,7 +209,7 @@ def _storable(event: dict[str, Any]) -> bool:
 
 
 def _object(line: bytes, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any] | None:
-    """The JSON object of a line, if it has these keys and types of values."""
+    """Return the JSON object of a line if it has these keys and types, or None."""
     try:
         found = orjson.loads(line)
     except ValueError:
@@ -221,41 +221,41 @@ def _object(line: bytes, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any] |
 
 def _invalid(path: str, reason: str) -> InvalidInput:
     return InvalidInput(
-        f"{path} cannot be restored: {reason}. Take a file that trim(export=…) has written, as it "
-        f"was written; nothing was changed"
+        f"{path} cannot be restored: {reason}. Nothing was changed. Take an unchanged file that "
+        f"trim(export=…) has written"
     )
 
 
-def read_place(stream: str) -> Op[Place]:
-    """Which log this is, and what has been removed of it."""
+def read_origin(stream: str) -> Op[Origin]:
+    """Return the log's id, its history and its low-water mark."""
 
-    def parse(rows: Sequence[Row]) -> Place:
+    def parse(rows: Sequence[Row]) -> Origin:
         log, system_identifier, timeline, position, removed = rows[0][:5]
-        if log is None:  # Another one has just numbered it.
+        if log is None:  # Another process has just set the id.
             raise RetryStatement
-        mark = None if position is None else Mark(position, removed)
-        return Place(log, History(system_identifier, timeline), mark)
+        before = None if position is None else LowWaterMark(position, removed)
+        return Origin(log, History(system_identifier, timeline), before)
 
-    return Op("trim_place", {"stream": stream}, parse, "see which log this is", Retry.IDEMPOTENT)
+    return Op("archive_origin", {"stream": stream}, parse, "read the log's id", Retry.IDEMPOTENT)
 
 
 def read_lines(positions: Sequence[int]) -> Op[list[tuple[int, str]]]:
-    """Events as lines of a file: the position and the line of each that is still there."""
+    """Return events as lines of a file: the position and the line of each that is in the log."""
     return Op(
-        "trim_lines",
+        "archive_lines",
         {"positions": list(positions)},
         lambda rows: [(row[0], row[1]) for row in rows],
-        "read the events that are to be removed",
+        "read the events to archive",
     )
 
 
 class Target(NamedTuple):
-    """Where a file is to be restored.
+    """The log that a file is restored into.
 
     Attributes:
-        log: the number of the log; None if it never had one.
-        empty: it holds no event, and none was ever removed.
-        head: how far positions have been drawn.
+        log: the log's id; None if it has none.
+        empty: True if it holds no event and none was ever removed.
+        head: the highest drawn position.
     """
 
     log: str | None
@@ -264,72 +264,74 @@ class Target(NamedTuple):
 
 
 def read_target() -> Op[Target]:
-    """Which log a file is to be restored into."""
-    return Op("restore_place", {}, lambda rows: Target(*rows[0]), "see which log this is")
+    """Return the log that a file is restored into."""
+    return Op("restore_target", {}, lambda rows: Target(*rows[0]), "read the log's id")
 
 
-def keep_out() -> Op[None]:
+def lock_writers() -> Op[None]:
     """Keep writers out until the transaction ends."""
-    return Op("restore_lock", {}, lambda rows: None, "keep writers out", bounded=False)
+    return Op("restore_lock", {}, lambda rows: None, "lock out writers", bounded=False)
 
 
 def foreign_error(path: str) -> Conflict:
-    """The error of a file that belongs to another log than the one that is there."""
+    """Build the error for a file of another log."""
     return Conflict(
-        f"{path} comes from another log, and this one is not empty: events of two logs cannot "
-        f"stand in one. Restore it into the log that it comes from, or into a new schema"
+        f"{path} comes from another log, and this one is not empty. Restore it into its own log, "
+        f"or into a new schema"
     )
 
 
 def refused_error(path: str, error: Exception) -> InvalidInput:
-    """The error of a file with an event that cannot be in a log."""
-    return _invalid(path, f"the server takes an event in it for none ({error})")
+    """Build the error for a file with an event that the server refuses."""
+    return _invalid(path, f"the server refuses one of its events ({error})")
 
 
 def adopt(archive: Archive) -> Op[None]:
-    """Make an empty log the one that a file comes from, as it was without the file's events."""
+    """Make an empty log the one that a file comes from, without the file's events."""
     return Op(
         "restore_adopt",
         {
-            "log": archive.place.log,
+            "log": archive.origin.log,
             "stream": archive.stream,
             "position": archive.after.position,
             "removed": archive.after.removed,
         },
         lambda rows: None,
-        "make this log the one that the file comes from",
+        "give this log the id of the file's log",
         Retry.IDEMPOTENT,
     )
 
 
 def raise_head(archive: Archive) -> Op[None]:
-    """Draw the positions up to the last one of a file."""
+    """Raise the head to the last position of a file."""
     return Op(
         "restore_head",
         {"last": archive.last},
         lambda rows: None,
-        "draw the positions of the file",
+        "raise the head to the end of the file",
         Retry.IDEMPOTENT,
     )
 
 
 def restore(archive: Archive, path: str) -> Op[tuple[int, bool]]:
-    """Put the events of a file back; tells how many were missing, and whether the mark went back.
+    """Put the events of a file back.
+
+    `parse` returns the number of restored events, and True if the low-water mark went back.
 
     Raises (from `parse`):
-        Conflict: another event stands in the place of one.
+        Conflict: other events have these positions or versions.
     """
-    before, after = archive.place.mark, archive.after
+    before, after = archive.origin.low_water, archive.after
 
     def parse(rows: Sequence[Row]) -> tuple[int, bool]:
-        number, others, lowered = rows[0][:3]
+        restored, others, complete = rows[0][:3]
         if others:
             raise Conflict(
-                f"{path} cannot be restored: other events stand at the positions {others} and "
-                f"perhaps more. This is not the log that it comes from, or its end was lost and "
-                f"written anew; nothing was changed"
+                f"{path} cannot be restored: other events have the positions {others} and perhaps "
+                f"more. Nothing was changed. The file is of another log, or the log's end was lost "
+                f"and written anew"
             )
-        return number, lowered
+        return restored, complete
 
     return Op(
         "restore_events",

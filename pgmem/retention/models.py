@@ -1,4 +1,4 @@
-"""The rules of what is kept, and what their application has come to."""
+"""Policies of retention, and the reports of its verbs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ PolicyKind = Literal["events", "folds", "snapshots"]
 
 
 class Policy(NamedTuple):
-    """A rule of retention: what exceeds one of its two limits goes.
+    """A policy of retention: what exceeds one of its two limits is removed.
 
     Attributes:
-        kind: of "events", "folds" (their snapshots) or "snapshots" (of the whole state).
-        name: of this stream, fold, or name of snapshots; None for all.
-        max_count: so many of the newest are kept; None for any number.
-        max_age: what is older than so many seconds goes; None for any age.
-        updated_at: when the rule was set.
+        kind: "events", "folds" (their snapshots) or "snapshots" (of the whole state).
+        name: the stream, the fold, or the name of snapshots; None for all.
+        max_count: how many of the newest are kept; None for any number.
+        max_age: seconds after which one is removed; None for any age.
+        updated_at: when the policy was set.
     """
 
     kind: PolicyKind
@@ -26,13 +26,13 @@ class Policy(NamedTuple):
     updated_at: datetime
 
 
-class Holder(NamedTuple):
-    """A stored reader that has yet to read what a rule would remove.
+class LaggingReader(NamedTuple):
+    """A durable subscription or group that has not read the events that a policy would remove.
 
     Attributes:
         kind: "subscription" or "group".
         name: its name.
-        position: everything up to it has been read: nothing above it was removed.
+        position: the last position that it has read. No event above it was removed.
     """
 
     kind: Literal["subscription", "group"]
@@ -41,17 +41,17 @@ class Holder(NamedTuple):
 
 
 class StreamTrim(NamedTuple):
-    """What a trim removed of one stream, or of the whole log; in a dry run, what it would remove.
+    """What a trim removed of one stream or of the whole log; in a dry run, what it would remove.
 
     Attributes:
         stream: the stream; None for the whole log.
-        removed: how many events.
-        first, last: the lowest and the highest position removed; None if there was none.
-        kept: events that were due and stay: handed out by a group and not acknowledged, dead
-            letters, the last event of a versioned stream.
-        held_back_by: the slowest of those that have yet to read what else is due; None if that is
-            nobody.
-        files: what the removed events were written to, with `export=`.
+        removed: the number of removed events.
+        first, last: the lowest and the highest removed position; None if there is none.
+        kept: the number of events that exceed the limits and stay: claimed by a group and not
+            acknowledged, dead letters, the last event of a versioned stream.
+        held_back_by: the slowest reader that has not read other events that exceed the limits;
+            None if there is none.
+        files: the files of the removed events, with `export=`.
     """
 
     stream: str | None
@@ -59,7 +59,7 @@ class StreamTrim(NamedTuple):
     first: int | None
     last: int | None
     kept: int
-    held_back_by: Holder | None
+    held_back_by: LaggingReader | None
     files: tuple[str, ...] = ()
 
 
@@ -67,8 +67,8 @@ class TrimReport(NamedTuple):
     """What a trim did.
 
     Attributes:
-        dry_run: nothing was removed: the report tells what would have been.
-        streams: an entry for each rule that was applied.
+        dry_run: True if nothing was removed and the report says what would be.
+        streams: an entry for each policy that was applied.
     """
 
     dry_run: bool
@@ -76,29 +76,29 @@ class TrimReport(NamedTuple):
 
     @property
     def removed(self) -> int:
-        """How many events in all."""
+        """The number of removed events of all entries."""
         return sum(stream.removed for stream in self.streams)
 
 
 class SweepReport(NamedTuple):
-    """What was swept beside the log.
+    """What a sweep removed beside the log.
 
     Attributes:
-        expired_keys: idempotency keys whose time was over.
-        expired_entries: state entries whose time was over.
-        leases: leases that nobody had held or waited for, for a day.
-        limits: rate limits that nobody had used for a day.
-        slots: rows of groups that had been empty for long.
-        folds: snapshots of folds that exceeded their rule.
-        snapshots: copies of the whole state that exceeded theirs.
-        complete: False if a table was so large that only a part of it was looked through.
+        expired_keys: idempotency keys that had expired.
+        expired_entries: state entries that had expired.
+        leases: leases that had neither a holder nor a waiter for a day.
+        limits: rate limits that were not used for a day.
+        batches: rows of groups that had been empty for ten minutes.
+        folds: snapshots of folds that exceeded their policy.
+        snapshots: snapshots of the whole state that exceeded theirs.
+        complete: False if a table was so large that only a part of it was swept.
     """
 
     expired_keys: int
     expired_entries: int
     leases: int
     limits: int
-    slots: int
+    batches: int
     folds: int
     snapshots: int
     complete: bool
@@ -108,9 +108,9 @@ class MaintenanceReport(NamedTuple):
     """What one pass of maintenance did.
 
     Attributes:
-        trimmed: what the rules for events removed.
-        swept: what was swept beside the log.
-        vacuumed: the tables whose dead rows' room was made usable again.
+        trimmed: the trims by the policies for events.
+        swept: what was removed beside the log.
+        vacuumed: the tables that were vacuumed.
     """
 
     trimmed: TrimReport
@@ -122,11 +122,11 @@ class RestoreReport(NamedTuple):
     """What was restored from a file.
 
     Attributes:
-        stream: the stream that the events had been removed from; None for the whole log.
-        restored: how many events were put back.
-        present: how many were there already.
-        complete: whether the log counts as complete again from before the file on: it was what had
-            been removed last.
+        stream: the stream that the events were removed from; None for the whole log.
+        restored: the number of events that were put back.
+        present: the number of events that the log had already.
+        complete: True if the file held the events that were removed last, so that readers may
+            start before them again.
     """
 
     stream: str | None

@@ -1,26 +1,24 @@
-"""Retention: the rules of what is kept, and the removal of events by them.
+"""Retention: policies, and the removal of events that exceed limits.
 
 ::
 
     positions   1 2 3 4 5 6 7 │ 8 9 10 11 12 13 │ 14 15 16 … 99 │ 100
                   └ kept ┘    │                 │               │  └ a writer may still hold it
-                     removed ─┘ mark        cut ┘         final ┘
+                     removed ─┘ low water  cutoff ┘      stable ┘
                                  └── due ───────┘ └── kept ─────┘
 
-    final   nothing appears at or below it any more: only such events are removed
-    cut     the highest position that is not among the newest that a rule keeps; age goes by the
-            time of recording, from the oldest on to the first that is young enough
-    mark    the highest position removed: the row in `trimmed`. Who is behind it is told
+    stable      no event appears at or below it any more: only such events are removed
+    cutoff      the highest position that is not among the newest events to keep. By age, events are
+                due from the oldest to the first that is young enough
+    low water   the highest removed position: the row in `trimmed`. A reader behind it is told
 
-What is due stays all the same, if a stored reader has not read it yet, if a group has it in hand,
-or if it is the last of a versioned stream. The statement that removes decides that anew, by its own
-snapshot. Events that stayed behind the mark are looked at again later.
+An event that is due stays if a stored reader has not read it, if a group has claimed it, or if it
+is the last of a versioned stream. The statement that removes decides that again, by its own
+snapshot. Later trims look again at events that stayed below the low-water mark.
 
-A mark has no time ('infinity') until its transaction has committed: it is told to readers that
-began before that time, and who began before the commit may have seen what it removed. Who dies
-between the two leaves that to the next one.
-
-Says what to run; `pgmem.retention.trim` runs it.
+A trim has no time ('infinity') until its transaction has committed. Readers that began before that
+time are told of it, because a reader that began before the commit may have seen what it removed. If
+a process dies between the commit and the time, the next trim sets it.
 """
 
 from __future__ import annotations
@@ -32,22 +30,22 @@ from pgmem.core.names import STREAM_BYTES
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_name, check_seconds
 from pgmem.errors import InvalidInput, PermissionDenied
-from pgmem.retention.models import Holder, Policy, PolicyKind
+from pgmem.retention.models import LaggingReader, Policy, PolicyKind
 
 KINDS: Final = ("events", "folds", "snapshots")
 
 BATCH: Final = 1_000
-"""Events that are removed in one transaction: a few milliseconds. Of 5,000 at a time the writers
-beside it noticed more (p99 of an append 1.50 times that without, 1.15 of 1,000)."""
+"""Events removed in one transaction, which takes a few milliseconds. With 5,000 the p99 of appends
+beside it was 1.50 times that without a trim, with 1,000 it was 1.15 times."""
 ARCHIVED_BATCH: Final = 5_000
-"""The same where they are written to a file first: each transaction has its own."""
+"""The same if they are written to a file first: each transaction has its own file."""
 
 
-class Rule(NamedTuple):
-    """How much is kept: what exceeds one of the two goes.
+class Limits(NamedTuple):
+    """How much is kept. What exceeds one of the two is due.
 
     Attributes:
-        max_count: so many of the newest; None for any number.
+        max_count: how many of the newest; None for any number.
         max_age: seconds; None for any age.
     """
 
@@ -55,12 +53,12 @@ class Rule(NamedTuple):
     max_age: float | None
 
 
-class Marks(NamedTuple):
+class LowWater(NamedTuple):
     """What was removed before.
 
     Attributes:
-        position: the highest position removed where some of it may have been in scope.
-        removed: how many events have been removed so far, likewise: it changes with every trim.
+        position: the highest removed position, of the stream or of the whole log.
+        removed: the number of events removed so far. It changes with every trim.
     """
 
     position: int
@@ -68,30 +66,30 @@ class Marks(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a look at the oldest events has found.
+    """Events among the oldest ones that are due.
 
     Attributes:
-        positions: to be removed, in order.
-        kept: how many are due and stay, because somebody needs that very event.
+        positions: the positions to remove, in order.
+        kept: how many are due and stay, because a group or their stream needs them.
         last: the last position that was looked at; None if there was none.
-        more: whether there may be more behind `last`.
-        holder: who has yet to read what else is due.
+        more: True if there may be more after `last`.
+        held_back_by: the slowest reader that has not read other events that are due.
     """
 
     positions: list[int]
     kept: int
     last: int | None
     more: bool
-    holder: Holder | None
+    held_back_by: LaggingReader | None
 
 
 class Removed(NamedTuple):
-    """What was removed.
+    """What a transaction has removed.
 
     Attributes:
-        number: how many events.
-        first, last: the lowest and the highest position; None if there was none.
-        position_before, removed_before: the mark as it was; None for none.
+        number: the number of events.
+        first, last: the lowest and the highest position; None if there is none.
+        position_before, removed_before: the low-water mark before; None for none.
     """
 
     number: int
@@ -101,30 +99,26 @@ class Removed(NamedTuple):
     removed_before: int | None
 
 
-def check_rule(kind: PolicyKind, max_count: int | None, max_age: Seconds | None) -> Rule:
-    """Check a rule.
+def check_limits(kind: PolicyKind, max_count: int | None, max_age: Seconds | None) -> Limits:
+    """Check the limits of a policy.
 
     Raises:
         InvalidInput: neither is given, or one is not above zero.
     """
     count_name = "max_events" if kind == "events" else "max_count"
     if max_count is None and max_age is None:
-        raise InvalidInput(
-            f"give {count_name}=, max_age= or both: a rule that limits nothing keeps all, and so "
-            f"does no rule"
-        )
-    return Rule(
+        raise InvalidInput(f"give {count_name}=, max_age= or both: a policy needs a limit")
+    return Limits(
         None if max_count is None else check_count(max_count, count_name, minimum=1),
         None if max_age is None else check_seconds(max_age, "max_age"),
     )
 
 
 def check_scope(kind: PolicyKind, name: str | None) -> str:
-    """The name under which a rule is stored: '' for all.
+    """Return the name under which a policy is stored: '' for all.
 
     Raises:
-        InvalidInput: there is no such kind.
-        InvalidInput: as `check_name`.
+        InvalidInput: the kind is unknown, or the name cannot be used.
     """
     if kind not in KINDS:
         raise InvalidInput(f"kind= is one of {', '.join(map(repr, KINDS))}, got {kind!r}")
@@ -143,16 +137,15 @@ def _policy(row: Row) -> Policy:
 def set_policy(
     kind: PolicyKind, name: str | None, max_count: int | None, max_age: Seconds | None
 ) -> Op[Policy]:
-    """Store a rule, in place of the one that there was.
+    """Store a policy in place of an earlier one.
 
     Raises:
-        InvalidInput: as `check_rule` and `check_scope`.
-        InvalidInput: as `check_scope`.
+        InvalidInput: as `check_limits` and `check_scope`.
     """
-    rule = check_rule(kind, max_count, max_age)
+    limits = check_limits(kind, max_count, max_age)
     return Op(
         "policy_set",
-        {"kind": kind, "name": check_scope(kind, name), **rule._asdict()},
+        {"kind": kind, "name": check_scope(kind, name), **limits._asdict()},
         lambda rows: _policy(rows[0]),
         f"set the retention of {kind}",
         Retry.IDEMPOTENT,
@@ -160,24 +153,24 @@ def set_policy(
 
 
 def list_policies() -> Op[list[Policy]]:
-    """The rules: of each kind those for all first, then in the order of their names."""
+    """List the policies, ordered by kind and name."""
     return Op("policy_list", {}, lambda rows: [_policy(row) for row in rows], "list the retention")
 
 
 def remove_policy(kind: PolicyKind, name: str | None) -> Op[bool]:
-    """Forget a rule; tells whether there was one."""
+    """Remove a policy. `parse` returns True if it existed."""
     return Op(
         "policy_remove",
         {"kind": kind, "name": check_scope(kind, name)},
         bool,
         f"remove the retention of {kind}",
-        # A second run would tell another answer, and remove what was set after the first.
+        # A second execution has another answer, and removes a policy that was set after the first.
         Retry.UNSAFE,
     )
 
 
 def check_rights() -> Op[None]:
-    """See whether this role may apply retention.
+    """Check that this role may apply retention.
 
     Raises (from `parse`):
         PermissionDenied: it may not.
@@ -188,31 +181,31 @@ def check_rights() -> Op[None]:
         if not allowed:
             raise PermissionDenied(
                 f"apply retention: the role {role!r} may not remove events. The schema's owner "
-                f"gives it what that needs with `pgmem migrate grant --janitor {role}`"
+                f"grants it with `pgmem migrate grant --janitor {role}`"
             )
 
-    return Op("trim_rights", {}, parse, "see what this role may do")
+    return Op("trim_rights", {}, parse, "check the role's rights")
 
 
 def _scope(stream: str) -> tuple[tuple[str, str], ...]:
-    """The filter of the statements: of one stream, or none for the whole log ('')."""
+    """Return the fragment that selects one stream, or ('') the whole log."""
     return (("filter", "AND stream = %(stream)s" if stream else ""),)
 
 
-def read_marks(stream: str) -> Op[Marks]:
-    """What has been removed of a stream, or ('') of the whole log."""
+def read_low_water(stream: str) -> Op[LowWater]:
+    """Return what has been removed of a stream, or ('') of the whole log."""
     return Op(
-        "trim_marks",
+        "trim_low_water",
         {"stream": stream},
-        lambda rows: Marks(*rows[0]),
-        "see what retention has removed",
+        lambda rows: LowWater(*rows[0]),
+        "read what retention has removed",
     )
 
 
-def newest_cut(stream: str, keep: int, final: int) -> Op[tuple[int, int]]:
-    """The highest position that is not among the newest `keep`, and how many are behind it.
+def newest(stream: str, keep: int, stable: int) -> Op[tuple[int, int]]:
+    """Return the highest position that is not among the newest `keep`, and how many are above it.
 
-    0, and how many there are in all, if those are not more.
+    If there are at most `keep` events, return 0 and their number.
     """
 
     def parse(rows: Sequence[Row]) -> tuple[int, int]:
@@ -221,19 +214,19 @@ def newest_cut(stream: str, keep: int, final: int) -> Op[tuple[int, int]]:
 
     return Op(
         "trim_newest",
-        {"stream": stream, "keep": keep, "final": final},
+        {"stream": stream, "keep": keep, "until": stable},
         parse,
-        "see which events are the newest",
+        "find the newest events",
         fragments=_scope(stream),
         bounded=False,
     )
 
 
-def count(stream: str, after: int, final: int) -> Op[int]:
-    """How many events there are between two positions."""
+def count(stream: str, after: int, until: int) -> Op[int]:
+    """Count the events between two positions."""
     return Op(
         "trim_count",
-        {"stream": stream, "after": after, "final": final},
+        {"stream": stream, "after": after, "until": until},
         lambda rows: int(rows[0][0]),
         "count the new events",
         fragments=_scope(stream),
@@ -241,13 +234,13 @@ def count(stream: str, after: int, final: int) -> Op[int]:
     )
 
 
-def nth(stream: str, after: int, final: int, number: int) -> Op[int]:
-    """The position of the so-manieth event behind a position; that one itself if there is none."""
+def nth(stream: str, after: int, until: int, number: int) -> Op[int]:
+    """Return the position of the n-th event after a position, or that position if there is none."""
     return Op(
         "trim_nth",
-        {"stream": stream, "after": after, "final": final, "number": number},
+        {"stream": stream, "after": after, "until": until, "number": number},
         lambda rows: rows[0][0] if rows else after,
-        "see which events are the oldest",
+        "find the oldest events",
         fragments=_scope(stream),
         bounded=False,
     )
@@ -257,39 +250,39 @@ def find(
     stream: str,
     *,
     after: int,
-    final: int,
-    cut: int,
+    until: int,
+    cutoff: int,
     max_age: float | None,
     force: bool,
     limit: int,
     anywhere: bool = False,
 ) -> Op[Found]:
-    """Find what is to be removed among the next events behind a position.
+    """Find the events to remove among the next events after a position.
 
     Args:
-        stream: of which stream; '' for the whole log.
-        after: look behind this position.
-        final: and no further than this one.
-        cut: events up to here are due.
-        max_age: and those that are older than so many seconds.
-        force: whether stored readers have read them or not.
-        limit: look at so many.
-        anywhere: look on behind an event that is not due.
+        stream: the stream; '' for the whole log.
+        after: the position to begin after.
+        until: the last position to look at.
+        cutoff: events up to here are due.
+        max_age: events that are older than this, in seconds, are due.
+        force: True ignores what stored readers have not read.
+        limit: how many events to look at.
+        anywhere: True goes on after an event that is not due.
     """
 
     def parse(rows: Sequence[Row]) -> Found:
-        positions, kept, last, looked_at, not_due, kind, name, position = rows[0]
-        holder = None if kind is None else Holder(kind, name, position)
-        more = looked_at == limit and not_due is None and holder is None
-        return Found(positions, kept, last, more, holder)
+        positions, kept, last, examined, not_due, kind, name, position = rows[0]
+        reader = None if kind is None else LaggingReader(kind, name, position)
+        more = examined == limit and not_due is None and reader is None
+        return Found(positions, kept, last, more, reader)
 
     return Op(
         "trim_find",
         {
             "stream": stream,
             "after": after,
-            "final": min(final, MAX_POSITION),
-            "cut": cut,
+            "until": min(until, MAX_POSITION),
+            "cutoff": cutoff,
             "max_age": max_age,
             "force": force,
             "anywhere": anywhere,
@@ -303,12 +296,12 @@ def find(
 
 
 def allow() -> Op[None]:
-    """Let this transaction remove events."""
+    """Allow this transaction to remove events."""
     return Op("trim_allow", {}, lambda rows: None, "begin to trim")
 
 
 def remove(stream: str, positions: Sequence[int], *, force: bool) -> Op[Removed]:
-    """Remove events, but for those that are protected by now, and record it."""
+    """Remove events, except those that are protected by now, and record the trim."""
     return Op(
         "trim_remove",
         {"stream": stream, "positions": list(positions), "force": force},
@@ -319,10 +312,10 @@ def remove(stream: str, positions: Sequence[int], *, force: bool) -> Op[Removed]
     )
 
 
-def date() -> Op[int]:
-    """Give their time to the marks of trims that are committed; tells how many there were."""
+def set_trim_times() -> Op[int]:
+    """Set the time of committed trims. `parse` returns their number."""
     return Op(
-        "trim_date",
+        "trim_times",
         {},
         lambda rows: int(rows[0][0]),
         "record when events were removed",

@@ -1,9 +1,8 @@
-"""What is swept beside the log: what is over, snapshots that exceed a rule, and dead rows.
+"""Remove expired rows and snapshots that exceed a policy, and vacuum tables.
 
-The large tables have no index over the times (it would cost every write): they are walked by their
-pages, some at a time, and only what is over is written to. The walk goes on where it ended.
-
-Says what to run; `pgmem.retention.sweep` runs it.
+The large tables have no index on their times, which would slow down every write. They are walked by
+their pages, a few at a time, and only expired rows are written. The next sweep goes on where the
+last one ended.
 """
 
 from __future__ import annotations
@@ -19,32 +18,33 @@ Table = Literal["dedupe", "state", "leases", "limits"]
 TABLES: Final[tuple[Table, ...]] = ("dedupe", "state", "leases", "limits")
 
 EXPIRED_TYPE: Final = "state.expired"
-"""The type of the event that tells of an entry's end."""
+"""The type of the event of an expired entry."""
 
 PAGES: Final = 1_000
-"""So many pages of a table are looked through by one statement: 8 MB."""
-MOST: Final = 1_000
-"""So many rows at most are swept by one statement."""
+"""Pages of a table that one statement looks at: 8 MB."""
+MAX_ROWS: Final = 1_000
+"""Rows that one statement removes at most."""
 IDLE: Final = 86_400.0
-"""Seconds after which a lease or a limit that nobody uses goes."""
-IDLE_SLOT: Final = 600.0
-KEPT_SLOTS: Final = 4
-"""Empty slots of a group that stay, so that a quiet moment does not cost it all of them."""
+"""Seconds after which an unused lease or limit is removed."""
+IDLE_BATCH: Final = 600.0
+"""Seconds after which an empty batch row of a group is removed."""
+KEPT_BATCHES: Final = 4
+"""Empty batch rows that each group keeps, so that it need not insert them again after a pause."""
 DEAD: Final = 5_000
-"""Dead rows, and so many more for each live one, from which on a table is vacuumed: about when
-autovacuum would. It looks once a minute only, in which a quick log outgrows what it keeps."""
+"""Dead rows from which on a table is vacuumed, plus `DEAD_SHARE` of its live rows: about the
+threshold of autovacuum, which looks once a minute. A busy log outgrows what it keeps in that."""
 DEAD_SHARE: Final = 0.2
 VACUUMED_SIZE: Final = 2**30
-"""Bytes above which a table is left to autovacuum: beside so much, a minute's dead rows are few."""
+"""Bytes above which a table is left to autovacuum: a minute's dead rows are a small part of it."""
 
 
 class Swept(NamedTuple):
-    """What one statement has come to.
+    """The result of one statement.
 
     Attributes:
-        number: how many rows it swept.
-        more: whether there may be more in the same pages.
-        pages: of how many pages the table consists.
+        number: the number of removed rows.
+        more: True if the same pages may have more.
+        pages: the number of pages of the table.
     """
 
     number: int
@@ -53,24 +53,24 @@ class Swept(NamedTuple):
 
 
 def sweep(table: Table, first: int, *, agent_id: str | None) -> Op[Swept]:
-    """Sweep the rows of some pages.
+    """Remove the expired rows of some pages.
 
     Args:
-        table: of this table.
+        table: the table.
         first: the first page.
-        agent_id: who says so in the events of entries that have ended.
+        agent_id: the writer of the events of expired entries.
     """
 
     def parse(rows: Sequence[Row]) -> Swept:
         number, pages = rows[0][:2]
-        return Swept(number, number >= MOST, pages)
+        return Swept(number, number >= MAX_ROWS, pages)
 
     return Op(
         f"sweep_{table}",
         {
             "first": f"({first},0)",
             "end": f"({first + PAGES},0)",
-            "limit": MOST,
+            "limit": MAX_ROWS,
             "idle": IDLE,
             "type": EXPIRED_TYPE,
             "agent_id": agent_id,
@@ -85,39 +85,39 @@ def _number(rows: Sequence[Row]) -> int:
     return int(rows[0][0])
 
 
-def sweep_slots() -> Op[int]:
-    """Remove slots of groups that have long been empty; tells how many, at most `MOST`."""
+def sweep_batches() -> Op[int]:
+    """Remove idle, empty batch rows of groups, at most `MAX_ROWS`."""
     return Op(
-        "sweep_slots",
-        {"keep": KEPT_SLOTS, "idle": IDLE_SLOT, "limit": MOST},
+        "sweep_batches",
+        {"keep": KEPT_BATCHES, "idle": IDLE_BATCH, "limit": MAX_ROWS},
         _number,
-        "sweep empty slots",
+        "sweep empty batches",
         Retry.IDEMPOTENT,
     )
 
 
 def sweep_folds() -> Op[int]:
-    """Remove snapshots of folds by the rules; tells how many, at most `MOST`."""
-    return Op("sweep_folds", {"limit": MOST}, _number, "thin the folds", Retry.IDEMPOTENT)
+    """Remove snapshots of folds that exceed their policy, at most `MAX_ROWS`."""
+    return Op("sweep_folds", {"limit": MAX_ROWS}, _number, "sweep the folds", Retry.IDEMPOTENT)
 
 
 def sweep_snapshots() -> Op[int]:
-    """Remove one copy of the state by the rules; tells whether there was one."""
-    return Op("sweep_snapshots", {}, _number, "thin the copies of the state", Retry.IDEMPOTENT)
+    """Remove one snapshot of the state that exceeds its policy."""
+    return Op("sweep_snapshots", {}, _number, "sweep the snapshots", Retry.IDEMPOTENT)
 
 
 def vacuum_due() -> Op[list[Vacuumed]]:
-    """Which tables are to be vacuumed now, rather than when autovacuum next looks."""
+    """Return the tables to vacuum now, without waiting for autovacuum."""
     return Op(
         "vacuum_due",
         {"dead": DEAD, "share": DEAD_SHARE, "size": VACUUMED_SIZE},
         lambda rows: [row[0] for row in rows],
-        "look for dead rows",
+        "find tables with dead rows",
     )
 
 
 def vacuum(table: Vacuumed) -> Op[None]:
-    """Vacuum a table: outside of any transaction, and it may take seconds."""
+    """Vacuum a table. It runs outside of any transaction and may take seconds."""
     return Op(
         "vacuum_table", {}, lambda _: None, f"vacuum {table}", fragments=(("vacuumed", table),)
     )

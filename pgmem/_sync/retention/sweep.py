@@ -1,12 +1,12 @@
 # Generated from pgmem/retention/sweep.py by tools/generate_sync.py. Do not edit.
-"""Sweeps what is over, a bounded part of it at a time.
+"""Remove expired rows, a bounded part of a table at a time.
 
 ::
 
-    pages   0 …      at ──► … end, 0 … ──► at     once round is enough
-                      └─ BUDGET statements ─┘     else the next sweep goes on there
+    pages   0 …      at ──► … end, 0 … ──► at     one round is complete
+                      └─ BUDGET statements ─┘     otherwise the next sweep goes on there
 
-Knows nothing of what is over: that is `pgmem.retention.sweep_ops`.
+`pgmem.retention.sweep_ops` decides what has expired.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ from pgmem.retention import sweep_ops as ops
 from pgmem.retention.models import PolicyKind, SweepReport
 
 BUDGET = 10
-"""Statements in one sweep of a table: so many times `PAGES` of it are looked through."""
-PAUSE_FIRST, PAUSE_LAST = 0.001, 0.1
-"""Between two of them it leaves the server alone for as long as the last one took."""
+"""Statements in one sweep of a table. Each looks at `sweep_ops.PAGES` pages."""
+MIN_PAUSE, MAX_PAUSE = 0.001, 0.1
+"""Seconds. After a statement the sweep pauses for as long as it took, within these bounds."""
 
 
 class Sweeper:
-    """Sweeps the tables, and remembers where it is in each."""
+    """Sweep the tables, and remember the page to go on from in each."""
 
     def __init__(self, executor: PoolExecutor, agent_id: str | None) -> None:
         self._executor = executor
         self._agent_id = agent_id
         self._at: dict[ops.Table, int] = {}
 
-    def sweep(self, ruled: Collection[PolicyKind]) -> SweepReport:
+    def sweep(self, kinds: Collection[PolicyKind]) -> SweepReport:
         """Sweep once.
 
         Args:
-            ruled: what there are rules for.
+            kinds: the kinds that have a policy.
 
         Raises:
-            PermissionDenied: the role may not.
+            PermissionDenied: the role lacks the right.
         """
         found = {table: self._table(table) for table in ops.TABLES}
-        folds = self._repeat(ops.sweep_folds(), ops.MOST) if "folds" in ruled else 0
-        copies = self._repeat(ops.sweep_snapshots(), 1) if "snapshots" in ruled else 0
+        folds = self._repeat(ops.sweep_folds(), ops.MAX_ROWS) if "folds" in kinds else 0
+        snapshots = self._repeat(ops.sweep_snapshots(), 1) if "snapshots" in kinds else 0
         return SweepReport(
             expired_keys=found["dedupe"][0],
             expired_entries=found["state"][0],
             leases=found["leases"][0],
             limits=found["limits"][0],
-            slots=self._repeat(ops.sweep_slots(), ops.MOST),
+            batches=self._repeat(ops.sweep_batches(), ops.MAX_ROWS),
             folds=folds,
-            snapshots=copies,
+            snapshots=snapshots,
             complete=all(complete for _, complete in found.values()),
         )
 
     def vacuum(self) -> list[str]:
-        """Vacuum the tables where autovacuum would come too late; tells which.
+        """Vacuum the tables for which autovacuum would come too late, and return their names.
 
-        On connections of their own: it may take seconds, and writers need those of the pool.
+        It uses connections of its own, because it may take seconds and writers need the pool's.
         """
         due = self._executor.execute(ops.vacuum_due())
         for table in due:
@@ -69,34 +69,34 @@ class Sweeper:
         return [*due]
 
     def _table(self, table: ops.Table) -> tuple[int, bool]:
-        """Sweep a table; tells how many rows, and whether it was gone through as a whole."""
-        number, looked = 0, 0
+        """Sweep a table. Return the number of rows, and True if all of its pages were swept."""
+        number, pages = 0, 0
         at = self._at.get(table, 0)
         for statement in range(BUDGET):
             began = time.monotonic()
             done = self._executor.execute(ops.sweep(table, at, agent_id=self._agent_id))
             number += done.number
             if table not in self._at and done.pages > BUDGET * ops.PAGES:
-                # Who sweeps only once must not always sweep the same part.
+                # A process that sweeps only once must not always sweep the same part.
                 at = random.randrange(done.pages)  # noqa: S311  # no secret
             elif not done.more:
-                at, looked = at + ops.PAGES, looked + ops.PAGES
+                at, pages = at + ops.PAGES, pages + ops.PAGES
             if at >= done.pages:
                 at = 0
             self._at[table] = at
-            if looked >= done.pages:
+            if pages >= done.pages:
                 return number, True
             if statement + 1 < BUDGET:
                 took = time.monotonic() - began
-                sleep(min(PAUSE_LAST, max(PAUSE_FIRST, took)))
+                sleep(min(MAX_PAUSE, max(MIN_PAUSE, took)))
         return number, False
 
-    def _repeat(self, op: Op[int], most: int) -> int:
-        """Run an op until there is nothing more for it, at most so often."""
+    def _repeat(self, op: Op[int], limit: int) -> int:
+        """Execute an op until it removes fewer than `limit` rows, at most `BUDGET` times."""
         number = 0
         for _ in range(BUDGET):
             done = self._executor.execute(op)
             number += done
-            if done < most:
+            if done < limit:
                 break
         return number

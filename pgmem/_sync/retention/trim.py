@@ -1,15 +1,15 @@
 # Generated from pgmem/retention/trim.py by tools/generate_sync.py. Do not edit.
-"""Removes events by a rule: oldest first, in small transactions, and no more than is due.
+"""Remove events that exceed limits: oldest first, in small transactions.
 
 ::
 
-    settle ──► marks ──► cut ──► find ──► (archive) ──► remove, commit ──► date
-                                  ▲                                         │
-                                  └──────── pause ◄─────────────────────────┘
+    stable position ──► low-water mark ──► cutoff ──► find ──► (archive) ──► remove ──► commit
+                                                        ▲                                 │
+                                                        └── pause ◄── set the trim time ◄─┘
 
-What is due, and what is protected, the statements decide (`pgmem.retention.ops`). A process that
-dies leaves whole transactions behind it, at worst a mark without its time, which the next trim
-sets.
+The statements decide which events exceed the limits and which are protected: see
+`pgmem.retention.ops`. A process that dies leaves whole transactions. At worst a trim has no time
+yet, which the next trim sets.
 """
 
 from __future__ import annotations
@@ -26,28 +26,27 @@ from pgmem.core.concurrency import sleep
 from pgmem.errors import OutcomeUnknown, PgmemError, TransactionConflict
 from pgmem.retention import ops
 from pgmem.retention.archive_ops import Archive
-from pgmem.retention.models import Holder, StreamTrim
+from pgmem.retention.models import LaggingReader, StreamTrim
 
-PAUSE_FIRST, PAUSE_LAST = 0.002, 0.1
-"""Between two transactions it leaves the server alone for as long as the last one took, within
-these bounds."""
+MIN_PAUSE, MAX_PAUSE = 0.002, 0.1
+"""Seconds. After a transaction the trim pauses for as long as it took, within these bounds."""
 
-LOOKS_BEHIND = 4
-"""So many batches of the events that stayed behind the mark are looked at in one trim. The next one
-goes on from there."""
+BATCHES_BELOW = 4
+"""How many batches below the low-water mark one trim looks at. The next trim goes on from there."""
 
 TRIES = 5
-"""Of a transaction that the server undoes because another trim was in its way."""
+"""How often a transaction is repeated that another trim or a reader conflicts with."""
 
 
 @dataclass(slots=True)
 class Counted:
-    """How many events there were in a part of the log: it saves counting them again.
+    """The number of events in a part of the log, so that the next trim need not count them again.
 
     Attributes:
         after, to: the part.
-        number: how many events are in it.
-        removed: how many had ever been removed then: if more, somebody else has removed some.
+        number: the number of events in it.
+        removed: how many events retention had ever removed. If it has grown otherwise, another
+            process has trimmed, and the count is not used.
     """
 
     after: int
@@ -58,149 +57,147 @@ class Counted:
 
 @dataclass(slots=True)
 class Tally:
-    """What a trim has come to."""
+    """The result of a trim so far."""
 
     removed: int = 0
     first: int | None = None
     last: int | None = None
     kept: int = 0
-    holder: Holder | None = None
+    held_back_by: LaggingReader | None = None
     files: list[str] = field(default_factory=list)
 
     def add(self, number: int, first: int | None, last: int | None) -> None:
-        """So many more, in this range."""
+        """Add removed events."""
         if first is None or last is None:
             return
         self.removed += number
         self.first = first if self.first is None else min(self.first, first)
         self.last = last if self.last is None else max(self.last, last)
 
-    def told(self, stream: str) -> StreamTrim:
-        """As the user gets it."""
+    def report(self, stream: str) -> StreamTrim:
+        """Return the result for the caller."""
         return StreamTrim(
             stream or None,
             self.removed,
             self.first,
             self.last,
             self.kept,
-            self.holder,
+            self.held_back_by,
             tuple(self.files),
         )
 
 
 class Trimmer:
-    """Applies rules to streams, and remembers what saves it work the next time."""
+    """Apply limits to streams, and remember what saves work in the next trim."""
 
     def __init__(self, executor: PoolExecutor, reader: LogReader) -> None:
         self._executor = executor
         self._reader = reader
         self._counted: dict[str, Counted] = {}
-        self._looked_behind: dict[str, int] = {}
-
-    def repair(self) -> None:
-        """Finish what a trim that died has left."""
-        self._executor.execute(ops.date())
+        self._resume_below: dict[str, int] = {}
 
     def trim(
         self,
         stream: str,
-        rule: ops.Rule,
+        limits: ops.Limits,
         *,
         force: bool = False,
         dry_run: bool = False,
         archiver: Archiver | None = None,
     ) -> StreamTrim:
-        """Apply a rule once.
+        """Apply limits once.
 
         Args:
-            stream: to this stream; '' to the whole log.
-            rule: what is kept.
-            force: remove also what stored readers have not read.
-            dry_run: only find out.
+            stream: the stream; '' for the whole log.
+            limits: how much is kept.
+            force: also remove events that stored readers have not read.
+            dry_run: remove nothing.
             archiver: writes the events to files before they are removed.
 
         Raises:
-            PermissionDenied: the role may not.
+            PermissionDenied: the role lacks the right.
             ArchiveFailed: a file could not be written.
             OutcomeUnknown: the connection was lost during a commit. Trim again.
         """
-        final = self._reader.settle()
-        marks = self._executor.execute(ops.read_marks(stream))
-        cut = 0
-        if rule.max_count is not None:
-            cut = self._cut(stream, rule.max_count, marks, final)
-        work = Work(
+        stable = self._reader.settle()
+        before = self._executor.execute(ops.read_low_water(stream))
+        cutoff = 0
+        if limits.max_count is not None:
+            cutoff = self._cutoff(stream, limits.max_count, before, stable)
+        removal = Removal(
             self._executor,
             stream,
-            cut,
-            rule.max_age,
+            cutoff,
+            limits.max_age,
             force=force,
             dry_run=dry_run,
             archiver=archiver,
         )
-        if cut or rule.max_age is not None:
-            self._behind(work, marks.position)
-            work.walk(marks.position, final)
+        if cutoff or limits.max_age is not None:
+            self._trim_below(removal, before.position)
+            after: int | None = before.position
+            while after is not None:
+                after = removal.next_batch(after, stable)
         counted = self._counted.get(stream)
         if counted is not None and not dry_run:
-            counted.removed += work.tally.removed
-            counted.number -= work.beyond
-        return work.tally.told(stream)
+            counted.removed += removal.tally.removed
+            counted.number -= removal.removed_above
+        return removal.tally.report(stream)
 
-    def _cut(self, stream: str, keep: int, marks: ops.Marks, final: int) -> int:
-        """The highest position that is not among the newest `keep` events; 0 if all are.
+    def _cutoff(self, stream: str, keep: int, before: ops.LowWater, stable: int) -> int:
+        """Return the highest position not among the newest `keep` events; 0 if there is none.
 
-        Counts only what is new since the last time, where nobody else has removed anything.
+        Only events that are new since the last trim are counted, unless another process trimmed.
         """
         known = self._counted.pop(stream, None)
-        cut, number = -1, 0
-        if known is not None and known.removed == marks.removed and known.to <= final:
-            number = known.number + self._executor.execute(ops.count(stream, known.to, final))
+        cutoff, number = -1, 0
+        if known is not None and known.removed == before.removed and known.to <= stable:
+            number = known.number + self._executor.execute(ops.count(stream, known.to, stable))
             if number > keep:
-                cut = self._executor.execute(ops.nth(stream, known.after, final, number - keep))
-                number = keep
+                op = ops.nth(stream, known.after, stable, number - keep)
+                cutoff, number = self._executor.execute(op), keep
             elif number == keep or known.after == 0:
-                # With fewer, some in front of that part may be among the newest.
-                cut = known.after
-        if cut < 0:
-            cut, number = self._executor.execute(ops.newest_cut(stream, keep, final))
-        self._counted[stream] = Counted(cut, final, number, marks.removed)
-        return cut
+                # With fewer, events before that part may be among the newest.
+                cutoff = known.after
+        if cutoff < 0:
+            cutoff, number = self._executor.execute(ops.newest(stream, keep, stable))
+        self._counted[stream] = Counted(cutoff, stable, number, before.removed)
+        return cutoff
 
-    def _behind(self, work: Work, mark: int) -> None:
-        """Look again at events that stayed behind the mark, going on where the last look ended."""
-        if mark == 0:
+    def _trim_below(self, removal: Removal, low_water: int) -> None:
+        """Remove events that earlier trims kept below the low-water mark, a few batches a trim."""
+        if low_water == 0:
             return
-        # Anywhere at first: who looks only once must not always look at the same ones.
-        start = self._looked_behind.get(work.stream)
-        if start is None or start > mark:
-            start = random.randrange(mark + 1)  # noqa: S311  # no secret
-        looks = LOOKS_BEHIND
-        for after, to in ((start, mark), (0, start)):
+        # A random start: a process that trims only once must not always look at the same events.
+        start = self._resume_below.get(removal.stream)
+        if start is None or start > low_water:
+            start = random.randrange(low_water + 1)  # noqa: S311  # no secret
+        batches = BATCHES_BELOW
+        for after, to in ((start, low_water), (0, start)):
             at: int | None = after
             while at is not None and at < to:
-                if looks == 0:
-                    self._looked_behind[work.stream] = at
+                if batches == 0:
+                    self._resume_below[removal.stream] = at
                     return
-                looks -= 1
-                at = work.look(at, to, anywhere=True)
-        self._looked_behind[work.stream] = 0
+                batches -= 1
+                at = removal.next_batch(at, to, anywhere=True)
+        self._resume_below[removal.stream] = 0
 
 
-class Work:
-    """One trim of one stream, with a rule that is settled.
+class Removal:
+    """One trim of one stream with fixed limits.
 
     Attributes:
         stream: the stream, '' for the whole log.
-        tally: what it has come to.
-        beyond: how many of the removed events were above the cut: by their age.
+        tally: the result so far.
+        removed_above: the number of removed events above the cutoff, which were too old.
     """
 
     def __init__(
         self,
         executor: PoolExecutor,
         stream: str,
-        cut: int,
+        cutoff: int,
         max_age: float | None,
         *,
         force: bool,
@@ -209,30 +206,24 @@ class Work:
     ) -> None:
         self.stream = stream
         self.tally = Tally()
-        self.beyond = 0
+        self.removed_above = 0
         self._executor = executor
-        self._cut = cut
+        self._cutoff = cutoff
         self._max_age = max_age
         self._force = force
         self._dry_run = dry_run
         self._archiver = archiver
 
-    def walk(self, after: int, final: int) -> None:
-        """Remove what is due from a position on."""
-        at: int | None = after
-        while at is not None:
-            at = self.look(at, final)
-
-    def look(self, after: int, final: int, *, anywhere: bool = False) -> int | None:
-        """Remove what is due among the next events; gives where to go on, or None at the end."""
+    def next_batch(self, after: int, until: int, *, anywhere: bool = False) -> int | None:
+        """Remove what is due among the next events. Return where to go on, or None at the end."""
         for _ in range(TRIES):
             began = time.monotonic()
             found = self._executor.execute(
                 ops.find(
                     self.stream,
                     after=after,
-                    final=final,
-                    cut=self._cut,
+                    until=until,
+                    cutoff=self._cutoff,
                     max_age=self._max_age,
                     force=self._force,
                     limit=ops.BATCH if self._archiver is None else ops.ARCHIVED_BATCH,
@@ -244,20 +235,20 @@ class Work:
             if self._dry_run:
                 self.tally.add(len(found.positions), found.positions[0], found.positions[-1])
                 break
-            if self._let_go(found.positions):
-                sleep(min(PAUSE_LAST, max(PAUSE_FIRST, time.monotonic() - began)))
+            if self._archive_and_remove(found.positions):
+                sleep(min(MAX_PAUSE, max(MIN_PAUSE, time.monotonic() - began)))
                 break
         else:
             raise TransactionConflict(
-                f"trim: another trim, or a reader, was in the way {TRIES} times in a row. What was "
-                f"removed so far is recorded; try again later"
+                f"trim: another trim or a reader conflicted {TRIES} times in a row. What was "
+                f"removed so far is recorded. Try again later"
             )
         self.tally.kept += found.kept
-        self.tally.holder = self.tally.holder or found.holder
+        self.tally.held_back_by = self.tally.held_back_by or found.held_back_by
         return found.last if found.more else None
 
-    def _let_go(self, positions: list[int]) -> bool:
-        """Remove events; False if that has to be found out anew."""
+    def _archive_and_remove(self, positions: list[int]) -> bool:
+        """Write events to a file if asked to, and remove them. Return False to find them again."""
         written = None
         if self._archiver is not None:
             written = self._archiver.write(self.stream, positions)
@@ -266,7 +257,7 @@ class Work:
         try:
             removed = self._remove(positions, None if written is None else written[0])
         except OutcomeUnknown:
-            raise  # The file is right, whether they are gone or not.
+            raise  # The file is right in both cases.
         except PgmemError as error:
             if self._archiver is not None and written is not None:
                 self._archiver.discard(written[1])
@@ -274,26 +265,26 @@ class Work:
                 return False
             raise
         if removed.number:
-            self._executor.execute(ops.date())
+            self._executor.execute(ops.set_trim_times())
         if written is not None:
             self.tally.files.append(str(written[1]))
         self.tally.add(removed.number, removed.first, removed.last)
-        self.beyond += len(positions) - bisect_right(positions, self._cut)
+        self.removed_above += len(positions) - bisect_right(positions, self._cutoff)
         return True
 
     def _remove(self, positions: list[int], archive: Archive | None) -> ops.Removed:
         """Remove events in one transaction.
 
         Raises:
-            TransactionConflict: something was in the way, and nothing was removed. That is also
-                so if a file would not tell exactly what is gone.
+            TransactionConflict: another transaction conflicted, or the removed events are not
+                exactly those in the file. Nothing was removed.
         """
         with self._executor.transaction("trim", read_committed=True) as tx:
             tx.execute(ops.allow())
             removed = tx.execute(ops.remove(self.stream, positions, force=self._force))
             if archive is not None:
-                mark = archive.place.mark or (None, None)
+                expected = archive.origin.low_water or (None, None)
                 before = (removed.position_before, removed.removed_before)
-                if removed.number != len(positions) or before != mark:
-                    raise TransactionConflict("trim: not what the file tells")
+                if removed.number != len(positions) or before != expected:
+                    raise TransactionConflict("trim: the file holds other events")
         return removed

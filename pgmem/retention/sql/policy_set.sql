@@ -1,4 +1,4 @@
--- Set a rule, in place of the one that there was.
+-- Set a policy in place of an earlier one.
 WITH policy AS (
     INSERT INTO {schema}.policies AS held (kind, name, max_count, max_age)
     VALUES (%(kind)s, %(name)s, %(max_count)s, %(max_age)s)

@@ -1,9 +1,9 @@
--- Make an empty log the one that a file comes from: further files of it then belong here, too. What
--- had been removed there is missing here.
+-- Make an empty log the one that a file comes from, so that further files of that log fit. Events
+-- that were removed there are missing here.
 WITH log AS (
     UPDATE {schema}.meta SET log_id = %(log)s::uuid
 ),
-mark AS (
+low_water AS (
     INSERT INTO {schema}.trimmed (stream, position, removed)
     VALUES (%(stream)s, %(position)s, %(removed)s)
 )

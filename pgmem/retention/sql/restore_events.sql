@@ -1,5 +1,6 @@
--- Put events back where they were. Where another event stands in the place of one, or has its
--- version, nothing is put back. If the file is what was removed last, the mark goes back to where it was before.
+-- Put events back at their positions. If another event has one of these positions or versions,
+-- nothing is put back. If the file holds what was removed last, the low-water mark goes back to where
+-- it was before.
 WITH file AS MATERIALIZED (
     SELECT event.* FROM unnest(%(lines)b::json[]) AS line CROSS JOIN LATERAL json_to_record(line)
         AS event (position bigint, stream text, stream_version bigint, type text, agent_id text,

@@ -1,3 +1,3 @@
--- Positions up to that of the last event of a file are taken. In a transaction that keeps writers
--- out, so that none is drawn meanwhile.
+-- Raise the head to the last position of a file. The transaction keeps writers out, so that no
+-- position is drawn meanwhile.
 SELECT setval({sequence}, greatest({include event_head}, %(last)s))

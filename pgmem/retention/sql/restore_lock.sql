@@ -1,2 +1,2 @@
--- Keep writers out until the transaction ends: positions are about to be given out by hand.
+-- Keep writers out until the transaction ends, because positions are assigned by hand.
 LOCK TABLE {schema}.events IN SHARE ROW EXCLUSIVE MODE

@@ -1,5 +1,5 @@
--- Remove idempotency keys whose time is over, from some pages of the table: no index is needed, and
--- nothing is written to a key that lives. A row that somebody has locked is left to the next time.
+-- Remove expired idempotency keys from some pages of the table. No index is needed, and live keys are
+-- not written. Locked rows are left to the next sweep.
 WITH due AS MATERIALIZED (
     SELECT ctid FROM {schema}.dedupe
     WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid AND expires_at <= clock_timestamp()

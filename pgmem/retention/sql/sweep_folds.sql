@@ -1,5 +1,5 @@
--- Remove snapshots of folds that exceed their rule: the one for the fold, or else the one for all.
--- The newest of each version of a fold stays.
+-- Remove snapshots of folds that exceed their policy: the one of the fold, or else the one for all.
+-- The newest snapshot of each version of a fold stays.
 WITH due AS MATERIALIZED (
     SELECT fold.name, fold.fold_version, fold.position
     FROM (
@@ -7,13 +7,13 @@ WITH due AS MATERIALIZED (
                row_number() OVER (PARTITION BY name, fold_version ORDER BY position DESC) AS place
         FROM {schema}.fold_snapshots
     ) AS fold
-    JOIN {schema}.policies AS rule ON rule.kind = 'folds' AND rule.name = coalesce((
+    JOIN {schema}.policies AS policy ON policy.kind = 'folds' AND policy.name = coalesce((
         SELECT own.name FROM {schema}.policies AS own
         WHERE own.kind = 'folds' AND own.name = fold.name
     ), '')
     WHERE fold.place > 1
-      AND (fold.place > rule.max_count
-           OR fold.taken_at < clock_timestamp() - make_interval(secs => rule.max_age))
+      AND (fold.place > policy.max_count
+           OR fold.taken_at < clock_timestamp() - make_interval(secs => policy.max_age))
     LIMIT %(limit)s
 ),
 swept AS (

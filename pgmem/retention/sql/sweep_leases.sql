@@ -1,5 +1,5 @@
--- Remove leases that nobody has held or waited for, for long, from some pages of the table. The
--- next one to ask makes the row anew, with a token that was never given out.
+-- Remove leases from some pages of the table that had neither a holder nor a waiter for long. The next
+-- acquisition inserts the row again, with a new token.
 WITH due AS MATERIALIZED (
     SELECT ctid FROM {schema}.leases
     WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid

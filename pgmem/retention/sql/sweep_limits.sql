@@ -1,5 +1,5 @@
--- Remove rate limits that nobody has used for long, from some pages of the table: a limit without
--- a row is one with nothing taken from it.
+-- Remove rate limits that were not used for long from some pages of the table. A limit without a row
+-- has its whole burst.
 WITH due AS MATERIALIZED (
     SELECT ctid FROM {schema}.limits
     WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid

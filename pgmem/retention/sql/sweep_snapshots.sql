@@ -1,5 +1,5 @@
--- Remove a copy of the whole state that exceeds its rule: the one for its name, or else the one for
--- all. The newest of each name stays. One at a time, for it takes its entries with it.
+-- Remove one snapshot of the state that exceeds its policy: the one of its name, or else the one for
+-- all. The newest of each name stays. One at a time, because its entries are deleted with it.
 WITH due AS MATERIALIZED (
     SELECT snapshot.id
     FROM (
@@ -7,13 +7,13 @@ WITH due AS MATERIALIZED (
                row_number() OVER (PARTITION BY name ORDER BY id DESC) AS place
         FROM {schema}.state_snapshots
     ) AS snapshot
-    JOIN {schema}.policies AS rule ON rule.kind = 'snapshots' AND rule.name = coalesce((
+    JOIN {schema}.policies AS policy ON policy.kind = 'snapshots' AND policy.name = coalesce((
         SELECT own.name FROM {schema}.policies AS own
         WHERE own.kind = 'snapshots' AND own.name = snapshot.name
     ), '')
     WHERE snapshot.place > 1
-      AND (snapshot.place > rule.max_count
-           OR snapshot.taken_at < clock_timestamp() - make_interval(secs => rule.max_age))
+      AND (snapshot.place > policy.max_count
+           OR snapshot.taken_at < clock_timestamp() - make_interval(secs => policy.max_age))
     ORDER BY snapshot.id LIMIT 1
 ),
 swept AS (

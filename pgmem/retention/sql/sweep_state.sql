@@ -1,6 +1,6 @@
--- Make what is left of entries whose time is over, in some pages of the table, the row of a deleted
--- entry. Its version goes on, so that no older one matches again, and who follows is told, where
--- the change before was told: the next one has been promised (`recording`).
+-- Turn expired entries in some pages of the table into tombstones. Their versions go on, so that no
+-- stale expected version matches. Watchers get an event if the change before was recorded, because
+-- the next one was promised (`recording`).
 WITH due AS MATERIALIZED (
     SELECT key FROM {schema}.state
     WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid

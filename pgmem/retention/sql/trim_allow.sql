@@ -1,3 +1,3 @@
--- Tell the trigger of the log that this transaction trims. The number of the transaction, so that
--- a setting which was left behind in a session allows nothing later.
+-- Allow this transaction to remove events: the log's trigger compares the transaction id. So a setting
+-- that is left behind in a session allows nothing later.
 SELECT set_config('retention.trimming', pg_current_xact_id()::text, true)

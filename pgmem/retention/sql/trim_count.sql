@@ -1,3 +1,3 @@
--- How many events there are between two positions.
+-- Count the events between two positions.
 SELECT count(*) FROM {schema}.events
-WHERE position > %(after)s AND position <= %(final)s {filter}
+WHERE position > %(after)s AND position <= %(until)s {filter}

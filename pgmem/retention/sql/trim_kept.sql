@@ -1,5 +1,5 @@
--- Piece: whether the row `event` stays, whatever the rules say: a group still has to deal with it
--- (the CTE `open`), or it is the last of a versioned stream, whose versions would begin again.
+-- Piece: whether the row `event` stays, whatever the limits: a group has claimed it or keeps it (the CTE
+-- `open`), or it is the last event of a versioned stream, whose versions would begin again.
 (event.position IN (SELECT position FROM open)
  OR (event.stream_version IS NOT NULL AND event.state_key IS NULL AND NOT EXISTS (
          SELECT FROM {schema}.events AS later

@@ -1,6 +1,6 @@
--- The lowest position among so many newest events and one, and how many there are at most of them.
+-- The number and the lowest position of the newest `keep` + 1 events.
 SELECT count(*), min(position) FROM (
     SELECT position FROM {schema}.events
-    WHERE position <= %(final)s {filter}
+    WHERE position <= %(until)s {filter}
     ORDER BY position DESC LIMIT %(keep)s + 1
 ) AS newest

@@ -1,4 +1,4 @@
--- The position of the so-manieth event behind a position.
+-- The position of the n-th event after a position.
 SELECT position FROM {schema}.events
-WHERE position > %(after)s AND position <= %(final)s {filter}
+WHERE position > %(after)s AND position <= %(until)s {filter}
 ORDER BY position OFFSET %(number)s - 1 LIMIT 1

@@ -1,7 +1,7 @@
--- Remove events, and record it; in a transaction that `trim_allow` was run in. What protects an
--- event is looked at again: this statement's own snapshot decides.
--- The mark has no time yet ('infinity'): a reader that began before the commit must be told, and
--- only after the commit a time is known that is later than each of those (`trim_date`).
+-- Remove events and record the trim, in a transaction after `trim_allow`. Protected events are found
+-- again by this statement's own snapshot.
+-- The trim has no time yet ('infinity'): readers that began before the commit must be told, and only
+-- after the commit a time is known that is later than all of those (`trim_times`).
 WITH open AS MATERIALIZED (
 {include trim_open}
 ),
@@ -18,7 +18,7 @@ removed AS (
 total AS MATERIALIZED (
     SELECT count(*) AS number, min(position) AS first, max(position) AS last FROM removed
 ),
-mark AS (
+low_water AS (
     INSERT INTO {schema}.trimmed AS held (stream, position, trimmed_at, removed)
     SELECT %(stream)s, last, 'infinity', number FROM total WHERE number > 0
     ON CONFLICT (stream) DO UPDATE

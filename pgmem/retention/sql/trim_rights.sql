@@ -1,4 +1,5 @@
--- Whether this role may do what retention does.
+-- Whether this role may apply retention.
 SELECT has_table_privilege({events}, 'DELETE')
-       AND has_table_privilege({table trimmed}, 'INSERT') AND has_table_privilege({table trimmed}, 'UPDATE'),
+       AND has_table_privilege({table trimmed}, 'INSERT')
+       AND has_table_privilege({table trimmed}, 'UPDATE'),
        current_user::text

@@ -1,5 +1,5 @@
--- Piece: the stored reader that is furthest behind, of those that may want events of the stream:
--- nothing above its position is removed. Of the whole log ('') each may want some.
+-- Piece: the slowest stored reader whose filter may select events of the stream. Nothing above its
+-- position is removed. Of the whole log ('') each reader may want events.
     SELECT kind, name, position FROM (
         SELECT 'subscription' AS kind, name, position, filter::jsonb AS wanted
         FROM {schema}.subscriptions

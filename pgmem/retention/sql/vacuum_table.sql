@@ -1,3 +1,3 @@
--- Make the room of dead rows usable again. Not while another vacuum of the table runs, and without
--- giving room back to the system: for that it would keep writers out.
+-- Make the space of dead rows usable again. Skip the table if another vacuum runs, and do not give
+-- space back to the system, which would lock out writers.
 VACUUM (SKIP_LOCKED, TRUNCATE false) {schema}.{vacuumed}

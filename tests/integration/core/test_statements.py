@@ -166,7 +166,7 @@ def member(ordered_by=None, **selection) -> claims.ClaimRequest:
 GROUP = member().group
 OPEN = [deliveries.HeldDelivery(7, 7, 7), deliveries.HeldDelivery(8, 7, 7)]
 
-WALK = {"limit": 1_000, "after": 100, "final": 25000, "force": False}
+WALK = {"limit": 1_000, "after": 100, "until": 25000, "force": False}
 
 HOT = [
     (member().claim(25000), "events_pkey"),
@@ -238,10 +238,10 @@ HOT = [
         "leases_pkey",
     ),
     (snapshots.take(None, position=24990), "events_pkey"),
-    (retention.find("", cut=9999, max_age=9.0, **WALK), "events_pkey"),
-    (retention.find("s7", cut=9999, max_age=None, **WALK), "events_stream_position_idx"),
-    (retention.newest_cut("", 500, 25000), "events_pkey"),
-    (retention.newest_cut("s7", 10, 25000), "events_stream_position_idx"),
+    (retention.find("", cutoff=9999, max_age=9.0, **WALK), "events_pkey"),
+    (retention.find("s7", cutoff=9999, max_age=None, **WALK), "events_stream_position_idx"),
+    (retention.newest("", 500, 25000), "events_pkey"),
+    (retention.newest("s7", 10, 25000), "events_stream_position_idx"),
     (retention.count("", 24900, 25000), "events_pkey"),
     (retention.nth("s7", 100, 25000, 5), "events_stream_position_idx"),
     (retention.remove("", range(1000, 3000), force=False), "events_pkey"),

@@ -1,4 +1,4 @@
-"""Who is the janitor: one at a time, for as long as its lease is its own; and how it ends."""
+"""One process at a time is the janitor, while it holds the lease; and how it ends."""
 
 from __future__ import annotations
 
@@ -9,106 +9,60 @@ import signal
 import threading
 import time
 from contextlib import AsyncExitStack
-from importlib import import_module
 
 import pytest
 
 from pgmem import Memory
 from pgmem.core.names import JANITOR_LEASE
 from pgmem.errors import Unavailable
-from tests.support.both import module_name
+from tests.support.janitor import Passes, janitor
 from tests.support.processes import Worker
 from tests.support.retention import run
-from tests.support.waiting import wait_until
-
-
-class Passes:
-    """Who did a pass of maintenance, in the order in which they began and ended.
-
-    Attributes:
-        done: the number of each memory's retention, for each pass that ended.
-        during: is called in each pass.
-    """
-
-    def __init__(self) -> None:
-        self.done: list[int] = []
-        self.during = lambda: None
-
-    def begun(self, retention) -> None:
-        self.during()
-        self.done.append(id(retention))
-
-    def after(self, count: int) -> set[int]:
-        return set(self.done[count:])
+from tests.support.waiting import until, wait_until
 
 
 @pytest.fixture
-def passes(form, monkeypatch):
-    """Writes down the passes, and lets them come quickly."""
-    found, tree = Passes(), import_module(module_name(form.name, "retention.verbs"))
-    cls = getattr(tree, "AsyncRetention" if form.name == "async" else "Retention")
-    maintain = cls.maintain
-    if form.name == "async":
-
-        async def recorded(self):
-            report = await maintain(self)
-            await asyncio.to_thread(found.begun, self)
-            return report
-    else:
-
-        def recorded(self):
-            report = maintain(self)
-            found.begun(self)
-            return report
-
-    monkeypatch.setattr(cls, "maintain", recorded)
-    monkeypatch.setattr(f"{module_name(form.name, 'retention.janitor')}.INTERVAL", 0.02)
-    return found
+def passes():
+    return Passes()
 
 
 async def several(passes, count=3):
-    """Wait until so many more passes are done; gives who did them."""
-    before, deadline = len(passes.done), time.monotonic() + 20
-    while len(passes.done) < before + count:
-        assert time.monotonic() < deadline, "nobody works"
-        await asyncio.sleep(0.01)
+    """Wait for `count` more passes. Return the names of their janitors."""
+    before = len(passes.done)
+    await until(lambda: len(passes.done) >= before + count)
     return passes.after(before)
 
 
-async def none_begins(passes):
-    """Wait until no pass is begun any more: with the lease there is one each 0.02 s."""
+async def no_more(passes):
+    """Wait until no pass begins: with the lease, one begins each 0.02 s."""
     before, deadline = -1, time.monotonic() + 20
     while len(passes.done) != before:
-        assert time.monotonic() < deadline, "it works without the lease"
+        assert time.monotonic() < deadline, "passes go on without the lease"
         before = len(passes.done)
         await asyncio.sleep(0.5)
 
 
-def owner_of(memory):
-    return id(getattr(memory, "wrapped", memory).retention)
-
-
-async def test_of_several_one_works_and_the_next_only_after_it(form, passes):
+async def test_next_janitor_begins_after_the_first_has_closed(form, passes):
     async with AsyncExitStack() as rest:
-        async with form.memory(janitor=True) as first:
-            assert await several(passes) == {owner_of(first)}
-            others = [await rest.enter_async_context(form.memory(janitor=True)) for _ in range(3)]
-            assert await several(passes, 10) == {owner_of(first)}
+        async with janitor(form, passes):
+            assert await several(passes) == {"first"}
+            for name in ("second", "third", "fourth"):
+                await rest.enter_async_context(janitor(form, passes, name))
+            assert await several(passes, 10) == {"first"}
         closed = len(passes.done)
         await several(passes, 10)
-        (second,) = passes.after(closed)
-        assert second in {owner_of(other) for other in others}
+        (name,) = passes.after(closed)
+        assert name != "first"
 
 
-async def test_whose_lease_is_taken_works_no_more(form, database_url, passes, monkeypatch):
-    """It stood still, and learns that its time is over: another one may have begun."""
-    monkeypatch.setattr(f"{module_name(form.name, 'retention.janitor')}.TTL", 0.6)
+async def test_janitor_that_lost_its_lease_stops(form, database_url, passes):
+    """Its process stood still, and another one may have begun."""
     with Memory(database_url) as thief:
-        async with form.memory(janitor=True):
+        async with janitor(form, passes, ttl=0.6):
             await several(passes)
             run(database_url, "UPDATE pgmem.leases SET expires_at = clock_timestamp()")
             lease = thief.leases.acquire(JANITOR_LEASE, ttl=60, timeout=5)
-            await none_begins(passes)
+            await no_more(passes)
             lease.release()
             await several(passes)
 
@@ -116,20 +70,31 @@ async def test_whose_lease_is_taken_works_no_more(form, database_url, passes, mo
 JANITOR = """
 import json, sys, time
 from pgmem import Memory
-import pgmem._sync.retention.janitor as janitor
-from pgmem._sync.retention.verbs import Retention
-janitor.INTERVAL, janitor.TTL = 0.02, 2.0
-maintain = Retention.maintain
-def recorded(self):
-    maintain(self)
-    print(json.dumps(time.time()), flush=True)
-Retention.maintain = recorded
-with Memory(sys.argv[1], janitor=True):
+from pgmem._sync.retention.janitor import Janitor
+from pgmem.retention.janitor import JanitorTiming
+class Recorder:
+    def maintain(self):
+        memory.retention.maintain()
+        print(json.dumps(time.time()), flush=True)
+with Memory(sys.argv[1]) as memory:
+    janitor = Janitor(memory.leases, Recorder(), JanitorTiming(0.02, 2.0))
+    janitor.start()
     sys.stdin.readline()
+    janitor.close()
 """
 
 
-def test_one_that_was_paused_beyond_its_lease_finds_another_at_work(database_url):
+def test_killed_janitor_is_replaced_at_the_end_of_its_lease(database_url):
+    killed = Worker(JANITOR, database_url)
+    wait_until(lambda: len(killed.lines) > 3)
+    other = Worker(JANITOR, database_url)
+    killed.kill()
+    wait_until(lambda: len(other.lines) > 3)
+    other.say()
+    other.finish()
+
+
+def test_paused_janitor_finds_that_another_has_begun(database_url):
     paused = Worker(JANITOR, database_url)
     wait_until(lambda: len(paused.lines) > 3)
     os.kill(paused.process.pid, signal.SIGSTOP)
@@ -141,16 +106,16 @@ def test_one_that_was_paused_beyond_its_lease_finds_another_at_work(database_url
     finally:
         os.kill(paused.process.pid, signal.SIGCONT)
     time.sleep(0.5)
-    # What it was in the midst of, it may finish.
-    assert len(paused.lines) <= before + 1, "two at work"
-    with Memory(database_url) as looking:
-        assert looking.leases.get(JANITOR_LEASE) is not None
+    # It may finish the pass that was under way.
+    assert len(paused.lines) <= before + 1, "two janitors"
+    with Memory(database_url) as observer:
+        assert observer.leases.get(JANITOR_LEASE) is not None
     for worker in (paused, other):
         worker.say()
         worker.finish()
 
 
-async def test_a_pass_that_fails_is_not_the_last(form, passes, caplog):
+async def test_passes_go_on_after_a_failed_one(form, passes, caplog):
     errors = [Unavailable("the server is away"), ZeroDivisionError()]
 
     def fail():
@@ -159,36 +124,33 @@ async def test_a_pass_that_fails_is_not_the_last(form, passes, caplog):
 
     passes.during = fail
     with caplog.at_level(logging.WARNING, "pgmem"):
-        async with form.memory(janitor=True):
+        async with janitor(form, passes):
             await several(passes)
     assert "ended by an error" in caplog.text
     assert "a pass of maintenance failed, the next one makes up for it: the server" in caplog.text
 
 
-async def test_closing_does_not_wait_for_the_next_pass(form, passes, monkeypatch):
-    monkeypatch.setattr(f"{module_name(form.name, 'retention.janitor')}.INTERVAL", 60.0)
-    async with form.memory(janitor=True):
+async def test_closing_does_not_wait_for_the_next_pass(form, passes):
+    async with janitor(form, passes, interval=10_000.0):
         await several(passes, 1)
-        await asyncio.sleep(0.05)
-        started = time.monotonic()
-    assert time.monotonic() - started < 20
+    assert passes.done == ["first"]
 
 
-async def test_closing_lets_a_pass_end_and_then_another_be_elected(form, database_url, passes):
+async def test_closing_waits_for_a_pass_and_releases_the_lease(form, database_url, passes):
     held = []
-    with Memory(database_url) as looking:
+    with Memory(database_url) as observer:
         begun = threading.Event()
 
         def slow():
             begun.set()
             time.sleep(0.4)
-            held.append(looking.leases.get(JANITOR_LEASE) is not None)
+            held.append(observer.leases.get(JANITOR_LEASE) is not None)
 
         passes.during = slow
-        async with form.memory(janitor=True):
+        async with janitor(form, passes):
             assert await asyncio.to_thread(begun.wait, 20)
-        assert held == [True], "somebody else might have begun beside it"
+        assert held == [True], "another janitor could have begun during the pass"
         assert len(passes.done) == 1
-        assert looking.leases.get(JANITOR_LEASE) is None
+        assert observer.leases.get(JANITOR_LEASE) is None
         await asyncio.sleep(0.3)
-    assert len(passes.done) == 1, "it works on after its end"
+    assert len(passes.done) == 1, "passes go on after the end"

@@ -10,7 +10,7 @@ import pytest
 from pgmem import Memory, Policy
 from pgmem.errors import InvalidInput, PermissionDenied, PositionTrimmed
 from pgmem.retention import ops
-from pgmem.retention.models import Holder, TrimReport
+from pgmem.retention.models import LaggingReader, TrimReport
 from tests.support.processes import seed
 from tests.support.retention import (
     add_dead_letter,
@@ -122,7 +122,9 @@ async def test_a_dry_run_tells_the_same_and_does_nothing(both, database_url):
     store_subscription(database_url, 14)
     add_dead_letter(database_url, 2)
     told = await both.retention.trim(max_events=4, dry_run=True)
-    assert told == report(13, 1, 14, kept=1, holder=Holder("subscription", "c", 14), dry_run=True)
+    assert told == report(
+        13, 1, 14, kept=1, holder=LaggingReader("subscription", "c", 14), dry_run=True
+    )
     assert len(left(database_url)) == 20
     assert marks(database_url) == {}
     done = await both.retention.trim(max_events=4)
@@ -161,7 +163,7 @@ async def test_the_rule_of_one_stream(both, database_url):
     await fill(both, 10, "a", "b")
     assert (await both.retention.trim("a")).removed == 3
     assert len(left(database_url)) == 7
-    with pytest.raises(InvalidInput, match="no rule for the stream 'b'"):
+    with pytest.raises(InvalidInput, match="the stream 'b' has no policy"):
         await both.retention.trim("b")
 
 

@@ -323,7 +323,7 @@ async def test_who_is_overtaken_again_and_again_is_told(both, database_url, tmp_
         return remove(*args, **options)
 
     monkeypatch.setattr(ops, "remove", meddle)
-    with pytest.raises(TransactionConflict, match="try again later"):
+    with pytest.raises(TransactionConflict, match="Try again later"):
         await both.retention.trim(max_events=2, export=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert len(left(database_url)) == 20
@@ -340,7 +340,7 @@ async def test_all_or_nothing(both, database_url, tmp_path):
         database_url,
         "INSERT INTO pgmem.events (position, stream, type, payload) VALUES (3, 'a', 't', '9')",
     )
-    with pytest.raises(Conflict, match=r"\[3\].*nothing was changed"):
+    with pytest.raises(Conflict, match=r"\[3\].*Nothing was changed"):
         await both.retention.restore(file)
     assert left(database_url) == [3, 4, 5]
     assert marks(database_url) == {"": (3, 3)}

@@ -160,7 +160,7 @@ async def test_a_file_that_is_damaged_or_foreign(both, database_url, tmp_path, d
     await fill(both, 5)
     (file,) = await exported(both, tmp_path, max_events=2)
     DAMAGES[damage](file)
-    with pytest.raises(InvalidInput, match="nothing was changed") as error:
+    with pytest.raises(InvalidInput, match="Nothing was changed") as error:
         await both.retention.restore(file)
     assert str(file) in str(error.value)
     assert left(database_url) == [4, 5]

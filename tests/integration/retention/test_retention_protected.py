@@ -7,7 +7,7 @@ import pytest
 
 from pgmem import Event
 from pgmem.retention import ops
-from pgmem.retention.models import Holder
+from pgmem.retention.models import LaggingReader
 from tests.support.retention import (
     add_batch,
     add_dead_letter,
@@ -28,14 +28,14 @@ async def test_nothing_above_the_slowest_consumer(both, database_url):
     store_subscription(database_url, 7, "slow")
     store_group(database_url, 9, "slow too")
     done = await both.retention.trim(max_events=4)
-    assert done == report(7, 1, 7, holder=Holder("subscription", "slow", 7))
+    assert done == report(7, 1, 7, holder=LaggingReader("subscription", "slow", 7))
     store_subscription(database_url, 12, "slow")
     done = await both.retention.trim(max_events=4)
-    assert done == report(2, 8, 9, holder=Holder("group", "slow too", 9))
+    assert done == report(2, 8, 9, holder=LaggingReader("group", "slow too", 9))
     store_group(database_url, 16, "slow too")
     store_subscription(database_url, 16, "slow")
     assert await both.retention.trim(max_events=4) == report(
-        6, 10, 15, holder=Holder("subscription", "fast", 15)
+        6, 10, 15, holder=LaggingReader("subscription", "fast", 15)
     )
     assert await both.retention.trim(max_events=4, force=True) == report(1, 16, 16)
 
@@ -44,7 +44,7 @@ async def test_a_consumer_that_has_not_begun_holds_everything(both, database_url
     await fill(both, 20)
     async with both.events.subscribe(durable="new", auto_commit=False) as events:
         done = await both.retention.trim(max_events=1)
-        assert done == report(0, None, None, holder=Holder("subscription", "new", 0))
+        assert done == report(0, None, None, holder=LaggingReader("subscription", "new", 0))
         assert len(await events.receive(100)) == 20
         await events.commit()
         assert await both.retention.trim(max_events=1) == report(19, 1, 19)
@@ -72,7 +72,7 @@ async def test_of_one_stream_only_who_may_want_it(memory, database_url, store):
         )
         run(database_url, "UPDATE pgmem.groups SET filter = %s WHERE name = 'wants'", [selection])
         (done,) = memory.retention.trim("a", max_events=1).streams
-        assert done.held_back_by == Holder(store.__name__[6:], "wants", n + 5), selection
+        assert done.held_back_by == LaggingReader(store.__name__[6:], "wants", n + 5), selection
         assert marks(database_url)["a"][0] == n + 5
     # Who follows another stream is in the way of the whole log all the same.
     (done,) = memory.retention.trim(max_events=1).streams

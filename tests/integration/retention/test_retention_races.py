@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from pgmem import Event, Fold, Memory
 from pgmem.errors import PositionTrimmed, TransactionConflict
 from pgmem.retention import ops
-from pgmem.retention.models import Holder
+from pgmem.retention.models import LaggingReader
 from pgmem.state import snapshot_ops as snapshots
 from tests.support.retention import (
     add_batch,
@@ -72,7 +72,7 @@ def before_date(monkeypatch):
     """Lets something happen when a trim is committed, and before its mark gets a time."""
 
     def arrange(hook):
-        date, calls = ops.date, []
+        date, calls = ops.set_trim_times, []
 
         def second():
             calls.append(1)
@@ -80,7 +80,7 @@ def before_date(monkeypatch):
                 hook()
             return date()
 
-        monkeypatch.setattr(ops, "date", second)
+        monkeypatch.setattr(ops, "set_trim_times", second)
 
     return arrange
 
@@ -106,7 +106,7 @@ async def test_a_reader_that_is_stored_at_that_moment_is_heeded(
     assert left(database_url) == list(range(8, 21))
     assert marks(database_url) == {"": (7, 7)}
     kind, name = ("group", "g") if store is store_group else ("subscription", "c")
-    holder = Holder(kind, name, 7)
+    holder = LaggingReader(kind, name, 7)
     (done,) = (await both.retention.trim(max_events=2)).streams
     assert (done.removed, done.held_back_by) == (0, holder)
 

@@ -30,7 +30,7 @@ def rows(url, table, columns="*"):
 def small_steps(monkeypatch):
     """One page and three rows a statement."""
     monkeypatch.setattr(ops, "PAGES", 1)
-    monkeypatch.setattr(ops, "MOST", 3)
+    monkeypatch.setattr(ops, "MAX_ROWS", 3)
 
 
 async def swept(memory, **expected):
@@ -220,7 +220,7 @@ async def test_slots_that_have_long_been_empty(both, database_url):
         INSERT INTO pgmem.batches (group_name) VALUES ('h'), ('h')
         """,
     )
-    await swept(both, slots=9)
+    await swept(both, batches=9)
     assert rows(database_url, "batches", "id, group_name, cardinality(positions)") == [
         (1, "g", 0), (2, "g", 0), (3, "g", 1), (4, "g", 0), (5, "g", 0), (6, "g", 1), (9, "g", 1),
         (12, "g", 1), (15, "g", 1), (18, "g", 1), (20, "g", 0), (21, "h", 0), (22, "h", 0),

@@ -106,7 +106,7 @@ def some(steps, rng, name):
     if full() and name == "sync":
         return every
     second, third = [number for number in every if steps[number - 1] == "trim_find"][1:3]
-    last = max(number for number in every if steps[number - 1] == "trim_date")
+    last = max(number for number in every if steps[number - 1] == "trim_times")
     return sorted({rng.choice(every), last, *range(second, third + 1)})
 
 

@@ -1,4 +1,4 @@
--- Remove slots of groups that have been empty for long, but for a few of each group.
+-- Remove idle, empty batch rows of groups. Each group keeps a few.
 WITH spare AS MATERIALIZED (
     SELECT ctid FROM (
         SELECT ctid, claimed_at,

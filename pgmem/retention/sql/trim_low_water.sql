@@ -1,5 +1,5 @@
--- Up to where events of a stream, or ('') of the whole log, have been removed, and how many have
--- been removed so far where that may have been some of them.
+-- The highest removed position of a stream, or ('') of the whole log, and the number of events that
+-- were removed so far in trims that may have removed some of them.
 SELECT coalesce(max(position) FILTER (WHERE stream IN ('', %(stream)s)), 0),
        coalesce(sum(removed), 0)::bigint
 FROM {schema}.trimmed

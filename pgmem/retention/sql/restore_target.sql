@@ -1,4 +1,4 @@
--- Which log this is, whether it has never held anything, and how far its positions are drawn.
+-- The log's id, whether it has never held an event, and its head.
 SELECT log_id::text,
        NOT EXISTS (SELECT FROM {schema}.events) AND NOT EXISTS (SELECT FROM {schema}.trimmed),
        {include event_head}

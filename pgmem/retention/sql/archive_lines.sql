@@ -1,5 +1,5 @@
--- Events as they are written to a file before they are removed: one JSON object each. JSON values
--- travel in it as the texts that they are stored as, so that they come back exactly.
+-- Events as lines of a file, one JSON object each. JSON values are strings with the stored text, so
+-- that they come back exactly.
 SELECT position, json_build_object(
     'position', position, 'stream', stream, 'stream_version', stream_version, 'type', type,
     'agent_id', agent_id, 'payload', payload::text, 'metadata', metadata::text,
