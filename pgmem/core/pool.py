@@ -99,7 +99,10 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
 
     async def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
         """Execute one statement and return its rows."""
-        rows: Sequence[Row] = await self.wait(self._session.execute(query, params))
+        generator = self._session.execute(query, params)
+        if self.answer_timeout is not None:
+            generator = _run_within(generator, self.answer_timeout)
+        rows: Sequence[Row] = await super().wait(generator)
         return rows
 
     async def abandon(self) -> None:

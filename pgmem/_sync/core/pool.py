@@ -100,7 +100,10 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
         """Execute one statement and return its rows."""
-        rows: Sequence[Row] = self.wait(self._session.execute(query, params))
+        generator = self._session.execute(query, params)
+        if self.answer_timeout is not None:
+            generator = _run_within(generator, self.answer_timeout)
+        rows: Sequence[Row] = super().wait(generator)
         return rows
 
     def abandon(self) -> None:
