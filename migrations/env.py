@@ -1,9 +1,8 @@
-"""alembic's environment: which database, which schema, and one migrator at a time.
+"""Run the migrations on one database and schema, one process at a time.
 
-Runs for `pgmem.migrate` (which hands things over in `config.attributes`) and for the alembic
-command in a checkout (`-x url=…`, `-x schema=…`, `-x create_schema=false`, or the environment:
-`PGMEM_DATABASE_URL` and so on, `PGMEM_SCHEMA`). It configures no logging and prints nothing.
-Everything happens in one transaction, the version table included.
+`pgmem.migrate` passes the connection in `config.attributes`. The alembic command in a checkout
+takes `-x url=…`, `-x schema=…`, `-x create_schema=false`, or the environment (`PGMEM_DATABASE_URL`,
+`PGMEM_SCHEMA`). Everything happens in one transaction, the version table included.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from pgmem.core.names import DEFAULT_SCHEMA, VERSION_TABLE, check_schema_name
 from pgmem.errors import InvalidInput
 
 attributes = context.config.attributes
-# Only the command line has -x; code has the attributes.
+# Only the command line has -x.
 arguments = context.get_x_argument(as_dictionary=True) if context.config.cmd_opts else {}
 
 
 def schema_name() -> str:
-    """The schema to migrate, checked: it goes into SQL."""
+    """Return the schema to migrate, checked because it becomes part of statements."""
     return check_schema_name(
         attributes.get("schema")
         or arguments.get("schema")
@@ -39,7 +38,7 @@ def schema_name() -> str:
 
 
 def create_schema() -> bool:
-    """Whether the schema itself is made here."""
+    """Return True if the schema is to be created."""
     if "create_schema" in attributes:
         return bool(attributes["create_schema"])
     given = arguments.get("create_schema", "true").lower()
@@ -49,7 +48,7 @@ def create_schema() -> bool:
 
 
 def run_offline() -> None:
-    """Writes the SQL instead of running it."""
+    """Print the SQL instead of running it."""
     schema = schema_name()
     context.configure(
         dialect_name="postgresql",
@@ -60,16 +59,16 @@ def run_offline() -> None:
     with context.begin_transaction():
         if create_schema():
             context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-        # So that no name or operator is ever taken from a schema that somebody else can fill.
+        # So that no name or operator of another schema is used.
         context.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         context.run_migrations()
 
 
 def run_online(connection: Connection) -> None:
-    """Runs the migrations on `connection`, in its transaction."""
+    """Run the migrations on `connection`, in its transaction."""
     schema = schema_name()
-    # First the lock, then the look at what is there: the second of two migrators finds the work
-    # done. The lock ends with the transaction.
+    # The lock comes before the first read, so that the second of two processes finds the work done.
+    # The lock ends with the transaction.
     begin_migration(connection, schema)
     refuse_unreleased(connection, schema)
     ensure_schema(connection, schema, create=create_schema())
@@ -81,7 +80,7 @@ def run_online(connection: Connection) -> None:
 
 
 def main() -> None:
-    """Offline, on the connection handed over, or on one of its own."""
+    """Run offline, on the given connection, or on a new one."""
     if context.is_offline_mode():
         run_offline()
         return

@@ -76,11 +76,11 @@ CREATE TRIGGER events_refuse_change BEFORE UPDATE OR DELETE ON {schema}.events
     """
 CREATE TRIGGER events_refuse_truncate BEFORE TRUNCATE ON {schema}.events
     FOR EACH STATEMENT EXECUTE FUNCTION {schema}.refuse_change()""",
-    # value NULL: deleted. The row stays as a tombstone and its version goes on growing, so that a
-    # stale expected version never matches. recording 2: the last change is in the log, and the
-    # next one will be, so that copies elsewhere are invalidated; 1: the last change is in the log,
-    # later ones may not be; 0: the last change is not in the log. There is no further index, and
-    # room on every page: updates stay HOT.
+    # value NULL is a tombstone: the version goes on growing, so that a stale expected version never
+    # matches. If recording is 2, the last change is in the log, and so will be the next one, so
+    # that copies elsewhere are invalidated. If it is 1, later changes may not be in the log. If it
+    # is 0, the last change is not in the log. There is no further index, and room on every page, so
+    # that updates stay HOT.
     """
 CREATE TABLE {schema}.state (
     key text COLLATE "C" NOT NULL,
@@ -294,8 +294,8 @@ CREATE TABLE {schema}.imports (
 ) WITH (fillfactor = 50)""",
     "CREATE UNIQUE INDEX imports_target_key ON {schema}.imports (target)",
     # One row. Notification channels have no privileges, so the channel's name is random and kept
-    # here. log_id is set when the first file of removed events is written: databases that were
-    # created from one template are different logs, a restored backup is the same one.
+    # here. log_id is set when the first file of removed events is written. So databases that were
+    # created from one template are different logs, and a restored backup is the same log.
     """
 CREATE TABLE {schema}.meta (
     singleton boolean DEFAULT true NOT NULL,

@@ -1,9 +1,9 @@
-"""What a schema is made of, read from the catalogs, and how two of them differ.
+"""Describe a schema from the catalogs, and compare two descriptions.
 
-`pgmem.migrate.check` compares a database with the tables of `pgmem.admin.tables`, made for a moment
-as temporary tables in a transaction that is rolled back: both descriptions then come from the
-same server, in its own words. The drift test compares all of it; `check` leaves alone what a
-team may add (an index, a trigger). This module reads catalogs; it changes nothing by itself.
+`pgmem.migrate.check` compares a database with the tables of `pgmem.admin.tables`. Those are created
+as temporary tables in a transaction that is rolled back, so that both descriptions come from the
+same server. The drift test compares everything. `check` ignores what a team may add, such as an
+index or a trigger.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _QUERIES: Final = {
           LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
           LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
          WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p')""",
-    # Not-null constraints ('n', since 18) are told by the columns.
+    # Not-null constraints ('n', since 18) show in the columns.
     "constraint": """
         SELECT c.relname || '.' || k.conname,
                pg_get_constraintdef(k.oid) || CASE WHEN k.convalidated THEN '' ELSE ' !' END
@@ -80,12 +80,12 @@ _QUERIES: Final = {
          WHERE c.relnamespace = :schema""",
 }
 
-# What a team may add beside pgmem's own without harm: a plain index, a trigger, a function …
+# A team may add these without harm, and a plain index.
 _EXTRA_IS_HARMLESS: Final = frozenset({"table", "trigger", "function", "sequence"})
 
 
 def describe(connection: Connection, schema: str) -> Description:
-    """The objects of `schema`, in the server's words; ``pg_temp`` is this session's own."""
+    """Describe the objects of `schema` as the server does; ``pg_temp`` is this session's."""
     if schema == "pg_temp":
         oid, name = connection.execute(
             text("SELECT oid::bigint, nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()")
@@ -93,7 +93,7 @@ def describe(connection: Connection, schema: str) -> Description:
     else:
         found = text("SELECT oid::bigint, nspname FROM pg_namespace WHERE nspname = :name")
         oid, name = connection.execute(found, {"name": schema}).one()
-    # Whether a definition names the schema depends on the search_path; so take it out.
+    # Whether a definition names the schema depends on the search_path, so the name is removed.
     names = "|".join(re.escape(part) for part in {name, f'"{name}"', schema, f'"{schema}"'})
     prefix = re.compile(rf'(?<![\w"])(?:{names})\.')
     return {
@@ -106,18 +106,18 @@ def describe(connection: Connection, schema: str) -> Description:
 
 
 def expected(connection: Connection) -> Description:
-    """What `pgmem.admin.tables` describes. Makes temporary tables: roll the transaction back."""
+    """Describe `pgmem.admin.tables`. It creates temporary tables: roll the transaction back."""
     build("pg_temp").metadata.create_all(connection, checkfirst=False)
     return describe(connection, "pg_temp")
 
 
 def differences(want: Description, have: Description, *, exact: bool = False) -> Iterator[str]:
-    """A sentence for each object that is missing, different, or too many.
+    """Yield a sentence for each object that is missing, different, or foreign.
 
     Args:
-        want: what should be there.
-        have: what is there.
-        exact: report additions that do pgmem no harm, too.
+        want: the expected description.
+        have: the description of the database.
+        exact: True reports harmless additions, too.
     """
     for kind, objects in want.items():
         there = have[kind]
@@ -125,7 +125,7 @@ def differences(want: Description, have: Description, *, exact: bool = False) ->
             if name not in there:
                 yield f"{kind} {name} is missing"
             elif there[name] != definition:
-                yield f"{kind} {name} is {there[name]!r}, and should be {definition!r}"
+                yield f"{kind} {name} is {there[name]!r}, expected {definition!r}"
         for name in sorted(there.keys() - objects.keys()):
             if exact or not _harmless(kind, name, there[name], want):
                 yield f"{kind} {name} is not pgmem's: {there[name]!r}"
@@ -136,7 +136,7 @@ def _harmless(kind: str, name: str, definition: str, want: Description) -> bool:
         return True
     table = name.partition(".")[0]
     if table not in want["table"]:
-        return True  # of a table of theirs
+        return True  # of the team's own table
     # A unique index refuses rows. Any index on `state` ends its HOT updates. A column or a
     # constraint may refuse what pgmem writes.
     return kind == "index" and " UNIQUE " not in definition and table != "state"

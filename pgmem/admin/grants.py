@@ -1,7 +1,4 @@
-"""The SQL that gives roles what reading, writing and retention need, and no more.
-
-Which tables there are, `pgmem.admin.tables` says; `pgmem.migrate.grant` runs this.
-"""
+"""Build the SQL that grants roles what reading, writing and retention need, and no more."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ _READER: Final = (
         ),
     ),
     ("SELECT", "SEQUENCE", ("events_position_seq",)),
-    # Not the channel: who knows it can ring, and inline events would be believed.
+    # Not the channel: a role that knows it can notify, and send inline events that readers trust.
     ("SELECT (singleton, created_at)", "TABLE", ("meta",)),
 )
 _WRITER: Final = (
@@ -48,7 +45,7 @@ _WRITER: Final = (
     ),
     ("SELECT, INSERT, UPDATE", "TABLE", ("limits",)),
     ("SELECT, INSERT, DELETE", "TABLE", ("fold_snapshots", "state_snapshots")),
-    # Deleted by the foreign key, which acts with the owner's rights.
+    # The foreign key deletes entries, with the owner's rights.
     ("SELECT, INSERT", "TABLE", ("state_snapshot_entries",)),
     (
         "USAGE, SELECT",
@@ -72,7 +69,7 @@ _JANITOR: Final = (
 )
 """Privileges, kind of object, objects."""
 _VACUUMED: Final = ("dedupe", "delayed", "events", "state")
-"""What a janitor vacuums, where PostgreSQL lets a role that is not the owner: from 17 on."""
+"""The tables that a janitor vacuums. PostgreSQL 17 and newer let a role do it that is no owner."""
 
 
 def grant_sql(
@@ -82,28 +79,27 @@ def grant_sql(
     writer: str | None = None,
     janitor: str | None = None,
 ) -> str:
-    """The SQL that gives roles no more than reading, writing or retention needs.
+    """Build the SQL that grants roles what reading, writing or retention needs, and no more.
 
-    A reader sees events, state, snapshots and what retention does, and neither the idempotency
-    keys, the stored consumers, the groups, the leases nor the doorbell's channel. A writer cannot
-    change or remove an event. A janitor does what a writer does, sets the policies of retention,
-    and removes events by them. Grants add up: nothing that a role was given before is taken back.
+    A reader sees events, state, snapshots and policies. It sees neither idempotency keys,
+    subscriptions, groups, leases nor the notification channel. A writer cannot change or remove an
+    event. A janitor may do what a writer does, set policies, and remove events by them. Grants add
+    up: a role keeps what it was granted before.
 
-    A migration that makes tables gives nobody rights on them: grant again after it.
+    A migration that creates tables grants no rights on them: grant again after it.
 
     Args:
         schema: the schema.
-        reader: an existing role that is to read.
-        writer: an existing role that is to read and write.
-        janitor: an existing role that is to apply retention.
+        reader: an existing role that reads.
+        writer: an existing role that reads and writes.
+        janitor: an existing role that applies retention.
 
     Raises:
-        InvalidInput: the schema's or a role's name cannot be used.
-        InvalidInput: no role was given.
+        InvalidInput: no role is given, or the name of the schema or of a role cannot be used.
     """
     check_schema_name(schema)
     if reader is None and writer is None and janitor is None:
-        raise InvalidInput("nothing to grant: give a reader's role, a writer's or a janitor's")
+        raise InvalidInput("nothing to grant: give reader=, writer= or janitor=")
     lines: list[str] = []
     for role, privileges in ((reader, _READER), (writer, _WRITER), (janitor, _JANITOR)):
         if role is not None:
@@ -135,6 +131,6 @@ def _quoted_role(role: str) -> str:
     if not 1 <= size <= 63 or not role.isprintable() or role.lower() == "public":
         raise InvalidInput(
             f"{ascii(role)[:80]} is not a role to grant to: give the name of an existing role, "
-            "of at most 63 bytes, and not PUBLIC, which is everybody"
+            "of at most 63 bytes, and not PUBLIC, which is every role"
         )
     return '"' + role.replace('"', '""') + '"'

@@ -1,12 +1,10 @@
-"""alembic, driven from code: makes, changes, shows and checks pgmem's schema in a database.
+"""Create, migrate and check pgmem's schema in a database, with alembic.
 
-The migrations lie in the wheel (`pgmem/migrations`) or, in a checkout, beside the package
-(`migrations/`). Each run is one transaction behind one lock per schema: of two processes that
-migrate at once, one waits and then finds nothing left to do. A team's own alembic history is
-never touched: the version table lies in pgmem's schema.
-
-It prints nothing, configures no logging and keeps no connection. Nothing here is used on the
-way of a read or a write.
+The migrations are in the wheel (`pgmem/migrations`) or, in a checkout, beside the package
+(`migrations/`). Each run is one transaction behind one lock for each schema: of two processes that
+migrate at once, one waits and then finds nothing to do. The version table is in pgmem's schema, so
+a team's own alembic history is never touched. This module prints nothing, configures no logging
+and keeps no connection.
 """
 
 from __future__ import annotations
@@ -56,13 +54,10 @@ __all__ = [
 ]  # fmt: skip
 
 CONNECT_SECONDS: Final = 10
-"""How long to wait for the server, unless the url says otherwise (connect_timeout)."""
+"""How long to wait for the server, unless the URL has connect_timeout."""
 
 # alembic keeps the running environment in module globals: one command at a time in a process.
 _one_command = threading.Lock()
-
-
-# --- what it does ---------------------------------------------------------------------------
 
 
 def upgrade(
@@ -72,13 +67,13 @@ def upgrade(
     revision: str = "head",
     create_schema: bool = True,
 ) -> None:
-    """Brings the schema to `revision`; nothing happens where it is there already.
+    """Migrate the schema to `revision`. Do nothing if it has that revision.
 
     Args:
         url: the database, see `pgmem.core.url.connection_string`.
-        schema: the schema to make the tables in.
+        schema: the schema of the tables.
         revision: the revision to reach.
-        create_schema: make the schema itself if it does not exist. False: it must be there.
+        create_schema: create the schema if it does not exist. False requires that it exists.
 
     Raises:
         InvalidInput: the schema name, the url or the revision cannot be used.
@@ -96,7 +91,7 @@ def upgrade(
 
 
 def downgrade(url: str | None = None, *, revision: str, schema: str = DEFAULT_SCHEMA) -> None:
-    """Takes the schema back to `revision`. What later revisions made is removed, data and all.
+    """Downgrade the schema to `revision`. What later revisions created is dropped with its data.
 
     Args:
         url: the database, see `pgmem.core.url.connection_string`.
@@ -115,7 +110,7 @@ def downgrade(url: str | None = None, *, revision: str, schema: str = DEFAULT_SC
 
 
 def current(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> str | None:
-    """The revision that the schema is at; None where there is none.
+    """Return the revision of the schema, or None if it has none.
 
     Raises:
         InvalidInput, Unavailable, PermissionDenied, DatabaseFault: as `upgrade`.
@@ -132,14 +127,14 @@ def sql(
     from_revision: str | None = None,
     create_schema: bool = True,
 ) -> str:
-    """The SQL that brings a schema to `revision`, for an administrator to read and run.
+    """Return the SQL that migrates a schema to `revision`, for an administrator to read and run.
 
-    One transaction, for psql or any driver; no connection is made.
+    The SQL is one transaction, for psql or any driver. No connection is made.
 
     Args:
-        schema: the schema to make the tables in.
+        schema: the schema of the tables.
         revision: the revision to reach.
-        from_revision: the revision that the schema is at; None: there is nothing yet.
+        from_revision: the present revision; None if there is no schema yet.
         create_schema: begin with CREATE SCHEMA IF NOT EXISTS.
 
     Raises:
@@ -163,10 +158,10 @@ def sql(
 
 
 def check(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> list[str]:
-    """What in the schema is not as this library needs it; an empty list if all is well.
+    """List the differences between the schema and what this library needs; empty if none.
 
-    Looks at the revision and at every table, column, constraint, index, trigger, function and
-    sequence. It changes nothing, but makes temporary tables to compare with and rolls them back.
+    It compares the revision and every table, column, constraint, index, trigger, function and
+    sequence. It changes nothing: it creates temporary tables to compare with and rolls them back.
 
     Raises:
         SchemaError: the revision is not this library's.
@@ -185,7 +180,7 @@ def check(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> list[str]:
 
 
 def check_revision(found: str | None, schema: str) -> None:
-    """Compares the revision found in `schema` with the one that this library needs.
+    """Compare the revision of `schema` with the one that this library needs.
 
     Raises:
         SchemaError: there is none, or it is another one.
@@ -215,7 +210,7 @@ def grant(
     writer: str | None = None,
     janitor: str | None = None,
 ) -> None:
-    """Runs `grant_sql` in one transaction.
+    """Run `grant_sql` in one transaction.
 
     Raises:
         SchemaError: the revision is not this library's.
@@ -229,22 +224,19 @@ def grant(
             connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
-# --- parts that the alembic environment uses too --------------------------------------------
-
-
 def engine(url: str | None) -> Engine:
-    """An engine that makes a new connection each time and keeps none.
+    """Build an engine that makes a new connection each time and keeps none.
 
-    Read committed, whatever the database's default: after waiting for the lock, the next
-    statement must see what the other migrator has committed.
+    The isolation level is read committed, whatever the database's default: after the wait for the
+    lock, the next statement must see what the other process has committed.
     """
     conninfo = connection_string(url)
 
-    patience = conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_SECONDS
+    timeout = conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_SECONDS
 
     def connect() -> psycopg.Connection[Any]:
         # No prepared statements: the server may be behind PgBouncer.
-        return psycopg.connect(conninfo, prepare_threshold=None, connect_timeout=patience)
+        return psycopg.connect(conninfo, prepare_threshold=None, connect_timeout=timeout)
 
     return create_engine(
         "postgresql+psycopg://",
@@ -256,7 +248,7 @@ def engine(url: str | None) -> Engine:
 
 
 def begin_migration(connection: Connection, schema: str) -> None:
-    """Waits until nobody else migrates `schema`, and keeps others out until the commit."""
+    """Wait until no other process migrates `schema`, and keep others out until the commit."""
     connection.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended('pgmem migrate ' || :schema, 0))"),
         {"schema": schema},
@@ -266,10 +258,11 @@ def begin_migration(connection: Connection, schema: str) -> None:
 def refuse_unreleased(connection: Connection, schema: str) -> None:
     """Refuse a schema that a version of pgmem before the first release created.
 
-    Its revisions have the names of later ones. It is known by the table that it lacks.
+    Its revisions have the names of later ones. It lacks a table that every released
+    version has.
 
     Raises:
-        SchemaError: the schema is such a one.
+        SchemaError: an unreleased version created it.
     """
     found = _revision(connection, schema)
     if found is None:
@@ -280,7 +273,7 @@ def refuse_unreleased(connection: Connection, schema: str) -> None:
 
 
 def ensure_schema(connection: Connection, schema: str, *, create: bool) -> None:
-    """Makes the schema if it is missing and `create` allows it.
+    """Create the schema if it is missing and `create` is True.
 
     Raises:
         SchemaError: it is missing, and `create` is False.
@@ -303,7 +296,7 @@ def ensure_schema(connection: Connection, schema: str, *, create: bool) -> None:
 
 @contextmanager
 def safe_search_path(connection: Connection) -> Iterator[None]:
-    """No name or operator is taken from a schema that somebody else can fill."""
+    """Set the search_path so that no name or operator of another schema is used."""
     setting = text("SELECT set_config('search_path', :path, true)")
     before = connection.execute(text("SELECT current_setting('search_path')")).scalar_one()
     connection.execute(setting, {"path": "pg_catalog, pg_temp"})
@@ -311,11 +304,8 @@ def safe_search_path(connection: Connection) -> Iterator[None]:
     connection.execute(setting, {"path": before})  # the transaction may be a caller's
 
 
-# --- inside ---------------------------------------------------------------------------------
-
-
 def migrations_directory() -> Path:
-    """Where the migrations are: in the installed package, or beside it in a checkout."""
+    """Return the folder of the migrations: in the package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for directory in (package / "migrations", package.parent / "migrations"):
         if (directory / "env.py").is_file():
@@ -327,7 +317,7 @@ def migrations_directory() -> Path:
 
 
 def _config(output: io.StringIO | None = None, **attributes: object) -> Config:
-    """alembic's configuration without a file: nothing of the current directory is read."""
+    """Configure alembic without a file. Nothing in the current directory is read."""
     config = Config(stdout=io.StringIO(), output_buffer=output)
     # ConfigParser takes % for interpolation.
     config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
@@ -352,7 +342,7 @@ def _known_revisions() -> set[str]:
 
 
 def _check_revision(revision: str) -> None:
-    """Refuses a revision that there is no migration for, before anything is asked of a server."""
+    """Refuse a revision that has no migration, before a connection is made."""
     named = re.fullmatch(r"[0-9A-Za-z_]+", revision)
     if revision in {"head", "heads", "base"} or re.fullmatch(r"[+-][0-9]+", revision):
         return
@@ -365,12 +355,12 @@ def _check_revision(revision: str) -> None:
 
 @contextmanager
 def _translated(url: str | None, schema: str) -> Iterator[None]:
-    """alembic's, SQLAlchemy's and psycopg's errors as pgmem's own."""
+    """Translate errors of alembic, SQLAlchemy and psycopg into pgmem's."""
     try:
         yield
     except CommandError as error:
         unknown = re.search(r"locate revision identified by '([^']*)'", str(error))
-        if unknown:  # the one asked for was looked up before, so it is the database's
+        if unknown:  # the caller's revision was checked before, so it is the database's
             raise _too_new(schema, unknown.group(1)) from error
         raise InvalidInput(f"alembic cannot do that in schema {schema!r}: {error}") from error
     except DBAPIError as error:

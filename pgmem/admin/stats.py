@@ -1,7 +1,4 @@
-"""`memory.stats()`: how the memory stands, read part by part.
-
-What to run is `pgmem.admin.stats_ops`.
-"""
+"""Read the statistics of a memory, part by part."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ class AsyncStatistics:
     """One reading of the statistics.
 
     Attributes:
-        hidden: what the role was refused.
+        hidden: the parts that the role may not read.
     """
 
     def __init__(self, executor: AsyncPoolExecutor) -> None:
@@ -28,7 +25,7 @@ class AsyncStatistics:
         self.hidden: list[Hidden] = []
 
     async def read(self, schema: str, durability: Literal["strict", "relaxed"]) -> Stats:
-        """Read all parts, but those that the role may not read.
+        """Read all parts that the role may read.
 
         Args:
             schema: the memory's schema.
@@ -43,7 +40,7 @@ class AsyncStatistics:
         state = await self._part("state", ops.state(found.pages))
         dedupe = await self._part("dedupe", ops.dedupe(found.pages))
         snapshots = await self._part("snapshots", ops.snapshots(found.pages))
-        consumers = await self._part("consumers", ops.consumers())
+        subscriptions = await self._part("subscriptions", ops.subscriptions())
         groups = await self._part("groups", ops.groups())
         leases = await self._part("leases", ops.leases())
         policies = await self._part("policies", ops.policies())
@@ -57,7 +54,7 @@ class AsyncStatistics:
             state=state,
             dedupe=dedupe,
             snapshots=snapshots,
-            consumers=consumers,
+            subscriptions=subscriptions,
             groups=groups,
             leases=leases,
             policies=policies,

@@ -1,7 +1,6 @@
-"""What `memory.stats()` tells: how the memory stands, for whoever runs the database.
+"""The result of `memory.stats()`, for administrators of the database.
 
-Dataclasses, because they are made once in a while and `dataclasses.asdict` makes JSON of them.
-Times are the server's. This module knows nothing of SQL or connections.
+Dataclasses, because `dataclasses.asdict` makes them JSON. Times are the server's.
 """
 
 from __future__ import annotations
@@ -12,8 +11,10 @@ from typing import Generic, Literal, TypeVar
 
 R = TypeVar("R")
 
-Hidden = Literal["log", "state", "dedupe", "snapshots", "consumers", "groups", "leases", "policies"]
-"""A part of the statistics that a role may be refused."""
+Hidden = Literal[
+    "log", "state", "dedupe", "snapshots", "subscriptions", "groups", "leases", "policies"
+]
+"""A part of the statistics that a role may lack the right to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Count:
     """A number of rows.
 
     Attributes:
-        value: how many.
+        value: the number.
         exact: False if it is an estimate, from a sample of a large table.
     """
 
@@ -31,15 +32,15 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """The server, and how safely it keeps what is written.
+    """The server and its durability.
 
     Attributes:
-        version: of PostgreSQL.
-        standby: it is one: it takes no writes, and who writes is not seen from here.
-        revision: of the schema.
-        durability: of the memory that was asked.
-        synchronous_commit, fsync: the server's settings: what "strict" rests on.
-        now: its time.
+        version: the version of PostgreSQL.
+        standby: True if it is a standby, which takes no writes and does not show open writers.
+        revision: the revision of the schema.
+        durability: the durability of the memory.
+        synchronous_commit, fsync: the server's settings, on which "strict" relies.
+        now: the server's time.
     """
 
     version: str
@@ -53,16 +54,16 @@ class ServerStats:
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """Who is connected, and whether the doorbell's queue is emptied.
+    """The sessions, and the notification queue.
 
     Attributes:
         on_server: sessions of users in all databases.
-        most: so many the server takes (max_connections).
-        in_database: those in this database.
-        of_pgmem: those of them that call themselves "pgmem" (or "pgmem listener"): all, but where
-            a URL sets another application_name.
-        listening: those that call themselves "pgmem listener".
-        queue_usage: how full the notification queue of the server is: 0.0 to 1.0.
+        most: the limit of sessions (max_connections).
+        in_database: sessions of users in this database.
+        of_pgmem: those with the application_name "pgmem" or "pgmem listener". A URL may set another
+            one.
+        listening: those with the application_name "pgmem listener".
+        queue_usage: the used part of the server's notification queue, 0.0 to 1.0.
     """
 
     on_server: int
@@ -75,14 +76,14 @@ class SessionStats:
 
 @dataclass(frozen=True, slots=True)
 class OpenWriter:
-    """A transaction that has appended events and is still open: readers wait behind it.
+    """An open transaction that has appended events. Readers do not pass its position.
 
     Attributes:
-        pid: its session; None for a prepared transaction.
+        pid: the process id of its session; None for a prepared transaction.
         name: the session's application_name, or the prepared transaction's identifier.
-        role: whose it is.
-        state: what the session does; None if the role that asks may not know, or it is prepared.
-        since: when the transaction began (or was prepared); None if the role may not know.
+        role: its role.
+        state: the session's state; None if hidden from the asking role, or prepared.
+        since: when the transaction began or was prepared; None if hidden from the asking role.
     """
 
     pid: int | None
@@ -97,16 +98,16 @@ class LogStats:
     """The log.
 
     Attributes:
-        head: the highest position drawn; seen from a standby, up to 32 more.
-        events: how many it holds.
-        last_minute, last_hour: how many of them are so new.
-        first, first_at: the oldest event above what was trimmed of the whole log; None if there
-            is none.
-        last, last_at: the newest one.
-        trimmed_to: up to where retention has trimmed the whole log; 0 if never.
-        trimmed_streams: how many streams it has trimmed by themselves.
-        trimmed_at: when it last removed something.
-        removed: how many events it has removed so far.
+        head: the highest drawn position; on a standby it may be up to 32 too high.
+        events: the number of events.
+        last_minute, last_hour: the number of events of the last minute and hour.
+        first, first_at: the oldest event above the last trim of the whole log; None if there is
+            none.
+        last, last_at: the newest event.
+        trimmed_to: the highest position that a trim of the whole log removed; 0 for none.
+        trimmed_streams: the number of streams that were trimmed one by one.
+        trimmed_at: the time of the last trim.
+        removed: the number of events that retention has removed so far.
     """
 
     head: int
@@ -125,12 +126,12 @@ class LogStats:
 
 @dataclass(frozen=True, slots=True)
 class StateStats:
-    """The latest state.
+    """The state.
 
     Attributes:
-        entries: those that there are.
-        deleted: rows of deleted entries, kept for their versions.
-        expired: rows of entries whose time is over.
+        entries: live entries.
+        deleted: tombstones of deleted entries, which keep their versions.
+        expired: rows of expired entries.
     """
 
     entries: Count
@@ -143,9 +144,9 @@ class DedupeStats:
     """The idempotency keys.
 
     Attributes:
-        keys: all of them.
-        expired: those that count as unused again.
-        overdue: work that was claimed and not completed within its lease.
+        keys: all keys.
+        expired: keys that have expired and may be used again.
+        overdue: claims that were not completed within their lease.
     """
 
     keys: Count
@@ -155,24 +156,24 @@ class DedupeStats:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotStats:
-    """Copies of the whole state, and kept values of folds."""
+    """The number of snapshots of the state and of folds."""
 
     states: Count
     folds: Count
 
 
 @dataclass(frozen=True, slots=True)
-class ConsumerStats:
-    """A stored position in the log.
+class SubscriptionStats:
+    """A durable subscription.
 
     Attributes:
         name: its name.
-        position: every event up to it is done.
-        lag: how far the head of the log is from it, in positions.
-        behind_since: when the first event after it was recorded, whether it follows it or not;
-            None if there is none.
-        owner: who holds it, or held it last without giving it back.
-        lease_until: when others may take over; None if it was given back.
+        position: its stored position.
+        lag: the distance to the head of the log, in positions.
+        behind_since: when the first event after its position was recorded, selected by its filter
+            or not; None if there is none.
+        owner: its holder, or the last one that did not release it.
+        expires_at: when another process may take over; None if it was released.
     """
 
     name: str
@@ -180,7 +181,7 @@ class ConsumerStats:
     lag: int
     behind_since: datetime | None
     owner: str | None
-    lease_until: datetime | None
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +190,12 @@ class GroupStats:
 
     Attributes:
         name: its name.
-        position: every event up to it was handed out, or is not wanted.
-        lag: how far the head of the log is from it, in positions.
-        behind_since: when the first event after it was recorded; None if there is none.
-        open: deliveries that are not acknowledged.
-        overdue: those of them whose lease has run out.
-        parked: events to be handed out again.
+        position: every event up to it was claimed, or is not selected by the filter.
+        lag: the distance to the head of the log, in positions.
+        behind_since: when the first event after its position was recorded; None if there is none.
+        open: claimed and prefetched events that are not acknowledged.
+        overdue: claimed events whose lease has run out.
+        delayed: events to deliver again.
         dead: dead letters.
     """
 
@@ -204,17 +205,17 @@ class GroupStats:
     behind_since: datetime | None
     open: int
     overdue: int
-    parked: Count
+    delayed: Count
     dead: Count
 
 
 @dataclass(frozen=True, slots=True)
 class Readers(Generic[R]):
-    """The stored consumers, or the groups: those that are furthest behind.
+    """The durable subscriptions or groups that are furthest behind.
 
     Attributes:
-        total: how many there are.
-        furthest: at most a hundred of them, the one that is furthest behind first.
+        total: the number of all of them.
+        furthest: at most a hundred of them, the one furthest behind first.
     """
 
     total: int
@@ -226,8 +227,8 @@ class LeaseStats:
     """The named leases.
 
     Attributes:
-        held: those that somebody holds.
-        waiters: how many wait for one.
+        held: leases with a holder.
+        waiters: calls that wait for one.
     """
 
     held: int
@@ -236,13 +237,13 @@ class LeaseStats:
 
 @dataclass(frozen=True, slots=True)
 class PolicyStats:
-    """A rule of retention.
+    """A policy of retention.
 
     Attributes:
-        kind: of "events", "folds" or "snapshots".
-        name: of one stream, fold or name of snapshots; None for all.
-        max_count: so many are kept; None for any number.
-        max_age: what is older than so many seconds goes; None for any age.
+        kind: "events", "folds" or "snapshots".
+        name: the stream, the fold or the name of snapshots; None for all.
+        max_count: how many of the newest are kept; None for any number.
+        max_age: seconds after which one is removed; None for any age.
     """
 
     kind: str
@@ -257,11 +258,10 @@ class TableStats:
 
     Attributes:
         name: its name.
-        table_bytes: its size, with what is stored beside its rows.
+        table_bytes: its size, with its TOAST table.
         index_bytes: the size of its indexes.
-        dead_rows: rows that vacuum is to remove: what the server's statistics know of.
-        vacuumed_at: when autovacuum was last there; None if never (or before the statistics were
-            reset).
+        dead_rows: rows for vacuum to remove, by the server's statistics.
+        vacuumed_at: when autovacuum last ran on it; None if never, or if the statistics were reset.
     """
 
     name: str
@@ -273,9 +273,9 @@ class TableStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How the memory stands. What the role may not see is None, and named in `hidden`.
+    """The statistics of a memory. Parts that the role may not read are None, and in `hidden`.
 
-    Its parts are read one after the other, so they are not of one moment.
+    The parts are read one after the other, so they are not of one moment.
     """
 
     schema: str
@@ -287,7 +287,7 @@ class Stats:
     state: StateStats | None
     dedupe: DedupeStats | None
     snapshots: SnapshotStats | None
-    consumers: Readers[ConsumerStats] | None
+    subscriptions: Readers[SubscriptionStats] | None
     groups: Readers[GroupStats] | None
     leases: LeaseStats | None
     policies: tuple[PolicyStats, ...] | None

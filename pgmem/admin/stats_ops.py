@@ -1,10 +1,8 @@
-"""Statistics: how the memory stands, at a cost that does not grow with it.
+"""The statements of the statistics. Their cost does not grow with the memory.
 
-Says what to run for each part; `pgmem.admin.stats` runs it. A part is a statement of its own,
-because a role that may not read one table is refused the whole of a statement.
-
-No part scans a large table. Rows are counted in a sample of the table: in all of it if it is small,
-and then the number is exact. What is read beside them is found by an index.
+Each part is a statement of its own, because a role that may not read one table is refused the whole
+statement. No part scans a large table. Rows are counted in a sample of its pages, or in all of them
+if the table is small; then the number is exact. Everything else is found by an index.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pgmem.admin.stats_models import (
-    ConsumerStats,
     Count,
     DedupeStats,
     GroupStats,
@@ -26,43 +23,44 @@ from pgmem.admin.stats_models import (
     SessionStats,
     SnapshotStats,
     StateStats,
+    SubscriptionStats,
     TableStats,
 )
 from pgmem.core.op import Op, Row
 
 SAMPLE_PAGES = 1_000
-"""8 MB: so much of a table is looked through to count its rows."""
+"""Pages of a table in which its rows are counted: 8 MB."""
 
 MOST_COUNTED = 50_000
-"""So many positions of the log are looked at to count its events: all of them if there are no more.
-Else as many in a hundred even parts, which costs the same also where most were removed."""
+"""Positions of the log in which its events are counted: all of them if there are no more. Otherwise
+as many in a hundred parts at even distances, which costs the same if most events were removed."""
 
-MOST_PARKED = 10_000
+MOST_DELAYED = 10_000
 MOST_READERS = 100
 MOST_WRITERS = 10
 
 
 class Tables(NamedTuple):
-    """The tables, and how many pages each has."""
+    """The tables, and the number of pages of each."""
 
     tables: tuple[TableStats, ...]
     pages: Mapping[str, int]
 
 
 def _share(pages: int) -> float:
-    """How many per cent of a table's pages to read."""
+    """Return the share of a table's pages to read, in per cent."""
     return min(100.0, 100.0 * SAMPLE_PAGES / max(1, pages))
 
 
 def _counts(found: Sequence[int], share: float) -> list[Count]:
-    """What was counted in a share of a table, as of the whole."""
+    """Extrapolate numbers from a share of a table to all of it."""
     if share == 100.0:
         return [Count(number) for number in found]
     return [Count(round(number * 100.0 / share), exact=False) for number in found]
 
 
 def server(durability: Literal["strict", "relaxed"]) -> Op[ServerStats]:
-    """The server."""
+    """Read the server's settings."""
 
     def parse(rows: Sequence[Row]) -> ServerStats:
         version, standby, revision, commit, fsync, now = rows[0]
@@ -72,22 +70,22 @@ def server(durability: Literal["strict", "relaxed"]) -> Op[ServerStats]:
 
 
 def sessions() -> Op[SessionStats]:
-    """Who is connected."""
+    """Count the sessions."""
     return Op("stats_sessions", {}, lambda rows: SessionStats(*rows[0]), "count the sessions")
 
 
 def writers() -> Op[tuple[OpenWriter, ...]]:
-    """Who has appended and not committed yet."""
+    """List the open transactions that have appended events."""
     return Op(
         "stats_writers",
         {"most": MOST_WRITERS},
         lambda rows: tuple(OpenWriter(*row) for row in rows),
-        "see which transactions hold readers back",
+        "list the open writers",
     )
 
 
 def tables() -> Op[Tables]:
-    """The tables of the schema."""
+    """Read the sizes of the tables."""
 
     def parse(rows: Sequence[Row]) -> Tables:
         return Tables(
@@ -98,7 +96,7 @@ def tables() -> Op[Tables]:
 
 
 def log() -> Op[LogStats]:
-    """The log."""
+    """Read the ends of the log, and count its events."""
 
     def parse(rows: Sequence[Row]) -> LogStats:
         head, first, first_at, last, last_at, *trimmed, counted = rows[0]
@@ -120,11 +118,11 @@ def log() -> Op[LogStats]:
             *trimmed,
         )
 
-    return Op("stats_log", {"most": MOST_COUNTED}, parse, "see how the log stands", bounded=False)
+    return Op("stats_log", {"most": MOST_COUNTED}, parse, "count the events", bounded=False)
 
 
 def state(pages: Mapping[str, int]) -> Op[StateStats]:
-    """The latest state."""
+    """Count the state entries."""
     share = _share(pages["state"])
     return Op(
         "stats_state",
@@ -136,7 +134,7 @@ def state(pages: Mapping[str, int]) -> Op[StateStats]:
 
 
 def dedupe(pages: Mapping[str, int]) -> Op[DedupeStats]:
-    """The idempotency keys."""
+    """Count the idempotency keys."""
     share = _share(pages["dedupe"])
     return Op(
         "stats_dedupe",
@@ -148,7 +146,7 @@ def dedupe(pages: Mapping[str, int]) -> Op[DedupeStats]:
 
 
 def snapshots(pages: Mapping[str, int]) -> Op[SnapshotStats]:
-    """The snapshots."""
+    """Count the snapshots."""
     states, folds = _share(pages["state_snapshots"]), _share(pages["fold_snapshots"])
 
     def parse(rows: Sequence[Row]) -> SnapshotStats:
@@ -163,51 +161,51 @@ def snapshots(pages: Mapping[str, int]) -> Op[SnapshotStats]:
     )
 
 
-def consumers() -> Op[Readers[ConsumerStats]]:
-    """The stored consumers."""
+def subscriptions() -> Op[Readers[SubscriptionStats]]:
+    """List the durable subscriptions that are furthest behind."""
     return Op(
-        "stats_consumers",
+        "stats_subscriptions",
         {"most": MOST_READERS},
         lambda rows: Readers(
-            rows[0][0] if rows else 0, tuple(ConsumerStats(*row[1:]) for row in rows)
+            rows[0][0] if rows else 0, tuple(SubscriptionStats(*row[1:]) for row in rows)
         ),
-        "see how far the consumers are behind",
+        "list the subscriptions",
         bounded=False,
     )
 
 
 def groups() -> Op[Readers[GroupStats]]:
-    """The consumer groups."""
+    """List the groups that are furthest behind."""
 
     def count(number: int) -> Count:
-        return Count(number, exact=number <= MOST_PARKED)
+        return Count(number, exact=number <= MOST_DELAYED)
 
     def group(row: Row) -> GroupStats:
-        name, position, lag, since, held, overdue, parked, dead = row[1:]
-        return GroupStats(name, position, lag, since, held, overdue, count(parked), count(dead))
+        name, position, lag, since, held, overdue, delayed, dead = row[1:]
+        return GroupStats(name, position, lag, since, held, overdue, count(delayed), count(dead))
 
     def parse(rows: Sequence[Row]) -> Readers[GroupStats]:
         return Readers(rows[0][0] if rows else 0, tuple(map(group, rows)))
 
     return Op(
         "stats_groups",
-        {"most": MOST_READERS, "counted": MOST_PARKED + 1},
+        {"most": MOST_READERS, "counted": MOST_DELAYED + 1},
         parse,
-        "see how far the groups are behind",
+        "list the groups",
         bounded=False,
     )
 
 
 def leases() -> Op[LeaseStats]:
-    """The named leases."""
+    """Count the leases and their waiters."""
     return Op("stats_leases", {}, lambda rows: LeaseStats(*rows[0]), "count the leases")
 
 
 def policies() -> Op[tuple[PolicyStats, ...]]:
-    """The rules of retention."""
+    """List the policies of retention."""
     return Op(
         "stats_policies",
         {},
         lambda rows: tuple(PolicyStats(*row) for row in rows),
-        "read the rules of retention",
+        "list the policies",
     )

@@ -25,12 +25,12 @@ from pgmem.cli.output import (
 
 if TYPE_CHECKING:
     from pgmem.admin.stats_models import (
-        ConsumerStats,
         Count,
         GroupStats,
         OpenWriter,
         Readers,
         Stats,
+        SubscriptionStats,
     )
 
 SHOWN = 10
@@ -87,8 +87,8 @@ def stats(*, url: str | None, schema: str, as_json: bool) -> None:
         return
     print_labelled(_lines(found), WIDTH)
     _print_sizes(found)
-    if found.consumers is not None and found.consumers.total:
-        _print_subscriptions(found.consumers, found.server.now)
+    if found.subscriptions is not None and found.subscriptions.total:
+        _print_subscriptions(found.subscriptions, found.server.now)
     if found.groups is not None and found.groups.total:
         _print_groups(found.groups, found.server.now)
 
@@ -214,7 +214,7 @@ def _print_sizes(stats: Stats) -> None:
     )
 
 
-def _print_subscriptions(readers: Readers[ConsumerStats], now: datetime) -> None:
+def _print_subscriptions(readers: Readers[SubscriptionStats], now: datetime) -> None:
     sys.stdout.write("\n")
     Table(*SUBSCRIPTIONS).add(
         (
@@ -239,7 +239,7 @@ def _print_groups(readers: Readers[GroupStats], now: datetime) -> None:
             _for(group.behind_since, now),
             f"{group.open:,}",
             f"{group.overdue:,}",
-            _count(group.parked),
+            _count(group.delayed),
             _count(group.dead),
         )
         for group in readers.furthest[:SHOWN]

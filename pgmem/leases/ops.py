@@ -9,8 +9,8 @@ The state of a lease's row::
            waiter, or its   └─┘
            time is over and another call asks: held by the first live waiter, with a higher token
 
-        waiters   `acquire` joins the queue, which is a column of the row; `leave` leaves it
-        released  while a transaction with a fenced write is open, a released row stays: it has no
+        waiters   `acquire` joins the queue, which is a column of the row. `leave` leaves it.
+        released  A released row stays while a transaction with a fenced write is open. It has no
                   owner and its time is over. It is granted after that transaction's end.
 
 A lease is decided by the clock, unlike a delivery: a holder whose time is over can neither renew

@@ -1,12 +1,7 @@
 """The contents of an archive: removed events in a file.
 
-A file is compressed JSON, one object a line. The first line says where the events come from::
-
-    {"pgmem_archive": 1, "schema": "pgmem", "log": "9f0c…", "stream": null,
-     "system_identifier": 74321…, "timeline": 1, "count": 5000, "first": 1, "last": 5003,
-     "before": null, "after": {"position": 5003, "removed": 5000}, "sha256": "…"}
-    {"position": 1, "stream": "payments", …, "payload": "{\"amount\": 5}", …}
-    …
+A file is compressed JSON, one object a line. The first line names the log, the stream, the number
+of events and the low-water marks. Each further line is an event.
 
 `log` is the log's id. A copy or a backup has the same one, so the file fits there, too. `before`
 and `after` are the low-water marks, which are rows of `trimmed`. A restore sets the mark back to

@@ -41,7 +41,7 @@ class LaggingReader(NamedTuple):
 
 
 class StreamTrim(NamedTuple):
-    """What a trim removed of one stream or of the whole log; in a dry run, what it would remove.
+    """The trim of one stream or of the whole log. In a dry run, what it would remove.
 
     Attributes:
         stream: the stream; None for the whole log.
@@ -64,7 +64,7 @@ class StreamTrim(NamedTuple):
 
 
 class TrimReport(NamedTuple):
-    """What a trim did.
+    """The result of a trim.
 
     Attributes:
         dry_run: True if nothing was removed and the report says what would be.
@@ -81,7 +81,7 @@ class TrimReport(NamedTuple):
 
 
 class SweepReport(NamedTuple):
-    """What a sweep removed beside the log.
+    """The rows that a sweep removed beside the log.
 
     Attributes:
         expired_keys: idempotency keys that had expired.
@@ -105,7 +105,7 @@ class SweepReport(NamedTuple):
 
 
 class MaintenanceReport(NamedTuple):
-    """What one pass of maintenance did.
+    """The result of one pass of maintenance.
 
     Attributes:
         trimmed: the trims by the policies for events.
@@ -119,7 +119,7 @@ class MaintenanceReport(NamedTuple):
 
 
 class RestoreReport(NamedTuple):
-    """What was restored from a file.
+    """The result of a restore.
 
     Attributes:
         stream: the stream that the events were removed from; None for the whole log.

@@ -14,7 +14,7 @@
 
 An event that is due stays if a stored reader has not read it, if a group has claimed it, or if it
 is the last of a versioned stream. The statement that removes decides that again, by its own
-snapshot. Later trims look again at events that stayed below the low-water mark.
+snapshot. Later trims check events that stayed below the low-water mark again.
 
 A trim has no time ('infinity') until its transaction has committed. Readers that began before that
 time are told of it, because a reader that began before the commit may have seen what it removed. If
@@ -54,7 +54,7 @@ class Limits(NamedTuple):
 
 
 class LowWater(NamedTuple):
-    """What was removed before.
+    """The removals of earlier trims.
 
     Attributes:
         position: the highest removed position, of the stream or of the whole log.
@@ -84,7 +84,7 @@ class Found(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """What a transaction has removed.
+    """The removals of one transaction.
 
     Attributes:
         number: the number of events.

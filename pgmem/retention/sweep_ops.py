@@ -21,7 +21,7 @@ EXPIRED_TYPE: Final = "state.expired"
 """The type of the event of an expired entry."""
 
 PAGES: Final = 1_000
-"""Pages of a table that one statement looks at: 8 MB."""
+"""Pages of a table that one statement reads: 8 MB."""
 MAX_ROWS: Final = 1_000
 """Rows that one statement removes at most."""
 IDLE: Final = 86_400.0
@@ -32,7 +32,7 @@ KEPT_BATCHES: Final = 4
 """Empty batch rows that each group keeps, so that it need not insert them again after a pause."""
 DEAD: Final = 5_000
 """Dead rows from which on a table is vacuumed, plus `DEAD_SHARE` of its live rows: about the
-threshold of autovacuum, which looks once a minute. A busy log outgrows what it keeps in that."""
+threshold of autovacuum, which runs once a minute. A busy log outgrows what it keeps in that."""
 DEAD_SHARE: Final = 0.2
 VACUUMED_SIZE: Final = 2**30
 """Bytes above which a table is left to autovacuum: a minute's dead rows are a small part of it."""

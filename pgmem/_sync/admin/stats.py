@@ -1,8 +1,5 @@
 # Generated from pgmem/admin/stats.py by tools/generate_sync.py. Do not edit.
-"""`memory.stats()`: how the memory stands, read part by part.
-
-What to run is `pgmem.admin.stats_ops`.
-"""
+"""Read the statistics of a memory, part by part."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ class Statistics:
     """One reading of the statistics.
 
     Attributes:
-        hidden: what the role was refused.
+        hidden: the parts that the role may not read.
     """
 
     def __init__(self, executor: PoolExecutor) -> None:
@@ -29,7 +26,7 @@ class Statistics:
         self.hidden: list[Hidden] = []
 
     def read(self, schema: str, durability: Literal["strict", "relaxed"]) -> Stats:
-        """Read all parts, but those that the role may not read.
+        """Read all parts that the role may read.
 
         Args:
             schema: the memory's schema.
@@ -44,7 +41,7 @@ class Statistics:
         state = self._part("state", ops.state(found.pages))
         dedupe = self._part("dedupe", ops.dedupe(found.pages))
         snapshots = self._part("snapshots", ops.snapshots(found.pages))
-        consumers = self._part("consumers", ops.consumers())
+        subscriptions = self._part("subscriptions", ops.subscriptions())
         groups = self._part("groups", ops.groups())
         leases = self._part("leases", ops.leases())
         policies = self._part("policies", ops.policies())
@@ -58,7 +55,7 @@ class Statistics:
             state=state,
             dedupe=dedupe,
             snapshots=snapshots,
-            consumers=consumers,
+            subscriptions=subscriptions,
             groups=groups,
             leases=leases,
             policies=policies,

@@ -4,12 +4,10 @@
 One worker for all of them. It neither takes nor grants a lease: it wakes a waiter, and the waiter
 asks. Waiters are woken by notifications; this worker does what is left to do where those are lost::
 
-    renew    every third of a lease's time, one statement for all leases that are due
-    poll     at every safety poll, one statement for all waiters. A waiter asks if it
-               was granted the lease and the notification was lost,
-               is no longer in the queue,
-               or has an entry that expires soon or belongs to a lost session
-    ask      when a holder's time is over: see `WaitQueue`
+    renew    Every third of a lease's time, one statement for all leases that are due.
+    poll     At every safety poll, one statement for all waiters. A waiter asks if it missed
+             its notification, has left the queue, or has an entry that expires soon.
+    ask      When a holder's time is over: see `WaitQueue`.
 
 The worker starts with the first lease and ends with the memory.
 """

@@ -22,7 +22,7 @@ from pgmem.retention import sweep_ops as ops
 from pgmem.retention.models import PolicyKind, SweepReport
 
 BUDGET = 10
-"""Statements in one sweep of a table. Each looks at `sweep_ops.PAGES` pages."""
+"""Statements in one sweep of a table. Each reads `sweep_ops.PAGES` pages."""
 MIN_PAUSE, MAX_PAUSE = 0.001, 0.1
 """Seconds. After a statement the sweep pauses for as long as it took, within these bounds."""
 

@@ -1,4 +1,4 @@
--- The groups that are furthest behind, with what is open in each, and how many there are.
+-- The groups that are furthest behind, with what is open in each, and the number of all of them.
 SELECT reader.total, reader.name, reader.position,
        greatest(0, {include event_head} - reader.position),
        behind.since, held.open, held.overdue, again.number, buried.number

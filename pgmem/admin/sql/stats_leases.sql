@@ -1,4 +1,4 @@
--- How many leases are held, and how many wait for one. A lease that nobody holds has no row for long.
+-- The number of held leases and of their waiters. A free lease has no row for long.
 SELECT count(*) FILTER (WHERE owner_id IS NOT NULL AND expires_at > clock_timestamp()),
        coalesce(sum((
            SELECT count(*) FROM jsonb_array_elements(waiters) AS waiter (entry)

@@ -1,7 +1,7 @@
--- Where the log stands, what it holds, and how fast it grows.
--- No index has the times of events; but they grow with the positions, so where the last minute and
--- the last hour begin is found by halving the log again and again: each row of `search` has half as
--- far to go. And events are counted only where the positions are few; of more, a hundred even parts.
+-- The ends of the log, the number of its events, and how many are new.
+-- No index has the times of events, but they grow with the positions. So a binary search finds where
+-- the last minute and the last hour begin: each row of `search` halves the range. If the positions
+-- are many, events are counted in a hundred parts at even distances.
 WITH RECURSIVE moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 cut AS MATERIALIZED (
     SELECT coalesce(max(position) FILTER (WHERE stream = ''), 0) AS position,

@@ -1,5 +1,5 @@
--- Who is connected, and how full the notification queue is. Whoever has a role is a user: the kind of
--- a session is hidden from others, its role and name are not.
+-- The number of sessions, and the used part of the notification queue. A session with a role is a
+-- user's: the type of another role's session is hidden, its role and name are not.
 SELECT count(*), current_setting('max_connections')::int,
        count(*) FILTER (WHERE datname = current_database()),
        count(*) FILTER (WHERE datname = current_database()

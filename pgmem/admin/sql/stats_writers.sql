@@ -1,6 +1,6 @@
--- The transactions that readers wait for: they have appended and are still open. Oldest first; those
--- whose age the role may not know, last. A prepared one has no session, and is found by the number
--- that it has locked.
+-- The open transactions that have appended events, oldest first. Those whose age is hidden from the
+-- role come last. A prepared transaction has no session and is found by the transaction id that it
+-- has locked.
 SELECT held.pid, coalesce(session.application_name, prepared.gid, ''),
        coalesce(session.usename, prepared.owner, '')::text, session.state,
        coalesce(session.xact_start, prepared.prepared)

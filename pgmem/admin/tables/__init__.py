@@ -1,4 +1,4 @@
-"""pgmem's tables as SQLAlchemy Core objects.
+"""The tables of pgmem as SQLAlchemy Core objects.
 
 For joins in users' queries, for `alembic` autogenerate (`include_object`), and as the description
 that a migrated database is compared with (`pgmem.migrate.check`, the drift test). This package

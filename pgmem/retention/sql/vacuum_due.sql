@@ -1,5 +1,5 @@
--- The tables with so many dead rows that autovacuum would run if it looked now, that are small enough
--- to be vacuumed before it looks, and that this role may vacuum.
+-- The tables whose dead rows exceed the threshold, that are small enough to be vacuumed before
+-- autovacuum runs, and that this role may vacuum.
 SELECT class.relname::text
 FROM pg_stat_user_tables AS stat
 JOIN pg_class AS class ON class.oid = stat.relid

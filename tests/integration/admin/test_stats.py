@@ -56,7 +56,7 @@ async def test_an_empty_memory(both):
     assert log.events == log.last_minute == log.last_hour == NOTHING
     assert dataclasses.astuple(stats.state) == dataclasses.astuple(stats.dedupe) == ((0, True),) * 3
     assert stats.snapshots.states == stats.snapshots.folds == NOTHING
-    assert (stats.consumers.total, stats.groups.furthest, stats.leases.held) == (0, (), 0)
+    assert (stats.subscriptions.total, stats.groups.furthest, stats.leases.held) == (0, (), 0)
     assert (stats.policies, stats.writers, stats.hidden) == ((), (), ())
 
 
@@ -173,7 +173,7 @@ async def test_what_retention_removed(both, database_url):
     assert log.last_hour == Count(10), "of what was kept behind the mark nobody asks the age"
 
 
-async def test_consumers_and_groups_and_how_far_they_are_behind(both, database_url):
+async def test_lag_of_subscriptions_and_groups(both, database_url):
     log_of(database_url, [500.0 - n for n in range(10)])
     sql(
         database_url,
@@ -190,15 +190,15 @@ async def test_consumers_and_groups_and_how_far_they_are_behind(both, database_u
         "INSERT INTO pgmem.dead_letters (group_name, position, attempts) VALUES ('g', 4, 5)",
     )
     stats = await both.stats()
-    assert stats.consumers.total == 2
-    late, done = stats.consumers.furthest
+    assert stats.subscriptions.total == 2
+    late, done = stats.subscriptions.furthest
     assert (late.name, late.position, late.lag, late.owner) == ("late", 4, 6, "me")
-    assert late.lease_until > stats.server.now
+    assert late.expires_at > stats.server.now
     assert timedelta(seconds=496) <= stats.server.now - late.behind_since < timedelta(seconds=700)
     assert (done.name, done.lag, done.behind_since, done.owner) == ("done", 0, None, None)
     group, idle = stats.groups.furthest
     assert (group.name, group.position, group.lag) == ("g", 8, 2)
-    assert (group.open, group.overdue, group.parked, group.dead) == (5, 2, Count(1), Count(1))
+    assert (group.open, group.overdue, group.delayed, group.dead) == (5, 2, Count(1), Count(1))
     assert timedelta(seconds=4) <= group.behind_since - late.behind_since < timedelta(seconds=5)
     assert (idle.name, idle.open, idle.behind_since, idle.dead) == ("idle", 0, None, NOTHING)
 
@@ -207,7 +207,7 @@ async def test_only_those_furthest_behind_are_told_and_much_is_counted_to_an_end
     both, database_url, monkeypatch
 ):
     monkeypatch.setattr(ops, "MOST_READERS", 3)
-    monkeypatch.setattr(ops, "MOST_PARKED", 10)
+    monkeypatch.setattr(ops, "MOST_DELAYED", 10)
     sql(
         database_url,
         "INSERT INTO pgmem.subscriptions (name, filter, position, system_identifier, timeline) "
@@ -218,8 +218,8 @@ async def test_only_those_furthest_behind_are_told_and_much_is_counted_to_an_end
         "SELECT 'g', n, 5 FROM generate_series(1, 50) n",
     )
     stats = await both.stats()
-    assert stats.consumers.total == 20
-    assert [c.name for c in stats.consumers.furthest] == ["c20", "c19", "c18"]
+    assert stats.subscriptions.total == 20
+    assert [c.name for c in stats.subscriptions.furthest] == ["c20", "c19", "c18"]
     assert stats.groups.furthest[0].dead == Count(11, exact=False)
 
 
@@ -305,8 +305,8 @@ async def test_a_role_sees_what_it_may_and_what_it_may_not_is_named(form, databa
                 stats = await reader.stats()
     finally:
         sql(database_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
-    assert stats.hidden == ("dedupe", "consumers", "groups", "leases")
-    assert (stats.dedupe, stats.consumers, stats.groups, stats.leases) == (None,) * 4
+    assert stats.hidden == ("dedupe", "subscriptions", "groups", "leases")
+    assert (stats.dedupe, stats.subscriptions, stats.groups, stats.leases) == (None,) * 4
     assert (stats.log.events, stats.state.entries) == (Count(1), Count(1))
     (writer,) = stats.writers
     assert writer.pid is not None

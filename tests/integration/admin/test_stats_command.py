@@ -95,7 +95,7 @@ def test_json_holds_everything(memory, database_url, pgmem):
     assert document["log"]["events"] == {"value": 1, "exact": True}
     assert document["log"]["first_at"] <= document["server"]["now"]
     assert document["hidden"] == []
-    assert document["consumers"] == {"total": 0, "furthest": []}
+    assert document["subscriptions"] == {"total": 0, "furthest": []}
     assert "events" in [table["name"] for table in document["tables"]]
 
 
@@ -113,7 +113,7 @@ def test_reader_role_learns_what_it_may_not_read(memory, database_url, shown):
     finally:
         sql(database_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
     assert theirs["not shown"] == [
-        "dedupe, consumers, groups, leases: this role may not read them (`pgmem migrate grant`)"
+        "dedupe, subscriptions, groups, leases: this role may not read them (`pgmem migrate grant`)"
     ]
     assert "dedupe" not in theirs
     assert "(idle in transaction), for 0." in mine["writers"][0]

@@ -261,7 +261,7 @@ def test_hot_statements_are_served_by_an_index(loaded, op, index):
         assert not re.search("Seq Scan on (?!trimmed)", plan), plan
 
 
-@pytest.mark.parametrize("op", [stats.log(), stats.consumers(), stats.groups()])
+@pytest.mark.parametrize("op", [stats.log(), stats.subscriptions(), stats.groups()])
 def test_statistics_scan_no_log(loaded, op):
     query = sql.statement(op.statement, sql.Dialect("pgmem"), op.fragments)
     plan = "\n".join(row[0] for row in loaded.execute(b"EXPLAIN ANALYZE " + query, op.params))

@@ -126,7 +126,7 @@ def test_check_sees_each_thing_that_drifts(database_url):
         # The last one for real, through the front door.
         server.execute(BREAKAGES[0][0])
     assert migrate.check(database_url) == [
-        "column events.payload is 'jsonb not null', and should be 'json not null'"
+        "column events.payload is 'jsonb not null', expected 'json not null'"
     ]
 
 

@@ -1,4 +1,4 @@
--- The consumers that are furthest behind, and how many there are.
+-- The durable subscriptions that are furthest behind, and the number of all of them.
 SELECT reader.total, reader.name, reader.position,
        greatest(0, {include event_head} - reader.position),
        behind.since, reader.owner, reader.expires_at
