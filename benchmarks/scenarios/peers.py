@@ -100,7 +100,9 @@ class Caller:
         self._memory.state.put(f"{kind}:account:{key}", payload(number), record=False)
 
     def _put_ten(self, first: int, record: bool) -> None:
-        values = {f"put:account:{n % KEYS}": payload(n) for n in range(first, first + 10)}
+        # Keys of their own: an unrecorded write appends an event if the one before was recorded.
+        kind = "put:recorded" if record else "put:account"
+        values = {f"{kind}:{n % KEYS}": payload(n) for n in range(first, first + 10)}
         self._memory.state.put_many(values, record=record)
 
     def _search(self) -> int:
