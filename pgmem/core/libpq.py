@@ -91,6 +91,10 @@ class Session:
         self._prepared: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
         self._last = 0
 
+    def forget_prepared(self) -> None:
+        """Prepare every statement again, as the server's are about to be deallocated."""
+        self._prepared.clear()
+
     def execute(self, query: bytes, params: dict[str, Any]) -> PQGen[Sequence[Row]]:
         """Execute one statement; a generator for the connection's `wait`, which gives its rows.
 
@@ -135,8 +139,8 @@ class Session:
             try:
                 result = yield from self._result()
             except errors.InvalidSqlStatementName:
-                # psycopg's rollback(), or the user of `tx.connection`, deallocated all of them.
-                self._prepared.clear()
+                # The user of `tx.connection` deallocated all of them.
+                self.forget_prepared()
                 missing = name
             else:
                 return result

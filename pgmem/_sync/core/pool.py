@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
@@ -83,6 +84,13 @@ class Connection(psycopg.Connection[TupleRow]):
         if self.answer_timeout is not None:
             gen = _run_within(gen, self.answer_timeout)
         return super().wait(gen, *args, **kwargs)
+
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        # After a rollback psycopg deallocates all statements, not only its own. Inside a
+        # transaction it would be too late to find that out: the error ends the transaction.
+        if name is None:
+            self._session.forget_prepared()
+        return super()._deallocate(name)
 
     def prepare_for_use(self) -> None:
         """Make what every statement uses."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pgmem import Event, Memory
 
 PREPARED = "SELECT name, statement FROM pg_prepared_statements WHERE name LIKE 'pgmem%'"
@@ -32,3 +34,20 @@ def test_a_refused_statement_leaves_the_connection_usable(database_url):
         for _ in range(2):
             memory.events.append("s", Event(type="t"), idempotency_key="k")
         assert memory.events.count("s") == 2
+
+
+def test_statements_of_a_transaction_outlive_a_rollback_of_psycopg(database_url):
+    """After five executions psycopg prepares the user's statement; then a rollback drops all."""
+
+    def write(memory, n):
+        with memory.transaction() as tx:
+            tx.connection.execute("SELECT %s::int", [n])
+            tx.state.put("k", n)
+            if n % 7 == 6:
+                raise ZeroDivisionError
+
+    with Memory(database_url, pool=1) as memory:
+        for n in range(20):
+            with suppress(ZeroDivisionError):
+                write(memory, n)
+        assert memory.state.get("k").value == 19
