@@ -1,4 +1,4 @@
-"""The places of the columns in an event's row, as `event_columns.sql` and the letters have them."""
+"""Indexes of the columns in an event's row: as in `event_columns.sql` and in inlined events."""
 
 from __future__ import annotations
 

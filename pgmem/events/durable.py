@@ -40,7 +40,7 @@ IDLE_COMMIT = 5.0
 
 
 class AsyncBound(Protocol):
-    """What `memory.transaction()` and `memory.using()` return."""
+    """A transaction that `memory.transaction()` or `memory.using()` returned."""
 
     _executor: AsyncTransactionExecutor
 
@@ -125,7 +125,7 @@ class AsyncDurableSubscription(AsyncSubscription[T]):
         position, created_at = self._lease.position, self._lease.created_at
         self._since = created_at if position == 0 and created_at is not None else ALWAYS
         self._committed = self._handled = position
-        self._stand(position)
+        self._begin_at(position)
         return None
 
     async def _prepare(self) -> None:

@@ -321,10 +321,10 @@ def _rewritten(
 ) -> HistoryRewritten:
     was, now = History._make(expected), History._make(found)
     return HistoryRewritten(
-        f"{verb} by the subscription {name!r} refused: its position {position} was made on the "
-        f"timeline {was.timeline} of the cluster {was.system_identifier}, and the server is on "
-        f"the timeline {now.timeline} of the cluster {now.system_identifier} (after a failover or "
-        f"a restore): events up to it may be gone, and their positions used again for others. "
+        f"{verb} by the subscription {name!r} refused. Its position {position} was made on "
+        f"timeline {was.timeline} of cluster {was.system_identifier}. The server is on timeline "
+        f"{now.timeline} of cluster {now.system_identifier}, after a failover or a restore. Events "
+        f"up to it may be gone, and their positions used again for others. "
         f"Check what you have done since, then accept the present history: "
         f"memory.subscriptions.reset({name!r}) keeps the position, "
         f"reset({name!r}, POSITION) chooses another",

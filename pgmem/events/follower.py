@@ -1,23 +1,23 @@
-"""The one reader of a memory that follows the end of the log, for all who want to know of it.
+"""Follow the end of the log with one connection, for all readers of a memory.
 
 ::
 
-                  bell                           ┌────────► feed ───► subscriptions, blocking reads
-    server ═══► listener ──► letters ──► Tail ───┤
-       ▲            │                     ▲      └────────► cache (what has changed)
-       └── look ◄───┴── safety poll       │
-            └──── events, gaps, writers ──┘
+               notification                        ┌────────► EventBuffer ───► subscriptions
+    server ═══► listener ──► inlined ──► GapTracker┤
+       ▲            │        events          ▲     └────────► observer (the cache of state entries)
+       └── poll ◄───┴── safety poll          │
+            └──── events, gaps, writers ─────┘
 
     starting ──► following ──► connection lost ──► (pause) ──► following
-        │            └──────► another history, the schema is gone …  ──► failed: followers get the
-        └ writers of before are awaited; meanwhile subscriptions            error; the next one to
-          read by themselves                                                come starts it again
+        │            └──────► another history, no schema …  ──► failed: readers get the error;
+        └ the writers of now are awaited; meanwhile               the next one starts it again
+          subscriptions read by themselves
 
-A bell, the safety poll and an open gap lead to a look; a look reads all that is new in one
-statement. An event that rides on the bell, and is the next one, is given out at once; the look
-follows. Nothing that arrives from the bell moves the position but such an event.
+A notification, the safety poll or an open gap cause a poll. A poll reads everything new in one
+statement. An inlined event that is the next one is handed out at once, and a poll follows. A
+notification without an event moves no position.
 
-It never waits for a follower, and writes nothing.
+The follower never waits for a reader, and writes nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import random
 import time
 from collections import deque
 from datetime import datetime
+from typing import Protocol
 
 import psycopg
 
@@ -41,65 +42,59 @@ from pgmem.errors import NotOpen, PgmemError
 from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
 from pgmem.events.gap_tracker import GapTracker, PollResult
-from pgmem.events.page import (
-    PageSize,
-    open_letter,
-    read_newest,
-    read_recorded,
-    read_tail,
-    standby_error,
-)
+from pgmem.events.inline import parse_inline
+from pgmem.events.page import PageSize, read_new, read_newest, read_recorded, standby_error
+from pgmem.events.poll_schedule import GAP_FIRST, GAP_LAST, PollSchedule
 from pgmem.events.stable_position import StablePosition, WriterBarrier, read_writers
-from pgmem.state.cache import StateCache
 
 log = logging.getLogger("pgmem")
 
 LATE_EVENTS = 2_000
-"""At most so many events of open gaps in one look: the rest comes with the next."""
-GAP_FIRST, GAP_LAST, GAP_LONG = 0.001, 0.02, 0.25
-"""Seconds between two looks at an open gap: at first, soon, and where it has been open for long. A
-commit ends the pause, for it rings."""
-GAP_PATIENCE = 0.005
-"""Seconds that a gap may close by itself before the lock table is asked: most do."""
+"""Maximum number of events in open gaps that one poll reads. The next poll reads the rest."""
+GAP_GRACE = 0.005
+"""Seconds in which a gap may close by itself before the lock table is read. Most gaps do."""
 GAP_WARNING = 10.0
-"""Seconds after which somebody is told that an open transaction holds everybody up."""
-LOOK_LATER = 0.002
-LOOK_LATEST = 0.01
-"""Seconds that the look behind a letter may wait, at first and at most, while such looks find
-nothing: then one look serves several letters."""
-LOOK_UNWANTED = 0.1
-"""The same behind letters that nobody in this process wants: where a hundred processes follow one
-log, a look of each at every event would be most of the server's work."""
-LOOK_AGAIN = 0.05
-"""Seconds after which it looks once more when there was something: for a writer that stayed silent
-because of one whose bell was heard already, or never rang because it rolled back."""
-MANY_LETTERS = 20
-"""With more of them waiting, one look is cheaper than to open each."""
+"""Seconds after which a warning tells that an open transaction delays all readers."""
+MANY_INLINED = 20
+"""If more inlined events wait, one poll is cheaper than to take each of them."""
 VERIFIED_EVENTS = 5_000
-"""So many of the events given out last are compared with the log after a lost connection: more than
-a server commits in the moment that a crash can take back."""
+"""Number of the latest events that are compared with the log after a lost connection. It is more
+than a server commits in the time that a crash can undo."""
 BUSY_EVENTS = 8
-BUSY_SHARE = 1.0
-"""Looks that find many events leave the server alone for as long as they took."""
 BUSY_LAST = 0.003
-POLL_FIRST = 0.05
-UNANNOUNCED = 3
-"""So many looks in a row that found events no bell had told of mean that bells do not arrive; from
-the second on it polls after so many seconds."""
+"""After a poll that found `BUSY_EVENTS`, the follower pauses as long as the poll took, at most
+`BUSY_LAST` seconds."""
 RETRY_FIRST, RETRY_LAST = 0.02, 1.0
-"""Seconds between two tries to connect: a restarted server is back within about one."""
+"""Seconds between two tries to connect. A restarted server is back within about one."""
+
+
+class LogObserver(Protocol):
+    """A part of the memory that must learn of changes as soon as they are committed.
+
+    Attributes:
+        fresh_until: the follower has seen all changes that were committed until a moment ago, and
+            will poll again before this moment (of the monotonic clock); 0.0 if it does not follow.
+    """
+
+    fresh_until: float
+
+    def observe(self, key: str, version: int | None) -> None:
+        """Take in that an event changed a state entry. A touch has no version."""
+
+    def flush(self) -> None:
+        """Forget what is known: changes may have been missed."""
 
 
 class AsyncLogFollower:
-    """Follows the log, and feeds those who follow it.
+    """Follows the end of the log and hands events to the buffer.
 
     Args:
         database: where the log is.
-        feed: gets the final events.
-        frontier: is told how far the log is final.
-        cache: is told which entries have changed.
-        signals: are told what arrives for those who wait for something else than events.
-        safety_poll: seconds after which it looks without having heard a bell.
+        buffer: gets the stable events.
+        stable: is told how far the log is stable.
+        observer: is told which state entries change, stable or not; None for none.
+        notifications: delivers targeted notifications.
+        safety_poll: seconds between two polls if no notification arrives.
     """
 
     def __init__(
@@ -107,7 +102,7 @@ class AsyncLogFollower:
         database: AsyncDatabase,
         buffer: AsyncEventBuffer,
         stable: StablePosition,
-        cache: StateCache | None,
+        observer: LogObserver | None,
         notifications: AsyncTargetedNotifications,
         *,
         safety_poll: float,
@@ -115,36 +110,30 @@ class AsyncLogFollower:
         self._database = database
         self._buffer = buffer
         self._stable = stable
-        self._cache = cache
+        self._observer = observer
         self._safety_poll = safety_poll
         self._notifications = notifications
         self._listener = AsyncListener(database, notifications)
         self._lock = Lock()
         self._worker: AsyncWorker | None = None
         self._closing = False
-        self._tail: GapTracker | None = None
+        self._tracker: GapTracker | None = None
         self._begun = False
         self._head = 0
         self._size = PageSize()
-        self._gap_pause = GAP_FIRST
+        self._schedule = PollSchedule(safety_poll)
         self._gap_since = 0.0
-        self._gap_told = 0
-        self._fruitful = True
-        self._again = False
-        self._look_later = LOOK_LATER
-        self._poll_pause = safety_poll
-        self._by_poll = False
-        self._unannounced = 0
-        self._told_polling = False
+        self._gap_logged = 0
+        self._polling_logged = False
         self._lost_at = 0.0
-        self._given: deque[tuple[int, datetime]] = deque(maxlen=VERIFIED_EVENTS)
+        self._handed: deque[tuple[int, datetime]] = deque(maxlen=VERIFIED_EVENTS)
 
     def start(self) -> None:
-        """Follow, if that is not so already.
+        """Start following, unless it follows.
 
         Raises:
             NotOpen: the memory is closed, or was opened before a fork.
-            HistoryRewritten: the log is another one than the memory was opened on.
+            HistoryRewritten: the log is not the one that the memory was opened on.
         """
         self._database.require_open("follow the log")
         self._database.check_history()
@@ -152,14 +141,14 @@ class AsyncLogFollower:
             if self._closing:
                 raise NotOpen("follow the log: this memory was closed")
             if self._worker is None or not self._worker.alive:
-                self._tail, self._begun = None, False
-                self._given.clear()
-                self._worker = AsyncWorker(self._run, "pgmem-tailer")
+                self._tracker, self._begun = None, False
+                self._handed.clear()
+                self._worker = AsyncWorker(self._run, "pgmem-follower")
 
     async def close(self) -> None:
-        """Stop following; subscriptions end."""
+        """Stop following. All subscriptions end."""
         with self._lock:
-            self._buffer.stop()  # First: who finds it closing knows that it is to end.
+            self._buffer.stop()  # First, so that a reader that is refused knows that it must end.
             self._closing = True
             worker = self._worker
         if worker is not None:
@@ -172,12 +161,12 @@ class AsyncLogFollower:
         try:
             while not self._closing:
                 try:
-                    await self._session()
+                    await self._follow()
                 except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
-                    # Whatever followed the beginning of a session was a success.
+                    # A session that got past its beginning was a success.
                     failures = failures + 1 if self._lost_at else 1
-                    self._lose(error)
-                    self._forget()
+                    self._log_loss(error)
+                    self._rewind()
                     await self._listener.disconnect()
                     pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
                     await async_sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
@@ -186,92 +175,94 @@ class AsyncLogFollower:
         except psycopg.Error as error:
             self._buffer.fail(translate(error, "follow the log"))
         except Exception as error:
-            log.exception("the feed of %s ended by an error", self._database.where)
+            log.exception("following %s ended by an error", self._database.where)
             self._buffer.fail(error)
         finally:
             self._buffer.live = False
-            if self._cache is not None:
-                self._cache.fresh_until = 0.0
+            if self._observer is not None:
+                self._observer.fresh_until = 0.0
             await self._listener.disconnect()
 
-    def _lose(self, error: Exception) -> None:
+    def _log_loss(self, error: Exception) -> None:
         if not self._lost_at:
             self._lost_at = time.monotonic()
             if not self._closing:
                 log.warning(
-                    "the feed lost its connection to %s (%s): reconnecting; subscriptions wait",
+                    "lost the connection that follows %s (%s): reconnecting; subscriptions wait",
                     self._database.where,
                     " ".join(str(error).split()) or type(error).__name__,
                 )
 
-    def _forget(self) -> None:
-        """Go back to what is certain even if the server has crashed."""
-        self._tail = self._tail and self._tail.forgotten()
-        certain = self._tail.position if self._tail else None
+    def _rewind(self) -> None:
+        """Go back to the position that is certain even if the server has crashed."""
+        self._tracker = self._tracker and self._tracker.rewound()
+        certain = self._tracker.position if self._tracker else None
         self._buffer.rewind(certain)
         self._stable.forget(certain or 0)
         self._head = certain or 0
         self._gap_since = 0.0
 
-    async def _session(self) -> None:
-        """Connect and follow, until the connection is lost or the memory is closed."""
+    async def _follow(self) -> None:
+        """Connect and follow until the connection is lost or the memory is closed."""
         history = await self._listener.connect()
         self._notifications.wake_all()
-        if self._cache is not None:
-            self._cache.flush()
+        if self._observer is not None:
+            self._observer.flush()
         self._database.record_history(history)
-        self._database.check_history(self._tail.position if self._tail else None)
+        self._database.check_history(self._tracker.position if self._tracker else None)
         if history.timeline is None:
             self._refuse_standby()
         if not self._database.may_listen:
-            self._tell_polling("this role may not read the doorbell's channel")
+            self._log_polling("this role may not read the notification channel")
         await self._verify()
-        if self._lost_at and self._tail is not None:
+        if self._lost_at and self._tracker is not None:
             log.warning(
-                "the feed is back at %s after %.1f s: nothing was skipped",
+                "following %s again after %.1f s: no event was skipped",
                 self._database.where,
                 time.monotonic() - self._lost_at,
             )
             self._lost_at = 0.0
         while not self._closing:
-            if self._tail is None:
+            if self._tracker is None:
                 await self._begin()
-            elif await self._look(self._tail):
-                await self._rest(self._tail)
-                await self._hear(self._tail)
+            elif await self._poll(self._tracker):
+                await self._wait(self._tracker)
+                await self._take_inlined(self._tracker)
 
     async def _verify(self) -> None:
-        """Look whether what was given out is still there: a crash may have lost its end."""
-        if self._given and not await self._listener.execute(read_recorded(self._given)):
-            raise lost_error(self._database.history, self._given[-1][0])
+        """Check that the log still holds the events that were handed out.
+
+        A crash of the server may have undone the latest commits.
+        """
+        if self._handed and not await self._listener.execute(read_recorded(self._handed)):
+            raise lost_error(self._database.history, self._handed[-1][0])
 
     def _refuse_standby(self) -> None:
         if self._begun:
-            # A failover is under way: whoever follows already waits for its end.
+            # A failover is under way: the follower waits for its end.
             raise psycopg.OperationalError("the server is a standby now")
         raise standby_error()
 
     async def _begin(self) -> None:
-        """Find a position below which everything is final, and follow from there."""
-        if self._cache is not None:
-            # What changes below that position is not observed.
-            self._cache.fresh_until = 0.0
-            self._cache.flush()
-        watch = WriterBarrier()
+        """Find a stable position, and follow from there."""
+        if self._observer is not None:
+            # Changes below that position are not observed.
+            self._observer.fresh_until = 0.0
+            self._observer.flush()
+        barrier = WriterBarrier()
         writers = await self._listener.execute(read_writers())
         self._head = target = writers.head
         pause = GAP_FIRST
         while not self._closing:
-            self._stable.raise_to(watch.observe(writers))
-            # Subscriptions that read by themselves may have found it out before us.
+            self._stable.raise_to(barrier.observe(writers))
+            # Subscriptions that read by themselves may have found it before.
             if self._stable.position >= target:
-                self._tail = GapTracker(self._stable.position)
-                # Followers may have read these by themselves.
-                newest = await self._listener.execute(read_newest(self._tail.position))
-                # It may have begun before: they include what was given out then.
-                self._given.clear()
-                self._given.extend(newest)
-                self._buffer.begin(self._tail.position)
+                self._tracker = GapTracker(self._stable.position)
+                # Subscriptions may have read these events by themselves.
+                newest = await self._listener.execute(read_newest(self._tracker.position))
+                self._handed.clear()
+                self._handed.extend(newest)
+                self._buffer.begin(self._tracker.position)
                 self._begun = True
                 self._lost_at = 0.0
                 return
@@ -281,135 +272,113 @@ class AsyncLogFollower:
             pause = min(pause * 2, GAP_LAST)
             writers = await self._listener.execute(read_writers())
 
-    async def _look(self, tail: GapTracker) -> bool:
-        """Read what is new; tells whether to rest before the next look."""
-        heard, self._listener.notified = self._listener.notified, False
+    async def _poll(self, tracker: GapTracker) -> bool:
+        """Read what is new. Return True if the follower may wait before the next poll."""
+        notified, self._listener.notified = self._listener.notified, False
         started = time.monotonic()
-        limit = 0 if tail.full else self._size.limit
+        limit = 0 if tracker.full else self._size.limit
         page = await self._listener.execute(
-            read_tail(tail.seen, tail.gaps, limit=limit, late=LATE_EVENTS)
+            read_new(tracker.seen, tracker.gaps, limit=limit, late=LATE_EVENTS)
         )
-        self._database.check_timeline(page.head.timeline, tail.position)
+        self._database.check_timeline(page.head.timeline, tracker.position)
         if page.head.head < self._head:
-            raise rewritten_error(self._database.history, self._database.history, tail.position)
+            raise rewritten_error(self._database.history, self._database.history, tracker.position)
         self._head = page.head.head
         if page.head.trimmed is not None:
-            # Retention overtook us. Each follower finds out by itself whether it misses events.
-            self._tail = None
+            # Retention removed events in front of the tracker. Each subscription finds out by
+            # itself whether it misses any.
+            self._tracker = None
             self._buffer.live = False
             return False
-        before = tail.position
-        new = len(page.rows)
-        taken = tail.take(page, limit=limit, late_limit=LATE_EVENTS)
+        before = tracker.position
+        found = len(page.rows)
+        taken = tracker.take(page, limit=limit, late_limit=LATE_EVENTS)
         self._size.learn(page.rows)
-        self._give(tail, taken)
-        self._fruitful = new > 0
-        self._again = heard or new > 0
-        self._look_later = LOOK_LATER if new else min(LOOK_LATEST, self._look_later * 1.5)
-        self._judge_bell(heard, found=new > 0)
-        if tail.gaps:
-            if tail.position > before or not self._gap_since:
-                self._gap_pause, self._gap_since = GAP_FIRST, started
-        else:
+        self._hand_out(tracker, taken)
+        self._schedule.polled(notified=notified, found=found > 0)
+        if self._schedule.lacks_notifications and self._database.may_listen:
+            self._log_polling(
+                "notifications do not arrive: a pooler in between (give listen_url=), or a full "
+                "notification queue"
+            )
+        if not tracker.gaps:
             self._gap_since = 0.0
-        full = new >= max(1, limit)
-        if self._cache is not None and not full and limit:
-            self._cache.fresh_until = started + self._safety_poll
-        if new >= BUSY_EVENTS and not full:
-            await async_sleep(min(BUSY_LAST, BUSY_SHARE * (time.monotonic() - started)))
+        elif tracker.position > before or not self._gap_since:
+            self._gap_since = started
+            self._schedule.open_gap()
+        full = found >= max(1, limit)
+        if self._observer is not None and not full and limit:
+            self._observer.fresh_until = started + self._safety_poll
+        if found >= BUSY_EVENTS and not full:
+            await async_sleep(min(BUSY_LAST, time.monotonic() - started))
         return not full
 
-    def _give(self, tail: GapTracker, taken: PollResult) -> bool:
-        """Hand on what a look or a letter has brought; tells whether somebody may want it."""
-        if self._cache is not None:
-            # A change is true when it is committed, whether or not its event is final.
+    def _hand_out(self, tracker: GapTracker, taken: PollResult) -> bool:
+        """Hand events to observer and buffer. Return True if a reader may want one of them."""
+        if self._observer is not None:
+            # A change holds once it is committed, stable or not.
             for row in taken.seen:
                 if row[STATE_KEY] is not None:
-                    self._cache.observe(row[STATE_KEY], row[STATE_VERSION])
-        self._given.extend((row[POSITION], row[RECORDED_AT]) for row in taken.final)
-        wanted = self._cache is not None
-        if taken.final or tail.position != self._buffer.end:
-            wanted |= self._buffer.add(taken.final, tail.position)
-        self._stable.raise_to(tail.position)
+                    self._observer.observe(row[STATE_KEY], row[STATE_VERSION])
+        self._handed.extend((row[POSITION], row[RECORDED_AT]) for row in taken.stable)
+        wanted = self._observer is not None
+        if taken.stable or tracker.position != self._buffer.end:
+            wanted |= self._buffer.add(taken.stable, tracker.position)
+        self._stable.raise_to(tracker.position)
         return wanted
 
-    async def _rest(self, tail: GapTracker) -> None:
-        """Wait until there is a reason to look again."""
-        if not tail.gaps:
-            # A little early, so that the cache stays fresh over the look.
-            pause = self._poll_pause * 0.9
-            await self._listener.wait(min(pause, LOOK_AGAIN) if self._again else pause)
-            self._by_poll = not self._listener.notified
+    async def _wait(self, tracker: GapTracker) -> None:
+        """Wait until there is a reason to poll again."""
+        if not tracker.gaps:
+            await self._listener.wait(self._schedule.pause())
+            self._schedule.waited(notified=self._listener.notified)
             return
         waited = time.monotonic() - self._gap_since
-        if waited > GAP_PATIENCE:
+        if waited > GAP_GRACE:
             writers = await self._listener.execute(read_writers())
-            tail.observe(writers)
-            self._tell_gap(tail, waited)
-        await self._listener.wait(self._gap_pause)
-        # Who commits rings; only a rollback waits for this pause. It may be long where the
-        # transaction is.
-        self._gap_pause = min(self._gap_pause * 1.5, max(GAP_LAST, min(waited / 10, GAP_LONG)))
+            tracker.observe(writers)
+            self._log_gap(tracker, waited)
+        await self._listener.wait(self._schedule.pause_in_gap(waited))
 
-    async def _hear(self, tail: GapTracker) -> None:
-        """Take in the events that came with the bell."""
-        if len(self._listener.inlined) > MANY_LETTERS:
-            # We are behind: one look takes in all of them.
-            self._listener.inlined.clear()
+    async def _take_inlined(self, tracker: GapTracker) -> None:
+        """Hand out the events that came with notifications."""
+        if len(self._listener.inlined) > MANY_INLINED:
+            self._listener.inlined.clear()  # One poll reads all of them.
         deadline = math.inf
         while self._listener.inlined:
-            known, wanted = True, False
+            accepted, wanted = True, False
             while self._listener.inlined:
-                row = open_letter(self._listener.inlined.popleft(), self._listener.zone)
-                taken = None if row is None else tail.accept(row)
+                row = parse_inline(self._listener.inlined.popleft(), self._listener.zone)
+                taken = None if row is None else tracker.accept(row)
                 if taken is None:
-                    known = False
+                    accepted = False
                 else:
-                    wanted |= self._give(tail, taken)
-            if self._fruitful or tail.gaps or not known:
+                    wanted |= self._hand_out(tracker, taken)
+            if self._schedule.found or tracker.gaps or not accepted:
                 return
             now = time.monotonic()
-            unwanted = min(LOOK_UNWANTED, self._poll_pause)
-            deadline = min(deadline, now + (self._look_later if wanted else unwanted))
+            deadline = min(deadline, now + self._schedule.pause_after_inlined(wanted=wanted))
             if now >= deadline:
                 return
             self._listener.notified = False
             await self._listener.wait(deadline - now)
             self._listener.notified = True
 
-    def _judge_bell(self, heard: bool, *, found: bool) -> None:
-        """Look more often while events come without a bell, and say so once."""
-        if heard:
-            self._unannounced = 0
-            self._poll_pause = self._safety_poll
-        elif found and self._by_poll:
-            self._unannounced += 1
-            if self._unannounced > 1:  # Once may be a silent writer.
-                self._poll_pause = min(self._safety_poll, POLL_FIRST)
-            if self._unannounced == UNANNOUNCED and self._database.may_listen:
-                self._tell_polling(
-                    "notifications do not arrive: a pooler between (give listen_url=), or a full "
-                    "notification queue"
-                )
-        else:
-            self._poll_pause = min(self._safety_poll, self._poll_pause * 1.5)
-        self._by_poll = False
-
-    def _tell_polling(self, reason: str) -> None:
-        if not self._told_polling:
-            self._told_polling = True
+    def _log_polling(self, reason: str) -> None:
+        if not self._polling_logged:
+            self._polling_logged = True
             log.warning(
                 "following %s by polling only: %s. Nothing is lost, events arrive later",
                 self._database.where,
                 reason,
             )
 
-    def _tell_gap(self, tail: GapTracker, waited: float) -> None:
-        gap = tail.gaps[0][0]
-        if waited > GAP_WARNING and self._gap_told != gap:
-            self._gap_told = gap
+    def _log_gap(self, tracker: GapTracker, waited: float) -> None:
+        gap = tracker.gaps[0][0]
+        if waited > GAP_WARNING and self._gap_logged != gap:
+            self._gap_logged = gap
             log.warning(
-                "the feed of %s has been waiting for position %d for %.0f s: a transaction that "
+                "readers of %s have waited for position %d for %.0f s: a transaction that "
                 "appended it is still open, or prepared (see pg_locks on the events table)",
                 self._database.where,
                 gap,

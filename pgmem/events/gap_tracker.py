@@ -1,4 +1,4 @@
-"""The end of the log: which of the events seen there are final, and what is still to be read.
+"""Track the end of the log: which events are stable, and which positions are missing.
 
 ::
 
@@ -6,15 +6,14 @@
                       ^     └gap┘     └gap┘  ^
                position = 42                 seen = 48; 44, 45 and 48 are pending
 
-    a look   reads what is in the gaps now, and what is behind `seen`. Without a gap, all of it is
-             final at once, and `position` = `seen`: the head of the log, nothing is in flight.
-    a gap    is filled by a later look: its writer has committed; or is void: its writers are gone
-             (`pgmem.events.stable_position.Watch`), and a look that began after that did not find
-             it.
+    a poll   reads the events in the gaps, and those above `seen`. Without a gap all of them are
+             stable at once, and `position` = `seen`: the head of the log, with no open writer.
+    a gap    is filled by a later poll after its writer has committed. It is void if its writers are
+             gone (`pgmem.events.stable_position.WriterBarrier`) and a poll that began after that
+             does not find it.
 
-Each position is read once, however long a gap stays open. (Method: DESIGN.md, section 5.)
-
-No I/O and no clock here: the caller brings what it read, and decides when to look.
+Each position is read once, however long a gap stays open. The tracker does no I/O and has no clock:
+the caller brings what it read, and decides when to poll.
 """
 
 from __future__ import annotations
@@ -28,35 +27,35 @@ from pgmem.events.page import Page, row_bytes
 from pgmem.events.stable_position import WriterBarrier, Writers
 
 MAX_PENDING_BYTES = 32 * 1024 * 1024
-"""No more is read behind a gap than so much; what follows is read when the gap is resolved."""
+"""Limit of what is read above a gap. The rest is read after the gap is resolved."""
 _FEW = 20
 
 MAX_AHEAD = 1_000
 MANY_GAPS = 16
-"""An event that arrives by itself is left to a look if it is further ahead, or where there are more
-gaps: one look takes in many events for the price of a few."""
+"""An inlined event that is more than `MAX_AHEAD` positions ahead, or arrives while there are more
+gaps, is left to a poll: one poll reads many events at the cost of a few."""
 
 
 class PollResult(NamedTuple):
-    """What a look brought.
+    """The outcome of a poll or of an inlined event.
 
     Attributes:
-        seen: events that were not seen before, final or not.
-        final: events that have become final, in order; all in front of them were given before.
+        seen: events that were not seen before, stable or not.
+        stable: events that became stable, in order. All events in front of them were returned.
     """
 
     seen: Sequence[Row]
-    final: Sequence[Row]
+    stable: Sequence[Row]
 
 
 class GapTracker:
-    """Follows the end of the log from a position on, below which everything is known.
+    """Tracks the end of the log from a stable position on.
 
     Attributes:
-        position: everything up to it is final, and was given out.
-        seen: everything up to it was looked at; what was not there is in `gaps`.
+        position: everything up to it is stable, and was returned.
+        seen: everything up to it was read; what was missing is in `gaps`.
         gaps: ranges of positions that were not visible, in order.
-        last_event: the last event that was given out; None if there was none yet.
+        last_event: position of the last event that was returned; None if there was none.
     """
 
     def __init__(self, position: int, last_event: int | None = None) -> None:
@@ -66,19 +65,19 @@ class GapTracker:
         self.gaps: list[tuple[int, int]] = []
         self._pending: list[Row] = []
         self._pending_bytes = 0
-        self._watch = WriterBarrier()
+        self._barrier = WriterBarrier()
         self._void_to = 0
 
     @property
     def full(self) -> bool:
-        """Whether so much is pending that nothing more should be read behind the gaps."""
+        """True if so much is pending that a poll should read nothing above the gaps."""
         return self._pending_bytes > MAX_PENDING_BYTES
 
     def accept(self, row: Row) -> PollResult | None:
-        """Take in an event that arrived by itself; None if it is known, or better left to a look.
+        """Accept an inlined event. Return None if it is known, or left to a poll.
 
-        It was committed before it was sent. Positions that it leaves out are a gap like any
-        other: the next look asks for them.
+        It was committed before it was sent. Positions in front of it that are missing become a
+        gap, which the next poll reads.
         """
         position = row[0]
         if len(self.gaps) > MANY_GAPS:
@@ -88,38 +87,38 @@ class GapTracker:
                 return None
             self.gaps += _between(self.seen, (row,), position)
             self.seen = position
-            return self._settle([], [row])
+            return self._release([], [row])
         if not any(low <= position <= high for low, high in self.gaps):
             return None
         self.gaps = list(_without(self.gaps, (row,)))
-        return self._settle([row], [])
+        return self._release([row], [])
 
-    def forgotten(self) -> GapTracker | None:
-        """The tail as it is known when the server may have crashed; None if nothing is.
+    def rewound(self) -> GapTracker | None:
+        """Return a tracker at the last position that is certain after a crash, or None.
 
-        A position that was drawn, but never committed, may be drawn again after a crash: only a
-        commit makes the sequence's progress durable. What was void may become an event, so only
-        the events themselves are certain.
+        After a crash of the server, a position that was drawn and never committed may be drawn
+        again, because only a commit makes the sequence's progress durable. A void position may
+        so become an event. Only the events themselves are certain.
         """
         return None if self.last_event is None else GapTracker(self.last_event, self.last_event)
 
     def observe(self, writers: Writers) -> None:
-        """Take in who writes. What the next look does not find of what is resolved now is void."""
-        self._void_to = max(self._void_to, self._watch.observe(writers))
+        """Take in the open writers. What the next poll does not find below them is void."""
+        self._void_to = max(self._void_to, self._barrier.observe(writers))
 
     def take(self, page: Page, *, limit: int, late_limit: int) -> PollResult:
-        """Take in what a look has found.
+        """Take in the events that a poll has read.
 
         Args:
-            page: the events in the gaps, and behind `seen`.
-            limit: how many were asked for behind `seen`.
-            late_limit: how many were asked for in the gaps.
+            page: the events in the gaps, and those above `seen`.
+            limit: the poll's limit of events above `seen`.
+            late_limit: the poll's limit of events in the gaps.
         """
         late = [row for row in page.rows if row[0] <= self.seen]
         new = [row for row in page.rows if row[0] > self.seen]
         last = new[-1][0] if new else self.seen
         covered = last if len(new) >= limit else max(page.head.head, last)
-        # Where there was more in the gaps than was asked for, the rest is not known.
+        # If the gaps held more events than the limit, the rest is not known.
         asked_to = late[-1][0] if len(late) >= late_limit else self.seen
         void_to = min(self._void_to, asked_to)
         self.gaps = [
@@ -127,14 +126,14 @@ class GapTracker:
             *_above(self._void_to, _between(self.seen, new, covered)),
         ]
         self.seen = covered
-        return self._settle(late, new)
+        return self._release(late, new)
 
-    def _settle(self, late: list[Row], new: list[Row]) -> PollResult:
-        """Give out what no gap is in front of."""
+    def _release(self, late: list[Row], new: list[Row]) -> PollResult:
+        """Return the events without a gap in front of them."""
         seen = [*late, *new]
         pending = self._pending
-        # A gap may stay open for long: what is pending is not gone through at each look. Rows
-        # compare by their positions, and `new` is behind all of them.
+        # A gap may stay open for long, so pending rows are kept sorted instead of sorted at each
+        # poll. Rows compare by their positions, and `new` is above all of them.
         if len(late) > _FEW:
             pending += late
             pending.sort()
@@ -144,30 +143,30 @@ class GapTracker:
         pending += new
         self._pending_bytes += sum(map(row_bytes, seen))
         if not self.gaps:
-            self._watch, self._void_to = WriterBarrier(), 0
+            self._barrier, self._void_to = WriterBarrier(), 0
             self.position, self._pending, self._pending_bytes = self.seen, [], 0
             self._note_last(pending)
             return PollResult(seen, pending)
         first_gap = self.gaps[0][0]
         self.position = first_gap - 1
-        final = pending[: bisect_left(pending, (first_gap,))]
-        del pending[: len(final)]
-        self._pending_bytes -= sum(map(row_bytes, final))
-        self._note_last(final)
-        return PollResult(seen, final)
+        stable = pending[: bisect_left(pending, (first_gap,))]
+        del pending[: len(stable)]
+        self._pending_bytes -= sum(map(row_bytes, stable))
+        self._note_last(stable)
+        return PollResult(seen, stable)
 
-    def _note_last(self, final: Sequence[Row]) -> None:
-        if final:
-            self.last_event = final[-1][0]
+    def _note_last(self, stable: Sequence[Row]) -> None:
+        if stable:
+            self.last_event = stable[-1][0]
 
 
 def _above(void_to: int, gaps: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
-    """What is left of the gaps when all up to `void_to` is known never to come."""
+    """Return what is left of the gaps if every missing position up to `void_to` is void."""
     return ((max(low, void_to + 1), high) for low, high in gaps if high > void_to)
 
 
 def _between(seen: int, rows: Iterable[Row], covered: int) -> Iterable[tuple[int, int]]:
-    """The ranges that are missing between `seen` and `covered`."""
+    """Return the ranges that are missing between `seen` and `covered`."""
     for row in rows:
         if row[0] > seen + 1:
             yield seen + 1, row[0] - 1
@@ -177,7 +176,7 @@ def _between(seen: int, rows: Iterable[Row], covered: int) -> Iterable[tuple[int
 
 
 def _without(gaps: Iterable[tuple[int, int]], rows: Sequence[Row]) -> Iterable[tuple[int, int]]:
-    """What is left of the gaps when some events in them have appeared, in the gaps' order."""
+    """Return what is left of the gaps, in order, after some events in them have appeared."""
     found = sorted(row[0] for row in rows)
     at = 0
     for low, high in gaps:

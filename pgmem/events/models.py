@@ -1,4 +1,4 @@
-"""What an event is: as users give it, and as the log gives it back."""
+"""Events as callers give them, and as the log returns them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ T = TypeVar("T", default=Any)
 class Event(BaseModel):
     """A fact to append to the log.
 
-    Use it as it is, or subclass it to give the payload a shape. A subclass carries its type
-    name (the class name, or `type=` in the class statement), and its own fields are the payload:
+    Use it as it is, or subclass it to give the payload a type. A subclass carries its type name
+    (the class name, or `type=` in the class statement), and its own fields are the payload:
 
     >>> event = Event(type="validated", payload={"amount": 1_500_000}, agent_id="validator")
     >>> class PaymentValidated(Event, type="payment.validated"):
@@ -33,7 +33,7 @@ class Event(BaseModel):
     Args:
         type: what happened, 1 to 512 bytes. Set by the class in a subclass.
         payload: any JSON value, or a pydantic model.
-        agent_id: who says so, 1 to 512 bytes; None takes the memory's own `agent_id`.
+        agent_id: the writing agent, 1 to 512 bytes; None takes that of the memory or its context.
         metadata: a JSON object that travels with the event (trace ids, causes …).
 
     Attributes:
@@ -94,7 +94,7 @@ class Event(BaseModel):
                     f"out"
                 )
             try:
-                # What BaseModel's own does; calling that one costs a third more.
+                # As BaseModel.__init__ does, which costs a third more.
                 self.__pydantic_validator__.validate_python(fields, self_instance=self)
             except ValidationError as error:
                 raise InvalidValue(f"{type(self).__name__}: {_describe(error)}") from None
@@ -115,7 +115,7 @@ class Event(BaseModel):
 
 
 def _describe(error: ValidationError) -> str:
-    """What is wrong, without the input: payloads must not reach logs."""
+    """Describe the error without the input, because payloads must not reach logs."""
     return "; ".join(
         f"{'.'.join(str(part) for part in item['loc']) or 'input'}: {item['msg']}"
         for item in error.errors(include_url=False, include_context=False, include_input=False)
@@ -142,8 +142,8 @@ class Appended(NamedTuple):
     Attributes:
         position: the event's number in the whole log.
         version: its number in the stream, if `expected_version` was given; else None.
-        duplicate: True if the idempotency key had been used before, for the same content: the
-            receipt is then the first one's.
+        duplicate: True if the idempotency key was used before for the same content. The receipt
+            is then the first one.
     """
 
     position: int
@@ -152,7 +152,7 @@ class Appended(NamedTuple):
 
 
 class StateChange(NamedTuple):
-    """What an event did to a state entry.
+    """A change of a state entry.
 
     Attributes:
         key: the entry's key.
@@ -161,7 +161,7 @@ class StateChange(NamedTuple):
         value: the new value; None if deleted or touched.
         expires_at: when the entry expires; None if never.
         position: the event's position.
-        agent_id: who changed it, if somebody said so.
+        agent_id: the agent that changed it, or None.
     """
 
     key: str
@@ -177,12 +177,12 @@ class RecordedEvent(NamedTuple, Generic[T]):
     """An event as the log holds it. `T` is the type of the payload.
 
     Attributes:
-        position: its number in the whole log; grows, may have gaps.
+        position: its number in the log. Positions grow and may have gaps.
         stream: the stream it was appended to.
         version: its number in a versioned stream, or the version of the state entry; else None.
         type: what happened.
         payload: the JSON value; an instance of `model=`, or of the registered event class.
-        agent_id: who said so, if somebody did.
+        agent_id: the agent that wrote it, or None.
         metadata: the JSON object that travels with it, or None.
         recorded_at: when the server stored it (the server's clock).
     """
@@ -203,7 +203,7 @@ class RecordedEvent(NamedTuple, Generic[T]):
 
     @property
     def change(self) -> StateChange | None:
-        """What the event did to a state entry, or None if it touched none."""
+        """The change of a state entry that the event records, or None."""
         if self.state_key is None:
             return None
         deleted = bool(self.state_deleted)

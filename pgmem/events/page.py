@@ -1,17 +1,15 @@
-"""Pages of the log, read forwards, and letters: what a reader needs beside the events themselves.
+"""Pages of the log: read events forwards, with what a reader must know beside them.
 
-In front of each page stands a row that tells where the log stands: how far positions have been
-drawn, which timeline it is on, and what retention has removed. It comes from the same snapshot as
-the events, so nothing can fall between the two.
+The first row of each page tells where the log is: how far positions have been drawn, on which
+timeline, and what retention has removed. It comes from the snapshot of the events, so nothing can
+happen between the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime
 from typing import NamedTuple
-
-import orjson
 
 from pgmem.core.op import Op, Row
 from pgmem.core.validation import MAX_POSITION, check_count, check_position
@@ -21,7 +19,6 @@ from pgmem.events.columns import (
     PAYLOAD,
     POSITION,
     RECORDED_AT,
-    STATE_EXPIRES_AT,
     STATE_VALUE,
     STATE_VERSION,
     TYPE,
@@ -30,33 +27,26 @@ from pgmem.events.columns import (
 from pgmem.events.filter import EVERYTHING, EventFilter
 
 ALWAYS = "-infinity"
-"""Tell of whatever was trimmed, whenever that was."""
+"""Report every trim, however old."""
 NEVER = "infinity"
-"""The reader begins at whatever there is: tell of nothing that was trimmed."""
+"""Report no trim: the reader begins with the oldest event that is kept."""
 UNDATED = "290000-01-01 00:00:00+00"
-"""Tell only of a trim that is yet to be given its time: see `pgmem.retention.ops`."""
-
-_LETTER_FORM = 1
-_NONE: type = type(None)
-_LETTER_COLUMNS: tuple[tuple[type, ...], ...] = (
-    (int,), (str,), (int, _NONE), (str,), (str,), (str, _NONE), (str, _NONE), (str,),
-    (str, _NONE), (int, _NONE), (bool, _NONE), (str, _NONE), (str, _NONE),
-)  # fmt: skip
+"""Report only a trim that has no time yet: see `pgmem.retention.ops`."""
 
 NEWEST = 1_000
-"""So many of the newest positions are remembered when following begins."""
+"""Number of the newest positions that are remembered when following begins."""
 
 PAGE_BYTES = 4 * 1024 * 1024
 PAGE_FIRST, PAGE_MOST = 200, 2_000
 
 
 class PageHead(NamedTuple):
-    """Where the log stands.
+    """Where the log is.
 
     Attributes:
-        head: the highest position drawn.
-        timeline: of the log; None on a standby.
-        trimmed: retention removed selected events behind `after`, up to this position; or None.
+        head: the highest position that was drawn.
+        timeline: the log's timeline; None on a standby.
+        trimmed: retention has removed selected events above `after`, up to this position; or None.
         now: the server's time.
     """
 
@@ -67,7 +57,7 @@ class PageHead(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of the log: the events as rows, in order."""
+    """A part of the log. The events are rows, in order."""
 
     head: PageHead
     rows: list[Row]
@@ -112,19 +102,19 @@ def read_page(
     )
 
 
-def read_tail(seen: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: int) -> Op[Page]:
-    """Read what is new: in the gaps seen before, and behind all that was seen.
+def read_new(seen: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: int) -> Op[Page]:
+    """Read what is new: events in the open gaps, and events above everything seen.
 
     Args:
-        seen: all that was seen is up to here.
-        gaps: the lowest and the highest position of each, in order.
-        limit: at most so many events behind `seen`.
-        late: at most so many events in the gaps: the first ones.
+        seen: the highest position that was seen, or found missing.
+        gaps: the lowest and the highest position of each gap, in order.
+        limit: maximum number of events above `seen`.
+        late: maximum number of events in the gaps, the first ones.
     """
     if not gaps:
         return read_page(EVERYTHING, after=seen, limit=max(1, limit), since=ALWAYS)
     return Op(
-        "event_tail",
+        "event_new",
         {
             "after": gaps[0][0] - 1,
             "seen": seen,
@@ -141,7 +131,7 @@ def read_tail(seen: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: i
 
 
 def read_recorded(known: Sequence[tuple[int, datetime]]) -> Op[bool]:
-    """See whether the log still holds these events, and no others between them.
+    """Check that the log holds these events, and no others between them.
 
     Args:
         known: position and `recorded_at` of each, in order.
@@ -156,12 +146,12 @@ def read_recorded(known: Sequence[tuple[int, datetime]]) -> Op[bool]:
         "event_recorded",
         {"low": known[0][0], "high": known[-1][0]},
         parse,
-        "see whether the log still holds what was read",
+        "check that the log holds what was read",
     )
 
 
 def read_newest(position: int) -> Op[list[tuple[int, datetime]]]:
-    """Position and `recorded_at` of the newest events up to a position, in order."""
+    """Read position and `recorded_at` of the newest events up to a position, in order."""
     return Op(
         "event_recorded",
         {"low": max(1, position - NEWEST + 1), "high": position},
@@ -171,7 +161,7 @@ def read_newest(position: int) -> Op[list[tuple[int, datetime]]]:
 
 
 def trimmed_error(after: int, trimmed: int) -> PositionTrimmed:
-    """The error of a reader that stands below what retention removed."""
+    """Return the error of a reader whose next events retention has removed."""
     return PositionTrimmed(
         f"events after position {after} were asked for, and retention has removed events up to "
         f"position {trimmed}: those between are missing. Rebuild what you derive from them (from "
@@ -182,49 +172,30 @@ def trimmed_error(after: int, trimmed: int) -> PositionTrimmed:
 
 
 def standby_error() -> Unavailable:
-    """The error of who would follow the log where that cannot be done."""
+    """Return the error of a reader that would follow the log on a standby."""
     return Unavailable(
-        "follow the log: this server is a hot standby: nobody rings there, and nobody can tell "
-        "which positions are final. Subscribe at the primary; memory.events.read works here"
+        "follow the log: this server is a hot standby. It delivers no notifications and does not "
+        "show the primary's writers. Subscribe at the primary; memory.events.read works here"
     )
 
 
-def open_letter(text: str, zone: tzinfo) -> Row | None:
-    """The event that came with the doorbell, as a row; None if it is no letter that we know."""
-    try:
-        content = orjson.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(content, list) or len(content) != len(_LETTER_COLUMNS) + 1:
-        return None
-    if content[0] != _LETTER_FORM:
-        return None
-    row = content[1:]
-    # Anybody who knows the channel can ring with anything.
-    if not all(type(value) in kinds for value, kinds in zip(row, _LETTER_COLUMNS, strict=True)):
-        return None
-    try:
-        for moment in (RECORDED_AT, STATE_EXPIRES_AT):
-            if row[moment] is not None:
-                row[moment] = datetime.fromisoformat(row[moment]).astimezone(zone)
-    except (ValueError, OverflowError):
-        return None
-    return tuple(row)
-
-
 def row_bytes(row: Row) -> int:
-    """About how much memory a row takes."""
+    """Estimate the memory that a row takes."""
     return 500 + len(row[PAYLOAD]) + len(row[METADATA] or "") + len(row[STATE_VALUE] or "")
 
 
 class PageSize:
-    """How many events to ask for: as many as fit a few megabytes, judged by those just read."""
+    """Chooses a page's limit: as many events as fit in a few megabytes.
+
+    Attributes:
+        limit: the number of events to ask for.
+    """
 
     def __init__(self) -> None:
         self.limit = PAGE_FIRST
 
     def learn(self, rows: Sequence[Row]) -> None:
-        """Take in a page."""
+        """Adapt the limit to the sizes of the events of a page."""
         if rows:
             some = rows[:: len(rows) // 20 + 1]
             fitting = PAGE_BYTES * len(some) // sum(map(row_bytes, some))

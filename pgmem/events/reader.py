@@ -1,7 +1,7 @@
-"""Reads final events: those below which nothing can still appear.
+"""Read stable events from the database.
 
-Where the memory's tailer follows the log, it knows how far that is, and nothing has to be asked.
-Elsewhere a read finds out by itself: from positions without a gap, or from who is writing (see
+While the follower follows the log, it knows how far the log is stable, and a read asks nothing.
+Otherwise a read finds out by itself: from positions without a gap, or from the open writers (see
 `pgmem.events.stable_position`).
 """
 
@@ -23,26 +23,26 @@ from pgmem.events.follower import AsyncLogFollower
 from pgmem.events.page import NEVER, UNDATED, Page, PageHead, read_page, trimmed_error
 from pgmem.events.stable_position import StablePosition, WriterBarrier, read_positions, read_writers
 
-SETTLE_WAIT = 0.25
-"""How long a read waits for writers that keep what it found from being final."""
+STABLE_WAIT = 0.25
+"""Seconds that a read waits for open writers below the events that it found."""
 
 ANSWER_TIMEOUT = 20.0
-"""Seconds that a page may take while catching up: a connection may die without a word, and a
-subscription must not wait on it for ever."""
+"""Seconds in which the server must answer a subscription that catches up. A connection may be lost
+without an error, and the subscription would wait for ever."""
 TRIM_WAIT = 1.0
 WINDOW = 500_000
-"""Positions that a page looks through for events of a selection, so that none takes long however
-rare they are."""
+"""Number of positions that one page looks through for selected events, so that no page takes long
+if they are rare."""
 
 PAUSE_FIRST, PAUSE_LAST = 0.001, 0.02
 
 
-class FinalRows(NamedTuple):
-    """What a read found.
+class StableRows(NamedTuple):
+    """The result of a read.
 
     Attributes:
-        rows: final events, in order.
-        complete_to: no event of the selection up to this position is missing or still to come.
+        rows: stable events, in order.
+        complete_to: no selected event up to this position is missing or still to come.
     """
 
     rows: list[Row]
@@ -50,11 +50,11 @@ class FinalRows(NamedTuple):
 
 
 class AsyncLogReader:
-    """Reads final events from the database, on the connections of the pool.
+    """Reads stable events from the database, on connections of the pool.
 
     Attributes:
-        runner: what it reads with.
-        feed: the final events that are in memory.
+        executor: executes the reads.
+        buffer: the newest stable events in memory.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class AsyncLogReader:
         self.buffer = buffer
 
     def start(self) -> None:
-        """See that the tailer follows the log."""
+        """Start the follower, unless it follows."""
         self._follower.start()
 
     async def _execute_page(
@@ -97,16 +97,17 @@ class AsyncLogReader:
         return page
 
     async def page_head(self) -> PageHead:
-        """Where the log stands now."""
+        """Read where the log is now."""
         op = read_page(EVERYTHING, until=0, limit=1, since=NEVER)
         return (await self._execute_page(op, 0, answer_timeout=ANSWER_TIMEOUT)).head
 
     async def beginning(self, wanted: EventFilter) -> PageHead:
-        """Where the log stands, for who begins at whatever there is and is strict from there.
+        """Read where the log is, for a reader that begins with the oldest event that is kept.
 
-        A trim gets its time only after its commit, and is told to who began before that. Who
-        begins between the two would be told of what he never asked for, so he waits: a moment,
-        or `TRIM_WAIT` seconds where a janitor has died there.
+        A trim gets its time after its commit, and readers that began before that time get an
+        error. A reader that begins between the two would get it for events that it never asked
+        for. So it waits until the trim has its time, at most `TRIM_WAIT` seconds in case the
+        trimming process has died.
         """
         op = read_page(wanted, until=0, limit=1, since=UNDATED)
         deadline = time.monotonic() + TRIM_WAIT
@@ -125,34 +126,35 @@ class AsyncLogReader:
         until: int = MAX_POSITION,
         limit: int,
         since: datetime | str,
-    ) -> FinalRows:
-        """Read final events behind a position.
+    ) -> StableRows:
+        """Read stable events above a position, as far as the follower knows them.
 
         Args:
             wanted: which events.
-            position: where the reader stands.
+            position: the reader's position.
             until: only positions up to this one.
-            limit: at most so many events.
+            limit: maximum number of events.
             since: the reader knows what was trimmed up to this moment.
 
         Raises:
-            PositionTrimmed, HistoryRewritten: as `AsyncPoolRunner.run_page`.
+            PositionTrimmed: retention has removed events that the reader has not read.
+            HistoryRewritten: the log is not the one that the position belongs to.
         """
         if not self.buffer.live:
-            return await self._settled(
+            return await self._read_stable(
                 wanted, position, until, limit=limit, since=since, answer_timeout=ANSWER_TIMEOUT
             )
         until = min(until, self.buffer.end)
         if not wanted.selects_all:
             until = min(until, position + WINDOW)
         if position >= until:
-            return FinalRows([], position)
+            return StableRows([], position)
         rewinds = self.buffer.rewinds
         op = read_page(wanted, after=position, until=until, limit=limit, since=since)
         rows = (await self._execute_page(op, position, answer_timeout=ANSWER_TIMEOUT)).rows
         if self.buffer.rewinds != rewinds:
-            return FinalRows([], position)  # The end was taken back meanwhile: read again.
-        return FinalRows(rows, rows[-1][0] if len(rows) == limit else until)
+            return StableRows([], position)  # The end went back meanwhile: read again.
+        return StableRows(rows, rows[-1][0] if len(rows) == limit else until)
 
     async def read_now(
         self,
@@ -162,11 +164,11 @@ class AsyncLogReader:
         until: int = MAX_POSITION,
         limit: int,
         since: datetime | str,
-    ) -> FinalRows:
-        """Read what is final by now, whatever the tailer has seen of it."""
-        return await self._settled(wanted, after, until, limit=limit, since=since)
+    ) -> StableRows:
+        """Read what is stable by now, whatever the follower has seen of it."""
+        return await self._read_stable(wanted, after, until, limit=limit, since=since)
 
-    async def _settled(
+    async def _read_stable(
         self,
         wanted: EventFilter,
         after: int,
@@ -175,58 +177,64 @@ class AsyncLogReader:
         limit: int,
         since: datetime | str,
         answer_timeout: float | None = None,
-    ) -> FinalRows:
+    ) -> StableRows:
         op = read_page(wanted, after=after, until=until, limit=limit, since=since)
         known = self._known()
         rows = (await self._execute_page(op, after, answer_timeout=answer_timeout)).rows
         known = min(known, self._known())
         if rows and wanted.selects_all and _follows(after, rows):
-            # Nothing is missing between the caller's position and the last one.
+            # No position is missing between the caller's and the last one.
             self._stable.raise_to(rows[-1][0] if after <= known else 0)
-            return FinalRows(rows, rows[-1][0])
+            return StableRows(rows, rows[-1][0])
         if rows and rows[-1][0] > known:
-            await self.settle(rows[-1][0])
-            # What is final now may have become visible only after the first read.
+            await self.wait_until_stable(rows[-1][0])
+            # What is stable now may have become visible after the first read.
             known = self._known()
             rows = (await self._execute_page(op, after, answer_timeout=answer_timeout)).rows
             known = min(known, self._known())
         full = len(rows) == limit
         rows = [row for row in rows if row[0] <= known]
         if full and rows:
-            return FinalRows(rows, rows[-1][0])
-        return FinalRows(rows, max(after, min(known, until)))
+            return StableRows(rows, rows[-1][0])
+        return StableRows(rows, max(after, min(known, until)))
 
     def _known(self) -> int:
-        """How far the log is final, as far as that is still certain."""
+        """Return the position that is certainly stable."""
         sessions = self.executor.sessions
         if sessions != self._sessions:
-            # A new connection may lead to a server that has crashed.
+            # A new connection may lead to a server that has crashed meanwhile.
             self._sessions = sessions
             self._stable.forget()
         return self._stable.position
 
-    async def settle(self, target: int | None = None) -> int:
-        """Wait until the positions up to `target`, or drawn by now, are final; at most
-        `SETTLE_WAIT` seconds. Tells how far the log is final."""
-        deadline = time.monotonic() + SETTLE_WAIT
-        watch = WriterBarrier()
+    async def wait_until_stable(self, target: int | None = None) -> int:
+        """Wait until a position is stable, at most `STABLE_WAIT` seconds.
+
+        Args:
+            target: the position; None for the highest that is drawn by now.
+
+        Returns:
+            The stable position, which may be lower than `target`.
+        """
+        deadline = time.monotonic() + STABLE_WAIT
+        barrier = WriterBarrier()
         pause = PAUSE_FIRST
         while True:
             sessions = self.executor.sessions
             writers = await self.executor.execute(read_writers(), answer_timeout=ANSWER_TIMEOUT)
             if sessions != self.executor.sessions:
-                watch = WriterBarrier()  # Whom it waits for may be gone by a crash, and come again.
+                barrier = WriterBarrier()  # A crash may have ended writers whose names come again.
                 self._known()
             if target is None:
                 target = writers.head
-            self._stable.raise_to(watch.observe(writers))
+            self._stable.raise_to(barrier.observe(writers))
             if self._stable.position >= target:
                 return self._stable.position
             if time.monotonic() > deadline:
                 break
             await async_sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
-        # Somebody writes for long. What follows without a gap is final all the same.
+        # A writer is open for long. Positions without a gap are stable all the same.
         positions = await self.executor.execute(
             read_positions(self._stable.position), answer_timeout=ANSWER_TIMEOUT
         )

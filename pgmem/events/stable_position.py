@@ -1,25 +1,29 @@
-"""Up to which position the log is final.
+"""The stable position: no event will ever appear at or below it.
 
-Positions come from a sequence, and transactions commit in another order: position 8 may be
-visible while 7 is still being written. A reader that went on from 8 would never see 7. So a
-forward read ends at the frontier: the highest position at and below which nothing can still
-appear.
+Positions come from a sequence, and transactions commit in another order. Position 8 may be visible
+while 7 is being written. A reader that went on after 8 would never get 7. So a forward read ends at
+the stable position.
 
 ::
 
     positions   1 2 3 4 5 . 7 8 . 10        "." not visible: being written, or rolled back
-                        ^ frontier        head = 10
+                        ^ stable          head = 10
 
-    contiguity: no position is missing between the frontier and p  ->  frontier = p
-    locks:      read the head, then who holds the writers' lock on the table. A writer takes that
-                lock before it draws a position and becomes visible before it releases it. Once
-                each of those holders has been seen gone, every position up to that head is either
-                visible to a statement that begins now, or was rolled back  ->  frontier = head
+    contiguity: no position is missing between the stable position and p  ->  p is stable
+    locks:      read the head, then the holders of the writers' lock on the table. A writer takes
+                that lock before it draws a position and becomes visible before it releases it. Once
+                each of those holders has been seen gone, every position up to that head is visible
+                to a statement that begins now, or was rolled back  ->  that head is stable
 
-Writers never wait for readers, and a transaction that does not write events costs nothing.
-(Method: DESIGN.md, section 5. The order of the reads matters: head, then locks, then rows.)
+Writers never wait for readers, and a transaction that writes no events costs nothing. The order of
+the reads matters: head, then locks, then rows.
 
-No I/O here: the caller brings what it read.
+`StablePosition` is what reads of this process have found out. It is not the position of the
+`GapTracker` and not the end of the `EventBuffer`, which may be lower: a read may know more than
+the follower has handed out. After a lost connection each goes back on its own, because each is
+certain for another reason.
+
+This module does no I/O: the caller brings what it read.
 """
 
 from __future__ import annotations
@@ -32,14 +36,14 @@ from pgmem.core.op import Op
 CONTIGUITY_WINDOW = 5_000
 
 _PREPARED = "-1/"
-"""How pg_locks names the holder of a prepared transaction's locks."""
+"""The beginning of a holder in pg_locks that is a prepared transaction."""
 
 
 class Writers(NamedTuple):
-    """Who may still be writing.
+    """The open writers.
 
     Attributes:
-        head: the highest position drawn, read before the locks.
+        head: the highest position that was drawn, read before the locks.
         holders: the virtual transactions that hold the writers' lock.
     """
 
@@ -48,26 +52,27 @@ class Writers(NamedTuple):
 
 
 class StablePosition:
-    """What one process knows about finality. It grows for as long as the server does not crash:
-    a position that was void may be drawn again after that.
+    """The highest position that this process knows to be stable.
+
+    It grows as long as the server does not crash. After a crash a void position may be drawn again.
 
     Attributes:
-        position: everything up to it is final.
+        position: everything up to it is stable.
     """
 
     def __init__(self, position: int = 0) -> None:
         self.position = position
 
     def raise_to(self, position: int) -> None:
-        """Everything up to `position` is known to be final."""
+        """Record that everything up to `position` is stable."""
         self.position = max(self.position, position)
 
     def forget(self, position: int = 0) -> None:
-        """Only what is up to `position` is still certain: the server may have crashed."""
+        """Go back to `position`: the server may have crashed, and only that much is certain."""
         self.position = min(self.position, position)
 
     def follow(self, positions: Iterable[int]) -> None:
-        """Go on over visible positions, in order, for as long as none is missing."""
+        """Advance over visible positions, given in order, up to the first that is missing."""
         for position in positions:
             if position == self.position + 1:
                 self.position = position
@@ -76,46 +81,46 @@ class StablePosition:
 
 
 class WriterBarrier:
-    """Waits for the writers of one moment to be gone."""
+    """Finds out when all writers of one moment are gone."""
 
     def __init__(self) -> None:
         self._awaited: frozenset[str] = frozenset()
         self._head = 0
 
     def observe(self, writers: Writers) -> int:
-        """Take in who writes now; returns a position up to which everything is now final.
+        """Take in the open writers. Return a position that is stable now, or 0.
 
         A transaction that is prepared (two-phase commit) changes its name in the lock table. So a
-        prepared one that was not there before may be one that we wait for: wait for it too.
+        prepared one that was not there before may be one that is awaited, and is awaited too.
         """
-        final = 0
+        stable = 0
         if self._awaited:
             renamed = {holder for holder in writers.holders if holder.startswith(_PREPARED)}
             self._awaited = (self._awaited & writers.holders) | renamed
             if not self._awaited:
-                final = self._head
+                stable = self._head
         if not self._awaited:
             self._awaited, self._head = writers.holders, writers.head
             if not self._awaited:
-                final = max(final, writers.head)
-        return final
+                stable = max(stable, writers.head)
+        return stable
 
 
 def read_writers() -> Op[Writers]:
-    """Read the head, then who holds the writers' lock."""
+    """Read the head, then the holders of the writers' lock."""
 
     def parse(rows: Sequence[tuple[int, list[str]]]) -> Writers:
         head, holders = rows[0]
         return Writers(head, frozenset(holders))
 
-    return Op("event_writers", {}, parse, "see who is writing events")
+    return Op("event_writers", {}, parse, "read the open writers")
 
 
 def read_positions(after: int) -> Op[list[int]]:
-    """Read the visible positions above one, in order, to see whether one is missing."""
+    """Read the visible positions above one, in order, to find the first that is missing."""
     return Op(
         "event_positions",
         {"after": after, "limit": CONTIGUITY_WINDOW},
         lambda rows: [position for (position,) in rows],
-        "see how far the log has no gap",
+        "read how far the log has no gap",
     )

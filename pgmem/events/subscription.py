@@ -1,15 +1,15 @@
-"""Subscriptions: catch up, then follow; survive what a connection does not.
+"""Subscriptions: catch up with the log, then follow it, across lost connections.
 
 ::
 
-    behind ── reads pages from the database ──► joined ── takes from the feed ──┐
-       ▲                                           ▲                            │
-       └──── too slow: the feed has moved on ──────┴─────── waits ◄─────────────┘
+    behind ── reads pages from the database ──► joined ── takes from the buffer ──┐
+       ▲                                           ▲                              │
+       └──── too slow: the buffer has moved on ────┴─────── waits ◄───────────────┘
 
-    with a consumer:   standing by ──► holding the lease ──► (lost: LeaseLost)
+    durable:   standing by ──► holding the lease ──► (lost: LeaseLost)
 
 Everything up to `position` has been handed out, once and in order. What a subscription reads by
-itself ends where the tailer says that the log is final, so both ways give the same events.
+itself ends at the follower's stable position, so both ways return the same events.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ T = TypeVar("T")
 Start = int | Literal["now"]
 
 BATCH = 500
-"""So many events are fetched at a time for who takes them one by one."""
+"""Number of events that an iteration fetches at a time."""
 RETRY = 0.1
-"""Seconds until it reads again by itself, where nobody will wake it."""
+"""Seconds until it reads again from the database, where no wake-up comes."""
 
 
 class AsyncSubscription(Generic[T]):
-    """Hands out the events of a selection, one after the other, for as long as it lives.
+    """Hands out the selected events, one after the other, until it is closed.
 
     Made by `memory.events.subscribe` and `memory.state.watch`. Use it as a context manager, from
     one task at a time; only `stop` may be called from elsewhere.
@@ -78,10 +78,11 @@ class AsyncSubscription(Generic[T]):
 
     @property
     def position(self) -> int:
-        """Everything of the selection up to this position has been handed out."""
+        """Every selected event up to this position has been handed out."""
         if self._ready:
             return self._position
-        # It goes back if the server crashed: what was void behind the last event may be no more.
+        # It goes back after a crash of the server: void positions above the last event may be drawn
+        # again.
         return min(self._position, self._cursor.position)
 
     async def __aenter__(self) -> Self:
@@ -89,7 +90,7 @@ class AsyncSubscription(Generic[T]):
             try:
                 await self._begin()
             except BaseException:
-                await self.close()  # Nobody else will.
+                await self.close()  # __aexit__ does not run.
                 raise
         return self
 
@@ -110,20 +111,21 @@ class AsyncSubscription(Generic[T]):
             await self._fill(BATCH, None)
         if not ready or self._cursor.stopped:
             raise StopAsyncIteration
-        # What `_take` does; a call more for each event would show.
+        # As `_take` does, without another call for each event.
         row = ready.popleft()
         self._position = row[0] if ready else self._cursor.position
         return self._decode(row)
 
     async def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
-        """The next events: those that are there, or else the first that comes.
+        """Return the next events: those that are there, or else the first that comes.
 
         Args:
-            limit: at most so many, 1 to 10,000.
-            timeout: wait so long for the first one, in seconds or as a timedelta; None for ever.
+            limit: maximum number of events, 1 to 10,000, 100 by default.
+            timeout: maximum wait for the first event, in seconds or as a timedelta; None, the
+                default, waits for ever, 0 does not wait.
 
         Returns:
-            Events in order; none if the time is over or the subscription was stopped.
+            Events in order. The list is empty if the timeout is over or `stop` was called.
 
         Raises:
             PositionTrimmed: retention has removed events that were not read yet.
@@ -140,7 +142,7 @@ class AsyncSubscription(Generic[T]):
                 item = self._decode(self._ready[0])
             except Exception:
                 if items:
-                    break  # It is the first of the next call.
+                    break  # The next call begins with it.
                 self._take()
                 raise
             self._take()
@@ -153,43 +155,43 @@ class AsyncSubscription(Generic[T]):
         return row
 
     def stop(self) -> None:
-        """End it, from any thread or task: no more events are handed out."""
+        """End the subscription, from any thread or task: no more events are handed out."""
         self._cursor.stopped = True
         self._cursor.wakeup.set()
 
     async def close(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         self._closed = True
         self.stop()
         self._reader.buffer.leave(self._cursor)
 
     def __del__(self) -> None:
-        # Forgotten, not closed. No lock here: whoever collects the garbage may hold it.
+        # It was not closed. Take no lock: the thread that collects garbage may hold it.
         self._cursor.stopped = True
 
     async def _enter(self) -> None:
-        """Join those whom the tailer serves."""
+        """Start the follower and add the cursor to its buffer."""
         if self._closed:
             raise InvalidInput("this subscription was closed: make another one")
         self._reader.start()
         self._reader.buffer.enter(self._cursor)
 
     async def _begin(self) -> float | None:
-        """Find the position to begin at; gives the seconds to wait if that is not possible yet."""
+        """Find the position to begin at. Return the seconds to wait if that is not possible yet."""
         await self._enter()
-        self._stand(await self._first_position())
+        self._begin_at(await self._first_position())
         return None
 
-    def _stand(self, position: int) -> None:
+    def _begin_at(self, position: int) -> None:
         self._position = position
         self._cursor.position = self._cursor.handed = position
         self._begun = True
 
     async def _prepare(self) -> None:
-        """More is asked for: a subclass may act on that."""
+        """Act on a request for more events, in a subclass."""
 
     async def _idle(self) -> float | None:
-        """Nothing is there: a subclass may use the time; gives how long to wait at most."""
+        """Use the time without events, in a subclass. Return the longest wait, or None."""
         return None
 
     async def _first_position(self) -> int:
@@ -208,7 +210,7 @@ class AsyncSubscription(Generic[T]):
         return start
 
     async def _fill(self, most: int, timeout: float | None) -> None:
-        """Get events ready; none if the time is over, or it was stopped."""
+        """Get events ready, unless the timeout is over or `stop` was called."""
         deadline = None if timeout is None else time.monotonic() + timeout
         cursor = self._cursor
         await self._prepare()
@@ -234,7 +236,7 @@ class AsyncSubscription(Generic[T]):
             self._position = cursor.position
 
     async def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
-        """What is there; or nothing, and how long to wait for a wake-up (None: for ever)."""
+        """Return the next events; or none, and the seconds to wait for a wake-up, or None."""
         if not self._begun:
             pause = await self._begin()
             if pause is not None:
@@ -245,17 +247,17 @@ class AsyncSubscription(Generic[T]):
         return rows, None if rows else await self._idle()
 
     async def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
-        """Read by itself; gives events, and how long to wait if there are none."""
+        """Read from the database. Return events, and the seconds to wait if there are none."""
         cursor = self._cursor
         limit = min(self._size.limit, max(most, BATCH))
         try:
             if not self._reader.buffer.live:
-                self._reader.start()  # It may have been ending when this one began.
+                self._reader.start()  # The follower may have been ending when this one began.
             found = await self._reader.read(
                 self._wanted, cursor.position, until=self._until, limit=limit, since=self._since
             )
         except Unavailable:
-            # The runner has tried for long, and the tailer says what is wrong.
+            # The executor has tried for long, and the follower logs the reason.
             return [], RETRY
         except NotOpen:
             if not cursor.stopped:

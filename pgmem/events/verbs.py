@@ -296,17 +296,17 @@ class AsyncEvents:
         page = await reader.read_now(wanted, after=after, limit=limit, since=ALWAYS)
         if not page.rows:
             # No event is selected: the answer is complete up to the stable position.
-            await reader.settle()
+            await reader.wait_until_stable()
             page = await reader.read_now(wanted, after=after, limit=limit, since=ALWAYS)
         return Page(parse_events(self._codec, None)(page.rows), page.complete_to)
 
-    async def settle(self) -> int:
+    async def wait_until_stable(self) -> int:
         """Wait up to a quarter of a second until all positions drawn by now are stable.
 
         Returns:
             The stable position.
         """
-        return await self._require_reader("settle").settle()
+        return await self._require_reader("waiting").wait_until_stable()
 
     def _require_reader(self, what: str) -> AsyncLogReader:
         if self._reader is None:

@@ -214,7 +214,7 @@ class AsyncClaims:
         # may have crashed, and what was stable may not be stable any more.
         unsure = (sure and reader.buffer.live) or sessions != reader.executor.sessions
         if unsure:
-            until = await reader.settle()
+            until = await reader.wait_until_stable()
         if unsure or not handed.looked:  # Else it only acknowledged.
             handed = await self._ask(request, until, request.claim(until))
         return handed
@@ -253,7 +253,7 @@ class AsyncClaims:
 
     async def settled(self) -> int:
         """Ask for the stable position now. The buffer may be a moment behind."""
-        return await self._reader.settle()
+        return await self._reader.wait_until_stable()
 
     async def _final(self) -> int:
         """Return a known stable position. It may be a moment old, which is enough to claim."""
@@ -261,7 +261,7 @@ class AsyncClaims:
         if feed.live:
             return feed.end
         self._reader.start()
-        return await self._reader.settle()
+        return await self._reader.wait_until_stable()
 
     async def _rest(self, follower: AsyncCursor, remaining: float) -> None:
         """Wait until the next claim is due."""

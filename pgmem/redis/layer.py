@@ -194,7 +194,7 @@ class AsyncSharedMemoryLayer:
         If retention has removed the newest events, only the stable position is that high.
         """
         events = self.memory.events
-        if after > await events.head() and after > await events.settle():
+        if after > await events.head() and after > await events.wait_until_stable():
             raise InvalidInput(
                 f"read_events got an id of position {after}, which is no position of this log. "
                 f"The id comes from another log, or from before a restore"

@@ -118,7 +118,7 @@ class AsyncTrimmer:
             ArchiveFailed: a file could not be written.
             OutcomeUnknown: the connection was lost during a commit. Trim again.
         """
-        stable = await self._reader.settle()
+        stable = await self._reader.wait_until_stable()
         before = await self._executor.execute(ops.read_low_water(stream))
         cutoff = 0
         if limits.max_count is not None:

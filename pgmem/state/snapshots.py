@@ -109,7 +109,7 @@ class AsyncSnapshots(AsyncTransactionSnapshots):
                 before. Retention had removed it, or they were written with `record=False`.
         """
         for _ in range(TAKE_TRIES):
-            position = await self._events.settle()
+            position = await self._events.wait_until_stable()
             taken = await self._executor.execute(ops.take(name, position=position))
             if taken is not None:
                 return taken

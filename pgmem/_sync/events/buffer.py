@@ -1,16 +1,16 @@
 # Generated from pgmem/events/buffer.py by tools/generate_sync.py. Do not edit.
-"""The newest final events in memory, and the subscriptions that follow them.
+"""The newest stable events in memory, and the readers that take them.
 
 ::
 
         ┌ start                          end ┐
-    …   │ 91  92  93  94  95  96  97  98  99 │      the tailer adds at the end, old ones drop out
+    …   │ 91  92  93  94  95  96  97  98  99 │     the follower adds at the end, old events drop out
               ▲           ▲               ▲
-              B           A               C         followers: each has its own place
-    D is behind `start`: it reads from the database, and joins again.
+              B           A               C        cursors: each reader has its own place
+    D is below `start`: it reads from the database, and joins again.
 
-One lock guards all of it; nobody holds it while waiting, so no follower can hold up another one
-or the tailer. Knows no database.
+One lock guards all of it. No reader holds it while it waits, so no reader can delay another one or
+the follower. The buffer knows no database.
 """
 
 from __future__ import annotations
@@ -23,40 +23,43 @@ from pgmem.events.page import row_bytes
 
 KEPT_EVENTS = 10_000
 KEPT_BYTES = 32 * 1024 * 1024
-"""So much is kept at least, where there was so much, and twice that at most: the older half goes at
-once, which is cheaper than one by one."""
+"""The buffer keeps at least so much, and at most twice that. It drops the older half at once, which
+is cheaper than one event at a time."""
 
 
 class Cursor:
-    """A subscription's place in the feed.
+    """A reader's place in the buffer.
 
     Attributes:
-        test: which events it wants; None for all.
+        test: returns True for the events that it wants; None for all.
         position: it has taken everything that it wants up to here.
-        waiting: nothing is there for it, and it waits for `wakeup`.
-        failed: why it cannot go on.
-        stopped: it is to end.
+        place: index of its next event, counted from the buffer's first event ever; -1 if unknown.
+        floor: events up to here are not for it: it began above the buffer's end.
+        handed: position of the last event that it took, or where it began.
+        waiting: it waits for `wakeup`, because the buffer has nothing for it.
+        failed: the error that ends it.
+        stopped: it must end.
     """
 
     def __init__(self, test: Callable[[Row], bool] | None, position: int) -> None:
         self.test = test
         self.position = position
-        self.place = -1  # index of the next event in the feed, counted from its beginning
-        self.floor = 0  # events up to here are not for it: it began above the feed's end
-        self.handed = position  # the last event that it took, or where it began
+        self.place = -1
+        self.floor = 0
+        self.handed = position
         self.waiting = False
         self.wakeup = Wakeup()
         self.failed: Exception | None = None
         self.stopped = False
 
     def wanted(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The events that are for it."""
+        """Return the events that it wants."""
         if rows and rows[0][0] <= self.floor:
             rows = [row for row in rows if row[0] > self.floor]
         return rows if self.test is None else list(filter(self.test, rows))
 
     def wants_any(self, rows: Sequence[Row]) -> bool:
-        """Whether one of the events is for it."""
+        """Return True if it wants one of the events."""
         if self.test is None:
             return bool(rows) and rows[-1][0] > self.floor
         return bool(self.wanted(rows)) if self.floor else any(map(self.test, rows))
@@ -66,9 +69,9 @@ class EventBuffer:
     """A bounded window on the end of the log.
 
     Attributes:
-        live: whether a tailer feeds it.
-        end: everything up to it has been added: final, and in order.
-        rewinds: how often `end` was taken back.
+        live: True while the follower adds events.
+        end: everything up to it has been added: stable, and in order.
+        rewinds: how often `end` went back.
     """
 
     def __init__(self) -> None:
@@ -83,7 +86,7 @@ class EventBuffer:
         self._cursors: set[Cursor] = set()
 
     def begin(self, position: int) -> None:
-        """Start anew at a position: who is elsewhere reads by itself."""
+        """Begin anew at a position. A cursor elsewhere reads from the database."""
         with self._lock:
             self._first += len(self._rows)
             self._rows, self._bytes = [], 0
@@ -94,10 +97,13 @@ class EventBuffer:
         self.wake()
 
     def rewind(self, position: int | None) -> None:
-        """The server may have crashed: certain are the events, and `position` of the last one.
+        """Go back to the position of the last event, because the server may have crashed.
 
-        What lies behind it was void, and may become events. None: nothing is certain, and who
-        follows reads by itself until `begin`.
+        Void positions above it may become events.
+
+        Args:
+            position: the position of the last event; None if nothing is certain. Then cursors
+                read from the database until `begin`.
         """
         with self._lock:
             self.rewinds += 1
@@ -107,33 +113,33 @@ class EventBuffer:
                 cursor.position = max(min(cursor.position, self.end), cursor.handed)
 
     def enter(self, cursor: Cursor) -> None:
-        """Follow from now on."""
+        """Add a cursor."""
         with self._lock:
-            # Some were forgotten and never left.
+            # Subscriptions that were never closed.
             self._cursors = {other for other in self._cursors if not other.stopped}
             self._cursors.add(cursor)
 
     def leave(self, cursor: Cursor) -> None:
-        """Follow no more."""
+        """Remove a cursor."""
         with self._lock:
             self._cursors.discard(cursor)
 
     def wake(self) -> None:
-        """Wake everybody."""
+        """Wake all cursors."""
         with self._lock:
             cursors = list(self._cursors)
         for cursor in cursors:
             cursor.wakeup.set()
 
     def stop(self) -> None:
-        """End every follower."""
+        """Stop all cursors."""
         with self._lock:
             for cursor in self._cursors:
                 cursor.stopped = True
         self.wake()
 
     def fail(self, error: Exception) -> None:
-        """Nothing more will come: every follower gets the error."""
+        """End all cursors with an error."""
         with self._lock:
             self.live = False
             for cursor in self._cursors:
@@ -141,10 +147,14 @@ class EventBuffer:
         self.wake()
 
     def add(self, rows: Sequence[Row], end: int) -> bool:
-        """Add final events, and everything up to `end` with them; wakes those who want one.
+        """Add stable events, and wake the cursors that wait for one of them.
+
+        Args:
+            rows: the events, in order.
+            end: everything up to it is stable and added with them.
 
         Returns:
-            Whether somebody may want one: who does not wait now has not said so.
+            True if a cursor may want one. A cursor that does not wait counts as one that may.
         """
         with self._lock:
             known = self._first + len(self._rows)
@@ -164,7 +174,7 @@ class EventBuffer:
                     cursor.waiting = False
                     woken.append(cursor)
                 else:
-                    # Nothing for it: take it along, so that it does not fall behind sleep.
+                    # Advance it, so that it does not fall behind while it waits.
                     cursor.place = known + len(rows)
                     cursor.position = max(cursor.position, end)
         for cursor in woken:
@@ -172,7 +182,7 @@ class EventBuffer:
         return wanted
 
     def _drop(self) -> None:
-        """Let go of the older half."""
+        """Drop the older half."""
         drop = len(self._rows) // 2 or 1
         self._start = self._rows[drop - 1][0]
         self._bytes -= sum(map(row_bytes, self._rows[:drop]))
@@ -180,9 +190,9 @@ class EventBuffer:
         self._first += drop
 
     def take(self, cursor: Cursor, most: int) -> list[Row] | None:
-        """Up to `most` events for a follower that it has not had; None if it must read by itself.
+        """Take up to `most` next events for a cursor. Return None if it must read the database.
 
-        If there are none it is marked as waiting: `wakeup` will tell when one comes.
+        If there are none, the cursor waits: `wakeup` is set when one comes.
         """
         with self._lock:
             if not self.live or not self._join(cursor):
@@ -203,7 +213,7 @@ class EventBuffer:
             return taken
 
     def _join(self, cursor: Cursor) -> bool:
-        """Find a follower's place; tells whether it is in the window."""
+        """Find a cursor's place. Return True if it is in the buffer."""
         if cursor.place >= self._first:
             return True
         if cursor.position < self._start:

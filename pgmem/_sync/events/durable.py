@@ -41,7 +41,7 @@ IDLE_COMMIT = 5.0
 
 
 class Bound(Protocol):
-    """What `memory.transaction()` and `memory.using()` return."""
+    """A transaction that `memory.transaction()` or `memory.using()` returned."""
 
     _executor: TransactionExecutor
 
@@ -126,7 +126,7 @@ class DurableSubscription(Subscription[T]):
         position, created_at = self._lease.position, self._lease.created_at
         self._since = created_at if position == 0 and created_at is not None else ALWAYS
         self._committed = self._handled = position
-        self._stand(position)
+        self._begin_at(position)
         return None
 
     def _prepare(self) -> None:

@@ -295,17 +295,17 @@ class Events:
         page = reader.read_now(wanted, after=after, limit=limit, since=ALWAYS)
         if not page.rows:
             # No event is selected: the answer is complete up to the stable position.
-            reader.settle()
+            reader.wait_until_stable()
             page = reader.read_now(wanted, after=after, limit=limit, since=ALWAYS)
         return Page(parse_events(self._codec, None)(page.rows), page.complete_to)
 
-    def settle(self) -> int:
+    def wait_until_stable(self) -> int:
         """Wait up to a quarter of a second until all positions drawn by now are stable.
 
         Returns:
             The stable position.
         """
-        return self._require_reader("settle").settle()
+        return self._require_reader("waiting").wait_until_stable()
 
     def _require_reader(self, what: str) -> LogReader:
         if self._reader is None:

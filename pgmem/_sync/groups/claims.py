@@ -215,7 +215,7 @@ class Claims:
         # may have crashed, and what was stable may not be stable any more.
         unsure = (sure and reader.buffer.live) or sessions != reader.executor.sessions
         if unsure:
-            until = reader.settle()
+            until = reader.wait_until_stable()
         if unsure or not handed.looked:  # Else it only acknowledged.
             handed = self._ask(request, until, request.claim(until))
         return handed
@@ -254,7 +254,7 @@ class Claims:
 
     def settled(self) -> int:
         """Ask for the stable position now. The buffer may be a moment behind."""
-        return self._reader.settle()
+        return self._reader.wait_until_stable()
 
     def _final(self) -> int:
         """Return a known stable position. It may be a moment old, which is enough to claim."""
@@ -262,7 +262,7 @@ class Claims:
         if feed.live:
             return feed.end
         self._reader.start()
-        return self._reader.settle()
+        return self._reader.wait_until_stable()
 
     def _rest(self, follower: Cursor, remaining: float) -> None:
         """Wait until the next claim is due."""

@@ -195,7 +195,7 @@ class SharedMemoryLayer:
         If retention has removed the newest events, only the stable position is that high.
         """
         events = self.memory.events
-        if after > events.head() and after > events.settle():
+        if after > events.head() and after > events.wait_until_stable():
             raise InvalidInput(
                 f"read_events got an id of position {after}, which is no position of this log. "
                 f"The id comes from another log, or from before a restore"

@@ -119,7 +119,7 @@ class Trimmer:
             ArchiveFailed: a file could not be written.
             OutcomeUnknown: the connection was lost during a commit. Trim again.
         """
-        stable = self._reader.settle()
+        stable = self._reader.wait_until_stable()
         before = self._executor.execute(ops.read_low_water(stream))
         cutoff = 0
         if limits.max_count is not None:

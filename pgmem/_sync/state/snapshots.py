@@ -110,7 +110,7 @@ class Snapshots(TransactionSnapshots):
                 before. Retention had removed it, or they were written with `record=False`.
         """
         for _ in range(TAKE_TRIES):
-            position = self._events.settle()
+            position = self._events.wait_until_stable()
             taken = self._executor.execute(ops.take(name, position=position))
             if taken is not None:
                 return taken

@@ -1,9 +1,9 @@
--- Append events to several streams: all of them or none.
--- Positions are drawn in the order given. Rows are inserted in the order of the streams' names, so
--- two calls that share streams wait for each other in the unique index in one order: no deadlock.
--- There is no ON CONFLICT: the loser of a race gets a unique violation, which undoes everything.
--- A duplicate and a wrong version are found before positions are drawn, because a position without
--- an event is a gap that every reader must resolve.
+-- Append events to several streams: all of them or none. Positions are drawn in the order given.
+-- Rows are inserted in the order of the streams' names, so two calls that share streams wait for
+-- each other in the unique index in one order: no deadlock. There is no ON CONFLICT: the loser
+-- of a race gets a unique violation, which undoes everything. A duplicate and a wrong version
+-- are found before positions are drawn, because a position without an event is a gap that every
+-- reader must resolve.
 WITH existing AS (
     SELECT fingerprint, result FROM {schema}.dedupe
     WHERE kind = 'append' AND key = %(key)s::text

@@ -1,7 +1,7 @@
--- Append events under an idempotency key, and to a versioned stream if a version is expected.
--- The receipt is stored with the key, so the positions are drawn before the events are inserted;
--- a duplicate and a wrong version are found before that: a burnt position is a gap that every
--- reader has to resolve. Only two first uses at the same moment burn one.
+-- Append events under an idempotency key, and at an expected version if one is given. The
+-- positions are drawn before the events are inserted, because the receipt is stored with the
+-- key. A duplicate and a wrong version are found before that: a position without an event is a
+-- gap that every reader must resolve. Only two first uses of a key at the same moment leave one.
 WITH existing AS (
     SELECT fingerprint, result FROM {schema}.dedupe
     WHERE kind = 'append' AND key = %(key)s

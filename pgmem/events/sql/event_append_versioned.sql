@@ -1,6 +1,6 @@
--- Append events to a versioned stream, if its version is the expected one.
--- The first event decides: two writers that expect the same version meet in the unique index, and
--- the loser's statement appends nothing. Nobody can hold a later version without the first.
+-- Append events to a versioned stream, if its version is the expected one. The first event
+-- decides. If two writers expect the same version, the unique index lets one in, and the other's
+-- statement appends nothing. No writer can have a later version without the first.
 WITH head AS (
     SELECT coalesce(max(stream_version), 0) AS version FROM {schema}.events
     WHERE stream = %(stream)s AND stream_version IS NOT NULL AND state_key IS NULL

@@ -1,7 +1,7 @@
--- Read a page of the log forwards. One statement, so one snapshot: what retention removes between
--- the row in front and the events cannot go unnoticed.
--- The upper bound is a row comparison, which the planner does not join with the lower one: before
--- the first ANALYZE it takes a range with two bounds for very few rows, and would sort them.
+-- Read a page of the log forwards. One statement has one snapshot, so retention can remove
+-- nothing unnoticed between the first row and the events. The upper bound is a row comparison,
+-- which the planner does not combine with the lower bound. Before the first ANALYZE it expects
+-- few rows between two combined bounds, and would sort them.
 ({include event_page_head})
 UNION ALL
 (SELECT {include event_columns}

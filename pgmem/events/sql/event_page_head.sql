@@ -1,7 +1,7 @@
--- Piece: the row in front of a page of events, in their columns; its position is 0. It tells how
--- far positions have been drawn (version), the timeline of the log (type), up to where retention
--- has removed events of the selection behind `after` (state_version), and the server's time.
--- A trim that was recorded up to `since` is known to the reader, and not told.
+-- Piece: the first row of a page, in the columns of an event; its position is 0. It holds the
+-- highest position that was drawn (version), the timeline of the log (type), the position up to
+-- which retention has removed selected events above `after` (state_version), and the server's
+-- time. A trim that was recorded up to `since` is known to the reader and left out.
 SELECT 0::bigint, NULL::text,
        {include event_head},
        CASE WHEN NOT pg_is_in_recovery()

@@ -1,3 +1,3 @@
--- The positions above a settled one, to see how far they follow each other without a gap.
+-- Read the positions above a stable one, to find the first that is missing.
 SELECT position FROM {schema}.events
 WHERE position > %(after)s ORDER BY position LIMIT %(limit)s

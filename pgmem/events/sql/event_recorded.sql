@@ -1,5 +1,5 @@
--- When events were recorded: to see whether the log still holds the events that were given out.
--- In front (position 0) stands up to where retention has removed some of them.
+-- Read when events were recorded, to check that the log holds the events that were handed out.
+-- The first row (position 0) tells up to where retention has removed some of them.
 SELECT 0::bigint, NULL::timestamptz, coalesce(max(position), 0)
 FROM {schema}.trimmed WHERE position >= %(low)s
 UNION ALL

@@ -1,8 +1,8 @@
--- Who may still hold a position that is not visible yet, and how far positions have been drawn.
--- A writer takes its lock on the table before it draws a position and keeps it until it has
--- committed or rolled back. The head is read before the locks (the CTE is materialized and the
--- locks are scanned after it): a position up to the head whose writer is not in the list is final.
--- A standby does not see the primary's locks: there, nobody can say who is still writing.
+-- Read the open writers, and how far positions have been drawn. A writer takes its lock on the
+-- table before it draws a position, and keeps it until it has committed or rolled back. The head
+-- is read before the locks: the CTE is materialized, and the locks are scanned after it. So a
+-- position up to the head whose writer is not in the list is stable. A standby does not see the
+-- primary's locks. There the list always holds 'standby'.
 WITH head AS MATERIALIZED (
     SELECT {include event_head} AS position
 )

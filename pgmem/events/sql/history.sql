@@ -1,6 +1,7 @@
 -- Piece: the history that positions belong to now: the cluster, and its timeline, which changes
--- with every promotion and every restore to a point in time. On a standby it is NULL: it has none of
--- its own. Not from pg_control_checkpoint(): that one lags behind a promotion.
+-- with each promotion and each restore to a point in time. A standby has no timeline of its own
+-- (NULL). pg_control_checkpoint() lags behind a promotion, so the timeline is read from the WAL
+-- position.
 SELECT system_identifier,
        CASE WHEN NOT pg_is_in_recovery() THEN
            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int

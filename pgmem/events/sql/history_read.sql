@@ -1,2 +1,2 @@
--- Which history the log has now.
+-- Read which history the log has now.
 SELECT system_identifier, timeline FROM ({include history}) AS history

@@ -1,7 +1,7 @@
--- Take a consumer: it is new, nobody's lease runs, or it is this very call's own (sent again after
--- a lost connection). Whoever finds a lease running waits for nothing, locks nothing and draws no
--- token. Where the lease has run out and the last holder's transaction is still open, the UPDATE
--- waits for that one, looks again, and returns the row as it then is: with the new position.
+-- Take a subscription if it is new, if no lease on it runs, or if this very call holds it
+-- already (sent again after a lost connection). While another lease runs, the statement waits
+-- for nothing, locks nothing and draws no token. If the lease has run out and the last owner's
+-- transaction is open, the UPDATE waits for that transaction and then sees the new position.
 WITH present AS MATERIALIZED (
 {include history}
 ),

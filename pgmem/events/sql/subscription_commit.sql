@@ -1,5 +1,5 @@
--- Store how far a consumer has come, never backwards, and keep it for another lease. The token
--- decides, not the clock: a lease that ran out is still ours until somebody takes over.
+-- Store a position, never backwards, and extend the lease. The token decides, not the clock: a
+-- lease that ran out is still held until another process takes over.
 WITH present AS MATERIALIZED (
 {include history}
 ),

@@ -1,3 +1,4 @@
--- Forget a consumer and its position. Its token is never given out again, so its holder is refused.
+-- Delete a subscription and its position. Its token is never given again, so its owner is
+-- refused.
 DELETE FROM {schema}.subscriptions WHERE name = %(name)s
 RETURNING token, {commit}

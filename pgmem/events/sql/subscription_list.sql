@@ -1,5 +1,5 @@
--- Who follows the log, and how far behind its head. Positions that were drawn and rolled back
--- count too: the lag is a measure, not a number of events.
+-- List the subscriptions and their distance from the head. It also counts positions that were
+-- drawn and rolled back, so the lag is not a number of events.
 SELECT name, position,
        greatest(0, {include event_head} - position),
        owner, expires_at, created_at, updated_at

@@ -1,5 +1,6 @@
--- Give a consumer back: the next one may take it at once. It does not wait for the row: a
--- transaction of the holder's own may have it locked, and be waiting for this call to return.
+-- Release a subscription: another process may take it at once. The statement does not wait for
+-- the row, because a transaction of the owner may have it locked and wait for this call to
+-- return.
 WITH ours AS MATERIALIZED (
     SELECT name FROM {schema}.subscriptions
     WHERE name = %(name)s AND token = %(token)s

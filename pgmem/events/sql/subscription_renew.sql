@@ -1,6 +1,6 @@
--- Keep a consumer. It never waits for the row: the holder's own transaction may have it locked,
--- with a position in it that is yet to be committed. A lease that was released stays so, also if
--- this statement comes late.
+-- Extend the lease. The statement does not wait for the row, because the owner's own transaction
+-- may have it locked, with a position that is not committed yet. A released lease stays
+-- released.
 WITH present AS MATERIALIZED (
 {include history}
 ),

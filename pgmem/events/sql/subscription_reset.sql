@@ -1,6 +1,6 @@
--- Accept the present history of the log for a consumer, move it if told to, and fence off whoever
--- holds it. A position that the log does not reach (its end was lost) comes down to the head:
--- events that are still to come would be skipped.
+-- Accept the present history for a subscription, move it if a position is given, and fence off
+-- its owner. A position above the head (the end of the log was lost) comes down to the head,
+-- because the next events would be skipped.
 WITH present AS MATERIALIZED (
 {include history}
 ),

@@ -12,7 +12,8 @@ from pgmem import Event, Memory
 from pgmem.core.statements import source as statement_source
 from pgmem.events.codec import INLINE_BYTES, Codec, encode_event, fits_inline
 from pgmem.events.filter import EventFilter
-from pgmem.events.page import PAGE_FIRST, PAGE_MOST, PageSize, open_letter, row_bytes
+from pgmem.events.inline import parse_inline
+from pgmem.events.page import PAGE_FIRST, PAGE_MOST, PageSize, row_bytes
 from tests.support.rows import MOMENT, row
 
 ZONE = MOMENT.tzinfo
@@ -27,7 +28,7 @@ def letter(**changes):
 
 
 def test_a_letter_is_the_row_of_its_event():
-    assert open_letter(letter(), ZONE) == row(5)
+    assert parse_inline(letter(), ZONE) == row(5)
 
 
 @pytest.mark.parametrize(
@@ -35,14 +36,14 @@ def test_a_letter_is_the_row_of_its_event():
     ["", "bell", "{}", "[]", "null", "1", '"x"', "[1]", "[1,", letter()[:-3], letter(_0=2)],
 )
 def test_what_is_no_letter_is_a_mere_bell(text):
-    assert open_letter(text, ZONE) is None
+    assert parse_inline(text, ZONE) is None
 
 
 @pytest.mark.parametrize("value", [{}, [], "no", 7.5, 7, True, None, -1, "2026-13-01"])
 def test_a_spoofed_letter_is_a_row_like_any_other_or_a_mere_bell(value):
     """Whoever knows the channel may ring with anything: the tailer must survive it."""
     for column in range(1, 14):
-        opened = open_letter(letter(**{f"_{column}": value}), ZONE)
+        opened = parse_inline(letter(**{f"_{column}": value}), ZONE)
         if opened is not None:
             assert type(opened[0]) is int
             assert all(type(opened[at]) is str for at in (1, 3, 4))
@@ -114,7 +115,7 @@ def test_a_letter_is_never_longer_than_the_server_takes(database_url):
                 f"SELECT {query} FROM pgmem.events AS event WHERE position = {position}"
             ).fetchone()
             longest = max(longest, len(sent.encode()))
-            assert open_letter(sent, ZONE)[4] == orjson.dumps(text).decode()
+            assert parse_inline(sent, ZONE)[4] == orjson.dumps(text).decode()
     assert 3_000 < longest < 8_000
 
 

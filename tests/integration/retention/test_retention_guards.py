@@ -199,7 +199,7 @@ async def test_what_is_old_stays_while_something_below_it_is_being_written(
     form, database_url, monkeypatch
 ):
     """By its age it is due; but a reader waits for what is below it, and would be told too much."""
-    monkeypatch.setattr(f"{module_name(form.name, 'events.reader')}.SETTLE_WAIT", 0.05)
+    monkeypatch.setattr(f"{module_name(form.name, 'events.reader')}.STABLE_WAIT", 0.05)
     async with form.memory() as memory:
         await fill(memory, 5)
         with psycopg.connect(database_url) as slow:

@@ -333,7 +333,7 @@ async def test_a_copy_of_the_state_misses_no_entry_whose_last_event_is_gone(
 
 
 async def test_a_copy_that_cannot_be_made_is_told(both, database_url, monkeypatch):
-    monkeypatch.setattr(reader_module(both), "SETTLE_WAIT", 0.01)
+    monkeypatch.setattr(reader_module(both), "STABLE_WAIT", 0.01)
     await both.state.put("k", "old", record=False)
     with psycopg.connect(database_url) as slow:
         slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")

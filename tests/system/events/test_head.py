@@ -54,7 +54,7 @@ def steps_back(connection, expression, reads) -> int:
 
 @pytest.mark.sized
 def test_the_head_never_goes_back_while_positions_are_drawn(database_url):
-    text = sql._uncommented("event_head").format(sequence=f"'{NAME}'")
+    text = sql._without_comments("event_head").format(sequence=f"'{NAME}'")
     reads = size(3_000_000, 300_000)
     with drawing(database_url), psycopg.connect(database_url, autocommit=True) as connection:
         assert steps_back(connection, text, reads) == 0

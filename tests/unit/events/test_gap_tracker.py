@@ -17,7 +17,7 @@ def writers(head: int, *holders: str) -> Writers:
 
 
 def take(tail, head, *found, limit=100, late_limit=100):
-    return positions(tail.take(page(head, *found), limit=limit, late_limit=late_limit).final)
+    return positions(tail.take(page(head, *found), limit=limit, late_limit=late_limit).stable)
 
 
 def test_without_a_gap_all_is_final():
@@ -70,7 +70,7 @@ def test_a_full_page_of_late_events_voids_nothing_behind_it():
 def accept(tail, position):
     """What is given out when an event arrives by itself; None if it is not taken in."""
     taken = tail.accept(row(position))
-    return taken and positions(taken.final)
+    return taken and positions(taken.stable)
 
 
 def test_a_letter_right_behind_all_that_was_seen_is_given_out():
@@ -198,7 +198,7 @@ def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
 
     def look(limit, late_limit):
         found = world.page(tail, limit, late_limit)
-        given.extend(positions(tail.take(found, limit=limit, late_limit=late_limit).final))
+        given.extend(positions(tail.take(found, limit=limit, late_limit=late_limit).stable))
 
     for _ in range(150):
         world.steps(3)
@@ -211,7 +211,7 @@ def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
             # Letters come in the order of the commits; some are lost.
             letter = world.letters.pop(0)
             if rng.random() < 0.8 and (taken := tail.accept(row(letter))):
-                given.extend(positions(taken.final))
+                given.extend(positions(taken.stable))
         assert given == sorted(at for at in world.committed if at <= tail.position)
         assert not [at for drawn in world.open.values() for at in drawn if at <= tail.position]
     while world.open:

@@ -1,6 +1,6 @@
--- Read what is new at the end of the log: events in the gaps that were seen before, and events
--- behind all that was seen. The row in front tells of what was trimmed behind `after`, which is in
--- front of the first gap: an event may have appeared in it and have been removed since.
+-- Read what is new at the end of the log: events in the open gaps, and events above everything
+-- seen. The first row also reports trims above `after`, which is below the first gap, because an
+-- event may have appeared in the gap and been removed since.
 ({include event_page_head})
 UNION ALL
 (SELECT {include event_columns}
