@@ -407,3 +407,21 @@ async def test_relaxed_statements_commit_asynchronously(database_url):
         shown = link.execute("SHOW synchronous_commit").fetchone()
         memory._database.release(link)
         assert shown == ("on",)
+
+
+async def test_a_rollback_leaves_the_next_transaction_its_statements(form, database_url, orders):
+    """psycopg deallocates prepared statements after a rollback, ours among them."""
+    async with form.memory(pool=1) as memory:
+
+        async def work(number):
+            async with memory.transaction() as tx:
+                await execute(tx.connection, "INSERT INTO orders VALUES (%s)", [number])
+                await tx.state.put("k", number)
+
+        for number in range(3):  # Both drivers prepare what they execute more than once.
+            await work(number)
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await work(0)
+        await work(3)
+        assert (await memory.state.get("k")).value == 3
