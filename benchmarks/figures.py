@@ -40,8 +40,8 @@ def ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:
 def bootstrap(values: Sequence[float], *, seed: int = 1) -> Interval:
     """Return the median of some figures with its 95 % interval by resampling.
 
-    The same figures and seed give the same interval. Source: Efron, "Bootstrap Methods: Another
-    Look at the Jackknife" (1979), the percentile interval.
+    The same figures and seed give the same interval. It is the percentile interval of Efron,
+    "Bootstrap Methods" (Annals of Statistics, 1979).
 
     Raises:
         ValueError: there are no figures.

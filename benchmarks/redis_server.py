@@ -1,16 +1,14 @@
 """Run the measured Redis: one private server for each tier, or the caller's own.
 
-::
+The tiers differ in what an acknowledged write survives.
 
-    tier      appendonly  appendfsync   what an acknowledged write survives
-    none      no                        nothing: it is in memory only
-    relaxed   yes         everysec      kill -9; a power cut takes up to about two seconds
-    strict    yes         always        a power cut
+- none: appendonly is no. The write is in memory only and survives nothing.
+- relaxed: appendonly is yes, appendfsync is everysec. The write survives kill -9. A power cut loses
+  up to about two seconds of writes.
+- strict: appendonly is yes, appendfsync is always. The write survives a power cut.
 
 The caller's own server (by URL) is set to a tier before an arm of that tier runs, and reset at the
 end. The benchmark's keys begin with `PREFIX`; it touches no other keys.
-
-
 """
 
 from __future__ import annotations

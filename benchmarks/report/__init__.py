@@ -1,12 +1,10 @@
 """Report a run: console, JSON, HTML page, Markdown, headline chart.
 
-==========  =======================================================
-`data`      store a run as JSON, and read it back
-`content`   choose, round and name what a report says
-`console`   print tables on a terminal while the run goes on
-`charts`    draw the charts with matplotlib
-`document`  write the report as Markdown or as one HTML page
-==========  =======================================================
+- `data`: store a run as JSON, and read it back.
+- `content`: choose, round and name what a report says.
+- `console`: print tables on a terminal during the run.
+- `charts`: draw the charts with matplotlib.
+- `document`: write the report as Markdown or as one HTML page.
 
 The last two are imported only to write a report: matplotlib is not loaded while arms run.
 """

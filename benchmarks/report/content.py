@@ -111,7 +111,7 @@ class Answer:
 
     @property
     def in_words(self) -> str:
-        """Where pgmem stands beside Redis: "behind: 1.35 × slower"; "" for other questions."""
+        """The standing beside Redis, such as `behind: 1.35 × slower`; empty for other questions."""
         better = self.verdict.better
         if better is None or self.verdict.standing is None:
             return ""
