@@ -362,7 +362,7 @@ class TestRetention:
 
 
 class TestTransactions:
-    def test_all_or_nothing(self, memory):
+    def test_restore_is_all_or_nothing(self, memory):
         with suppress(ZeroDivisionError), memory.transaction() as tx:
             tx.events.append("s", event())
             tx.state.put("k", 1 / 0)

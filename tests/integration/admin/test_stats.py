@@ -27,7 +27,7 @@ def sql(url, *statements):
 
 
 def log_of(url, ages, *, first=1):
-    """Events that are so many seconds old, at positions that follow one another."""
+    """Insert events of the given ages in seconds, at consecutive positions."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "INSERT INTO pgmem.events (position, stream, type, payload, recorded_at) "
@@ -157,7 +157,7 @@ async def test_a_long_log_is_counted_in_parts(both, database_url, monkeypatch):
     assert (await both.stats()).log.events == Count(10_000, exact=False)
 
 
-async def test_what_retention_removed(both, database_url):
+async def test_stats_of_trims(both, database_url):
     log_of(database_url, [100.0] * 20)
     remove(database_url, "position <= 10 AND position <> 4")
     sql(
@@ -170,7 +170,7 @@ async def test_what_retention_removed(both, database_url):
     assert (log.trimmed_to, log.trimmed_streams, log.removed) == (10, 2, 15)
     assert (log.trimmed_at.month, log.trimmed_at.day) == (1, 3)
     assert (log.first, log.last, log.events) == (11, 20, Count(11))
-    assert log.last_hour == Count(10), "of what was kept behind the mark nobody asks the age"
+    assert log.last_hour == Count(10), "events kept below the low-water mark are not counted by age"
 
 
 async def test_lag_of_subscriptions_and_groups(both, database_url):
@@ -203,9 +203,7 @@ async def test_lag_of_subscriptions_and_groups(both, database_url):
     assert (idle.name, idle.open, idle.behind_since, idle.dead) == ("idle", 0, None, NOTHING)
 
 
-async def test_only_those_furthest_behind_are_told_and_much_is_counted_to_an_end(
-    both, database_url, monkeypatch
-):
+async def test_furthest_behind_are_listed_and_counts_are_limited(both, database_url, monkeypatch):
     monkeypatch.setattr(ops, "MOST_READERS", 3)
     monkeypatch.setattr(ops, "MOST_DELAYED", 10)
     sql(
@@ -241,7 +239,7 @@ async def test_leases_and_policies(both, database_url):
     ]  # fmt: skip
 
 
-async def test_who_holds_back_the_readers(both, database_url):
+async def test_open_writers_are_listed_oldest_first(both, database_url):
     url = make_conninfo(database_url, application_name="forgetful")
     append = "INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '0')"
     with psycopg.connect(url) as open_one, psycopg.connect(database_url) as reading:
@@ -264,8 +262,8 @@ async def test_who_holds_back_the_readers(both, database_url):
     assert (await both.stats()).writers == ()
 
 
-async def test_how_full_the_notification_queue_is(both, database_url):
-    """The queue is one for the whole server: other tests ring there at the same time."""
+async def test_usage_of_the_notification_queue(both, database_url):
+    # The whole server has one queue: other tests notify at the same time.
     usage = "SELECT pg_notification_queue_usage()"
     for _ in range(100):
         with psycopg.connect(database_url) as connection:
@@ -279,7 +277,7 @@ async def test_how_full_the_notification_queue_is(both, database_url):
     pytest.fail("the queue never stood still")
 
 
-async def test_who_is_connected(both):
+async def test_sessions_are_counted(both):
     before = (await both.stats()).sessions
     assert (before.of_pgmem, before.listening) == (1, 0)
     assert before.in_database <= before.on_server <= before.most

@@ -208,7 +208,7 @@ def test_a_handler_that_is_none(life):
     "wrong",
     [{"once": "often"}, {"concurrency": 0}, {"limit": 0}, {"lease": 0}, {"lease": 90_000}],
 )
-def test_options_that_are_not_allowed(life, database_url, wrong):
+def test_invalid_options_are_refused(life, database_url, wrong):
     fill(database_url, 1)
     with pytest.raises(InvalidInput):
         life.run(lambda delivery: None, lambda memory: True, **wrong)

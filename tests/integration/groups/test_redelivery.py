@@ -121,7 +121,7 @@ class TestGivingBack:
         await one.nack(error="enough")
         assert (await group.dead_letters())[0][2:5] == (1, "a", "enough")
 
-    async def test_all_or_nothing(self, both):
+    async def test_restore_is_all_or_nothing(self, both):
         group = await opened(both, 3)
         batch = await group.read("a")
         await batch[1].ack()

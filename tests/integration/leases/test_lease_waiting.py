@@ -78,7 +78,7 @@ class TestOrder:
         assert order == tasks
 
     async def test_caller_does_not_overtake_the_queue(self, quiet, other, database_url):
-        """A lease whose time is over goes to the first waiter, not to the caller."""
+        # A lease whose time is over goes to the first waiter, not to the caller.
         await quiet.leases.acquire("job", ttl=60)
         [task] = await queue(database_url, quiet)
         end_lease(database_url)
@@ -208,7 +208,7 @@ class TestLostNotifications:
             await new.release()
 
     async def test_poll_finds_a_short_lease_while_it_lasts(self, quiet, other, database_url):
-        """Its ttl is shorter than the safety poll."""
+        # The ttl is shorter than the safety poll.
         lease = await other.leases.acquire("job")
         [task] = await queue(database_url, quiet, ttl=3)
         drop_notifications(quiet)
@@ -218,7 +218,7 @@ class TestLostNotifications:
         await new.release()
 
     async def test_late_notification_is_checked(self, quiet, other, database_url):
-        """The process stood still, and the lease ran out before it read the notification."""
+        # The process stood still, and the lease ran out before it read the notification.
         lease = await other.leases.acquire("job")
         [task] = await queue(database_url, quiet, ttl=0.6)
         renewer, late = raw(quiet)._renewer, []
@@ -259,7 +259,7 @@ class TestLostNotifications:
         await (await asyncio.wait_for(task, 5)).release()
 
     async def test_entry_of_a_lost_session_is_renewed(self, quiet, other, database_url):
-        """A lost listening connection takes its listener id with it; the entry gets the new one."""
+        # A lost listening connection takes its listener id with it. The entry gets the new one.
         lease = await other.leases.acquire("job")
         [task] = await queue(database_url, quiet)
         listener_id = row(database_url)[3][0]["listener"]
@@ -320,7 +320,7 @@ class TestLostNotifications:
         await (await asyncio.wait_for(task, 5)).release()
 
     async def test_waiter_that_cannot_listen_polls(self, form, other, database_url):
-        """As through a pooler without `listen_url`: the entry has no listener id."""
+        # As through a pooler without `listen_url`, the entry has no listener id.
         async with form.memory(safety_poll=0.2) as memory:
             found = notifications(memory)
             type(found).listener_id = property(lambda self: None, lambda self, listener_id: None)

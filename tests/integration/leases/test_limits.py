@@ -1,4 +1,4 @@
-"""Rate limits: so many at once, so many a second, for all processes together."""
+"""Rate limits: a burst and a rate that all processes share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgmem.errors import InvalidInput
 from pgmem.leases import limit_ops as ops
 
 
-async def test_a_burst_passes_and_then_no_more(both):
+async def test_burst_passes_then_calls_are_refused(both):
     permits = [await both.limits.acquire("l", rate=0.01, burst=3) for _ in range(4)]
     assert [permit.granted for permit in permits] == [True, True, True, False]
     assert [permit.remaining for permit in permits] == [2, 1, 0, 0]
@@ -30,7 +30,7 @@ async def test_a_pause_saves_up_no_more_than_the_burst(both):
     assert [permit.remaining for permit in permits] == [2, 1, 0, 0]
 
 
-async def test_what_is_refused_writes_nothing_and_costs_nothing(both):
+async def test_refused_call_writes_nothing(both):
     await both.limits.acquire("l", rate=0.01, burst=1)
     with psycopg.connect(both_url(both), autocommit=True) as server:
         before = server.execute("SELECT arrival, xmin::text, xmax::text FROM pgmem.limits")
@@ -41,7 +41,7 @@ async def test_what_is_refused_writes_nothing_and_costs_nothing(both):
         assert after.fetchall() == before
 
 
-async def test_it_fits_again_when_it_said_so(both):
+async def test_call_fits_after_retry_after(both):
     assert (await both.limits.acquire("l", rate=0.01, burst=1)).granted
     refused = await both.limits.acquire("l", rate=0.01, burst=1)
     assert not refused.granted
@@ -52,7 +52,7 @@ async def test_it_fits_again_when_it_said_so(both):
     assert (await both.limits.acquire("l", rate=0.01, burst=1)).granted
 
 
-async def test_it_waits_where_that_helps_and_not_where_it_does_not(both):
+async def test_timeout_waits_only_if_the_call_can_fit(both):
     assert (await both.limits.acquire("l", rate=20, burst=1)).granted
     assert (await both.limits.acquire("l", rate=20, burst=1, timeout=5)).granted
     await both.limits.acquire("slow", rate=0.01, burst=1)
@@ -60,7 +60,7 @@ async def test_it_waits_where_that_helps_and_not_where_it_does_not(both):
     assert not (await asyncio.wait_for(hopeless, 20)).granted
 
 
-async def test_it_waits_as_long_as_it_was_told_and_asks_once(form, monkeypatch):
+async def test_waiting_call_executes_two_statements(form, monkeypatch):
     asked, acquire = [], ops.acquire
 
     def count(*args):
@@ -75,7 +75,7 @@ async def test_it_waits_as_long_as_it_was_told_and_asks_once(form, monkeypatch):
     assert len(asked) <= 3, "refused, and granted; or refused once more by a hair"
 
 
-async def test_a_cost(both):
+async def test_cost_counts_several_calls(both):
     assert (await both.limits.acquire("l", rate=0.01, burst=10, cost=8)).remaining == 2
     refused = await both.limits.acquire("l", rate=0.01, burst=10, cost=3)
     assert not refused.granted
@@ -83,7 +83,7 @@ async def test_a_cost(both):
     assert (await both.limits.acquire("l", rate=0.01, burst=10, cost=2)).granted
 
 
-async def test_in_a_transaction_it_counts_if_that_commits(both):
+async def test_call_in_a_transaction_counts_if_it_commits(both):
     with suppress(ZeroDivisionError):
         async with both.transaction() as tx:
             assert (await tx.limits.acquire("l", rate=0.01, burst=1)).granted
@@ -94,7 +94,7 @@ async def test_in_a_transaction_it_counts_if_that_commits(both):
             await tx.limits.acquire("l", rate=1, burst=1, timeout=1)
 
 
-def test_eight_at_once_get_no_more_than_the_burst(database_url):
+def test_concurrent_calls_get_no_more_than_the_burst(database_url):
     granted = []
     with Memory(database_url, pool=8) as memory:
 
@@ -128,7 +128,7 @@ def test_eight_at_once_get_no_more_than_the_burst(database_url):
         {"timeout": -1},
     ],
 )
-async def test_options_that_are_not_allowed(both, wrong):
+async def test_invalid_options_are_refused(both, wrong):
     with pytest.raises(InvalidInput):
         await both.limits.acquire(**{"name": "l", "rate": 1, "burst": 5, **wrong})
 
@@ -142,5 +142,5 @@ def later(both, seconds) -> None:
 
 
 def both_url(both) -> str:
-    """The database of a memory in either form."""
+    """Return the database of a memory in either form."""
     return getattr(both, "wrapped", both)._database.conninfo

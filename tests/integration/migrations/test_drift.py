@@ -130,7 +130,7 @@ def test_check_sees_each_thing_that_drifts(database_url):
     ]
 
 
-def test_what_a_team_adds_for_itself_is_no_drift(database_url):
+def test_harmless_additions_are_no_drift(database_url):
     with psycopg.connect(database_url, autocommit=True) as server:
         server.execute("""
             CREATE INDEX mine ON pgmem.events ((payload->>'account'));
@@ -157,7 +157,7 @@ def test_check_works_while_the_schema_is_on_the_search_path(database_url):
     assert migrate.check(url) == []
 
 
-def test_check_works_with_a_schema_whose_name_is_part_of_others(make_database):
+def test_check_of_a_schema_name_that_is_part_of_other_names(make_database):
     url = make_database()
     for schema in ("s", "events", "_", "state"):
         migrate.upgrade(url, schema=schema)

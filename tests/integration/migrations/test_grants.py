@@ -167,7 +167,7 @@ def test_a_reader_never_sees_the_channel_or_the_idempotency_keys(acting):
     assert leaks.fetchone() == (0,)
 
 
-def test_a_reader_never_sees_who_else_follows_the_log(acting):
+def test_reader_sees_neither_subscriptions_nor_groups(acting):
     reader = acting("reader")
     for statement in (
         "SELECT * FROM pgmem.subscriptions",
@@ -205,7 +205,7 @@ def test_a_writer_that_says_that_it_trims_still_may_not(acting):
             writer.execute("DELETE FROM pgmem.events")
 
 
-def test_a_janitor_trims_and_sweeps_and_cannot_touch_what_stays(acting):
+def test_janitor_role_trims_and_sweeps_only(acting):
     janitor = acting("janitor")
     for statement in [*WRITES, *READS, "SELECT channel FROM pgmem.meta"]:
         janitor.execute(statement)
@@ -243,7 +243,7 @@ def test_migration_grants_nothing_on_the_tables_that_it_creates(database_url, ac
     reader.execute("SELECT * FROM pgmem.trimmed")
 
 
-def test_the_sql_alone():
+def test_grant_sql():
     script = migrate.grant_sql("mine", reader='a"; DROP TABLE x; --')
     assert '"a""; DROP TABLE x; --"' in script
     assert script.splitlines()[0] == 'GRANT USAGE ON SCHEMA "mine" TO "a""; DROP TABLE x; --";'
@@ -262,7 +262,7 @@ def test_the_sql_alone():
 @pytest.mark.parametrize(
     "role", ["", "x" * 64, "é" * 32, "a\0b", "a\nb", "public", "PUBLIC", "\ud800"]
 )
-def test_a_role_that_cannot_be(role):
+def test_impossible_role_name_is_refused(role):
     with pytest.raises(InvalidInput):
         migrate.grant_sql(reader=role)
     with pytest.raises(InvalidInput):
@@ -271,7 +271,7 @@ def test_a_role_that_cannot_be(role):
         migrate.grant_sql(janitor=role)
 
 
-def test_nobody_to_grant_to():
+def test_grant_without_a_role_is_refused():
     with pytest.raises(InvalidInput):
         migrate.grant_sql()
 

@@ -28,7 +28,7 @@ def run(url, query, *arguments):
 
 
 def objects(url):
-    """Every relation, function and schema of a database that is not the server's own."""
+    """List the relations, functions and schemas of a database, without the server's own."""
     return run(
         url,
         """
@@ -83,7 +83,7 @@ def test_down_removes_everything_that_up_made(make_database):
     assert migrate.check(url) == []
 
 
-def test_each_schema_has_a_doorbell_of_its_own(make_database):
+def test_each_schema_has_its_own_channel(make_database):
     url = make_database()
     for schema in ("a", "b"):
         migrate.upgrade(url, schema=schema)
@@ -92,9 +92,9 @@ def test_each_schema_has_a_doorbell_of_its_own(make_database):
     assert all(len(c) == 38 and c.startswith("pgmem_") and int(c[6:], 16) for (c,) in channels)
 
 
-def test_of_two_that_migrate_at_once_one_waits(make_database):
+def test_second_of_two_migrations_waits(make_database):
     url = make_database()
-    # The default that would make the second one look at a snapshot from before its wait.
+    # With this default, the second process would read a snapshot from before its wait.
     run(
         url,
         f"ALTER DATABASE {psycopg.conninfo.conninfo_to_dict(url)['dbname']} "
@@ -176,7 +176,7 @@ def test_create_schema_off_asks_for_what_the_administrator_has_to_do(make_databa
     assert objects(url) != []
 
 
-def test_a_search_path_set_by_somebody_else_is_not_followed(make_database):
+def test_hostile_search_path_is_ignored(make_database):
     url = make_database()
     run(
         url,
@@ -309,7 +309,7 @@ def test_a_server_that_is_not_there_is_unavailable_and_the_password_unsaid(monke
             error = error.__cause__
 
 
-def test_the_role_may_not_look(database_url, make_role):
+def test_role_without_rights_is_refused(database_url, make_role):
     _, as_role = make_role(database_url)
     for call in (migrate.current, migrate.check, migrate.upgrade):
         with pytest.raises(PermissionDenied):

@@ -66,7 +66,7 @@ class Project:
         self.config.attributes["options"] = {"target_metadata": self.metadata, **changed}
 
     def make(self):
-        """Writes a revision by autogenerate; gives its text."""
+        """Write a revision by autogenerate, and return its text."""
         script = command.revision(self.config, "made", autogenerate=True)
         with open(script.path) as file:
             return file.read()

@@ -56,7 +56,7 @@ async def test_next_janitor_begins_after_the_first_has_closed(form, passes):
 
 
 async def test_janitor_that_lost_its_lease_stops(form, database_url, passes):
-    """Its process stood still, and another one may have begun."""
+    # Its process stood still, and another janitor may have begun.
     with Memory(database_url) as thief:
         async with janitor(form, passes, ttl=0.6):
             await several(passes)

@@ -40,7 +40,7 @@ def role_url(database_url):
 # what goes
 
 
-async def test_the_newest_are_kept(both, database_url):
+async def test_trim_keeps_the_newest_events(both, database_url):
     await fill(both, 10)
     assert await both.retention.trim(max_events=4) == report(6, 1, 6)
     assert left(database_url) == [7, 8, 9, 10]
@@ -52,7 +52,7 @@ async def test_the_newest_are_kept(both, database_url):
     assert marks(database_url) == {"": (9, 9)}
 
 
-async def test_what_is_old_goes(both, database_url):
+async def test_trim_by_age(both, database_url):
     insert(database_url, 5, age=100)
     insert(database_url, 5, age=50)
     insert(database_url, 5)
@@ -62,8 +62,8 @@ async def test_what_is_old_goes(both, database_url):
     assert left(database_url) == [11, 12, 13, 14, 15]
 
 
-async def test_age_ends_at_the_first_that_is_young(both, database_url):
-    """What is behind it may be older by a writer's delay, and goes with the next trim."""
+async def test_trim_by_age_ends_at_the_first_young_event(both, database_url):
+    # An event after it may be older by a writer's delay. The next trim removes it.
     insert(database_url, 3, age=100)
     insert(database_url, 1)
     insert(database_url, 3, age=100)
@@ -72,7 +72,7 @@ async def test_age_ends_at_the_first_that_is_young(both, database_url):
 
 
 @pytest.mark.parametrize(("count", "age", "removed"), [(2, 200, 13), (14, 70, 5), (6, 70, 9)])
-async def test_of_two_limits_each_removes(both, database_url, count, age, removed):
+async def test_event_that_exceeds_one_limit_is_removed(both, database_url, count, age, removed):
     insert(database_url, 5, age=100)
     insert(database_url, 10, age=50)
     done = await both.retention.trim(max_events=count, max_age=age)
@@ -80,7 +80,7 @@ async def test_of_two_limits_each_removes(both, database_url, count, age, remove
     assert len(left(database_url)) == 15 - removed
 
 
-async def test_one_stream_alone(both, database_url):
+async def test_trim_of_one_stream(both, database_url):
     await fill(both, 12, "a", "b")
     done = await both.retention.trim("a", max_events=2)
     assert done == report(4, 1, 7, stream="a")
@@ -109,7 +109,7 @@ async def test_gaps_are_no_events(both, database_url):
 
 
 @pytest.mark.usefixtures("small_batches")
-async def test_batch_by_batch(both, database_url):
+async def test_trim_removes_in_batches(both, database_url):
     await fill(both, 20)
     assert await both.retention.trim(max_events=4) == report(16, 1, 16)
     assert left(database_url) == [17, 18, 19, 20]
@@ -117,7 +117,7 @@ async def test_batch_by_batch(both, database_url):
 
 
 @pytest.mark.usefixtures("small_batches")
-async def test_a_dry_run_tells_the_same_and_does_nothing(both, database_url):
+async def test_dry_run_reports_and_removes_nothing(both, database_url):
     await fill(both, 20)
     store_subscription(database_url, 14)
     add_dead_letter(database_url, 2)
@@ -157,7 +157,7 @@ async def test_rules_are_stored_and_applied(both, database_url):
     assert left(database_url) == [12, 14, 16, 17, 18, 19, 20]
 
 
-async def test_the_rule_of_one_stream(both, database_url):
+async def test_trim_by_the_policy_of_a_stream(both, database_url):
     await both.retention.set(max_events=1)
     await both.retention.set("a", max_events=2)
     await fill(both, 10, "a", "b")
@@ -167,7 +167,7 @@ async def test_the_rule_of_one_stream(both, database_url):
         await both.retention.trim("b")
 
 
-async def test_a_rule_that_is_set_again_or_removed(both):
+async def test_policy_is_replaced_and_removed(both):
     await both.retention.set("a", max_events=2)
     await both.retention.set("a", max_age=5)
     assert [policy[:4] for policy in await both.retention.list()] == [("events", "a", None, 5.0)]
@@ -181,8 +181,8 @@ async def test_a_rule_that_is_set_again_or_removed(both):
 # what is recorded
 
 
-async def test_a_trim_is_dated_after_its_commit(both, database_url):
-    """A reader that begins before the commit is told; the time must be later than that."""
+async def test_trim_time_is_later_than_its_commit(both, database_url):
+    # A reader that begins before the commit must be told, so the time is later than the commit.
     await fill(both, 5)
     (begun,) = run(database_url, "SELECT clock_timestamp()")[0]
     await both.retention.trim(max_events=1)
@@ -190,7 +190,7 @@ async def test_a_trim_is_dated_after_its_commit(both, database_url):
     assert begun < dated < now
 
 
-async def test_a_trim_without_a_time_is_dated_by_the_next(both, database_url):
+async def test_next_trim_sets_a_missing_trim_time(both, database_url):
     await fill(both, 5)
     await both.retention.trim(max_events=2)
     run(database_url, "UPDATE pgmem.trimmed SET trimmed_at = 'infinity'")
@@ -218,7 +218,7 @@ async def test_a_reader_behind_is_told_and_others_are_not(both):
     assert len(await both.events.read(after=0)) == 15
 
 
-async def test_a_consumer_that_was_overrun_by_force_is_told(both):
+async def test_subscription_behind_a_forced_trim_is_told(both):
     await fill(both, 20)
     async with both.events.subscribe(durable="c") as events:
         await events.receive(5)
@@ -248,7 +248,7 @@ async def test_a_consumer_that_was_overrun_by_force_is_told(both):
         ({"max_age": 1e11}, "max_age must be at most a hundred years"),
     ],
 )
-async def test_limits_that_are_none(both, limits, said):
+async def test_limits_out_of_range_are_refused(both, limits, said):
     for call in (both.retention.trim, both.retention.set):
         with pytest.raises(InvalidInput, match=said):
             await call(**limits)
@@ -258,7 +258,7 @@ async def test_limits_that_are_none(both, limits, said):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 519, "a\0b", "\ud800", 5])
-async def test_names_that_are_none(both, name):
+async def test_names_that_cannot_be_used_are_refused(both, name):
     for call in (
         lambda: both.retention.trim(name, max_events=1),
         lambda: both.retention.set(name, max_events=1),
@@ -270,7 +270,7 @@ async def test_names_that_are_none(both, name):
             await call()
 
 
-async def test_a_rule_without_a_limit_or_of_no_kind(both):
+async def test_policy_needs_a_limit_and_a_kind(both):
     for call in (both.retention.set, both.retention.set_folds, both.retention.set_snapshots):
         with pytest.raises(InvalidInput, match="or both"):
             await call("a")
@@ -278,7 +278,7 @@ async def test_a_rule_without_a_limit_or_of_no_kind(both):
         await both.retention.remove("a", kind="streams")
 
 
-async def test_who_may_not(form, database_url, role_url):
+async def test_role_without_the_right_may_not_trim(form, database_url, role_url):
     async with form.memory() as memory:
         await fill(memory, 5)
         await memory.retention.set(max_events=2)
@@ -303,8 +303,8 @@ async def test_who_may_not(form, database_url, role_url):
 # counting only what is new
 
 
-def test_whatever_happens_in_between_exactly_the_newest_stay(database_url):
-    """The trimmer remembers what it has counted; others trim beside it, and age takes some, too."""
+def test_repeated_trims_keep_exactly_the_newest(database_url):
+    # The trimmer reuses its count, while other trims and ages remove events, too.
     rng = random.Random(seed())
     remembered = 0
     with Memory(database_url) as memory, Memory(database_url) as other:

@@ -52,7 +52,7 @@ def everything(url):
 # out and back
 
 
-async def test_what_is_removed_is_in_the_file_and_comes_back(both, database_url, tmp_path):
+async def test_exported_events_come_back_unchanged(both, database_url, tmp_path):
     run(database_url, ODD)
     before = everything(database_url)
     await fill(both, 2)
@@ -71,7 +71,7 @@ async def test_what_is_removed_is_in_the_file_and_comes_back(both, database_url,
     assert everything(database_url)[:6] == before
 
 
-async def test_a_file_for_each_batch_and_the_mark_goes_back_with_the_newest(
+async def test_restore_of_the_newest_file_lowers_the_mark(
     both, database_url, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(ops, "ARCHIVED_BATCH", 4)
@@ -94,7 +94,7 @@ async def test_a_file_for_each_batch_and_the_mark_goes_back_with_the_newest(
     assert everything(database_url) == before
 
 
-async def test_readers_go_by_the_mark(form, database_url, tmp_path):
+async def test_readers_follow_the_low_water_mark(form, database_url, tmp_path):
     async with form.memory() as memory:
         await fill(memory, 20)
         (file,) = await exported(memory, tmp_path, max_events=5)
@@ -107,7 +107,7 @@ async def test_readers_go_by_the_mark(form, database_url, tmp_path):
             assert len(await subscription.receive(100)) == 17
 
 
-async def test_of_one_stream_beside_others(both, database_url, tmp_path):
+async def test_export_of_one_stream(both, database_url, tmp_path):
     await fill(both, 20, "a/b", "c")
     before = everything(database_url)
     report = await both.retention.trim("a/b", max_events=1, export=tmp_path)
@@ -120,7 +120,7 @@ async def test_of_one_stream_beside_others(both, database_url, tmp_path):
     assert set(everything(database_url)) < set(before)
 
 
-async def test_a_name_that_is_too_long_for_a_file(both, database_url, tmp_path):
+async def test_long_stream_name_is_shortened_in_the_file_name(both, database_url, tmp_path):
     names = ["é" * 250, "é" * 249 + "e"]
     for name in names:
         insert(database_url, 3, stream=name)
@@ -140,7 +140,7 @@ async def test_a_versioned_stream_comes_back_as_it_was(both, database_url, tmp_p
     assert [event.version for event in await both.events.read("v")] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_leftovers_in_a_file_of_their_own(both, database_url, tmp_path):
+async def test_events_below_the_mark_have_their_own_file(both, database_url, tmp_path):
     await fill(both, 10)
     store_group(database_url, 10)
     add_batch(database_url, 3)
@@ -158,9 +158,7 @@ async def test_leftovers_in_a_file_of_their_own(both, database_url, tmp_path):
     assert everything(database_url) == before
 
 
-async def test_into_another_log_that_is_empty(
-    form, database_url, make_database, tmp_path, monkeypatch
-):
+async def test_restore_into_an_empty_log(form, database_url, make_database, tmp_path, monkeypatch):
     monkeypatch.setattr(ops, "ARCHIVED_BATCH", 4)
     run(database_url, ODD.replace("infinity", "2031-01-01"))
     before = everything(database_url)
@@ -183,7 +181,7 @@ async def test_into_another_log_that_is_empty(
     assert everything(other)[:3] == before[3:]
 
 
-async def test_into_another_log_that_is_not(form, make_database, tmp_path):
+async def test_restore_into_another_log_is_refused(form, make_database, tmp_path):
     async with form.memory() as memory:
         await fill(memory, 5)
         (file,) = await exported(memory, tmp_path, max_events=1)
@@ -201,7 +199,7 @@ async def test_into_another_log_that_is_not(form, make_database, tmp_path):
             assert (await target.events.append("a", Event(type="t"))).position == 3
 
 
-async def test_a_backup_of_the_log_is_the_same_log(form, database_url, make_database, tmp_path):
+async def test_backup_is_the_same_log(form, database_url, make_database, tmp_path):
     async with form.memory() as memory:
         await fill(memory, 10)
         (file,) = await exported(memory, tmp_path, max_events=2)
@@ -232,7 +230,7 @@ async def test_two_databases_of_one_template_are_two_logs(
         assert (await second.retention.restore(mine)).restored == 1
 
 
-async def test_two_first_exports_at_once_agree_on_the_number(both, database_url, tmp_path):
+async def test_concurrent_first_exports_agree_on_the_log_id(both, database_url, tmp_path):
     await fill(both, 9)
     with psycopg.connect(database_url) as first:
         first.execute("UPDATE pgmem.meta SET log_id = gen_random_uuid()")
@@ -243,8 +241,8 @@ async def test_two_first_exports_at_once_agree_on_the_number(both, database_url,
     assert (await both.retention.restore(file)).complete
 
 
-async def test_positions_that_were_never_drawn_here_are_drawn(form, database_url, tmp_path):
-    """The log was set back by a backup from before these events."""
+async def test_restore_raises_the_head(form, database_url, tmp_path):
+    # The log was set back by a backup from before these events.
     async with form.memory() as memory:
         await fill(memory, 10)
         (file,) = await exported(memory, tmp_path, max_events=2)
@@ -255,7 +253,7 @@ async def test_positions_that_were_never_drawn_here_are_drawn(form, database_url
         assert (await memory.events.append("a", Event(type="t"))).position == 9
 
 
-async def test_a_version_that_somebody_else_has_by_now(both, database_url, tmp_path):
+async def test_restore_of_a_rewritten_version_conflicts(both, database_url, tmp_path):
     run(database_url, "INSERT INTO pgmem.state (key, version) VALUES ('k', 9)")
     await both.state.put("k", 1)
     await fill(both, 1)
@@ -310,7 +308,7 @@ async def test_events_that_another_trim_removes_are_not_in_the_file(
     assert marks(database_url) == {"": (5, 5)}
 
 
-async def test_who_is_overtaken_again_and_again_is_told(both, database_url, tmp_path, monkeypatch):
+async def test_trim_gives_up_after_repeated_conflicts(both, database_url, tmp_path, monkeypatch):
     await fill(both, 20)
     remove = ops.remove
 
@@ -332,7 +330,7 @@ async def test_who_is_overtaken_again_and_again_is_told(both, database_url, tmp_
 # who may restore, and when
 
 
-async def test_all_or_nothing(both, database_url, tmp_path):
+async def test_restore_is_all_or_nothing(both, database_url, tmp_path):
     await fill(both, 5)
     (file,) = await exported(both, tmp_path, max_events=2)
     insert(database_url, 0)
@@ -346,7 +344,7 @@ async def test_all_or_nothing(both, database_url, tmp_path):
     assert marks(database_url) == {"": (3, 3)}
 
 
-async def test_who_may(form, database_url, tmp_path):
+async def test_roles_that_may_restore(form, database_url, tmp_path):
     with roles(database_url) as url_of:
         async with form.memory(url_of("janitor")) as memory:
             await fill(memory, 5)

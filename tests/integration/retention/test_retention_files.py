@@ -16,7 +16,7 @@ from tests.support.retention import exported, fill, left, marks
 
 
 def rewritten(file, change, *, sign=True):
-    """The file with another content."""
+    """Change the contents of a file."""
     lines = gzip.decompress(file.read_bytes()).decode().split("\n")[:-1]
     header, events = json.loads(lines[0]), lines[1:]
     header, events = change(header, events) or (header, events)
@@ -29,7 +29,7 @@ def rewritten(file, change, *, sign=True):
 # folders and files
 
 
-async def test_a_file_that_is_there_is_never_written_over(both, database_url, tmp_path):
+async def test_existing_file_is_not_overwritten(both, database_url, tmp_path):
     await fill(both, 5)
     mine = tmp_path / "pgmem.@all.000000000001-000000000003.jsonl.gz"
     mine.write_text("mine")
@@ -46,7 +46,7 @@ async def test_files_are_for_their_owner_alone(both, database_url, tmp_path):
 
 
 @pytest.mark.parametrize("step", ["open", "fsync", "replace"])
-async def test_a_disk_that_refuses_loses_nothing(both, database_url, tmp_path, monkeypatch, step):
+async def test_full_disk_loses_nothing(both, database_url, tmp_path, monkeypatch, step):
     await fill(both, 5)
 
     def refuse(*_, **__):
@@ -82,7 +82,7 @@ async def test_the_file_is_on_the_disk_before_the_events_go(
 
 
 @pytest.mark.parametrize("folder", ["/no/where", "", 5, None.__class__])
-async def test_a_folder_that_is_none(both, folder):
+async def test_export_needs_an_existing_folder(both, folder):
     with pytest.raises(InvalidInput, match="existing folder"):
         await both.retention.trim(max_events=1, export=folder)
 
@@ -185,7 +185,7 @@ async def test_event_that_no_log_can_hold_is_refused(both, database_url, tmp_pat
     assert left(database_url) == [4, 5]
 
 
-async def test_a_file_that_is_not_there(both, tmp_path):
+async def test_missing_file_is_an_error(both, tmp_path):
     for file in (tmp_path / "none", str(tmp_path)):
         with pytest.raises(ArchiveFailed, match="restore of"):
             await both.retention.restore(file)

@@ -1,4 +1,4 @@
-"""What stands between an archive and a wrong log: each guard where no other one helps."""
+"""Guards between an archive and a wrong log, each where no other guard helps."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def content(file):
 # a file that was changed
 
 
-async def test_a_change_that_leaves_it_an_archive(both, database_url, tmp_path):
-    """Each line is still an event, and the first line is true: only the sum tells."""
+async def test_checksum_finds_a_changed_event(both, database_url, tmp_path):
+    # Each line is still an event, and the first line is right: only the checksum differs.
     await fill(both, 5)
     (file,) = await exported(both, tmp_path, max_events=2)
     text = gzip.decompress(file.read_bytes())
@@ -56,8 +56,8 @@ async def test_a_change_that_leaves_it_an_archive(both, database_url, tmp_path):
     assert marks(database_url) == {"": (3, 3)}
 
 
-async def test_an_end_that_the_mark_does_not_show(both, database_url, tmp_path):
-    """A leftover: what its last event is does not show in the mark, which is higher."""
+async def test_wrong_last_position_is_refused(both, database_url, tmp_path):
+    # Its events are below the low-water mark, so the mark does not show its last event.
     await fill(both, 10)
     store_group(database_url, 10)
     add_batch(database_url, 3)
@@ -73,7 +73,7 @@ async def test_an_end_that_the_mark_does_not_show(both, database_url, tmp_path):
 
 
 async def test_an_empty_file_is_told_from_a_damaged_one(both, tmp_path):
-    """An export that was killed leaves one: it had reserved the name."""
+    # A killed export leaves one, because it takes the name first.
     file = tmp_path / "pgmem.@all.000000000001-000000000003.jsonl.gz"
     file.touch()
     with pytest.raises(InvalidInput, match=r"it is empty: .* are in the log"):
@@ -83,9 +83,7 @@ async def test_an_empty_file_is_told_from_a_damaged_one(both, tmp_path):
 # a file that tells what is gone, and nothing else
 
 
-async def test_a_file_tells_what_was_removed_though_less_was_than_was_found(
-    both, database_url, tmp_path, monkeypatch
-):
+async def test_file_holds_exactly_the_removed_events(both, database_url, tmp_path, monkeypatch):
     await fill(both, 20)
     store_group(database_url, 20)
     remove = ops.remove
@@ -131,9 +129,7 @@ async def test_no_file_is_written_of_events_that_are_gone_already(
     assert marks(database_url) == {"": (18, 13), "a": (5, 5)}
 
 
-async def test_a_file_stays_where_nobody_knows_whether_its_events_are_gone(
-    form, database_url, tmp_path
-):
+async def test_file_stays_if_the_outcome_is_unknown(form, database_url, tmp_path):
     relay = CuttingRelay(database_url, tmp_path)
     folder = tmp_path / "archives"
     folder.mkdir()
@@ -162,8 +158,8 @@ async def leftovers(memory, url, folder):
     return files
 
 
-async def test_as_many_removed_as_the_file_has_left(both, database_url, tmp_path, monkeypatch):
-    """The position is that of the file, the number is not: something else is gone, too."""
+async def test_mark_with_another_position_stays(both, database_url, tmp_path, monkeypatch):
+    # The position is that of the file, the number is not: other events were removed, too.
     monkeypatch.setattr(ops, "ARCHIVED_BATCH", 4)
     files = await leftovers(both, database_url, tmp_path)
     assert marks(database_url) == {"": (12, 12)}
@@ -173,15 +169,15 @@ async def test_as_many_removed_as_the_file_has_left(both, database_url, tmp_path
     assert left(database_url) == [1, 2, *range(4, 21)]
 
 
-async def test_as_many_removed_as_the_only_file_has_left(both, database_url, tmp_path):
+async def test_mark_of_a_single_file_with_another_position_stays(both, database_url, tmp_path):
     (file,) = await leftovers(both, database_url, tmp_path)
     assert not (await both.retention.restore(file)).complete
     assert marks(database_url) == {"": (12, 12)}
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the first file", "a later one"])
-async def test_up_to_where_the_file_has_left_it(both, database_url, tmp_path, first):
-    """The number is that of the file, the position is not: what went is not what it holds."""
+async def test_mark_with_another_count_stays(both, database_url, tmp_path, first):
+    # The number is that of the file, the position is not: other events were removed.
     await fill(both, 20)
     if not first:
         await both.retention.trim(max_events=18)
@@ -195,9 +191,7 @@ async def test_up_to_where_the_file_has_left_it(both, database_url, tmp_path, fi
 # what is not final
 
 
-async def test_what_is_old_stays_while_something_below_it_is_being_written(
-    form, database_url, monkeypatch
-):
+async def test_old_event_above_an_open_writer_stays(form, database_url, monkeypatch):
     """By its age it is due; but a reader waits for what is below it, and would be told too much."""
     monkeypatch.setattr(f"{module_name(form.name, 'events.reader')}.STABLE_WAIT", 0.05)
     async with form.memory() as memory:
@@ -217,8 +211,8 @@ async def test_what_is_old_stays_while_something_below_it_is_being_written(
 # what else stands there
 
 
-async def test_a_version_that_stands_at_another_position(both, database_url, tmp_path):
-    """The end of the log was lost, and the stream written anew."""
+async def test_version_at_another_position_is_a_conflict(both, database_url, tmp_path):
+    # The end of the log was lost, and the stream was written anew.
     for version in range(4):
         await both.events.append("v", Event(type="t"), expected_version=version)
     (file,) = await exported(both, tmp_path, max_events=2)
@@ -245,7 +239,7 @@ async def foreign(form, make_database, tmp_path):
     return file, make_database(template=True)
 
 
-async def test_it_waits_for_a_writer_that_has_drawn_nothing_yet(form, foreign):
+async def test_restore_waits_for_an_open_writer(form, foreign):
     file, url = foreign
     async with form.memory(url) as target:
         with psycopg.connect(url) as writer:
@@ -265,7 +259,7 @@ def _append_and_commit(writer):
     writer.commit()
 
 
-async def test_a_writer_waits_for_it(form, foreign, monkeypatch):
+async def test_writer_waits_for_the_restore(form, foreign, monkeypatch):
     file, url = foreign
     raise_head, kept_out = archives.raise_head, []
 

@@ -1,4 +1,4 @@
-"""What no trim removes: what a stored reader may want, what is in hand, and what is not final."""
+"""Events that no trim removes: unread by a stored reader, claimed, or above the stable position."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.retention import (
 )
 
 
-async def test_nothing_above_the_slowest_consumer(both, database_url):
+async def test_slowest_subscription_holds_back_a_trim(both, database_url):
     await fill(both, 20)
     store_subscription(database_url, 15, "fast")
     store_subscription(database_url, 7, "slow")
@@ -40,7 +40,7 @@ async def test_nothing_above_the_slowest_consumer(both, database_url):
     assert await both.retention.trim(max_events=4, force=True) == report(1, 16, 16)
 
 
-async def test_a_consumer_that_has_not_begun_holds_everything(both, database_url):
+async def test_subscription_at_0_holds_back_everything(both, database_url):
     await fill(both, 20)
     async with both.events.subscribe(durable="new", auto_commit=False) as events:
         done = await both.retention.trim(max_events=1)
@@ -58,7 +58,7 @@ DOES_NOT = ['{"streams": ["b"]}', '{"streams": ["b", "ab"]}', '{"prefix": "ab"}'
 
 
 @pytest.mark.parametrize("store", [store_subscription, store_group])
-async def test_of_one_stream_only_who_may_want_it(memory, database_url, store):
+async def test_trim_of_a_stream_heeds_readers_that_may_select_it(memory, database_url, store):
     for n in range(20):
         memory.events.append("a", Event(type="t", payload=n))
     for n, selection in enumerate(DOES_NOT):
@@ -74,13 +74,13 @@ async def test_of_one_stream_only_who_may_want_it(memory, database_url, store):
         (done,) = memory.retention.trim("a", max_events=1).streams
         assert done.held_back_by == LaggingReader(store.__name__[6:], "wants", n + 5), selection
         assert marks(database_url)["a"][0] == n + 5
-    # Who follows another stream is in the way of the whole log all the same.
+    # A reader of another stream holds back a trim of the whole log.
     (done,) = memory.retention.trim(max_events=1).streams
     assert done.held_back_by.position == 3
 
 
 @pytest.mark.parametrize("force", [False, True])
-async def test_what_a_group_has_in_hand_stays(both, database_url, force):
+async def test_events_claimed_by_a_group_stay(both, database_url, force):
     await fill(both, 20)
     store_group(database_url, 20)
     add_batch(database_url, 3, 4, 18)
@@ -89,7 +89,7 @@ async def test_what_a_group_has_in_hand_stays(both, database_url, force):
     add_dead_letter(database_url, 9)
     assert await both.retention.trim(max_events=4, force=force) == report(12, 1, 16, kept=4)
     assert left(database_url) == [3, 4, 8, 9, 17, 18, 19, 20]
-    # Once it has let go of them, they go too.
+    # After the group has dropped them, they are removed, too.
     run(database_url, "DELETE FROM pgmem.batches; DELETE FROM pgmem.delayed")
     done = await both.retention.trim(max_events=4, force=force)
     assert done == report(3, 3, 8, kept=1)
@@ -97,7 +97,7 @@ async def test_what_a_group_has_in_hand_stays(both, database_url, force):
     assert marks(database_url) == {"": (16, 15)}
 
 
-async def test_what_stayed_is_looked_at_again_a_part_at_a_time(both, database_url, monkeypatch):
+async def test_kept_events_are_checked_again_in_parts(both, database_url, monkeypatch):
     monkeypatch.setattr(ops, "BATCH", 3)
     await fill(both, 60)
     store_group(database_url, 60)
@@ -125,7 +125,7 @@ async def test_a_versioned_stream_goes_on_counting(both, database_url):
     assert await both.events.version("w") == 1
 
 
-async def test_only_what_is_final(both, database_url):
+async def test_trim_ends_at_the_stable_position(both, database_url):
     await fill(both, 5)
     with psycopg.connect(database_url) as slow:
         slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")

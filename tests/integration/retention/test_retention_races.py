@@ -1,4 +1,4 @@
-"""Trims that cross readers, consumers, writers and each other: nobody skips in silence."""
+"""Trims beside readers, subscriptions, writers and other trims: no reader skips silently."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def before_commit(monkeypatch):
 
 
 @pytest.fixture
-def before_date(monkeypatch):
-    """Lets something happen when a trim is committed, and before its mark gets a time."""
+def before_trim_time(monkeypatch):
+    """Run a hook after the commit of a trim, before its time is set."""
 
     def arrange(hook):
         date, calls = ops.set_trim_times, []
@@ -86,7 +86,7 @@ def before_date(monkeypatch):
 
 
 def rest_of(subscription, enough=10_000):
-    """All that a subscription gives, until the last event of the log or an error."""
+    """Receive from a subscription until the last event of the log or an error."""
     got = []
     while not got or got[-1] < enough:
         got += [event.position for event in subscription.receive(500, timeout=20)]
@@ -97,9 +97,7 @@ def rest_of(subscription, enough=10_000):
 
 
 @pytest.mark.parametrize("store", [store_subscription, store_group])
-async def test_a_reader_that_is_stored_at_that_moment_is_heeded(
-    both, database_url, before_removal, store
-):
+async def test_reader_stored_during_a_trim_is_heeded(both, database_url, before_removal, store):
     await fill(both, 20)
     before_removal(lambda: store(database_url, 7))
     assert (await both.retention.trim(max_events=2)).removed == 7
@@ -111,9 +109,7 @@ async def test_a_reader_that_is_stored_at_that_moment_is_heeded(
     assert (done.removed, done.held_back_by) == (0, holder)
 
 
-async def test_so_it_is_where_transactions_have_one_snapshot_by_default(
-    form, database_url, before_removal
-):
+async def test_trim_under_repeatable_read(form, database_url, before_removal):
     strict = make_conninfo(
         database_url, options=r"-c default_transaction_isolation=repeatable\ read"
     )
@@ -123,7 +119,7 @@ async def test_so_it_is_where_transactions_have_one_snapshot_by_default(
         assert (await memory.retention.trim(max_events=2)).removed == 7
 
 
-async def test_force_does_not_heed_it(both, database_url, before_removal):
+async def test_force_ignores_stored_readers(both, database_url, before_removal):
     await fill(both, 20)
     before_removal(lambda: store_subscription(database_url, 7))
     assert (await both.retention.trim(max_events=2, force=True)).removed == 18
@@ -131,9 +127,7 @@ async def test_force_does_not_heed_it(both, database_url, before_removal):
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("hold", [add_batch, add_delayed, add_dead_letter])
-async def test_an_event_that_a_group_takes_at_that_moment_stays(
-    both, database_url, before_removal, hold, force
-):
+async def test_event_claimed_during_a_trim_stays(both, database_url, before_removal, hold, force):
     await fill(both, 20)
     store_group(database_url, 20)
     before_removal(lambda: hold(database_url, 5))
@@ -141,8 +135,8 @@ async def test_an_event_that_a_group_takes_at_that_moment_stays(
     assert left(database_url) == [5, 19, 20]
 
 
-async def test_a_consumer_that_begins_too_late_is_told(both, database_url, before_commit):
-    """It is not there when the events are removed, and is before that is committed."""
+async def test_subscription_that_begins_behind_a_trim_is_told(both, database_url, before_commit):
+    # It is stored between the removal of the events and the commit.
     await fill(both, 20)
     before_commit(lambda: store_subscription(database_url, 0))
     assert (await both.retention.trim(max_events=2)).removed == 18
@@ -152,9 +146,7 @@ async def test_a_consumer_that_begins_too_late_is_told(both, database_url, befor
     assert (error.value.position, error.value.trimmed_to) == (0, 18)
 
 
-async def test_a_consumer_that_is_set_back_at_that_moment_is_told(
-    both, database_url, before_commit
-):
+async def test_subscription_reset_during_a_trim_is_told(both, database_url, before_commit):
     await fill(both, 20)
     async with both.events.subscribe(durable="c") as events:
         await events.receive(20)
@@ -170,8 +162,8 @@ async def test_a_consumer_that_is_set_back_at_that_moment_is_told(
 # who begins meanwhile
 
 
-async def test_who_begins_before_the_commit_is_told(both, database_url, before_commit):
-    """It saw the events that are gone: a time taken before the commit would be too early."""
+async def test_reader_that_began_before_the_commit_is_told(both, database_url, before_commit):
+    # It saw the removed events, so a time from before the commit would be too early.
     insert(database_url, 2_000)
     with Memory(database_url) as other:
         subscription = other.events.subscribe(after=0)
@@ -185,7 +177,7 @@ async def test_who_begins_before_the_commit_is_told(both, database_url, before_c
     assert (error.value.position, error.value.trimmed_to) == (subscription.position, 1_990)
 
 
-async def test_who_begins_after_it_is_not_told(both, database_url, before_date):
+async def test_reader_that_begins_after_the_trim_is_not_told(both, database_url, before_trim_time):
     insert(database_url, 100)
     seen = []
 
@@ -194,14 +186,14 @@ async def test_who_begins_after_it_is_not_told(both, database_url, before_date):
         with Memory(database_url) as other:
             seen.append([event.position for event in other.events.read()])
 
-    before_date(begin)
+    before_trim_time(begin)
     await both.retention.trim(max_events=2)
     assert seen == [[(True,)], [99, 100]]
     async with both.events.subscribe(after=0) as subscription:
         assert [event.position for event in await subscription.receive()] == [99, 100]
 
 
-async def test_who_has_read_half_is_told_and_who_has_read_all_is_not(both, database_url):
+async def test_only_a_reader_behind_the_trim_is_told(both, database_url):
     insert(database_url, 2_000)
     with Memory(database_url) as other:
         half = other.events.subscribe(after=0)
@@ -230,7 +222,7 @@ async def test_two_trims_of_the_same_events_count_them_once(both, database_url, 
         assert marks(database_url) == {"": (18, 18)}
 
 
-async def test_a_trim_waits_for_one_that_is_not_committed(both, database_url):
+async def test_trim_waits_for_an_uncommitted_trim(both, database_url):
     await fill(both, 20)
     with psycopg.connect(database_url) as first:
         first.execute("SELECT set_config('retention.trimming', pg_current_xact_id()::text, true)")
@@ -242,7 +234,7 @@ async def test_a_trim_waits_for_one_that_is_not_committed(both, database_url):
     assert left(database_url) == list(range(11, 21))
 
 
-async def test_a_mark_never_goes_back(both, database_url):
+async def test_low_water_mark_never_goes_back(both, database_url):
     await fill(both, 20)
     store_group(database_url, 20)
     add_batch(database_url, 3)
@@ -255,8 +247,8 @@ async def test_a_mark_never_goes_back(both, database_url):
 # writers in flight
 
 
-async def test_a_writer_that_is_slow_loses_nothing(both, database_url):
-    """Its event is below those that go, and becomes visible later."""
+async def test_event_of_a_slow_writer_is_not_removed(both, database_url):
+    # Its event is below the removed ones, and becomes visible later.
     await fill(both, 5)
     with psycopg.connect(database_url) as slow, Memory(database_url) as other:
         slow.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('a', 't', '1')")
@@ -271,9 +263,7 @@ async def test_a_writer_that_is_slow_loses_nothing(both, database_url):
         assert got == list(range(6, 17))
 
 
-async def test_the_end_of_a_versioned_stream_that_moves_on_meanwhile(
-    both, database_url, before_removal
-):
+async def test_last_event_of_a_stream_that_grows_during_a_trim(both, database_url, before_removal):
     for version in range(3):
         await both.events.append("v", Event(type="t"), expected_version=version)
     with Memory(database_url) as other:
@@ -306,10 +296,10 @@ async def test_a_watch_and_a_fold_behind_a_trim_are_told(form):
 # copies of the state
 
 
-async def test_a_copy_of_the_state_misses_no_entry_whose_last_event_is_gone(
+async def test_snapshot_misses_no_entry_after_its_event_was_removed(
     both, database_url, monkeypatch
 ):
-    """It changes in the moment between: the log would have to tell what it was before."""
+    # It changes during the copy, so its earlier value would have to come from the log.
     for key in ("k", "unrecorded", "other"):
         await both.state.put(key, "old", record=key != "unrecorded")
     await both.retention.trim(max_events=1)
@@ -332,7 +322,7 @@ async def test_a_copy_of_the_state_misses_no_entry_whose_last_event_is_gone(
     assert taken.position == 5
 
 
-async def test_a_copy_that_cannot_be_made_is_told(both, database_url, monkeypatch):
+async def test_snapshot_that_cannot_be_taken_is_an_error(both, database_url, monkeypatch):
     monkeypatch.setattr(reader_module(both), "STABLE_WAIT", 0.01)
     await both.state.put("k", "old", record=False)
     with psycopg.connect(database_url) as slow:
@@ -345,6 +335,6 @@ async def test_a_copy_that_cannot_be_made_is_told(both, database_url, monkeypatc
 
 
 def reader_module(memory):
-    """Where the reader of this form has its constants."""
+    """Return the module of this form's reader."""
     opened = getattr(memory, "wrapped", memory)
     return sys.modules[type(opened.events._reader).__module__]

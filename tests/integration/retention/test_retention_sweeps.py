@@ -39,12 +39,12 @@ async def swept(memory, **expected):
     return report
 
 
-async def test_nothing_to_do(both):
+async def test_trim_without_due_events_removes_nothing(both):
     report = await swept(both)
     assert (report.trimmed.removed, report.trimmed.streams) == (0, ())
 
 
-async def test_a_pass_trims_by_the_rules(both, database_url):
+async def test_maintain_trims_by_the_policies(both, database_url):
     await both.retention.set(max_events=3)
     await both.retention.set("a", max_age=3600)
     insert(database_url, 10)
@@ -55,7 +55,7 @@ async def test_a_pass_trims_by_the_rules(both, database_url):
     assert left(database_url) == [8, 9, 10]
 
 
-async def test_a_pass_dates_what_somebody_left(both, database_url):
+async def test_pass_sets_the_time_of_an_unfinished_trim(both, database_url):
     run(
         database_url,
         "INSERT INTO pgmem.trimmed (stream, position, trimmed_at) VALUES ('s', 1, 'infinity')",
@@ -67,7 +67,7 @@ async def test_a_pass_dates_what_somebody_left(both, database_url):
 # idempotency keys
 
 
-async def test_keys_whose_time_is_over(both, database_url):
+async def test_expired_keys_are_removed(both, database_url):
     for n in range(6):
         await both.dedupe.run_once(f"k{n}", lambda n=n: n, ttl=None if n == 5 else 60)
     claim = await both.dedupe.claim("claimed", lease=0.01)
@@ -95,7 +95,7 @@ async def test_a_claim_of_a_key_that_was_swept_has_a_new_token(both, database_ur
 
 
 @pytest.mark.parametrize("table", ["dedupe", "state"])
-async def test_a_row_that_somebody_has_locked_is_left_to_the_next_time(both, database_url, table):
+async def test_locked_row_is_left_to_the_next_sweep(both, database_url, table):
     for n in range(3):
         await both.state.put(f"k{n}", n, ttl=60)
         await both.dedupe.run_once(f"k{n}", lambda: 1, ttl=60)
@@ -113,7 +113,7 @@ async def test_a_row_that_somebody_has_locked_is_left_to_the_next_time(both, dat
 # state
 
 
-async def test_an_entry_whose_time_is_over_becomes_a_deleted_one(both, database_url):
+async def test_expired_entry_becomes_a_tombstone(both, database_url):
     await both.state.put("k", "v", ttl=60)
     await both.state.put("alive", "v", ttl=60)
     await both.state.put("endless", "v")
@@ -144,7 +144,7 @@ async def test_versions_go_on_behind_it(both, database_url):
 
 
 @pytest.mark.parametrize(("recording", "told"), [(0, 0), (1, 1), (2, 1)])
-async def test_it_is_recorded_if_the_change_before_was(both, database_url, recording, told):
+async def test_expiry_is_recorded_if_the_change_before_was(both, database_url, recording, told):
     await both.state.put("k", "v", ttl=60, record=False)
     run(database_url, "UPDATE pgmem.state SET recording = %s", [recording])
     expire(database_url, "state")
@@ -153,7 +153,7 @@ async def test_it_is_recorded_if_the_change_before_was(both, database_url, recor
     assert rows(database_url, "state", "version, recording") == [(2, recording)]
 
 
-async def test_a_copy_in_a_cache_is_never_of_an_entry_that_ends(form, database_url):
+async def test_entry_with_an_end_is_not_cached(form, database_url):
     async with form.memory(cache=10) as cached, form.memory() as memory:
         await cached.state.put("k", "v", ttl=60)
         assert (await cached.state.get("k")).value == "v"
@@ -173,10 +173,10 @@ async def test_a_snapshot_from_before_restores_it(both, database_url):
     assert (await both.state.get("k")).version == 3
 
 
-# what waits for nobody
+# leases and limits
 
 
-async def test_leases_that_nobody_uses(both, database_url):
+async def test_unused_leases_are_removed(both, database_url):
     run(
         database_url,
         """
@@ -197,7 +197,7 @@ async def test_leases_that_nobody_uses(both, database_url):
     assert rows(database_url, "leases", "name") == [("held",), ("just free",), ("waited for",)]
 
 
-async def test_limits_that_nobody_uses(both, database_url):
+async def test_unused_limits_are_removed(both, database_url):
     run(
         database_url,
         "INSERT INTO pgmem.limits VALUES ('used', now() + interval '1 s'), "
@@ -207,7 +207,7 @@ async def test_limits_that_nobody_uses(both, database_url):
     assert rows(database_url, "limits", "name") == [("today",), ("used",)]
 
 
-async def test_slots_that_have_long_been_empty(both, database_url):
+async def test_idle_empty_batches_are_removed(both, database_url):
     for group in ("g", "h"):
         store_group(database_url, 0, group)
     run(
@@ -230,7 +230,7 @@ async def test_slots_that_have_long_been_empty(both, database_url):
 # snapshots
 
 
-async def test_folds_by_their_rules(both, database_url):
+async def test_fold_snapshots_are_removed_by_their_policies(both, database_url):
     run(
         database_url,
         """
@@ -257,7 +257,7 @@ async def test_folds_by_their_rules(both, database_url):
     assert (await both.folds.load("c")).position == 9
 
 
-async def test_copies_of_the_state_by_their_rules(both, database_url):
+async def test_snapshots_are_removed_by_their_policies(both, database_url):
     await both.state.put("k", 1)
     for name in ("a", None, "b", "a", None, "b", "a", None, "b"):
         await both.state.snapshots.take(name)
@@ -305,7 +305,7 @@ async def test_many_on_one_page_are_swept_in_parts(both, database_url):
 
 
 @pytest.mark.usefixtures("small_steps")
-def test_who_sweeps_once_begins_anywhere(database_url):
+def test_first_sweep_of_a_process_begins_at_a_random_page(database_url):
     run(
         database_url,
         "INSERT INTO pgmem.dedupe (kind, key, expires_at) SELECT 'work', 'k' || n, now() "
@@ -320,7 +320,7 @@ def test_who_sweeps_once_begins_anywhere(database_url):
 
 
 @pytest.mark.parametrize("table", ops.TABLES)
-def test_the_pages_are_read_and_no_others(memory, database_url, table):
+def test_sweep_reads_its_pages_only(memory, database_url, table):
     from pgmem.core import statements as sql
 
     run(
@@ -338,7 +338,7 @@ def test_the_pages_are_read_and_no_others(memory, database_url, table):
     assert "Seq Scan on" not in plan
 
 
-async def test_who_may_not(form, database_url):
+async def test_role_without_the_right_may_not_sweep(form, database_url):
     with roles(database_url) as url_of:
         for kind in ("reader", "writer"):
             async with form.memory(url_of(kind)) as memory:

@@ -50,7 +50,7 @@ async def test_many_dead_rows_are_vacuumed(both, database_url, removed):
     assert (await both.retention.maintain()).vacuumed == ()
 
 
-async def test_room_is_used_again(both, database_url, removed):
+async def test_vacuum_makes_space_usable(both, database_url, removed):
     size = "SELECT pg_relation_size('pgmem.events')"
     removed(ops.DEAD + 100)
     await both.retention.maintain()
@@ -84,7 +84,7 @@ async def test_another_vacuum_is_not_waited_for(both, database_url, removed):
         assert run(database_url, DEAD) != [(0,)]
 
 
-async def test_it_takes_no_connection_of_the_pool(form, database_url, removed):
+async def test_vacuum_takes_no_connection_of_the_pool(form, database_url, removed):
     removed(ops.DEAD + 100)
     # So slow that it would take minutes.
     slow = "-c vacuum_cost_delay=100 -c vacuum_cost_limit=1"
@@ -106,8 +106,8 @@ async def test_it_takes_no_connection_of_the_pool(form, database_url, removed):
 
 
 @pytest.mark.parametrize("kind", ["owner", "janitor"])
-async def test_who_may(form, database_url, removed, kind):
-    """The owner; on PostgreSQL 17 and newer a janitor too. Else autovacuum does it."""
+async def test_roles_that_may_vacuum(form, database_url, removed, kind):
+    # On PostgreSQL 15 and 16 only the owner may.
     removed(ops.DEAD + 100)
     with roles(database_url) as url_of:
         async with form.memory(None if kind == "owner" else url_of(kind)) as memory:

@@ -150,7 +150,7 @@ def worst(follower) -> tuple[float, float]:
     return percentile(delays, 0.99), max(delays)
 
 
-def never_ring(memory) -> None:
+def send_no_notifications(memory) -> None:
     memory._database._channel = ""
 
 

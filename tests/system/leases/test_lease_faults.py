@@ -1,4 +1,4 @@
-"""Leases while the doorbell, or the way to the server, is broken: slower, and never two holders."""
+"""Leases without notifications or connections: slower, and never two holders."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.support.stalls import Stalls
 POLL = 0.3
 
 
-def never_ring(memory):
-    """Signal nobody from now on, as a session without the right to know the channel."""
+def send_no_notifications(memory):
+    """Send no notification from now on, as a role that may not read the channel."""
     raw(memory)._database._channel = ""
 
 
-async def test_without_any_bell_leases_change_hands_by_polling(form, database_url):
+async def test_waiters_poll_without_notifications(form, database_url):
     delays = []
     with Stalls() as stalls:
         async with form.memory(safety_poll=POLL) as memory, form.memory() as other:
-            never_ring(other)
+            send_no_notifications(other)
             for _ in range(5):
                 lease = await other.leases.acquire("job")
                 [task] = await queue(database_url, memory)
@@ -35,12 +35,12 @@ async def test_without_any_bell_leases_change_hands_by_polling(form, database_ur
                 new = await asyncio.wait_for(task, 10)
                 delays.append(time.monotonic() - released)
                 await new.release()
-    print(f"no bell: worst {max(delays):.3f} s")
+    print(f"no notifications: worst {max(delays):.3f} s")
     assert max(delays) <= POLL + 0.5 + stalls.allowance
 
 
-async def test_whoever_ran_out_is_found_by_the_clock(form, database_url):
-    """Nobody releases and nothing rings: of ten who wait, the first has it at once."""
+async def test_first_waiter_gets_an_expired_lease(form, database_url):
+    # Without a release and a notification, the first of ten waiters gets it.
     async with form.memory() as memory:
         async with form.memory() as dead:
             await dead.leases.acquire("job", ttl=4)
@@ -60,8 +60,8 @@ async def test_whoever_ran_out_is_found_by_the_clock(form, database_url):
 @pytest.mark.parametrize(
     "new", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["known ones", "all"]
 )
-async def test_connections_that_fall_silent(form, database_url, new):
-    """Renewals go out on other connections. Where none is to be had, the holder knows by itself."""
+async def test_lease_over_silent_connections(form, database_url, new):
+    # Renewals use other connections. Without any, the holder knows by its own clock.
     with Relay(database_url) as relay:
         async with (
             form.memory(relay.url, timeout=1, pool=2) as memory,
@@ -82,7 +82,7 @@ async def test_connections_that_fall_silent(form, database_url, new):
 
 @pytest.fixture
 def full_queue(monkeypatch):
-    """The server says that its notification queue is filling up."""
+    """Let the server answer that its notification queue is filling up."""
     monkeypatch.setattr("pgmem.core.statements.NOTIFY_LISTENER", "'full'::text")
     statement.cache_clear()
     yield
@@ -90,8 +90,8 @@ def full_queue(monkeypatch):
 
 
 @pytest.mark.usefixtures("full_queue")
-async def test_a_full_notification_queue_delays_and_stops_nobody(form, database_url):
-    """It is left alone, for a while."""
+async def test_full_notification_queue_only_delays_waiters(form, database_url):
+    # The memory stops notifying for a while.
     async with form.memory(safety_poll=POLL) as memory, form.memory() as other:
         lease = await other.leases.acquire("job")
         [task] = await queue(database_url, memory)

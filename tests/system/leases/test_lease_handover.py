@@ -1,4 +1,4 @@
-"""What a lease costs when many wait for it: one statement for each time that it changes hands."""
+"""The cost of a lease with many waiters: one statement for each hand-over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HAND_OVERS = 20
 
 
 async def pass_on(memory, name):
-    """Wait for the lease and hand it on; tells when it was had, and given back."""
+    """Acquire the lease and release it. Return its token and both times."""
     lease = await memory.leases.acquire(name)
     had = time.monotonic()
     await asyncio.sleep(0.001)
@@ -27,7 +27,7 @@ async def pass_on(memory, name):
 
 
 async def hand_over(url, memories, count):
-    """The first so many hand-overs of a lease for which so many wait: statements, and delays."""
+    """Hand a lease over between `count` waiters. Return statements and delay of a hand-over."""
     with Relay(url) as relay:
         opened = [AsyncMemory(relay.url, safety_poll=QUIET) for _ in range(memories)]
         for memory in opened:
@@ -35,7 +35,7 @@ async def hand_over(url, memories, count):
         lease = await opened[0].leases.acquire("job")
         tasks = [asyncio.create_task(pass_on(opened[n % memories], "job")) for n in range(count)]
         await until(lambda: notifiable(url) == count)
-        await asyncio.sleep(0.1)  # Followers settle.
+        await asyncio.sleep(0.1)  # Until the followers are idle.
         before = relay.statements
         given = time.monotonic()
         await lease.release()
@@ -52,7 +52,7 @@ async def hand_over(url, memories, count):
 
 
 @pytest.mark.parametrize("memories", [1, 5])
-async def test_queries_per_hand_over_do_not_grow_with_those_who_wait(memories, database_url):
+async def test_statements_per_hand_over_do_not_grow_with_the_waiters(memories, database_url):
     few, quick = await hand_over(database_url, memories, 5)
     many, also_quick = await hand_over(database_url, memories, 50)
     print(f"statements per hand-over: {few:.2f} with 5, {many:.2f} with 50")

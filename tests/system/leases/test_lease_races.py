@@ -1,4 +1,4 @@
-"""Holders and waiters are killed and stopped: one holder at a time, everybody in turn."""
+"""Holders and waiters are killed and stopped: one holder at a time, in the queue's order."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def wake(worker):
 
 
 def heard_from(worker, word, timeout=30.0):
-    """Wait until a worker has said something; gives what."""
+    """Wait for a line that begins with `word`, and return it."""
     deadline = time.monotonic() + timeout
     while True:
         for line in worker.lines:
@@ -101,7 +101,7 @@ def start(url, ttl):
 
 
 @pytest.mark.parametrize("taken", [True, False], ids=["taken", "free"])
-def test_a_holder_that_stood_still_beyond_its_time_is_refused(database_url, taken):
+def test_holder_that_stood_still_is_refused(database_url, taken):
     with Memory(database_url) as memory:
         memory.state.put("k", "early")
         # It is stopped long before the first renewal: the answer to one would keep `lost` None.
@@ -124,8 +124,8 @@ def test_a_holder_that_stood_still_beyond_its_time_is_refused(database_url, take
             lease.release()
 
 
-def test_a_waiter_that_stood_still_does_not_take_what_was_given_it_meanwhile(database_url):
-    """It was the first, and was given the lease; its time is over before it wakes up."""
+def test_waiter_that_stood_still_does_not_use_an_old_grant(database_url):
+    # It was the first waiter and was granted the lease, which ran out before it woke up.
     with Memory(database_url) as memory:
         memory.state.put("k", 1)
         lease = memory.leases.acquire("job")
@@ -147,7 +147,7 @@ def test_a_waiter_that_stood_still_does_not_take_what_was_given_it_meanwhile(dat
 
 
 def listening(url):
-    """How many sessions hear signals."""
+    """Count the listening sessions."""
     with psycopg.connect(url) as server:
         return server.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
@@ -155,7 +155,7 @@ def listening(url):
         ).fetchone()[0]
 
 
-def test_a_dead_waiter_does_not_hold_the_queue_up(database_url):
+def test_dead_waiter_is_passed_over(database_url):
     with Memory(database_url, safety_poll=30) as memory:
         lease = memory.leases.acquire("job")
         waiters = []
@@ -166,7 +166,7 @@ def test_a_dead_waiter_does_not_hold_the_queue_up(database_url):
         for worker in waiters[:2]:
             worker.kill()
             worker.process.join()
-        # The server finds out a moment later. Who is given the lease before that has it to its end.
+        # The server finds out a moment later. A waiter that is granted the lease before keeps it.
         deadline = time.monotonic() + 10
         while listening(database_url) > 1:
             assert time.monotonic() < deadline, "the server keeps the sessions of the dead"
@@ -179,7 +179,7 @@ def test_a_dead_waiter_does_not_hold_the_queue_up(database_url):
 
 
 @pytest.mark.sized
-def test_one_holder_at_a_time_and_everybody_in_turn_whoever_is_killed(database_url):
+def test_one_holder_at_a_time_while_processes_are_killed(database_url):
     rng = random.Random(seed())
     seconds = size(60, 6)
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -191,7 +191,7 @@ def test_one_holder_at_a_time_and_everybody_in_turn_whoever_is_killed(database_u
             time.sleep(rng.uniform(0.05, 0.3))
             victim = rng.choice(workers)
             doing = victim.lines[-1][2] if len(victim.lines) > 1 else "starts"
-            # Waiters die more often: a dead holder costs everybody its time.
+            # Waiters die more often, because all wait for the lease of a dead holder to run out.
             if not victim.running() or (doing == "holds" and rng.random() < 0.3):
                 continue
             victim.kill()
@@ -211,13 +211,13 @@ def test_one_holder_at_a_time_and_everybody_in_turn_whoever_is_killed(database_u
     assert len(turns) > 20, "too few turns to show anything"
     assert kills["waits"] > 5
     check_one_at_a_time(turns, effects)
-    check_in_turn(said)
+    check_order(said)
     # The end of a killed holder's lease frees it. The entry of a killed waiter counts for 60 s.
     assert max(after[0] - first[0] for first, after in pairwise(turns)) < 10
 
 
 def check_one_at_a_time(turns, effects):
-    """By the server's clock, no effect of an older token comes after one of a newer."""
+    """Check that, by the server's clock, no effect of an older token follows one of a newer."""
     assert all(first <= after for first, after in pairwise(effects))
     tokens = [token for _, _, _, token in turns]
     assert len(set(tokens)) == len(tokens), "one token was given twice"
@@ -227,8 +227,8 @@ def check_one_at_a_time(turns, effects):
         by_worker[pid] = token
 
 
-def check_in_turn(said):
-    """Who asks gets it after those before it: nobody sees others go first again and again."""
+def check_order(said):
+    """Check that a waiter gets the lease after those that asked before it."""
     turns = [line for line in said if line[2] == "holds"]
     times = [line[0] for line in turns]
     by_worker = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Whoever trims dies: at each step, inside a statement, in the commit, or only its session does.
+"""Kill a trimming process at each step, inside a statement, in the commit, or only its session.
 
 What is gone is recorded then, and in a whole file if files were asked for; a reader behind it is
 told. The next trim goes on, and ends where an undisturbed one does; the files bring all back.
@@ -53,7 +53,7 @@ def trimmer(url, folder, *, name="sync", at=0, how="kill"):
 
 
 def steps_of(url, folder, name):
-    """The steps that an undisturbed process takes."""
+    """Return the steps of an undisturbed process."""
     (said,) = trimmer(url, folder, name=name).finish()
     assert said["error"] is None
     see_all_done(url)
@@ -100,8 +100,7 @@ ON_FILES = ("open", "second", "fsync", "replace")
 
 
 def some(steps, rng, name):
-    """Where to strike: everywhere in one form with --full, else in the second batch, at the end,
-    and somewhere."""
+    """Choose the steps to kill at: all in one form with --full, otherwise three."""
     every = range(1, len(steps) + 1)
     if full() and name == "sync":
         return every
@@ -146,7 +145,7 @@ def wait_for(true, what):
 @SIZED_SLOW_FORMS
 @pytest.mark.parametrize("export", [False, True])
 def test_its_session_is_ended_before_each_step(database_url, tmp_path, export, name):
-    """It goes on by itself, or says why not, and then leaves no file of what is still there."""
+    # It goes on, or raises an error and leaves no file of events that are in the log.
     rng = random.Random(seed())
     prepare(database_url)
     steps = steps_of(database_url, folder_of(tmp_path, export, 0), name)
@@ -208,7 +207,7 @@ ALIVE = "SELECT FROM pg_stat_activity WHERE pid = %s"
 
 
 def strike(url, how, dying, held, pid):
-    """Kill the process or its session while it waits; then nobody holds the lock any more."""
+    """Kill the process or its session while it waits, and release the lock."""
     if how == "killed":
         dying.kill()
         held.rollback()
@@ -224,7 +223,7 @@ def strike(url, how, dying, held, pid):
 
 
 def to_the_end(memory, subscription):
-    """What a subscription gives, and up to where it was told, if it was, that events are gone."""
+    """Return the positions that a subscription gives, and the last position told as removed."""
     got, told = set(), 0
     while LAST not in got:
         try:
@@ -243,7 +242,7 @@ def to_the_end(memory, subscription):
 @SLOW_FORMS
 @pytest.mark.parametrize("export", [False, True])
 @pytest.mark.parametrize("how", ["killed", "stopped", "session ended"])
-def test_it_ends_inside_a_statement(make_database, tmp_path, monkeypatch, export, how, name):
+def test_killed_inside_a_statement(make_database, tmp_path, monkeypatch, export, how, name):
     monkeypatch.setattr("pgmem._sync.events.buffer.KEPT_EVENTS", 3)
     monkeypatch.setattr("pgmem._sync.events.subscription.BATCH", 3)
     url = make_database(template=True)

@@ -1,6 +1,6 @@
-"""Retention removes events: who has not read them is told so, with the range; nobody else is.
+"""Readers of removed events get the missing range, other readers go on.
 
-What retention will do is done here by hand: in one transaction, as the owner.
+The tests remove events by hand, in one transaction, as the owner.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def trim(url: str, position: int, stream: str = "") -> None:
 
 
 def fill(memory, count=100) -> None:
-    """Events 1 to `count`, in the streams a and b by turns."""
+    """Append `count` events to the streams a and b by turns."""
     for n in range(0, count, 2):
         memory.events.append("a", Event(type="t", payload=n))
         memory.events.append("b", Event(type="t", payload=n))
@@ -145,7 +145,7 @@ def test_another_stream_is_not_disturbed(memory, database_url):
 
 
 @FORMS
-def test_who_has_read_everything_goes_on_undisturbed(name, database_url):
+def test_reader_of_everything_is_not_told(name, database_url):
     with Memory(database_url) as memory:
         everything = Follower(name, database_url)
         stream = Follower(name, database_url, subscribe={"stream": "b"})
@@ -167,7 +167,6 @@ def test_who_has_read_everything_goes_on_undisturbed(name, database_url):
 
 @FORMS
 def test_trimmed_while_the_connection_was_lost(name, database_url):
-    """Who had read it all goes on, who had not is told."""
     with Memory(database_url) as memory, Relay(database_url) as relay:
         current = Follower(name, relay.url)
         fill(memory)
@@ -189,8 +188,8 @@ def test_trimmed_while_the_connection_was_lost(name, database_url):
 
 
 @FORMS
-def test_an_event_that_appeared_in_a_gap_and_was_removed_before_anybody_looked(name, database_url):
-    """It is nowhere to be seen, as if it had been rolled back: only the mark tells."""
+def test_event_removed_from_a_gap_before_it_was_read_is_told(name, database_url):
+    # Its position looks like a rolled back one: only the low-water mark tells.
     with Memory(database_url) as memory, psycopg.connect(database_url) as slow:
         follower = Follower(name, database_url)
         fill(memory, 10)
@@ -210,10 +209,8 @@ def test_an_event_that_appeared_in_a_gap_and_was_removed_before_anybody_looked(n
     assert follower.positions == list(range(1, 11))
 
 
-async def test_who_begins_while_a_trim_is_half_recorded_waits_and_is_not_disturbed(
-    both, database_url
-):
-    """Its time is set after its commit: until then nobody can tell who began before it."""
+async def test_reader_that_begins_during_a_trim_waits_for_its_time(both, database_url):
+    # Its time is set after its commit. Until then no reader knows if it began before it.
     for _ in range(100):
         await both.events.append("a", Event(type="t"))
     trim(database_url, 60)
@@ -231,8 +228,8 @@ async def test_who_begins_while_a_trim_is_half_recorded_waits_and_is_not_disturb
             pass
 
 
-async def test_a_trim_that_is_never_dated_is_told_and_holds_nobody_up(both, database_url):
-    """Its janitor has died: better too much is told than too little."""
+async def test_trim_without_a_time_is_told(both, database_url):
+    # Its janitor has died. A needless error is better than a missing one.
     await both.events.append("a", Event(type="t"))
     trim(database_url, 1)
     with psycopg.connect(database_url, autocommit=True) as owner:

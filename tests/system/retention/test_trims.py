@@ -1,4 +1,4 @@
-"""Trims under writers, subscribers, a stored consumer and a group: nobody skips in silence."""
+"""Trims beside writers, subscriptions and a group: no reader skips silently."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ with Memory(url, pool=(1, 2)) as memory:
                     group.reset(after)
                 quiet = 0
                 while quiet < 5:
-                    batch = group.read("m", count=rng.randrange(1, 30), timeout=0.1, lease=30)
+                    batch = group.read("m", limit=rng.randrange(1, 30), timeout=0.1, lease=30)
                     got.extend(delivery.event.position for delivery in batch)
                     quiet = quiet + 1 if stop.is_set() and not batch else 0
                     if batch:
@@ -126,7 +126,7 @@ WANTS = {"s1": {"s1"}, "two": {"s0", "s2"}}
 
 
 def missed(kind, said, appended):
-    """What a reader neither got nor was told of."""
+    """List the events that a reader neither got nor was told of."""
     wanted = WANTS.get(kind, {"s0", "s1", "s2"})
     got = set(said["got"])
     return [
@@ -181,4 +181,4 @@ def test_every_reader_gets_each_event_or_is_told_of_it(database_url, force):
         assert missed(kind, one, appended) == [], f"{kind}: skipped in silence"
         if kind in ("durable", "group") and not force:
             assert one["told"] == [], f"{kind} was not protected"
-    assert any(one["told"] for one in said), "nobody was ever behind"
+    assert any(one["told"] for one in said), "no reader was ever behind"
