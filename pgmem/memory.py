@@ -34,7 +34,8 @@ from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.stable_position import StablePosition
 from pgmem.events.subscriptions import AsyncSubscriptions
-from pgmem.events.verbs import DEFAULT_KEY_TTL, AsyncEvents
+from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL, AsyncTransactionEvents
+from pgmem.events.verbs import AsyncEvents
 from pgmem.leases.lease import AsyncLease
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
@@ -479,7 +480,7 @@ class AsyncBoundMemory:
         self, executor: AsyncTransactionExecutor, codec: Codec, cache: TransactionCache | None
     ) -> None:
         self._executor = executor
-        self.events = AsyncEvents(executor, codec)
+        self.events = AsyncTransactionEvents(executor, codec)
         self.state = AsyncTransactionState(executor, codec, cache)
         self.dedupe = AsyncTransactionDedupe(executor, codec)
         self.leases = AsyncTransactionLeases(executor)

@@ -25,7 +25,8 @@ from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.follower import LogFollower
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscriptions import Subscriptions
-from pgmem._sync.events.verbs import DEFAULT_KEY_TTL, Events
+from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL, TransactionEvents
+from pgmem._sync.events.verbs import Events
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
@@ -480,7 +481,7 @@ class BoundMemory:
         self, executor: TransactionExecutor, codec: Codec, cache: TransactionCache | None
     ) -> None:
         self._executor = executor
-        self.events = Events(executor, codec)
+        self.events = TransactionEvents(executor, codec)
         self.state = TransactionState(executor, codec, cache)
         self.dedupe = TransactionDedupe(executor, codec)
         self.leases = TransactionLeases(executor)

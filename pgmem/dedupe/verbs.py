@@ -28,7 +28,7 @@ from pgmem.errors import (
     PgmemError,
 )
 from pgmem.events.codec import Codec
-from pgmem.events.verbs import DEFAULT_KEY_TTL
+from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL
 
 Work = Callable[[], Any | Awaitable[Any]]
 

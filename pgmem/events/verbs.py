@@ -5,29 +5,24 @@ What to run is `pgmem.events.ops`. How far reads may go is decided by `pgmem.eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
-from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor, serialization_conflict
-from pgmem.core.op import Op, RetryStatement
-from pgmem.core.retry import MAX_RACES
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
 from pgmem.events import ops
 from pgmem.events.codec import Codec, event_maker, parse_events
 from pgmem.events.durable import DEFAULT_LEASE, AsyncDurableSubscription
 from pgmem.events.filter import EventFilter, Names
-from pgmem.events.models import Append, Appended, Event, RecordedEvent
+from pgmem.events.models import RecordedEvent
 from pgmem.events.page import ALWAYS, NEVER
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscription import AsyncSubscription, Start
+from pgmem.events.transaction_verbs import AsyncTransactionEvents
 
 M = TypeVar("M", bound=BaseModel)
-
-DEFAULT_KEY_TTL: Seconds = 7 * 86_400.0
-"""Lifetime of an idempotency key: 7 days."""
 
 
 class Page(NamedTuple):
@@ -42,144 +37,12 @@ class Page(NamedTuple):
     complete_to: int
 
 
-class AsyncEvents:
-    """The log: an append-only sequence of events, in streams.
+class AsyncEvents(AsyncTransactionEvents):
+    """The log: an append-only sequence of events, in streams. Reached as `memory.events`."""
 
-    Reached as `memory.events`, `tx.events` or `bound.events`.
-    """
-
-    def __init__(
-        self, executor: AsyncExecutor, codec: Codec, reader: AsyncLogReader | None = None
-    ) -> None:
-        self._executor = executor
-        self._codec = codec
+    def __init__(self, executor: AsyncPoolExecutor, codec: Codec, reader: AsyncLogReader) -> None:
+        super().__init__(executor, codec)
         self._reader = reader
-
-    @overload
-    async def append(
-        self,
-        stream: str,
-        event: Event,
-        *,
-        expected_version: int | None = None,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-    ) -> Appended: ...
-
-    @overload
-    async def append(
-        self,
-        stream: str,
-        event: Sequence[Event],
-        *,
-        expected_version: int | None = None,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-    ) -> list[Appended]: ...
-
-    async def append(
-        self,
-        stream: str,
-        event: Event | Sequence[Event],
-        *,
-        expected_version: int | None = None,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-    ) -> Appended | list[Appended]:
-        """Append one event, or several in one statement: all of them or none.
-
-        Args:
-            stream: the stream's name, 1 to 512 bytes; `state:` at its beginning is reserved.
-            event: an event, or a sequence of 1 to 10,000.
-            expected_version: append only if this is the stream's version, which is the number of
-                events that were appended to it with `expected_version`. 0 for the first.
-            idempotency_key: names this append. If it was used before with the same stream, types
-                and payloads, nothing is appended and the first receipt comes back.
-            ttl: lifetime of the key, in seconds or as a timedelta, 7 days by default; None for
-                ever.
-
-        Returns:
-            A receipt for each event.
-
-        Raises:
-            InvalidInput: a name, payload or option that is not allowed; nothing was sent.
-            VersionConflict: the stream has another version.
-            IdempotencyMismatch: the key was used for something else.
-            OutcomeUnknown: the connection was lost, and neither a key nor an expected version
-                makes a second try safe.
-        """
-        plain = expected_version is None and idempotency_key is None
-        if plain and isinstance(event, Event):
-            return await self._executor.execute(ops.append(stream, event, self._codec))
-        op = ops.append_many(
-            stream,
-            ops.sequence_of(event, "append"),
-            self._codec,
-            expected_version=expected_version,
-            idempotency_key=idempotency_key,
-            ttl=None if ttl is None else check_seconds(ttl, "ttl"),
-        )
-        receipts = await self._execute_append(op, conditional=not plain)
-        return receipts[0] if isinstance(event, Event) else receipts
-
-    async def append_all(
-        self,
-        appends: Sequence[Append],
-        *,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-    ) -> list[Appended]:
-        """Append events to several streams in one statement: all of them or none.
-
-        The events get positions in the order given. Streams are locked in the order of their
-        names, so calls that share streams do not deadlock.
-
-        >>> from pgmem import Append
-        >>> receipts = await memory.events.append_all([
-        ...     Append("order:1", Event(type="placed"), expected_version=0),
-        ...     Append("customer:7", [Event(type="ordered"), Event(type="charged")]),
-        ... ])
-        >>> [receipt.version for receipt in receipts]
-        [1, None, None]
-
-        Args:
-            appends: an `Append(stream, events, expected_version=None)` for each stream. Together
-                1 to 10,000 events; each stream once.
-            idempotency_key: names this call. If it was used before with the same streams, types
-                and payloads, nothing is appended and the first receipts come back.
-            ttl: lifetime of the key, in seconds or as a timedelta, 7 days by default; None for
-                ever.
-
-        Returns:
-            A receipt for each event, in the order given.
-
-        Raises:
-            InvalidInput: a name, payload or option that is not allowed; nothing was sent.
-            VersionConflict: a stream has another version; the message names the stream.
-            IdempotencyMismatch: the key was used for something else.
-            OutcomeUnknown: the connection was lost, and neither a key nor an expected version
-                makes a second try safe.
-        """
-        op = ops.append_all(
-            appends,
-            self._codec,
-            idempotency_key=idempotency_key,
-            ttl=None if ttl is None else check_seconds(ttl, "ttl"),
-        )
-        return await self._execute_append(op, conditional=True)
-
-    async def _execute_append(self, op: Op[list[Appended]], *, conditional: bool) -> list[Appended]:
-        """Execute an append. In a transaction, a lost race is undone and run again."""
-        executor = self._executor
-        if not (conditional and isinstance(executor, AsyncTransactionExecutor)):
-            return await executor.execute(op)
-        for _ in range(MAX_RACES):
-            try:
-                async with executor.savepoint():
-                    return await executor.execute(op)
-            except RetryStatement:
-                continue
-        raise serialization_conflict(op.action)
 
     @overload
     async def read(
@@ -232,8 +95,8 @@ class AsyncEvents:
         A forward read returns only stable events: no selected event will ever appear below the
         last one returned. So reading on with `after=` that position misses nothing, whatever
         order the writers commit in. The read waits up to a quarter of a second for open writing
-        transactions, and may return fewer events than are visible. A reverse read, and a read
-        inside a transaction, return what is visible.
+        transactions, and may return fewer events than are visible. A reverse read, like a read in
+        a transaction, returns what is visible.
 
         Args:
             stream: only this stream, or only these.
@@ -245,7 +108,7 @@ class AsyncEvents:
             limit: maximum number of events, 1 to 100,000, 100 by default.
             reverse: newest first.
             timeout: maximum wait for a first event, in seconds or as a timedelta. 0 does not
-                wait, None waits for ever. Must be 0 in a transaction and with `reverse`.
+                wait, None waits for ever. Must be 0 with `reverse`.
             model: a pydantic model to validate the payloads with.
 
         Raises:
@@ -255,18 +118,16 @@ class AsyncEvents:
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
         last = MAX_POSITION if until is None else until
         wait = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
-        if reverse or self._reader is None:
+        if reverse:
             if wait != 0:
-                raise InvalidInput(
-                    "timeout= waits for new events: not with reverse=True, and not in a transaction"
-                )
+                raise InvalidInput("timeout= waits for new events: not with reverse=True")
             op = ops.read(
                 wanted,
                 self._codec,
                 after=after,
                 until=last,
                 limit=limit,
-                reverse=reverse,
+                reverse=True,
                 model=model,
             )
             return await self._executor.execute(op)
@@ -292,7 +153,7 @@ class AsyncEvents:
         Raises:
             PositionTrimmed: retention has removed events above `after`.
         """
-        reader = self._require_reader("fold")
+        reader = self._reader
         page = await reader.read_now(wanted, after=after, limit=limit, since=ALWAYS)
         if not page.rows:
             # No event is selected: the answer is complete up to the stable position.
@@ -306,138 +167,7 @@ class AsyncEvents:
         Returns:
             The stable position.
         """
-        return await self._require_reader("waiting").wait_until_stable()
-
-    def _require_reader(self, what: str) -> AsyncLogReader:
-        if self._reader is None:
-            raise InvalidInput(
-                f"{what} follows the log, and a transaction sees it as it was: not in a "
-                f"transaction, use the memory itself"
-            )
-        return self._reader
-
-    @overload
-    async def read_stream(
-        self,
-        stream: str,
-        *,
-        after_version: int = 0,
-        until_version: int | None = None,
-        limit: int = 100,
-        reverse: bool = False,
-        model: None = None,
-    ) -> list[RecordedEvent[Any]]: ...
-
-    @overload
-    async def read_stream(
-        self,
-        stream: str,
-        *,
-        after_version: int = 0,
-        until_version: int | None = None,
-        limit: int = 100,
-        reverse: bool = False,
-        model: type[M],
-    ) -> list[RecordedEvent[M]]: ...
-
-    async def read_stream(
-        self,
-        stream: str,
-        *,
-        after_version: int = 0,
-        until_version: int | None = None,
-        limit: int = 100,
-        reverse: bool = False,
-        model: type[M] | None = None,
-    ) -> list[RecordedEvent[Any]] | list[RecordedEvent[M]]:
-        """Read the events of a versioned stream, by version.
-
-        It returns what is visible, also what this process has just appended. Events that were
-        appended without `expected_version` have no version and are left out.
-
-        Args:
-            stream: the stream's name.
-            after_version: only versions above this one.
-            until_version: only versions up to this one.
-            limit: maximum number of events, 1 to 100,000, 100 by default.
-            reverse: highest version first.
-            model: a pydantic model to validate the payloads with.
-
-        Raises:
-            InvalidInput: a name or option that is not allowed.
-            InvalidValue: a stored payload does not fit the model.
-        """
-        return await self._executor.execute(
-            ops.read_stream(
-                stream,
-                self._codec,
-                after_version=after_version,
-                until_version=until_version,
-                limit=limit,
-                reverse=reverse,
-                model=model,
-            )
-        )
-
-    @overload
-    async def get(self, position: int, *, model: None = None) -> RecordedEvent[Any] | None: ...
-
-    @overload
-    async def get(self, position: int, *, model: type[M]) -> RecordedEvent[M] | None: ...
-
-    async def get(
-        self, position: int, *, model: type[M] | None = None
-    ) -> RecordedEvent[Any] | RecordedEvent[M] | None:
-        """Read the event at a position.
-
-        Args:
-            position: the event's position.
-            model: a pydantic model to validate the payload with.
-
-        Returns:
-            The event, or None if there is none: its transaction rolled back or is still open, or
-            retention has removed it.
-        """
-        return await self._executor.execute(ops.get(position, self._codec, model=model))
-
-    async def head(
-        self,
-        stream: Names | None = None,
-        *,
-        prefix: str | None = None,
-        type: Names | None = None,
-        agent_id: Names | None = None,
-    ) -> int:
-        """Return the position of the newest visible event; 0 if there is none.
-
-        Args:
-            stream, prefix, type, agent_id: as for `read`.
-        """
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
-        return await self._executor.execute(ops.head(wanted))
-
-    async def count(
-        self,
-        stream: Names | None = None,
-        *,
-        prefix: str | None = None,
-        type: Names | None = None,
-        agent_id: Names | None = None,
-        after: int = 0,
-        until: int | None = None,
-    ) -> int:
-        """Count the events that are visible now.
-
-        Args:
-            stream, prefix, type, agent_id, after, until: as for `read`.
-        """
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
-        last = MAX_POSITION if until is None else until
-        return await self._executor.execute(ops.count(wanted, after=after, until=last))
-
-    async def version(self, stream: str) -> int:
-        """Return the version of a versioned stream, for `expected_version`; 0 if it is new."""
-        return await self._executor.execute(ops.stream_version(stream))
+        return await self._reader.wait_until_stable()
 
     @overload
     def subscribe(
@@ -543,13 +273,12 @@ class AsyncEvents:
         Raises:
             InvalidInput: a name or option that is not allowed.
         """
-        reader = self._require_reader("subscribe")
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
         decode = event_maker(self._codec, model)
         if durable is None:
-            return AsyncSubscription(reader, wanted, after, decode)
+            return AsyncSubscription(self._reader, wanted, after, decode)
         return AsyncDurableSubscription(
-            reader,
+            self._reader,
             wanted,
             after,
             decode,

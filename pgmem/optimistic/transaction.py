@@ -47,7 +47,7 @@ from pgmem.events import ops as event_ops
 from pgmem.events.codec import Codec
 from pgmem.events.durable import AsyncDurableSubscription
 from pgmem.events.models import Appended, Event, RecordedEvent
-from pgmem.events.verbs import DEFAULT_KEY_TTL, AsyncEvents
+from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL, AsyncTransactionEvents
 from pgmem.leases import ops as lease_ops
 from pgmem.leases.lease import AsyncLease
 from pgmem.optimistic import ops
@@ -301,8 +301,8 @@ class AsyncOptimisticEvents:
 
     def __init__(self, tx: AsyncOptimistic) -> None:
         self._tx = tx
-        self._reads = AsyncEvents(tx._reads, tx._codec)
-        self._writes = AsyncEvents(tx._recorder, tx._codec)
+        self._reads = AsyncTransactionEvents(tx._reads, tx._codec)
+        self._writes = AsyncTransactionEvents(tx._recorder, tx._codec)
 
     async def version(self, stream: str) -> int:
         """Return the version of a versioned stream, and remember it.
@@ -604,7 +604,7 @@ class AsyncOptimistic:
         kind, key = name
         expected = self._versions[name]
         if kind == "stream":
-            since = await AsyncEvents(executor, self._codec).read_stream(
+            since = await AsyncTransactionEvents(executor, self._codec).read_stream(
                 key, after_version=expected, limit=MAX_EVENTS
             )
             return Stale(kind, key, expected, actual, None, since)

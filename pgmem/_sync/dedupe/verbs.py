@@ -16,7 +16,7 @@ from typing import Any
 
 from pgmem._sync.core.database import log
 from pgmem._sync.core.execution import Executor, TransactionExecutor
-from pgmem._sync.events.verbs import DEFAULT_KEY_TTL
+from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem.core.concurrency import passthrough, sleep
 from pgmem.core.encoding import encode
 from pgmem.core.validation import Seconds, check_seconds

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from pgmem._sync.core.execution import Executor, PoolExecutor, TransactionExecutor
 from pgmem._sync.core.retry import MAX_REPEATS, jitter
 from pgmem._sync.events.durable import DurableSubscription
-from pgmem._sync.events.verbs import DEFAULT_KEY_TTL, Events
+from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL, TransactionEvents
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.state.verbs import TransactionState
 from pgmem.core.concurrency import passthrough, sleep
@@ -298,8 +298,8 @@ class OptimisticEvents:
 
     def __init__(self, tx: Optimistic) -> None:
         self._tx = tx
-        self._reads = Events(tx._reads, tx._codec)
-        self._writes = Events(tx._recorder, tx._codec)
+        self._reads = TransactionEvents(tx._reads, tx._codec)
+        self._writes = TransactionEvents(tx._recorder, tx._codec)
 
     def version(self, stream: str) -> int:
         """Return the version of a versioned stream, and remember it.
@@ -601,7 +601,7 @@ class Optimistic:
         kind, key = name
         expected = self._versions[name]
         if kind == "stream":
-            since = Events(executor, self._codec).read_stream(
+            since = TransactionEvents(executor, self._codec).read_stream(
                 key, after_version=expected, limit=MAX_EVENTS
             )
             return Stale(kind, key, expected, actual, None, since)

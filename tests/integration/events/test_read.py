@@ -86,12 +86,9 @@ async def test_timeout_waits_for_the_first_event(both, database_url):
     await later
 
 
-async def test_timeout_is_for_forward_reads_outside_of_transactions(both):
+async def test_a_reverse_read_does_not_wait(both):
     with pytest.raises(InvalidInput, match="timeout="):
         await both.events.read(timeout=1, reverse=True)
-    async with both.transaction() as tx:
-        with pytest.raises(InvalidInput, match="timeout="):
-            await tx.events.read(timeout=1)
 
 
 class OpenWriter:
