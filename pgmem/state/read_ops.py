@@ -37,13 +37,10 @@ MAX_OFFSET = 2**31 - 1
 _FROM = "AND key >= %(prefix)s"
 _BELOW = "AND key < %(end)s"
 # A cheap test, which may pass too much but never too little, spares most values the cast to jsonb.
-# Without a backslash a JSON text has one spelling of a string, and a number without a point or an
-# exponent is spelled as an integer. The CASE keeps the server from running the cast first.
+# Without a backslash (`escaped`) a JSON text has one spelling of a string, and a number without a
+# point or an exponent is spelled as an integer. The CASE keeps the cast from running first.
 _CONTAINS = "AND CASE WHEN {test} THEN value::jsonb @> %(where)s::jsonb ELSE false END"
-_HAS_TEXT = _CONTAINS.replace(
-    "{test}",
-    'strpos(value::text COLLATE "C", %(text)s) > 0 OR strpos(value::text COLLATE "C", chr(92)) > 0',
-)
+_HAS_TEXT = _CONTAINS.replace("{test}", 'strpos(value::text COLLATE "C", %(text)s) > 0 OR escaped')
 _HAS_SPELLING = _CONTAINS.replace(
     "{test}", 'value->>%(field)s::text COLLATE "C" LIKE ANY (%(spellings)s::text[])'
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
+    Computed,
     Double,
     ForeignKeyConstraint,
     Identity,
@@ -36,6 +38,9 @@ def state(metadata: MetaData) -> Table:
         # invalidated. 1: the last change is in the log, later ones may not be. 0: the last change
         # is not in the log.
         Column("recording", SmallInteger, nullable=False, server_default=text("1")),
+        # Without a backslash a JSON text has one spelling of a string, so a search for a string can
+        # compare texts.
+        Column("escaped", Boolean, Computed('strpos(value::text COLLATE "C", chr(92)) > 0', True)),
         PrimaryKeyConstraint("key", name="state_pkey"),
     )
     # No further index and room on every page: updates stay HOT, and the table stays small.
