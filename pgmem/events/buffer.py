@@ -5,8 +5,8 @@
         ┌ start                          end ┐
     …   │ 91  92  93  94  95  96  97  98  99 │     the follower adds at the end, old events drop out
               ▲           ▲               ▲
-              B           A               C        cursors: each reader has its own place
-    D is below `start`: it reads from the database, and joins again.
+              B           A               C        the place of each reader
+    D is below `start`. It reads from the database and joins again.
 
 One lock guards all of it. No reader holds it while it waits, so no reader can delay another one or
 the follower. The buffer knows no database.
