@@ -244,6 +244,7 @@ class AsyncEvents(AsyncTransactionEvents):
         writers commit in; none is skipped. Lost connections, restarts of the server and lost
         notifications only delay events.
 
+        >>> from pgmem import Event
         >>> receipt = await memory.events.append("payments", Event(type="received"))
         >>> async with memory.events.subscribe("payments", after=0) as events:
         ...     async for event in events:

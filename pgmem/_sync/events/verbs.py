@@ -245,6 +245,7 @@ class Events(TransactionEvents):
         writers commit in; none is skipped. Lost connections, restarts of the server and lost
         notifications only delay events.
 
+        >>> from pgmem import Event
         >>> receipt = memory.events.append("payments", Event(type="received"))
         >>> with memory.events.subscribe("payments", after=0) as events:
         ...     for event in events:

@@ -220,7 +220,7 @@ async def test_a_forced_trim_of_it_is_no_secret(both, database_url):
 async def test_a_slot_with_something_reserved_is_used_by_nobody_and_swept_by_nobody(
     both, database_url, monkeypatch
 ):
-    monkeypatch.setattr(sweeps, "KEPT_SLOTS", 0)
+    monkeypatch.setattr(sweeps, "KEPT_BATCHES", 0)
     group, held = await reserving(both, database_url)
     await group.ack(held)
     await group.read("b", 1)

@@ -216,13 +216,16 @@ async def test_reader_that_begins_during_a_trim_waits_for_its_time(both, databas
     trim(database_url, 60)
     with psycopg.connect(database_url, autocommit=True) as owner:
         owner.execute("UPDATE pgmem.trimmed SET trimmed_at = 'infinity'")
-        dated = threading.Timer(
-            0.2,
-            lambda: owner.execute("UPDATE pgmem.trimmed SET trimmed_at = clock_timestamp()"),
-        )
+        begun = threading.Event()
+
+        def date():
+            begun.set()
+            owner.execute("UPDATE pgmem.trimmed SET trimmed_at = clock_timestamp()")
+
+        dated = threading.Timer(0.2, date)
         dated.start()
         async with both.events.subscribe(after=0) as subscription:
-            assert not dated.is_alive()
+            assert begun.is_set()
             assert numbers(await subscription.receive(100)) == list(range(61, 101))
         async with both.events.subscribe("b", after=0):
             pass
