@@ -91,7 +91,7 @@ CREATE TABLE {schema}.state (
     expires_at timestamp with time zone,
     ttl double precision,
     recording smallint DEFAULT 1 NOT NULL,
-    escaped boolean GENERATED ALWAYS AS (strpos(value::text COLLATE "C", chr(92)) > 0) STORED,
+    escaped boolean DEFAULT true NOT NULL,
     CONSTRAINT state_pkey PRIMARY KEY (key)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05)""",
     """

@@ -355,6 +355,7 @@ def _write(
 ) -> Op[T]:
     """Return the op of a write; a small event is sent inline with the notification."""
     value = params.get("value") or ""
+    params["escaped"] = "\\" in value
     payload = params["payload"]
     event = EncodedEvent(params["type"], payload or value, params["agent_id"], params["metadata"])
     names = f"{params['stream'] or STATE_STREAM_PREFIX + params['key']}{params['key']}"

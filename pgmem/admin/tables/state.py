@@ -6,7 +6,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Computed,
     Double,
     ForeignKeyConstraint,
     Identity,
@@ -38,9 +37,10 @@ def state(metadata: MetaData) -> Table:
         # invalidated. 1: the last change is in the log, later ones may not be. 0: the last change
         # is not in the log.
         Column("recording", SmallInteger, nullable=False, server_default=text("1")),
-        # Without a backslash a JSON text has one spelling of a string, so a search for a string can
-        # compare texts.
-        Column("escaped", Boolean, Computed('strpos(value::text COLLATE "C", chr(92)) > 0', True)),
+        # False: the value's text has no backslash. Then JSON has one spelling of a string, so a
+        # search for one can compare texts. Every write of the library sets it. It is no generated
+        # column, because that costs each write 2 us.
+        Column("escaped", Boolean, nullable=False, server_default=text("true")),
         PrimaryKeyConstraint("key", name="state_pkey"),
     )
     # No further index and room on every page: updates stay HOT, and the table stays small.

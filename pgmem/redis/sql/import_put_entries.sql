@@ -24,9 +24,9 @@ known AS MATERIALIZED (
            AND event.type = %(type)s AND event.metadata::text = given.origin::text
 ),
 entry AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording)
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording, escaped)
     SELECT given.key, given.value, 1, clock_timestamp() + make_interval(secs => given.ttl),
-           given.ttl, 2
+           given.ttl, 2, strpos(given.value::text COLLATE "C", chr(92)) > 0
     FROM given LEFT JOIN known ON known.key = given.key
     WHERE EXISTS (SELECT FROM step)
       AND (known.key IS NULL OR (known.ours AND NOT known.same)
@@ -35,7 +35,7 @@ entry AS (
     ON CONFLICT (key) DO UPDATE
         SET value = excluded.value, version = held.version + 1, updated_at = clock_timestamp(),
             created_at = {include state_created}, expires_at = excluded.expires_at,
-            ttl = excluded.ttl, recording = 2
+            ttl = excluded.ttl, recording = 2, escaped = excluded.escaped
         WHERE held.value IS NULL OR held.expires_at <= clock_timestamp()
            OR held.version = (SELECT known.version FROM known WHERE known.key = held.key)
     RETURNING key, value, version, expires_at

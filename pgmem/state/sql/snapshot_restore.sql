@@ -7,12 +7,14 @@ WITH wanted AS MATERIALIZED (
       AND (expires_at IS NULL OR expires_at > clock_timestamp())
 ),
 put AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording)
-    SELECT key, value, version + 1, expires_at, ttl, 2 FROM wanted ORDER BY key
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording, escaped)
+    SELECT key, value, version + 1, expires_at, ttl, 2, {include state_escaped}
+    FROM wanted ORDER BY key
     ON CONFLICT (key) DO UPDATE
         SET value = excluded.value, version = held.version + 1,
             updated_at = clock_timestamp(), created_at = {include state_created},
-            expires_at = excluded.expires_at, ttl = excluded.ttl, recording = 2
+            expires_at = excluded.expires_at, ttl = excluded.ttl, recording = 2,
+            escaped = excluded.escaped
         WHERE held.value IS NULL OR held.value::text <> excluded.value::text
            OR held.expires_at IS DISTINCT FROM excluded.expires_at
     RETURNING key, value, version, expires_at

@@ -2,10 +2,10 @@
 -- lifetime. A value that is not a number stays as it is, and so does a number whose sum would leave
 -- the range.
 WITH entry AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording)
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording, escaped)
     VALUES (%(key)s, to_json(%(by)s::numeric), 1,
             clock_timestamp() + make_interval(secs => %(ttl)s), %(ttl)s,
-            CASE WHEN %(record)s THEN 2 ELSE 0 END)
+            CASE WHEN %(record)s THEN 2 ELSE 0 END, false)
     ON CONFLICT (key) DO UPDATE
         SET value = CASE WHEN held.value IS NULL OR held.expires_at <= clock_timestamp()
                     THEN excluded.value
@@ -16,7 +16,7 @@ WITH entry AS (
                          THEN excluded.expires_at ELSE held.expires_at END,
             ttl = CASE WHEN held.value IS NULL OR held.expires_at <= clock_timestamp()
                   THEN excluded.ttl ELSE held.ttl END,
-            recording = {include state_recording}
+            recording = {include state_recording}, escaped = false
         WHERE held.value IS NULL OR held.expires_at <= clock_timestamp()
            OR CASE WHEN json_typeof(held.value) = 'number'
               THEN abs(held.value::text::numeric + %(by)s::numeric) < %(limit)s::numeric END

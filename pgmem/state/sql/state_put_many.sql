@@ -1,9 +1,9 @@
 -- Write several entries, whether they exist or not. The keys are given in the order of their bytes,
 -- and the rows are locked in that order, so that two calls cannot deadlock.
 WITH entry AS (
-    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording)
+    INSERT INTO {schema}.state AS held (key, value, version, expires_at, ttl, recording, escaped)
     SELECT key, value, 1, clock_timestamp() + make_interval(secs => %(ttl)s), %(ttl)s,
-           CASE WHEN %(record)s THEN 2 ELSE 0 END
+           CASE WHEN %(record)s THEN 2 ELSE 0 END, {include state_escaped}
     FROM unnest(%(keys)b::text[], %(values)b::json[]) AS given (key, value)
     {include state_overwrite}
     {include state_entry}
@@ -21,6 +21,7 @@ event AS (
 done AS (
     SELECT {commit} AS commit, CASE WHEN count(*) > 0 THEN {notify} END AS notified FROM event
 )
-SELECT entry.key, entry.version, entry.updated_at, entry.created_at, entry.expires_at, entry.ttl,
-       event.position, done.commit, done.notified
-FROM done CROSS JOIN entry LEFT JOIN event ON event.state_key = entry.key
+SELECT key, version, updated_at, created_at, expires_at, ttl,
+       (SELECT position FROM event WHERE state_key = entry.key),
+       (SELECT commit FROM done), (SELECT notified FROM done)
+FROM entry

@@ -4,5 +4,5 @@ UPDATE {schema}.state AS held
         expires_at = CASE WHEN %(keep_ttl)s THEN expires_at
                      ELSE clock_timestamp() + make_interval(secs => %(ttl)s) END,
         ttl = CASE WHEN %(keep_ttl)s THEN ttl ELSE %(ttl)s END,
-        recording = {include state_recording}
+        recording = {include state_recording}, escaped = %(escaped)s
     WHERE key = %(key)s AND version = %(expected_version)s AND {include state_live}

@@ -66,6 +66,34 @@ async def test_any_text_is_found_and_nothing_else(both, text):
     assert await found(both, where={text: text}) == ["doc:1"]
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda state, value: state.put("k", value),
+        lambda state, value: state.put_many({"k": value}),
+        lambda state, value: state.update("k", lambda _: value),
+    ],
+)
+async def test_every_write_tells_whether_a_text_has_escapes(both, database_url, write):
+    def escaped():
+        with psycopg.connect(database_url) as connection:
+            return connection.execute("SELECT escaped FROM pgmem.state").fetchone()[0]
+
+    for value, has_escapes in (("a\nb", True), ("plain", False), ({"a\\b": 1}, True), (5, False)):
+        await write(both.state, value)
+        assert escaped() is has_escapes
+    taken = await both.state.snapshots.take()
+    await both.state.put("k", 'a"b')
+    await both.state.snapshots.restore(taken.id)
+    assert not escaped()
+    await both.state.delete("k")
+    await both.state.create("k", 'a"b')
+    assert escaped()
+    await both.state.delete("k")
+    await both.state.increment("k")
+    assert not escaped()
+
+
 async def test_another_spelling_of_the_same_json_is_found(both, database_url):
     # Rows written by SQL may escape characters that the library does not.
     with psycopg.connect(database_url, autocommit=True) as connection:
