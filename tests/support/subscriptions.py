@@ -1,4 +1,4 @@
-"""Leases on consumers in both forms: the part below a subscription, which has no public name."""
+"""Leases of durable subscriptions, in both forms. They have no public name."""
 
 from __future__ import annotations
 

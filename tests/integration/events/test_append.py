@@ -41,7 +41,7 @@ async def test_one_event_comes_back_as_it_was_given(both):
     assert found.recorded_at.tzinfo is not None
 
 
-async def test_memory_says_who_writes_where_the_event_does_not(both):
+async def test_the_memorys_agent_is_written_unless_the_event_names_one(both):
     await both.events.append("s", event())
     await both.events.append("s", [event(), event(agent_id="other")])
     assert [found.agent_id for found in await both.events.read("s")] == [
@@ -59,7 +59,7 @@ async def test_many_events_keep_their_order(both):
 
 
 @pytest.mark.parametrize("payload", [None, True, 0, "", [], {}, {"null": None}])
-async def test_falsy_payloads_survive_alone_and_in_a_batch(both, payload):
+async def test_falsy_payloads_come_back_alone_and_in_a_batch(both, payload):
     await both.events.append("s", Event(type="t", payload=payload))
     await both.events.append("s", [Event(type="t", payload=payload)] * 2)
     await both.events.append("s", Event(type="t", payload=payload), expected_version=0)
@@ -86,7 +86,7 @@ async def test_wrong_expected_version_appends_nothing(both, expected):
     assert await both.events.count("s") == 2
 
 
-async def test_a_refused_append_burns_no_position(both):
+async def test_a_refused_append_draws_no_position(both):
     first = await both.events.append("s", event(), expected_version=0, idempotency_key="k")
     for _ in range(3):
         with pytest.raises(VersionConflict):
@@ -129,14 +129,14 @@ async def test_same_key_for_a_batch_gives_every_first_receipt(both):
         ("s", [event(1), event(1)]),
     ],
 )
-async def test_same_key_for_something_else_is_refused(both, stream, changed):
+async def test_same_key_with_other_content_is_refused(both, stream, changed):
     await both.events.append("s", event(1), idempotency_key="k")
     with pytest.raises(IdempotencyMismatch, match="'k'"):
         await both.events.append(stream, changed, idempotency_key="k")
     assert await both.events.count() == 1
 
 
-async def test_order_of_keys_in_a_payload_is_no_difference(both):
+async def test_the_order_of_keys_in_a_payload_does_not_matter(both):
     await both.events.append("s", Event(type="t", payload={"a": 1, "b": 2}), idempotency_key="k")
     again = await both.events.append(
         "s", Event(type="t", payload={"b": 2, "a": 1}), idempotency_key="k"
@@ -144,7 +144,7 @@ async def test_order_of_keys_in_a_payload_is_no_difference(both):
     assert again.duplicate
 
 
-async def test_key_can_be_used_again_after_its_time(both, database_url):
+async def test_an_expired_key_can_be_used_again(both, database_url):
     await both.events.append("s", event(1), idempotency_key="k", ttl=3600)
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE pgmem.dedupe SET expires_at = now() - interval '1 s'")
@@ -158,7 +158,7 @@ async def test_appends_and_work_do_not_share_keys(both):
     assert not (await both.events.append("s", event(), idempotency_key="k")).duplicate
 
 
-async def test_wrong_version_does_not_use_the_key_up(both):
+async def test_a_version_conflict_leaves_the_key_unused(both):
     with pytest.raises(VersionConflict):
         await both.events.append("s", event(), idempotency_key="k", expected_version=5)
     receipt = await both.events.append("s", event(), idempotency_key="k", expected_version=0)

@@ -1,4 +1,4 @@
-"""append_all: several streams in one statement, all of them or none."""
+"""Appending to several streams in one statement: all of them or none."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ async def stored(memory, name="billing"):
     return (await memory.subscriptions.get(name)).position
 
 
-async def test_the_next_one_goes_on_where_the_last_one_ended(both):
+async def test_the_next_subscription_goes_on_where_the_last_one_ended(both):
     await append(both, 3)
     async with both.events.subscribe("payments", durable="billing") as events:
         assert positions(await events.receive(2)) == [1, 2]
@@ -49,7 +49,7 @@ async def test_the_next_one_goes_on_where_the_last_one_ended(both):
     assert (await both.subscriptions.get("billing")).owner is None
 
 
-async def test_where_to_begin_counts_the_first_time_only(both):
+async def test_after_counts_only_for_a_new_subscription(both):
     await append(both, 3)
     async with both.events.subscribe(durable="billing", after=2) as events:
         assert positions(await events.receive(timeout=5)) == [3]
@@ -66,14 +66,14 @@ async def test_asking_for_more_commits_what_was_handed_out(both):
         assert len(await events.receive(2)) == 2
         assert await stored(both) == 0
         assert len(await events.receive(1)) == 1
-        # The rows of one look are handed out one after the other, and committed when it is empty.
+        # The rows of one page are handed out one after the other, and committed when it is empty.
         assert await events.receive(timeout=5) != []
         assert await events.receive(timeout=0.05) == []
         assert await stored(both) == 4
         assert events.committed == 4
 
 
-async def test_after_an_error_what_was_not_acknowledged_comes_again(both):
+async def test_after_an_error_uncommitted_events_are_delivered_again(both):
     await append(both, 3)
     with suppress(ZeroDivisionError):
         async with both.events.subscribe(durable="billing") as events:
@@ -86,7 +86,7 @@ async def test_after_an_error_what_was_not_acknowledged_comes_again(both):
     assert 3 in again
 
 
-async def test_an_event_that_was_being_handled_comes_again(both):
+async def test_an_event_in_progress_is_delivered_again(both):
     await append(both, 3)
     with suppress(ZeroDivisionError):
         async with both.events.subscribe(durable="billing") as events:
@@ -168,7 +168,7 @@ async def done(maybe):
         await maybe
 
 
-async def test_a_commit_in_what_is_no_transaction(both):
+async def test_a_commit_in_no_transaction_is_refused(both):
     await append(both, 1)
     async with both.events.subscribe(durable="billing", auto_commit=False) as events:
         await events.receive(1)
@@ -176,7 +176,7 @@ async def test_a_commit_in_what_is_no_transaction(both):
             await events.commit("tx")
 
 
-async def test_a_second_one_stands_by_and_takes_over_when_the_first_one_ends(form):
+async def test_a_second_subscriber_stands_by_and_takes_over_when_the_first_ends(form):
     async with form.memory() as one, form.memory() as two:
         await append(one, 2)
         standby = two.events.subscribe(durable="billing")
@@ -193,7 +193,9 @@ async def test_a_second_one_stands_by_and_takes_over_when_the_first_one_ends(for
                 assert standby.holding
 
 
-async def test_who_lost_the_consumer_is_told_and_commits_nothing(form, database_url):
+async def test_a_subscriber_that_lost_its_lease_gets_lease_lost_and_commits_nothing(
+    form, database_url
+):
     async with form.memory() as one, form.memory() as two:
         await append(one, 3)
         first = one.events.subscribe(durable="billing", auto_commit=False)
@@ -220,7 +222,7 @@ async def effect_and_commit(memory, events):
 
 
 async def drain(events):
-    """What was ready may still be handed out; more is not fetched."""
+    """Expect `LeaseLost` after the events that were ready, which may still be handed out."""
     while True:
         assert await events.receive(1) != []
 
@@ -239,7 +241,7 @@ async def test_a_waiting_standby_can_be_stopped(form):
         await standby.close()
 
 
-async def test_events_of_no_interest_move_the_position_on(both, monkeypatch):
+async def test_unselected_events_advance_the_position(both, monkeypatch):
     for module in ("pgmem.events.durable", "pgmem._sync.events.durable"):
         monkeypatch.setattr(f"{module}.IDLE_COMMIT", 0.1)
     async with both.events.subscribe("payments", durable="billing") as events:
@@ -250,7 +252,7 @@ async def test_events_of_no_interest_move_the_position_on(both, monkeypatch):
             assert await events.receive(timeout=0.15) == []
 
 
-async def test_a_consumer_keeps_its_selection(both):
+async def test_a_durable_subscription_keeps_its_filter(both):
     async with both.events.subscribe("payments", durable="billing"):
         pass
     with pytest.raises(AlreadyExists, match="billing"):
@@ -275,7 +277,7 @@ async def test_wrong_options_are_refused_before_anything_is_sent(both, options, 
     assert await both.subscriptions.list() == []
 
 
-async def test_a_poisonous_event_is_told_once_and_can_be_passed(both):
+async def test_an_invalid_event_raises_once_and_can_be_passed(both):
     from pydantic import BaseModel
 
     class Payment(BaseModel):
@@ -291,7 +293,7 @@ async def test_a_poisonous_event_is_told_once_and_can_be_passed(both):
         assert [e.payload.amount for e in await events.receive()] == [3]
 
 
-async def test_closed_once_it_does_not_begin_again(both):
+async def test_a_closed_subscription_does_not_begin_again(both):
     events = both.events.subscribe(durable="billing")
     await events.close()
     with pytest.raises(PgmemError, match="closed"):

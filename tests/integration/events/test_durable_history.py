@@ -50,8 +50,8 @@ async def test_history_is_the_servers(both, database_url):
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_a_living_holder_is_refused_too(both, database_url, stored):
-    """As after a failover: the connection is new, the server's history is another.
+async def test_a_current_owner_of_another_history_is_refused(both, database_url, stored):
+    """Change the history, as a failover does: the connection is new.
 
     With `stored`, the server has the row as the holder made it; without, only the holder is old.
     """

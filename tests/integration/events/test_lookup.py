@@ -1,4 +1,4 @@
-"""events.get, events.head, events.read_stream, and filters by several names."""
+"""Reads of one event, of the head, of a stream by version; filters by several names."""
 
 from __future__ import annotations
 

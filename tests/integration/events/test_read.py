@@ -1,4 +1,4 @@
-"""Reading: filters, ranges, and what is final."""
+"""Reading: filters, ranges and the stable position."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class OpenWriter:
 
 @pytest.mark.parametrize("selection", [{}, {"stream": "s"}, {"type": "fast"}])
 @pytest.mark.parametrize("how", ["commit", "rollback"])
-async def test_a_forward_read_ends_below_a_position_still_being_written(
+async def test_a_forward_read_ends_below_an_open_writers_position(
     both, database_url, selection, how
 ):
     await both.events.append("s", Event(type="fast", payload="before"))
@@ -122,8 +122,8 @@ async def test_a_forward_read_ends_below_a_position_still_being_written(
     assert await payloads(both, **selection) == ["before", *late, "after"]
 
 
-async def test_a_writer_on_a_stream_that_is_not_read_does_not_hide_its_own_past(both, database_url):
-    """Contiguity: what lies below the open position is final, whoever else is writing."""
+async def test_an_open_writer_on_another_stream_hides_no_earlier_events(both, database_url):
+    """Contiguity: positions below the open one are stable while other writers are open."""
     await both.events.append("s", [Event(type="t", payload=n) for n in range(20)])
     writer = OpenWriter(database_url)
     try:
@@ -133,10 +133,10 @@ async def test_a_writer_on_a_stream_that_is_not_read_does_not_hide_its_own_past(
         writer.end("rollback")
 
 
-async def test_a_rolled_back_position_is_passed_over_while_short_writers_come_and_go(
+async def test_a_rolled_back_position_is_skipped_while_short_writers_come_and_go(
     both, database_url
 ):
-    """The gap is resolved by waiting for the writers of its time, not for a quiet moment."""
+    """Resolve the gap by waiting for the writers of its time, not for a moment without any."""
     writers = [OpenWriter(database_url)]
     OpenWriter(database_url).end("rollback")
     await both.events.append("s", Event(type="t", payload=1))
@@ -152,7 +152,7 @@ async def test_a_rolled_back_position_is_passed_over_while_short_writers_come_an
     assert found == [1]
 
 
-async def test_what_was_final_stays_readable_while_a_writer_is_open(both, database_url):
+async def test_stable_events_stay_readable_while_a_writer_is_open(both, database_url):
     OpenWriter(database_url).end("rollback")
     await both.events.append("s", Event(type="t", payload=1))
     assert await payloads(both, "s") == [1]
@@ -164,7 +164,7 @@ async def test_what_was_final_stays_readable_while_a_writer_is_open(both, databa
 
 
 async def test_a_prepared_transaction_is_waited_for(both, database_url):
-    """PREPARE renames the holder of the lock: the new name must not pass for nobody."""
+    """PREPARE renames the lock's holder. The new name must count as an open writer."""
     with psycopg.connect(database_url) as connection:
         connection.tpc_begin(connection.xid(1, "pgmem-test", "branch"))
         connection.execute(

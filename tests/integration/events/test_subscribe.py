@@ -1,4 +1,4 @@
-"""Subscriptions: what they hand out, and who wakes them."""
+"""Subscriptions: what they hand out, and what wakes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 
 @pytest.fixture
 async def both(form):
-    """Without the safety poll: whatever arrives, arrives because of the bell."""
+    """Open a memory whose safety poll is too late: an event arrives by its notification."""
     async with form.memory(agent_id="tester", safety_poll=POLL) as memory:
         yield memory
 
@@ -120,7 +120,7 @@ async def test_a_subscription_after_the_head_waits_for_events_above_its_position
         {"stream": "a", "prefix": "b"}, {"prefix": "\0"}, {"type": ""}, {"agent_id": 5},
     ],
 )  # fmt: skip
-async def test_what_selects_nothing_sensible_is_refused_at_once(both, options):
+async def test_an_invalid_selection_is_refused_at_once(both, options):
     with pytest.raises(InvalidInput):
         both.events.subscribe(**options)
 
@@ -183,7 +183,7 @@ async def test_position_is_up_to_where_everything_was_handed_out(both):
         assert events.position == 7
 
 
-# Who wakes a subscriber
+# What wakes a subscriber
 
 
 async def put(memory):
@@ -247,7 +247,7 @@ WRITES = [
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
 async def test_whatever_writes_an_event_wakes_a_subscriber(form, both, write):
-    """And what arrives with the bell is what a read gives."""
+    """Compare the events that arrive with what a read returns."""
     async with form.memory(agent_id="writer") as writer, both.events.subscribe() as events:
         waiting = await entered(events)
         await write(writer)
@@ -258,7 +258,7 @@ async def test_whatever_writes_an_event_wakes_a_subscriber(form, both, write):
 
 
 @pytest.mark.parametrize("text", ["", "x", "[]", "[1,1]", "[1" + ",null" * 13 + "]", "😀" * 1999])
-async def test_whatever_else_is_rung_wakes_nobody_and_harms_nobody(both, database_url, text):
+async def test_other_notifications_wake_no_subscriber(both, database_url, text):
     async with both.events.subscribe() as events:
         waiting = await entered(events)
         with psycopg.connect(database_url, autocommit=True) as connection:
@@ -350,12 +350,12 @@ async def test_what_was_written_as_a_class_comes_back_as_its_instance(form):
 
 
 async def test_what_is_rare_is_found_over_many_pages(both, monkeypatch):
-    """A page looks through so many positions and no more; the next one goes on behind them."""
+    """Look through `WINDOW` positions in one page, and go on with the next page."""
     for tree in ("sync", "async"):
         monkeypatch.setattr(f"{module_name(tree, 'events.reader')}.WINDOW", 10)
     for n in range(100):
         await both.events.append("rare" if n % 40 == 0 else "often", event(n))
-    # The first one makes the feed live.
+    # The first subscription starts the follower.
     async with both.events.subscribe(after="now"), both.events.subscribe("rare", after=0) as events:
         assert await payloads(events, 3) == [0, 40, 80]
         assert await nothing_more(events)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 
 @pytest.fixture
 async def both(form):
-    """Without the safety poll: whatever arrives, arrives because of the bell."""
+    """Open a memory whose safety poll is too late: an event arrives by its notification."""
     async with form.memory(agent_id="tester", safety_poll=POLL) as memory:
         yield memory
 
@@ -81,7 +81,7 @@ async def test_a_memory_closed_under_a_waiting_subscription_ends_it(form):
 
 
 async def test_a_memory_closed_under_a_subscription_that_catches_up_ends_it(form, memory):
-    """Somebody writes for long: nobody is fed yet, subscriptions read by themselves."""
+    """While a writer is open for long, subscriptions read from the database."""
     with memory.transaction() as tx:
         tx.events.append("s", event())
         for n in range(6):
@@ -183,7 +183,7 @@ async def test_a_failure_of_the_feed_reaches_every_subscriber_and_the_next_one_s
         hide_events(True)
         with suppress(PgmemError):
             await both.events.append("s", event())
-        tailer(both)._listener.wake()
+        follower_of(both)._listener.wake()
         for each in waiting:
             with pytest.raises(PgmemError):
                 await asyncio.wait_for(each, SOON)
@@ -196,13 +196,13 @@ async def test_a_failure_of_the_feed_reaches_every_subscriber_and_the_next_one_s
         assert [e.payload for e in await asyncio.wait_for(waiting, SOON)] == ["again"]
 
 
-async def test_who_comes_while_the_feed_is_failing_is_fed_as_well(both, hide_events):
+async def test_a_subscription_that_begins_while_following_fails_gets_its_events(both, hide_events):
     async with both.events.subscribe() as events:
         waiting = await entered(events)
         failing, go_on = threading.Event(), threading.Event()
-        hold(tailer(both)._listener, failing, go_on)
+        hold(follower_of(both)._listener, failing, go_on)
         hide_events(True)
-        tailer(both)._listener.wake()
+        follower_of(both)._listener.wake()
         with pytest.raises(PgmemError):
             await asyncio.wait_for(waiting, SOON)
     assert await asyncio.to_thread(failing.wait, SOON)
@@ -213,12 +213,12 @@ async def test_who_comes_while_the_feed_is_failing_is_fed_as_well(both, hide_eve
         go_on.set()
         waiting = await entered(events)
         await asyncio.sleep(0.5)
-        assert tailer(both)._buffer.live
+        assert follower_of(both)._buffer.live
         await both.events.append("s", event(2))
         assert [e.payload for e in await asyncio.wait_for(waiting, SOON)] == [2]
 
 
-def tailer(memory):
+def follower_of(memory):
     return getattr(memory, "wrapped", memory)._follower
 
 

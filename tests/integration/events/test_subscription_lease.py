@@ -72,7 +72,7 @@ class TestAcquiring:
         assert 0 < wait <= 0.5
         await holder.release()
 
-    async def test_who_only_looks_does_not_wait_for_the_holders_transaction(self, both):
+    async def test_a_try_to_acquire_does_not_wait_for_the_owners_transaction(self, both):
         holder = await Lease(both).acquired()
         async with both.transaction() as tx:
             await holder.commit(3, tx)
@@ -120,8 +120,8 @@ class TestAcquiring:
                 for lease in leases:
                     await lease.release()
 
-    async def test_an_acquisition_whose_answer_was_lost_is_known_again(self, both):
-        """The same op runs twice, as after a lost connection."""
+    async def test_an_acquisition_with_a_lost_answer_is_recognized(self, both):
+        """Execute the same op twice, as after a lost connection."""
         run = plain(both)._executor.execute
 
         async def acquire(owner):
@@ -176,7 +176,7 @@ class TestCommitting:
         assert (await both.subscriptions.get("billing")).position == 5
         await lease.release()
 
-    async def test_late_commit_counts_if_nobody_took_over(self, both, database_url):
+    async def test_a_late_commit_counts_unless_another_owner_took_over(self, both, database_url):
         lease = await Lease(both).acquired()
         await lease.stop_renewing()
         end_leases(database_url)

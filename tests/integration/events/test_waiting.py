@@ -17,7 +17,7 @@ pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 
 @pytest.fixture
 async def both(form):
-    """Without the safety poll: whatever arrives, arrives because of the bell."""
+    """Open a memory whose safety poll is too late: an event arrives by its notification."""
     async with form.memory(agent_id="tester", safety_poll=POLL) as memory:
         yield memory
 
@@ -67,7 +67,7 @@ async def test_a_read_above_the_head_waits_for_events_above_its_position(both):
 
 
 def transactions(url):
-    """How many transactions the database has seen: exact once the sessions have ended."""
+    """Count the transactions of the database. The count is exact once the sessions have ended."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT pg_stat_clear_snapshot()")
         (count,) = connection.execute(
@@ -95,7 +95,7 @@ def ended(url):
             connection.execute("SELECT pg_stat_clear_snapshot()")
 
 
-async def test_who_waits_leaves_the_database_alone(form, database_url):
+async def test_a_waiting_subscription_costs_no_statements(form, database_url):
     async def cost(wait):
         ended(database_url)
         before = transactions(database_url)
@@ -134,7 +134,7 @@ async def test_fifty_subscriptions_cost_the_database_no_more_than_one(form, data
                 await memory.events.append(f"s{n}", event(n))
                 for each in subscriptions:
                     assert await payloads(each, 1) == [n]
-                await asyncio.sleep(0.02)  # each event by itself: two at once may share a look
+                await asyncio.sleep(0.02)  # each event by itself: two at once may share a poll
         ended(database_url)
         return transactions(database_url) - before
 
@@ -145,8 +145,8 @@ async def test_fifty_subscriptions_cost_the_database_no_more_than_one(form, data
     assert fifty <= one + count / 2
 
 
-async def test_events_that_nobody_here_wants_cost_fewer_looks(form, database_url):
-    """Where a hundred processes follow a log, each event must not cost each of them a look."""
+async def test_unwanted_events_cost_fewer_polls(form, database_url):
+    """Follow with several processes: an event must not cost a poll of each."""
     count = 20
 
     async def cost(stream):

@@ -1,4 +1,4 @@
-"""Following the changes of state: `state.watch`, and a cache that the feed keeps honest."""
+"""Following the changes of state: `state.watch`, and a cache that the follower invalidates."""
 
 from __future__ import annotations
 
@@ -90,15 +90,15 @@ async def seen(memory, key, wanted):
 
 
 async def follows(memory):
-    """Wait until the feed has made the cache usable."""
+    """Wait until the follower has made the cache usable."""
     deadline = time.monotonic() + 30
     while time.monotonic() >= cache_of(memory).fresh_until:
-        assert time.monotonic() < deadline, "nobody follows the log"
+        assert time.monotonic() < deadline, "the log is not followed"
         await asyncio.sleep(0.005)
 
 
-async def test_the_feed_drops_what_another_memory_has_changed(form):
-    # So long a safety poll that only the doorbell can be in time.
+async def test_the_follower_drops_what_another_memory_has_changed(form):
+    # With this safety poll only a notification is in time.
     async with form.memory(cache=10, safety_poll=60) as cached, form.memory() as other:
         await follows(cached)
         await other.state.put("k", 0)
@@ -115,7 +115,7 @@ async def test_the_feed_drops_what_another_memory_has_changed(form):
 
 
 async def test_a_change_behind_an_open_gap_drops_the_copy_at_once(form, database_url):
-    """Events behind an open transaction are not final; what they changed is changed."""
+    """Drop a copy at the commit of the change, also above an open transaction's position."""
     async with form.memory(cache=10, safety_poll=60) as cached, form.memory() as other:
         await follows(cached)
         await other.state.put("k", 0)

@@ -1,4 +1,4 @@
-"""A consumer's holder is killed or stands still: another takes over, no work counts twice."""
+"""The owner of a durable subscription is killed or paused: no work counts twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.options import size
 from tests.support.processes import Worker, ready, seed
 from tests.support.stalls import Stalls
 
-# Takes the consumer and does its work: a row for each position, in the commit's transaction.
+# Acquires the subscription and does its work: a row for each position, in the commit's transaction.
 # Told to pause, it stays in the transaction until it hears from us, before or after its commit.
 WORKER = """
 import json, os, sys, time
@@ -97,7 +97,7 @@ def wake(worker):
     os.kill(worker.process.pid, signal.SIGCONT)
 
 
-def test_the_killed_ones_consumer_is_taken_over_within_its_lease_and_a_second(database_url):
+def test_a_killed_owner_is_replaced_within_its_lease_and_a_second(database_url):
     lease = 1.0
     with prepare(database_url) as connection:
         holder = start(database_url, lease, 3, "before")
@@ -115,7 +115,7 @@ def test_the_killed_ones_consumer_is_taken_over_within_its_lease_and_a_second(da
         check_exactly_once(connection, 3)
 
 
-def test_a_released_consumer_is_taken_over_within_a_second(database_url):
+def test_a_released_subscription_is_taken_over_within_a_second(database_url):
     with prepare(database_url) as connection:
         first = start(database_url, 60, 1, "before")
         heard(first, "paused")
@@ -133,8 +133,8 @@ def test_a_released_consumer_is_taken_over_within_a_second(database_url):
         check_exactly_once(connection, 2)
 
 
-def test_one_that_wakes_up_after_the_takeover_is_refused_with_its_effects(database_url):
-    """Stopped in its transaction before the commit: no lock holds the other one off."""
+def test_a_paused_owner_is_refused_with_its_effects_after_a_takeover(database_url):
+    """Pause in the transaction before the commit, where no lock delays the other owner."""
     with prepare(database_url) as connection:
         sleeper = start(database_url, 0.5, 4, "before")
         heard(sleeper, "paused")
@@ -150,8 +150,8 @@ def test_one_that_wakes_up_after_the_takeover_is_refused_with_its_effects(databa
         check_exactly_once(connection, 4)
 
 
-def test_one_that_stops_after_its_commit_in_a_transaction_is_waited_for(database_url):
-    """Its lease has run out, but its transaction decides: the other one goes on after it."""
+def test_an_owner_paused_after_its_commit_is_waited_for(database_url):
+    """Pause after the commit: the lease has run out, and the other owner waits for the end."""
     with prepare(database_url) as connection:
         sleeper = start(database_url, 0.5, 1, "after")
         heard(sleeper, "paused")
@@ -169,7 +169,7 @@ def test_one_that_stops_after_its_commit_in_a_transaction_is_waited_for(database
 
 @pytest.mark.sized
 def test_takeovers_race_commits_and_every_position_has_one_effect(database_url):
-    """Holders are stopped for longer than their lease, and killed, again and again."""
+    """Pause owners for longer than their lease, and kill them, again and again."""
     rng = random.Random(seed())
     lease, last = 0.1, size(8_000, 1_500)
     with prepare(database_url) as connection:

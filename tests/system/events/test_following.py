@@ -39,7 +39,7 @@ def kill_listeners(admin) -> float:
 
 
 @SIZED_FORMS
-def test_killed_listener_costs_a_moment_and_no_event(name, database_url):
+def test_a_killed_listener_loses_no_event(name, database_url):
     follower = Follower(name, database_url)
     delays = []
     with (
@@ -59,7 +59,7 @@ def test_killed_listener_costs_a_moment_and_no_event(name, database_url):
 
 @FORMS
 def test_listener_killed_again_and_again_before_anything_new_came_is_no_crash(name, database_url):
-    """What was given out before it began is compared with the log each time: it is all there."""
+    """Compare the log with what was handed out, each time: it holds all of it."""
     with (
         Memory(database_url) as memory,
         psycopg.connect(database_url, autocommit=True) as admin,
@@ -77,8 +77,8 @@ def test_listener_killed_again_and_again_before_anything_new_came_is_no_crash(na
 
 
 @pytest.fixture
-def patience(monkeypatch, name):
-    """How long the listener waits for an answer: as it is with --full, shorter without."""
+def answer_timeout(monkeypatch, name):
+    """Shorten the listener's wait for an answer, except with --full."""
     seconds = size(5, 1, name)
     for form in ("sync", "async"):
         monkeypatch.setattr(f"{module_name(form, 'core.listener')}.ANSWER_TIMEOUT", float(seconds))
@@ -86,8 +86,8 @@ def patience(monkeypatch, name):
 
 
 @SIZED_SLOW_FORMS
-def test_half_open_connection_is_given_up_and_nothing_is_lost(name, database_url, patience):
-    """No RST, no FIN: what is sent just vanishes. New connections get through."""
+def test_half_open_connection_is_given_up_and_nothing_is_lost(name, database_url, answer_timeout):
+    """Drop what is sent, without RST or FIN. New connections get through."""
     with Relay(database_url) as relay, writing(database_url, 2, pause=0.02) as writers:
         follower = Follower(name, relay.url)
         follower.wait(lambda: len(follower.got) > 20)
@@ -99,19 +99,18 @@ def test_half_open_connection_is_given_up_and_nothing_is_lost(name, database_url
         writers.stop()
         follower.finish(database_url)
     print(f"half-open: back after {delay:.1f} s")
-    assert delay <= patience + 2.5
+    assert delay <= answer_timeout + 2.5
 
 
 @FORMS
 @pytest.mark.thorough
-def test_network_that_is_gone_for_a_while_is_waited_for(name, database_url, patience):
-    """New connections are made, and get no answer either. The listener tries again in time,
-    however long others may wait for a connection."""
+def test_an_interrupted_network_is_waited_for(name, database_url, answer_timeout):
+    """Accept new connections and answer none. The listener must try again in time."""
     with Relay(database_url) as relay, writing(database_url, 2, pause=0.02) as writers:
         follower = Follower(name, relay.url, timeout=60)
         follower.wait(lambda: len(follower.got) > 20)
         relay.silence(new=True)
-        time.sleep(patience + 1.5)
+        time.sleep(answer_timeout + 1.5)
         relay.heal()
         moment = time.monotonic()
         follower.wait(lambda: follower.arrival_after(moment) is not None)
@@ -119,12 +118,12 @@ def test_network_that_is_gone_for_a_while_is_waited_for(name, database_url, pati
         writers.stop()
         follower.finish(database_url)
     print(f"network back: {delay:.1f} s")
-    assert delay <= max(patience, 2) + 2.5
+    assert delay <= max(answer_timeout, 2) + 2.5
 
 
 @SIZED_SLOW_FORMS
-def test_frozen_backend_of_the_listener_is_given_up(name, database_url, patience):
-    """It is stopped while idle, so that it holds no lock of the server's."""
+def test_frozen_backend_of_the_listener_is_given_up(name, database_url, answer_timeout):
+    """Stop the backend while it is idle, so that it holds no lock of the server."""
     follower = Follower(name, database_url)
     with psycopg.connect(database_url, autocommit=True) as admin:
         wait_until(lambda: listeners(admin))
@@ -141,11 +140,11 @@ def test_frozen_backend_of_the_listener_is_given_up(name, database_url, patience
         finally:
             os.kill(frozen, signal.SIGCONT)
     print(f"frozen backend: back after {delay:.1f} s")
-    assert delay <= patience + 2.5
+    assert delay <= answer_timeout + 2.5
 
 
 def worst(follower) -> tuple[float, float]:
-    """The 99th percentile and the worst of the delays from append to delivery."""
+    """Return the 99th percentile and the worst of the delays from append to delivery."""
     delays = [at - sent for _, sent, at in follower.got if sent]
     return percentile(delays, 0.99), max(delays)
 
@@ -155,12 +154,12 @@ def send_no_notifications(memory) -> None:
 
 
 POLL = 0.4
-"""The safety poll of these tests: shorter than usual, so that they take less."""
+"""Seconds: the safety poll of these tests, shorter than usual."""
 
 
 @SIZED_SLOW_FORMS
-def test_without_any_bell_events_come_by_polling(name, database_url, caplog):
-    """Plain INSERTs, at random times: each waits for the poll, none is lost; said once."""
+def test_without_notifications_events_come_by_polling(name, database_url, caplog):
+    """Insert at random times: each event waits for the poll. One warning is logged."""
     follower = Follower(name, database_url, safety_poll=POLL)
     with (
         Stalls() as stalls,
@@ -176,22 +175,25 @@ def test_without_any_bell_events_come_by_polling(name, database_url, caplog):
             time.sleep(random.uniform(0, 3 * POLL) if n % 10 == 0 else 0.03)
         follower.wait(lambda: len(follower.got) >= n + 1)
         p99, most = worst(follower)
-        # A bell heals it.
-        with Memory(database_url) as ringing:
+        # Notifications end it.
+        with Memory(database_url) as notifying:
             for _ in range(5):
                 moment = time.monotonic()
-                ringing.events.append("s", Event(type="t", payload=moment))
+                notifying.events.append("s", Event(type="t", payload=moment))
                 follower.wait(lambda m=moment: follower.got[-1][1] == m)
                 time.sleep(0.05)
     healed = max(at - sent for _, sent, at in follower.got[-4:])
     follower.finish(database_url)
-    print(f"no bell: p99 {p99:.3f} s, worst {most:.3f} s; with bells again {healed * 1000:.1f} ms")
+    print(
+        f"no notifications: p99 {p99:.3f} s, worst {most:.3f} s; "
+        f"again with them {healed * 1000:.1f} ms"
+    )
     assert p99 <= POLL + 0.5 + stalls.allowance
     assert healed < POLL / 2 + stalls.allowance
     assert caplog.text.count("by polling only") == 1
 
 
-def test_polling_is_not_said_where_bells_are_heard(database_url, caplog):
+def test_no_polling_warning_if_notifications_arrive(database_url, caplog):
     with caplog.at_level(logging.WARNING, "pgmem"):
         follower = Follower("sync", database_url, safety_poll=0.1)
         with writing(database_url, 4, pause=0.001) as writers:
@@ -233,13 +235,13 @@ with Relay(sys.argv[1]) as relay, Memory(relay.url, timeout=2) as memory:
             for event in events.receive(500):
                 print(json.dumps([event.position, event.payload, time.monotonic()]), flush=True)
 """
-"""In a network of its own, with a relay to the server's socket: all else passes its interface."""
+"""Runs in a network of its own, with a relay to the server's socket."""
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("verb", ["drop", "reject with tcp reset"])
 def test_packets_that_the_network_itself_drops_or_rejects(verb, database_url):
-    """A real network stack: what is sent is never acknowledged, or refused, for a while."""
+    """Let a real network stack drop or refuse all packets for a while."""
     needs_networks_of_its_own()
     if not conninfo_to_dict(database_url)["host"].startswith("/"):
         pytest.skip("the server that was named is not reached by a socket")
@@ -305,8 +307,8 @@ class Lines:
             self.lines.append(json.loads(line))
 
 
-async def test_frozen_connection_does_not_hold_up_who_catches_up(form, monkeypatch):
-    """Its page is given up and read again on another connection."""
+async def test_a_frozen_connection_does_not_block_a_subscription_that_catches_up(form, monkeypatch):
+    """Give its page up and read it again on another connection."""
     for tree in ("sync", "async"):
         monkeypatch.setattr(f"{module_name(tree, 'events.reader')}.ANSWER_TIMEOUT", 1.0)
     async with form.memory(pool=1) as memory:

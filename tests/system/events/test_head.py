@@ -1,8 +1,8 @@
-"""How far positions have been drawn: it never goes back, and never says more than was drawn.
+"""The highest position that was drawn: it never goes back and is never too high.
 
 For as long as each 32nd nextval writes to the log, the sequence's own last_value is up to 32 too
-high. Who took that for the head would hold positions for void that are drawn a moment later, and
-their events would be skipped; or find the head gone back, and believe in another history.
+high. A reader that took it for the head would take positions for void that are drawn a moment
+later, and skip their events. Or it would see the head go back, and report another history.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = "pgmem.events_position_seq"
 
 @contextmanager
 def drawing(url, sessions=2):
-    """Sessions that draw positions, as fast as they can."""
+    """Draw positions in several sessions until the end of the block."""
     over = threading.Event()
 
     def draw():
@@ -43,7 +43,7 @@ def drawing(url, sessions=2):
 
 
 def steps_back(connection, expression, reads) -> int:
-    """How often the head was lower than at the read before."""
+    """Count the reads whose head is lower than at the read before."""
     row = connection.execute(
         "SELECT count(*) FROM (SELECT head - lag(head) OVER (ORDER BY n) AS step FROM"
         f" generate_series(1, {reads}) AS n, LATERAL (SELECT {expression} + 0 * n AS head) AS _)"

@@ -1,7 +1,7 @@
-"""Silent writers: most of those who commit at the same moment do not ring, and all are heard.
+"""Writers that do not notify: of those that commit at once most do not, and all events arrive.
 
-The bell belongs to one writer until it has committed; who finds it taken commits without a word.
-The reader that the first one wakes must see that the others are under way, and look again.
+One writer has the notification lock until it has committed. The others commit without notifying.
+The reader that the first one wakes must see that they are open, and poll again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.processes import Worker, ready, seed
 
 WRITERS = 6
 POLL = 5.0
-"""Seconds: whoever waits for the safety poll is noticed."""
+"""Seconds: a reader that waits for the safety poll is noticed."""
 
 # A writer that holds the notification lock commits. If it rolled back, the silent ones would wait
 # for the safety poll.

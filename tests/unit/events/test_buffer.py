@@ -1,4 +1,4 @@
-"""The window on the end of the log, and who falls out of it."""
+"""The buffer of the newest events, and cursors that fall out of it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def take(feed, follower, most=100):
     return None if rows is None else positions(rows)
 
 
-def test_who_follows_gets_what_is_added():
+def test_a_cursor_gets_the_events_that_are_added():
     feed, follower = EventBuffer(), Cursor(None, 0)
     feed.enter(follower)
-    assert take(feed, follower) is None  # nobody feeds it yet
+    assert take(feed, follower) is None  # the follower adds no events yet
     feed.begin(0)
     assert take(feed, follower) == []
     add(feed, 1, 2, 5, end=6)
@@ -44,7 +44,7 @@ def test_who_follows_gets_what_is_added():
     assert follower.position == 6
 
 
-def test_only_those_are_woken_who_wait_and_want_it():
+def test_only_waiting_cursors_that_want_the_event_are_woken():
     feed = EventBuffer()
     feed.begin(0)
     wants, other = Cursor(lambda row: row[0] == 3, 0), Cursor(lambda row: False, 0)
@@ -62,7 +62,7 @@ def test_only_those_are_woken_who_wait_and_want_it():
     assert (wants.position, other.position) == (4, 4)
 
 
-def test_who_is_behind_the_window_reads_by_itself_and_joins_again():
+def test_a_cursor_below_the_buffer_reads_the_database_and_joins_again():
     feed, follower = EventBuffer(), Cursor(None, 0)
     feed.enter(follower)
     feed.begin(0)
@@ -75,7 +75,7 @@ def test_who_is_behind_the_window_reads_by_itself_and_joins_again():
     assert take(feed, follower) == [96, 97, 98, 99, 100]
 
 
-def test_who_begins_above_the_end_waits_for_what_is_above():
+def test_a_cursor_above_the_end_waits_for_events_above_it():
     feed, follower = EventBuffer(), Cursor(None, 7)
     feed.begin(5)
     feed.enter(follower)
@@ -105,8 +105,8 @@ def test_the_window_is_bounded_in_events_and_in_bytes(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_each_follower_gets_what_it_wants_once_and_in_order(seed):
-    """Random followers, some of them slow, and a tailer that starts anew now and then."""
+def test_each_cursor_gets_its_events_once_and_in_order(seed):
+    """Random cursors, some of them slow, and a follower that begins anew now and then."""
     rng = random.Random(seed)
     feed, log, end = EventBuffer(), [], 0
     tests = [None, lambda row: row[0] % 3 == 0, lambda row: row[0] % 50 == 1]
@@ -149,8 +149,8 @@ def test_each_follower_gets_what_it_wants_once_and_in_order(seed):
         assert got == [row for row in log if row[0] > start and test(row)]
 
 
-async def test_a_slow_subscriber_misses_nothing_and_holds_nobody_up(form):
-    """It falls out of the window again and again, and finds its way back into it."""
+async def test_a_slow_subscriber_misses_nothing_and_delays_no_other(form):
+    """Let a subscription fall out of the buffer again and again, and join it again."""
     rng = random.Random(1)
     total = 1_200
     async with form.memory(safety_poll=30) as memory:
@@ -180,7 +180,7 @@ async def test_a_slow_subscriber_misses_nothing_and_holds_nobody_up(form):
 
 
 class CountReads:
-    """How often subscriptions of a memory read by themselves while the tailer is live."""
+    """Count the database reads of subscriptions while the follower adds events."""
 
     def __init__(self, memory):
         self.count = 0
@@ -193,8 +193,8 @@ class CountReads:
         return self._read(*args, **kwargs)
 
 
-async def test_many_followers_of_different_speed_agree(form):
-    """Waiting, paging and late ones, while several write at once."""
+async def test_subscriptions_of_different_speed_get_the_same_events(form):
+    """Compare waiting, paging and late subscriptions while several writers append."""
     total, batch = 1_000, 7
     async with form.memory(safety_poll=30) as memory:
 
@@ -217,6 +217,6 @@ async def test_many_followers_of_different_speed_agree(form):
 
         followers = [asyncio.ensure_future(follow(pause)) for pause in (0, 0, 0.01, 0.05)]
         await write()
-        # So long a safety poll that each of them was woken.
+        # With this safety poll only a notification is in time.
         for found in await asyncio.wait_for(asyncio.gather(*followers), 25):
             assert found == list(range(1, total + 1))

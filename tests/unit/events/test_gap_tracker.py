@@ -1,4 +1,4 @@
-"""What the tailer knows of the end of the log, without a database."""
+"""The gap tracker at the end of the log, without a database."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def take(tail, head, *found, limit=100, late_limit=100):
     return positions(tail.take(page(head, *found), limit=limit, late_limit=late_limit).stable)
 
 
-def test_without_a_gap_all_is_final():
+def test_without_a_gap_everything_is_stable():
     tail = GapTracker(0)
     assert take(tail, 3, 1, 2, 3) == [1, 2, 3]
     assert (tail.position, tail.seen, tail.gaps) == (3, 3, [])
 
 
-def test_what_is_behind_a_gap_waits_until_the_gap_is_filled():
+def test_events_above_a_gap_wait_until_it_is_filled():
     tail = GapTracker(0)
     assert take(tail, 5, 1, 3, 5) == [1]
     assert (tail.position, tail.seen, tail.gaps) == (1, 5, [(2, 2), (4, 4)])
@@ -41,7 +41,7 @@ def test_a_head_without_its_event_is_a_gap():
     assert tail.gaps == [(9, 9)]
 
 
-def test_a_gap_is_void_only_for_a_look_behind_the_end_of_its_writers():
+def test_a_gap_is_void_only_for_a_poll_after_the_end_of_its_writers():
     tail = GapTracker(0)
     assert take(tail, 2, 2) == []
     tail.observe(writers(2, "3/1"))
@@ -52,13 +52,13 @@ def test_a_gap_is_void_only_for_a_look_behind_the_end_of_its_writers():
     assert tail.position == 2
 
 
-def test_a_full_page_says_nothing_of_what_is_behind_it():
+def test_a_full_page_says_nothing_of_positions_above_it():
     tail = GapTracker(0)
     assert take(tail, 9, 1, 2, limit=2) == [1, 2]
     assert (tail.seen, tail.gaps) == (2, [])
 
 
-def test_a_full_page_of_late_events_voids_nothing_behind_it():
+def test_a_full_page_of_late_events_voids_nothing_above_it():
     tail = GapTracker(0)
     take(tail, 9, 1, 9)
     tail.observe(writers(9))
@@ -68,19 +68,19 @@ def test_a_full_page_of_late_events_voids_nothing_behind_it():
 
 
 def accept(tail, position):
-    """What is given out when an event arrives by itself; None if it is not taken in."""
+    """Return the events that an inlined event makes stable, or None if it is left to a poll."""
     taken = tail.accept(row(position))
     return taken and positions(taken.stable)
 
 
-def test_a_letter_right_behind_all_that_was_seen_is_given_out():
+def test_an_inlined_event_after_the_last_seen_is_stable():
     tail = GapTracker(4)
     assert accept(tail, 4) is None
     assert accept(tail, 5) == [5]
     assert accept(tail, 5) is None
 
 
-def test_a_letter_further_ahead_waits_for_what_it_leaves_out():
+def test_an_inlined_event_further_ahead_waits_for_the_gap():
     tail = GapTracker(4)
     assert accept(tail, 7) == []
     assert tail.gaps == [(5, 6)]
@@ -90,7 +90,7 @@ def test_a_letter_further_ahead_waits_for_what_it_leaves_out():
     assert tail.gaps == [(8, 8)]
 
 
-def test_a_letter_fills_a_gap_and_frees_what_is_behind_it():
+def test_an_inlined_event_fills_a_gap_and_releases_what_is_above_it():
     tail = GapTracker(0)
     assert take(tail, 5, 1, 3, 5) == [1]
     assert accept(tail, 4) == []
@@ -98,15 +98,15 @@ def test_a_letter_fills_a_gap_and_frees_what_is_behind_it():
     assert tail.gaps == []
 
 
-def test_what_a_letter_leaves_out_is_void_only_after_a_look():
+def test_a_gap_in_front_of_an_inlined_event_is_void_only_after_a_poll():
     tail = GapTracker(0)
-    tail.observe(writers(9))  # Nobody writes: all up to 9 is visible, or void.
+    tail.observe(writers(9))  # No writer is open: all up to 9 is visible, or void.
     assert accept(tail, 3) == []
     assert tail.gaps == [(1, 2)]
     assert take(tail, 3, 2) == [2, 3]
 
 
-def test_a_letter_far_ahead_or_behind_much_that_is_pending_is_left_to_a_look(monkeypatch):
+def test_an_inlined_event_far_ahead_or_above_much_pending_is_left_to_a_poll(monkeypatch):
     tail = GapTracker(0)
     assert accept(tail, 1_002) is None
     monkeypatch.setattr("pgmem.events.gap_tracker.MAX_PENDING_BYTES", 100)
@@ -115,8 +115,8 @@ def test_a_letter_far_ahead_or_behind_much_that_is_pending_is_left_to_a_look(mon
     assert tail.seen == 2
 
 
-def test_letters_are_left_to_a_look_where_there_are_many_gaps():
-    """Each would be looked for in all of them; under load the feed would never catch up."""
+def test_inlined_events_are_left_to_a_poll_while_there_are_many_gaps():
+    """Leave them to a poll: a search of all gaps for each event would never catch up."""
     tail = GapTracker(0)
     take(tail, 100, *range(2, 101, 2))
     assert len(tail.gaps) == 50
@@ -126,7 +126,7 @@ def test_letters_are_left_to_a_look_where_there_are_many_gaps():
     assert accept(tail, 102) == [102]
 
 
-def test_no_more_is_read_behind_a_gap_once_much_is_pending(monkeypatch):
+def test_nothing_more_is_read_above_a_gap_while_much_is_pending(monkeypatch):
     monkeypatch.setattr(module, "MAX_PENDING_BYTES", 3_000)
     tail = GapTracker(0)
     take(tail, 5, 2, 3, 4, 5)
@@ -139,7 +139,7 @@ def test_no_more_is_read_behind_a_gap_once_much_is_pending(monkeypatch):
 
 
 class World:
-    """A log with writers who do what they like, one random step at a time."""
+    """A log with writers that do one random step at a time."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -147,7 +147,7 @@ class World:
         self.names = iter(range(10**6))
         self.open = {}
         self.committed = set()
-        self.letters = []
+        self.inlined = []
 
     def steps(self, most):
         for _ in range(self.rng.randrange(most + 1)):
@@ -173,7 +173,7 @@ class World:
             drawn = self.open.pop(name)
             self.committed.update(drawn)
             if len(drawn) == 1 and rng.random() < 0.7:
-                self.letters.append(drawn[0])
+                self.inlined.append(drawn[0])
         else:
             self.open.pop(name)
 
@@ -183,7 +183,7 @@ class World:
         return writers(head, *self.open)
 
     def page(self, tail, limit, late_limit):
-        """The head is read a little after the snapshot is taken."""
+        """Read a page. The head is read a little after the snapshot is taken."""
         visible = sorted(self.committed)
         self.steps(2)
         late = [at for at in visible if any(low <= at <= high for low, high in tail.gaps)]
@@ -192,7 +192,7 @@ class World:
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
+def test_every_event_is_returned_once_in_order_and_never_too_early(seed):
     rng = random.Random(seed)
     world, tail, given = World(rng), GapTracker(0), []
 
@@ -207,10 +207,10 @@ def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
             look(rng.choice((0, 1, 2, 5, 100)), rng.choice((1, 2, 100)))
         elif kind < 0.5:
             tail.observe(world.writers())
-        elif kind < 0.7 and world.letters:
-            # Letters come in the order of the commits; some are lost.
-            letter = world.letters.pop(0)
-            if rng.random() < 0.8 and (taken := tail.accept(row(letter))):
+        elif kind < 0.7 and world.inlined:
+            # Inlined events come in the order of the commits; some are lost.
+            inlined = world.inlined.pop(0)
+            if rng.random() < 0.8 and (taken := tail.accept(row(inlined))):
                 given.extend(positions(taken.stable))
         assert given == sorted(at for at in world.committed if at <= tail.position)
         assert not [at for drawn in world.open.values() for at in drawn if at <= tail.position]
@@ -224,8 +224,8 @@ def test_every_event_is_given_out_once_in_order_and_never_too_early(seed):
     assert (tail.position, tail.gaps) == (world.head, [])
 
 
-def test_a_look_behind_an_open_gap_costs_no_more_for_all_that_is_pending():
-    """Counted in rows that are measured: each once when it comes, and once when it goes."""
+def test_the_cost_of_a_poll_does_not_grow_with_pending_events():
+    """Count the rows that are measured: each once when it comes, and once when it goes."""
     tail, rows = GapTracker(0), 2_000
     take(tail, 2, 2)
     for position in range(3, rows, 3):
@@ -238,7 +238,7 @@ def test_a_look_behind_an_open_gap_costs_no_more_for_all_that_is_pending():
 
 
 class CountedRows:
-    """How many rows are measured meanwhile."""
+    """Count the rows that are measured in the block."""
 
     def __enter__(self):
         self.count = 0

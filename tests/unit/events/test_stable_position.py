@@ -1,4 +1,4 @@
-"""The rule of finality, without a database."""
+"""The rule of the stable position, without a database."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ def writers(head: int, *holders: str) -> Writers:
     return Writers(head, frozenset(holders))
 
 
-def test_nobody_writes_so_the_head_is_final():
+def test_without_writers_the_head_is_stable():
     assert WriterBarrier().observe(writers(7)) == 7
 
 
-def test_the_head_is_final_once_its_writers_are_gone():
-    watch = WriterBarrier()
-    assert watch.observe(writers(7, "3/1", "3/2")) == 0
-    assert watch.observe(writers(9, "3/2", "3/3")) == 0
-    assert watch.observe(writers(12, "3/3", "3/4")) == 7
+def test_the_head_is_stable_once_its_writers_are_gone():
+    barrier = WriterBarrier()
+    assert barrier.observe(writers(7, "3/1", "3/2")) == 0
+    assert barrier.observe(writers(9, "3/2", "3/3")) == 0
+    assert barrier.observe(writers(12, "3/3", "3/4")) == 7
     # Those of the second moment were 3/3 and 3/4, and the head then was 12.
-    assert watch.observe(writers(20, "3/4")) == 0
-    assert watch.observe(writers(21, "3/9")) == 12
+    assert barrier.observe(writers(20, "3/4")) == 0
+    assert barrier.observe(writers(21, "3/9")) == 12
 
 
 def test_a_writer_that_is_prepared_meanwhile_is_still_awaited():
-    watch = WriterBarrier()
-    assert watch.observe(writers(7, "3/1")) == 0
-    assert watch.observe(writers(8, "-1/77")) == 0
-    assert watch.observe(writers(9, "-1/77", "3/5")) == 0
-    assert watch.observe(writers(9, "3/5")) == 7
+    barrier = WriterBarrier()
+    assert barrier.observe(writers(7, "3/1")) == 0
+    assert barrier.observe(writers(8, "-1/77")) == 0
+    assert barrier.observe(writers(9, "-1/77", "3/5")) == 0
+    assert barrier.observe(writers(9, "3/5")) == 7
 
 
-def test_positions_without_a_gap_are_final():
-    frontier = StablePosition(3)
-    frontier.follow([4, 5, 7])
-    assert frontier.position == 5
-    frontier.follow([5, 6, 7, 8])
-    assert frontier.position == 8
-    frontier.follow([])
-    assert frontier.position == 8
+def test_positions_without_a_gap_are_stable():
+    stable = StablePosition(3)
+    stable.follow([4, 5, 7])
+    assert stable.position == 5
+    stable.follow([5, 6, 7, 8])
+    assert stable.position == 8
+    stable.follow([])
+    assert stable.position == 8
 
 
-def test_the_frontier_never_goes_back():
-    frontier = StablePosition(9)
-    frontier.raise_to(4)
-    assert frontier.position == 9
+def test_the_stable_position_never_goes_back():
+    stable = StablePosition(9)
+    stable.raise_to(4)
+    assert stable.position == 9
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_no_position_is_ever_called_final_too_early(seed):
+def test_no_position_is_called_stable_too_early(seed):
     """Random writers against the rule, step by step: draw, commit or roll back, observe."""
     rng = random.Random(seed)
     head, names = 0, iter(range(10**6))
     open_writers: dict[str, set[int]] = {}
     undecided: set[int] = set()
-    watch, final = WriterBarrier(), 0
+    barrier, final = WriterBarrier(), 0
     for _ in range(300):
         step = rng.random()
         if step < 0.3:
@@ -74,5 +74,5 @@ def test_no_position_is_ever_called_final_too_early(seed):
             if not name.startswith("-1/"):
                 open_writers[f"-1/{next(names)}"] = open_writers.pop(name)
         else:
-            final = max(final, watch.observe(writers(head, *open_writers)))
+            final = max(final, barrier.observe(writers(head, *open_writers)))
             assert not [position for position in undecided if position <= final], f"seed {seed}"

@@ -1,4 +1,4 @@
-"""Pages and letters: what they hold, what is refused, how much is asked for."""
+"""Pages and inlined events: what they hold, what is refused, how much is asked for."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ ZONE = MOMENT.tzinfo
 LETTER = [1, 5, "s", None, "t", "null", None, None, MOMENT.isoformat(), *[None] * 5]
 
 
-def letter(**changes):
+def payload(**changes):
     content = list(LETTER)
     for at, value in changes.items():
         content[int(at.removeprefix("_"))] = value
     return orjson.dumps(content).decode()
 
 
-def test_a_letter_is_the_row_of_its_event():
-    assert parse_inline(letter(), ZONE) == row(5)
+def test_an_inlined_event_is_the_row_of_its_event():
+    assert parse_inline(payload(), ZONE) == row(5)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "bell", "{}", "[]", "null", "1", '"x"', "[1]", "[1,", letter()[:-3], letter(_0=2)],
+    ["", "bell", "{}", "[]", "null", "1", '"x"', "[1]", "[1,", payload()[:-3], payload(_0=2)],
 )
-def test_what_is_no_letter_is_a_mere_bell(text):
+def test_an_unknown_payload_is_a_bare_notification(text):
     assert parse_inline(text, ZONE) is None
 
 
 @pytest.mark.parametrize("value", [{}, [], "no", 7.5, 7, True, None, -1, "2026-13-01"])
-def test_a_spoofed_letter_is_a_row_like_any_other_or_a_mere_bell(value):
-    """Whoever knows the channel may ring with anything: the tailer must survive it."""
+def test_a_spoofed_payload_is_a_valid_row_or_a_bare_notification(value):
+    """Notify with any text, as a role that knows the channel can: the follower goes on."""
     for column in range(1, 14):
-        opened = parse_inline(letter(**{f"_{column}": value}), ZONE)
+        opened = parse_inline(payload(**{f"_{column}": value}), ZONE)
         if opened is not None:
             assert type(opened[0]) is int
             assert all(type(opened[at]) is str for at in (1, 3, 4))
@@ -73,7 +73,7 @@ WORST = ["\x01", '"', "\\", "\x7f", "é", "\u2028", "漢", "😀", "a", "\n"]
 
 @pytest.mark.parametrize("character", WORST)
 @pytest.mark.parametrize("where", ["payload", "metadata", "names"])
-def test_the_largest_event_that_travels_with_the_bell_is_accepted(memory, where, character):
+def test_the_largest_inlined_event_is_accepted(memory, where, character):
     def event(length):
         text = character * length
         if where == "payload":
@@ -97,8 +97,8 @@ def test_the_largest_event_that_travels_with_the_bell_is_accepted(memory, where,
     assert memory.events.count() == 2
 
 
-def test_a_letter_is_never_longer_than_the_server_takes(database_url):
-    """At random: the text that would ride on the bell, for events that may just travel so."""
+def test_an_inlined_event_is_never_longer_than_the_server_takes(database_url):
+    """Measure the payload of random events that are close to the limit."""
     rng = random.Random(3)
     longest = 0
     with Memory(database_url) as memory, psycopg.connect(database_url, autocommit=True) as link:
@@ -147,7 +147,7 @@ def selections(rng):
         yield EventFilter(**chosen)
 
 
-def test_a_selection_is_the_same_for_the_statement_and_for_the_test_of_a_row(memory):
+def test_a_filter_selects_the_same_rows_in_sql_and_in_python(memory):
     rng = random.Random(5)
     for _ in range(200):
         event = Event(type=rng.choice(NAMES), agent_id=rng.choice([None, *NAMES]))
