@@ -1,4 +1,4 @@
-"""What a group costs the database: no growth with what passes through, no look at what is past."""
+"""Check that a group's tables do not grow with its events and that claims read no past events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEAD_ROW = 256
 
 
 def write_events(url, count, every=1):
-    """So many events, of which each `every`th is in the stream "work"."""
+    """Write `count` events, each `every`th of them to the stream "work"."""
     with psycopg.connect(url, autocommit=True) as server:
         server.execute(
             "INSERT INTO pgmem.events (stream, type, payload) SELECT CASE WHEN n %% %s = 0 "
@@ -58,7 +58,7 @@ def share_out(url, count, ordered_by=None):
 
 
 def updates(url, table):
-    """Updates of a table, and those that needed no index entry. Counted when sessions end."""
+    """Return the number of updates and of HOT updates of a table, counted when sessions end."""
     with psycopg.connect(url, autocommit=True) as server:
         return server.execute(
             "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s", [table]
@@ -92,12 +92,12 @@ def test_nothing_grows_with_what_passes_through(database_url):
 
 
 def touched(plan) -> int:
-    """How many pages a statement has looked at."""
+    """Return the number of pages that a statement has read."""
     return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 
 
 def cost(server, op) -> int:
-    """How many pages an op touches when it runs; it is undone."""
+    """Return the number of pages that an op reads; roll it back."""
     query = sql.statement(op.statement, sql.Dialect("pgmem"), op.fragments)
     with server.transaction(force_rollback=True):
         explain = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query
@@ -105,8 +105,10 @@ def cost(server, op) -> int:
 
 
 def test_a_claim_costs_the_same_wherever_the_group_stands(database_url):
-    """A hundred thousand events: what is behind the position, and what is far before it, is not
-    looked at; and of a rare stream only its own."""
+    """Claim at several positions in 100,000 events and limit the pages read.
+
+    A claim reads neither past events nor far later ones, and of a rare stream only its own.
+    """
     write_events(database_url, 100_000, every=500)
     with (
         Memory(database_url) as memory,
@@ -121,6 +123,6 @@ def test_a_claim_costs_the_same_wherever_the_group_stands(database_url):
                     member = claims.ClaimRequest(group, "m", 10, 30.0, lambda row: row)
                     pages = cost(server, member.claim(100_000))
                     print(name, pages)
-                    # Who orders looks at a hundred events of the rare stream, each on its page.
+                    # An ordered group reads 100 events of the rare stream, each on its own page.
                     most = 600 if ordered_by else 100
                     assert pages < most, f"{name} touched {pages} pages"

@@ -1,4 +1,4 @@
-"""Members of a group are killed at random: nothing is lost, and nobody works beside a live one."""
+"""Kill members of a group at random: no event is lost, and no two live members share one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reset or a deletion that meets a member on the way: nothing stays with anybody unseen.
+"""Run resets and deletions beside a member's open statement: no event stays claimed unseen.
 
 The member's statement is run in a transaction that is held open: what it has done shows only after
 the reset has begun.
@@ -32,7 +32,7 @@ def held(delivery):
 
 
 def steps(ordered_by):
-    """What a member does, each with how to bring about that there is something to do."""
+    """Return the steps of a member, each with the setup that gives it work."""
     group = groups.Group("g", EventFilter(), ordered_by)
     member = claims.ClaimRequest(group, "late", 1, 30.0, lambda row: row)
 
@@ -53,8 +53,8 @@ def steps(ordered_by):
     }
 
 
-def meet(memory, url, op, what):
-    """Run `what` in a thread while the op is done and not committed; gives its error."""
+def run_during(memory, url, op, what):
+    """Run `what` in a thread while the op is executed and not committed. Return its error."""
     errors = []
 
     def run():
@@ -77,10 +77,10 @@ def meet(memory, url, op, what):
 
 @pytest.mark.parametrize("ordered_by", [None, "stream"])
 @pytest.mark.parametrize("step", ["claim", "unpark", "takeover", "nack"])
-class TestMeeting:
+class TestConcurrentReset:
     @pytest.fixture
     def batch(self, memory, ordered_by):
-        """A group that has handed out three of six events, with an empty slot beside."""
+        """A group that has handed out three of six events, with an empty batch beside."""
         memory.events.append("s", [Event(type="t") for _ in range(6)])
         group = memory.groups.create("g", ordered_by=ordered_by)
         first, second = group.read("x", 1), group.read("x", 1)
@@ -90,7 +90,7 @@ class TestMeeting:
     def test_a_reset_fences_it_off(self, memory, database_url, batch, step, ordered_by):
         op = steps(ordered_by)[step](database_url, batch)
         group = memory.groups.get("g")
-        meet(memory, database_url, op, lambda: group.reset(0))
+        run_during(memory, database_url, op, lambda: group.reset(0))
         assert sql(database_url, OPEN) == [(0, 0)]
         with pytest.raises(LeaseLost):
             group.ack(batch)
@@ -98,7 +98,7 @@ class TestMeeting:
 
     def test_a_deletion_leaves_nothing(self, memory, database_url, batch, step, ordered_by):
         op = steps(ordered_by)[step](database_url, batch)
-        meet(memory, database_url, op, lambda: memory.groups.delete("g"))
+        run_during(memory, database_url, op, lambda: memory.groups.delete("g"))
         assert sql(database_url, OPEN) == [(0, 0)]
         assert sql(database_url, "SELECT count(*) FROM pgmem.batches") == [(0,)]
 
@@ -107,7 +107,7 @@ class TestMeeting:
 @pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
 @pytest.mark.parametrize("rewrite", ["timeline = timeline + 1", "system_identifier = 1"])
 def test_in_another_history_a_step_changes_nothing(memory, database_url, step, ordered_by, rewrite):
-    """Each by itself: a member finds out before it comes to the later ones."""
+    """Run each step alone, because a member detects the other history at its first one."""
     memory.events.append("s", [Event(type="t") for _ in range(6)])
     group = memory.groups.create("g", ordered_by=ordered_by)
     op = steps(ordered_by)[step](database_url, group.read("a", 2))
@@ -121,7 +121,7 @@ def test_in_another_history_a_step_changes_nothing(memory, database_url, step, o
     assert [sql(database_url, table) for table in tables] == before
 
 
-def test_a_requeue_that_meets_a_claim_hands_nothing_out_twice(memory, database_url):
+def test_requeue_during_a_claim_delivers_nothing_twice(memory, database_url):
     """After a reset to before it, the claim takes the event of the dead letter."""
     memory.events.append("s", [Event(type="t") for _ in range(2)])
     group = memory.groups.create("g")
@@ -129,7 +129,7 @@ def test_a_requeue_that_meets_a_claim_hands_nothing_out_twice(memory, database_u
     group.reset(0)
     member = claims.ClaimRequest(groups.Group("g", EventFilter()), "late", 1, 30.0, lambda row: row)
     requeued = []
-    meet(
+    run_during(
         memory,
         database_url,
         member.claim(2),
@@ -140,7 +140,7 @@ def test_a_requeue_that_meets_a_claim_hands_nothing_out_twice(memory, database_u
 
 
 def test_members_of_two_memories_at_resets(database_url):
-    """Resets at random moments: at the end everything is acknowledged, and nothing is with two."""
+    """Reset at random moments: each event is acknowledged, and none has two members."""
     with Memory(database_url, pool=4) as memory, Memory(database_url, pool=4) as other:
         memory.events.append("s", [Event(type="t") for _ in range(60)])
         shared = [one.groups.create("g", exist_ok=True) for one in (memory, other)]
@@ -174,13 +174,13 @@ def test_members_of_two_memories_at_resets(database_url):
     assert sql(database_url, OPEN) == [(0, 0)]
 
 
-def test_a_requeue_that_meets_a_reset_to_before_it_hands_nothing_out_twice(memory, database_url):
+def test_requeue_during_a_reset_to_before_it_delivers_nothing_twice(memory, database_url):
     memory.events.append("s", [Event(type="t") for _ in range(2)])
     group = memory.groups.create("g")
     group.read("a", 1)[0].dead_letter()
     requeued = []
     op = groups.reset(groups.Group("g", EventFilter()), 0)
-    meet(memory, database_url, op, lambda: requeued.append(group.requeue()))
+    run_during(memory, database_url, op, lambda: requeued.append(group.requeue()))
     assert requeued == [0]
     assert [one.event.position for one in group.read("b")] == [1, 2]
 
@@ -188,12 +188,12 @@ def test_a_requeue_that_meets_a_reset_to_before_it_hands_nothing_out_twice(memor
 @pytest.mark.parametrize("ordered_by", [None, "stream"])
 @pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
 def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, ordered_by):
-    """The second has looked before the first commits."""
+    """Start the second statement before the first commits."""
     memory.events.append("s", [Event(type="t") for _ in range(6)])
     group = memory.groups.create("g", ordered_by=ordered_by)
     op = steps(ordered_by)[step](database_url, group.read("a", 2))
     second = []
-    meet(memory, database_url, op, lambda: second.append(memory._executor.execute(op)))
+    run_during(memory, database_url, op, lambda: second.append(memory._executor.execute(op)))
     mine = {row[0] for row, *_ in second[0].events}
     tokens = sql(database_url, "SELECT unnest(positions), token FROM pgmem.batches")
     assert len(tokens) == len({position for position, _ in tokens}), "two have one event"
