@@ -217,7 +217,12 @@ class AsyncSubscription(Generic[T]):
         while not cursor.stopped:
             if cursor.failed is not None:
                 raise cursor.failed
-            rows, pause = await self._next_rows(most)
+            pause: float | None = None
+            rows = self._reader.buffer.take(cursor, most) if self._begun else None
+            if rows is None:
+                rows, pause = await self._catch_up(most) if self._begun else await self._try_begin()
+            elif not rows:
+                pause = await self._idle()
             if rows:
                 self._position = min(self._position, rows[0][0] - 1)
                 self._ready.extend(rows)
@@ -235,16 +240,9 @@ class AsyncSubscription(Generic[T]):
         if self._begun:
             self._position = cursor.position
 
-    async def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
-        """Return the next events; or none, and the seconds to wait for a wake-up, or None."""
-        if not self._begun:
-            pause = await self._begin()
-            if pause is not None:
-                return [], pause
-        rows = self._reader.buffer.take(self._cursor, most)
-        if rows is None:
-            return await self._catch_up(most)
-        return rows, None if rows else await self._idle()
+    async def _try_begin(self) -> tuple[list[Row], float | None]:
+        """Begin. Return no events, and the seconds to wait if that is not possible yet."""
+        return [], await self._begin() or 0.0
 
     async def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
         """Read from the database. Return events, and the seconds to wait if there are none."""

@@ -218,7 +218,12 @@ class Subscription(Generic[T]):
         while not cursor.stopped:
             if cursor.failed is not None:
                 raise cursor.failed
-            rows, pause = self._next_rows(most)
+            pause: float | None = None
+            rows = self._reader.buffer.take(cursor, most) if self._begun else None
+            if rows is None:
+                rows, pause = self._catch_up(most) if self._begun else self._try_begin()
+            elif not rows:
+                pause = self._idle()
             if rows:
                 self._position = min(self._position, rows[0][0] - 1)
                 self._ready.extend(rows)
@@ -236,16 +241,9 @@ class Subscription(Generic[T]):
         if self._begun:
             self._position = cursor.position
 
-    def _next_rows(self, most: int) -> tuple[list[Row], float | None]:
-        """Return the next events; or none, and the seconds to wait for a wake-up, or None."""
-        if not self._begun:
-            pause = self._begin()
-            if pause is not None:
-                return [], pause
-        rows = self._reader.buffer.take(self._cursor, most)
-        if rows is None:
-            return self._catch_up(most)
-        return rows, None if rows else self._idle()
+    def _try_begin(self) -> tuple[list[Row], float | None]:
+        """Begin. Return no events, and the seconds to wait if that is not possible yet."""
+        return [], self._begin() or 0.0
 
     def _catch_up(self, most: int) -> tuple[list[Row], float | None]:
         """Read from the database. Return events, and the seconds to wait if there are none."""
