@@ -20,15 +20,13 @@ what it writes, so it can be ordered before or after.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
 
 from pgmem.core.concurrency import async_sleep, maybe_await
-from pgmem.core.encoding import decode, decoder
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.op import Op, RetryStatement
 from pgmem.core.retry import MAX_REPEATS, jitter
@@ -43,20 +41,20 @@ from pgmem.errors import (
     Unavailable,
     VersionConflict,
 )
-from pgmem.events import ops as event_ops
 from pgmem.events.codec import Codec
 from pgmem.events.durable import AsyncDurableSubscription
-from pgmem.events.models import Appended, Event, RecordedEvent
+from pgmem.events.models import Appended, RecordedEvent
 from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL, AsyncTransactionEvents
 from pgmem.leases import ops as lease_ops
 from pgmem.leases.lease import AsyncLease
 from pgmem.optimistic import ops
+from pgmem.optimistic.events import AsyncOptimisticEvents
 from pgmem.optimistic.models import Committed, Stale
 from pgmem.optimistic.ops import Name
+from pgmem.optimistic.state import AsyncOptimisticState
 from pgmem.state import read_ops
 from pgmem.state.cache import StateCache
 from pgmem.state.models import StateEntry
-from pgmem.state.verbs import AsyncTransactionState
 
 if TYPE_CHECKING:
     from pgmem.groups.group import AsyncDelivery
@@ -106,279 +104,6 @@ class _ChangedError(Exception):
     def __init__(self, found: dict[Name, int]) -> None:
         super().__init__()
         self.found = found
-
-
-class AsyncOptimisticState:
-    """State entries in an optimistic transaction. Reached as `tx.state`.
-
-    What `get`, `get_many` and `search` return is compared at the end. New keys under a prefix that
-    was searched are not noticed.
-    """
-
-    def __init__(self, tx: AsyncOptimistic) -> None:
-        self._tx = tx
-        self._writes = AsyncTransactionState(tx._recorder, tx._codec)
-
-    @overload
-    async def get(self, key: str, *, model: None = None) -> StateEntry[Any] | None: ...
-
-    @overload
-    async def get(self, key: str, *, model: type[M]) -> StateEntry[M] | None: ...
-
-    async def get(
-        self, key: str, *, model: type[BaseModel] | None = None
-    ) -> StateEntry[Any] | None:
-        """Read an entry, and remember its version, or that there is none.
-
-        After `put` or `delete` in this transaction it returns what was written. The version of such
-        an entry is 0, because it is not known before the commit.
-
-        Args:
-            key: the entry's key.
-            model: a pydantic model to validate the value with.
-
-        Raises:
-            StaleRead: it was read before in this transaction, and has changed since.
-        """
-        self._tx._check_open()
-        entry = await self._tx._reads.execute(read_ops.get(key, model=model))
-        await self._tx._remember(("state", key), entry.version if entry else 0)
-        if key not in self._tx._written:
-            return entry
-        text = self._tx._written[key]
-        if text is None:
-            return None
-        value = decode(text) if model is None else decoder(model, "value")(text)
-        now = datetime.now(UTC)
-        return (entry or StateEntry(key, value, 0, now, now))._replace(value=value, version=0)
-
-    @overload
-    async def get_many(
-        self, keys: Sequence[str], *, model: None = None
-    ) -> dict[str, StateEntry[Any]]: ...
-
-    @overload
-    async def get_many(
-        self, keys: Sequence[str], *, model: type[M]
-    ) -> dict[str, StateEntry[M]]: ...
-
-    async def get_many(
-        self, keys: Sequence[str], *, model: type[BaseModel] | None = None
-    ) -> dict[str, StateEntry[Any]]:
-        """Read several entries as they are at one moment, and remember their versions.
-
-        A write of this transaction is not in the result.
-
-        Args:
-            keys: up to 10,000 keys.
-            model: as for `get`.
-
-        Raises:
-            StaleRead: as for `get`.
-        """
-        self._tx._check_open()
-        entries = await self._tx._reads.execute(read_ops.get_many(keys, model=model))
-        for key in keys:
-            await self._tx._remember(("state", key), entries[key].version if key in entries else 0)
-        return entries
-
-    @overload
-    async def search(
-        self,
-        prefix: str = "",
-        *,
-        where: Mapping[str, Any] | None = None,
-        order: read_ops.Order = "key",
-        reverse: bool = False,
-        offset: int = 0,
-        limit: int = 100,
-        model: None = None,
-    ) -> list[StateEntry[Any]]: ...
-
-    @overload
-    async def search(
-        self,
-        prefix: str = "",
-        *,
-        where: Mapping[str, Any] | None = None,
-        order: read_ops.Order = "key",
-        reverse: bool = False,
-        offset: int = 0,
-        limit: int = 100,
-        model: type[M],
-    ) -> list[StateEntry[M]]: ...
-
-    async def search(
-        self,
-        prefix: str = "",
-        *,
-        where: Mapping[str, Any] | None = None,
-        order: read_ops.Order = "key",
-        reverse: bool = False,
-        offset: int = 0,
-        limit: int = 100,
-        model: type[BaseModel] | None = None,
-    ) -> list[StateEntry[Any]]:
-        """Read the entries under a prefix, and remember their versions.
-
-        A write of this transaction is not in the result, and an entry that another writer creates
-        under the prefix is not noticed.
-
-        Args:
-            prefix, where, order, reverse, offset, limit, model: as for `memory.state.search`.
-
-        Raises:
-            StaleRead: as for `get`.
-        """
-        self._tx._check_open()
-        op = read_ops.search(
-            prefix,
-            where=where,
-            order=order,
-            reverse=reverse,
-            offset=offset,
-            limit=limit,
-            model=model,
-        )
-        entries = await self._tx._reads.execute(op)
-        for entry in entries:
-            await self._tx._remember(("state", entry.key), entry.version)
-        return entries
-
-    async def put(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: Seconds | None = None,
-        event: Event | None = None,
-        stream: str | None = None,
-        record: bool = True,
-    ) -> None:
-        """Write an entry at the end of the transaction.
-
-        The value and the event are encoded now, so a later change of the object has no effect.
-
-        Args:
-            key, value, ttl, event, stream, record: as for `memory.state.put`.
-
-        Raises:
-            InvalidInput: a key, value or option is not allowed.
-        """
-        self._tx._check_open()
-        absent = self._tx._versions.get(("state", key)) == 0 and key not in self._tx._written
-        write = self._writes.create if absent else self._writes.put
-        await write(key, value, ttl=ttl, event=event, stream=stream, record=record)
-        self._tx._written[key] = self._tx._recorder.ops[-1].params["value"]
-
-    async def delete(
-        self,
-        key: str,
-        *,
-        event: Event | None = None,
-        stream: str | None = None,
-        record: bool = True,
-    ) -> None:
-        """Delete an entry at the end of the transaction, if there is one.
-
-        Args:
-            key, event, stream, record: as for `memory.state.delete`.
-
-        Raises:
-            InvalidInput: a key or option is not allowed.
-        """
-        self._tx._check_open()
-        await self._writes.delete(key, event=event, stream=stream, record=record)
-        self._tx._written[key] = None
-
-
-class AsyncOptimisticEvents:
-    """The log in an optimistic transaction. Reached as `tx.events`.
-
-    Only the version of a stream is compared at the end: what `version` and `read_stream` saw,
-    and the `expected_version` of `append`.
-    """
-
-    def __init__(self, tx: AsyncOptimistic) -> None:
-        self._tx = tx
-        self._reads = AsyncTransactionEvents(tx._reads, tx._codec)
-        self._writes = AsyncTransactionEvents(tx._recorder, tx._codec)
-
-    async def version(self, stream: str) -> int:
-        """Return the version of a versioned stream, and remember it.
-
-        Args:
-            stream: the stream's name.
-
-        Raises:
-            StaleRead: it was read before in this transaction, and has changed since.
-        """
-        self._tx._check_open()
-        version = await self._reads.version(stream)
-        await self._tx._remember(("stream", stream), version)
-        return version
-
-    async def read(self, stream: str | Sequence[str] | None = None, **options: Any) -> list[Any]:
-        """Read the events that are visible. Nothing is remembered.
-
-        Args:
-            stream, options: as for `tx.events.read` in a transaction.
-        """
-        self._tx._check_open()
-        return list(await self._reads.read(stream, **options))
-
-    async def read_stream(
-        self,
-        stream: str,
-        *,
-        after_version: int = 0,
-        until_version: int | None = None,
-        limit: int = 100,
-        reverse: bool = False,
-        model: type[BaseModel] | None = None,
-    ) -> list[RecordedEvent[Any]]:
-        """Read the events of a versioned stream, and remember the stream's version.
-
-        Args:
-            stream, after_version, until_version, limit, reverse, model: as for
-                `memory.events.read_stream`.
-
-        Raises:
-            StaleRead: as for `version`.
-        """
-        version = await self.version(stream)
-        until = version if until_version is None else min(version, until_version)
-        if until <= after_version:
-            return []
-        op = event_ops.read_stream(
-            stream,
-            self._tx._codec,
-            after_version=after_version,
-            until_version=until,
-            limit=limit,
-            reverse=reverse,
-            model=model,
-        )
-        return await self._tx._reads.execute(op)
-
-    async def append(
-        self, stream: str, event: Event | Sequence[Event], *, expected_version: int | None = None
-    ) -> None:
-        """Append events at the end of the transaction.
-
-        Args:
-            stream: the stream's name.
-            event: an event, or several.
-            expected_version: commit only if this is the stream's version. For a second append to
-                the stream count the events of the first.
-
-        Raises:
-            InvalidInput: a name, event or option is not allowed.
-        """
-        self._tx._check_open()
-        await self._writes.append(stream, event, expected_version=expected_version)
-        if expected_version is not None:
-            self._tx._versions.setdefault(("stream", stream), expected_version)
 
 
 class AsyncOptimistic:

@@ -284,7 +284,7 @@ async def test_sessions_are_counted(both):
     async with both.events.subscribe():
         deadline = time.monotonic() + 10
         while (sessions := (await both.stats()).sessions).listening == 0:
-            assert time.monotonic() < deadline, "nobody listens"
+            assert time.monotonic() < deadline, "no session listens"
     assert (sessions.of_pgmem - before.of_pgmem, sessions.listening) == (1, 1)
 
 

@@ -53,7 +53,7 @@ FILTERS = {
     "type": ({"type": "y"}, [3, 5]),
     "agent": ({"agent_id": "other"}, [4, 5]),
     "all of them": ({"stream": ["a", "c"], "type": "y", "agent_id": "other"}, [5]),
-    "none": ({"stream": "nobody"}, []),
+    "none": ({"stream": "unused"}, []),
 }
 
 

@@ -329,8 +329,8 @@ class TestVerbs:
         await new.release()
 
     async def test_reset_of_what_is_not_there(self, both):
-        with pytest.raises(NotFound, match="nobody"):
-            await both.subscriptions.reset("nobody")
+        with pytest.raises(NotFound, match="unknown"):
+            await both.subscriptions.reset("unknown")
 
 
 class TestBadInput:

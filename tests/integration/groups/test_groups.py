@@ -340,7 +340,7 @@ async def test_a_selection_and_a_model(both):
         n: int
 
     await both.events.append("work", [Event(type="job", payload={"n": 1}), Event(type="other")])
-    await both.events.append("work", Event(type="job", payload={"n": 2}, agent_id="somebody"))
+    await both.events.append("work", Event(type="job", payload={"n": 2}, agent_id="other"))
     await both.events.append("elsewhere", Event(type="job", payload={"n": 3}))
     group = await both.groups.create("g", stream="work", type="job", agent_id="tester", model=Job)
     (only,) = await group.read("a")

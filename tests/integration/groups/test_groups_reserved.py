@@ -42,7 +42,7 @@ def leave(url):
 async def reserving(both, database_url, *, more=True):
     """A group, and a member that holds 3 and 4 of its events, with 5 to 12 reserved for it.
 
-    13 to 36 are behind that; or, without `more`, with somebody else.
+    13 to 36 are behind that; or, without `more`, with another member.
     """
     group = await opened(both, 36)
     held = await group.read("a", 2)

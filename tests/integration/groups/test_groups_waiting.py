@@ -151,7 +151,7 @@ async def handed_after_a_wait(pair):
 async def test_what_was_given_back_while_it_was_at_work_is_not_missed(pair):
     _, elsewhere, held, mine = await handed_after_a_wait(pair)
     await held[1].nack()
-    await asyncio.sleep(0.2)  # The signal has come, and nobody waited for it.
+    await asyncio.sleep(0.2)  # The notification has come, and no member waited for it.
     more = await asyncio.wait_for(elsewhere.read("waiter", timeout=20, ack=mine), SOON)
     assert positions(more) == [2]
 

@@ -21,7 +21,7 @@ from pgmem.embedded.postgres import EmbeddedPostgres
 from .conftest import CHECKOUT, User, eventually, is_alive, query, server_pid
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="shows what root's server may: be root")
-NOBODY = 65534
+UNPRIVILEGED = 65534
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_copy_that_is_not_root_s_is_never_run(
     planted.chmod(0o777)
     assert not binaries._is_ours(planted)
     planted.chmod(0o755)
-    os.chown(planted, NOBODY, NOBODY)
+    os.chown(planted, UNPRIVILEGED, UNPRIVILEGED)
     assert not binaries._is_ours(planted)
     (open_folder / "link").symlink_to(home)
     assert not binaries._is_ours(open_folder / "link")
@@ -138,10 +138,10 @@ def ordinary(open_folder: Path) -> dict[str, object]:
         target.parent.mkdir(exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
     programs = binaries.find_binaries(account_for(None)).folder
-    os.chown(open_folder, NOBODY, NOBODY)
+    os.chown(open_folder, UNPRIVILEGED, UNPRIVILEGED)
     options: dict[str, object] = {
-        "user": NOBODY,
-        "group": NOBODY,
+        "user": UNPRIVILEGED,
+        "group": UNPRIVILEGED,
         "extra_groups": [],
         "cwd": open_folder,
         "env": {"PATH": os.defpath, "HOME": str(open_folder), "PGMEM_PG_BIN": str(programs)},
@@ -168,7 +168,7 @@ def test_an_ordinary_user_gets_a_server(
     kept = user(open_folder / "my data", **ordinary).opened()
     for each in (temporary, kept):
         assert query(each.url, "SELECT 1") == 1
-        assert Path(f"/proc/{server_pid(each.data)}").stat().st_uid == NOBODY
+        assert Path(f"/proc/{server_pid(each.data)}").stat().st_uid == UNPRIVILEGED
     kept.stop()
     temporary.kill()
     assert eventually(lambda: not temporary.data.parent.exists())
@@ -204,7 +204,7 @@ def test_data_of_another_account_is_an_error_for_an_ordinary_user(
     folder = open_folder / "data"
     with EmbeddedPostgres(folder):
         pass
-    if folder.stat().st_uid == NOBODY:
+    if folder.stat().st_uid == UNPRIVILEGED:
         pytest.skip("without a user `postgres`, root's data belongs to the same account")
     refused = user(folder, stderr=subprocess.PIPE, **ordinary)
     assert "EmbeddedPostgresError: tried to use" in refused.process.communicate(timeout=60)[1]

@@ -52,7 +52,7 @@ def test_the_url_serves_sqlalchemy_and_ignores_the_environment(
 ) -> None:
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PGDATA", "/nowhere")
-    monkeypatch.setenv("PGUSER", "somebody")
+    monkeypatch.setenv("PGUSER", "other")
     monkeypatch.setenv("LC_ALL", "xx_XX.UTF-8")
     monkeypatch.setenv("API_SECRET", "not the server's business")
     with EmbeddedPostgres() as postgres:

@@ -142,7 +142,7 @@ async def test_events_of_other_streams_are_none_of_its_own(layers, layer):
         memory.events.append("agent:events", Event(type="t", payload="native"))
     ((_, fields),) = await read(layer)
     assert fields[b"payload"] == b'"native"'
-    assert fields[b"agent_id"] == b"", "nobody said who"
+    assert fields[b"agent_id"] == b"", "no agent was given"
 
 
 async def test_payloads_are_what_json_makes_of_them(layer):
