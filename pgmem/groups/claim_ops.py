@@ -23,7 +23,7 @@ from pgmem.events.durable_ops import check_lease
 from pgmem.events.models import RecordedEvent
 from pgmem.groups.delivery_ops import HeldDelivery, ack, held_params, lost_error, whole_params
 from pgmem.groups.ops import Group, check_trimmed, not_found
-from pgmem.groups.prefetch_ops import RESERVE
+from pgmem.groups.prefetch_ops import PREFETCH_SECONDS
 
 MAX_LIMIT = 1_000
 SKIP = 1_000
@@ -50,7 +50,7 @@ class ClaimResult(NamedTuple):
         overtaken: another member moved the group while this claim waited, and may have prefetched
             events that this claim does not see.
         unfetched: a member left its prefetched events. Claim them first.
-        reserved: the number of prefetched events. If no event was handed out, 1 if another member
+        prefetched: the number of prefetched events. If no event was handed out, 1 if another member
             has prefetched events.
         wait: seconds until another batch's lease ends or the next delayed event is due. None if
             there is neither, or if as many events were handed out as were asked for.
@@ -67,7 +67,7 @@ class ClaimResult(NamedTuple):
     looked: bool = False
     overtaken: bool = False
     unfetched: bool = False
-    reserved: int = 0
+    prefetched: int = 0
 
 
 def nothing(position: int) -> ClaimResult:
@@ -149,7 +149,7 @@ class ClaimRequest:
             "limit": self.limit,
             "lease": self.lease,
             "skip": SKIP,
-            "reserve": RESERVE,
+            "prefetch_seconds": PREFETCH_SECONDS,
             "delayed_most": DELAYED_MOST_ORDERED if ordered else DELAYED_MOST,
         }
 
@@ -186,7 +186,7 @@ class ClaimRequest:
         acknowledged: Sequence[HeldDelivery] = (),
         *,
         passing: bool = False,
-        reserving: int = 0,
+        prefetching: int = 0,
         empty: HeldDelivery | None = None,
         crowded: bool = True,
     ) -> Op[ClaimResult]:
@@ -196,7 +196,7 @@ class ClaimRequest:
             until: the stable position.
             acknowledged: deliveries to acknowledge in the same commit; not in an ordered group.
             passing: claim even if a lease has expired or a delayed event is due.
-            reserving: batches to prefetch, if the batch row is known.
+            prefetching: batches to prefetch, if the batch row is known.
             empty: a batch row that should have nothing in it.
             crowded: other members claim new events, and should not wait for this WAL flush.
 
@@ -206,8 +206,8 @@ class ClaimRequest:
             RetryStatement: execute it again.
         """
         if empty is not None and not acknowledged and self.group.ordered_by is None:
-            return self._next_in(empty, until, reserving, crowded=crowded)
-        op = self._claim(until, acknowledged, passing=passing, reserving=reserving)
+            return self._next_in(empty, until, prefetching, crowded=crowded)
+        op = self._claim(until, acknowledged, passing=passing, prefetching=prefetching)
         if op.async_commit:
             op = op._replace(async_commit=crowded)
         if op.fallback:
@@ -219,7 +219,7 @@ class ClaimRequest:
         )
 
     def _claim(
-        self, until: int, acknowledged: Sequence[HeldDelivery], *, passing: bool, reserving: int
+        self, until: int, acknowledged: Sequence[HeldDelivery], *, passing: bool, prefetching: int
     ) -> Op[ClaimResult]:
         params = {**self._params(), "until": until}
         first = "true" if passing else _FIRST
@@ -228,7 +228,7 @@ class ClaimRequest:
                 op = self._op("group_claim", params, first=first, overtaken=_OVERTAKEN)
                 return op if passing else op._replace(async_commit=True)
             if len({one.batch for one in acknowledged}) == 1:
-                return self._next(params, acknowledged, reserving)
+                return self._next(params, acknowledged, prefetching)
             return self._ack_claim(params, acknowledged)
         params |= {"window": self.limit * WINDOW, "ordered_by": self.group.ordered_by}
         by_stream = self.group.ordered_by == "stream"
@@ -257,12 +257,12 @@ class ClaimRequest:
         )
 
     def _next(
-        self, params: dict[str, Any], acknowledged: Sequence[HeldDelivery], reserving: int
+        self, params: dict[str, Any], acknowledged: Sequence[HeldDelivery], prefetching: int
     ) -> Op[ClaimResult]:
         """Acknowledge one whole batch and claim the next, if nothing else comes first."""
         return Op(
             "group_next",
-            {**params, **whole_params(acknowledged), "reserving": reserving},
+            {**params, **whole_params(acknowledged), "prefetching": prefetching},
             functools.partial(self._parse_next, acknowledged[-1].batch, params["until"]),
             self._action,
             Retry.CONDITIONAL,
@@ -282,13 +282,13 @@ class ClaimRequest:
         return Op(op.statement, op.params, parse, self._action, Retry.CONDITIONAL, op.fragments)
 
     def _next_in(
-        self, empty: HeldDelivery, until: int, reserving: int, *, crowded: bool
+        self, empty: HeldDelivery, until: int, prefetching: int, *, crowded: bool
     ) -> Op[ClaimResult]:
         """Claim into an empty batch row, with nothing to acknowledge."""
-        slot = {"slot": empty.batch, "token": empty.token, "positions": "{}"}
+        batch = {"batch": empty.batch, "token": empty.token, "positions": "{}"}
         return Op(
             "group_next",
-            {**self._params(), "until": until, **slot, "reserving": reserving},
+            {**self._params(), "until": until, **batch, "prefetching": prefetching},
             functools.partial(self._parse_next, empty.batch, until),
             self._action,
             Retry.IDEMPOTENT,
@@ -305,7 +305,7 @@ class ClaimRequest:
         Raises (from `parse`): as `claim`.
         """
         return Op(
-            "group_reserved",
+            "group_claim_prefetched",
             {
                 "group": self.group.name,
                 "member": self.member,
@@ -319,7 +319,7 @@ class ClaimRequest:
             fallback=lambda lost: self._acknowledge(acknowledged),
         )
 
-    def _parse_next(self, slot: int, until: int, rows: Sequence[Row]) -> ClaimResult:
+    def _parse_next(self, batch: int, until: int, rows: Sequence[Row]) -> ClaimResult:
         if not rows:
             raise RetryStatement
         front = next(row for row in rows if row[0] == 0)
@@ -329,7 +329,7 @@ class ClaimRequest:
         wait = front[4]
         return ClaimResult(
             events,
-            slot,
+            batch,
             front[2] or 0,
             front[7],
             until if wait else rows[-1][0],
@@ -338,7 +338,7 @@ class ClaimRequest:
             float(wait) if wait and wait != "none" else None,
             bool(wait),
             bool(front[10]),
-            reserved=front[9],
+            prefetched=front[9],
         )
 
     def has_all(self, handed: ClaimResult, until: int) -> bool:
@@ -355,12 +355,12 @@ class ClaimRequest:
         """Take over a batch whose lease expired. Raises as `claim`."""
         return self._op("group_takeover", self._params())
 
-    def unpark(self) -> Op[ClaimResult]:
+    def claim_due(self) -> Op[ClaimResult]:
         """Claim delayed events that are due. Raises as `claim`."""
         if self.group.ordered_by is None:
-            return self._op("group_unpark", self._params())
+            return self._op("group_claim_due", self._params())
         return self._op(
-            "group_unpark_ordered",
+            "group_claim_due_ordered",
             self._params(),
             ready=_READY,
             stale=_STALE,
@@ -380,7 +380,7 @@ class ClaimRequest:
         ]
         return ClaimResult(
             events,
-            told["slot"] or 0,
+            told["batch"] or 0,
             front[2] or 0,
             front[7],
             told["position"],
@@ -390,7 +390,7 @@ class ClaimRequest:
             True,
             told["overtaken"],
             told["unfetched"],
-            int(told["reserved"]),
+            int(told["prefetched"]),
         )
 
     def _check(self, told: dict[str, Any]) -> None:

@@ -31,9 +31,9 @@ from pgmem.events.codec import Codec
 from pgmem.events.reader import AsyncLogReader
 from pgmem.groups import claim_ops as ops
 from pgmem.groups import ops as groups
-from pgmem.groups.batches import AsyncSlots, Slot
+from pgmem.groups.batches import AsyncBatchRows, BatchRow
 from pgmem.groups.delivery_ops import HeldDelivery, ack
-from pgmem.groups.prefetch_ops import RESERVE, unreserve
+from pgmem.groups.prefetch_ops import PREFETCH_SECONDS, release_prefetched
 
 LOCKED_PAUSE = 0.05
 """Seconds until a member claims again what another member's transaction has locked."""
@@ -49,12 +49,12 @@ class AsyncGroupProgress:
         position: no selected event up to it is left to claim.
         due: when an event becomes available by itself, by the monotonic clock.
         told: the number of notifications received before the last claim.
-        slots: the members' batch rows.
+        batch_rows: the members' batch rows.
     """
 
     def __init__(self) -> None:
         self.lock = AsyncLock()
-        self.slots = AsyncSlots()
+        self.batch_rows = AsyncBatchRows()
         self.forget()
 
     def forget(self) -> None:
@@ -113,7 +113,7 @@ class AsyncClaims:
 
     def acknowledged(self, held: Sequence[HeldDelivery]) -> None:
         """Note that deliveries are acknowledged and committed, so their batch rows are free."""
-        self._known.slots.acknowledged(held)
+        self._known.batch_rows.acknowledged(held)
 
     def wake(self) -> None:
         """Wake the waiting members, so that they check whether to stop."""
@@ -157,14 +157,14 @@ class AsyncClaims:
         known = self._known
         asked = time.monotonic()
         sessions = self._reader.executor.sessions
-        before = known.slots.pop(acknowledged)
+        before = known.batch_rows.pop(acknowledged)
         if before is not None and before.in_time:
             # No member waits for another here, so it takes no lock.
             handed = await self._reader.executor.execute(request.fetch(acknowledged))
-            known.slots.filled(request, asked, handed)
+            known.batch_rows.filled(request, asked, handed)
             if handed.events:
                 return handed
-            known.slots.rest()
+            known.batch_rows.rest()
             known.forget()
             acknowledged = ()
         async with known.lock:
@@ -174,10 +174,10 @@ class AsyncClaims:
             if nothing and not sure:
                 if acknowledged:
                     await self._reader.executor.execute(ack(self._group, acknowledged))
-                    known.slots.acknowledged(acknowledged, before)
+                    known.batch_rows.acknowledged(acknowledged, before)
                 return ops.nothing(known.position)
             handed = await self._take_now(request, until, acknowledged, before, sessions, sure=sure)
-            known.slots.filled(request, asked, handed)
+            known.batch_rows.filled(request, asked, handed)
             if handed.events and not (self._reader.buffer.live and request.has_all(handed, until)):
                 known.forget()
             else:
@@ -190,26 +190,26 @@ class AsyncClaims:
         request: ops.ClaimRequest,
         until: int,
         acknowledged: Sequence[HeldDelivery],
-        before: Slot | None,
+        before: BatchRow | None,
         sessions: int,
         *,
         sure: bool,
     ) -> ops.ClaimResult:
         """Claim. If there is nothing although there could be, claim up to the newest position."""
-        reader, slots = self._reader, self._known.slots
-        empty = None if acknowledged else slots.pop_free()
+        reader, batch_rows = self._reader, self._known.batch_rows
+        empty = None if acknowledged else batch_rows.pop_free()
         ask = request.claim(
             until,
             acknowledged,
-            reserving=slots.how_many(request.limit, before),
+            prefetching=batch_rows.how_many(request.limit, before),
             empty=empty,
-            crowded=slots.crowded,
+            crowded=batch_rows.crowded,
         )
         handed = await self._ask(request, until, ask)
         if handed.events:
             return handed
         if empty is not None:
-            slots.push_free(empty)
+            batch_rows.push_free(empty)
         # The buffer may lack what this process has just written. Or an answer was lost, the server
         # may have crashed, and what was stable may not be stable any more.
         unsure = (sure and reader.buffer.live) or sessions != reader.executor.sessions
@@ -228,18 +228,18 @@ class AsyncClaims:
         if handed.expired:
             handed = await execute(request.take_over())
         if not handed.events and handed.unfetched:
-            await execute(unreserve(self._group, request.member))
+            await execute(release_prefetched(self._group, request.member))
         if not handed.events and _something_first(handed):
             # Also if nothing was due: a new dead letter may have freed its key.
-            handed = await execute(request.unpark())
+            handed = await execute(request.claim_due())
             if not handed.events:
                 # Another member was first, all became dead letters, or a transaction that takes
                 # longer than the lease acknowledges them. That must not hold up new events.
                 handed = await execute(request.claim(until, passing=True))
-        if not handed.events and handed.reserved:
-            last = self._known.slots.last(request.member)
-            if await execute(unreserve(self._group, request.member, last)):
-                handed = await execute(request.unpark())
+        if not handed.events and handed.prefetched:
+            last = self._known.batch_rows.last(request.member)
+            if await execute(release_prefetched(self._group, request.member, last)):
+                handed = await execute(request.claim_due())
         return handed
 
     def _pause_after(self, handed: ops.ClaimResult, lease: float) -> float:
@@ -247,8 +247,8 @@ class AsyncClaims:
         wait = lease if handed.wait is None else min(lease, handed.wait)
         if _something_first(handed):
             wait = max(wait, LOCKED_PAUSE)
-        if handed.reserved or handed.overtaken:
-            wait = min(wait, RESERVE)  # Its member comes soon, or leaves it.
+        if handed.prefetched or handed.overtaken:
+            wait = min(wait, PREFETCH_SECONDS)  # Its member comes soon, or leaves it.
         return min(self._context.safety_poll, wait)
 
     async def settled(self) -> int:

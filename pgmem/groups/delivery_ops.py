@@ -45,12 +45,12 @@ class HeldDelivery(NamedTuple):
 def whole_params(held: Sequence[HeldDelivery]) -> dict[str, Any]:
     # As text: psycopg asks for the type of each number in a list.
     positions = "{" + ",".join([str(one.position) for one in held]) + "}"
-    return {"slot": held[-1].batch, "token": held[-1].token, "positions": positions}
+    return {"batch": held[-1].batch, "token": held[-1].token, "positions": positions}
 
 
 def held_params(held: Sequence[HeldDelivery]) -> dict[str, Any]:
     return {
-        "slots": [one.batch for one in held],
+        "batches": [one.batch for one in held],
         "tokens": [one.token for one in held],
         "positions": [one.position for one in held],
     }

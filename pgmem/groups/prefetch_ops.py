@@ -6,8 +6,8 @@ are prefetched in its batch row. Its next calls touch no other row::
 
     behind the ── claim ──► prefetched ── its next call (acknowledging) ─► held
     position       │           │
-                   │           └── left for `RESERVE` seconds, or another has nothing else to do,
-                   │               or its member reads on without acknowledging
+                   │           └── left for `PREFETCH_SECONDS`, or another has nothing else
+                   │               to do, or its member reads on without acknowledging
                    └──► held       ──► delayed, due at once, for all
 
 A prefetched event is with no member yet: it has no lease and counts no attempt. It is delayed under
@@ -22,14 +22,14 @@ from __future__ import annotations
 from pgmem.core.op import Op, Retry
 from pgmem.groups.ops import Group
 
-RESERVE = 0.25
+PREFETCH_SECONDS = 0.25
 """Seconds in which a member must claim its prefetched events."""
-RESERVED_BATCHES = 16
-RESERVED_EVENTS = 128
+PREFETCHED_BATCHES = 16
+PREFETCHED_EVENTS = 128
 """The most batches and events to prefetch. One batch is always allowed."""
 
 
-def reserving(count: int, interval: float) -> int:
+def batches_to_prefetch(count: int, interval: float) -> int:
     """Return the number of batches to prefetch for a member.
 
     Args:
@@ -37,13 +37,13 @@ def reserving(count: int, interval: float) -> int:
         interval: seconds from its last call to this one.
 
     Returns:
-        As many as it will claim in half of `RESERVE`, if it keeps its pace.
+        As many as it will claim in half of `PREFETCH_SECONDS`, if it keeps its pace.
     """
-    batches = int(min(RESERVE / 2 / max(interval, 1e-6), RESERVED_BATCHES))
-    return min(batches, max(1, RESERVED_EVENTS // count))
+    batches = int(min(PREFETCH_SECONDS / 2 / max(interval, 1e-6), PREFETCHED_BATCHES))
+    return min(batches, max(1, PREFETCHED_EVENTS // count))
 
 
-def unreserve(group: Group, member: str, after: int | None = None) -> Op[int]:
+def release_prefetched(group: Group, member: str, after: int | None = None) -> Op[int]:
     """Release prefetched events to all members. Gives the number released.
 
     Args:
@@ -53,8 +53,13 @@ def unreserve(group: Group, member: str, after: int | None = None) -> Op[int]:
             So no member gets an event after a later one because it took it from a quick member.
     """
     return Op(
-        "group_unreserve",
-        {"group": group.name, "member": member, "after": after, "reserve": RESERVE},
+        "group_release_prefetched",
+        {
+            "group": group.name,
+            "member": member,
+            "after": after,
+            "prefetch_seconds": PREFETCH_SECONDS,
+        },
         lambda rows: int(rows[0][0]),
         f"release prefetched events of the group {group.name!r}",
         Retry.IDEMPOTENT,

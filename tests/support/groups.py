@@ -43,7 +43,7 @@ def fall_due(url):
     sql(url, "UPDATE pgmem.delayed SET available_at = clock_timestamp() - interval '1 s'")
 
 
-def slots(url) -> int:
+def batch_rows(url) -> int:
     """Count the rows of batches."""
     return sql(url, "SELECT count(*) FROM pgmem.batches")[0][0]
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from pgmem.groups import claim_ops as ops
 from pgmem.groups.delivery_ops import HeldDelivery
-from pgmem.groups.prefetch_ops import RESERVE, reserving
+from pgmem.groups.prefetch_ops import PREFETCH_SECONDS, batches_to_prefetch
 
 REST = 1.0
 """Seconds without prefetching after another member needed prefetched events, and in which members
@@ -30,38 +30,38 @@ commit asynchronously after they met at the group's row."""
 MOST_MEMBERS = 1_000
 
 
-class Slot(NamedTuple):
+class BatchRow(NamedTuple):
     """A batch row as it was last seen.
 
     Attributes:
         token: the fencing token of its batch.
         asked: when it was last filled, or a little before, by the monotonic clock.
         held: the number of its events that are not acknowledged.
-        reserved: the number of its prefetched events.
+        prefetched: the number of its prefetched events.
     """
 
     token: int
     asked: float
     held: int
-    reserved: int
+    prefetched: int
 
     @property
     def in_time(self) -> bool:
         """Return True if prefetched events are left, and no other member was asked to take them."""
-        return self.reserved > 0 and time.monotonic() - self.asked < RESERVE
+        return self.prefetched > 0 and time.monotonic() - self.asked < PREFETCH_SECONDS
 
 
-class Slots:
+class BatchRows:
     """The batch rows of one group's members in this process."""
 
     def __init__(self) -> None:
-        self._held: dict[int, Slot] = {}
+        self._held: dict[int, BatchRow] = {}
         self._free: dict[int, int] = {}
         self._last: dict[str, int] = {}
         self._rest_until = 0.0
         self._crowded_until = 0.0
 
-    def pop(self, acknowledged: Sequence[HeldDelivery]) -> Slot | None:
+    def pop(self, acknowledged: Sequence[HeldDelivery]) -> BatchRow | None:
         """Forget and return the batch row of deliveries that all share one; None if they do not."""
         if len({one.batch for one in acknowledged}) != 1:
             return None
@@ -76,17 +76,17 @@ class Slots:
             if len(self._last) >= MOST_MEMBERS:
                 self._last.clear()
             self._last[request.member] = handed.events[-1][0].position
-            self._held[handed.batch] = Slot(
-                handed.token, asked, len(handed.events), handed.reserved
+            self._held[handed.batch] = BatchRow(
+                handed.token, asked, len(handed.events), handed.prefetched
             )
 
-    def acknowledged(self, held: Sequence[HeldDelivery], known: Slot | None = None) -> None:
+    def acknowledged(self, held: Sequence[HeldDelivery], known: BatchRow | None = None) -> None:
         """Record that events are acknowledged. `known` is their batch row as it was known."""
         known = known or self.pop(held)
         if known is None or known.token != held[0].token:
             return
         known = known._replace(held=known.held - len(held))
-        if known.held > 0 or known.reserved:
+        if known.held > 0 or known.prefetched:
             self._held[held[0].batch] = known
         else:
             self._free[held[0].batch] = known.token
@@ -98,10 +98,10 @@ class Slots:
     def pop_free(self) -> HeldDelivery | None:
         """Take an empty batch row, so that no other member of this process uses it."""
         try:
-            slot, token = self._free.popitem()
+            batch, token = self._free.popitem()
         except KeyError:
             return None
-        return HeldDelivery(0, slot, token)
+        return HeldDelivery(0, batch, token)
 
     def push_free(self, empty: HeldDelivery) -> None:
         """Give back a batch row that is still empty."""
@@ -116,7 +116,7 @@ class Slots:
         """Return True if members of other processes claim new events at the same time."""
         return time.monotonic() < self._crowded_until
 
-    def how_many(self, count: int, known: Slot | None) -> int:
+    def how_many(self, count: int, known: BatchRow | None) -> int:
         """Return the number of batches to prefetch with the next one.
 
         Args:
@@ -126,4 +126,4 @@ class Slots:
         now = time.monotonic()
         if known is None or now < self._rest_until:
             return 0
-        return reserving(count, now - known.asked)
+        return batches_to_prefetch(count, now - known.asked)

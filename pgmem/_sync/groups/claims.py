@@ -27,14 +27,14 @@ from pgmem._sync.core.notifications import TargetedNotifications
 from pgmem._sync.dedupe.verbs import Dedupe
 from pgmem._sync.events.buffer import Cursor
 from pgmem._sync.events.reader import LogReader
-from pgmem._sync.groups.batches import Slot, Slots
+from pgmem._sync.groups.batches import BatchRow, BatchRows
 from pgmem.core.concurrency import Lock
 from pgmem.core.op import Op
 from pgmem.events.codec import Codec
 from pgmem.groups import claim_ops as ops
 from pgmem.groups import ops as groups
 from pgmem.groups.delivery_ops import HeldDelivery, ack
-from pgmem.groups.prefetch_ops import RESERVE, unreserve
+from pgmem.groups.prefetch_ops import PREFETCH_SECONDS, release_prefetched
 
 LOCKED_PAUSE = 0.05
 """Seconds until a member claims again what another member's transaction has locked."""
@@ -50,12 +50,12 @@ class GroupProgress:
         position: no selected event up to it is left to claim.
         due: when an event becomes available by itself, by the monotonic clock.
         told: the number of notifications received before the last claim.
-        slots: the members' batch rows.
+        batch_rows: the members' batch rows.
     """
 
     def __init__(self) -> None:
         self.lock = Lock()
-        self.slots = Slots()
+        self.batch_rows = BatchRows()
         self.forget()
 
     def forget(self) -> None:
@@ -114,7 +114,7 @@ class Claims:
 
     def acknowledged(self, held: Sequence[HeldDelivery]) -> None:
         """Note that deliveries are acknowledged and committed, so their batch rows are free."""
-        self._known.slots.acknowledged(held)
+        self._known.batch_rows.acknowledged(held)
 
     def wake(self) -> None:
         """Wake the waiting members, so that they check whether to stop."""
@@ -158,14 +158,14 @@ class Claims:
         known = self._known
         asked = time.monotonic()
         sessions = self._reader.executor.sessions
-        before = known.slots.pop(acknowledged)
+        before = known.batch_rows.pop(acknowledged)
         if before is not None and before.in_time:
             # No member waits for another here, so it takes no lock.
             handed = self._reader.executor.execute(request.fetch(acknowledged))
-            known.slots.filled(request, asked, handed)
+            known.batch_rows.filled(request, asked, handed)
             if handed.events:
                 return handed
-            known.slots.rest()
+            known.batch_rows.rest()
             known.forget()
             acknowledged = ()
         with known.lock:
@@ -175,10 +175,10 @@ class Claims:
             if nothing and not sure:
                 if acknowledged:
                     self._reader.executor.execute(ack(self._group, acknowledged))
-                    known.slots.acknowledged(acknowledged, before)
+                    known.batch_rows.acknowledged(acknowledged, before)
                 return ops.nothing(known.position)
             handed = self._take_now(request, until, acknowledged, before, sessions, sure=sure)
-            known.slots.filled(request, asked, handed)
+            known.batch_rows.filled(request, asked, handed)
             if handed.events and not (self._reader.buffer.live and request.has_all(handed, until)):
                 known.forget()
             else:
@@ -191,26 +191,26 @@ class Claims:
         request: ops.ClaimRequest,
         until: int,
         acknowledged: Sequence[HeldDelivery],
-        before: Slot | None,
+        before: BatchRow | None,
         sessions: int,
         *,
         sure: bool,
     ) -> ops.ClaimResult:
         """Claim. If there is nothing although there could be, claim up to the newest position."""
-        reader, slots = self._reader, self._known.slots
-        empty = None if acknowledged else slots.pop_free()
+        reader, batch_rows = self._reader, self._known.batch_rows
+        empty = None if acknowledged else batch_rows.pop_free()
         ask = request.claim(
             until,
             acknowledged,
-            reserving=slots.how_many(request.limit, before),
+            prefetching=batch_rows.how_many(request.limit, before),
             empty=empty,
-            crowded=slots.crowded,
+            crowded=batch_rows.crowded,
         )
         handed = self._ask(request, until, ask)
         if handed.events:
             return handed
         if empty is not None:
-            slots.push_free(empty)
+            batch_rows.push_free(empty)
         # The buffer may lack what this process has just written. Or an answer was lost, the server
         # may have crashed, and what was stable may not be stable any more.
         unsure = (sure and reader.buffer.live) or sessions != reader.executor.sessions
@@ -229,18 +229,18 @@ class Claims:
         if handed.expired:
             handed = execute(request.take_over())
         if not handed.events and handed.unfetched:
-            execute(unreserve(self._group, request.member))
+            execute(release_prefetched(self._group, request.member))
         if not handed.events and _something_first(handed):
             # Also if nothing was due: a new dead letter may have freed its key.
-            handed = execute(request.unpark())
+            handed = execute(request.claim_due())
             if not handed.events:
                 # Another member was first, all became dead letters, or a transaction that takes
                 # longer than the lease acknowledges them. That must not hold up new events.
                 handed = execute(request.claim(until, passing=True))
-        if not handed.events and handed.reserved:
-            last = self._known.slots.last(request.member)
-            if execute(unreserve(self._group, request.member, last)):
-                handed = execute(request.unpark())
+        if not handed.events and handed.prefetched:
+            last = self._known.batch_rows.last(request.member)
+            if execute(release_prefetched(self._group, request.member, last)):
+                handed = execute(request.claim_due())
         return handed
 
     def _pause_after(self, handed: ops.ClaimResult, lease: float) -> float:
@@ -248,8 +248,8 @@ class Claims:
         wait = lease if handed.wait is None else min(lease, handed.wait)
         if _something_first(handed):
             wait = max(wait, LOCKED_PAUSE)
-        if handed.reserved or handed.overtaken:
-            wait = min(wait, RESERVE)  # Its member comes soon, or leaves it.
+        if handed.prefetched or handed.overtaken:
+            wait = min(wait, PREFETCH_SECONDS)  # Its member comes soon, or leaves it.
         return min(self._context.safety_poll, wait)
 
     def settled(self) -> int:

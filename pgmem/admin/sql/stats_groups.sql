@@ -1,7 +1,7 @@
 -- The groups that are furthest behind, with what is open in each, and the number of all of them.
 SELECT reader.total, reader.name, reader.position,
        greatest(0, {include event_head} - reader.position),
-       behind.since, held.open, held.overdue, again.number, buried.number
+       behind.since, held.open, held.overdue, again.number, dead_lettered.number
 FROM (
     SELECT count(*) OVER () AS total, name, position
     FROM {schema}.groups ORDER BY position, name LIMIT %(most)s
@@ -24,5 +24,5 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS number FROM (
         SELECT FROM {schema}.dead_letters WHERE group_name = reader.name LIMIT %(counted)s
     ) AS found
-) AS buried
+) AS dead_lettered
 ORDER BY reader.position, reader.name

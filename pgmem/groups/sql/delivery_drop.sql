@@ -1,6 +1,6 @@
 -- Piece: remove the given events from their batch rows. A whole batch empties its row.
 dropped AS (
-    UPDATE {schema}.batches AS slots
+    UPDATE {schema}.batches AS batch
     SET positions = CASE WHEN held.whole THEN '{{}}' ELSE ARRAY(
             SELECT position FROM unnest(held.positions) AS position
             WHERE position <> ALL (held.asked)) END,
@@ -11,5 +11,5 @@ dropped AS (
             SELECT one.key FROM unnest(held.positions, held.keys) AS one (position, key)
             WHERE one.position <> ALL (held.asked)) END
     FROM held, judged
-    WHERE judged.ok AND slots.group_name = %(group)s AND slots.id = held.id
+    WHERE judged.ok AND batch.group_name = %(group)s AND batch.id = held.id
 )

@@ -23,7 +23,7 @@ back AS MATERIALIZED (
           AND earlier.position < each.position))
 ),
 dropped AS (
-    UPDATE {schema}.batches AS slots
+    UPDATE {schema}.batches AS batch
     SET positions = ARRAY(SELECT position FROM each WHERE each.id = held.id
                           AND position NOT IN (SELECT position FROM back) ORDER BY n),
         attempts = CASE WHEN held.attempts IS NOT NULL THEN ARRAY(
@@ -33,9 +33,9 @@ dropped AS (
             SELECT key FROM each WHERE each.id = held.id
             AND position NOT IN (SELECT position FROM back) ORDER BY n) END
     FROM held, judged
-    WHERE judged.ok AND slots.group_name = %(group)s AND slots.id = held.id
+    WHERE judged.ok AND batch.group_name = %(group)s AND batch.id = held.id
 ),
-buried AS (
+dead_lettered AS (
     INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, member, error)
     SELECT %(group)s, position, key, attempts, member, %(error)s
     FROM back

@@ -4,7 +4,7 @@ WITH {include group_before},
 {include delivery_held},
 {include delivery_drop},
 {include group_fresh},
-{include group_slot}
+{include group_write_batch}
 ({include group_front})
 UNION ALL
 (SELECT {include event_columns} FROM batch ORDER BY position)

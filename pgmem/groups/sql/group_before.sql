@@ -16,7 +16,7 @@ before AS MATERIALIZED (
            -- A member that claims again has left its prefetched events, whose order is the log's.
            EXISTS (SELECT FROM {schema}.batches
                    WHERE group_name = %(group)s AND prefetched <> '{{}}'
-                     AND (member = %(member)s OR {include reserve_left})) AS unfetched,
+                     AND (member = %(member)s OR {include prefetch_left})) AS unfetched,
            {due} AS due,
            (SELECT count(*) FROM (
                SELECT FROM {schema}.delayed WHERE group_name = %(group)s LIMIT %(delayed_most)s

@@ -47,7 +47,7 @@ moved AS (
     WHERE held.name = %(group)s
       AND (EXISTS (SELECT FROM taken) OR plan.position >= plan.start + %(skip)s)
 ),
-{include group_slot}
+{include group_write_batch}
 ({include group_front})
 UNION ALL
 (SELECT {include event_columns} FROM {schema}.events

@@ -11,14 +11,14 @@ allowed AS MATERIALIZED (SELECT FROM locked JOIN before ON before.seen = locked.
 gone AS (
     DELETE FROM {schema}.groups WHERE name = %(group)s AND EXISTS (SELECT FROM allowed)
 ),
-slots AS (
+deleted_batches AS (
     DELETE FROM {schema}.batches
     WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
 ),
 waiting AS (
     DELETE FROM {schema}.delayed WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
 ),
-buried AS (
+dead_lettered AS (
     DELETE FROM {schema}.dead_letters
     WHERE group_name = %(group)s AND EXISTS (SELECT FROM allowed)
 )

@@ -5,7 +5,7 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'found', before.position IS NOT NULL,
            'stale', coalesce({stale}, false),
            'acked', {acked},
-           'slot', mine.id,
+           'batch', mine.id,
            'positions', CASE WHEN plan.attempts IS NOT NULL OR plan.keys IS NOT NULL
                         THEN plan.positions END,
            'attempts', plan.attempts,
@@ -15,7 +15,7 @@ SELECT 0::bigint, NULL::text, mine.token, ''::text,
            'due', before.due,
            'unfetched', before.unfetched,
            'overtaken', {overtaken},
-           'reserved', mine.id IS NULL AND EXISTS (
+           'prefetched', mine.id IS NULL AND EXISTS (
                SELECT FROM {schema}.batches
                WHERE group_name = %(group)s AND prefetched <> '{{}}'),
            'wait', CASE WHEN mine.id IS NULL OR cardinality(plan.positions) < %(limit)s THEN (

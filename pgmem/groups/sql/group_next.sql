@@ -19,7 +19,7 @@ WITH before AS MATERIALIZED (
       AND NOT EXISTS (SELECT FROM {schema}.batches
                       WHERE group_name = %(group)s
                         AND (positions <> '{{}}' AND expires_at <= clock_timestamp()
-                             OR {include reserve_left}))
+                             OR {include prefetch_left}))
       AND NOT EXISTS (SELECT FROM {schema}.delayed
                       WHERE group_name = %(group)s AND available_at <= clock_timestamp())
       AND NOT EXISTS (SELECT FROM {schema}.delayed
@@ -35,7 +35,7 @@ batch AS MATERIALIZED (
     FROM locked CROSS JOIN LATERAL (
         SELECT * FROM {schema}.events
         WHERE position > locked.position AND position <= %(until)s {filter}
-        ORDER BY position LIMIT %(limit)s * (1 + least(%(reserving)s, (%(until)s - locked.position)
+        ORDER BY position LIMIT %(limit)s * (1 + least(%(prefetching)s, (%(until)s - locked.position)
             / (SELECT 4 * %(limit)s * count(*) FROM {schema}.batches
                WHERE group_name = %(group)s)))
     ) AS found
@@ -51,7 +51,7 @@ mine AS (
         positions = plan.positions[:%(limit)s], prefetched = plan.positions[%(limit)s + 1:],
         attempts = NULL, claimed_at = clock_timestamp()
     FROM plan
-    WHERE held.group_name = %(group)s AND held.id = %(slot)s AND held.token = %(token)s
+    WHERE held.group_name = %(group)s AND held.id = %(batch)s AND held.token = %(token)s
       AND held.positions = %(positions)s::bigint[] AND held.prefetched = '{{}}'
     RETURNING held.token, held.expires_at, held.prefetched, plan.position
 ),

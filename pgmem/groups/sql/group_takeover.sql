@@ -27,7 +27,7 @@ each AS MATERIALIZED (
         AS one (position, attempts, key)
     LEFT JOIN {schema}.events AS event ON event.position = one.position
 ),
-buried AS (
+dead_lettered AS (
     INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, member, error)
     SELECT %(group)s, each.position, each.key, each.attempts, found.member,
            CASE WHEN each.kept

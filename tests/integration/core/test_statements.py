@@ -21,7 +21,7 @@ from pgmem.events.stable_position import read_positions
 from pgmem.groups import claim_ops as claims
 from pgmem.groups import delivery_ops as deliveries
 from pgmem.groups import ops as groups
-from pgmem.groups import prefetch_ops as reserves
+from pgmem.groups import prefetch_ops
 from pgmem.leases import ops as leases
 from pgmem.retention import ops as retention
 from pgmem.state import read_ops as state
@@ -178,10 +178,10 @@ HOT = [
     (member("key", stream="s7").claim(25000), "events_stream_position_idx"),
     (member().fetch(OPEN), "batches_pkey"),
     (member().claim(25000, empty=OPEN[0]), "batches_pkey"),
-    (reserves.unreserve(GROUP, "c"), "batches_pkey"),
+    (prefetch_ops.release_prefetched(GROUP, "c"), "batches_pkey"),
     (member().take_over(), "batches_pkey"),
-    (member().unpark(), "delayed_(pkey|available_idx)"),
-    (member("key").unpark(), "delayed_pkey"),
+    (member().claim_due(), "delayed_(pkey|available_idx)"),
+    (member("key").claim_due(), "delayed_pkey"),
     (deliveries.ack(GROUP, OPEN), "batches_pkey"),
     (deliveries.nack(GROUP, OPEN), "batches_pkey"),
     (deliveries.extend(GROUP, OPEN, lease=5), "batches_pkey"),

@@ -13,7 +13,7 @@ from pgmem.events.filter import EventFilter
 from pgmem.groups import claim_ops as ops
 from pgmem.groups.delivery_ops import HeldDelivery
 from pgmem.groups.ops import Group
-from tests.support.groups import fill, lapse, opened, positions, slots
+from tests.support.groups import batch_rows, fill, lapse, opened, positions
 from tests.support.subscriptions import sql
 
 
@@ -238,23 +238,24 @@ def test_an_emptied_slot_is_filled_again(memory, database_url):
     group = memory.groups.create("g")
     while batch := group.read("a", 5):
         group.ack(batch)
-    assert slots(database_url) == 1
+    assert batch_rows(database_url) == 1
 
 
 @pytest.mark.parametrize("passing", [False, True])
 @pytest.mark.parametrize(
-    ("ordered_by", "slots"), [("key", ()), (None, ()), (None, (1,)), (None, (1, 1)), (None, (1, 2))]
+    ("ordered_by", "batches"),
+    [("key", ()), (None, ()), (None, (1,)), (None, (1, 1)), (None, (1, 2))],
 )
 @pytest.mark.parametrize("lost", [(False, False), (True,), (False, True), (True, False)])
-def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, slots, lost):
+def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, batches, lost):
     """The server may have crashed: what was final then may be written anew, and not be final."""
     member = ops.ClaimRequest(Group("g", EventFilter(), ordered_by), "c", 10, 30.0, lambda row: row)
-    acknowledged = [HeldDelivery(n, slot, 7) for n, slot in enumerate(slots)]
+    acknowledged = [HeldDelivery(n, batch, 7) for n, batch in enumerate(batches)]
     op = member.claim(99, acknowledged, passing=passing)
     assert op.params["until"] == 99
     for one in lost:
         op = op.fallback(one) if op.fallback else op
-    if len(set(slots)) == 1 and ordered_by is None:
+    if len(set(batches)) == 1 and ordered_by is None:
         assert op.statement == "delivery_ack"
     else:
         assert op.params["until"] == (ops.UNSURE if any(lost) else 99)

@@ -16,7 +16,7 @@ from pgmem.errors import (
     NotFound,
     PositionTrimmed,
 )
-from tests.support.groups import fill, lapse, positions, slots, waiting
+from tests.support.groups import batch_rows, fill, lapse, positions, waiting
 from tests.support.subscriptions import sql
 from tests.system.retention.test_trimmed import trim
 
@@ -319,12 +319,12 @@ async def test_nothing_is_handed_out_in_another_history(both, database_url, rewr
     one, two = await group.read("a", 2)
     await one.nack()
     sql(database_url, f"UPDATE pgmem.groups SET {rewrite}")
-    before = sql(database_url, "SELECT * FROM pgmem.batches"), slots(database_url)
+    before = sql(database_url, "SELECT * FROM pgmem.batches"), batch_rows(database_url)
     for _ in range(2):
         with pytest.raises(HistoryRewritten):
             await group.read("b")
     sql(database_url, "DELETE FROM pgmem.delayed")
-    assert before == (sql(database_url, "SELECT * FROM pgmem.batches"), slots(database_url))
+    assert before == (sql(database_url, "SELECT * FROM pgmem.batches"), batch_rows(database_url))
     lapse(database_url)
     before = sql(database_url, "SELECT * FROM pgmem.batches")
     with pytest.raises(HistoryRewritten):

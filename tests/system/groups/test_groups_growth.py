@@ -75,12 +75,12 @@ def test_nothing_grows_with_what_passes_through(database_url):
             table: server.execute(f"SELECT pg_total_relation_size('pgmem.{table}')").fetchone()[0]
             for table in TABLES
         }
-        slots = server.execute("SELECT count(*) FROM pgmem.batches").fetchone()[0]
-    print(count, sizes, slots)
+        batches = server.execute("SELECT count(*) FROM pgmem.batches").fetchone()[0]
+    print(count, sizes, batches)
     waiting = sizes.pop("delayed")
     assert max(sizes.values()) < SMALL, sizes
     assert waiting < SMALL + DEAD_ROW * count / 20, waiting
-    assert slots <= 2 * MEMBERS + 4
+    assert batches <= 2 * MEMBERS + 4
     expected, deadline = count / BATCH, time.monotonic() + 20
     while updates(database_url, "batches")[0] < expected and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -39,7 +39,7 @@ def steps(ordered_by):
     def given_back(url, batch):
         batch[0].nack(delay=60)
         fall_due(url)
-        return member.unpark()
+        return member.claim_due()
 
     def ran_out(url, _):
         lapse(url)
@@ -47,7 +47,7 @@ def steps(ordered_by):
 
     return {
         "claim": lambda url, batch: member.claim(6),
-        "unpark": given_back,
+        "claim_due": given_back,
         "takeover": ran_out,
         "nack": lambda url, batch: deliveries.nack(group, held(batch[0])),
     }
@@ -76,7 +76,7 @@ def run_during(memory, url, op, what):
 
 
 @pytest.mark.parametrize("ordered_by", [None, "stream"])
-@pytest.mark.parametrize("step", ["claim", "unpark", "takeover", "nack"])
+@pytest.mark.parametrize("step", ["claim", "claim_due", "takeover", "nack"])
 class TestConcurrentReset:
     @pytest.fixture
     def batch(self, memory, ordered_by):
@@ -104,7 +104,7 @@ class TestConcurrentReset:
 
 
 @pytest.mark.parametrize("ordered_by", [None, "stream"])
-@pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
+@pytest.mark.parametrize("step", ["claim", "claim_due", "takeover"])
 @pytest.mark.parametrize("rewrite", ["timeline = timeline + 1", "system_identifier = 1"])
 def test_in_another_history_a_step_changes_nothing(memory, database_url, step, ordered_by, rewrite):
     """Run each step alone, because a member detects the other history at its first one."""
@@ -186,7 +186,7 @@ def test_requeue_during_a_reset_to_before_it_delivers_nothing_twice(memory, data
 
 
 @pytest.mark.parametrize("ordered_by", [None, "stream"])
-@pytest.mark.parametrize("step", ["claim", "unpark", "takeover"])
+@pytest.mark.parametrize("step", ["claim", "claim_due", "takeover"])
 def test_two_at_the_same_step_do_not_get_the_same(memory, database_url, step, ordered_by):
     """Start the second statement before the first commits."""
     memory.events.append("s", [Event(type="t") for _ in range(6)])

@@ -9,7 +9,7 @@ each AS MATERIALIZED (
     SELECT due.position, due.attempts, due.key, event.position IS NOT NULL AS kept
     FROM due LEFT JOIN {schema}.events AS event ON event.position = due.position
 ),
-buried AS (
+dead_lettered AS (
     INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, error)
     SELECT %(group)s, position, key, attempts, 'retention has removed the event'
     FROM each WHERE NOT kept

@@ -15,13 +15,13 @@ due AS MATERIALIZED (
     ORDER BY waiting.position
     LIMIT %(limit)s
 ),
-{include group_unparked},
+{include group_take_due},
 moved AS (
     UPDATE {schema}.groups AS held
     SET updated_at = clock_timestamp()
     WHERE held.name = %(group)s AND EXISTS (SELECT FROM due)
 ),
-{include group_slot}
+{include group_write_batch}
 ({include group_front})
 UNION ALL
 (SELECT {include event_columns} FROM {schema}.events

@@ -4,7 +4,7 @@ WITH {include group_alone},
 found AS MATERIALIZED (
     SELECT id, prefetched FROM {schema}.batches
     WHERE group_name = %(group)s AND prefetched <> '{{}}'
-      AND CASE WHEN %(after)s::bigint IS NULL THEN member = %(member)s OR {include reserve_left}
+      AND CASE WHEN %(after)s::bigint IS NULL THEN member = %(member)s OR {include prefetch_left}
                ELSE prefetched[1] > %(after)s END
       AND EXISTS (SELECT FROM locked)
     ORDER BY cardinality(prefetched) DESC

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-import pgmem._sync.groups.batches as sync_slots
-import pgmem.groups.batches as async_slots
+import pgmem._sync.groups.batches as sync_batches
+import pgmem.groups.batches as async_batches
 from pgmem.errors import LeaseLost
 from pgmem.groups import claim_ops as claims
-from pgmem.groups import prefetch_ops as reserves
+from pgmem.groups import prefetch_ops
 from pgmem.retention import sweep_ops as sweeps
-from tests.support.groups import fill, lapse, opened, positions, slots
+from tests.support.groups import batch_rows, fill, lapse, opened, positions
 from tests.support.subscriptions import sql
 from tests.system.retention.test_trimmed import trim
 
@@ -20,13 +20,13 @@ from tests.system.retention.test_trimmed import trim
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """However slow the machine is: four batches are reserved, for a minute."""
-    for module in (async_slots, sync_slots):
-        monkeypatch.setattr(module, "reserving", lambda count, _: 4)
-    for module in (async_slots, sync_slots, claims, reserves):
-        monkeypatch.setattr(module, "RESERVE", 60.0)
+    for module in (async_batches, sync_batches):
+        monkeypatch.setattr(module, "batches_to_prefetch", lambda count, _: 4)
+    for module in (async_batches, sync_batches, claims, prefetch_ops):
+        monkeypatch.setattr(module, "PREFETCH_SECONDS", 60.0)
 
 
-def reserved(url) -> list[int]:
+def prefetched(url) -> list[int]:
     return sql(
         url,
         "SELECT coalesce(array_agg(one ORDER BY one), '{}') "
@@ -39,7 +39,7 @@ def leave(url):
     sql(url, "UPDATE pgmem.batches SET claimed_at = claimed_at - interval '2 minutes'")
 
 
-async def reserving(both, database_url, *, more=True):
+async def prefetching(both, database_url, *, more=True):
     """A group, and a member that holds 3 and 4 of its events, with 5 to 12 reserved for it.
 
     13 to 36 are behind that; or, without `more`, with another member.
@@ -48,14 +48,14 @@ async def reserving(both, database_url, *, more=True):
     held = await group.read("a", 2)
     held = await group.read("a", 2, ack=held)
     assert positions(held) == [3, 4]
-    assert reserved(database_url) == [*range(5, 13)]
+    assert prefetched(database_url) == [*range(5, 13)]
     if not more:
         assert positions(await group.read("z", 99)) == [*range(13, 37)]
     return group, held
 
 
 async def test_a_member_gets_all_in_order_and_touches_the_group_now_and_then(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     moved, got = set(), [1, 2]
     while held:
         got += positions(held)
@@ -65,11 +65,11 @@ async def test_a_member_gets_all_in_order_and_touches_the_group_now_and_then(bot
     assert got == [*range(1, 37)]
     # Never more than a quarter of what there is.
     assert moved == {12, 20, 26, 30, 32, 34, 36}
-    assert reserved(database_url) == []
+    assert prefetched(database_url) == []
 
 
 async def test_what_is_reserved_is_not_handed_out(both, database_url):
-    group, _ = await reserving(both, database_url)
+    group, _ = await prefetching(both, database_url)
     info = await group.info()
     assert (info.position, info.held, info.delayed) == (12, 2, 0)
     assert await group.lag() == 32
@@ -77,7 +77,7 @@ async def test_what_is_reserved_is_not_handed_out(both, database_url):
 
 
 async def test_each_batch_has_a_token_and_a_lease_of_its_own(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     then = await group.read("a", 2, lease=90, ack=held)
     assert then[0].token > held[0].token
     assert (then[0].expires_at - held[0].expires_at).total_seconds() > 50
@@ -87,7 +87,7 @@ async def test_each_batch_has_a_token_and_a_lease_of_its_own(both, database_url)
 
 
 async def test_who_has_nothing_else_gets_it_at_once(both, database_url):
-    group, held = await reserving(both, database_url, more=False)
+    group, held = await prefetching(both, database_url, more=False)
     others = await group.read("b", 3)
     assert positions(others) == [5, 6, 7]
     assert {one.attempts for one in others} == {1}
@@ -96,27 +96,27 @@ async def test_who_has_nothing_else_gets_it_at_once(both, database_url):
 
 
 async def test_nobody_takes_from_a_quick_one_what_is_before_his_own(both, database_url):
-    group, _ = await reserving(both, database_url, more=False)
+    group, _ = await prefetching(both, database_url, more=False)
     assert await group.read("z") == []
     leave(database_url)
     assert positions(await group.read("z", timeout=20)) == [*range(5, 13)]
 
 
 async def test_others_get_what_is_new_as_long_as_its_member_is_quick(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     assert positions(await group.read("b", 3)) == [13, 14, 15]
     assert positions(await group.read("a", 2, ack=held)) == [5, 6]
 
 
 async def test_what_is_left_comes_before_what_is_new(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     leave(database_url)
     assert positions(await group.read("b", 3)) == [5, 6, 7]
     assert positions(await group.read("a", 3, ack=held)) == [8, 9, 10]
 
 
 async def test_what_is_left_comes_first_for_who_acknowledges_as_well(both, database_url):
-    group, _ = await reserving(both, database_url)
+    group, _ = await prefetching(both, database_url)
     other = await group.read("b", 2)
     assert positions(other) == [13, 14]
     leave(database_url)
@@ -124,7 +124,7 @@ async def test_what_is_left_comes_first_for_who_acknowledges_as_well(both, datab
 
 
 async def test_who_reads_on_without_acknowledging_stays_in_order(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     more = await group.read("a", 3)
     assert positions(more) == [5, 6, 7]
     assert {one.attempts for one in more} == {1}
@@ -132,7 +132,7 @@ async def test_who_reads_on_without_acknowledging_stays_in_order(both, database_
 
 
 async def test_who_acknowledges_a_part_stays_in_order(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     more = await group.read("a", 3, ack=held[:1])
     assert positions(more) == [5, 6, 7]
     assert [one.position for one in await group.pending()][:4] == [4, 5, 6, 7]
@@ -140,18 +140,18 @@ async def test_who_acknowledges_a_part_stays_in_order(both, database_url):
 
 
 async def test_a_member_that_was_slow_looks_for_all_else_first(both, database_url, monkeypatch):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     other = await group.read("b", 1)
     await other[0].nack()
-    for module in (async_slots, sync_slots, claims, reserves):
-        monkeypatch.setattr(module, "RESERVE", 0.1)
+    for module in (async_batches, sync_batches, claims, prefetch_ops):
+        monkeypatch.setattr(module, "PREFETCH_SECONDS", 0.1)
     await asyncio.sleep(0.15)
     assert positions(await group.read("a", 9, ack=held)) == [*range(5, 14)]
 
 
 async def test_who_waits_is_told_when_somebody_leaves_it(both, database_url):
     """Another member asks for it, and takes less than there is."""
-    group, _ = await reserving(both, database_url, more=False)
+    group, _ = await prefetching(both, database_url, more=False)
     assert positions(await group.read("b", 1)) == [5]
     assert positions(await group.read("c", 99, timeout=5)) == [*range(6, 13)]
 
@@ -164,18 +164,18 @@ async def elsewhere(form):
 
 
 async def test_a_lost_lease_gives_nothing(both, elsewhere, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     lapse(database_url)
     assert positions(await (await elsewhere.groups.get("g")).read("b", 2)) == [3, 4]
     with pytest.raises(LeaseLost):
         await group.read("a", 2, ack=held)
-    assert reserved(database_url) == [*range(5, 13)]
+    assert prefetched(database_url) == [*range(5, 13)]
 
 
 async def test_who_takes_a_batch_over_loses_nothing_of_what_was_reserved_with_it(
     both, elsewhere, database_url
 ):
-    await reserving(both, database_url)
+    await prefetching(both, database_url)
     lapse(database_url)
     other = await elsewhere.groups.get("g")
     taken = await other.read("b", 2)
@@ -187,24 +187,24 @@ async def test_who_takes_a_batch_over_loses_nothing_of_what_was_reserved_with_it
 
 
 async def test_a_reset_forgets_it(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     await group.reset(15)
-    assert reserved(database_url) == []
+    assert prefetched(database_url) == []
     with pytest.raises(LeaseLost):
         await group.read("a", 2, ack=held)
     assert positions(await group.read("a", 2)) == [16, 17]
 
 
 async def test_no_trim_removes_it(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     await group.ack(held)
     done = await both.retention.trim(max_events=1)
-    assert (done.removed, reserved(database_url)[0]) == (4, 5)
+    assert (done.removed, prefetched(database_url)[0]) == (4, 5)
     assert positions(await group.read("a", 1)) == [5]
 
 
 async def test_a_forced_trim_of_it_is_no_secret(both, database_url):
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     trim(database_url, 7)
     got = []
     while held := await group.read("a", 2, ack=held):
@@ -221,13 +221,13 @@ async def test_a_slot_with_something_reserved_is_used_by_nobody_and_swept_by_nob
     both, database_url, monkeypatch
 ):
     monkeypatch.setattr(sweeps, "KEPT_BATCHES", 0)
-    group, held = await reserving(both, database_url)
+    group, held = await prefetching(both, database_url)
     await group.ack(held)
     await group.read("b", 1)
-    assert slots(database_url) == 2
+    assert batch_rows(database_url) == 2
     sql(database_url, "UPDATE pgmem.batches SET claimed_at = claimed_at - interval '9 days'")
     await both.retention.maintain()
-    assert reserved(database_url) == [*range(5, 13)]
+    assert prefetched(database_url) == [*range(5, 13)]
 
 
 async def test_where_it_is_ordered_nothing_is_reserved(both, database_url):
@@ -236,17 +236,17 @@ async def test_where_it_is_ordered_nothing_is_reserved(both, database_url):
     held = await group.read("a", 2)
     held = await group.read("a", 2, ack=held)
     assert positions(held) == [3, 4]
-    assert reserved(database_url) == []
+    assert prefetched(database_url) == []
 
 
 async def test_who_has_lost_it_to_others_reserves_nothing_for_a_while(both, database_url):
-    group, held = await reserving(both, database_url, more=False)
+    group, held = await prefetching(both, database_url, more=False)
     await group.read("b", 99)
     await fill(both, 20)
     for _ in range(3):
         held = await group.read("a", 2, ack=held)
     assert positions(held) == [41, 42]
-    assert reserved(database_url) == []
+    assert prefetched(database_url) == []
 
 
 @pytest.mark.parametrize(
@@ -255,5 +255,5 @@ async def test_who_has_lost_it_to_others_reserves_nothing_for_a_while(both, data
      (1000, 0.0, 1), (50, 0.06, 2)],
 )  # fmt: skip
 def test_how_much(count, interval, batches, monkeypatch):
-    monkeypatch.setattr(reserves, "RESERVE", 0.25)
-    assert reserves.reserving(count, interval) == batches
+    monkeypatch.setattr(prefetch_ops, "PREFETCH_SECONDS", 0.25)
+    assert prefetch_ops.batches_to_prefetch(count, interval) == batches

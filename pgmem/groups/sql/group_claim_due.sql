@@ -14,8 +14,8 @@ touched AS (
     UPDATE {schema}.groups AS held SET updated_at = clock_timestamp()
     WHERE held.name = %(group)s AND EXISTS (SELECT FROM due)
 ),
-{include group_unparked},
-{include group_slot}
+{include group_take_due},
+{include group_write_batch}
 ({include group_front})
 UNION ALL
 (SELECT {include event_columns} FROM {schema}.events

@@ -8,7 +8,7 @@ WITH mine AS (
         expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
         positions = prefetched[:%(limit)s], prefetched = prefetched[%(limit)s + 1:],
         attempts = NULL, claimed_at = clock_timestamp()
-    WHERE group_name = %(group)s AND id = %(slot)s AND token = %(token)s
+    WHERE group_name = %(group)s AND id = %(batch)s AND token = %(token)s
       AND positions = %(positions)s::bigint[] AND prefetched <> '{{}}'
     RETURNING token, expires_at, positions, prefetched
 )
