@@ -1,4 +1,4 @@
-"""What the sync form promises: one short test for each verb, in threads.
+"""The contract of the sync form: one short test for each verb, in threads.
 
 The sync form is generated from the async one, which the other tests of this folder run. What waits
 runs in both forms there (`both_forms`). These tests show that the generated verbs work, and the

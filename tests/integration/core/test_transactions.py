@@ -410,7 +410,7 @@ async def test_relaxed_statements_commit_asynchronously(database_url):
 
 
 async def test_a_rollback_leaves_the_next_transaction_its_statements(form, database_url, orders):
-    """psycopg deallocates prepared statements after a rollback, ours among them."""
+    """After a rollback psycopg deallocates all prepared statements, pgmem's among them."""
     async with form.memory(pool=1) as memory:
 
         async def work(number):

@@ -1,4 +1,4 @@
-"""What members of a group do with events: take them in order, and acknowledge them, all or none."""
+"""Members of a group claim events in order and acknowledge them, all or none."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestReading:
 
     @pytest.mark.parametrize("ordered_by", [None, "stream"])
     async def test_only_final_events(self, both, database_url, ordered_by):
-        """An open transaction that has drawn a lower position holds back what is above it."""
+        """Hold back the events above a position that an open transaction has drawn."""
         group = await opened(both, 2, ordered_by=ordered_by)
         with psycopg.connect(database_url) as writer:
             writer.execute(
@@ -208,7 +208,7 @@ class TestAcknowledging:
                 await getattr(connection, end)()
         assert (await group.info()).held == (0 if end == "commit" else 2)
 
-    async def test_until_the_transaction_ends_nobody_takes_over_nor_is_held_up(
+    async def test_until_the_transaction_ends_no_member_takes_over_or_waits(
         self, both, database_url
     ):
         """Also not beyond the lease: the effects are there, and must not be made twice."""
@@ -248,7 +248,7 @@ def test_an_emptied_slot_is_filled_again(memory, database_url):
 )
 @pytest.mark.parametrize("lost", [(False, False), (True,), (False, True), (True, False)])
 def test_after_a_lost_answer_nothing_new_is_handed_out(ordered_by, passing, batches, lost):
-    """The server may have crashed: what was final then may be written anew, and not be final."""
+    """Assume a crash of the server. Positions that were stable may be used again."""
     member = ops.ClaimRequest(Group("g", EventFilter(), ordered_by), "c", 10, 30.0, lambda row: row)
     acknowledged = [HeldDelivery(n, batch, 7) for n, batch in enumerate(batches)]
     op = member.claim(99, acknowledged, passing=passing)

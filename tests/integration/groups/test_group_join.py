@@ -1,4 +1,4 @@
-"""memory.groups.join: a group by its name alone, with the selection that it was made with."""
+"""Groups that are opened by name keep the filter that they were created with."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def fill(memory):
         ({"agent_id": "tester", "type": "t"}, [1, 3, 5]),
     ],
 )
-async def test_who_joins_gets_what_the_group_follows_and_nothing_else(both, selection, positions):
+async def test_a_group_by_name_delivers_only_its_selection(both, selection, positions):
     await fill(both)
     await both.groups.create("g", **selection)
     group = await both.groups.get("g")
@@ -68,7 +68,7 @@ async def test_who_joins_gets_what_the_group_follows_and_nothing_else(both, sele
     assert await group.lag() == 0
 
 
-async def test_who_joins_shares_with_the_others(both):
+async def test_a_group_by_name_shares_with_the_other_members(both):
     await fill(both)
     first = await both.groups.create("g", stream="a")
     taken = (await first.read("one", 1))[0]

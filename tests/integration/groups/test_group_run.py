@@ -1,4 +1,4 @@
-"""group.run: read, call, acknowledge, until told to stop."""
+"""The loop of `group.run`: read, call the handler, acknowledge, until it is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""group.run where leases, members, handlers and the way to the server fail."""
+"""Failing leases, members, handlers and connections in `group.run`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_handler_that_outlived_its_lease_is_told_and_no_success(life, database
 
 
 def test_what_became_anothers_under_way_is_lost_and_not_failed(life, database_url):
-    """Its transaction is refused the acknowledgement: it is not tried again, another has it."""
+    """Refuse the acknowledgement. The event is not handled again here, another member has it."""
     fill(database_url, 1)
     taken = []
     with psycopg.connect(database_url, autocommit=True) as server:
@@ -112,7 +112,7 @@ def test_where_one_member_fails_the_others_end_too(life, database_url, monkeypat
 
 
 class Struck(BaseException):
-    """What no handler of errors catches."""
+    """An exception that no error handler catches."""
 
 
 def test_what_was_not_begun_when_it_was_cancelled_is_given_back(life, database_url):

@@ -147,7 +147,7 @@ class TestLooking:
         assert info.updated_at >= info.created_at
         assert info == await (await both.groups.get("g")).info()
 
-    async def test_pending_tells_who_has_what(self, both):
+    async def test_pending_lists_the_member_of_each_event(self, both):
         await fill(both, 6)
         group = await both.groups.create("g")
         first = await group.read("a", 2)
@@ -254,7 +254,7 @@ class TestReset:
         await group.reset(0)
         assert positions(await group.read("a")) == [4, 5, 6]
 
-    async def test_fences_off_who_holds_something_and_forgets_what_is_parked(self, both):
+    async def test_reset_fences_off_members_and_forgets_delayed_events(self, both):
         await fill(both, 6)
         group = await both.groups.create("g")
         held, parked = await group.read("a", 2)
@@ -269,11 +269,11 @@ class TestReset:
         assert (await group.info())[7:] == (0, 0, 1)
         assert positions(await group.read("b")) == [1, 2, 3, 4, 5, 6]
 
-    async def test_who_was_about_to_take_something_is_fenced_off_too(self, both, database_url):
-        """A claim that has handed out and not committed: reset waits for it."""
+    async def test_reset_fences_off_a_claim_under_way(self, both, database_url):
+        """Reset waits for a claim that has handed out events and not committed."""
         await fill(both, 6)
         group = await both.groups.create("g")
-        await group.ack(await group.read("a", 1))  # There is an empty slot to fill.
+        await group.ack(await group.read("a", 1))  # Leaves an empty batch row to fill.
         for _ in range(3):
             with psycopg.connect(database_url) as rival:
                 rival.execute(
@@ -302,7 +302,7 @@ class TestReset:
             await group.ack(held)
         assert positions(await group.read("a")) == [4, 5, 6]
 
-    async def test_wakes_who_waits(self, both):
+    async def test_reset_wakes_waiting_members(self, both):
         await fill(both, 2)
         group = await both.groups.create("g")
         await group.ack(await group.read("a"))

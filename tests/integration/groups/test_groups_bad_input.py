@@ -53,7 +53,7 @@ def wrong_reads(group):
 
 
 def wrong_endings(group, held, foreign):
-    """What is to be done with events of this group, or of another one."""
+    """Return calls that end deliveries of this group, or of another one."""
     return [
         lambda: group.nack(held, error=5),
         lambda: group.nack(held, error=ValueError("x")),
@@ -79,7 +79,7 @@ def wrong_endings(group, held, foreign):
 
 
 def wrong_upkeep(group):
-    """What one who looks after a group does."""
+    """Return calls of an operator of the group."""
     return [
         lambda: group.pending(0),
         lambda: group.pending(100_001),

@@ -12,7 +12,7 @@ from tests.support.groups import fall_due, fill, lapse, positions, waiting
 
 
 def turns(n):
-    """Keys x and y by turns: x has 1, 3, 5, …"""
+    """Return the key of an event: x if its number is odd, else y."""
     return "x" if n % 2 else "y"
 
 
@@ -56,7 +56,7 @@ async def test_by_stream(both):
     assert positions(await group.read("c")) == [3, 5]
 
 
-async def test_events_without_the_key_go_to_anybody(both):
+async def test_events_without_the_key_go_to_any_member(both):
     await both.events.append(
         "s", [Event(type="t", payload=p) for p in ({"key": "x"}, {}, {"key": None}, 7, [1], "key")]
     )
@@ -181,7 +181,7 @@ class TestTakingOver:
         assert [letter.position for letter in await group.dead_letters()] == [1]
 
 
-async def test_an_ack_wakes_who_waits_for_its_key(both):
+async def test_an_ack_wakes_the_member_that_waits_for_its_key(both):
     group = await opened(both, 2, key=lambda n: "x")
     (one,) = await group.read("a", 1)
     waiter = await waiting(group, timeout=20)
@@ -197,7 +197,7 @@ async def test_an_acknowledgement_with_a_read_frees_its_keys_first(both):
 
 
 async def test_many_members_keep_the_order_of_each_key(form):
-    """Each writes down what it has, between taking and acknowledging: one list for each key."""
+    """Record what each member handles, between its claim and its ack, in one list for each key."""
     done, busy = {}, set()
     async with form.memory(pool=8) as memory, form.memory(pool=8) as other:
         await fill(memory, 200, key=lambda n: f"k{n % 7}")
@@ -223,8 +223,8 @@ async def test_many_members_keep_the_order_of_each_key(form):
     assert all(got == sorted(got) for got in done.values())
 
 
-async def test_more_parked_than_is_looked_at_holds_up_only_its_key(both):
-    """A thousand events behind a held key: others are found once the window has moved over them."""
+async def test_many_delayed_events_hold_up_only_their_key(both):
+    """Put many events behind a held key. Other keys are found once the window has passed them."""
     await fill(both, 300, key=lambda n: "x" if n <= 299 else "z")
     group = await both.groups.create("g", ordered_by="key")
     (held,) = await group.read("a", 1)

@@ -1,4 +1,4 @@
-"""What a quick member reserves: handed out once, in order, and never kept from others."""
+"""Prefetched events are handed out once, in order, and never kept from other members."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.system.retention.test_trimmed import trim
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """However slow the machine is: four batches are reserved, for a minute."""
+    """Prefetch four batches for a minute, however slow the machine is."""
     for module in (async_batches, sync_batches):
         monkeypatch.setattr(module, "batches_to_prefetch", lambda count, _: 4)
     for module in (async_batches, sync_batches, claims, prefetch_ops):
@@ -40,7 +40,7 @@ def leave(url):
 
 
 async def prefetching(both, database_url, *, more=True):
-    """A group, and a member that holds 3 and 4 of its events, with 5 to 12 reserved for it.
+    """Create a group and a member that holds events 3 and 4, with 5 to 12 prefetched for it.
 
     13 to 36 are behind that; or, without `more`, with another member.
     """
@@ -86,7 +86,7 @@ async def test_each_batch_has_a_token_and_a_lease_of_its_own(both, database_url)
     await group.ack(then)
 
 
-async def test_who_has_nothing_else_gets_it_at_once(both, database_url):
+async def test_an_idle_member_gets_prefetched_events_at_once(both, database_url):
     group, held = await prefetching(both, database_url, more=False)
     others = await group.read("b", 3)
     assert positions(others) == [5, 6, 7]
@@ -95,7 +95,7 @@ async def test_who_has_nothing_else_gets_it_at_once(both, database_url):
     assert await group.read("c") == []
 
 
-async def test_nobody_takes_from_a_quick_one_what_is_before_his_own(both, database_url):
+async def test_prefetched_events_before_ones_own_are_not_taken(both, database_url):
     group, _ = await prefetching(both, database_url, more=False)
     assert await group.read("z") == []
     leave(database_url)
@@ -115,7 +115,7 @@ async def test_what_is_left_comes_before_what_is_new(both, database_url):
     assert positions(await group.read("a", 3, ack=held)) == [8, 9, 10]
 
 
-async def test_what_is_left_comes_first_for_who_acknowledges_as_well(both, database_url):
+async def test_left_events_come_first_for_an_acknowledging_member_too(both, database_url):
     group, _ = await prefetching(both, database_url)
     other = await group.read("b", 2)
     assert positions(other) == [13, 14]
@@ -123,7 +123,7 @@ async def test_what_is_left_comes_first_for_who_acknowledges_as_well(both, datab
     assert positions(await group.read("b", 2, ack=other)) == [5, 6]
 
 
-async def test_who_reads_on_without_acknowledging_stays_in_order(both, database_url):
+async def test_reading_on_without_acknowledging_keeps_the_order(both, database_url):
     group, held = await prefetching(both, database_url)
     more = await group.read("a", 3)
     assert positions(more) == [5, 6, 7]
@@ -131,7 +131,7 @@ async def test_who_reads_on_without_acknowledging_stays_in_order(both, database_
     await group.ack([*held, *more])
 
 
-async def test_who_acknowledges_a_part_stays_in_order(both, database_url):
+async def test_acknowledging_a_part_keeps_the_order(both, database_url):
     group, held = await prefetching(both, database_url)
     more = await group.read("a", 3, ack=held[:1])
     assert positions(more) == [5, 6, 7]
@@ -149,7 +149,7 @@ async def test_a_member_that_was_slow_looks_for_all_else_first(both, database_ur
     assert positions(await group.read("a", 9, ack=held)) == [*range(5, 14)]
 
 
-async def test_who_waits_is_told_when_somebody_leaves_it(both, database_url):
+async def test_a_waiting_member_is_woken_when_prefetched_events_are_left(both, database_url):
     """Another member asks for it, and takes less than there is."""
     group, _ = await prefetching(both, database_url, more=False)
     assert positions(await group.read("b", 1)) == [5]
@@ -172,9 +172,7 @@ async def test_a_lost_lease_gives_nothing(both, elsewhere, database_url):
     assert prefetched(database_url) == [*range(5, 13)]
 
 
-async def test_who_takes_a_batch_over_loses_nothing_of_what_was_reserved_with_it(
-    both, elsewhere, database_url
-):
+async def test_a_takeover_loses_no_prefetched_event(both, elsewhere, database_url):
     await prefetching(both, database_url)
     lapse(database_url)
     other = await elsewhere.groups.get("g")
@@ -217,7 +215,7 @@ async def test_a_forced_trim_of_it_is_no_secret(both, database_url):
     assert {one.error for one in buried} == {"retention has removed the event"}
 
 
-async def test_a_slot_with_something_reserved_is_used_by_nobody_and_swept_by_nobody(
+async def test_a_batch_row_with_prefetched_events_is_neither_used_nor_swept(
     both, database_url, monkeypatch
 ):
     monkeypatch.setattr(sweeps, "KEPT_BATCHES", 0)
@@ -230,7 +228,7 @@ async def test_a_slot_with_something_reserved_is_used_by_nobody_and_swept_by_nob
     assert prefetched(database_url) == [*range(5, 13)]
 
 
-async def test_where_it_is_ordered_nothing_is_reserved(both, database_url):
+async def test_an_ordered_group_prefetches_nothing(both, database_url):
     await fill(both, 20, key=lambda n: str(n % 3))
     group = await both.groups.create("g", ordered_by="key")
     held = await group.read("a", 2)
@@ -239,7 +237,7 @@ async def test_where_it_is_ordered_nothing_is_reserved(both, database_url):
     assert prefetched(database_url) == []
 
 
-async def test_who_has_lost_it_to_others_reserves_nothing_for_a_while(both, database_url):
+async def test_a_member_that_lost_prefetched_events_pauses_prefetching(both, database_url):
     group, held = await prefetching(both, database_url, more=False)
     await group.read("b", 99)
     await fill(both, 20)

@@ -18,8 +18,7 @@ pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
 
 @pytest.fixture(params=["same", "other"])
 async def pair(request, form):
-    """A memory that does something, and one that waits, without the safety poll: both the same, or
-    two."""
+    """Open a memory that acts and one that waits, without the safety poll: one memory, or two."""
     async with form.memory(agent_id="tester", safety_poll=POLL) as memory:
         if request.param == "same":
             yield memory, memory
@@ -29,7 +28,7 @@ async def pair(request, form):
 
 
 async def at_work(pair, count=2):
-    """The group in both memories; everything is handed out, to "a"."""
+    """Return the group of both memories, with every event handed out to "a"."""
     memory, other = pair
     await fill(memory, count)
     group, elsewhere = await memory.groups.create("g"), await other.groups.get("g")
@@ -80,7 +79,7 @@ async def test_the_end_of_a_delay_wakes(pair):
     assert positions(await asyncio.wait_for(waiter, SOON)) == [1]
 
 
-async def test_who_does_not_wait_finds_what_another_memory_has_just_given_back(pair):
+async def test_a_read_without_timeout_finds_what_another_memory_gave_back(pair):
     """Whatever its memory knew before."""
     _, elsewhere, held = await at_work(pair)
     assert await elsewhere.read("b", timeout=0.1) == []
@@ -90,7 +89,7 @@ async def test_who_does_not_wait_finds_what_another_memory_has_just_given_back(p
     assert positions(await elsewhere.read("b")) == [3]
 
 
-async def test_without_a_bell_the_safety_poll_finds_it(form, database_url):
+async def test_without_notifications_the_safety_poll_finds_it(form, database_url):
     async with form.memory(safety_poll=0.3) as memory:
         await fill(memory, 1)
         group = await memory.groups.create("g")
@@ -113,7 +112,7 @@ async def test_a_wait_ends_in_time(both):
     assert 0.4 <= time.monotonic() - started < SOON
 
 
-async def test_one_event_goes_to_one_of_many_who_wait(form):
+async def test_one_event_goes_to_one_of_many_waiting_members(form):
     async with form.memory(pool=8, safety_poll=POLL) as memory:
         group = await memory.groups.create("g")
         waiters = await asyncio.gather(*(waiting(group, f"m{n}", timeout=3) for n in range(5)))
@@ -123,7 +122,7 @@ async def test_one_event_goes_to_one_of_many_who_wait(form):
 
 
 async def test_waiting_for_what_a_transaction_keeps_is_no_busy_loop(both, database_url):
-    """Its lease is over, and its acknowledgement not committed."""
+    """Let a lease expire while its acknowledgement is not committed."""
     await fill(both, 1)
     group = await both.groups.create("g")
     held = await group.read("a", lease=0.2)
@@ -139,7 +138,7 @@ async def test_waiting_for_what_a_transaction_keeps_is_no_busy_loop(both, databa
 
 
 async def handed_after_a_wait(pair):
-    """A member that waited for its event, and knows that there is nothing else."""
+    """Return a member that waited for its event and knows that there is no other."""
     group, elsewhere, held = await at_work(pair)
     waiter = await waiting(elsewhere, timeout=20)
     await fill(pair[0], 1)
@@ -168,7 +167,7 @@ async def test_a_lease_that_ends_while_it_was_at_work_is_not_missed(pair):
     assert positions(more) == [1, 2]
 
 
-async def test_who_has_all_acknowledges_and_waits(pair):
+async def test_a_member_that_has_all_events_acknowledges_and_waits(pair):
     group, elsewhere, _, mine = await handed_after_a_wait(pair)
     assert await elsewhere.read("waiter", timeout=0.1, ack=mine) == []
     assert [one.position for one in await group.pending()] == [1, 2]
@@ -177,7 +176,7 @@ async def test_who_has_all_acknowledges_and_waits(pair):
 
 
 async def test_a_slot_that_was_empty_and_is_not_is_left_alone(pair, database_url):
-    """What a member knows of its slot is old: others have filled it meanwhile."""
+    """Let other members fill the batch row that a member knows as its own."""
     group, elsewhere, held, mine = await handed_after_a_wait(pair)
     assert await elsewhere.read("waiter", timeout=0.1, ack=mine) == []
     waiter = await waiting(elsewhere, timeout=20)

@@ -1,4 +1,4 @@
-"""What a group hands out again, or gives up: leases that ran out, what is given back or trimmed."""
+"""Redelivery and dead letters: expired leases, events given back, events trimmed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TestLease:
         assert {one.attempts for one in [*first, *second]} == {2}
         await group.ack([*first, *second])
 
-    async def test_nobody_takes_over_before_its_end(self, both):
+    async def test_no_takeover_before_the_lease_ends(self, both):
         group = await opened(both)
         await group.read("a", lease=60)
         assert await group.read("b", timeout=0.2) == []
@@ -79,7 +79,7 @@ class TestLease:
 
 @pytest.mark.parametrize("verb", ["ack", "nack", "dead_letter", "extend"])
 async def test_a_batch_that_is_lost_keeps_another_one_as_it_was(both, verb):
-    """All or nothing, also where the events are of two batches."""
+    """Refuse all of them, also if the events are of two batches."""
     group = await opened(both, 4)
     kept, lost = await group.read("a", 2), await group.read("a", 2)
     await group.ack(lost)
@@ -194,9 +194,9 @@ class TestDeadLetters:
 
 
 class TestTrimmed:
-    """What a forced trim removes while the group has it, or has not had it."""
+    """Events that a forced trim removes while the group has them, or before it had them."""
 
-    async def test_held_or_parked_it_becomes_a_dead_letter(self, both, database_url):
+    async def test_held_or_delayed_it_becomes_a_dead_letter(self, both, database_url):
         group = await opened(both, 6)
         await group.read("a", 2)
         for one in await group.read("b", 2):
@@ -211,7 +211,7 @@ class TestTrimmed:
         assert {letter.event for letter in letters} == {None}
         assert await group.requeue() == 0  # There is nothing to hand out.
 
-    async def test_who_has_it_can_still_acknowledge(self, both, database_url):
+    async def test_the_member_that_has_it_can_still_acknowledge(self, both, database_url):
         group = await opened(both, 3)
         held = await group.read("a")
         trim(database_url, 2)
