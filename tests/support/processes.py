@@ -17,7 +17,8 @@ import time
 import traceback
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pgmem"])
+# `pgmem` imports its names when they are first used, so the modules behind them are named.
+_context.set_forkserver_preload(["pgmem.memory", "pgmem._sync.memory", "pgmem._sync.groups.verbs"])
 
 
 def seed() -> int:
