@@ -18,7 +18,7 @@ from tests.support.processes import Worker
 TABLE = """
 CREATE TABLE handed (
     position bigint, token bigint, member text, attempts int, key text,
-    begun timestamptz DEFAULT clock_timestamp(), lease_until timestamptz,
+    asked timestamptz, begun timestamptz DEFAULT clock_timestamp(), lease_until timestamptz,
     acked timestamptz, refused timestamptz, PRIMARY KEY (position, token)
 );
 CREATE TABLE effects (position bigint, token bigint)"""
@@ -37,8 +37,9 @@ threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True)
 with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) as notes:
     group = memory.groups.create("killed", stream="work", after=0, ordered_by=order or None,
                                max_attempts=1000, exist_ok=True)
-    held = []
+    held, first = [], True
     while not stop.is_set():
+        asked = time.time()
         try:
             batch = group.read(name, limit=rng.randint(1, 20), timeout=0.2, lease=lease, ack=held)
         except LeaseLost:
@@ -51,11 +52,14 @@ with Memory(url, pool=(1, 3)) as memory, psycopg.connect(url, autocommit=True) a
         if not batch:
             continue
         notes.cursor().executemany(
-            "INSERT INTO handed (position, token, member, attempts, key, lease_until) "
-            "VALUES (%s, %s, %s, %s, %s, %s)",
-            [(d.event.position, d.token, name, d.attempts, d.event.payload["key"], d.expires_at)
-             for d in batch])
-        time.sleep(rng.uniform(0, 0.01))
+            "INSERT INTO handed (position, token, member, attempts, key, lease_until, asked) "
+            "VALUES (%s, %s, %s, %s, %s, %s, to_timestamp(%s))",
+            [(d.event.position, d.token, name, d.attempts, d.event.payload["key"], d.expires_at,
+              asked) for d in batch])
+        if first:
+            print(json.dumps("reads"), flush=True)
+            first = False
+        time.sleep(rng.uniform(0, 0.04))
         if rng.random() < 0.01:
             time.sleep(lease * rng.uniform(0.8, 1.6))
         mine = [(d.event.position, d.token) for d in batch]
@@ -84,17 +88,22 @@ class Audit(NamedTuple):
         handed: deliveries.
         again: deliveries after the first of an event.
         refused: refused acknowledgements.
-        latest: the most seconds between the end of a dead member's lease and the next delivery.
+        passed_over: the most batches of new events that members claimed between the end of a lease
+            and the claim that took its events over.
     """
 
     handed: int
     again: int
     refused: int
-    latest: float
+    passed_over: int
 
 
 def work_under_kills(url, rng: random.Random, *, kills: int, lease: float, how="", order="") -> int:
-    """Run eight members on the stream and kill random ones; return the number of kills."""
+    """Run eight members on the stream and kill them as they work; return the number of kills.
+
+    A member is killed after its first delivery, and the kills keep pace with the group's position,
+    so that most members live and all of the work is done under kills.
+    """
 
     def member(number: int) -> Worker:
         return Worker(MEMBER, url, f"m{number}", rng.randrange(2**31), lease, how, order)
@@ -105,17 +114,24 @@ def work_under_kills(url, rng: random.Random, *, kills: int, lease: float, how="
         while not _all_acknowledged(server):
             assert time.monotonic() < deadline, "did not finish"
             time.sleep(rng.uniform(0.005, 0.03))
-            if done < kills:
-                victim = rng.randrange(len(members))
-                if members[victim].running():
-                    members[victim].kill()
-                    done += 1
-                    members[victim] = member(victim)
+            number = rng.randrange(len(members))
+            if members[number].lines and done < kills and done < 1.5 * kills * _progress(server):
+                members[number].kill()
+                done += 1
+                members[number] = member(number)
     for one in members:
         one.say()
     for one in members:
         one.finish()
     return done
+
+
+def _progress(server) -> float:
+    """Return the part of the stream that the group's position has passed."""
+    return server.execute(
+        "SELECT coalesce((SELECT position FROM pgmem.groups WHERE name = 'killed'), 0)::float8"
+        " / (SELECT max(position) FROM pgmem.events WHERE stream = 'work')"
+    ).fetchone()[0]
 
 
 def _all_acknowledged(server) -> bool:
@@ -144,13 +160,17 @@ SELECT a.position, a.member, b.member
 FROM handed AS a JOIN handed AS b ON a.position = b.position AND a.token < b.token
 WHERE a.acked IS NOT NULL"""
 
-_LATEST = """
-SELECT coalesce(max(extract(epoch FROM b.begun - a.lease_until)), 0)::float8
+# A claim takes what has expired before it takes new events. `asked` is before the claim, and the end
+# of the new lease is a fixed time after it.
+_PASSED_OVER = """
+SELECT count(DISTINCT c.token)
 FROM handed AS a CROSS JOIN LATERAL (
-    SELECT begun, attempts FROM handed WHERE position = a.position AND token > a.token
+    SELECT lease_until, attempts FROM handed WHERE position = a.position AND token > a.token
     ORDER BY token LIMIT 1) AS b
+JOIN handed AS c ON c.attempts = 1 AND c.asked > a.lease_until AND c.lease_until < b.lease_until
 -- Otherwise a member between them was killed before it recorded its delivery.
-WHERE b.attempts = a.attempts + 1"""
+WHERE b.attempts = a.attempts + 1
+GROUP BY a.position, a.token ORDER BY 1 DESC LIMIT 1"""
 
 # Of two events of one key, the later one begins after the acknowledgement of the earlier one, or
 # with it in one batch. The record must commit with the acknowledgement: recorded afterwards, it may
@@ -196,6 +216,7 @@ def audit(url, events: int, *, ordered: bool = False) -> Audit:
             assert rows(_OUT_OF_ORDER) == [], "two events of a key out of order"
             assert rows(_KEY_TOGETHER) == [], "two members at one key"
         total, refused = rows("SELECT count(*), count(refused) FROM handed")[0]
-        found = Audit(total, total - events, refused, rows(_LATEST)[0][0])
+        passed_over = rows(_PASSED_OVER)
+        found = Audit(total, total - events, refused, passed_over[0][0] if passed_over else 0)
     print(found)
     return found
