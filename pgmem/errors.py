@@ -5,7 +5,8 @@
     PgmemError
     ├── InvalidInput (also a ValueError)   an argument was refused before anything was sent
     │   └── InvalidValue                   a value that JSON or PostgreSQL cannot hold exactly
-    │       └── ValueTooLarge
+    │       ├── ValueTooLarge
+    │       └── InvalidEvent               a stored event does not fit its class or `model=`
     ├── Conflict                           the database does not hold what the caller assumed
     │   ├── VersionConflict                another writer came first
     │   │   └── StaleRead                  what an optimistic transaction read has changed
@@ -46,7 +47,10 @@ class InvalidInput(PgmemError, ValueError):
 
 
 class InvalidValue(InvalidInput):
-    """A payload, value, metadata or result would not come back exactly as it was given."""
+    """A payload, value, metadata or result would not come back exactly as it was given.
+
+    Also a stored value that does not fit `model=`.
+    """
 
 
 class ValueTooLarge(InvalidValue):
@@ -61,6 +65,26 @@ class ValueTooLarge(InvalidValue):
         super().__init__(message)
         self.size = size
         self.limit = limit
+
+
+class InvalidEvent(InvalidValue):
+    """A stored event does not fit its class or `model=`. It says nothing about other events.
+
+    Attributes:
+        event: the `RecordedEvent` with its payload as it is stored.
+        stream: its stream.
+        position: its position.
+        type: its type.
+        field: the first field that does not fit, with dots; None for the whole payload.
+    """
+
+    def __init__(self, message: str, *, event: Any, field: str | None) -> None:
+        super().__init__(message)
+        self.event = event
+        self.stream: str = event.stream
+        self.position: int = event.position
+        self.type: str = event.type
+        self.field = field
 
 
 class Conflict(PgmemError):

@@ -28,7 +28,8 @@ from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
 from pgmem.errors import InvalidInput, TransactionConflict
 from pgmem.events.buffer import AsyncEventBuffer
-from pgmem.events.codec import Codec, event_registry
+from pgmem.events.codec import Codec
+from pgmem.events.event_classes import event_registry
 from pgmem.events.follower import AsyncLogFollower
 from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader

@@ -39,7 +39,8 @@ from pgmem.core.names import check_schema_name
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput, TransactionConflict
-from pgmem.events.codec import Codec, event_registry
+from pgmem.events.codec import Codec
+from pgmem.events.event_classes import event_registry
 from pgmem.events.models import Event
 from pgmem.events.stable_position import StablePosition
 from pgmem.state.cache import StateCache, TransactionCache

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pgmem.core.arrays import JsonColumn, NameColumn
 from pgmem.core.context import WriteContext
@@ -14,16 +14,16 @@ from pgmem.core.encoding import (
     DEFAULT_MAX_BYTES,
     check_object,
     decode,
-    decoder,
     encode,
     encode_all,
     encode_object,
 )
 from pgmem.core.op import Row
 from pgmem.core.validation import check_name, check_names
-from pgmem.errors import InvalidInput
+from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.columns import METADATA, PAYLOAD
-from pgmem.events.models import Event, RecordedEvent
+from pgmem.events.event_classes import invalid_event, registered
+from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
 
 INLINE_BYTES = 7_500
 """Limit of an event that travels in a notification. The server takes 7,999 bytes."""
@@ -60,9 +60,22 @@ class Codec:
         if event.agent_id is not None:
             agent_id = event.agent_id
         own = event.metadata
-        if own is None or metadata is None or not isinstance(own, dict):
-            return agent_id, metadata if own is None else own
-        return agent_id, {**metadata, **own}
+        if own is not None and metadata is not None and isinstance(own, dict):
+            metadata = {**metadata, **own}
+        elif own is not None:
+            metadata = own
+        if type(event) is not Event:
+            metadata = _with_schema_version(metadata, event.event_schema_version)
+        return agent_id, metadata
+
+
+def _with_schema_version(metadata: dict[str, Any] | None, version: int) -> dict[str, Any] | None:
+    """Return the metadata with the version of the event's class. Version 1 stores nothing."""
+    if version > 1:
+        return {**(metadata or {}), SCHEMA_VERSION: version}
+    if metadata is not None and SCHEMA_VERSION in metadata:  # It was read with another version.
+        return {name: item for name, item in metadata.items() if name != SCHEMA_VERSION} or None
+    return metadata
 
 
 class EncodedEvent(NamedTuple):
@@ -99,6 +112,9 @@ class Batch(NamedTuple):
         }
 
 
+_NO_PAYLOAD = set(Event.model_fields)
+
+
 def _payload(event: Event) -> Any:
     # The exact class first, because pydantic makes isinstance() slow.
     if type(event) is Event:
@@ -106,7 +122,7 @@ def _payload(event: Event) -> Any:
     if not isinstance(event, Event):
         raise InvalidInput(f"expected a pgmem.Event, got {type(event).__name__}")
     if event.payload_fields:
-        return event.model_dump(mode="json", include=set(event.payload_fields))
+        return event.model_dump(mode="json", exclude=_NO_PAYLOAD)
     return event.payload
 
 
@@ -169,22 +185,48 @@ def event_maker(codec: Codec, model: type[BaseModel] | None) -> Callable[[Row], 
     """Return a function that makes an event of a row.
 
     Raises (the function):
-        InvalidValue: the stored payload does not fit the model or the registered class.
+        InvalidEvent: the stored payload does not fit the model or the registered class.
     """
-    payload_of = decoder(model, "payload")
-    registry = {} if model is not None else codec.registry
-    new = tuple.__new__  # RecordedEvent._make without its check
+    registry = codec.registry
+    if model is not None:
+        return _validated(model)
+    if not registry:
+        return stored_event
 
-    def plain(row: Row) -> RecordedEvent:
+    def typed(row: Row) -> RecordedEvent:
+        try:
+            return registered(registry, stored_event(row))
+        except InvalidEvent as error:
+            error.event = stored_event(row)  # An upcaster may have changed the payload in place.
+            raise
+
+    return typed
+
+
+def stored_event(row: Row) -> RecordedEvent:
+    """Return a row as an event with its payload as it is stored."""
+    columns = list(row)
+    columns[PAYLOAD] = decode(columns[PAYLOAD])
+    if columns[METADATA] is not None:
+        columns[METADATA] = decode(columns[METADATA])
+    return _new(RecordedEvent, columns)
+
+
+_new = tuple.__new__  # RecordedEvent._make without its check
+
+
+def _validated(model: type[BaseModel]) -> Callable[[Row], RecordedEvent]:
+    def validated(row: Row) -> RecordedEvent:
         columns = list(row)
-        columns[PAYLOAD] = payload_of(columns[PAYLOAD])
+        try:
+            columns[PAYLOAD] = model.model_validate_json(columns[PAYLOAD])
+        except ValidationError as error:
+            raise invalid_event(stored_event(row), model.__name__, error) from None
         if columns[METADATA] is not None:
             columns[METADATA] = decode(columns[METADATA])
-        return new(RecordedEvent, columns)
+        return _new(RecordedEvent, columns)
 
-    if not registry:
-        return plain
-    return lambda row: typed_event(plain(row), registry)
+    return validated
 
 
 def parse_events(
@@ -193,34 +235,3 @@ def parse_events(
     """Return a function that makes events of rows."""
     event_of = event_maker(codec, model)
     return lambda rows: [event_of(row) for row in rows]
-
-
-def event_registry(classes: tuple[type[Event], ...]) -> dict[str, type[Event]]:
-    """Return event classes by their type name.
-
-    Raises:
-        InvalidInput: one is no subclass of Event, or two have the same type name.
-    """
-    registry: dict[str, type[Event]] = {}
-    for cls in classes:
-        if not (isinstance(cls, type) and issubclass(cls, Event)) or cls.event_type is None:
-            raise InvalidInput(f"events= takes subclasses of pgmem.Event, got {cls!r}")
-        if cls.event_type in registry:
-            raise InvalidInput(
-                f"two event classes have the type {cls.event_type!r}: "
-                f"{registry[cls.event_type].__name__} and {cls.__name__}"
-            )
-        registry[cls.event_type] = cls
-    return registry
-
-
-def typed_event(event: RecordedEvent, registry: Mapping[str, type[Event]]) -> RecordedEvent:
-    """Return the event with its payload as an instance of the class registered for its type.
-
-    Raises:
-        InvalidValue: the stored payload does not fit the class.
-    """
-    cls = registry.get(event.type)
-    if cls is None:
-        return event
-    return event._replace(payload=cls.from_stored(event.payload, event.agent_id, event.metadata))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypeVar
 
-from pgmem.errors import InvalidValue
+from pgmem.errors import InvalidInput, InvalidValue
 
 T = TypeVar("T", default=Any)
 """The type of a payload."""
+
+SCHEMA_VERSION = "schema_version"
+"""The name in an event's metadata. An event without it has version 1."""
+
+Upcaster = Callable[[Any], Any]
+"""Takes a stored payload, returns the payload of the next version."""
 
 
 class Event(BaseModel):
@@ -30,6 +36,27 @@ class Event(BaseModel):
 
     A subclass may redeclare `payload` as a pydantic model instead of adding fields.
 
+    A field that the class does not know is refused when an event is made, and ignored when one is
+    read: while a new version of a program is deployed, the old one reads what the new one writes.
+    With `extra="forbid"` in the class statement it is refused in both.
+
+    If the payload changes, raise the version, and say how an older payload becomes a newer one:
+
+    >>> def add_currency(payload):
+    ...     return {**payload, "currency": "VND"}
+    >>> class PaymentRefused(Event, type="payment.refused", upcast={1: add_currency}):
+    ...     amount: int
+    ...     currency: str
+    >>> PaymentRefused.event_schema_version
+    2
+
+    Class arguments:
+        type: the type name; the class name by default.
+        schema_version: the version of the payload, stored with each event; 1 by default, or the one
+            after the last of `upcast`.
+        upcast: functions by version. Each takes a stored payload of its version, as a JSON value,
+            and returns that of the next one. A version without one is passed on as it is.
+
     Args:
         type: what happened, 1 to 512 bytes. Set by the class in a subclass.
         payload: any JSON value, or a pydantic model.
@@ -39,15 +66,22 @@ class Event(BaseModel):
     Attributes:
         event_type: the type name that the class carries; None in `Event` itself.
         payload_fields: the names of the fields that a subclass added: they are its payload.
+        event_schema_version: the version that the class writes.
+        event_upcasters: the functions of `upcast`.
 
     Raises:
         InvalidValue: a field is missing, unknown or of the wrong type.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Unknown fields are refused by __init__, so that a class that forbids them when it is read can
+    # be told from one that does not.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     event_type: ClassVar[str | None] = None
     payload_fields: ClassVar[frozenset[str]] = frozenset()
+    event_schema_version: ClassVar[int] = 1
+    event_upcasters: ClassVar[Mapping[int, Upcaster]] = {}
+    _accepted_names: ClassVar[frozenset[str]]
 
     if TYPE_CHECKING:
         # With a default, type checkers do not ask a subclass for the type that its class carries.
@@ -58,9 +92,21 @@ class Event(BaseModel):
     agent_id: str | None = None
     metadata: dict[str, Any] | None = None
 
-    def __init_subclass__(cls, *, type: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(
+        cls,
+        *,
+        type: str | None = None,
+        schema_version: int | None = None,
+        upcast: Mapping[int, Upcaster] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init_subclass__(**kwargs)
         cls.event_type = type or cls.__name__
+        cls.event_upcasters = dict(upcast or {})
+        if schema_version is None:
+            schema_version = max(cls.event_upcasters, default=0) + 1
+        cls.event_schema_version = schema_version
+        _check_versions(cls.__name__, schema_version, cls.event_upcasters)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -71,6 +117,7 @@ class Event(BaseModel):
                 f"event class {cls.__name__} both redeclares payload and adds the fields "
                 f"{sorted(cls.payload_fields)}: do one of the two"
             )
+        cls._accepted_names = _accepted_names(cls)
 
     if TYPE_CHECKING:
 
@@ -93,25 +140,75 @@ class Event(BaseModel):
                     f"{type(self).__name__} events have the type {self.event_type!r}: leave type= "
                     f"out"
                 )
+            if not self._accepted_names.issuperset(fields):
+                self._refuse_unknown(fields)
             try:
                 # As BaseModel.__init__ does, which costs a third more.
                 self.__pydantic_validator__.validate_python(fields, self_instance=self)
             except ValidationError as error:
                 raise InvalidValue(f"{type(self).__name__}: {_describe(error)}") from None
 
+    def _refuse_unknown(self, fields: Mapping[str, Any]) -> None:
+        if self.model_config.get("extra") == "allow":
+            return
+        unknown = sorted(fields.keys() - self._accepted_names)
+        raise InvalidValue(
+            f"{type(self).__name__} has no field {', '.join(map(repr, unknown))}: "
+            f"it takes {', '.join(sorted(self._accepted_names))}"
+        )
+
     @classmethod
-    def from_stored(
-        cls, payload: Any, agent_id: str | None, metadata: dict[str, Any] | None
-    ) -> Event:
-        """Build the event again from what the log holds.
+    def _build(cls, fields: dict[str, Any]) -> Self:
+        """Make an event from fields that were stored, and ignore those that it does not know.
 
         Raises:
-            InvalidValue: the stored payload does not fit the class.
+            ValidationError (pydantic's): a field is missing or of the wrong type.
         """
-        fields = payload if cls.payload_fields else {"payload": payload}
-        if not isinstance(fields, dict):
-            raise InvalidValue(f"{cls.__name__}: the stored payload is no JSON object")
-        return cls(**{**fields, "agent_id": agent_id, "metadata": metadata})
+        event = cls.__new__(cls)
+        cls.__pydantic_validator__.validate_python(fields, self_instance=event)
+        return event
+
+
+def _check_versions(name: str, schema_version: int, upcasters: Mapping[int, Upcaster]) -> None:
+    """Check the versions of a class statement.
+
+    Raises:
+        InvalidInput: one is no whole number from 1 on, or an upcaster is not below the class's.
+    """
+    for version in (schema_version, *upcasters):
+        if type(version) is not int or version < 1:
+            raise InvalidInput(
+                f"event class {name}: a schema version is a whole number from 1 on, got {version!r}"
+            )
+    if upcasters and max(upcasters) >= schema_version:
+        raise InvalidInput(
+            f"event class {name}: upcast has version {max(upcasters)}, and the class's "
+            f"schema_version is {schema_version}: upcasters lead from older versions to it"
+        )
+    for version, upcaster in upcasters.items():
+        if not callable(upcaster):
+            raise InvalidInput(
+                f"event class {name}: upcast[{version}] is a function from a payload to the next "
+                f"version's, got {type(upcaster).__name__}"
+            )
+
+
+def _accepted_names(cls: type[BaseModel]) -> frozenset[str]:
+    """Return the names by which a model's fields may be given."""
+    by_name = cls.model_config.get("populate_by_name") or cls.model_config.get("validate_by_name")
+    names: set[str] = set()
+    for name, info in cls.model_fields.items():
+        alias = info.validation_alias
+        aliases = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        if alias is None or by_name:
+            names.add(name)
+        for one in aliases:
+            if one is not None:
+                names.add(str(one.path[0]) if isinstance(one, AliasPath) else one)
+    return frozenset(names)
+
+
+Event._accepted_names = _accepted_names(Event)
 
 
 def _describe(error: ValidationError) -> str:
@@ -200,6 +297,12 @@ class RecordedEvent(NamedTuple, Generic[T]):
     state_deleted: bool | None = None
     state_value_json: str | None = None
     state_expires_at: datetime | None = None
+
+    @property
+    def schema_version(self) -> int:
+        """The version of the payload that its writer's class had; 1 if it had none."""
+        version = (self.metadata or {}).get(SCHEMA_VERSION, 1)
+        return version if type(version) is int else 1
 
     @property
     def change(self) -> StateChange | None:

@@ -216,7 +216,7 @@ class AsyncTransactionEvents:
 
         Raises:
             InvalidInput: a name or option that is not allowed.
-            InvalidValue: a stored payload does not fit the model.
+            InvalidEvent: a stored payload does not fit its class or `model`.
         """
         op = ops.read(
             EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id),
@@ -278,7 +278,7 @@ class AsyncTransactionEvents:
 
         Raises:
             InvalidInput: a name or option that is not allowed.
-            InvalidValue: a stored payload does not fit the model.
+            InvalidEvent: a stored payload does not fit its class or `model`.
         """
         return await self._executor.execute(
             ops.read_stream(

@@ -113,7 +113,7 @@ class AsyncEvents(AsyncTransactionEvents):
 
         Raises:
             InvalidInput: a name or option that is not allowed.
-            InvalidValue: a stored payload does not fit the model.
+            InvalidEvent: a stored payload does not fit its class or `model`.
         """
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
         last = MAX_POSITION if until is None else until

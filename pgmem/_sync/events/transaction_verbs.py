@@ -217,7 +217,7 @@ class TransactionEvents:
 
         Raises:
             InvalidInput: a name or option that is not allowed.
-            InvalidValue: a stored payload does not fit the model.
+            InvalidEvent: a stored payload does not fit its class or `model`.
         """
         op = ops.read(
             EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id),
@@ -279,7 +279,7 @@ class TransactionEvents:
 
         Raises:
             InvalidInput: a name or option that is not allowed.
-            InvalidValue: a stored payload does not fit the model.
+            InvalidEvent: a stored payload does not fit its class or `model`.
         """
         return self._executor.execute(
             ops.read_stream(

@@ -1,0 +1,130 @@
+"""Make instances of event classes from stored events.
+
+::
+
+    stored payload ── upcast[1] ── upcast[2] ──► the class's version ── validate ──► instance
+                         (schema_version 1 → 2 → 3)                        └──► InvalidEvent
+
+A writer stores the class's `schema_version` in the event's metadata, beside `run_id` and `cause`,
+so it travels wherever the event does: pages, notifications, archives. An event of version 1, the
+default, stores nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from pgmem.errors import InvalidEvent, InvalidInput
+from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
+
+
+def event_registry(classes: tuple[type[Event], ...]) -> dict[str, type[Event]]:
+    """Return event classes by their type name.
+
+    Raises:
+        InvalidInput: one is no subclass of Event, or two have the same type name.
+    """
+    registry: dict[str, type[Event]] = {}
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, Event)) or cls.event_type is None:
+            raise InvalidInput(f"events= takes subclasses of pgmem.Event, got {cls!r}")
+        if cls.event_type in registry:
+            raise InvalidInput(
+                f"two event classes have the type {cls.event_type!r}: "
+                f"{registry[cls.event_type].__name__} and {cls.__name__}"
+            )
+        registry[cls.event_type] = cls
+    return registry
+
+
+def typed_payload(event: RecordedEvent, cls: type[Event]) -> Event:
+    """Return the payload of a stored event as an instance of its class.
+
+    Fields that the class does not know are ignored, unless it has `extra="forbid"`. An upcaster may
+    change the payload of `event`.
+
+    Raises:
+        InvalidEvent: the payload does not fit the class, or an upcaster failed.
+    """
+    payload = _upcast(event, cls)
+    if not cls.payload_fields:
+        fields = {"payload": payload}
+    elif isinstance(payload, dict):
+        fields = {name: value for name, value in payload.items() if name not in Event.model_fields}
+    else:
+        raise misfit(event, cls.__name__, None, "it is no JSON object")
+    own = {"type": event.type, "agent_id": event.agent_id, "metadata": event.metadata}
+    try:
+        return cls._build({**fields, **own})
+    except ValidationError as error:
+        raise invalid_event(event, cls.__name__, error) from None
+
+
+def _upcast(event: RecordedEvent, cls: type[Event]) -> Any:
+    """Return the payload in the form of the class's version.
+
+    Raises:
+        InvalidEvent: the stored version is no whole number from 1, or an upcaster failed.
+    """
+    payload, wanted = event.payload, cls.event_schema_version
+    if wanted == 1:
+        return payload
+    stored = (event.metadata or {}).get(SCHEMA_VERSION, 1)
+    if type(stored) is not int or stored < 1:
+        raise misfit(
+            event, cls.__name__, f"metadata.{SCHEMA_VERSION}", "it is no whole number from 1 on"
+        )
+    for version in range(stored, wanted):
+        upcaster = cls.event_upcasters.get(version)
+        if upcaster is None:
+            continue  # The change was compatible.
+        try:
+            payload = upcaster(payload)
+        except Exception as error:
+            raise misfit(
+                event,
+                cls.__name__,
+                None,
+                f"its upcaster from version {version} raised {type(error).__name__}",
+            ) from error
+    return payload
+
+
+def invalid_event(event: RecordedEvent, name: str, error: ValidationError) -> InvalidEvent:
+    """Return the error for an event that pydantic refused, without its values."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or None
+    more = error.error_count() - 1
+    return misfit(event, name, field, first["msg"] + (f" ({more} more do not fit)" if more else ""))
+
+
+def misfit(event: RecordedEvent, name: str, field: str | None, reason: str) -> InvalidEvent:
+    """Return the error for an event that does not fit a class.
+
+    Args:
+        event: the event with its payload as it is stored.
+        name: the class.
+        field: the first field that does not fit; None for the whole payload.
+        reason: why, without a value.
+    """
+    at = "its payload" if field is None else f"its field {field}"
+    return InvalidEvent(
+        f"the event at position {event.position} (type {event.type!r}, stream {event.stream!r}) "
+        f"does not fit {name}: {at}: {reason}. Its stored payload is in `event` of this error; "
+        f"an upcaster, a default or on_invalid='skip' lets readers go on",
+        event=event,
+        field=field,
+    )
+
+
+def registered(registry: Mapping[str, type[Event]], event: RecordedEvent) -> RecordedEvent:
+    """Return the event with its payload as an instance of the class registered for its type.
+
+    Raises:
+        InvalidEvent: as `typed_payload`.
+    """
+    cls = registry.get(event.type)
+    return event if cls is None else event._replace(payload=typed_payload(event, cls))
