@@ -28,7 +28,9 @@ PACKAGE = ROOT / "pgmem"
 TARGET = PACKAGE / "_sync"
 HEADER = "# Generated from {} by tools/generate_sync.py. Do not edit.\n"
 
-WITHOUT_TWIN = ("_sync", "cli", "demo", "embedded", "redis/importing", "core/concurrency.py")
+WITHOUT_TWIN = ("_sync", "cli", "demo", "embedded", "redis/importing", "core/concurrency.py",
+    "core/call_queue.py",
+)  # fmt: skip
 
 SUBSTITUTIONS = [
     (r"\basync (with|for|def)\b", r"\1"),

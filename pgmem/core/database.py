@@ -303,7 +303,12 @@ class AsyncDatabase:
         """
         if connection.unconfirmed:
             connection.unconfirmed = False
-            raise OutcomeUnknown(
-                f"{action}: committed on this server, but the wait for its synchronous standby "
-                f"was cancelled: a failover may lose it. Read back after the failover"
-            )
+            raise self.unconfirmed(action)
+
+    @staticmethod
+    def unconfirmed(action: str) -> OutcomeUnknown:
+        """Return the error for a commit that its synchronous standby has not confirmed."""
+        return OutcomeUnknown(
+            f"{action}: committed on this server, but the wait for its synchronous standby was "
+            f"cancelled: a failover may lose it. Read back after the failover"
+        )

@@ -15,9 +15,10 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from pgmem.core.coalesce import AsyncCoalescer, ExecuteAloneError
 from pgmem.core.concurrency import async_driver_connection, async_sleep
 from pgmem.core.database import AsyncDatabase, fetch, log
-from pgmem.core.op import Op, Retry, RetryStatement, Row
+from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
 from pgmem.core.pool import AnswerTimeoutError, AsyncConnection
 from pgmem.core.retry import (
     FAILURES,
@@ -76,6 +77,7 @@ class AsyncPoolExecutor:
 
     def __init__(self, database: AsyncDatabase) -> None:
         self.database = database
+        self._coalescer = AsyncCoalescer(database, self._execute_merged)
 
     @property
     def sessions(self) -> int:
@@ -97,6 +99,8 @@ class AsyncPoolExecutor:
         """
         deadline = time.monotonic() + self.database.timeout
         try:
+            if op.merge is not None:
+                return await self._execute_shared(op, op.merge, deadline)
             return await self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
             if answer_timeout is not None or not op.bounded:
@@ -115,6 +119,24 @@ class AsyncPoolExecutor:
                 if attempts.hides_success(error):
                     raise attempts.outcome_unknown() from error
                 raise
+
+    async def _execute_shared(self, op: Op[T], merge: Merge, deadline: float) -> T:
+        """Execute an op at once, or together with others if some are under way."""
+        self.database.require_open(op.action)
+        queue = self._coalescer.queue_of(merge)
+        call = queue.enter(op, deadline)
+        if call is not None:
+            try:
+                return op.parse(await queue.wait(call))
+            except ExecuteAloneError:
+                return await self._execute_once(op, "if_free", deadline, None)
+        try:
+            return await self._execute_once(op, "if_free", deadline, None)
+        finally:
+            queue.leave()
+
+    async def _execute_merged(self, op: Op[T], deadline: float) -> T:
+        return await self._execute_once(op, "if_free", deadline, None)
 
     async def execute_apart(self, op: Op[T]) -> T:
         """Execute a long op once, on a connection of its own, so that it occupies none of the pool.

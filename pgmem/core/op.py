@@ -43,6 +43,9 @@ class Op(NamedTuple, Generic[T]):
         async_commit: commit without waiting for the WAL flush, to release a contended row lock
             early. If the statement returns more than one row, a second statement waits for the
             flush before the caller gets its answer.
+        merge: return one op that does what several of this kind do, and whose result is the rows of
+            each. For a short write that waits for no lock, so that concurrent calls of a process
+            can share a transaction and its WAL flush.
         bounded: False for a statement that may take longer than the memory's `timeout`, because it
             works on much data.
     """
@@ -55,7 +58,12 @@ class Op(NamedTuple, Generic[T]):
     fragments: tuple[tuple[str, str], ...] = ()
     fallback: Callable[[bool], Op[T]] | None = None
     async_commit: bool = False
+    merge: Merge | None = None
     bounded: bool = True
+
+
+Merge = Callable[[Sequence[Op[Any]]], Op[list[Sequence[Row]]]]
+"""Make one op of several; see `Op.merge`."""
 
 
 class RetryStatement(Exception):  # a signal, no error: the executor handles it

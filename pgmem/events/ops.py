@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from pgmem.core.arrays import NameColumn
+from pgmem.core.arrays import JsonColumn, NameColumn
 from pgmem.core.encoding import decode
 from pgmem.core.names import STATE_STREAM_PREFIX, STREAM_BYTES
 from pgmem.core.op import Op, Retry, RetryStatement, Row
@@ -68,14 +68,37 @@ def _contents(types: Sequence[str], payloads: Sequence[str]) -> list[Any]:
 
 def append(stream: str, event: Event, codec: Codec) -> Op[Appended]:
     """Append one event."""
+    check_stream(stream)
     encoded = encode_event(event, codec)
+    small = fits_inline(stream, encoded)
     return Op(
         "event_append",
-        {"stream": check_stream(stream), **encoded._asdict()},
+        {"stream": stream, **encoded._asdict()},
         lambda rows: Appended(rows[0][0]),
         f"append to {stream!r}",
         Retry.UNSAFE,
-        _INLINE if fits_inline(stream, encoded) else (),
+        _INLINE if small else (),
+        # A large one would hold up the others.
+        merge=_merge_appends if small else None,
+    )
+
+
+def _merge_appends(ops: Sequence[Op[Any]]) -> Op[list[Sequence[Row]]]:
+    """Return one op for several of `append`, with a row for each."""
+    params = [op.params for op in ops]
+    return Op(
+        "event_append_each",
+        {
+            "streams": NameColumn([one["stream"] for one in params]),
+            "types": NameColumn([one["type"] for one in params]),
+            "payloads": JsonColumn([one["payload"] for one in params]),
+            "agents": NameColumn([one["agent_id"] for one in params]),
+            "metadata": JsonColumn([one["metadata"] for one in params]),
+        },
+        lambda rows: [[row] for row in rows],
+        f"append {len(ops)} events",
+        Retry.UNSAFE,
+        _INLINE,
     )
 
 

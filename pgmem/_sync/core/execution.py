@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from pgmem._sync.core.coalesce import Coalescer, ExecuteAloneError
 from pgmem._sync.core.database import Database, fetch, log
 from pgmem._sync.core.pool import AnswerTimeoutError, Connection
 from pgmem._sync.core.retry import (
@@ -28,7 +29,7 @@ from pgmem._sync.core.retry import (
     is_lost,
 )
 from pgmem.core.concurrency import driver_connection, sleep
-from pgmem.core.op import Op, Retry, RetryStatement, Row
+from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
 from pgmem.core.statements import NotifyMode
 from pgmem.errors import (
@@ -77,6 +78,7 @@ class PoolExecutor:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._coalescer = Coalescer(database, self._execute_merged)
 
     @property
     def sessions(self) -> int:
@@ -98,6 +100,8 @@ class PoolExecutor:
         """
         deadline = time.monotonic() + self.database.timeout
         try:
+            if op.merge is not None:
+                return self._execute_shared(op, op.merge, deadline)
             return self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
             if answer_timeout is not None or not op.bounded:
@@ -116,6 +120,24 @@ class PoolExecutor:
                 if attempts.hides_success(error):
                     raise attempts.outcome_unknown() from error
                 raise
+
+    def _execute_shared(self, op: Op[T], merge: Merge, deadline: float) -> T:
+        """Execute an op at once, or together with others if some are under way."""
+        self.database.require_open(op.action)
+        queue = self._coalescer.queue_of(merge)
+        call = queue.enter(op, deadline)
+        if call is not None:
+            try:
+                return op.parse(queue.wait(call))
+            except ExecuteAloneError:
+                return self._execute_once(op, "if_free", deadline, None)
+        try:
+            return self._execute_once(op, "if_free", deadline, None)
+        finally:
+            queue.leave()
+
+    def _execute_merged(self, op: Op[T], deadline: float) -> T:
+        return self._execute_once(op, "if_free", deadline, None)
 
     def execute_apart(self, op: Op[T]) -> T:
         """Execute a long op once, on a connection of its own, so that it occupies none of the pool.

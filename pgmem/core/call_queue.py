@@ -1,0 +1,307 @@
+"""Queue calls while others are under way, and execute together what has queued.
+
+A few calls at a time are executed at once, each by its caller. A call that comes meanwhile queues.
+When one under way has ended, all that have queued are executed together::
+
+    call 1 ──► executed at once ──────────► its answer
+    calls 2 to 9 ──► queue ··············└─► executed together ──► each caller its own outcome
+    calls 10 to 40 ──► queue ····························└─► executed together
+
+So a lone call never waits, and the more calls there are, the more share a round trip. Tasks and
+threads differ in everything but that, so both forms stand here by hand. What is executed, and how,
+is `pgmem.core.coalesce`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from pgmem.core.op import Op, Retry, Row
+
+Outcome = Sequence[Row] | Exception
+"""The rows of one call, or its error."""
+
+
+class AsyncCall:
+    """A task's call in the queue.
+
+    Attributes:
+        op: what it executes.
+        deadline: when the caller gives up, by the monotonic clock.
+        sent: True from when it is executed.
+        answered: True if it has its outcome.
+        outcome: its rows or its error.
+    """
+
+    __slots__ = ("answered", "deadline", "op", "outcome", "sent", "waiter")
+
+    def __init__(self, op: Op[Any], deadline: float, waiter: asyncio.Future[None]) -> None:
+        self.op = op
+        self.deadline = deadline
+        self.sent = self.answered = False
+        self.outcome: Outcome = ()
+        self.waiter = waiter
+
+    def finish(self, outcome: Outcome) -> None:
+        """Wake the task, unless it has given up."""
+        self.answered = True
+        self.outcome = outcome
+        if not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class AsyncCallQueue:
+    """The queue of one kind of calls, for tasks.
+
+    What has queued is executed in a task of its own, so the cancellation of one caller does not
+    disturb the others.
+
+    Args:
+        execute: execute calls together; return an outcome for each.
+        expired: return the error of a call that got no answer in time.
+        parallel: how many are under way at most: calls that are executed at once, and queues.
+        most: how many calls are executed together at most.
+    """
+
+    def __init__(
+        self,
+        execute: Callable[[Sequence[AsyncCall]], Awaitable[list[Outcome]]],
+        expired: Callable[[AsyncCall], Exception],
+        *,
+        parallel: int,
+        most: int,
+    ) -> None:
+        self._execute = execute
+        self._expired = expired
+        self._free = parallel
+        self._most = most
+        self._waiting: deque[AsyncCall] = deque()
+        self._running: list[list[AsyncCall]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def enter(self, op: Op[Any], deadline: float) -> AsyncCall | None:
+        """Queue a call, to be given to `wait`.
+
+        Returns:
+            None if it did not queue: the caller executes it at once, then calls `leave`.
+        """
+        if self._free:
+            self._free -= 1
+            return None
+        loop = asyncio.get_running_loop()
+        call = AsyncCall(op, deadline, loop.create_future())
+        self._waiting.append(call)
+        if self._timer is None:
+            self._start_timer(loop, deadline)
+        return call
+
+    def leave(self) -> None:
+        """Let what has queued be executed after a call that did not queue."""
+        calls = self._take()
+        if not calls:
+            self._free += 1
+            return
+        task = asyncio.get_running_loop().create_task(self._run(calls), name="pgmem-calls")
+        self._tasks.add(task)  # The loop itself does not keep it.
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait(self, call: AsyncCall) -> Sequence[Row]:
+        """Wait for the rows of a queued call.
+
+        Raises:
+            Exception: the call's own error.
+        """
+        try:
+            await call.waiter
+        except asyncio.CancelledError:
+            if call.sent and not call.answered and call.op.retry is not Retry.READ:
+                # It cannot be taken back. The caller's next call must come after it.
+                call.waiter = call.waiter.get_loop().create_future()
+                await call.waiter
+            raise
+        if isinstance(call.outcome, Exception):
+            raise call.outcome
+        return call.outcome
+
+    def _take(self) -> list[AsyncCall]:
+        """Take calls from the queue, without those whose callers have given up."""
+        taken: list[AsyncCall] = []
+        while self._waiting and len(taken) < self._most:
+            call = self._waiting.popleft()
+            if not call.waiter.done():
+                call.sent = True
+                taken.append(call)
+        return taken
+
+    async def _run(self, calls: list[AsyncCall]) -> None:
+        self._running.append(calls)
+        outcomes: list[Outcome] = []
+        try:
+            outcomes = await self._execute(calls)
+        finally:
+            # There are no outcomes if the loop is shutting down: it cancels all tasks.
+            for call, outcome in zip(calls, outcomes or map(self._expired, calls), strict=True):
+                call.finish(outcome)
+            self._running.remove(calls)
+            self.leave()
+
+    def _start_timer(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        # One timer for all: deadlines come in the order of the calls, as all have one timeout.
+        self._timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = time.monotonic()
+        running = [call for calls in self._running for call in calls]
+        left = [call for call in (*running, *self._waiting) if not call.waiter.done()]
+        for call in left:
+            if call.deadline <= now:
+                call.finish(self._expired(call))
+        deadlines = [call.deadline for call in left if call.deadline > now]
+        if deadlines:
+            self._start_timer(loop, min(deadlines))
+
+
+class Call:
+    """A thread's call in the queue.
+
+    Attributes:
+        op: what it executes.
+        deadline: when the caller gives up, by the monotonic clock.
+        sent: True from when it is executed.
+        answered: True if it has its outcome.
+        outcome: its rows or its error.
+        leads: the calls that this thread has to execute, its own among them.
+    """
+
+    __slots__ = (
+        "answered", "deadline", "interruptible", "leads", "op", "outcome", "sent", "wakeup",
+    )  # fmt: skip
+
+    def __init__(self, op: Op[Any], deadline: float) -> None:
+        self.op = op
+        self.deadline = deadline
+        self.sent = self.answered = False
+        self.outcome: Outcome = ()
+        self.leads: list[Call] | None = None
+        # Python raises KeyboardInterrupt in the main thread only.
+        self.interruptible = threading.current_thread() is threading.main_thread()
+        self.wakeup = threading.Lock()
+        self.wakeup.acquire()
+
+    def finish(self, outcome: Outcome) -> None:
+        """Set the outcome."""
+        self.answered = True
+        self.outcome = outcome
+
+
+class CallQueue:
+    """The queue of one kind of calls, for threads.
+
+    What has queued is executed by one of the waiting threads. It is never the main thread if there
+    is another, so Ctrl-C does not disturb the calls of other threads.
+
+    Args:
+        execute: execute calls together; return an outcome for each.
+        expired: return the error of a call that got no answer in time.
+        parallel: how many are under way at most: calls that are executed at once, and queues.
+        most: how many calls are executed together at most.
+    """
+
+    def __init__(
+        self,
+        execute: Callable[[Sequence[Call]], list[Outcome]],
+        expired: Callable[[Call], Exception],
+        *,
+        parallel: int,
+        most: int,
+    ) -> None:
+        self._execute = execute
+        self._expired = expired
+        self._free = parallel
+        self._most = most
+        self._lock = threading.Lock()
+        self._waiting: deque[Call] = deque()
+
+    def enter(self, op: Op[Any], deadline: float) -> Call | None:
+        """Queue a call, to be given to `wait`.
+
+        Returns:
+            None if it did not queue: the caller executes it at once, then calls `leave`.
+        """
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return None
+            call = Call(op, deadline)
+            self._waiting.append(call)
+            return call
+
+    def leave(self) -> None:
+        """Let what has queued be executed after a call that did not queue."""
+        with self._lock:
+            taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            self._appoint(taken)
+
+    def _appoint(self, calls: list[Call]) -> None:
+        """Choose the thread that executes the calls. The caller holds the lock."""
+        if not calls:
+            self._free += 1
+            return
+        # The last one has the latest deadline, which bounds the execution of all.
+        leader = next((call for call in reversed(calls) if not call.interruptible), calls[-1])
+        for call in calls:
+            call.sent = True
+        leader.leads = calls
+        leader.wakeup.release()
+
+    def wait(self, call: Call) -> Sequence[Row]:
+        """Wait for the rows of a queued call, and execute the queue if this thread is chosen.
+
+        Raises:
+            Exception: the call's own error.
+        """
+        woken = False
+        try:
+            woken = call.wakeup.acquire(timeout=max(0.0, call.deadline - time.monotonic()))
+        finally:
+            if not woken:
+                self._give_up(call)
+        if call.leads is not None:
+            self._lead(call.leads)
+        if isinstance(call.outcome, Exception):
+            raise call.outcome
+        return call.outcome
+
+    def _give_up(self, call: Call) -> None:
+        """Take a call back whose time is over, or whose thread was interrupted."""
+        with self._lock:
+            if call.answered:
+                return
+            if call.leads is not None:
+                calls, call.leads = call.leads, None
+                calls.remove(call)
+                call.sent = False
+                self._appoint(calls)
+            elif not call.sent:
+                self._waiting.remove(call)
+            call.finish(self._expired(call))
+
+    def _lead(self, calls: list[Call]) -> None:
+        outcomes: list[Outcome] = []
+        try:
+            outcomes = self._execute(calls)
+        finally:
+            for call, outcome in zip(calls, outcomes or map(self._expired, calls), strict=True):
+                with self._lock:
+                    if not call.answered:
+                        call.finish(outcome)
+                        if call.leads is None:
+                            call.wakeup.release()
+            self.leave()

@@ -1,0 +1,232 @@
+"""Calls that queue are executed together, and each caller gets its own outcome in time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from pgmem.core.call_queue import AsyncCallQueue, CallQueue
+from pgmem.core.op import Op, Retry
+
+NEVER = 1e9
+
+
+class LateError(Exception):
+    """The error of a call that got no answer in time."""
+
+
+def op(number: int, retry: Retry = Retry.UNSAFE) -> Op:
+    return Op("", {}, lambda rows: rows, str(number), retry)
+
+
+def later() -> float:
+    return time.monotonic() + NEVER
+
+
+class Execution:
+    """Stands for the server: it holds what is executed until `go` is set.
+
+    Attributes:
+        executed: the names of the calls that were executed together, for each time.
+    """
+
+    def __init__(self) -> None:
+        self.executed: list[list[str]] = []
+        self.go = asyncio.Event()
+
+    def names(self, calls) -> list[str]:
+        self.executed.append([call.op.action for call in calls])
+        return self.executed[-1]
+
+    async def async_execute(self, calls):
+        names = self.names(calls)
+        await self.go.wait()
+        return [[(name,)] for name in names]
+
+    def execute(self, calls):
+        return [[(name,)] for name in self.names(calls)]
+
+
+@pytest.fixture
+def execution():
+    return Execution()
+
+
+@pytest.fixture
+def tasks(execution):
+    """A queue for tasks, one call of which is under way."""
+    queue = AsyncCallQueue(
+        execution.async_execute, lambda call: LateError(call.sent), parallel=1, most=3
+    )
+    assert queue.enter(op(0), later()) is None
+    return queue
+
+
+@pytest.fixture
+def threads(execution):
+    """A queue for threads, one call of which is under way."""
+    queue = CallQueue(execution.execute, lambda call: LateError(call.sent), parallel=1, most=3)
+    assert queue.enter(op(0), later()) is None
+    return queue
+
+
+def waits(queue, number: int, deadline: float | None = None):
+    """Queue a call and wait for it in a task of its own."""
+    call = queue.enter(op(number), deadline or later())
+    return asyncio.ensure_future(queue.wait(call))
+
+
+async def test_tasks_that_queued_are_executed_together_up_to_the_most(tasks, execution):
+    waiting = [waits(tasks, number) for number in range(1, 6)]
+    tasks.leave()
+    execution.go.set()
+    assert await asyncio.gather(*waiting) == [[(str(number),)] for number in range(1, 6)]
+    assert execution.executed == [["1", "2", "3"], ["4", "5"]]
+
+
+async def test_a_task_after_the_queue_has_emptied_is_executed_at_once(tasks, execution):
+    waiting = waits(tasks, 1)
+    execution.go.set()
+    tasks.leave()
+    await waiting
+    await asyncio.sleep(0)
+    assert tasks.enter(op(2), later()) is None
+    tasks.leave()
+    assert tasks.enter(op(3), later()) is None
+
+
+async def test_a_task_cancelled_in_the_queue_is_not_executed(tasks, execution):
+    waiting = [waits(tasks, number) for number in (1, 2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    tasks.leave()
+    execution.go.set()
+    assert await waiting[1] == [("2",)]
+    assert execution.executed == [["2"]]
+
+
+async def test_a_cancelled_write_ends_when_it_has_been_executed(tasks, execution):
+    waiting = [waits(tasks, number) for number in (1, 2)]
+    await asyncio.sleep(0)
+    tasks.leave()
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    assert not waiting[0].done()
+    execution.go.set()
+    assert await waiting[1] == [("2",)]
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+
+
+async def test_a_task_that_gets_no_answer_in_time_knows_if_it_was_sent(tasks, execution):
+    sent = waits(tasks, 1, time.monotonic() + 0.01)
+    await asyncio.sleep(0)
+    tasks.leave()
+    await asyncio.sleep(0)
+    assert execution.executed == [["1"]]
+    queued = waits(tasks, 2, time.monotonic() + 0.02)
+    assert [str(error) for error in await asyncio.gather(sent, queued, return_exceptions=True)] == [
+        "True", "False",
+    ]  # fmt: skip
+    execution.go.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert execution.executed == [["1"]]
+
+
+async def test_the_end_of_the_loop_leaves_no_task_waiting(tasks, execution):
+    waiting = [waits(tasks, number) for number in (1, 2)]
+    await asyncio.sleep(0)
+    tasks.leave()
+    await asyncio.sleep(0)
+    for task in asyncio.all_tasks():
+        if task.get_name() == "pgmem-calls":
+            task.cancel()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [LateError] * 2
+    assert tasks.enter(op(3), later()) is None
+
+
+def in_thread(call):
+    """Start a call in a thread; return a function that joins it and returns the result."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(call()))
+    thread.start()
+
+    def join():
+        thread.join(20)
+        return results[0]
+
+    return join
+
+
+def queued_in_thread(queue, number: int):
+    """Queue a call in a thread that waits for it, and return when it has queued."""
+    before = len(queue._waiting)
+    join = in_thread(lambda: queue.wait(queue.enter(op(number), time.monotonic() + 60)))
+    while len(queue._waiting) == before:
+        time.sleep(0.001)
+    return join
+
+
+def test_threads_that_queued_are_executed_together_up_to_the_most(threads, execution):
+    joins = [queued_in_thread(threads, number) for number in range(1, 6)]
+    threads.leave()
+    assert [join() for join in joins] == [[(str(number),)] for number in range(1, 6)]
+    assert execution.executed == [["1", "2", "3"], ["4", "5"]]
+    assert threads.enter(op(6), later()) is None
+
+
+def test_the_main_thread_executes_no_calls_of_others(threads, execution):
+    """Ctrl-C comes there, and would end them."""
+    join = queued_in_thread(threads, 1)
+    own = threads.enter(op(2), time.monotonic() + 60)
+    threads.leave()
+    assert join() == [("1",)]
+    assert own.leads is None
+    assert threads.wait(own) == [("2",)]
+
+
+def test_a_chosen_thread_that_gives_up_hands_over(threads, execution):
+    calls = []
+    for number in (1, 2):
+        in_thread(lambda number=number: calls.append(threads.enter(op(number), later())))()
+    threads.leave()
+    chosen, other = calls[1], calls[0]
+    assert chosen.leads == calls
+    threads._give_up(chosen)
+    assert threads.wait(other) == [("1",)]
+    assert execution.executed == [["1"]]
+    assert threads.enter(op(3), later()) is None
+
+
+def test_a_thread_that_gets_no_answer_in_time_leaves_the_queue(threads, execution):
+    call = threads.enter(op(1), time.monotonic())
+    with pytest.raises(LateError, match="False"):
+        threads.wait(call)
+    threads.leave()
+    assert execution.executed == []
+    assert threads.enter(op(2), later()) is None
+
+
+def test_an_execution_that_ends_in_an_exception_leaves_no_thread_waiting(threads):
+    def interrupted(calls):
+        raise KeyboardInterrupt
+
+    threads._execute = interrupted
+    calls = []
+    for number in (1, 2):
+        in_thread(
+            lambda number=number: calls.append(threads.enter(op(number), time.monotonic() + 60))
+        )()
+    threads.leave()
+    with pytest.raises(KeyboardInterrupt):
+        threads.wait(calls[1])
+    with pytest.raises(LateError, match="True"):
+        threads.wait(calls[0])
+    assert threads.enter(op(3), later()) is None
