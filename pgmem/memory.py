@@ -18,7 +18,7 @@ import psycopg
 from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.context import WriteContext
 from pgmem.core.database import AsyncDatabase
-from pgmem.core.encoding import DEFAULT_MAX_BYTES
+from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_default
 from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.names import check_schema_name
 from pgmem.core.notifications import AsyncTargetedNotifications
@@ -97,6 +97,9 @@ class AsyncMemory:
         run_id: the agent's run. It is written into the metadata of events as "run_id".
         events: subclasses of `Event`. Events of their types are read as their instances.
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
+        default: a function that returns a JSON value for an object that is none, as `default=` of
+            `json.dumps`. What it returns is stored, and comes back. Without it, such an object is
+            refused. Pydantic models are not given to it.
         timeout: how long the database may take for a call, in seconds or as a timedelta: the wait
             for a connection, and for the answers. A write that is given up raises `OutcomeUnknown`,
             unless a second one is harmless. It does not bound snapshots, trims and statistics of
@@ -129,6 +132,7 @@ class AsyncMemory:
         run_id: str | None = None,
         events: Sequence[type[Event]] = (),
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
+        default: Callable[[Any], Any] | None = None,
         timeout: Seconds = 10.0,
         listen_url: str | None = None,
         safety_poll: Seconds = 1.0,
@@ -149,6 +153,7 @@ class AsyncMemory:
             check_count(max_payload_bytes, "max_payload_bytes", minimum=1, maximum=2**28 - 1),
             WriteContext(agent_id, run_id),
             event_registry(tuple(events)),
+            check_default(default),
         )
         self._agent_id = agent_id
         self._executor = AsyncPoolExecutor(self._database)

@@ -34,7 +34,7 @@ from pgmem._sync.leases.verbs import Leases, TransactionLeases
 from pgmem._sync.state.verbs import State, TransactionState
 from pgmem.core.concurrency import passthrough, sleep
 from pgmem.core.context import WriteContext
-from pgmem.core.encoding import DEFAULT_MAX_BYTES
+from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_default
 from pgmem.core.names import check_schema_name
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
@@ -98,6 +98,9 @@ class Memory:
         run_id: the agent's run. It is written into the metadata of events as "run_id".
         events: subclasses of `Event`. Events of their types are read as their instances.
         max_payload_bytes: limit of one payload, value, result or metadata as JSON text.
+        default: a function that returns a JSON value for an object that is none, as `default=` of
+            `json.dumps`. What it returns is stored, and comes back. Without it, such an object is
+            refused. Pydantic models are not given to it.
         timeout: how long the database may take for a call, in seconds or as a timedelta: the wait
             for a connection, and for the answers. A write that is given up raises `OutcomeUnknown`,
             unless a second one is harmless. It does not bound snapshots, trims and statistics of
@@ -130,6 +133,7 @@ class Memory:
         run_id: str | None = None,
         events: Sequence[type[Event]] = (),
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
+        default: Callable[[Any], Any] | None = None,
         timeout: Seconds = 10.0,
         listen_url: str | None = None,
         safety_poll: Seconds = 1.0,
@@ -150,6 +154,7 @@ class Memory:
             check_count(max_payload_bytes, "max_payload_bytes", minimum=1, maximum=2**28 - 1),
             WriteContext(agent_id, run_id),
             event_registry(tuple(events)),
+            check_default(default),
         )
         self._agent_id = agent_id
         self._executor = PoolExecutor(self._database)

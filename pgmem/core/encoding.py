@@ -17,11 +17,20 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from pgmem.errors import InvalidValue, ValueTooLarge
+from pgmem.core.model_encoding import dump, encode_checked, first_line
+from pgmem.errors import InvalidInput, InvalidValue, PgmemError, ValueTooLarge
 
 DEFAULT_MAX_BYTES = 1024 * 1024
 
 M = TypeVar("M", bound=BaseModel)
+
+Default = Callable[[Any], Any]
+"""Returns a JSON value for an object that is none."""
+
+_PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
+"""The types of most values. isinstance() of a pydantic class is slow, so they are tested first."""
+
+MAX_DEPTH = 200
 
 TOGETHER = 16
 """How many values of a batch are decoded and compared at once. More live objects start the garbage
@@ -42,21 +51,31 @@ _MARK = "".join(secrets.choice(ascii_letters) for _ in range(24))
 _BETWEEN = b',"%b",' % _MARK.encode()
 
 
-def encode(value: Any, what: str, *, limit: int) -> str:
+def encode(value: Any, what: str, *, limit: int, default: Default | None = None) -> str:
     """Encode a JSON value, or a pydantic model, as the text that is stored.
+
+    Args:
+        value: the value.
+        what: what it is, for the error.
+        limit: the most bytes of text.
+        default: returns a JSON value for an object that is none, as `default=` of `json.dumps`.
 
     Raises:
         InvalidValue: it would not come back exactly as it is.
         ValueTooLarge: its text has more than `limit` bytes.
     """
-    if type(value) is not dict and isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
+    if type(value) not in _PLAIN and isinstance(value, BaseModel):
+        return _encode_model(value, what, limit)
     try:
         data = orjson.dumps(value)
         exact = orjson.loads(data) == value
     except (TypeError, ValueError, RecursionError) as error:
+        if default is not None:
+            return encode(_converted(value, what, default), what, limit=limit)
         raise InvalidValue(f"{what}: {_culprit(value) or error}") from None
     if not exact:
+        if default is not None:
+            return encode(_converted(value, what, default), what, limit=limit)
         raise InvalidValue(f"{what}: {_culprit(value) or 'it would not come back as it is'}")
     if len(data) > limit:
         raise _too_large(what, len(data), limit)
@@ -64,6 +83,51 @@ def encode(value: Any, what: str, *, limit: int) -> str:
     if "\\u0000" in text and _NUL.search(text):
         raise InvalidValue(f"{what}: {_culprit(value) or 'it holds a NUL character'}")
     return text
+
+
+def _encode_model(model: BaseModel, what: str, limit: int) -> str:
+    return encode_checked(
+        model,
+        what,
+        write=lambda by_alias: encode(dump(model, by_alias=by_alias), what, limit=limit),
+        read=type(model).model_validate_json,
+    )
+
+
+def check_default(default: Default | None) -> Default | None:
+    """Check a `default=` and return it.
+
+    Raises:
+        InvalidInput: it is no function.
+    """
+    if default is not None and not callable(default):
+        raise InvalidInput(
+            f"default= takes a function that returns a JSON value, got {type(default).__name__}"
+        )
+    return default
+
+
+def _converted(value: Any, what: str, default: Default, depth: int = 0) -> Any:
+    """Return a copy of a value in which `default` has replaced what is no JSON value.
+
+    Raises:
+        InvalidValue: `default` raised.
+    """
+    if value is None or isinstance(value, str | int | float) or depth > MAX_DEPTH:
+        return value  # `encode` says what is wrong with it, or that it is too deep
+    if isinstance(value, list):
+        return [_converted(item, what, default, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {key: _converted(item, what, default, depth + 1) for key, item in value.items()}
+    try:
+        replacement = default(value)
+    except PgmemError:
+        raise
+    except Exception as error:
+        raise InvalidValue(
+            f"{what}: default= raised {type(error).__name__} for a {type(value).__name__}"
+        ) from error
+    return _converted(replacement, what, default, depth + 1)
 
 
 def _too_large(what: str, size: int, limit: int) -> ValueTooLarge:
@@ -113,7 +177,9 @@ def are_texts(texts: Sequence[bytes], *, limit: int) -> bool:
     return len(values) == 2 * len(texts) - 1 and values[1::2] == [_MARK] * (len(texts) - 1)
 
 
-def encode_all(values: list[Any], what: str, *, limit: int) -> list[str]:
+def encode_all(
+    values: list[Any], what: str, *, limit: int, default: Default | None = None
+) -> list[str]:
     """Encode several values, each as `encode` does.
 
     Raises:
@@ -122,7 +188,9 @@ def encode_all(values: list[Any], what: str, *, limit: int) -> list[str]:
     texts: list[str] = []
     for start in range(0, len(values), TOGETHER):
         some = values[start : start + TOGETHER]
-        texts += _together(some, limit) or [encode(value, what, limit=limit) for value in some]
+        texts += _together(some, limit) or [
+            encode(value, what, limit=limit, default=default) for value in some
+        ]
     return texts
 
 
@@ -144,13 +212,15 @@ def _together(values: list[Any], limit: int) -> list[str] | None:
     return [text.decode() for text in texts]
 
 
-def encode_object(value: Mapping[str, Any], what: str, *, limit: int) -> str:
+def encode_object(
+    value: Mapping[str, Any], what: str, *, limit: int, default: Default | None = None
+) -> str:
     """Encode a JSON object.
 
     Raises:
         InvalidValue: it is no mapping, or as `encode`.
     """
-    return encode(check_object(value, what), what, limit=limit)
+    return encode(check_object(value, what), what, limit=limit, default=default)
 
 
 def check_object(value: Mapping[str, Any], what: str) -> Mapping[str, Any]:
@@ -182,12 +252,13 @@ def decoder(model: type[M] | None, what: str) -> Callable[[str | None], Any]:
         try:
             return model.model_validate_json(text or "null")
         except ValidationError as error:
-            # The stored value must not reach a log through the message or the cause.
-            raise InvalidValue(
-                f"{what} does not fit {model.__name__}: "
-                f"{error.error_count()} fields differ, first at "
-                f"{'.'.join(str(p) for p in error.errors(include_input=False)[0]['loc']) or 'top'}"
-            ) from None
+            found = first_line(error)
+        except PgmemError:
+            raise
+        except Exception as error:  # a validator of the user's
+            found = f"it raised {type(error).__name__}"
+        # The stored value must not reach a log through the message or the cause.
+        raise InvalidValue(f"{what} does not fit {model.__name__}: {found}") from None
 
     return decode_model
 
@@ -196,8 +267,8 @@ def _culprit(value: Any, path: str = "$", depth: int = 0) -> str | None:
     """Return where a value cannot be stored and why, without the value."""
     culprit = None
     match value:
-        case _ if depth > 200:
-            culprit = f"it is nested too deeply at {path[:60]}…: more than 200 levels"
+        case _ if depth > MAX_DEPTH:
+            culprit = f"it is nested too deeply at {path[:60]}…: more than {MAX_DEPTH} levels"
         case None | bool():
             pass
         case str():
@@ -207,7 +278,9 @@ def _culprit(value: Any, path: str = "$", depth: int = 0) -> str | None:
         case dict():
             culprit = _dict_culprit(value, path, depth)
         case list():
-            found = (_culprit(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value))
+            found = (
+                _culprit(item, f"{path}[{i}]"[:200], depth + 1) for i, item in enumerate(value)
+            )
             culprit = next((culprit for culprit in found if culprit), None)
         case _:
             hint = "give a list" if isinstance(value, tuple) else "convert it first"

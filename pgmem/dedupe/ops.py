@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from pgmem.core.encoding import decode, encode
+from pgmem.core.encoding import decode
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_name
 from pgmem.dedupe.models import Claim
 from pgmem.errors import LeaseHeld, LeaseLost
+from pgmem.events.codec import Codec
 
 
 def claim(key: str, *, owner: str, lease: float) -> Op[Claim]:
@@ -46,7 +47,7 @@ def claim(key: str, *, owner: str, lease: float) -> Op[Claim]:
     )
 
 
-def complete(key: str, *, token: int, result: Any, ttl: float | None, max_bytes: int) -> Op[None]:
+def complete(key: str, *, token: int, result: Any, ttl: float | None, codec: Codec) -> Op[None]:
     """Store the result of claimed work.
 
     Raises (from `parse`):
@@ -58,7 +59,7 @@ def complete(key: str, *, token: int, result: Any, ttl: float | None, max_bytes:
             "key": _check_key(key),
             "token": token,
             "ttl": ttl,
-            "result": encode(result, "result", limit=max_bytes),
+            "result": codec.encode(result, "result"),
         },
         _parse_held(key, token, "complete"),
         f"complete {key!r}",
@@ -96,11 +97,11 @@ def record(key: str, *, ttl: float | None) -> Op[Claim]:
     )
 
 
-def record_result(key: str, *, token: int, result: Any, max_bytes: int) -> Op[None]:
+def record_result(key: str, *, token: int, result: Any, codec: Codec) -> Op[None]:
     """Add the result to a record, in the transaction that made the record."""
     return Op(
         "dedupe_record_result",
-        {"key": key, "token": token, "result": encode(result, "result", limit=max_bytes)},
+        {"key": key, "token": token, "result": codec.encode(result, "result")},
         lambda rows: None,
         f"store the result of {key!r}",
         Retry.UNSAFE,

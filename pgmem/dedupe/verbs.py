@@ -15,7 +15,6 @@ from typing import Any
 
 from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.database import log
-from pgmem.core.encoding import encode
 from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
@@ -88,7 +87,7 @@ class AsyncDedupe:
                 raise
             raise _failed(key, error, "the claim was released, nothing is recorded") from error
         try:
-            encode(result, "result", limit=self._codec.max_bytes)
+            self._codec.encode(result, "result")
         except InvalidValue:
             # The work is done: it must not be done again because its result cannot be stored.
             await self.complete(claim, None, ttl=keep)
@@ -154,7 +153,7 @@ class AsyncDedupe:
                 token=claim.token,
                 result=result,
                 ttl=_check_ttl(ttl),
-                max_bytes=self._codec.max_bytes,
+                codec=self._codec,
             )
         )
 
@@ -216,9 +215,7 @@ class AsyncTransactionDedupe:
             raise _failed(key, error, "its effects are undone, nothing is recorded") from error
         if result is not None:
             await self._executor.execute(
-                ops.record_result(
-                    key, token=record.token, result=result, max_bytes=self._codec.max_bytes
-                )
+                ops.record_result(key, token=record.token, result=result, codec=self._codec)
             )
         return result
 

@@ -12,17 +12,19 @@ from pgmem.core.arrays import JsonColumn, NameColumn
 from pgmem.core.context import WriteContext
 from pgmem.core.encoding import (
     DEFAULT_MAX_BYTES,
+    Default,
     check_object,
     decode,
     encode,
     encode_all,
     encode_object,
 )
+from pgmem.core.model_encoding import dump, encode_checked
 from pgmem.core.op import Row
 from pgmem.core.validation import check_name, check_names
 from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.columns import METADATA, PAYLOAD
-from pgmem.events.event_classes import invalid_event, registered
+from pgmem.events.event_classes import invalid_event, misfit, registered
 from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
 
 INLINE_BYTES = 7_500
@@ -37,11 +39,37 @@ class Codec:
         max_bytes: limit of one payload, value or metadata, in bytes of JSON text.
         context: the agent, run and cause of events that do not name their own.
         registry: event classes by type name.
+        default: returns a JSON value for an object that is none.
     """
 
     max_bytes: int = DEFAULT_MAX_BYTES
     context: WriteContext = field(default_factory=WriteContext)
     registry: Mapping[str, type[Event]] = field(default_factory=dict)
+    default: Default | None = None
+
+    def encode(self, value: Any, what: str) -> str:
+        """Encode a JSON value or a pydantic model as the text that is stored.
+
+        Raises:
+            InvalidValue, ValueTooLarge: as `pgmem.core.encoding.encode`.
+        """
+        return encode(value, what, limit=self.max_bytes, default=self.default)
+
+    def encode_object(self, value: Mapping[str, Any], what: str) -> str:
+        """Encode a JSON object.
+
+        Raises:
+            InvalidValue, ValueTooLarge: as `pgmem.core.encoding.encode_object`.
+        """
+        return encode_object(value, what, limit=self.max_bytes, default=self.default)
+
+    def encode_all(self, values: list[Any], what: str) -> list[str]:
+        """Encode several values.
+
+        Raises:
+            InvalidValue, ValueTooLarge: as `pgmem.core.encoding.encode_all`.
+        """
+        return encode_all(values, what, limit=self.max_bytes, default=self.default)
 
     @property
     def agent_id(self) -> str | None:
@@ -112,18 +140,41 @@ class Batch(NamedTuple):
         }
 
 
-_NO_PAYLOAD = set(Event.model_fields)
+_ENVELOPE = set(Event.model_fields)
 
 
-def _payload(event: Event) -> Any:
+def _check_event(event: Event) -> None:
     # The exact class first, because pydantic makes isinstance() slow.
-    if type(event) is Event:
-        return event.payload
-    if not isinstance(event, Event):
+    if type(event) is not Event and not isinstance(event, Event):
         raise InvalidInput(f"expected a pgmem.Event, got {type(event).__name__}")
-    if event.payload_fields:
-        return event.model_dump(mode="json", exclude=_NO_PAYLOAD)
-    return event.payload
+
+
+def _payload_texts(events: Sequence[Event], codec: Codec) -> list[str]:
+    if all(type(event) is Event for event in events):
+        return codec.encode_all([event.payload for event in events], "payload")
+    return [_payload_text(event, codec) for event in events]
+
+
+def _payload_text(event: Event, codec: Codec) -> str:
+    """Return the JSON text of an event's payload."""
+    if type(event) is Event:
+        return codec.encode(event.payload, "payload")
+    cls, fields = type(event), event.payload_fields
+
+    def write(by_alias: bool) -> str:
+        payload = event.payload
+        if fields:
+            payload = dump(event, by_alias=by_alias, exclude=_ENVELOPE)
+        elif cls.payload_is_typed:
+            (payload,) = dump(event, by_alias=by_alias, exclude=_ENVELOPE - {"payload"}).values()
+        return codec.encode(payload, "payload")
+
+    def read(text: str) -> Event:
+        return cls._build(decode(text), event.agent_id, event.metadata)
+
+    # A payload that is declared as Any comes back as JSON, or typed with `model=`.
+    ignored = frozenset() if fields or cls.payload_is_typed else frozenset({"payload"})
+    return encode_checked(event, "payload", write=write, read=read, ignored=ignored)
 
 
 def encode_event(event: Event, codec: Codec) -> EncodedEvent:
@@ -132,13 +183,14 @@ def encode_event(event: Event, codec: Codec) -> EncodedEvent:
     Raises:
         InvalidInput, InvalidValue, ValueTooLarge: a part of it cannot be stored.
     """
-    payload = _payload(event)
+    _check_event(event)
     agent_id, metadata = codec.attribute(event)
+    text = None if metadata is None else codec.encode_object(metadata, "metadata")
     return EncodedEvent(
         check_name(event.type, "event type"),
-        encode(payload, "payload", limit=codec.max_bytes),
+        _payload_text(event, codec),
         None if agent_id is None else check_name(agent_id, "agent_id"),
-        None if metadata is None else encode_object(metadata, "metadata", limit=codec.max_bytes),
+        text,
     )
 
 
@@ -151,17 +203,18 @@ def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
     if len(events) == 1:
         one = encode_event(events[0], codec)
         return Batch([one.type], [one.payload], [one.agent_id], [one.metadata])
-    payloads = [_payload(event) for event in events]
+    for event in events:
+        _check_event(event)
     types = [event.type for event in events]
     check_names(types, "event type")
     attributed = [codec.attribute(event) for event in events]
     agents = [agent_id for agent_id, _ in attributed]
     check_names([agent_id for agent_id in agents if agent_id is not None], "agent_id")
     objects = [check_object(given, "metadata") for _, given in attributed if given is not None]
-    texts = iter(encode_all(objects, "metadata", limit=codec.max_bytes))
+    texts = iter(codec.encode_all(objects, "metadata"))
     return Batch(
         types,
-        encode_all(payloads, "payload", limit=codec.max_bytes),
+        _payload_texts(events, codec),
         agents,
         [None if given is None else next(texts) for _, given in attributed],
     )
@@ -222,6 +275,9 @@ def _validated(model: type[BaseModel]) -> Callable[[Row], RecordedEvent]:
             columns[PAYLOAD] = model.model_validate_json(columns[PAYLOAD])
         except ValidationError as error:
             raise invalid_event(stored_event(row), model.__name__, error) from None
+        except Exception as error:  # a validator of the user's
+            reason = f"it raised {type(error).__name__}"
+            raise misfit(stored_event(row), model.__name__, None, reason) from None
         if columns[METADATA] is not None:
             columns[METADATA] = decode(columns[METADATA])
         return _new(RecordedEvent, columns)

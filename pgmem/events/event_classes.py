@@ -50,17 +50,14 @@ def typed_payload(event: RecordedEvent, cls: type[Event]) -> Event:
         InvalidEvent: the payload does not fit the class, or an upcaster failed.
     """
     payload = _upcast(event, cls)
-    if not cls.payload_fields:
-        fields = {"payload": payload}
-    elif isinstance(payload, dict):
-        fields = {name: value for name, value in payload.items() if name not in Event.model_fields}
-    else:
+    if cls.payload_fields and not isinstance(payload, dict):
         raise misfit(event, cls.__name__, None, "it is no JSON object")
-    own = {"type": event.type, "agent_id": event.agent_id, "metadata": event.metadata}
     try:
-        return cls._build({**fields, **own})
+        return cls._build(payload, event.agent_id, event.metadata)
     except ValidationError as error:
         raise invalid_event(event, cls.__name__, error) from None
+    except Exception as error:  # a validator of the user's, or an upcaster's value that is no JSON
+        raise misfit(event, cls.__name__, None, f"it raised {type(error).__name__}") from None
 
 
 def _upcast(event: RecordedEvent, cls: type[Event]) -> Any:

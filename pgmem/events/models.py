@@ -66,6 +66,7 @@ class Event(BaseModel):
     Attributes:
         event_type: the type name that the class carries; None in `Event` itself.
         payload_fields: the names of the fields that a subclass added: they are its payload.
+        payload_is_typed: True if a subclass redeclared `payload`.
         event_schema_version: the version that the class writes.
         event_upcasters: the functions of `upcast`.
 
@@ -79,6 +80,7 @@ class Event(BaseModel):
 
     event_type: ClassVar[str | None] = None
     payload_fields: ClassVar[frozenset[str]] = frozenset()
+    payload_is_typed: ClassVar[bool] = False
     event_schema_version: ClassVar[int] = 1
     event_upcasters: ClassVar[Mapping[int, Upcaster]] = {}
     _accepted_names: ClassVar[frozenset[str]]
@@ -112,7 +114,8 @@ class Event(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls.payload_fields = frozenset(cls.model_fields) - frozenset(Event.model_fields)
-        if cls.payload_fields and cls.model_fields["payload"].annotation is not Any:
+        cls.payload_is_typed = cls.model_fields["payload"].annotation is not Any
+        if cls.payload_fields and cls.payload_is_typed:
             raise InvalidValue(
                 f"event class {cls.__name__} both redeclares payload and adds the fields "
                 f"{sorted(cls.payload_fields)}: do one of the two"
@@ -158,15 +161,32 @@ class Event(BaseModel):
         )
 
     @classmethod
-    def _build(cls, fields: dict[str, Any]) -> Self:
-        """Make an event from fields that were stored, and ignore those that it does not know.
+    def _build(cls, payload: Any, agent_id: str | None, metadata: dict[str, Any] | None) -> Self:
+        """Make an event from what was stored, and ignore fields that it does not know.
 
         Raises:
             ValidationError (pydantic's): a field is missing or of the wrong type.
+            TypeError: the payload is no JSON value.
         """
+        own = {"type": cls.event_type, "agent_id": agent_id, "metadata": metadata}
+        fields = {} if cls.payload_fields else {cls._stored_name("payload"): payload}
+        if cls.payload_fields:
+            fields = {name: item for name, item in payload.items() if name not in _OWN_NAMES}
+        fields |= {cls._stored_name(name): item for name, item in own.items()}
         event = cls.__new__(cls)
-        cls.__pydantic_validator__.validate_python(fields, self_instance=event)
+        # As JSON, because a strict class takes a text for a time in JSON only. With self_instance,
+        # because pydantic would otherwise call __init__ with Python values.
+        cls.__pydantic_validator__.validate_json(orjson.dumps(fields), self_instance=event)
         return event
+
+    @classmethod
+    def _stored_name(cls, field: str) -> str:
+        """Return the name by which validation knows one of the fields of `Event` itself."""
+        alias = cls.model_fields[field].validation_alias
+        return alias if isinstance(alias, str) else field
+
+
+_OWN_NAMES = frozenset(Event.model_fields)
 
 
 def _check_versions(name: str, schema_version: int, upcasters: Mapping[int, Upcaster]) -> None:

@@ -6,15 +6,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pgmem.core.encoding import decoder, encode
+from pgmem.core.encoding import decoder
 from pgmem.core.op import Op, Retry
 from pgmem.core.validation import check_count, check_name
+from pgmem.events.codec import Codec
 from pgmem.folds.models import Folded
 
 MAX_VERSION = 2**31 - 1
 
 
-def save(name: str, value: Any, *, position: int, version: int, max_bytes: int) -> Op[bool]:
+def save(name: str, value: Any, *, position: int, version: int, codec: Codec) -> Op[bool]:
     """Store a snapshot of a fold; the result is True if there was none at this position."""
     return Op(
         "fold_save",
@@ -22,7 +23,7 @@ def save(name: str, value: Any, *, position: int, version: int, max_bytes: int) 
             "name": _check_name(name),
             "version": _check_version(version),
             "position": check_count(position, "position", minimum=0),
-            "value": encode(value, "fold value", limit=max_bytes),
+            "value": codec.encode(value, "fold value"),
         },
         lambda rows: bool(rows[0][0]),
         f"save the fold {name!r}",

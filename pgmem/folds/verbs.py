@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import check_count
-from pgmem.errors import CallbackFailed, PgmemError
+from pgmem.errors import CallbackFailed, InvalidValue, PgmemError
 from pgmem.events.codec import Codec
 from pgmem.events.filter import EventFilter
 from pgmem.events.verbs import AsyncEvents
@@ -44,9 +44,7 @@ class AsyncTransactionFolds:
             True if it was stored, False if there is a snapshot at this position.
         """
         return await self._executor.execute(
-            ops.save(
-                name, value, position=position, version=version, max_bytes=self._codec.max_bytes
-            )
+            ops.save(name, value, position=position, version=version, codec=self._codec)
         )
 
     @overload
@@ -97,7 +95,7 @@ class AsyncFolds(AsyncTransactionFolds):
 
         Raises:
             CallbackFailed: `fold.apply` raised (its exception is the `__cause__`).
-            InvalidValue: the value cannot be stored as JSON.
+            InvalidValue: the value cannot be stored as JSON, or is a model and not a `model`.
         """
         check_count(save_every, "save_every", minimum=0)
         kept = await self._executor.execute(ops.load(fold.name, version=fold.version, model=model))
@@ -122,6 +120,17 @@ class AsyncFolds(AsyncTransactionFolds):
             position = max(position, page.complete_to)
             if len(page.events) < PAGE:
                 break
+        _check_model(fold.name, value, model)
         if save_every and applied >= save_every:
             await self.save(fold.name, value, position=position, version=fold.version)
         return Folded(value, position)
+
+
+def _check_model(name: str, value: Any, model: type[BaseModel] | None) -> None:
+    """Check that the next fold begins with an object of the same class."""
+    if isinstance(value, BaseModel) and type(value) is not model:
+        given = "no model" if model is None else model.__name__
+        raise InvalidValue(
+            f"fold {name!r}: its value is a {type(value).__name__}, and model= gives {given}, so "
+            f"the next call would begin with another object: give model={type(value).__name__}"
+        )

@@ -274,7 +274,7 @@ class AsyncOptimistic:
             result = {"position": committed.position, "versions": committed.versions}
             await executor.execute(
                 dedupe_ops.record_result(
-                    self._key, token=record.token, result=result, max_bytes=2**28 - 1
+                    self._key, token=record.token, result=result, codec=Codec(2**28 - 1)
                 )
             )
         return committed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgmem.core.encoding import decode, encode
+from pgmem.core.encoding import decode
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import check_count, check_name, check_prefix
 from pgmem.errors import NotFound
@@ -89,7 +89,7 @@ def restore(snapshot_id: int, codec: Codec) -> Op[tuple[int, int]]:
         {
             "id": snapshot_id,
             "agent_id": agent_id,
-            "metadata": encode(metadata, "metadata", limit=codec.max_bytes),
+            "metadata": codec.encode(metadata, "metadata"),
             "restored_type": RESTORED_TYPE,
             "deleted_type": DELETED_TYPE,
         },

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from pgmem.core.arrays import JsonColumn, NameColumn
-from pgmem.core.encoding import DEFAULT_MAX_BYTES, decode, encode, encode_all
+from pgmem.core.encoding import DEFAULT_MAX_BYTES, decode, encode
 from pgmem.core.names import STATE_STREAM_PREFIX
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import FENCED, INLINE
@@ -111,7 +111,7 @@ def attribution(codec: Codec) -> dict[str, Any]:
     agent_id, metadata = codec.attribute()
     if metadata is None:
         return {"agent_id": agent_id, "metadata": None}
-    text = encode(metadata, "metadata", limit=codec.max_bytes)
+    text = codec.encode(metadata, "metadata")
     return {"agent_id": agent_id, "metadata": text}
 
 
@@ -126,7 +126,7 @@ def put(
     key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
 ) -> Op[StateEntry]:
     """Write an entry, whether there is one or not."""
-    text = encode(value, "value", limit=codec.max_bytes)
+    text = codec.encode(value, "value")
     return _write(
         "state_put",
         {"key": check_key(key), "value": text, "ttl": ttl}
@@ -154,9 +154,7 @@ def put_many(
         "state_put_many",
         {
             "keys": NameColumn(keys),
-            "values": JsonColumn(
-                encode_all([values[key] for key in keys], "value", limit=codec.max_bytes)
-            ),
+            "values": JsonColumn(codec.encode_all([values[key] for key in keys], "value")),
             "ttl": ttl,
             "type": PUT_TYPE,
             **attribution(codec),
@@ -177,7 +175,7 @@ def create(
     key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
 ) -> Op[StateEntry]:
     """Write an entry if none exists."""
-    text = encode(value, "value", limit=codec.max_bytes)
+    text = codec.encode(value, "value")
     return _write(
         "state_create",
         {"key": check_key(key), "value": text, "ttl": ttl}
@@ -201,7 +199,7 @@ def compare_and_set(
     check_count(expected_version, "expected_version", minimum=0)
     if expected_version == 0:
         return create(key, value, codec, ttl=lifetime.ttl, recording=recording)
-    text = encode(value, "value", limit=codec.max_bytes)
+    text = codec.encode(value, "value")
     return _write(
         "state_compare_and_set",
         {
@@ -275,7 +273,7 @@ def increment(
         "state_increment",
         {
             "key": check_key(key),
-            "by": encode(by, "by", limit=codec.max_bytes),
+            "by": codec.encode(by, "by"),
             "ttl": ttl,
             "limit": str(NUMBER_LIMIT),
         }

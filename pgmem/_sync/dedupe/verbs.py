@@ -18,7 +18,6 @@ from pgmem._sync.core.database import log
 from pgmem._sync.core.execution import Executor, TransactionExecutor
 from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem.core.concurrency import passthrough, sleep
-from pgmem.core.encoding import encode
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
 from pgmem.dedupe.models import Claim, Outcome
@@ -89,7 +88,7 @@ class Dedupe:
                 raise
             raise _failed(key, error, "the claim was released, nothing is recorded") from error
         try:
-            encode(result, "result", limit=self._codec.max_bytes)
+            self._codec.encode(result, "result")
         except InvalidValue:
             # The work is done: it must not be done again because its result cannot be stored.
             self.complete(claim, None, ttl=keep)
@@ -155,7 +154,7 @@ class Dedupe:
                 token=claim.token,
                 result=result,
                 ttl=_check_ttl(ttl),
-                max_bytes=self._codec.max_bytes,
+                codec=self._codec,
             )
         )
 
@@ -215,9 +214,7 @@ class TransactionDedupe:
             raise _failed(key, error, "its effects are undone, nothing is recorded") from error
         if result is not None:
             self._executor.execute(
-                ops.record_result(
-                    key, token=record.token, result=result, max_bytes=self._codec.max_bytes
-                )
+                ops.record_result(key, token=record.token, result=result, codec=self._codec)
             )
         return result
 

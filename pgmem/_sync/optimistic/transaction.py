@@ -275,7 +275,7 @@ class Optimistic:
             result = {"position": committed.position, "versions": committed.versions}
             executor.execute(
                 dedupe_ops.record_result(
-                    self._key, token=record.token, result=result, max_bytes=2**28 - 1
+                    self._key, token=record.token, result=result, codec=Codec(2**28 - 1)
                 )
             )
         return committed

@@ -282,6 +282,7 @@ class TestConstruction:
             {"events": [Event]},
             {"events": ["x"]},
             {"max_payload_bytes": 0},
+            {"default": "str"},
         ],
     )
     def test_bad_options(self, kind, options):

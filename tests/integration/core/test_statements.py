@@ -216,7 +216,7 @@ HOT = [
     (writes.delete("k7", CODEC, expected_version=None, recording=Recording()), "state_pkey"),
     (dedupe.claim("k7", owner="o", lease=5), "dedupe_pkey"),
     (dedupe.record("k7", ttl=5), "dedupe_pkey"),
-    (dedupe.complete("k7", token=1, result=1, ttl=5, max_bytes=99), "dedupe_pkey"),
+    (dedupe.complete("k7", token=1, result=1, ttl=5, codec=CODEC), "dedupe_pkey"),
     (subscriptions.acquire("k7", {}, start=0, lease=5.0, owner="o"), "subscriptions_pkey"),
     (subscriptions.renew(HELD, lease=5.0), "subscriptions_pkey"),
     (subscriptions.commit(HELD, 9, lease=5.0), "subscriptions_pkey"),
