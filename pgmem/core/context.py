@@ -56,6 +56,25 @@ class WriteContext:
         """The attribution of the block that the caller runs in."""
         return _attributions.get().get(id(self), self._default)
 
+    @property
+    def cause(self) -> int | None:
+        """The cause of the block that the caller runs in."""
+        metadata = self.current.metadata
+        return None if metadata is None else metadata.get(CAUSE)
+
+    def set_cause(self, cause: int | None) -> None:
+        """Set the cause for the rest of the block that the caller runs in.
+
+        Args:
+            cause: a position, or None for no cause.
+        """
+        agent_id, metadata = self.current
+        if cause is not None:
+            metadata = {CAUSE: cause} if metadata is None else {**metadata, CAUSE: cause}
+        elif metadata is not None:
+            metadata = {name: metadata[name] for name in metadata if name != CAUSE} or None
+        _attributions.set({**_attributions.get(), id(self): Attribution(agent_id, metadata)})
+
     @contextmanager
     def use(
         self, *, agent_id: str | None = None, run_id: str | None = None, cause: int | None = None

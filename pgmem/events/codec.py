@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from pgmem.core.arrays import JsonColumn, NameColumn
 from pgmem.core.context import WriteContext
@@ -24,7 +24,7 @@ from pgmem.core.op import Row
 from pgmem.core.validation import check_name, check_names
 from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.columns import METADATA, PAYLOAD
-from pgmem.events.event_classes import invalid_event, misfit, registered
+from pgmem.events.event_classes import registered, stored_event, validate_payload
 from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
 
 INLINE_BYTES = 7_500
@@ -256,31 +256,13 @@ def event_maker(codec: Codec, model: type[BaseModel] | None) -> Callable[[Row], 
     return typed
 
 
-def stored_event(row: Row) -> RecordedEvent:
-    """Return a row as an event with its payload as it is stored."""
-    columns = list(row)
-    columns[PAYLOAD] = decode(columns[PAYLOAD])
-    if columns[METADATA] is not None:
-        columns[METADATA] = decode(columns[METADATA])
-    return _new(RecordedEvent, columns)
-
-
-_new = tuple.__new__  # RecordedEvent._make without its check
-
-
 def _validated(model: type[BaseModel]) -> Callable[[Row], RecordedEvent]:
     def validated(row: Row) -> RecordedEvent:
         columns = list(row)
-        try:
-            columns[PAYLOAD] = model.model_validate_json(columns[PAYLOAD])
-        except ValidationError as error:
-            raise invalid_event(stored_event(row), model.__name__, error) from None
-        except Exception as error:  # a validator of the user's
-            reason = f"it raised {type(error).__name__}"
-            raise misfit(stored_event(row), model.__name__, None, reason) from None
+        columns[PAYLOAD] = validate_payload(row, model)
         if columns[METADATA] is not None:
             columns[METADATA] = decode(columns[METADATA])
-        return _new(RecordedEvent, columns)
+        return tuple.__new__(RecordedEvent, columns)
 
     return validated
 

@@ -7,10 +7,12 @@
         │              └─────────────────────────────────────────────────────┘
         └── another process holds the subscription      lost: LeaseLost, for good
 
-    committed    automatically: what was handed out before, when more is asked for, and all of it
-                 when the block ends without an error
-                 explicitly: what was handed out so far
-                 in the caller's transaction: the same, if and only if the transaction commits
+    handled      what was handed out before more is asked for
+    committed    automatically, within COMMIT_EVERY and at the end of the block
+                 commit(event), at once
+                 commit(event, tx), if and only if the transaction commits
+
+With `auto_commit=False` only the last two count.
 
 Decides when to commit. The lease is `pgmem.events.durable_lease`.
 """
@@ -19,9 +21,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol, TypeVar
 
+from pgmem.core.context import WriteContext
 from pgmem.core.execution import AsyncTransactionExecutor
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
@@ -30,11 +32,14 @@ from pgmem.events.durable_lease import AsyncSubscriptionLease, owner_name
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import ALWAYS
 from pgmem.events.reader import AsyncLogReader
-from pgmem.events.subscription import AsyncSubscription, Start
+from pgmem.events.subscription import AsyncSubscription, OnInvalid, Start
 
 T = TypeVar("T")
 
 DEFAULT_LEASE: Seconds = 30.0
+COMMIT_EVERY = 1.0
+"""Seconds between two commits of an iteration, unless it waits for new events. A killed process
+repeats what was handled in them."""
 IDLE_COMMIT = 5.0
 """Seconds between two commits of a position that moved only past unselected events."""
 
@@ -78,8 +83,10 @@ class AsyncDurableSubscription(AsyncSubscription[T]):
         lease: Seconds,
         auto_commit: bool,
         agent_id: str | None,
+        on_invalid: OnInvalid = "raise",
+        context: WriteContext | None = None,
     ) -> None:
-        super().__init__(reader, wanted, start, decode)
+        super().__init__(reader, wanted, start, decode, on_invalid=on_invalid, context=context)
 
         def new_lease(position: int) -> AsyncSubscriptionLease:
             return AsyncSubscriptionLease(
@@ -98,7 +105,7 @@ class AsyncDurableSubscription(AsyncSubscription[T]):
         self._auto_commit = auto_commit
         self._lease: AsyncSubscriptionLease | None = None
         self._committed = 0
-        self._handled = 0
+        self._commit_due = 0.0
         self._idle_since = time.monotonic()
 
     @property
@@ -124,15 +131,19 @@ class AsyncDurableSubscription(AsyncSubscription[T]):
             return pause
         position, created_at = self._lease.position, self._lease.created_at
         self._since = created_at if position == 0 and created_at is not None else ALWAYS
-        self._committed = self._handled = position
+        self._committed = position
         self._begin_at(position)
         return None
 
-    async def _prepare(self) -> None:
-        """Commit what was handed out: a caller that asks for more has handled it."""
-        self._handled = self.position
+    async def __anext__(self) -> T:
+        if self._auto_commit and self._ready and time.monotonic() >= self._commit_due:
+            await self._more_asked()
+        return await super().__anext__()
+
+    async def _more_asked(self) -> None:
+        await super()._more_asked()
         if self._auto_commit and self._begun:
-            await self._commit_quietly(self._handled)
+            await self._commit_quietly(self._asked)
 
     async def _idle(self) -> float | None:
         """Commit, every few seconds, a position that moved only past unselected events."""
@@ -141,11 +152,12 @@ class AsyncDurableSubscription(AsyncSubscription[T]):
         now = time.monotonic()
         if now - self._idle_since >= IDLE_COMMIT:
             self._idle_since = now
-            self._handled = max(self._handled, self._cursor.position)
-            await self._commit_quietly(self._handled)
+            self._asked = max(self._asked, self._cursor.position)
+            await self._commit_quietly(self._asked)
         return IDLE_COMMIT
 
     async def _commit_quietly(self, position: int) -> None:
+        self._commit_due = time.monotonic() + COMMIT_EVERY
         try:
             await self._store(position)
         except Unavailable:
@@ -157,8 +169,8 @@ class AsyncDurableSubscription(AsyncSubscription[T]):
             self._committed = position
             self._idle_since = time.monotonic()
 
-    async def commit(self, transaction: AsyncBound | None = None) -> None:
-        """Store that everything that was handed out so far is handled.
+    async def commit(self, event: T, tx: AsyncBound | None = None) -> None:
+        """Store that an event is handled, and every one that was handed out before it.
 
         >>> async with memory.events.subscribe(
         ...     "payments", durable="billing", auto_commit=False
@@ -166,41 +178,57 @@ class AsyncDurableSubscription(AsyncSubscription[T]):
         ...     for event in await events.receive(timeout=0):
         ...         async with memory.transaction() as tx:
         ...             await tx.state.put(f"billed:{event.position}", event.payload)
-        ...             await events.commit(tx)
+        ...             await events.commit(event, tx)
 
         Args:
-            transaction: the result of `memory.transaction()` or `memory.using()`. The position is
-                stored if and only if that transaction commits, together with its other effects.
+            event: an event that this subscription has handed out.
+            tx: the result of `memory.transaction()` or `memory.using()`. The position is stored if
+                and only if that transaction commits, together with its other effects.
 
         Raises:
             LeaseLost: another process has taken over: roll back your effects for these events.
-            InvalidInput: the subscription is not held yet.
+            InvalidInput: the event was not handed out by this subscription, or `tx` is no
+                transaction.
         """
-        if not self._begun or self._lease is None:
+        position = self._position_after(event)
+        if tx is None:
+            await self._store(position)
+        elif self._lease is not None:
+            await self._lease.commit(position, executor_of(tx))
+
+    def _position_after(self, event: T) -> int:
+        """Return the position up to which all is handled if an event is.
+
+        Raises:
+            InvalidInput: it was not handed out.
+        """
+        position = getattr(event, "position", None)
+        if type(position) is not int:
+            raise InvalidInput(
+                f"commit of the subscription {self._name!r} takes an event that it handed out, "
+                f"then a transaction: got {type(event).__name__}"
+            )
+        if not self._begun:
             raise InvalidInput(
                 f"commit of the subscription {self._name!r}: it is still standing by; commit "
                 f"after the first event was handed out"
             )
-        if transaction is None:
-            await self._store(self.position)
-        else:
-            await self._lease.commit(self.position, executor_of(transaction))
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            usable = self._begun and not self._closed and self._cursor.failed is None
-            if self._auto_commit and usable:
-                await self._commit_quietly(self.position if error is None else self._handled)
-        finally:
-            await self.close()
+        reached = self.position
+        if position > reached:
+            raise InvalidInput(
+                f"commit of the subscription {self._name!r}: position {position} was not handed "
+                f"out, the last one was {self._last}; name an event that it handed out"
+            )
+        # After the last event that was handed out come only events that are not selected.
+        return reached if position >= self._last else position
 
     async def close(self) -> None:
-        """Stop following, and release the subscription for other processes."""
+        """Stop following, store what is handled, and release the subscription."""
+        store = self._auto_commit and self._begun and not self._closed
         await super().close()
-        if self._lease is not None:
-            await self._lease.release()
+        try:
+            if store and self._cursor.failed is None:
+                await self._commit_quietly(min(self._asked, self._cursor.position))
+        finally:
+            if self._lease is not None:
+                await self._lease.release()

@@ -175,10 +175,11 @@ def renew(held: Ownership, *, lease: float) -> Op[bool]:
 def commit(held: Ownership, position: int, *, lease: float) -> Op[None]:
     """Store that every event up to `position` is handled, and extend the lease.
 
+    If a higher position is stored, it stays: transactions may commit in another order than events.
+
     Raises (from `parse`):
         LeaseLost: another process holds it, or it was reset or deleted.
         HistoryRewritten: the server's history is not the one that it was acquired in.
-        InvalidInput: a higher position is stored.
         RetryStatement: run it again.
     """
     check_count(position, "position", minimum=0)
@@ -188,13 +189,6 @@ def commit(held: Ownership, position: int, *, lease: float) -> Op[None]:
         if rows[0][0] is not None:
             return
         _refuse_lost(verb, held, rows[0], position)
-        stored = rows[0][2]
-        if stored > position:
-            raise InvalidInput(
-                f"{verb} by the subscription {held.name!r} refused: it has committed {stored}, "
-                f"and a position never goes back. memory.subscriptions.reset({held.name!r}, "
-                f"{position}) does that"
-            )
         raise RetryStatement
 
     return Op(

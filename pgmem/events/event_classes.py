@@ -13,12 +13,29 @@ default, stores nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from pgmem.core.encoding import decode
+from pgmem.core.op import Row
 from pgmem.errors import InvalidEvent, InvalidInput
+from pgmem.events.columns import METADATA, PAYLOAD
 from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def stored_event(row: Row) -> RecordedEvent:
+    """Return a row as an event with its payload as it is stored."""
+    columns = list(row)
+    columns[PAYLOAD] = decode(columns[PAYLOAD])
+    if columns[METADATA] is not None:
+        columns[METADATA] = decode(columns[METADATA])
+    return _new(RecordedEvent, columns)
+
+
+_new = tuple.__new__  # RecordedEvent._make without its check
 
 
 def event_registry(classes: tuple[type[Event], ...]) -> dict[str, type[Event]]:
@@ -54,10 +71,8 @@ def typed_payload(event: RecordedEvent, cls: type[Event]) -> Event:
         raise misfit(event, cls.__name__, None, "it is no JSON object")
     try:
         return cls._build(payload, event.agent_id, event.metadata)
-    except ValidationError as error:
+    except Exception as error:
         raise invalid_event(event, cls.__name__, error) from None
-    except Exception as error:  # a validator of the user's, or an upcaster's value that is no JSON
-        raise misfit(event, cls.__name__, None, f"it raised {type(error).__name__}") from None
 
 
 def _upcast(event: RecordedEvent, cls: type[Event]) -> Any:
@@ -90,12 +105,37 @@ def _upcast(event: RecordedEvent, cls: type[Event]) -> Any:
     return payload
 
 
-def invalid_event(event: RecordedEvent, name: str, error: ValidationError) -> InvalidEvent:
-    """Return the error for an event that pydantic refused, without its values."""
+def invalid_event(event: RecordedEvent, name: str, error: Exception) -> InvalidEvent:
+    """Return the error for an event whose validation failed, without its values.
+
+    Args:
+        event: the event with its payload as it is stored.
+        name: the class.
+        error: what pydantic raised, or a validator of the class. It may hold values.
+    """
+    if not isinstance(error, ValidationError):
+        return misfit(event, name, None, f"it raised {type(error).__name__}")
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or None
     more = error.error_count() - 1
     return misfit(event, name, field, first["msg"] + (f" ({more} more do not fit)" if more else ""))
+
+
+def validate_payload(row: Row, model: type[M], text: str | None = None) -> M:
+    """Return the payload of a stored event, validated with a model.
+
+    Args:
+        row: the event.
+        model: the model.
+        text: the value of a state change, if it is not the payload.
+
+    Raises:
+        InvalidEvent: it does not fit the model.
+    """
+    try:
+        return model.model_validate_json(row[PAYLOAD] if text is None else text)
+    except Exception as error:
+        raise invalid_event(stored_event(row), model.__name__, error) from None
 
 
 def misfit(event: RecordedEvent, name: str, field: str | None, reason: str) -> InvalidEvent:

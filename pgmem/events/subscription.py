@@ -9,7 +9,8 @@
     durable:   standing by ──► holding the lease ──► (lost: LeaseLost)
 
 Everything up to `position` has been handed out, once and in order. What a subscription reads by
-itself ends at the follower's stable position, so both ways return the same events.
+itself ends at the follower's stable position, so both ways return the same events. What was handed
+out counts as handled when more is asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
 
+from pgmem.core.context import WriteContext
+from pgmem.core.database import log
 from pgmem.core.op import Row
 from pgmem.core.validation import (
     MAX_POSITION,
@@ -29,7 +32,7 @@ from pgmem.core.validation import (
     check_position,
     check_seconds,
 )
-from pgmem.errors import InvalidInput, NotOpen, Unavailable
+from pgmem.errors import InvalidEvent, InvalidInput, NotOpen, Unavailable
 from pgmem.events.buffer import AsyncCursor
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import ALWAYS, PageSize, standby_error
@@ -38,11 +41,26 @@ from pgmem.events.reader import AsyncLogReader
 T = TypeVar("T")
 
 Start = int | Literal["now"]
+OnInvalid = Literal["skip", "raise"]
 
 BATCH = 500
 """Number of events that an iteration fetches at a time."""
 RETRY = 0.1
 """Seconds until it reads again from the database, where no wake-up comes."""
+
+
+def skips_invalid(on_invalid: str) -> bool:
+    """Return True if events that do not fit are skipped, False if they raise.
+
+    Raises:
+        InvalidInput: another word.
+    """
+    if on_invalid not in ("skip", "raise"):
+        raise InvalidInput(
+            f"on_invalid is 'skip' or 'raise' here, got {on_invalid!r}; a group also takes "
+            f"'dead_letter'"
+        )
+    return on_invalid == "skip"
 
 
 class AsyncSubscription(Generic[T]):
@@ -60,8 +78,11 @@ class AsyncSubscription(Generic[T]):
         decode: Callable[[Row], T],
         *,
         until: int = MAX_POSITION,
+        on_invalid: OnInvalid = "raise",
+        context: WriteContext | None = None,
     ) -> None:
         self._cursor = AsyncCursor(wanted.test(), 0)
+        self._skips = skips_invalid(on_invalid)
         if start != "now":
             check_position(start, "after")
         self._reader = reader
@@ -75,6 +96,11 @@ class AsyncSubscription(Generic[T]):
         self._ready: deque[Row] = deque()
         self._size = PageSize()
         self._position = 0
+        self._last = 0
+        self._asked = 0
+        self._context = context
+        self._cause: int | None = None
+        self._outer_cause: int | None = None
 
     @property
     def position(self) -> int:
@@ -107,17 +133,30 @@ class AsyncSubscription(Generic[T]):
 
     async def __anext__(self) -> T:
         ready = self._ready
-        if not ready:
-            await self._fill(BATCH, None)
-        if not ready or self._cursor.stopped:
-            raise StopAsyncIteration
-        # As `_take` does, without another call for each event.
-        row = ready.popleft()
-        self._position = row[0] if ready else self._cursor.position
-        return self._decode(row)
+        while True:
+            self._asked = self._position
+            if not ready:
+                await self._more_asked()
+                await self._fill(BATCH, None)
+            if not ready or self._cursor.stopped:
+                self._end_cause()
+                raise StopAsyncIteration
+            # As `_take` does, without another call for each event.
+            row = ready.popleft()
+            self._last = row[0]
+            self._position = row[0] if ready else self._cursor.position
+            try:
+                item = self._decode(row)
+            except InvalidEvent as error:
+                self._skip(error)
+                continue
+            self._begin_cause(row[0])
+            return item
 
     async def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
         """Return the next events: those that are there, or else the first that comes.
+
+        What was handed out before counts as handled.
 
         Args:
             limit: maximum number of events, 1 to 10,000, 100 by default.
@@ -130,29 +169,64 @@ class AsyncSubscription(Generic[T]):
         Raises:
             PositionTrimmed: retention has removed events that were not read yet.
             HistoryRewritten: the log is another one after a failover or a restore.
-            InvalidValue: the next event's payload does not fit `model`; it counts as handed out.
+            InvalidEvent: with `on_invalid="raise"`, the next event does not fit its class or
+                `model`. It is handed out as `event` of the error; the next call goes on after it.
         """
         check_count(limit, "limit", minimum=1, maximum=10_000)
         wait = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
-        if not self._ready:
-            await self._fill(limit, wait)
+        deadline = None if wait is None else time.monotonic() + wait
+        self._end_cause()
+        while True:
+            await self._more_asked()
+            if not self._ready:
+                await self._fill(limit, deadline)
+            if not self._ready or self._cursor.stopped:
+                return []
+            if items := self._decode_ready(limit):
+                return items
+
+    def _decode_ready(self, limit: int) -> list[T]:
+        """Hand out events that are ready. The list is empty if all of them were skipped."""
         items: list[T] = []
         while self._ready and len(items) < limit and not self._cursor.stopped:
             try:
                 item = self._decode(self._ready[0])
-            except Exception:
-                if items:
+            except InvalidEvent as error:
+                if items and not self._skips:
                     break  # The next call begins with it.
                 self._take()
-                raise
+                self._skip(error)
+                continue
             self._take()
             items.append(item)
         return items
 
+    def _skip(self, error: InvalidEvent) -> None:
+        """Log an event that does not fit, or raise its error."""
+        if not self._skips:
+            raise error
+        log.error("skipped by a subscription: %s", error)
+
     def _take(self) -> Row:
         row = self._ready.popleft()
+        self._last = row[0]
         self._position = row[0] if self._ready else self._cursor.position
         return row
+
+    def _begin_cause(self, position: int) -> None:
+        """Let what the caller writes next name the event as its cause."""
+        if self._context is not None:
+            if self._cause is None:
+                self._outer_cause = self._context.cause
+            self._cause = position
+            self._context.set_cause(position)
+
+    def _end_cause(self) -> None:
+        """Undo `_begin_cause`, unless another task or block has its own cause."""
+        if self._context is not None and self._cause is not None:
+            if self._context.cause == self._cause:
+                self._context.set_cause(self._outer_cause)
+            self._cause = None
 
     def stop(self) -> None:
         """End the subscription, from any thread or task: no more events are handed out."""
@@ -163,6 +237,7 @@ class AsyncSubscription(Generic[T]):
         """Stop following."""
         self._closed = True
         self.stop()
+        self._end_cause()
         self._reader.buffer.leave(self._cursor)
 
     def __del__(self) -> None:
@@ -183,12 +258,13 @@ class AsyncSubscription(Generic[T]):
         return None
 
     def _begin_at(self, position: int) -> None:
-        self._position = position
+        self._position = self._asked = position
         self._cursor.position = self._cursor.handed = position
         self._begun = True
 
-    async def _prepare(self) -> None:
-        """Act on a request for more events, in a subclass."""
+    async def _more_asked(self) -> None:
+        """Note that more is asked for, so what was handed out is handled."""
+        self._asked = self.position
 
     async def _idle(self) -> float | None:
         """Use the time without events, in a subclass. Return the longest wait, or None."""
@@ -209,11 +285,9 @@ class AsyncSubscription(Generic[T]):
             return head.head
         return start
 
-    async def _fill(self, most: int, timeout: float | None) -> None:
-        """Get events ready, unless the timeout is over or `stop` was called."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+    async def _fill(self, most: int, deadline: float | None) -> None:
+        """Get events ready, unless the deadline is over or `stop` was called."""
         cursor = self._cursor
-        await self._prepare()
         while not cursor.stopped:
             if cursor.failed is not None:
                 raise cursor.failed

@@ -19,7 +19,7 @@ from pgmem.events.filter import EventFilter, Names
 from pgmem.events.models import RecordedEvent
 from pgmem.events.page import ALWAYS, NEVER
 from pgmem.events.reader import AsyncLogReader
-from pgmem.events.subscription import AsyncSubscription, Start
+from pgmem.events.subscription import AsyncSubscription, OnInvalid, Start
 from pgmem.events.transaction_verbs import AsyncTransactionEvents
 
 M = TypeVar("M", bound=BaseModel)
@@ -179,6 +179,7 @@ class AsyncEvents(AsyncTransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: None = None,
+        on_invalid: OnInvalid = "skip",
         durable: None = None,
     ) -> AsyncSubscription[RecordedEvent[Any]]: ...
 
@@ -192,6 +193,7 @@ class AsyncEvents(AsyncTransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: type[M],
+        on_invalid: OnInvalid = "skip",
         durable: None = None,
     ) -> AsyncSubscription[RecordedEvent[M]]: ...
 
@@ -205,6 +207,7 @@ class AsyncEvents(AsyncTransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: None = None,
+        on_invalid: OnInvalid = "skip",
         durable: str,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
@@ -220,6 +223,7 @@ class AsyncEvents(AsyncTransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: type[M],
+        on_invalid: OnInvalid = "skip",
         durable: str,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
@@ -234,6 +238,7 @@ class AsyncEvents(AsyncTransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: type[BaseModel] | None = None,
+        on_invalid: OnInvalid = "skip",
         durable: str | None = None,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
@@ -243,6 +248,10 @@ class AsyncEvents(AsyncTransactionEvents):
         Every selected event is handed out once, in the order of the log, whatever order its
         writers commit in; none is skipped. Lost connections, restarts of the server and lost
         notifications only delay events.
+
+        An event counts as handled when the next one is asked for. In the body of a `for` loop over
+        the subscription, `memory.context(cause=)` is the position of the event, so what is written
+        there names it as its cause.
 
         >>> from pgmem import Event
         >>> receipt = await memory.events.append("payments", Event(type="received"))
@@ -260,13 +269,16 @@ class AsyncEvents(AsyncTransactionEvents):
             after: only positions above this one; 0 begins with the oldest event that is kept,
                 "now" with the next one to be written. Above the head it waits for them.
             model: a pydantic model to validate the payloads with.
+            on_invalid: what becomes of an event that does not fit its class or `model`. "skip", the
+                default, logs it as an error and goes on. "raise" raises `InvalidEvent` in its
+                place; the subscription goes on after it if more is asked for.
             durable: name under which the position is stored, 1 to 512 bytes. The next
                 subscription of this name goes on from there, and `after` counts only the first
                 time. One process at a time holds it, others stand by.
             lease: seconds without a renewal after which another process may take over, 30 by
                 default, at most a day.
-            auto_commit: store the position of what was handed out when more is asked for. If
-                False, call `commit`, alone or in the transaction of your effects.
+            auto_commit: store the position of what is handled. If False, call `commit`, alone or
+                in the transaction of your effects.
 
         Returns:
             A context manager and iterator; with `durable`, one that has `commit`.
@@ -277,7 +289,14 @@ class AsyncEvents(AsyncTransactionEvents):
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
         decode = event_maker(self._codec, model)
         if durable is None:
-            return AsyncSubscription(self._reader, wanted, after, decode)
+            return AsyncSubscription(
+                self._reader,
+                wanted,
+                after,
+                decode,
+                on_invalid=on_invalid,
+                context=self._codec.context,
+            )
         return AsyncDurableSubscription(
             self._reader,
             wanted,
@@ -287,4 +306,6 @@ class AsyncEvents(AsyncTransactionEvents):
             lease=lease,
             auto_commit=auto_commit,
             agent_id=self._codec.agent_id,
+            on_invalid=on_invalid,
+            context=self._codec.context,
         )

@@ -33,6 +33,7 @@ from pgmem.core.retry import MAX_REPEATS, jitter
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe import ops as dedupe_ops
 from pgmem.errors import (
+    InvalidInput,
     LeaseLost,
     NotOpen,
     OutcomeUnknown,
@@ -137,9 +138,10 @@ class AsyncOptimistic:
         self._versions: dict[Name, int] = {}
         self._written: dict[str, str | None] = {}
         self._deliveries: dict[Any, list[AsyncDelivery[Any]]] = {}
-        self._subscriptions: list[AsyncDurableSubscription[Any]] = []
+        self._handled: list[tuple[AsyncDurableSubscription[Any], Any]] = []
         self._committed: Committed | None = None
         self._open = True
+        self._outcome_unknown = False
         self.state = AsyncOptimisticState(self)
         self.events = AsyncOptimisticEvents(self)
 
@@ -164,15 +166,24 @@ class AsyncOptimistic:
         for delivery in deliveries if isinstance(deliveries, Sequence) else [deliveries]:
             self._deliveries.setdefault(delivery._group, []).append(delivery)
 
-    async def commit(self, subscription: AsyncDurableSubscription[Any]) -> None:
-        """Store the position of a durable subscription at the end of the transaction.
+    async def commit(self, subscription: AsyncDurableSubscription[T], event: T) -> None:
+        """Store at the end of the transaction that an event of a subscription is handled.
 
         Args:
-            subscription: the subscription. Everything that it delivered until then counts as
-                handled.
+            subscription: the durable subscription.
+            event: an event that it has handed out. What it handed out before counts, too.
+
+        Raises:
+            InvalidInput: the subscription has not handed out the event.
         """
         self._check_open()
-        self._subscriptions.append(subscription)
+        if not isinstance(subscription, AsyncDurableSubscription):
+            raise InvalidInput(
+                f"commit takes a durable subscription, then an event that it handed out: got "
+                f"{type(subscription).__name__}"
+            )
+        subscription._position_after(event)
+        self._handled.append((subscription, event))
 
     def _check_open(self) -> None:
         if not self._open:
@@ -202,7 +213,7 @@ class AsyncOptimistic:
     async def _finish(self) -> None:
         """Compare and write. The block is over."""
         self._open = False
-        wanted = self._versions or self._recorder.ops or self._deliveries or self._subscriptions
+        wanted = self._versions or self._recorder.ops or self._deliveries or self._handled
         if not wanted and self._key is None and self._fence is None:
             self._committed = Committed(None, {})
             return
@@ -221,6 +232,7 @@ class AsyncOptimistic:
                 # The dedupe record tells if it committed.
                 if self._key is None or time.monotonic() > deadline:
                     raise
+                self._outcome_unknown = True
             except Unavailable:  # Also a connection that was lost before COMMIT was sent.
                 if time.monotonic() > deadline:
                     raise
@@ -255,6 +267,7 @@ class AsyncOptimistic:
         if self._key is not None:
             record = await executor.execute(dedupe_ops.record(self._key, ttl=self._ttl))
             if not record.acquired:
+                await self._acknowledge(executor)
                 return Committed(**record.result, duplicate=True)
         if self._fence is not None:
             try:
@@ -264,11 +277,7 @@ class AsyncOptimistic:
                 raise
         await self._compare(executor)
         results = [await self._execute(executor, op) for op in self._recorder.ops]
-        bound = _AsyncBound(executor)
-        for group, deliveries in self._deliveries.items():
-            await group.ack(deliveries, bound)
-        for subscription in self._subscriptions:
-            await subscription.commit(bound)
+        await self._acknowledge(executor)
         committed = _receipt(self._recorder.ops, results)
         if self._key is not None and record is not None:
             result = {"position": committed.position, "versions": committed.versions}
@@ -278,6 +287,18 @@ class AsyncOptimistic:
                 )
             )
         return committed
+
+    async def _acknowledge(self, executor: AsyncTransactionExecutor) -> None:
+        """End deliveries and store positions, also if another block did the work before."""
+        bound = _AsyncBound(executor)
+        for group, deliveries in self._deliveries.items():
+            try:
+                await group.ack(deliveries, bound)
+            except LeaseLost:
+                if not self._outcome_unknown:
+                    raise  # Else this transaction may have ended them itself.
+        for subscription, event in self._handled:
+            await subscription.commit(event, bound)
 
     async def _lock(self, executor: AsyncTransactionExecutor) -> dict[Name, int]:
         """Lock everything that was read or is written, and return the versions."""

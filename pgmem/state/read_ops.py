@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_object, decoder, encode
+from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_object, decode, decoder, encode
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
 from pgmem.errors import InvalidInput
@@ -22,6 +22,7 @@ from pgmem.events.columns import (
     STATE_VALUE,
     STATE_VERSION,
 )
+from pgmem.events.event_classes import validate_payload
 from pgmem.events.models import RecordedEvent, StateChange
 from pgmem.state.models import Copy, StateEntry
 
@@ -85,13 +86,19 @@ def entry_maker(model: type[BaseModel] | None) -> Callable[[Row], StateEntry]:
 
 
 def change_maker(model: type[BaseModel] | None) -> Callable[[Row], StateChange]:
-    """Return a function that makes a change from the row of its event."""
-    value_of = decoder(model, "value")
+    """Return a function that makes a change from the row of its event.
+
+    Raises (the function):
+        InvalidEvent: the value does not fit the model.
+    """
+
+    def value_of(row: Row) -> Any:
+        text = row[PAYLOAD] if row[STATE_VALUE] is None else row[STATE_VALUE]
+        return decode(text) if model is None else validate_payload(row, model, text)
 
     def make(row: Row) -> StateChange:
-        text = row[PAYLOAD] if row[STATE_VALUE] is None else row[STATE_VALUE]
         version, deleted = row[STATE_VERSION], bool(row[STATE_DELETED])
-        value = None if deleted or version is None else value_of(text)
+        value = None if deleted or version is None else value_of(row)
         return StateChange(
             row[STATE_KEY],
             version,

@@ -19,7 +19,7 @@ from pgmem.events.codec import Codec
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import Event, StateChange
 from pgmem.events.reader import AsyncLogReader
-from pgmem.events.subscription import AsyncSubscription, Start
+from pgmem.events.subscription import AsyncSubscription, OnInvalid, Start
 from pgmem.events.verbs import AsyncEvents
 from pgmem.leases.lease import AsyncLease
 from pgmem.state import write_ops as ops
@@ -374,7 +374,12 @@ class AsyncState(AsyncTransactionState):
         self.snapshots = AsyncSnapshots(executor, codec, cache, events)
 
     def watch(
-        self, prefix: str = "", *, after: Start = "now", model: type[BaseModel] | None = None
+        self,
+        prefix: str = "",
+        *,
+        after: Start = "now",
+        model: type[BaseModel] | None = None,
+        on_invalid: OnInvalid = "skip",
     ) -> AsyncSubscription[StateChange]:
         """Subscribe to the recorded changes of entries; see `events.subscribe`.
 
@@ -393,6 +398,8 @@ class AsyncState(AsyncTransactionState):
             prefix: the beginning of the keys; "" for all.
             after: as for `events.subscribe`; "now" for the changes from now on.
             model: validate the values with this pydantic model.
+            on_invalid: what becomes of a change whose value does not fit; as for
+                `events.subscribe`.
 
         Returns:
             A context manager and iterator of `StateChange`.
@@ -401,5 +408,10 @@ class AsyncState(AsyncTransactionState):
             InvalidInput: a prefix or option that is not allowed.
         """
         return AsyncSubscription(
-            self._reader, EventFilter(key_prefix=prefix), after, change_maker(model)
+            self._reader,
+            EventFilter(key_prefix=prefix),
+            after,
+            change_maker(model),
+            on_invalid=on_invalid,
+            context=self._codec.context,
         )

@@ -163,7 +163,7 @@ def _plain(given):
     """Return the object behind an awaitable one, also for each item of a list."""
     if isinstance(given, list):
         return [_plain(one) for one in given]
-    return given.wrapped if isinstance(given, (Awaited, AwaitedGroup, AwaitedLease)) else given
+    return given.wrapped if isinstance(given, _FACES) else given
 
 
 class AwaitedSubscription:
@@ -176,7 +176,7 @@ class AwaitedSubscription:
         found = getattr(self.wrapped, name)
         if not callable(found) or name == "stop":
             return found
-        return lambda *args, **kwargs: asyncio.to_thread(found, *args, **kwargs)
+        return lambda *args, **kwargs: asyncio.to_thread(found, *map(_plain, args), **kwargs)
 
     async def __aenter__(self):
         await asyncio.to_thread(self.wrapped.__enter__)
@@ -193,6 +193,9 @@ class AwaitedSubscription:
         if event is None:
             raise StopAsyncIteration
         return event
+
+
+_FACES = (Awaited, AwaitedGroup, AwaitedLease, AwaitedSubscription)
 
 
 @asynccontextmanager

@@ -8,10 +8,12 @@
         │              └─────────────────────────────────────────────────────┘
         └── another process holds the subscription      lost: LeaseLost, for good
 
-    committed    automatically: what was handed out before, when more is asked for, and all of it
-                 when the block ends without an error
-                 explicitly: what was handed out so far
-                 in the caller's transaction: the same, if and only if the transaction commits
+    handled      what was handed out before more is asked for
+    committed    automatically, within COMMIT_EVERY and at the end of the block
+                 commit(event), at once
+                 commit(event, tx), if and only if the transaction commits
+
+With `auto_commit=False` only the last two count.
 
 Decides when to commit. The lease is `pgmem._sync.events.durable_lease`.
 """
@@ -20,13 +22,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol, TypeVar
 
 from pgmem._sync.core.execution import TransactionExecutor
 from pgmem._sync.events.durable_lease import SubscriptionLease, owner_name
 from pgmem._sync.events.reader import LogReader
-from pgmem._sync.events.subscription import Start, Subscription
+from pgmem._sync.events.subscription import OnInvalid, Start, Subscription
+from pgmem.core.context import WriteContext
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidInput, PgmemError, Unavailable
@@ -36,6 +38,9 @@ from pgmem.events.page import ALWAYS
 T = TypeVar("T")
 
 DEFAULT_LEASE: Seconds = 30.0
+COMMIT_EVERY = 1.0
+"""Seconds between two commits of an iteration, unless it waits for new events. A killed process
+repeats what was handled in them."""
 IDLE_COMMIT = 5.0
 """Seconds between two commits of a position that moved only past unselected events."""
 
@@ -79,8 +84,10 @@ class DurableSubscription(Subscription[T]):
         lease: Seconds,
         auto_commit: bool,
         agent_id: str | None,
+        on_invalid: OnInvalid = "raise",
+        context: WriteContext | None = None,
     ) -> None:
-        super().__init__(reader, wanted, start, decode)
+        super().__init__(reader, wanted, start, decode, on_invalid=on_invalid, context=context)
 
         def new_lease(position: int) -> SubscriptionLease:
             return SubscriptionLease(
@@ -99,7 +106,7 @@ class DurableSubscription(Subscription[T]):
         self._auto_commit = auto_commit
         self._lease: SubscriptionLease | None = None
         self._committed = 0
-        self._handled = 0
+        self._commit_due = 0.0
         self._idle_since = time.monotonic()
 
     @property
@@ -125,15 +132,19 @@ class DurableSubscription(Subscription[T]):
             return pause
         position, created_at = self._lease.position, self._lease.created_at
         self._since = created_at if position == 0 and created_at is not None else ALWAYS
-        self._committed = self._handled = position
+        self._committed = position
         self._begin_at(position)
         return None
 
-    def _prepare(self) -> None:
-        """Commit what was handed out: a caller that asks for more has handled it."""
-        self._handled = self.position
+    def __next__(self) -> T:
+        if self._auto_commit and self._ready and time.monotonic() >= self._commit_due:
+            self._more_asked()
+        return super().__next__()
+
+    def _more_asked(self) -> None:
+        super()._more_asked()
         if self._auto_commit and self._begun:
-            self._commit_quietly(self._handled)
+            self._commit_quietly(self._asked)
 
     def _idle(self) -> float | None:
         """Commit, every few seconds, a position that moved only past unselected events."""
@@ -142,11 +153,12 @@ class DurableSubscription(Subscription[T]):
         now = time.monotonic()
         if now - self._idle_since >= IDLE_COMMIT:
             self._idle_since = now
-            self._handled = max(self._handled, self._cursor.position)
-            self._commit_quietly(self._handled)
+            self._asked = max(self._asked, self._cursor.position)
+            self._commit_quietly(self._asked)
         return IDLE_COMMIT
 
     def _commit_quietly(self, position: int) -> None:
+        self._commit_due = time.monotonic() + COMMIT_EVERY
         try:
             self._store(position)
         except Unavailable:
@@ -158,8 +170,8 @@ class DurableSubscription(Subscription[T]):
             self._committed = position
             self._idle_since = time.monotonic()
 
-    def commit(self, transaction: Bound | None = None) -> None:
-        """Store that everything that was handed out so far is handled.
+    def commit(self, event: T, tx: Bound | None = None) -> None:
+        """Store that an event is handled, and every one that was handed out before it.
 
         >>> with memory.events.subscribe(
         ...     "payments", durable="billing", auto_commit=False
@@ -167,41 +179,57 @@ class DurableSubscription(Subscription[T]):
         ...     for event in events.receive(timeout=0):
         ...         with memory.transaction() as tx:
         ...             tx.state.put(f"billed:{event.position}", event.payload)
-        ...             events.commit(tx)
+        ...             events.commit(event, tx)
 
         Args:
-            transaction: the result of `memory.transaction()` or `memory.using()`. The position is
-                stored if and only if that transaction commits, together with its other effects.
+            event: an event that this subscription has handed out.
+            tx: the result of `memory.transaction()` or `memory.using()`. The position is stored if
+                and only if that transaction commits, together with its other effects.
 
         Raises:
             LeaseLost: another process has taken over: roll back your effects for these events.
-            InvalidInput: the subscription is not held yet.
+            InvalidInput: the event was not handed out by this subscription, or `tx` is no
+                transaction.
         """
-        if not self._begun or self._lease is None:
+        position = self._position_after(event)
+        if tx is None:
+            self._store(position)
+        elif self._lease is not None:
+            self._lease.commit(position, executor_of(tx))
+
+    def _position_after(self, event: T) -> int:
+        """Return the position up to which all is handled if an event is.
+
+        Raises:
+            InvalidInput: it was not handed out.
+        """
+        position = getattr(event, "position", None)
+        if type(position) is not int:
+            raise InvalidInput(
+                f"commit of the subscription {self._name!r} takes an event that it handed out, "
+                f"then a transaction: got {type(event).__name__}"
+            )
+        if not self._begun:
             raise InvalidInput(
                 f"commit of the subscription {self._name!r}: it is still standing by; commit "
                 f"after the first event was handed out"
             )
-        if transaction is None:
-            self._store(self.position)
-        else:
-            self._lease.commit(self.position, executor_of(transaction))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            usable = self._begun and not self._closed and self._cursor.failed is None
-            if self._auto_commit and usable:
-                self._commit_quietly(self.position if error is None else self._handled)
-        finally:
-            self.close()
+        reached = self.position
+        if position > reached:
+            raise InvalidInput(
+                f"commit of the subscription {self._name!r}: position {position} was not handed "
+                f"out, the last one was {self._last}; name an event that it handed out"
+            )
+        # After the last event that was handed out come only events that are not selected.
+        return reached if position >= self._last else position
 
     def close(self) -> None:
-        """Stop following, and release the subscription for other processes."""
+        """Stop following, store what is handled, and release the subscription."""
+        store = self._auto_commit and self._begun and not self._closed
         super().close()
-        if self._lease is not None:
-            self._lease.release()
+        try:
+            if store and self._cursor.failed is None:
+                self._commit_quietly(min(self._asked, self._cursor.position))
+        finally:
+            if self._lease is not None:
+                self._lease.release()

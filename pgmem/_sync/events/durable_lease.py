@@ -162,14 +162,14 @@ class SubscriptionLease:
         """Store that every event up to `position` is handled, and extend the lease.
 
         Args:
-            position: not below the stored one.
+            position: a higher one that is stored stays.
             bound: a transaction to do it in. The position is stored if and only if it commits.
                 Until its end no other process can take over.
 
         Raises:
             LeaseLost: another process holds the subscription.
             HistoryRewritten: the server's history is not the one that it was acquired in.
-            InvalidInput: a higher position is stored, or `position` is negative.
+            InvalidInput: `position` is negative.
             NotOpen: not acquired, or released.
         """
         if self._held is None or self._released:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pgmem._sync.core.execution import PoolExecutor
 from pgmem._sync.events.durable import DEFAULT_LEASE, DurableSubscription
 from pgmem._sync.events.reader import LogReader
-from pgmem._sync.events.subscription import Start, Subscription
+from pgmem._sync.events.subscription import OnInvalid, Start, Subscription
 from pgmem._sync.events.transaction_verbs import TransactionEvents
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
@@ -180,6 +180,7 @@ class Events(TransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: None = None,
+        on_invalid: OnInvalid = "skip",
         durable: None = None,
     ) -> Subscription[RecordedEvent[Any]]: ...
 
@@ -193,6 +194,7 @@ class Events(TransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: type[M],
+        on_invalid: OnInvalid = "skip",
         durable: None = None,
     ) -> Subscription[RecordedEvent[M]]: ...
 
@@ -206,6 +208,7 @@ class Events(TransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: None = None,
+        on_invalid: OnInvalid = "skip",
         durable: str,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
@@ -221,6 +224,7 @@ class Events(TransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: type[M],
+        on_invalid: OnInvalid = "skip",
         durable: str,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
@@ -235,6 +239,7 @@ class Events(TransactionEvents):
         agent_id: Names | None = None,
         after: Start = 0,
         model: type[BaseModel] | None = None,
+        on_invalid: OnInvalid = "skip",
         durable: str | None = None,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
@@ -244,6 +249,10 @@ class Events(TransactionEvents):
         Every selected event is handed out once, in the order of the log, whatever order its
         writers commit in; none is skipped. Lost connections, restarts of the server and lost
         notifications only delay events.
+
+        An event counts as handled when the next one is asked for. In the body of a `for` loop over
+        the subscription, `memory.context(cause=)` is the position of the event, so what is written
+        there names it as its cause.
 
         >>> from pgmem import Event
         >>> receipt = memory.events.append("payments", Event(type="received"))
@@ -261,13 +270,16 @@ class Events(TransactionEvents):
             after: only positions above this one; 0 begins with the oldest event that is kept,
                 "now" with the next one to be written. Above the head it waits for them.
             model: a pydantic model to validate the payloads with.
+            on_invalid: what becomes of an event that does not fit its class or `model`. "skip", the
+                default, logs it as an error and goes on. "raise" raises `InvalidEvent` in its
+                place; the subscription goes on after it if more is asked for.
             durable: name under which the position is stored, 1 to 512 bytes. The next
                 subscription of this name goes on from there, and `after` counts only the first
                 time. One process at a time holds it, others stand by.
             lease: seconds without a renewal after which another process may take over, 30 by
                 default, at most a day.
-            auto_commit: store the position of what was handed out when more is asked for. If
-                False, call `commit`, alone or in the transaction of your effects.
+            auto_commit: store the position of what is handled. If False, call `commit`, alone or
+                in the transaction of your effects.
 
         Returns:
             A context manager and iterator; with `durable`, one that has `commit`.
@@ -278,7 +290,14 @@ class Events(TransactionEvents):
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
         decode = event_maker(self._codec, model)
         if durable is None:
-            return Subscription(self._reader, wanted, after, decode)
+            return Subscription(
+                self._reader,
+                wanted,
+                after,
+                decode,
+                on_invalid=on_invalid,
+                context=self._codec.context,
+            )
         return DurableSubscription(
             self._reader,
             wanted,
@@ -288,4 +307,6 @@ class Events(TransactionEvents):
             lease=lease,
             auto_commit=auto_commit,
             agent_id=self._codec.agent_id,
+            on_invalid=on_invalid,
+            context=self._codec.context,
         )

@@ -39,6 +39,7 @@ from pgmem.core.op import Op, RetryStatement
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe import ops as dedupe_ops
 from pgmem.errors import (
+    InvalidInput,
     LeaseLost,
     NotOpen,
     OutcomeUnknown,
@@ -138,9 +139,10 @@ class Optimistic:
         self._versions: dict[Name, int] = {}
         self._written: dict[str, str | None] = {}
         self._deliveries: dict[Any, list[Delivery[Any]]] = {}
-        self._subscriptions: list[DurableSubscription[Any]] = []
+        self._handled: list[tuple[DurableSubscription[Any], Any]] = []
         self._committed: Committed | None = None
         self._open = True
+        self._outcome_unknown = False
         self.state = OptimisticState(self)
         self.events = OptimisticEvents(self)
 
@@ -165,15 +167,24 @@ class Optimistic:
         for delivery in deliveries if isinstance(deliveries, Sequence) else [deliveries]:
             self._deliveries.setdefault(delivery._group, []).append(delivery)
 
-    def commit(self, subscription: DurableSubscription[Any]) -> None:
-        """Store the position of a durable subscription at the end of the transaction.
+    def commit(self, subscription: DurableSubscription[T], event: T) -> None:
+        """Store at the end of the transaction that an event of a subscription is handled.
 
         Args:
-            subscription: the subscription. Everything that it delivered until then counts as
-                handled.
+            subscription: the durable subscription.
+            event: an event that it has handed out. What it handed out before counts, too.
+
+        Raises:
+            InvalidInput: the subscription has not handed out the event.
         """
         self._check_open()
-        self._subscriptions.append(subscription)
+        if not isinstance(subscription, DurableSubscription):
+            raise InvalidInput(
+                f"commit takes a durable subscription, then an event that it handed out: got "
+                f"{type(subscription).__name__}"
+            )
+        subscription._position_after(event)
+        self._handled.append((subscription, event))
 
     def _check_open(self) -> None:
         if not self._open:
@@ -203,7 +214,7 @@ class Optimistic:
     def _finish(self) -> None:
         """Compare and write. The block is over."""
         self._open = False
-        wanted = self._versions or self._recorder.ops or self._deliveries or self._subscriptions
+        wanted = self._versions or self._recorder.ops or self._deliveries or self._handled
         if not wanted and self._key is None and self._fence is None:
             self._committed = Committed(None, {})
             return
@@ -222,6 +233,7 @@ class Optimistic:
                 # The dedupe record tells if it committed.
                 if self._key is None or time.monotonic() > deadline:
                     raise
+                self._outcome_unknown = True
             except Unavailable:  # Also a connection that was lost before COMMIT was sent.
                 if time.monotonic() > deadline:
                     raise
@@ -256,6 +268,7 @@ class Optimistic:
         if self._key is not None:
             record = executor.execute(dedupe_ops.record(self._key, ttl=self._ttl))
             if not record.acquired:
+                self._acknowledge(executor)
                 return Committed(**record.result, duplicate=True)
         if self._fence is not None:
             try:
@@ -265,11 +278,7 @@ class Optimistic:
                 raise
         self._compare(executor)
         results = [self._execute(executor, op) for op in self._recorder.ops]
-        bound = _Bound(executor)
-        for group, deliveries in self._deliveries.items():
-            group.ack(deliveries, bound)
-        for subscription in self._subscriptions:
-            subscription.commit(bound)
+        self._acknowledge(executor)
         committed = _receipt(self._recorder.ops, results)
         if self._key is not None and record is not None:
             result = {"position": committed.position, "versions": committed.versions}
@@ -279,6 +288,18 @@ class Optimistic:
                 )
             )
         return committed
+
+    def _acknowledge(self, executor: TransactionExecutor) -> None:
+        """End deliveries and store positions, also if another block did the work before."""
+        bound = _Bound(executor)
+        for group, deliveries in self._deliveries.items():
+            try:
+                group.ack(deliveries, bound)
+            except LeaseLost:
+                if not self._outcome_unknown:
+                    raise  # Else this transaction may have ended them itself.
+        for subscription, event in self._handled:
+            subscription.commit(event, bound)
 
     def _lock(self, executor: TransactionExecutor) -> dict[Name, int]:
         """Lock everything that was read or is written, and return the versions."""

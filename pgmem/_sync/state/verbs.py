@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from pgmem._sync.core.execution import Executor, PoolExecutor
 from pgmem._sync.events.reader import LogReader
-from pgmem._sync.events.subscription import Start, Subscription
+from pgmem._sync.events.subscription import OnInvalid, Start, Subscription
 from pgmem._sync.events.verbs import Events
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.state.reads import StateReads
@@ -373,7 +373,12 @@ class State(TransactionState):
         self.snapshots = Snapshots(executor, codec, cache, events)
 
     def watch(
-        self, prefix: str = "", *, after: Start = "now", model: type[BaseModel] | None = None
+        self,
+        prefix: str = "",
+        *,
+        after: Start = "now",
+        model: type[BaseModel] | None = None,
+        on_invalid: OnInvalid = "skip",
     ) -> Subscription[StateChange]:
         """Subscribe to the recorded changes of entries; see `events.subscribe`.
 
@@ -392,6 +397,8 @@ class State(TransactionState):
             prefix: the beginning of the keys; "" for all.
             after: as for `events.subscribe`; "now" for the changes from now on.
             model: validate the values with this pydantic model.
+            on_invalid: what becomes of a change whose value does not fit; as for
+                `events.subscribe`.
 
         Returns:
             A context manager and iterator of `StateChange`.
@@ -400,5 +407,10 @@ class State(TransactionState):
             InvalidInput: a prefix or option that is not allowed.
         """
         return Subscription(
-            self._reader, EventFilter(key_prefix=prefix), after, change_maker(model)
+            self._reader,
+            EventFilter(key_prefix=prefix),
+            after,
+            change_maker(model),
+            on_invalid=on_invalid,
+            context=self._codec.context,
         )

@@ -1,14 +1,14 @@
--- Store a position, never backwards, and extend the lease. The token decides, not the clock: a
+-- Store a position, unless a higher one is stored, and extend the lease. The token decides, not the clock: a
 -- lease that ran out is still held until another process takes over.
 WITH present AS MATERIALIZED (
 {include history}
 ),
 moved AS (
     UPDATE {schema}.subscriptions
-    SET position = %(position)s, updated_at = clock_timestamp(),
+    SET position = greatest(position, %(position)s), updated_at = clock_timestamp(),
         expires_at = CASE WHEN expires_at IS NOT NULL
                       THEN clock_timestamp() + make_interval(secs => %(lease)s) END
-    WHERE name = %(name)s AND token = %(token)s AND position <= %(position)s
+    WHERE name = %(name)s AND token = %(token)s
       AND system_identifier = %(system_identifier)s AND timeline = %(timeline)s
       AND EXISTS (
           SELECT FROM present

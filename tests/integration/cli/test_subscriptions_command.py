@@ -21,8 +21,7 @@ def billing(memory):
     """A durable subscription that has handled three of ten events."""
     memory.events.append("orders", [Event(type="placed")] * 10)
     with memory.events.subscribe("orders", after=0, durable="billing") as events:
-        events.receive(3)
-        events.commit()
+        events.commit(events.receive(3)[-1])
     return lambda: memory.subscriptions.get("billing")
 
 

@@ -325,14 +325,14 @@ class Paid(Event):
 async def test_a_payload_that_does_not_fit_is_an_error_once_and_then_it_goes_on(both):
     for payload in ({"amount": 1}, {"amount": "much"}, {"amount": 3}):
         await both.events.append("s", event(payload))
-    async with both.events.subscribe(model=Payment) as events:
+    async with both.events.subscribe(model=Payment, on_invalid="raise") as events:
         assert await payloads(events, 1) == [Payment(amount=1)]
         with pytest.raises(InvalidValue) as failure:
             await events.receive(timeout=SOON)
         assert "much" not in str(failure.value)
         assert events.position == 2
         assert await payloads(events, 1) == [Payment(amount=3)]
-    async with both.events.subscribe(model=Payment) as events:
+    async with both.events.subscribe(model=Payment, on_invalid="raise") as events:
         assert [e.payload.amount for e in await events.receive(3)] == [1]
         with pytest.raises(InvalidValue):
             await events.receive(3)

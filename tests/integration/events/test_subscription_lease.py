@@ -170,8 +170,7 @@ class TestCommitting:
 
     async def test_a_position_never_goes_back(self, both):
         lease = await Lease(both, start=5).acquired()
-        with pytest.raises(InvalidInput, match=r"committed 5.*reset.*4"):
-            await lease.commit(4)
+        await lease.commit(4)
         assert lease.lost is None
         assert (await both.subscriptions.get("billing")).position == 5
         await lease.release()

@@ -221,7 +221,7 @@ async def test_a_reader_behind_is_told_and_others_are_not(both):
 async def test_subscription_behind_a_forced_trim_is_told(both):
     await fill(both, 20)
     async with both.events.subscribe(durable="c") as events:
-        await events.receive(5)
+        await events.commit((await events.receive(5))[-1])
     assert (await both.retention.trim(max_events=2, force=True)).removed == 18
     async with both.events.subscribe(durable="c") as events:
         with pytest.raises(PositionTrimmed) as error:

@@ -149,7 +149,7 @@ async def test_subscription_that_begins_behind_a_trim_is_told(both, database_url
 async def test_subscription_reset_during_a_trim_is_told(both, database_url, before_commit):
     await fill(both, 20)
     async with both.events.subscribe(durable="c") as events:
-        await events.receive(20)
+        await events.commit((await events.receive(20))[-1])
     with Memory(database_url) as other:
         before_commit(lambda: other.subscriptions.reset("c", 5))
         assert (await both.retention.trim(max_events=2)).removed == 18

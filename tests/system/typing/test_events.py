@@ -32,7 +32,7 @@ def use(memory: Memory) -> None:
     with memory.events.subscribe(model=Amount, durable="b") as events:
         for event in events:
             assert_type(event, RecordedEvent[Amount])
-            events.commit()
+            events.commit(event)
     with memory.events.subscribe() as plain:
         assert_type(plain, Subscription[RecordedEvent[Any]])
 
