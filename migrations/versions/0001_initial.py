@@ -159,6 +159,8 @@ CREATE TABLE {schema}.groups (
     filter json NOT NULL,
     ordered_by text COLLATE "C",
     max_attempts integer NOT NULL,
+    retry json,
+    revision integer DEFAULT 0 NOT NULL,
     position bigint NOT NULL,
     system_identifier bigint NOT NULL,
     timeline integer NOT NULL,
@@ -182,6 +184,10 @@ CREATE TABLE {schema}.batches (
     keys text[] COLLATE "C",
     claimed_at timestamp with time zone,
     prefetched bigint[] DEFAULT '{}' NOT NULL,
+    failures jsonb[],
+    losses integer DEFAULT 0 NOT NULL,
+    claim bigint,
+    alone boolean DEFAULT false NOT NULL,
     CONSTRAINT batches_pkey PRIMARY KEY (group_name, id)
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.0,
         autovacuum_vacuum_threshold = 2000)""",
@@ -189,7 +195,8 @@ CREATE TABLE {schema}.batches (
     """
 ALTER TABLE {schema}.batches
     ALTER COLUMN positions SET STORAGE MAIN, ALTER COLUMN attempts SET STORAGE MAIN,
-    ALTER COLUMN keys SET STORAGE MAIN, ALTER COLUMN prefetched SET STORAGE MAIN""",
+    ALTER COLUMN keys SET STORAGE MAIN, ALTER COLUMN prefetched SET STORAGE MAIN,
+    ALTER COLUMN failures SET STORAGE MAIN""",
     # Events up to the group's position that are to be delivered again, or that wait for an earlier
     # event of their key.
     """
@@ -200,6 +207,8 @@ CREATE TABLE {schema}.delayed (
     attempts integer NOT NULL,
     available_at timestamp with time zone NOT NULL,
     error text,
+    losses integer DEFAULT 0 NOT NULL,
+    failures jsonb,
     CONSTRAINT delayed_pkey PRIMARY KEY (group_name, position)
 ) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 2000)""",
     "CREATE INDEX delayed_available_idx ON {schema}.delayed (group_name, available_at)",
@@ -212,6 +221,7 @@ CREATE TABLE {schema}.dead_letters (
     member text COLLATE "C",
     error text,
     failed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    failures jsonb,
     CONSTRAINT dead_letters_pkey PRIMARY KEY (group_name, position)
 )""",
     "CREATE SEQUENCE {schema}.leases_token_seq",

@@ -8,6 +8,7 @@ prefetched events.
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,9 +33,8 @@ DELAYED_MOST, DELAYED_MOST_ORDERED = 10_000, 1_000
 """Most delayed events. With more, nothing new is handed out, or the delayed ones would pile up."""
 WINDOW = 10
 """Events to look at for each one that was asked for, because keys may be with other members."""
-UNSURE = 0
-"""The stable position of a claim whose answer was lost. The server may have crashed, and may use
-positions again that were stable before. So nothing new is handed out until it is known anew."""
+MAX_EXPIRED = 1_000
+"""Batches to take back in one statement."""
 
 
 class ClaimResult(NamedTuple):
@@ -44,7 +44,7 @@ class ClaimResult(NamedTuple):
         events: with the attempts of each, and what it is ordered by.
         batch, token, expires_at: of all of them.
         position: the group's position. No selected event up to it is left to claim.
-        expired: a batch's lease has expired. Take it over first.
+        expired: a batch's lease has expired. Take its events back first.
         due: a delayed event is due. Claim that first.
         looked: True if the claim looked for all of these.
         overtaken: another member moved the group while this claim waited, and may have prefetched
@@ -52,6 +52,8 @@ class ClaimResult(NamedTuple):
         unfetched: a member left its prefetched events. Claim them first.
         prefetched: the number of prefetched events. If no event was handed out, 1 if another member
             has prefetched events.
+        losses: how often members lost the one event of this batch.
+        altered: the group was altered. Nothing was handed out: read its options first.
         wait: seconds until another batch's lease ends or the next delayed event is due. None if
             there is neither, or if as many events were handed out as were asked for.
     """
@@ -68,6 +70,8 @@ class ClaimResult(NamedTuple):
     overtaken: bool = False
     unfetched: bool = False
     prefetched: int = 0
+    losses: int = 0
+    altered: bool = False
 
 
 def nothing(position: int) -> ClaimResult:
@@ -92,7 +96,7 @@ _DUE_ORDERED = """EXISTS (
                  AND available_at <= clock_timestamp())"""
 _OVERTAKEN = "coalesce(plan.start > before.position, false)"
 _STALE = "EXISTS (SELECT FROM locked) AND NOT EXISTS (SELECT FROM current)"
-_READY = "before.same_history AND before.trimmed IS NULL"
+_READY = "before.ready AND before.trimmed IS NULL"
 _FIRST = "NOT before.expired AND NOT before.due AND NOT before.unfetched"
 _READY_FRESH = f"{_READY} AND {{first}} AND NOT before.full AND before.position < %(until)s"
 
@@ -107,6 +111,8 @@ class ClaimRequest:
         limit: the most events to claim.
         lease: seconds.
         event_of: makes an event from a row.
+        alone: the member handles one event at a time. If it loses its lease with one event in hand,
+            that event caused it, and an attempt counts.
     """
 
     group: Group
@@ -114,6 +120,7 @@ class ClaimRequest:
     limit: int
     lease: float
     event_of: Callable[[Row], RecordedEvent]
+    alone: bool = True
 
     @classmethod
     def of(
@@ -123,6 +130,8 @@ class ClaimRequest:
         limit: int,
         lease: Seconds,
         event_of: Callable[[Row], RecordedEvent],
+        *,
+        alone: bool = True,
     ) -> ClaimRequest:
         """Check the options of a read.
 
@@ -135,6 +144,7 @@ class ClaimRequest:
             check_count(limit, "limit", minimum=1, maximum=MAX_LIMIT),
             check_lease(lease),
             event_of,
+            alone,
         )
 
     @property
@@ -145,22 +155,25 @@ class ClaimRequest:
         ordered = self.group.ordered_by is not None
         return {
             **self.group.params(),
-            "member": self.member,
-            "limit": self.limit,
-            "lease": self.lease,
+            **self._claim_params(),
+            "revision": self.group.revision,
             "skip": SKIP,
             "prefetch_seconds": PREFETCH_SECONDS,
             "delayed_most": DELAYED_MOST_ORDERED if ordered else DELAYED_MOST,
         }
 
-    def _op(
-        self,
-        statement: str,
-        params: dict[str, Any],
-        # After a lost answer no member handles the events until the lease expires.
-        retry: Retry = Retry.IDEMPOTENT,
-        **marks: str,
-    ) -> Op[ClaimResult]:
+    def _claim_params(self) -> dict[str, Any]:
+        return {
+            "member": self.member,
+            "limit": self.limit,
+            "lease": self.lease,
+            "alone": self.alone,
+            # Finds the batch again if the answer is lost. A program may have seeded `random`, so
+            # that two processes would draw the same numbers.
+            "claim": secrets.randbits(63),
+        }
+
+    def _op(self, statement: str, params: dict[str, Any], **marks: str) -> Op[ClaimResult]:
         ordered = self.group.ordered_by is not None
         texts = {
             **dict(self.group.selection.fragments()),
@@ -169,6 +182,7 @@ class ClaimRequest:
             "stale": "false",
             "overtaken": "false",
             "after": "",
+            "settled": "",
             **marks,
         }
         return Op(
@@ -176,7 +190,8 @@ class ClaimRequest:
             params,
             self._parse,
             self._action,
-            retry,
+            # If the answer is lost, the caller first takes back what was claimed.
+            Retry.UNSAFE,
             tuple(texts.items()),
         )
 
@@ -204,6 +219,9 @@ class ClaimRequest:
             NotFound, HistoryRewritten, PositionTrimmed: the group cannot go on.
             LeaseLost: a member has lost one of `acknowledged`. Nothing was done.
             RetryStatement: execute it again.
+
+        Raises (from the executor):
+            OutcomeUnknown: the answer was lost. See `expire`.
         """
         if empty is not None and not acknowledged and self.group.ordered_by is None:
             return self._next_in(empty, until, prefetching, crowded=crowded)
@@ -212,11 +230,7 @@ class ClaimRequest:
             op = op._replace(async_commit=crowded)
         if op.fallback:
             return op
-        return op._replace(
-            fallback=lambda lost: self.claim(
-                UNSURE if lost else until, acknowledged, passing=passing
-            )
-        )
+        return op._replace(fallback=lambda lost: self.claim(until, acknowledged, passing=passing))
 
     def _claim(
         self, until: int, acknowledged: Sequence[HeldDelivery], *, passing: bool, prefetching: int
@@ -246,14 +260,9 @@ class ClaimRequest:
         return self._op(
             "group_ack_claim",
             params | held_params(acknowledged),
-            Retry.CONDITIONAL,
             acked="(SELECT ok FROM judged)",
             first=_FIRST,
             overtaken=_OVERTAKEN,
-        )._replace(
-            fallback=lambda lost: self._ack_claim(
-                {**params, "until": UNSURE} if lost else params, acknowledged
-            )
         )
 
     def _next(
@@ -265,7 +274,7 @@ class ClaimRequest:
             {**params, **whole_params(acknowledged), "prefetching": prefetching},
             functools.partial(self._parse_next, acknowledged[-1].batch, params["until"]),
             self._action,
-            Retry.CONDITIONAL,
+            Retry.UNSAFE,
             self.group.selection.fragments(),
             fallback=lambda lost: self._acknowledge(acknowledged),
             async_commit=True,
@@ -279,7 +288,7 @@ class ClaimRequest:
             op.parse(rows)
             return nothing(0)
 
-        return Op(op.statement, op.params, parse, self._action, Retry.CONDITIONAL, op.fragments)
+        return Op(op.statement, op.params, parse, self._action, Retry.UNSAFE, op.fragments)
 
     def _next_in(
         self, empty: HeldDelivery, until: int, prefetching: int, *, crowded: bool
@@ -291,9 +300,9 @@ class ClaimRequest:
             {**self._params(), "until": until, **batch, "prefetching": prefetching},
             functools.partial(self._parse_next, empty.batch, until),
             self._action,
-            Retry.IDEMPOTENT,
+            Retry.UNSAFE,
             self.group.selection.fragments(),
-            fallback=lambda lost: self.claim(UNSURE if lost else until, crowded=crowded),
+            fallback=lambda lost: self.claim(until, crowded=crowded),
             async_commit=crowded,
         )
 
@@ -308,14 +317,12 @@ class ClaimRequest:
             "group_claim_prefetched",
             {
                 "group": self.group.name,
-                "member": self.member,
-                "limit": self.limit,
-                "lease": self.lease,
+                **self._claim_params(),
                 **whole_params(acknowledged),
             },
             functools.partial(self._parse_next, acknowledged[-1].batch, 0),
             self._action,
-            Retry.CONDITIONAL,
+            Retry.UNSAFE,
             fallback=lambda lost: self._acknowledge(acknowledged),
         )
 
@@ -351,10 +358,6 @@ class ClaimRequest:
             and len(handed.events) < self.limit
         )
 
-    def take_over(self) -> Op[ClaimResult]:
-        """Take over a batch whose lease expired. Raises as `claim`."""
-        return self._op("group_takeover", self._params())
-
     def claim_due(self) -> Op[ClaimResult]:
         """Claim delayed events that are due. Raises as `claim`."""
         if self.group.ordered_by is None:
@@ -370,6 +373,8 @@ class ClaimRequest:
         front = next(row for row in rows if row[0] == 0)
         told = orjson.loads(front[4])
         self._check(told)
+        if told["altered"]:
+            return nothing(told["position"])._replace(altered=True)
         positions = told["positions"] or ()
         attempts = dict(zip(positions, told["attempts"] or (), strict=False))
         keys = dict(zip(positions, told["keys"] or (), strict=False))
@@ -391,6 +396,7 @@ class ClaimRequest:
             told["overtaken"],
             told["unfetched"],
             int(told["prefetched"]),
+            told["losses"] or 0,
         )
 
     def _check(self, told: dict[str, Any]) -> None:
@@ -418,3 +424,22 @@ class ClaimRequest:
             expected=was,
             found=now,
         )
+
+
+def expire(group: Group, claims: Sequence[int] = ()) -> Op[int]:
+    """Take back the events of batches whose lease expired, and of claims without an answer.
+
+    Args:
+        group: the group.
+        claims: the numbers of claims whose answer did not arrive.
+
+    Returns:
+        The number of batches.
+    """
+    return Op(
+        "group_expire",
+        {"group": group.name, "claims": list(claims), "most": MAX_EXPIRED},
+        lambda rows: int(rows[0][0]),
+        f"take back lost events of the group {group.name!r}",
+        Retry.IDEMPOTENT,
+    )

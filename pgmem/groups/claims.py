@@ -7,7 +7,7 @@
     take ──► something there? ── no ──► wait: for an event of the selection, the end of a lease
       ▲           │ yes                 or delay, a notification "group:<name>", the safety poll
       │           ▼                                    │
-      │       claim ──► expired? take over. due? claim  │
+      │       claim ──► expired? take back. due? claim  │
       └────────────────────────────────────────────────┘
 
 Of several members in one process one claims at a time, and those behind it know what it found. So
@@ -19,13 +19,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pgmem.core.concurrency import AsyncLock
 from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.op import Op
 from pgmem.dedupe.verbs import AsyncDedupe
+from pgmem.errors import OutcomeUnknown
 from pgmem.events.buffer import AsyncCursor
 from pgmem.events.codec import Codec
 from pgmem.events.reader import AsyncLogReader
@@ -39,6 +40,7 @@ LOCKED_PAUSE = 0.05
 """Seconds until a member claims again what another member's transaction has locked."""
 RETRY = 0.1
 """Seconds until a member claims again while the log cannot be followed."""
+MOST_DOUBTFUL = 10_000
 
 
 class AsyncGroupProgress:
@@ -50,12 +52,23 @@ class AsyncGroupProgress:
         due: when an event becomes available by itself, by the monotonic clock.
         told: the number of notifications received before the last claim.
         batch_rows: the members' batch rows.
+        unanswered: by member, the numbers of its claims whose answer is lost. They may have claimed
+            events, which its next claim takes back at once instead of at the end of their lease.
+        doubtful: deliveries with an acknowledgement whose answer is lost.
     """
 
     def __init__(self) -> None:
         self.lock = AsyncLock()
         self.batch_rows = AsyncBatchRows()
+        self.unanswered: dict[str, list[int]] = {}
+        self.doubtful: set[HeldDelivery] = set()
         self.forget()
+
+    def doubt(self, held: Sequence[HeldDelivery]) -> None:
+        """Note that an acknowledgement had no answer."""
+        if len(self.doubtful) > MOST_DOUBTFUL:
+            self.doubtful.clear()  # Their callers have given up.
+        self.doubtful.update(held)
 
     def forget(self) -> None:
         """Forget what is known, so that the next call claims."""
@@ -98,10 +111,14 @@ class AsyncClaims:
     def __init__(self, context: AsyncGroupContext, group: groups.Group) -> None:
         self._context = context
         self._reader = context.reader
-        self._group = group
-        self._test = group.selection.test()
+        self.follow(group)
         self._known = context.progress.setdefault(group.name, AsyncGroupProgress())
         self._signal = f"group:{group.name}"
+
+    def follow(self, group: groups.Group) -> None:
+        """Use the options of a group, which `alter` may change."""
+        self.group = group
+        self._test = group.selection.test()
 
     def changed(self) -> None:
         """Note that a claim may find events that the last one did not."""
@@ -110,10 +127,6 @@ class AsyncClaims:
     def due_in(self, seconds: float) -> None:
         """Note that an event becomes available within `seconds`."""
         self._known.due = min(self._known.due, time.monotonic() + seconds)
-
-    def acknowledged(self, held: Sequence[HeldDelivery]) -> None:
-        """Note that deliveries are acknowledged and committed, so their batch rows are free."""
-        self._known.batch_rows.acknowledged(held)
 
     def wake(self) -> None:
         """Wake the waiting members, so that they check whether to stop."""
@@ -128,7 +141,7 @@ class AsyncClaims:
         stopping: Callable[[], bool],
     ) -> ops.ClaimResult:
         """Claim events, or wait for some for `timeout` seconds or until `stopping()` is true."""
-        handed = await self._take(request, acknowledged, sure=not timeout)
+        handed = await self._take_again(request, acknowledged, sure=not timeout)
         if handed.events or not timeout:
             return handed
         deadline = time.monotonic() + timeout
@@ -143,24 +156,63 @@ class AsyncClaims:
                 if follower.failed is not None:
                     raise follower.failed
                 await self._rest(follower, remaining)
-                handed = await self._take(request, ())
+                handed = await self._take_again(request)
+                follower.test = self._test  # `alter` may have changed it.
         finally:
             follower.stopped = True
             self._context.notifications.unregister(self._signal, follower.wakeup)
             self._reader.buffer.leave(follower)
         return handed
 
-    async def _take(
-        self, request: ops.ClaimRequest, acknowledged: Sequence[HeldDelivery], *, sure: bool = False
+    async def _take_again(
+        self,
+        request: ops.ClaimRequest,
+        acknowledged: Sequence[HeldDelivery] = (),
+        *,
+        sure: bool = False,
     ) -> ops.ClaimResult:
-        """Claim events if there may be some. If `sure`, ask the server in any case."""
+        """Claim events, again if the answer was lost or the group was altered."""
+        deadline = time.monotonic() + self._reader.executor.database.timeout
+        anew = False
+        while True:
+            try:
+                handed = await self._take(
+                    replace(request, group=self.group), acknowledged, sure=sure, anew=anew
+                )
+            except OutcomeUnknown:
+                if time.monotonic() > deadline:
+                    raise
+                anew = True
+                continue
+            if not handed.altered:
+                return handed
+            self.follow(await self._reader.executor.execute(groups.get(self.group.name)))
+
+    async def _take(
+        self,
+        request: ops.ClaimRequest,
+        acknowledged: Sequence[HeldDelivery],
+        *,
+        sure: bool,
+        anew: bool,
+    ) -> ops.ClaimResult:
+        """Claim events if there may be some.
+
+        Args:
+            request: what the member asks for.
+            acknowledged: deliveries to acknowledge.
+            sure: ask the server in any case.
+            anew: the server may have crashed. Ask what is stable: positions may be used again.
+        """
         known = self._known
         asked = time.monotonic()
-        sessions = self._reader.executor.sessions
+        if known.doubtful and not known.doubtful.isdisjoint(acknowledged):
+            await self.acknowledge(acknowledged)
+            acknowledged = ()
         before = known.batch_rows.pop(acknowledged)
         if before is not None and before.in_time:
             # No member waits for another here, so it takes no lock.
-            handed = await self._reader.executor.execute(request.fetch(acknowledged))
+            handed = await self._claim(request, request.fetch(acknowledged), acknowledged)
             known.batch_rows.filled(request, asked, handed)
             if handed.events:
                 return handed
@@ -168,15 +220,15 @@ class AsyncClaims:
             known.forget()
             acknowledged = ()
         async with known.lock:
-            until = await self._final()
+            until = await (self._reader.wait_until_stable() if anew else self._final())
             told = self._context.notifications.received
+            lost = request.member in known.unanswered
             nothing = until <= known.position and asked < known.due and told == known.told
-            if nothing and not sure:
+            if nothing and not sure and not lost:
                 if acknowledged:
-                    await self._reader.executor.execute(ack(self._group, acknowledged))
-                    known.batch_rows.acknowledged(acknowledged, before)
+                    await self.acknowledge(acknowledged, before)
                 return ops.nothing(known.position)
-            handed = await self._take_now(request, until, acknowledged, before, sessions, sure=sure)
+            handed = await self._take_now(request, until, acknowledged, before, sure=sure)
             known.batch_rows.filled(request, asked, handed)
             if handed.events and not (self._reader.buffer.live and request.has_all(handed, until)):
                 known.forget()
@@ -191,12 +243,12 @@ class AsyncClaims:
         until: int,
         acknowledged: Sequence[HeldDelivery],
         before: BatchRow | None,
-        sessions: int,
         *,
         sure: bool,
     ) -> ops.ClaimResult:
         """Claim. If there is nothing although there could be, claim up to the newest position."""
         reader, batch_rows = self._reader, self._known.batch_rows
+        sessions = reader.executor.sessions
         empty = None if acknowledged else batch_rows.pop_free()
         ask = request.claim(
             until,
@@ -205,13 +257,13 @@ class AsyncClaims:
             empty=empty,
             crowded=batch_rows.crowded,
         )
-        handed = await self._ask(request, until, ask)
-        if handed.events:
+        handed = await self._ask(request, until, ask, acknowledged)
+        if handed.events or handed.altered:
             return handed
         if empty is not None:
             batch_rows.push_free(empty)
-        # The buffer may lack what this process has just written. Or an answer was lost, the server
-        # may have crashed, and what was stable may not be stable any more.
+        # The buffer may lack what this process has just written. Or the server crashed, and what
+        # was stable may not be stable any more.
         unsure = (sure and reader.buffer.live) or sessions != reader.executor.sessions
         if unsure:
             until = await reader.wait_until_stable()
@@ -220,27 +272,76 @@ class AsyncClaims:
         return handed
 
     async def _ask(
-        self, request: ops.ClaimRequest, until: int, claim: Op[ops.ClaimResult]
+        self,
+        request: ops.ClaimRequest,
+        until: int,
+        claim: Op[ops.ClaimResult],
+        acknowledged: Sequence[HeldDelivery] = (),
     ) -> ops.ClaimResult:
-        """Claim expired batches, else due events, else new ones, else what others prefetched."""
+        """Claim due events if a lease expired, else new ones, else what others prefetched."""
         execute = self._reader.executor.execute
-        handed = await execute(claim)
+        await self._recover(request.member)
+        handed = await self._claim(request, claim, acknowledged)
+        if handed.altered:
+            return handed
         if handed.expired:
-            handed = await execute(request.take_over())
+            await execute(ops.expire(self.group))
         if not handed.events and handed.unfetched:
-            await execute(release_prefetched(self._group, request.member))
+            await execute(release_prefetched(self.group, request.member))
         if not handed.events and _something_first(handed):
             # Also if nothing was due: a new dead letter may have freed its key.
-            handed = await execute(request.claim_due())
+            handed = await self._claim(request, request.claim_due())
             if not handed.events:
                 # Another member was first, all became dead letters, or a transaction that takes
                 # longer than the lease acknowledges them. That must not hold up new events.
-                handed = await execute(request.claim(until, passing=True))
+                handed = await self._claim(request, request.claim(until, passing=True))
         if not handed.events and handed.prefetched:
             last = self._known.batch_rows.last(request.member)
-            if await execute(release_prefetched(self._group, request.member, last)):
-                handed = await execute(request.claim_due())
+            if await execute(release_prefetched(self.group, request.member, last)):
+                handed = await self._claim(request, request.claim_due())
         return handed
+
+    async def _claim(
+        self,
+        request: ops.ClaimRequest,
+        claim: Op[ops.ClaimResult],
+        acknowledged: Sequence[HeldDelivery] = (),
+    ) -> ops.ClaimResult:
+        """Execute a claim. Remember it if its answer is lost.
+
+        Raises:
+            OutcomeUnknown: the answer is lost. The member's next claim finds what this one claimed.
+        """
+        try:
+            return await self._reader.executor.execute(claim)
+        except BaseException as error:
+            if isinstance(error, OutcomeUnknown) or not isinstance(error, Exception):
+                known = self._known
+                known.unanswered.setdefault(request.member, []).append(claim.params["claim"])
+                known.doubt(acknowledged)
+            raise
+
+    async def _recover(self, member: str) -> None:
+        """Take back what a member's claims without an answer have claimed."""
+        lost = self._known.unanswered.get(member)
+        if lost:
+            await self._reader.executor.execute(ops.expire(self.group, lost))
+            del self._known.unanswered[member]
+
+    async def acknowledge(
+        self, held: Sequence[HeldDelivery], before: BatchRow | None = None
+    ) -> None:
+        """Acknowledge deliveries. If an earlier acknowledgement had no answer, find its outcome."""
+        known = self._known
+        again = not known.doubtful.isdisjoint(held)
+        try:
+            await self._reader.executor.execute(ack(self.group, held, again=again))
+        except BaseException as error:
+            if isinstance(error, OutcomeUnknown) or not isinstance(error, Exception):
+                known.doubt(held)
+            raise
+        known.doubtful.difference_update(held)
+        known.batch_rows.acknowledged(held, before)
 
     def _pause_after(self, handed: ops.ClaimResult, lease: float) -> float:
         """Return the seconds until the next claim without a notification."""

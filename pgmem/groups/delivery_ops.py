@@ -5,8 +5,8 @@
                claim                         ack (token)
     after the ──────────► held by a member ──────────────► done
     position               │ │  ▲
-                nack(delay)│ │  │ taken over: attempts + 1, a new token
-                           │ │  └── its lease expired ──► attempts = max_attempts: dead letter
+                nack(delay)│ │  │
+                           │ │  └── its lease expired ──► delayed, due at once
                            ▼ └─ nack, attempts = max_attempts; dead_letter() ──► dead letter
                        delayed ── due ──► held                                      │
                            ▲                                                         │
@@ -14,6 +14,11 @@
 
 The token decides, not the clock: a member keeps an expired batch until another takes it over. The
 events of a batch share a row, a token and a lease.
+
+**An attempt counts when a handler failed, or when its member lost this event alone.** If a member
+dies with several events in hand, one of them may have killed it, and the server cannot see which.
+So no attempt counts, and each of these events is from then on alone in its batch. The event that
+kills members then uses up its own attempts, and the others are handled.
 """
 
 from __future__ import annotations
@@ -32,6 +37,15 @@ ERROR_CHARACTERS = 2_000
 
 _AFTER_GROUP = "WHERE (SELECT count(*) FROM locked) >= 0"
 """Lock the group's row first, as `reset` and `delete` do. Another order could deadlock."""
+
+_SETTLED = """OR NOT EXISTS (
+           SELECT FROM asked CROSS JOIN LATERAL unnest(asked.positions) AS one (position)
+           WHERE EXISTS (SELECT FROM {schema}.delayed
+                         WHERE group_name = %(group)s AND delayed.position = one.position)
+              OR EXISTS (SELECT FROM {schema}.batches
+                         WHERE group_name = %(group)s
+                           AND one.position = ANY (batches.positions)))"""
+"""No asked event is open, so an earlier acknowledgement was committed."""
 
 
 class HeldDelivery(NamedTuple):
@@ -78,8 +92,14 @@ def _parse_held(verb: str, group: Group) -> Callable[[Sequence[Row]], None]:
     return parse
 
 
-def ack(group: Group, held: Sequence[HeldDelivery]) -> Op[None]:
+def ack(group: Group, held: Sequence[HeldDelivery], *, again: bool = False) -> Op[None]:
     """Acknowledge deliveries, all or none.
+
+    Args:
+        group: their group.
+        held: the deliveries.
+        again: an earlier acknowledgement of them may have been committed. Then it is no error that
+            they are not held, unless they are open: with another member, or delayed.
 
     Raises (from `parse`):
         LeaseLost: a member has lost one of them.
@@ -90,8 +110,9 @@ def ack(group: Group, held: Sequence[HeldDelivery]) -> Op[None]:
         {"group": group.name, **held_params(held)},
         _parse_held("ack", group),
         f"acknowledge {len(held)} deliveries in the group {group.name!r}",
-        Retry.CONDITIONAL,
-        (("after", ""),),
+        Retry.IDEMPOTENT,
+        (("after", ""), ("settled", _SETTLED if again else "")),
+        fallback=lambda lost: ack(group, held, again=again or lost),
     )
 
 
@@ -119,9 +140,11 @@ def nack(
     return _nack(group, held, "nack", delay=delay, error=error, counted=counted)
 
 
-def dead_letter(group: Group, held: Sequence[HeldDelivery], *, error: str | None) -> Op[None]:
+def dead_letter(
+    group: Group, held: Sequence[HeldDelivery], *, error: str | None, counted: bool = True
+) -> Op[None]:
     """Make deliveries dead letters, all or none. Raises as `nack`."""
-    return _nack(group, held, "dead_letter", error=error, dead=True)
+    return _nack(group, held, "dead_letter", error=error, counted=counted, dead=True)
 
 
 def _nack(
@@ -143,12 +166,11 @@ def _nack(
             "error": _shortened(error),
             "counted": counted,
             "dead": dead,
-            "max_attempts": group.max_attempts,
         },
         _parse_held(verb, group),
         f"give back {len(held)} deliveries in the group {group.name!r}",
         Retry.CONDITIONAL,
-        (("after", _AFTER_GROUP),),
+        (("after", _AFTER_GROUP), ("settled", "")),
     )
 
 
@@ -182,5 +204,5 @@ def extend(group: Group, held: Sequence[HeldDelivery], *, lease: Seconds) -> Op[
         parse,
         f"extend the lease of {len(held)} deliveries in the group {group.name!r}",
         Retry.IDEMPOTENT,
-        (("after", ""),),
+        (("after", ""), ("settled", "")),
     )

@@ -117,7 +117,11 @@ class AsyncTransactionGroup:
     def __init__(self, executor: AsyncExecutor, codec: Codec, group: ops.Group) -> None:
         self._executor = executor
         self._codec = codec
-        self._group = group
+        self._options = group
+
+    @property
+    def _group(self) -> ops.Group:
+        return self._options
 
     @property
     def name(self) -> str:
@@ -238,10 +242,14 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
         self, context: AsyncGroupContext, group: ops.Group, model: type[BaseModel] | None
     ) -> None:
         super().__init__(context.reader.executor, context.codec, group)
+        self._claims = AsyncClaims(context, group)
         self._context = context
         self._event_of = event_maker(context.codec, model)
-        self._claims = AsyncClaims(context, group)
         self._running: set[AsyncMembers] = set()
+
+    @property
+    def _group(self) -> ops.Group:
+        return self._claims.group  # `alter` may change it.
 
     async def read(
         self,
@@ -316,10 +324,10 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
             InvalidInput: a delivery of another group, or `tx` is no transaction.
         """
         if held := _held(self.name, deliveries):
-            executor = self._executor if tx is None else executor_of(tx)
-            await executor.execute(delivery_ops.ack(self._group, held))
             if tx is None:
-                self._claims.acknowledged(held)
+                await self._claims.acknowledge(held)
+            else:
+                await executor_of(tx).execute(delivery_ops.ack(self._group, held))
             if self._group.ordered_by is not None:
                 self._changed()  # Events that waited for one of their keys are free.
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from pgmem.events.models import RecordedEvent
+from pgmem.groups.retry import RetryPolicy
 
 
 class GroupInfo(NamedTuple):
@@ -15,7 +16,8 @@ class GroupInfo(NamedTuple):
         name: the group's name.
         selection: the events that it follows, as a JSON object.
         ordered_by: the key that its events are ordered by; None if they are not.
-        max_attempts: deliveries of an event before it becomes a dead letter.
+        max_attempts: attempts of an event before it becomes a dead letter.
+        retry: how failed events are delivered again.
         position: every selected event up to it was claimed.
         created_at: when the group was made.
         updated_at: when members last claimed or gave back events.
@@ -28,6 +30,7 @@ class GroupInfo(NamedTuple):
     selection: dict[str, Any]
     ordered_by: str | None
     max_attempts: int
+    retry: RetryPolicy
     position: int
     created_at: datetime
     updated_at: datetime
@@ -58,16 +61,32 @@ class Pending(NamedTuple):
     claimed_at: datetime | None
 
 
+class Failure(NamedTuple):
+    """Describe one failed attempt to handle an event.
+
+    Attributes:
+        member: the member that had the event.
+        failed_at: when the attempt ended, by the server's clock.
+        error: the first 200 characters of the error, if there was one.
+    """
+
+    member: str | None
+    failed_at: datetime
+    error: str | None
+
+
 class DeadLetter(NamedTuple):
     """Describe an event that is not delivered any more.
 
     Attributes:
         position: the event's position.
         event: the event; None if a forced trim has removed it.
-        attempts: how often it was delivered.
+        attempts: the attempts that count: the handler failed, or its member was lost with this
+            event alone.
         member: the last member that held it.
         error: the last error.
         failed_at: when it became a dead letter, by the server's clock.
+        failures: the failed attempts, oldest first; the last 20.
     """
 
     position: int
@@ -76,6 +95,7 @@ class DeadLetter(NamedTuple):
     member: str | None
     error: str | None
     failed_at: datetime
+    failures: list[Failure]
 
 
 class RunResult(NamedTuple):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -25,7 +26,8 @@ from pgmem.errors import AlreadyExists, InvalidInput, NotFound, PositionTrimmed
 from pgmem.events.codec import Codec, event_maker
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import standby_error, trimmed_error
-from pgmem.groups.models import DeadLetter, GroupInfo, Pending
+from pgmem.groups.models import DeadLetter, Failure, GroupInfo, Pending
+from pgmem.groups.retry import DEFAULT_RETRY, RetryPolicy
 
 MAX_LISTED = 100_000
 EVENT_COLUMNS = 13
@@ -51,13 +53,17 @@ class Group:
         name: the group's name.
         selection: the events that it follows.
         ordered_by: "stream", or the key of the payload that its events are ordered by.
-        max_attempts: deliveries of an event before it becomes a dead letter.
+        max_attempts: attempts of an event before it becomes a dead letter.
+        retry: how failed events are delivered again.
+        revision: the number of changes by `alter`.
     """
 
     name: str
     selection: EventFilter
     ordered_by: str | None = None
     max_attempts: int = 5
+    retry: RetryPolicy = DEFAULT_RETRY
+    revision: int = 0
 
     def __post_init__(self) -> None:
         check_group(self.name)
@@ -135,7 +141,9 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
 
 
 def _info(row: Row) -> GroupInfo:
-    return GroupInfo(row[0], orjson.loads(row[1]), *row[2:])
+    name, selection, ordered_by, max_attempts, retry, _, *rest = row
+    policy = RetryPolicy.from_json(None if retry is None else orjson.loads(retry))
+    return GroupInfo(name, orjson.loads(selection), ordered_by, max_attempts, policy, *rest)
 
 
 def list_groups() -> Op[list[GroupInfo]]:
@@ -176,7 +184,7 @@ def get(name: str) -> Op[Group]:
     op = info(name)
 
     def parse(rows: Sequence[Row]) -> Group:
-        found = op.parse(rows)
+        found, revision = op.parse(rows), rows[0][5]
         try:
             selection = EventFilter.from_json(found.selection)
         except InvalidInput as error:
@@ -184,7 +192,7 @@ def get(name: str) -> Op[Group]:
                 f"the group {name!r} was created by a newer version of pgmem: {error}. Upgrade "
                 f"this one"
             ) from None
-        return Group(name, selection, found.ordered_by, found.max_attempts)
+        return Group(name, selection, found.ordered_by, found.max_attempts, found.retry, revision)
 
     return Op(op.statement, op.params, parse, op.action, fragments=op.fragments)
 
@@ -292,8 +300,11 @@ def dead_letters(group: Group, codec: Codec, *, after: int, limit: int) -> Op[li
 
     def make(row: Row) -> DeadLetter:
         event = None if row[0] is None else event_of(row[:EVENT_COLUMNS])
-        attempts, member, error, failed_at, position = row[EVENT_COLUMNS:]
-        return DeadLetter(position, event, attempts, member, error, failed_at)
+        attempts, member, error, failed_at, failures, position = row[EVENT_COLUMNS:]
+        found = orjson.loads(failures or "[]")
+        return DeadLetter(
+            position, event, attempts, member, error, failed_at, list(map(_failure, found))
+        )
 
     return Op(
         "group_dead_letters",
@@ -305,6 +316,10 @@ def dead_letters(group: Group, codec: Codec, *, after: int, limit: int) -> Op[li
         lambda rows: list(map(make, rows)),
         f"read the dead letters of the group {group.name!r}",
     )
+
+
+def _failure(stored: dict[str, Any]) -> Failure:
+    return Failure(stored["member"], datetime.fromisoformat(stored["at"]), stored["error"])
 
 
 def requeue(group: Group, positions: Sequence[int] | None) -> Op[int]:

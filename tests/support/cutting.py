@@ -72,6 +72,9 @@ class CuttingRelay:
                     cut = self.cut_after(chunk)
                     server.sendall(chunk)
                     if cut:
+                        # A long message comes in several chunks.
+                        while server not in select.select([client, server], [], [])[0]:
+                            server.sendall(client.recv(65536))
                         server.recv(65536)  # Answered: the statement has taken effect.
                         self.cuts += 1
                         return

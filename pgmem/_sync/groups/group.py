@@ -116,7 +116,11 @@ class TransactionGroup:
     def __init__(self, executor: Executor, codec: Codec, group: ops.Group) -> None:
         self._executor = executor
         self._codec = codec
-        self._group = group
+        self._options = group
+
+    @property
+    def _group(self) -> ops.Group:
+        return self._options
 
     @property
     def name(self) -> str:
@@ -235,10 +239,14 @@ class Group(TransactionGroup, Generic[T]):
         self, context: GroupContext, group: ops.Group, model: type[BaseModel] | None
     ) -> None:
         super().__init__(context.reader.executor, context.codec, group)
+        self._claims = Claims(context, group)
         self._context = context
         self._event_of = event_maker(context.codec, model)
-        self._claims = Claims(context, group)
         self._running: set[Members] = set()
+
+    @property
+    def _group(self) -> ops.Group:
+        return self._claims.group  # `alter` may change it.
 
     def read(
         self,
@@ -311,10 +319,10 @@ class Group(TransactionGroup, Generic[T]):
             InvalidInput: a delivery of another group, or `tx` is no transaction.
         """
         if held := _held(self.name, deliveries):
-            executor = self._executor if tx is None else executor_of(tx)
-            executor.execute(delivery_ops.ack(self._group, held))
             if tx is None:
-                self._claims.acknowledged(held)
+                self._claims.acknowledge(held)
+            else:
+                executor_of(tx).execute(delivery_ops.ack(self._group, held))
             if self._group.ordered_by is not None:
                 self._changed()  # Events that waited for one of their keys are free.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Identity,
     Index,
@@ -15,7 +16,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from pgmem.admin.tables.columns import after_create, json, moment, name_column, now, storage
 
@@ -32,6 +33,10 @@ def groups(metadata: MetaData) -> Table:
         # "stream", or a key of the payload: events that agree in it are delivered in order.
         Column("ordered_by", name_column()),
         Column("max_attempts", Integer, nullable=False),
+        # How failed events are delivered again; NULL: the default.
+        Column("retry", json()),
+        # Grows with each `alter`, so that members notice it at their next claim.
+        Column("revision", Integer, nullable=False, server_default=text("0")),
         # Every event up to it was claimed, or is not selected by the filter.
         Column("position", BigInteger, nullable=False),
         Column("system_identifier", BigInteger, nullable=False),
@@ -65,13 +70,21 @@ def batches(metadata: MetaData) -> Table:
         Column("claimed_at", moment()),
         # The member's next events, which are not claimed yet. See `pgmem.groups.prefetch_ops`.
         Column("prefetched", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
+        # The failed attempts of each event; NULL: none of them has failed.
+        Column("failures", ARRAY(JSONB)),
+        # How often members lost the event, which is then alone in its batch, without an attempt.
+        Column("losses", Integer, nullable=False, server_default=text("0")),
+        # The number that the member drew for the claim, to find it again if the answer is lost.
+        Column("claim", BigInteger),
+        # True if the member handles one event at a time, so that a lost lease is that event's.
+        Column("alone", Boolean, nullable=False, server_default=text("false")),
         PrimaryKeyConstraint("group_name", "id", name="batches_pkey"),
     )
     # No index over a column that changes, and room on the page: updates are HOT, and a dead row is
     # pruned at the next visit of its page. MAIN: compressed within the row, because each batch in
     # a TOAST table would leave a dead row there.
     storage(metadata, table, f"fillfactor = 40, {_VACUUM_EARLY}")
-    for column in ("positions", "attempts", "keys", "prefetched"):
+    for column in ("positions", "attempts", "keys", "prefetched", "failures"):
         after_create(
             table,
             f'ALTER TABLE "{metadata.schema}".batches ALTER COLUMN {column} SET STORAGE MAIN',
@@ -90,6 +103,8 @@ def delayed(metadata: MetaData) -> Table:
         Column("attempts", Integer, nullable=False),
         Column("available_at", moment(), nullable=False),
         Column("error", Text),
+        Column("losses", Integer, nullable=False, server_default=text("0")),
+        Column("failures", JSONB(none_as_null=True)),
         PrimaryKeyConstraint("group_name", "position", name="delayed_pkey"),
     )
     Index("delayed_available_idx", table.c.group_name, table.c.available_at)
@@ -109,5 +124,6 @@ def dead_letters(metadata: MetaData) -> Table:
         Column("member", name_column()),
         Column("error", Text),
         Column("failed_at", moment(), nullable=False, server_default=now()),
+        Column("failures", JSONB(none_as_null=True)),
         PrimaryKeyConstraint("group_name", "position", name="dead_letters_pkey"),
     )

@@ -9,6 +9,10 @@ dropped AS (
             WHERE one.position <> ALL (held.asked)) END,
         keys = CASE WHEN NOT held.whole AND held.keys IS NOT NULL THEN ARRAY(
             SELECT one.key FROM unnest(held.positions, held.keys) AS one (position, key)
+            WHERE one.position <> ALL (held.asked)) END,
+        failures = CASE WHEN NOT held.whole AND held.failures IS NOT NULL THEN ARRAY(
+            SELECT one.failures
+            FROM unnest(held.positions, held.failures) AS one (position, failures)
             WHERE one.position <> ALL (held.asked)) END
     FROM held, judged
     WHERE judged.ok AND batch.group_name = %(group)s AND batch.id = held.id

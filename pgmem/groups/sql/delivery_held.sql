@@ -9,7 +9,7 @@ asked AS MATERIALIZED (
 ),
 held AS MATERIALIZED (
     SELECT batch.id, batch.member, batch.positions, batch.attempts, batch.keys,
-           asked.positions AS asked, batch.positions = asked.positions AS whole
+           batch.failures, batch.losses, asked.positions AS asked, batch.positions = asked.positions AS whole
     FROM asked
     JOIN {schema}.batches AS batch
       ON batch.group_name = %(group)s AND batch.id = asked.id AND batch.token = asked.token

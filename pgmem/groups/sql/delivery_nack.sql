@@ -9,10 +9,10 @@ touched AS (
 ),
 each AS MATERIALIZED (
     SELECT held.id, held.member, one.position, coalesce(one.attempts, 1) AS attempts, one.key,
-           one.position = ANY (held.asked) AS named, one.n
+           one.failures, held.losses, one.position = ANY (held.asked) AS named, one.n
     FROM held CROSS JOIN judged
-    CROSS JOIN LATERAL unnest(held.positions, held.attempts, held.keys)
-        WITH ORDINALITY AS one (position, attempts, key, n)
+    CROSS JOIN LATERAL unnest(held.positions, held.attempts, held.keys, held.failures)
+        WITH ORDINALITY AS one (position, attempts, key, failures, n)
     WHERE judged.ok
 ),
 back AS MATERIALIZED (
@@ -31,29 +31,43 @@ dropped AS (
             AND position NOT IN (SELECT position FROM back) ORDER BY n) END,
         keys = CASE WHEN held.keys IS NOT NULL THEN ARRAY(
             SELECT key FROM each WHERE each.id = held.id
+            AND position NOT IN (SELECT position FROM back) ORDER BY n) END,
+        failures = CASE WHEN held.failures IS NOT NULL THEN ARRAY(
+            SELECT failures FROM each WHERE each.id = held.id
             AND position NOT IN (SELECT position FROM back) ORDER BY n) END
     FROM held, judged
     WHERE judged.ok AND batch.group_name = %(group)s AND batch.id = held.id
 ),
-dead_lettered AS (
-    INSERT INTO {schema}.dead_letters (group_name, position, key, attempts, member, error)
-    SELECT %(group)s, position, key, attempts, member, %(error)s
+failed AS MATERIALIZED (
+    SELECT back.*, %(error)s::text AS error,
+           back.named AND %(counted)s AS counted,
+           back.named AND (%(dead)s OR (
+               %(counted)s AND back.attempts >= (SELECT max_attempts FROM locked))) AS dead
     FROM back
-    WHERE named AND (%(dead)s OR (%(counted)s AND attempts >= %(max_attempts)s))
+),
+dead_lettered AS (
+    INSERT INTO {schema}.dead_letters
+        (group_name, position, key, attempts, member, error, failures)
+    SELECT %(group)s, position, key, CASE WHEN counted THEN attempts ELSE attempts - 1 END, member,
+           error, {include failure}
+    FROM failed WHERE dead
     ON CONFLICT (group_name, position) DO UPDATE
         SET attempts = excluded.attempts, member = excluded.member, error = excluded.error,
-            failed_at = clock_timestamp()
+            failures = excluded.failures, failed_at = clock_timestamp()
     RETURNING position
 ),
 delayed AS (
-    INSERT INTO {schema}.delayed (group_name, position, key, attempts, available_at, error)
+    INSERT INTO {schema}.delayed
+        (group_name, position, key, attempts, available_at, error, losses, failures)
     SELECT %(group)s, position, key,
-           CASE WHEN named AND %(counted)s THEN attempts ELSE attempts - 1 END,
+           CASE WHEN counted THEN attempts ELSE attempts - 1 END,
            clock_timestamp()
                + CASE WHEN named THEN make_interval(secs => %(delay)s) ELSE '0' END,
-           CASE WHEN named THEN %(error)s END
-    FROM back
-    WHERE NOT (named AND (%(dead)s OR (%(counted)s AND attempts >= %(max_attempts)s)))
+           CASE WHEN named THEN error END,
+           -- A handler that ended did not kill its member.
+           CASE WHEN counted THEN 0 ELSE losses END,
+           CASE WHEN counted THEN {include failure} ELSE failures END
+    FROM failed WHERE NOT dead
     RETURNING position
 ),
 target AS (

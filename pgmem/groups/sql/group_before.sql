@@ -5,8 +5,11 @@ present AS MATERIALIZED (
 before AS MATERIALIZED (
     SELECT held.position, held.max_attempts, held.system_identifier, held.timeline,
            held.xmin::text AS seen,
+           held.revision,
+           -- False if the group was altered, or its position belongs to another history.
            held.system_identifier = present.system_identifier
-               AND held.timeline = present.timeline AS same_history,
+               AND held.timeline = present.timeline
+               AND held.revision = %(revision)s AS ready,
            (SELECT max(trimmed.position) FROM {schema}.trimmed
             WHERE trimmed.position > held.position AND trimmed_at > held.started_at {trimmed}
            ) AS trimmed,

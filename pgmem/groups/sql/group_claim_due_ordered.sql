@@ -2,10 +2,10 @@
 -- their key that is not due.
 WITH {include group_before},
 {include group_current},
-due AS MATERIALIZED (
-    SELECT waiting.position, waiting.attempts, waiting.key
+candidates AS MATERIALIZED (
+    SELECT waiting.position, waiting.attempts, waiting.key, waiting.losses, waiting.failures
     FROM current CROSS JOIN (
-        SELECT position, attempts, key, available_at <= clock_timestamp() AS ready,
+        SELECT position, attempts, key, losses, failures, available_at <= clock_timestamp() AS ready,
                bool_and(available_at <= clock_timestamp())
                    OVER (PARTITION BY key ORDER BY position) AS all_ready
         FROM {schema}.delayed WHERE group_name = %(group)s
@@ -19,7 +19,7 @@ due AS MATERIALIZED (
 moved AS (
     UPDATE {schema}.groups AS held
     SET updated_at = clock_timestamp()
-    WHERE held.name = %(group)s AND EXISTS (SELECT FROM due)
+    WHERE held.name = %(group)s AND EXISTS (SELECT FROM candidates)
 ),
 {include group_write_batch}
 ({include group_front})

@@ -32,7 +32,8 @@ plan AS MATERIALIZED (
            current.position AS start,
            array_agg(taken.position ORDER BY taken.position) FILTER (WHERE taken.go) AS positions,
            NULL::integer[] AS attempts,
-           array_agg(taken.key ORDER BY taken.position) FILTER (WHERE taken.go) AS keys
+           array_agg(taken.key ORDER BY taken.position) FILTER (WHERE taken.go) AS keys,
+           0 AS losses, NULL::jsonb[] AS failures
     FROM current LEFT JOIN taken ON true
     GROUP BY current.position
 ),

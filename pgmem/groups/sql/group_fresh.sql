@@ -7,7 +7,7 @@ locked AS MATERIALIZED (
     FROM {schema}.groups AS held
     WHERE held.name = %(group)s AND {acked} AND EXISTS (
         SELECT FROM before
-        WHERE before.same_history AND before.trimmed IS NULL AND {first}
+        WHERE before.ready AND before.trimmed IS NULL AND {first}
           AND NOT before.full AND before.position < %(until)s
           AND (before.position + %(skip)s <= %(until)s OR EXISTS (
               SELECT FROM {schema}.events
@@ -29,7 +29,8 @@ plan AS MATERIALIZED (
                 ELSE greatest(%(until)s, locked.position) END AS position,
            array_agg(batch.position ORDER BY batch.position)
                FILTER (WHERE batch.position IS NOT NULL) AS positions,
-           NULL::integer[] AS attempts, NULL::text[] AS keys
+           NULL::integer[] AS attempts, NULL::text[] AS keys,
+           0 AS losses, NULL::jsonb[] AS failures
     FROM locked LEFT JOIN batch ON true
     GROUP BY locked.position
 ),

@@ -14,6 +14,7 @@ WITH before AS MATERIALIZED (
     WHERE held.name = %(group)s
       AND held.system_identifier = present.system_identifier
       AND held.timeline = present.timeline
+      AND held.revision = %(revision)s
       AND NOT EXISTS (SELECT FROM {schema}.trimmed
                       WHERE trimmed.position > held.position AND trimmed_at > held.started_at {trimmed})
       AND NOT EXISTS (SELECT FROM {schema}.batches
@@ -49,7 +50,8 @@ mine AS (
     SET token = nextval({batch_tokens}), member = %(member)s,
         expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
         positions = plan.positions[:%(limit)s], prefetched = plan.positions[%(limit)s + 1:],
-        attempts = NULL, claimed_at = clock_timestamp()
+        attempts = NULL, failures = NULL, losses = 0, claim = %(claim)s, alone = %(alone)s,
+        claimed_at = clock_timestamp()
     FROM plan
     WHERE held.group_name = %(group)s AND held.id = %(batch)s AND held.token = %(token)s
       AND held.positions = %(positions)s::bigint[] AND held.prefetched = '{{}}'

@@ -21,11 +21,11 @@ risen AS (
                       WHERE group_name = %(group)s AND letter.position = ANY (positions))
       AND NOT EXISTS (SELECT FROM {schema}.delayed
                       WHERE group_name = %(group)s AND delayed.position = letter.position)
-    RETURNING letter.position, letter.key, letter.error
+    RETURNING letter.position, letter.key, letter.error, letter.failures
 ),
 delayed AS (
-    INSERT INTO {schema}.delayed (group_name, position, key, attempts, available_at, error)
-    SELECT %(group)s, position, key, 0, clock_timestamp(), error FROM risen
+    INSERT INTO {schema}.delayed (group_name, position, key, attempts, available_at, error, failures)
+    SELECT %(group)s, position, key, 0, clock_timestamp(), error, failures FROM risen
 ),
 touched AS (
     UPDATE {schema}.groups AS held SET updated_at = held.updated_at

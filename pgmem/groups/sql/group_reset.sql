@@ -31,7 +31,7 @@ moved AS (
 fenced AS (
     UPDATE {schema}.batches
     SET token = nextval({batch_tokens}), positions = '{{}}', attempts = NULL, keys = NULL,
-        prefetched = '{{}}'
+        failures = NULL, prefetched = '{{}}'
     WHERE group_name = %(group)s AND (positions <> '{{}}' OR prefetched <> '{{}}')
       AND EXISTS (SELECT FROM allowed)
 ),

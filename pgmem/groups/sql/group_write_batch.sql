@@ -12,6 +12,7 @@ filled AS (
     SET token = nextval({batch_tokens}), member = %(member)s,
         expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
         positions = plan.positions, attempts = plan.attempts, keys = plan.keys,
+        failures = plan.failures, losses = plan.losses, claim = %(claim)s, alone = %(alone)s,
         claimed_at = clock_timestamp()
     FROM plan, free
     WHERE held.group_name = %(group)s AND held.id = free.id
@@ -19,9 +20,11 @@ filled AS (
 ),
 added AS (
     INSERT INTO {schema}.batches
-        (group_name, member, expires_at, positions, attempts, keys, claimed_at)
+        (group_name, member, expires_at, positions, attempts, keys, failures, losses, claim, alone,
+         claimed_at)
     SELECT %(group)s, %(member)s, clock_timestamp() + make_interval(secs => %(lease)s),
-           plan.positions, plan.attempts, plan.keys, clock_timestamp()
+           plan.positions, plan.attempts, plan.keys, plan.failures, plan.losses, %(claim)s,
+           %(alone)s, clock_timestamp()
     FROM plan
     WHERE plan.positions IS NOT NULL AND NOT EXISTS (SELECT FROM free)
     RETURNING id, token, expires_at

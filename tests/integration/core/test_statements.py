@@ -42,7 +42,7 @@ TABLES = {
 MARKS = (
     ("filter", ""), ("direction", "ASC"), ("trimmed", ""), ("name", ""), ("due", "true"),
     ("first", "true"), ("ready", "true"), ("acked", "true"), ("stale", "false"), ("after", ""),
-    ("overtaken", "false"),
+    ("settled", ""), ("overtaken", "false"),
     ("key", "found.stream"), ("vacuumed", "events"), ("among", ""), ("order", "key"),
 )  # fmt: skip
 
@@ -179,7 +179,7 @@ HOT = [
     (member().fetch(OPEN), "batches_pkey"),
     (member().claim(25000, empty=OPEN[0]), "batches_pkey"),
     (prefetch_ops.release_prefetched(GROUP, "c"), "batches_pkey"),
-    (member().take_over(), "batches_pkey"),
+    (claims.expire(GROUP, [7]), "batches_pkey"),
     (member().claim_due(), "delayed_(pkey|available_idx)"),
     (member("key").claim_due(), "delayed_pkey"),
     (deliveries.ack(GROUP, OPEN), "batches_pkey"),

@@ -166,10 +166,10 @@ async def elsewhere(form):
 async def test_a_lost_lease_gives_nothing(both, elsewhere, database_url):
     group, held = await prefetching(both, database_url)
     lapse(database_url)
-    assert positions(await (await elsewhere.groups.get("g")).read("b", 2)) == [3, 4]
+    assert positions(await (await elsewhere.groups.get("g")).read("b", 2)) == [3]
     with pytest.raises(LeaseLost):
         await group.read("a", 2, ack=held)
-    assert prefetched(database_url) == [*range(5, 13)]
+    assert prefetched(database_url) == []
 
 
 async def test_a_takeover_loses_no_prefetched_event(both, elsewhere, database_url):
