@@ -160,16 +160,19 @@ SELECT a.position, a.member, b.member
 FROM handed AS a JOIN handed AS b ON a.position = b.position AND a.token < b.token
 WHERE a.acked IS NOT NULL"""
 
-# A claim takes what has expired before it takes new events. `asked` is before the claim, and the end
-# of the new lease is a fixed time after it.
+# A claim takes what has expired before it takes new events. `asked` is before the claim, and the
+# end of the new lease is a fixed time after it.
 _PASSED_OVER = """
 SELECT count(DISTINCT c.token)
 FROM handed AS a CROSS JOIN LATERAL (
     SELECT lease_until, attempts FROM handed WHERE position = a.position AND token > a.token
     ORDER BY token LIMIT 1) AS b
-JOIN handed AS c ON c.attempts = 1 AND c.asked > a.lease_until AND c.lease_until < b.lease_until
--- Otherwise a member between them was killed before it recorded its delivery.
+JOIN handed AS c ON c.asked > a.lease_until AND c.lease_until < b.lease_until
+    AND NOT EXISTS (SELECT FROM handed WHERE position = c.position AND token < c.token)
+-- An event that was lost alone has one attempt more. Otherwise a member between them was killed
+-- before it recorded its delivery.
 WHERE b.attempts = a.attempts + 1
+  AND NOT EXISTS (SELECT FROM handed WHERE token = a.token AND position <> a.position)
 GROUP BY a.position, a.token ORDER BY 1 DESC LIMIT 1"""
 
 # Of two events of one key, the later one begins after the acknowledgement of the earlier one, or
