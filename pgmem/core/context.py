@@ -37,6 +37,23 @@ _attributions: ContextVar[Mapping[int, Attribution]] = ContextVar(
 )
 
 
+class _Loop(NamedTuple):
+    """The body of a loop over events.
+
+    Attributes:
+        context: its memory's.
+        cause: the position of its event.
+        outer: the loop around it, of any memory.
+    """
+
+    context: WriteContext
+    cause: int
+    outer: _Loop | None
+
+
+_loops: ContextVar[_Loop | None] = ContextVar("pgmem.loops", default=None)
+
+
 class WriteContext:
     """The attribution of one memory's events.
 
@@ -53,27 +70,14 @@ class WriteContext:
 
     @property
     def current(self) -> Attribution:
-        """The attribution of the block that the caller runs in."""
-        return _attributions.get().get(id(self), self._default)
-
-    @property
-    def cause(self) -> int | None:
-        """The cause of the block that the caller runs in."""
-        metadata = self.current.metadata
-        return None if metadata is None else metadata.get(CAUSE)
-
-    def set_cause(self, cause: int | None) -> None:
-        """Set the cause for the rest of the block that the caller runs in.
-
-        Args:
-            cause: a position, or None for no cause.
-        """
-        agent_id, metadata = self.current
-        if cause is not None:
-            metadata = {CAUSE: cause} if metadata is None else {**metadata, CAUSE: cause}
-        elif metadata is not None:
-            metadata = {name: metadata[name] for name in metadata if name != CAUSE} or None
-        _attributions.set({**_attributions.get(), id(self): Attribution(agent_id, metadata)})
+        """The attribution of the block or loop that the caller runs in."""
+        attribution = _attributions.get().get(id(self), self._default)
+        found = _loops.get()
+        while found is not None and found.context is not self:
+            found = found.outer
+        if found is None:
+            return attribution
+        return Attribution(attribution.agent_id, _metadata(attribution.metadata, None, found.cause))
 
     @contextmanager
     def use(
@@ -95,10 +99,53 @@ class WriteContext:
             _metadata(outer.metadata, run_id, cause),
         )
         token = _attributions.set({**_attributions.get(), id(self): inner})
+        # `inner` has the cause of the loops of this memory around the block.
+        loops = _loops.set(_without(_loops.get(), self))
         try:
             yield
         finally:
+            _loops.reset(loops)
             _attributions.reset(token)
+
+
+class LoopCause:
+    """Sets the cause for the body of a loop, anew for each of its events.
+
+    A loop has no block that ends with its body. So the cause holds until the next event or `end`.
+
+    Args:
+        context: the memory's.
+    """
+
+    def __init__(self, context: WriteContext) -> None:
+        self._context = context
+        self._own: _Loop | None = None
+        self._outer: _Loop | None = None
+
+    def begin(self, cause: int) -> None:
+        """Let what the caller writes next have the cause, a position."""
+        if self._own is None:
+            self._outer = _loops.get()
+        self._own = own = _new_loop(_Loop, (self._context, cause, self._outer))
+        _loops.set(own)
+
+    def end(self) -> None:
+        """Undo `begin`, unless the caller runs in a block or loop that is inside this one."""
+        if self._own is not None:
+            if _loops.get() is self._own:
+                _loops.set(self._outer)
+            self._own = None
+
+
+_new_loop = tuple.__new__  # The check of a NamedTuple's arguments would take half of `begin`.
+
+
+def _without(loop: _Loop | None, context: WriteContext) -> _Loop | None:
+    """Return the loops that are not of a memory."""
+    if loop is None:
+        return None
+    outer = _without(loop.outer, context)
+    return outer if loop.context is context else loop._replace(outer=outer)
 
 
 def _metadata(

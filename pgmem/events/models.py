@@ -42,7 +42,8 @@ class Event(BaseModel):
 
     If the payload changes, raise the version, and say how an older payload becomes a newer one:
 
-    >>> def add_currency(payload):
+    >>> from typing import Any
+    >>> def add_currency(payload: dict[str, Any]) -> dict[str, Any]:
     ...     return {**payload, "currency": "VND"}
     >>> class PaymentRefused(Event, type="payment.refused", upcast={1: add_currency}):
     ...     amount: int

@@ -26,7 +26,7 @@ from typing import Generic, Literal, Self, TypeVar
 from pgmem._sync.core.database import log
 from pgmem._sync.events.buffer import Cursor
 from pgmem._sync.events.reader import LogReader
-from pgmem.core.context import WriteContext
+from pgmem.core.context import LoopCause, WriteContext
 from pgmem.core.op import Row
 from pgmem.core.validation import (
     MAX_POSITION,
@@ -99,9 +99,7 @@ class Subscription(Generic[T]):
         self._position = 0
         self._last = 0
         self._asked = 0
-        self._context = context
-        self._cause: int | None = None
-        self._outer_cause: int | None = None
+        self._cause = None if context is None else LoopCause(context)
 
     @property
     def position(self) -> int:
@@ -151,7 +149,8 @@ class Subscription(Generic[T]):
             except InvalidEvent as error:
                 self._skip(error)
                 continue
-            self._begin_cause(row[0])
+            if self._cause is not None:
+                self._cause.begin(row[0])
             return item
 
     def receive(self, limit: int = 100, *, timeout: Seconds | None = None) -> list[T]:
@@ -208,26 +207,15 @@ class Subscription(Generic[T]):
             raise error
         log.error("skipped by a subscription: %s", error)
 
+    def _end_cause(self) -> None:
+        if self._cause is not None:
+            self._cause.end()
+
     def _take(self) -> Row:
         row = self._ready.popleft()
         self._last = row[0]
         self._position = row[0] if self._ready else self._cursor.position
         return row
-
-    def _begin_cause(self, position: int) -> None:
-        """Let what the caller writes next name the event as its cause."""
-        if self._context is not None:
-            if self._cause is None:
-                self._outer_cause = self._context.cause
-            self._cause = position
-            self._context.set_cause(position)
-
-    def _end_cause(self) -> None:
-        """Undo `_begin_cause`, unless another task or block has its own cause."""
-        if self._context is not None and self._cause is not None:
-            if self._context.cause == self._cause:
-                self._context.set_cause(self._outer_cause)
-            self._cause = None
 
     def stop(self) -> None:
         """End the subscription, from any thread or task: no more events are handed out."""
