@@ -23,7 +23,6 @@ PINNED_FROM = 4
 PACKAGES = (
     "pgmem-agents",
     "psycopg",
-    "psycopg-pool",
     "orjson",
     "pydantic",
     "redis",

@@ -38,7 +38,7 @@ SUBSTITUTIONS = [
     (r"(?i)\b(a)n (`*)Async(?=[B-DF-HJ-NP-TV-Z])", r"\1 \2"),
     (r"\bAsync(?=[A-Z])", ""),
     (r"\b_Async(?=[A-Z])", "_"),
-    (r"\basync_(sleep|driver_connection)\b", r"\1"),
+    (r"\basync_(sleep|driver_connection|drive|current_loop)\b", r"\1"),
     (r" \| Awaitable\[Any\]", ""),
     (r"\b(?:Awaitable)\[(\w+)\]", r"\1"),
     (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from pgmem.core.concurrency import GRACE
 from pgmem.core.op import Op, Retry, Row
 
 Outcome = Sequence[Row] | Exception
@@ -121,9 +122,10 @@ class AsyncCallQueue:
             await call.waiter
         except asyncio.CancelledError:
             if call.sent and not call.answered and call.op.retry is not Retry.READ:
-                # It cannot be taken back. The caller's next call must come after it.
+                # It cannot be taken back. The caller's next call comes after it, unless the server
+                # is silent.
                 call.waiter = call.waiter.get_loop().create_future()
-                await call.waiter
+                await asyncio.wait([call.waiter], timeout=GRACE)
             raise
         if isinstance(call.outcome, Exception):
             raise call.outcome

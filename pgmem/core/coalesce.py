@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from pgmem.core.call_queue import AsyncCall, AsyncCallQueue, Outcome
+from pgmem.core.connection import AnswerTimeoutError
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.op import Merge, Op
-from pgmem.core.pool import AnswerTimeoutError
 from pgmem.core.retry import ConnectionLostError
 from pgmem.errors import OutcomeUnknown, Unavailable
 

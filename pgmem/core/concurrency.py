@@ -24,11 +24,27 @@ from pgmem.errors import InvalidInput
 
 R = TypeVar("R")
 
+GRACE = 0.5
+"""Seconds, at most, that a caller waits for the end of what it gives up."""
+
 AsyncLock = asyncio.Lock
 Lock = threading.Lock
 
 async_sleep = asyncio.sleep
 sleep = time.sleep
+
+async_drive = psycopg.waiting.wait_async
+drive = psycopg.waiting.wait
+
+
+def async_current_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop. Futures and sockets belong to one loop."""
+    return asyncio.get_running_loop()
+
+
+def current_loop() -> object:
+    """Return None: a thread may use what another one has made."""
+    return None
 
 
 class AsyncWakeup:
@@ -214,6 +230,80 @@ class Worker:
     def join(self, timeout: float) -> None:
         """Wait until it ends, up to `timeout` seconds."""
         self._thread.join(timeout)
+
+
+class AsyncBackground:
+    """Run short functions beside the caller, which does not wait for them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Run a function in a task of its own. It handles its own errors."""
+        self._start(function, args)
+
+    def _start(
+        self, function: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]
+    ) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(function(*args))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def run_for(
+        self, seconds: float, function: Callable[..., Coroutine[Any, Any, None]], *args: Any
+    ) -> None:
+        """Run a function in a task of its own, and wait up to `seconds` for its end.
+
+        A cancellation ends the wait, not the function.
+        """
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([self._start(function, args)], timeout=seconds)
+
+    async def join(self, timeout: float) -> None:
+        """Wait until all have ended. Cancel them after `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        self._tasks.clear()
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=timeout)
+        for task in late:
+            task.cancel()
+
+
+class Background:
+    """Run short functions beside the caller, which does not wait for them."""
+
+    def __init__(self) -> None:
+        self._threads: set[threading.Thread] = set()
+
+    def run(self, function: Callable[..., None], *args: Any) -> None:
+        """Run a function in a thread of its own. It handles its own errors."""
+        self._start(function, args)
+
+    def _start(self, function: Callable[..., None], args: tuple[Any, ...]) -> threading.Thread:
+        thread = threading.Thread(target=self._run, args=(function, args), daemon=True)
+        self._threads.add(thread)
+        thread.start()
+        return thread
+
+    def run_for(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
+        """Run a function in a thread of its own, and wait up to `seconds` for its end."""
+        self._start(function, args).join(seconds)
+
+    def _run(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        try:
+            function(*args)
+        finally:
+            self._threads.discard(threading.current_thread())
+
+    def join(self, timeout: float) -> None:
+        """Wait until all have ended, up to `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)

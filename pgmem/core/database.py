@@ -16,10 +16,12 @@ from psycopg.rows import tuple_row
 
 from pgmem.core import statements as sql
 from pgmem.core.arrays import has_columns, register
+from pgmem.core.connection import AsyncConnection
 from pgmem.core.history import History, read_history, rewritten_error
 from pgmem.core.names import SCHEMA_REVISION, unreleased_schema
 from pgmem.core.op import Op, Retry, Row
-from pgmem.core.pool import AsyncConnection, AsyncPool
+from pgmem.core.outage import Outage
+from pgmem.core.pool import AsyncPool
 from pgmem.core.sqlstates import translate
 from pgmem.core.url import redacted
 from pgmem.errors import NotOpen, OutcomeUnknown, SchemaError, Unavailable
@@ -57,6 +59,8 @@ class AsyncDatabase:
     Attributes:
         history: the history of the log that the memory was opened on.
         pooled: True if a pooler is in between.
+        outage: is told when a part of the memory loses the server, and when it has it again.
+        background: runs what is left to do after a call was cancelled.
         sessions: how many connections the pool has made.
         commit_wait: the statement that waits for the WAL flush of earlier commits.
     """
@@ -95,13 +99,16 @@ class AsyncDatabase:
             "fallback_application_name": "pgmem listener",  # visible in pg_stat_activity
             **conninfo_to_dict(listen_conninfo or conninfo),
         }
+        self.outage = Outage(self.where)
         self._pool = AsyncPool(
             self._options,
             where=self.where,
             sizes=sizes,
             timeout=timeout,
             on_connect=self._record_history,
+            outage=self.outage,
         )
+        self.background = self._pool.background
         self.acquire = self._pool.acquire
         self.require_open = self._pool.require_open
         self.release = self._pool.release

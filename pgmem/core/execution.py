@@ -17,9 +17,9 @@ from psycopg.pq import TransactionStatus
 
 from pgmem.core.coalesce import AsyncCoalescer, ExecuteAloneError
 from pgmem.core.concurrency import async_driver_connection, async_sleep
-from pgmem.core.database import AsyncDatabase, fetch, log
+from pgmem.core.connection import AsyncConnection
+from pgmem.core.database import AsyncDatabase, fetch
 from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
-from pgmem.core.pool import AnswerTimeoutError, AsyncConnection
 from pgmem.core.retry import (
     FAILURES,
     MAX_RACES,
@@ -89,8 +89,8 @@ class AsyncPoolExecutor:
 
         Args:
             op: what to execute.
-            answer_timeout: seconds in which the server must answer each time. None for the
-                memory's `timeout`, over all times.
+            answer_timeout: seconds in which the server must answer each time, within the memory's
+                `timeout` over all times. None for that alone.
 
         Raises:
             PgmemError: the error of the op's `parse`, or of the server.
@@ -103,7 +103,7 @@ class AsyncPoolExecutor:
                 return await self._execute_shared(op, op.merge, deadline)
             return await self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
-            if answer_timeout is not None or not op.bounded:
+            if not op.bounded:
                 deadline = time.monotonic() + self.database.timeout
             attempts = Attempts(self.database, op, deadline)
             pause = attempts.after(failure)
@@ -158,10 +158,11 @@ class AsyncPoolExecutor:
     ) -> T:
         database = self.database
         connection = await database.acquire(op.action, deadline)
-        if answer_timeout is not None:
-            connection.answer_timeout = answer_timeout
-        elif op.bounded:
-            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
+        if op.bounded:
+            remaining = max(LEAST_TIMEOUT, deadline - time.monotonic())
+            connection.answer_timeout = (
+                remaining if answer_timeout is None else min(answer_timeout, remaining)
+            )
         try:
             query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
             rows = await connection.run(query, database.params(op))
@@ -171,12 +172,12 @@ class AsyncPoolExecutor:
                 database.check_confirmed(connection, op.action)
         except psycopg.Error as error:
             if is_lost(connection, error):
-                await connection.abandon()
+                connection.give_up()
                 raise ConnectionLostError from error
             raise
         finally:
             connection.answer_timeout = None
-            await database.release(connection)
+            database.release(connection)
         if op.retry is not Retry.READ:
             database.check_notify_result(rows)
         return op.parse(rows)
@@ -187,7 +188,7 @@ class AsyncPoolExecutor:
             await connection.run(self.database.commit_wait, {})
         except psycopg.Error as error:
             # The commit is visible and a crash may still undo it: the same as a lost answer.
-            await connection.abandon()
+            connection.give_up()
             raise ConnectionLostError from error
 
     @asynccontextmanager
@@ -210,23 +211,31 @@ class AsyncPoolExecutor:
         try:
             try:
                 yield executor
-            except BaseException:
+            except Exception:
                 executor.finish()
+                connection.answer_timeout = self.database.timeout
                 await _roll_back(connection)
+                raise
+            except BaseException:
+                # A cancelled task must not wait: the server rolls back when the connection ends.
+                executor.finish()
+                connection.give_up()
                 raise
             executor.finish()
             await self._commit(connection, action)
         finally:
-            await self.database.release(connection)
+            connection.answer_timeout = None
+            self.database.release(connection)
 
     async def _begin(self, action: str, *, read_committed: bool) -> AsyncConnection:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
         if self.database.relaxed:
             begin += b"; SET LOCAL synchronous_commit = off"
+        deadline = time.monotonic() + self.database.timeout
         for _ in range(MAX_REPEATS):
-            connection = await self.database.acquire(action)
+            connection = await self.database.acquire(action, deadline)
             begun = False
-            connection.answer_timeout = self.database.timeout
+            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
             try:
                 await connection.execute(begin, prepare=False)
                 begun = True
@@ -237,8 +246,8 @@ class AsyncPoolExecutor:
                 # Also on cancellation: a connection that is not released is lost to the pool.
                 connection.answer_timeout = None
                 if not begun:
-                    await connection.close()
-                    await self.database.release(connection)
+                    connection.give_up()
+                    self.database.release(connection)
             if begun:
                 return connection
         raise Unavailable(f"{action}: the server ended {MAX_REPEATS} connections in a row")
@@ -261,7 +270,7 @@ class AsyncPoolExecutor:
             await connection.commit()
         except psycopg.Error as error:
             if is_lost(connection, error):
-                await connection.abandon()
+                connection.give_up()
                 raise OutcomeUnknown(
                     f"{action}: the connection to {self.database.where} was lost during the "
                     f"commit, so it may or may not have happened. Read back before doing it "
@@ -280,8 +289,7 @@ async def _roll_back(connection: AsyncConnection) -> None:
         await connection.rollback()
     except psycopg.Error:
         # The server rolls back what a lost connection left open.
-        log.debug("rollback failed, closing the connection", exc_info=True)
-        await connection.close()
+        connection.give_up()
 
 
 class AsyncTransactionExecutor:
@@ -344,8 +352,6 @@ class AsyncTransactionExecutor:
                 op = fallback_of(op, race)
                 query = self._database.statement(op, "always", relaxed=False)
             except psycopg.Error as error:
-                if isinstance(error, AnswerTimeoutError):
-                    await self._abandon(connection)
                 raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
 
@@ -360,11 +366,6 @@ class AsyncTransactionExecutor:
             return await connection.run(query, self._database.params(op))
         finally:
             connection.answer_timeout = None
-
-    @staticmethod
-    async def _abandon(connection: psycopg.AsyncConnection[Any]) -> None:
-        if isinstance(connection, AsyncConnection):
-            await connection.abandon()
 
     def _fault(
         self, connection: psycopg.AsyncConnection[Any], op: Op[Any], error: psycopg.Error

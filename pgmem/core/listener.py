@@ -16,11 +16,11 @@ import psycopg
 
 from pgmem.core import statements as sql
 from pgmem.core.concurrency import AsyncReadable
+from pgmem.core.connection import AsyncConnection
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.history import History, read_history
 from pgmem.core.notifications import TARGETED_PREFIX, AsyncTargetedNotifications
 from pgmem.core.op import Op
-from pgmem.core.pool import AsyncConnection
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class AsyncListener:
         )
         self._connection = connection
         connection.answer_timeout = ANSWER_TIMEOUT
-        connection.prepare_for_use()
+        connection.prepare_for_use(database.background)
         connection.add_notify_handler(self._on_notify)
         history = await self.execute(read_history())
         if database.may_listen and history.timeline is not None:  # A standby refuses LISTEN.

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from pgmem.core.connection import AnswerTimeoutError, AsyncConnection
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.op import Op, Retry, RetryStatement
-from pgmem.core.pool import AnswerTimeoutError
 from pgmem.core.sqlstates import (
     is_disconnect,
     is_full_queue,
@@ -45,7 +45,8 @@ def jitter(attempt: int) -> float:
 
 def is_lost(connection: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:
     """Return True if the connection is gone, and with it the answer."""
-    return connection.closed or is_disconnect(error) or isinstance(error, AnswerTimeoutError)
+    given_up = isinstance(connection, AsyncConnection) and connection.given_up
+    return given_up or connection.closed or is_disconnect(error)
 
 
 class ConnectionLostError(Exception):

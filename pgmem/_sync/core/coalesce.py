@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from pgmem._sync.core.connection import AnswerTimeoutError
 from pgmem._sync.core.database import Database
-from pgmem._sync.core.pool import AnswerTimeoutError
 from pgmem._sync.core.retry import ConnectionLostError
 from pgmem.core.call_queue import Call, CallQueue, Outcome
 from pgmem.core.op import Merge, Op

@@ -17,8 +17,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgmem._sync.core.coalesce import Coalescer, ExecuteAloneError
-from pgmem._sync.core.database import Database, fetch, log
-from pgmem._sync.core.pool import AnswerTimeoutError, Connection
+from pgmem._sync.core.connection import Connection
+from pgmem._sync.core.database import Database, fetch
 from pgmem._sync.core.retry import (
     FAILURES,
     MAX_RACES,
@@ -90,8 +90,8 @@ class PoolExecutor:
 
         Args:
             op: what to execute.
-            answer_timeout: seconds in which the server must answer each time. None for the
-                memory's `timeout`, over all times.
+            answer_timeout: seconds in which the server must answer each time, within the memory's
+                `timeout` over all times. None for that alone.
 
         Raises:
             PgmemError: the error of the op's `parse`, or of the server.
@@ -104,7 +104,7 @@ class PoolExecutor:
                 return self._execute_shared(op, op.merge, deadline)
             return self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
-            if answer_timeout is not None or not op.bounded:
+            if not op.bounded:
                 deadline = time.monotonic() + self.database.timeout
             attempts = Attempts(self.database, op, deadline)
             pause = attempts.after(failure)
@@ -159,10 +159,11 @@ class PoolExecutor:
     ) -> T:
         database = self.database
         connection = database.acquire(op.action, deadline)
-        if answer_timeout is not None:
-            connection.answer_timeout = answer_timeout
-        elif op.bounded:
-            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
+        if op.bounded:
+            remaining = max(LEAST_TIMEOUT, deadline - time.monotonic())
+            connection.answer_timeout = (
+                remaining if answer_timeout is None else min(answer_timeout, remaining)
+            )
         try:
             query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
             rows = connection.run(query, database.params(op))
@@ -172,7 +173,7 @@ class PoolExecutor:
                 database.check_confirmed(connection, op.action)
         except psycopg.Error as error:
             if is_lost(connection, error):
-                connection.abandon()
+                connection.give_up()
                 raise ConnectionLostError from error
             raise
         finally:
@@ -188,7 +189,7 @@ class PoolExecutor:
             connection.run(self.database.commit_wait, {})
         except psycopg.Error as error:
             # The commit is visible and a crash may still undo it: the same as a lost answer.
-            connection.abandon()
+            connection.give_up()
             raise ConnectionLostError from error
 
     @contextmanager
@@ -211,23 +212,31 @@ class PoolExecutor:
         try:
             try:
                 yield executor
-            except BaseException:
+            except Exception:
                 executor.finish()
+                connection.answer_timeout = self.database.timeout
                 _roll_back(connection)
+                raise
+            except BaseException:
+                # A cancelled task must not wait: the server rolls back when the connection ends.
+                executor.finish()
+                connection.give_up()
                 raise
             executor.finish()
             self._commit(connection, action)
         finally:
+            connection.answer_timeout = None
             self.database.release(connection)
 
     def _begin(self, action: str, *, read_committed: bool) -> Connection:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
         if self.database.relaxed:
             begin += b"; SET LOCAL synchronous_commit = off"
+        deadline = time.monotonic() + self.database.timeout
         for _ in range(MAX_REPEATS):
-            connection = self.database.acquire(action)
+            connection = self.database.acquire(action, deadline)
             begun = False
-            connection.answer_timeout = self.database.timeout
+            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
             try:
                 connection.execute(begin, prepare=False)
                 begun = True
@@ -238,7 +247,7 @@ class PoolExecutor:
                 # Also on cancellation: a connection that is not released is lost to the pool.
                 connection.answer_timeout = None
                 if not begun:
-                    connection.close()
+                    connection.give_up()
                     self.database.release(connection)
             if begun:
                 return connection
@@ -262,7 +271,7 @@ class PoolExecutor:
             connection.commit()
         except psycopg.Error as error:
             if is_lost(connection, error):
-                connection.abandon()
+                connection.give_up()
                 raise OutcomeUnknown(
                     f"{action}: the connection to {self.database.where} was lost during the "
                     f"commit, so it may or may not have happened. Read back before doing it "
@@ -281,8 +290,7 @@ def _roll_back(connection: Connection) -> None:
         connection.rollback()
     except psycopg.Error:
         # The server rolls back what a lost connection left open.
-        log.debug("rollback failed, closing the connection", exc_info=True)
-        connection.close()
+        connection.give_up()
 
 
 class TransactionExecutor:
@@ -345,8 +353,6 @@ class TransactionExecutor:
                 op = fallback_of(op, race)
                 query = self._database.statement(op, "always", relaxed=False)
             except psycopg.Error as error:
-                if isinstance(error, AnswerTimeoutError):
-                    self._abandon(connection)
                 raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
 
@@ -361,11 +367,6 @@ class TransactionExecutor:
             return connection.run(query, self._database.params(op))
         finally:
             connection.answer_timeout = None
-
-    @staticmethod
-    def _abandon(connection: psycopg.Connection[Any]) -> None:
-        if isinstance(connection, Connection):
-            connection.abandon()
 
     def _fault(
         self, connection: psycopg.Connection[Any], op: Op[Any], error: psycopg.Error

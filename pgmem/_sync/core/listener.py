@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import psycopg
 
+from pgmem._sync.core.connection import Connection
 from pgmem._sync.core.database import Database
 from pgmem._sync.core.notifications import TARGETED_PREFIX, TargetedNotifications
-from pgmem._sync.core.pool import Connection
 from pgmem.core import statements as sql
 from pgmem.core.concurrency import Readable
 from pgmem.core.history import History, read_history
@@ -88,7 +88,7 @@ class Listener:
         connection = Connection.connect(**options, autocommit=True, prepare_threshold=prepare)
         self._connection = connection
         connection.answer_timeout = ANSWER_TIMEOUT
-        connection.prepare_for_use()
+        connection.prepare_for_use(database.background)
         connection.add_notify_handler(self._on_notify)
         history = self.execute(read_history())
         if database.may_listen and history.timeline is not None:  # A standby refuses LISTEN.

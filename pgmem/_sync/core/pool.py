@@ -1,147 +1,60 @@
 # Generated from pgmem/core/pool.py by tools/generate_sync.py. Do not edit.
 """Keep the connections of one process to one server.
 
-psycopg's pool makes, limits and replaces connections. A few idle ones stay in a list in front of
-it, because taking one from the pool costs a fifth of a short read::
+::
 
-    acquire ──► an idle connection? ──► else register as a waiter and ask the pool
-    release ──► a waiter, due, not idle, or enough idle ones? ──► the pool
-                else ──► the list of idle connections
+    acquire ──► an idle connection? ──► else register as a waiter
+    release ──► is it still good? ──► the list of idle connections
+    serve   ──► idle connections to the waiters, in order; a new one for each waiter that is left
 
 Release publishes the connection, then checks for waiters. Acquire registers as a waiter, then
 rechecks. So neither can miss the other.
+
+Connections are made in the background. So a caller waits no longer than its deadline, however long
+a silent server takes, and a caller that is cancelled while it waits has nothing to clean up. While
+a caller waits, a failed try is repeated after `RETRY` seconds. So a server that was restarted is
+found at once.
 """
 
 from __future__ import annotations
 
 import os
-import select
+import random
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable
+from typing import Any
 
-import psycopg
-from psycopg.abc import PQGen
-from psycopg.pq import ConnStatus, TransactionStatus
-from psycopg.rows import TupleRow
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg.pq import TransactionStatus
 
-from pgmem.core.arrays import register
-from pgmem.core.concurrency import Lock
-from pgmem.core.libpq import Session
-from pgmem.core.op import Row
+from pgmem._sync.core.connection import Connection
+from pgmem.core.concurrency import Background, Lock, Wakeup, current_loop
+from pgmem.core.outage import Outage, reason_of
 from pgmem.errors import NotOpen, Unavailable
 
-R = TypeVar("R")
+LIFETIME = 3600.0
+"""Seconds, at most, that a connection is used. An old session keeps memory on the server."""
 
-MAX_IDLE = 4
-DUE_AFTER = 300.0
-"""Seconds after which a connection goes back to the pool, which replaces old ones."""
+UNUSED = 600.0
+"""Seconds after which a connection that was not needed is closed, down to the least number."""
 
-CANCEL_TIMEOUT = 1.0
-"""Seconds to wait for the server to take a cancel request."""
+RETRY = 0.1
+"""Seconds, at most, between two tries to connect while a caller waits."""
 
-_NOT_READY = 0  # psycopg's Ready.NONE: nothing came for a tenth of a second
-
-
-class AnswerTimeoutError(psycopg.OperationalError):
-    """The server did not answer within `answer_timeout`. The connection counts as lost."""
+CLOSING = 2.0
+"""Seconds, at most, that `close` waits for what runs in the background."""
 
 
-def _run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
-    """Run one of psycopg's generators for at most `seconds`."""
-    deadline = time.monotonic() + seconds
-    try:
-        wanted = next(generator)
-        while True:
-            ready = yield wanted
-            if ready == _NOT_READY and time.monotonic() > deadline:
-                raise AnswerTimeoutError(f"no answer from the server within {seconds:g} s")
-            wanted = generator.send(ready)
-    except StopIteration as end:
-        result: R = end.value
-        return result
+class _Waiter:
+    """A call that waits for a connection."""
 
-
-class Connection(psycopg.Connection[TupleRow]):
-    """A connection that executes short statements cheaply and detects that it is broken.
-
-    Attributes:
-        unconfirmed: True if the last commit was not confirmed by its synchronous standby. If that
-            wait is cancelled, the server reports success with a warning, and a failover may lose
-            the commit.
-        due: when the connection next goes back to the pool, by the monotonic clock.
-        answer_timeout: seconds in which the server must answer; None for no limit.
-    """
-
-    unconfirmed = False
-    due = 0.0
-    answer_timeout: float | None = None
-
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run one of psycopg's generators, for at most `answer_timeout` seconds."""
-        if self.answer_timeout is not None:
-            gen = _run_within(gen, self.answer_timeout)
-        return super().wait(gen, *args, **kwargs)
-
-    def _deallocate(self, name: bytes | None) -> PQGen[None]:
-        # After a rollback psycopg deallocates all statements, not only its own. Inside a
-        # transaction it would be too late to find that out: the error ends the transaction.
-        if name is None:
-            self._session.forget_prepared()
-        return super()._deallocate(name)
-
-    def prepare_for_use(self) -> None:
-        """Make what every statement uses."""
-        self.add_notice_handler(self._notice)
-        register(self.adapters)
-        self._session = Session(self, prepare=self.prepare_threshold is not None)
-        self._poll = select.poll()
-        self._poll.register(self.pgconn.socket, select.POLLIN)
-        self.due = time.monotonic() + DUE_AFTER
-
-    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        # The function that raised it, because the text depends on the server's language.
-        if diagnostic.source_function == "SyncRepWaitForLSN":
-            self.unconfirmed = True
-
-    def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
-        """Execute one statement and return its rows."""
-        generator = self._session.execute(query, params)
-        if self.answer_timeout is not None:
-            generator = _run_within(generator, self.answer_timeout)
-        rows: Sequence[Row] = super().wait(generator)
-        return rows
-
-    def abandon(self) -> None:
-        """Close the connection, and ask the server to cancel a statement that is under way.
-
-        Without that the statement would go on, and hold its locks.
-        """
-        if not self.closed and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            with suppress(psycopg.Error):
-                self.cancel_safe(timeout=CANCEL_TIMEOUT)
-        self.close()
-
-    def is_stale(self) -> bool:
-        """Return True if the server has closed the idle connection, without a round trip.
-
-        An idle connection has nothing to read, except a notice or the end of the connection. Before
-        a statement is sent, another connection can take it safely.
-        """
-        try:
-            for _ in range(10):
-                if not self._poll.poll(0):
-                    return False
-                self.pgconn.consume_input()
-        except (psycopg.Error, OSError):
-            return True
-        return self.pgconn.status != ConnStatus.OK
+    def __init__(self) -> None:
+        self.wakeup = Wakeup()
+        self.connection: Connection | None = None
 
 
 class Pool:
-    """A pool of connections, with a few idle ones in front of it.
+    """A pool of connections.
 
     Args:
         options: psycopg's connection parameters.
@@ -149,6 +62,7 @@ class Pool:
         sizes: the least and the most connections.
         timeout: seconds to wait for one.
         on_connect: called with each new connection.
+        outage: is told when the server cannot be reached, and when it can again.
     """
 
     def __init__(
@@ -158,23 +72,33 @@ class Pool:
         where: str,
         sizes: tuple[int, int],
         timeout: float,
-        on_connect: Callable[[psycopg.Connection[Any]], None],
+        on_connect: Callable[[Connection], None],
+        outage: Outage,
     ) -> None:
         self._options = options
         self._on_connect = on_connect
         self._where = where
-        self._sizes = sizes
+        self._least, self._most = sizes
         self._timeout = timeout
-        self._pool: ConnectionPool[Connection] | None = None
+        self._outage = outage
+        self._opened = False
+        self._generation = 0
         self._pid = 0
-        self._idle: list[Connection] = []
-        self._waiting = 0
+        self._loop: object = None
+        self._prepare = False
         self._lock = Lock()
+        self._idle: list[Connection] = []
+        self._waiters: deque[_Waiter] = deque()
+        self._size = 0  # how many connections there are, also in use or being made
+        self._connecting = 0
+        self._failure: Exception | None = None
+        self._retry_at = 0.0
+        self.background = Background()
 
     @property
     def opened(self) -> bool:
         """True between `open` and `close`."""
-        return self._pool is not None
+        return self._opened
 
     def open(self, *, prepare: bool) -> None:
         """Open the least number of connections.
@@ -185,49 +109,46 @@ class Pool:
         Raises:
             Unavailable: they were not opened in time.
         """
-        least, most = self._sizes
-        pool = ConnectionPool(
-            "",
-            connection_class=Connection,
-            kwargs={
-                **self._options,
-                "autocommit": True,
-                "prepare_threshold": 1 if prepare else None,
-            },
-            min_size=least,
-            max_size=most,
-            timeout=self._timeout,
-            configure=self._configure,
-            open=False,
-            name="pgmem",
-        )
+        self._opened, self._prepare = True, prepare
+        self._generation += 1
+        self._pid, self._loop = os.getpid(), current_loop()
+        self._size = self._connecting = 0
+        self._retry_at = 0.0
+        deadline = time.monotonic() + self._timeout
+        taken: list[Connection] = []
         filled = False
         try:
-            pool.open(wait=True, timeout=self._timeout)
+            while len(taken) < self._least:
+                taken.append(self.acquire("open the pool", deadline))
             filled = True
-        except PoolTimeout:
+        except Unavailable:
+            if not taken:
+                raise
             raise Unavailable(
-                f"opened one connection to {self._where}, but not {least} within "
+                f"opened {len(taken)} connections to {self._where}, but not {self._least} within "
                 f"{self._timeout:g} s. Lower pool=, or raise the server's max_connections"
             ) from None
         finally:
+            for connection in taken:
+                self.release(connection)
             if not filled:
-                pool.close()
-        self._pool = pool
-        self._pid = os.getpid()
-
-    def _configure(self, connection: Connection) -> None:
-        connection.prepare_for_use()
-        self._on_connect(connection)
+                self.close()
 
     def close(self) -> None:
         """Close every connection. A connection in use is closed when it is released."""
-        pool, self._pool = self._pool, None
-        if pool is None or self._pid != os.getpid():
+        if not self._opened:
             return
+        self._opened = False
+        if self._pid != os.getpid():
+            self._idle.clear()
+            return
+        with self._lock:
+            waiters = list(self._waiters)
+        for waiter in waiters:
+            waiter.wakeup.set()
         while connection := self._take():
-            pool.putconn(connection)
-        pool.close()
+            connection.pgconn.finish()
+        self.background.join(CLOSING)
 
     def acquire(self, action: str, deadline: float = 0.0) -> Connection:
         """Return a live connection, for `release`.
@@ -237,25 +158,15 @@ class Pool:
             deadline: give up at this time of the monotonic clock; 0 for `timeout` seconds from now.
 
         Raises:
-            NotOpen: not opened, closed, or in a forked child.
+            NotOpen: not opened, closed, in a forked child, or in another event loop.
             Unavailable: none was free, or the server could not be reached, in time.
         """
-        pool = self._require_pool(action)
-        while True:
-            connection = self._take()
-            if connection is None:
-                deadline = deadline or time.monotonic() + self._timeout
-                connection = self._wait(pool, action, deadline)
+        self.require_open(action)
+        while connection := self._take():
             if not connection.is_stale():
                 return connection
-            self._discard(pool, connection)
-
-    @staticmethod
-    def _discard(pool: ConnectionPool[Connection], connection: Connection) -> None:
-        try:
-            connection.close()
-        finally:
-            pool.putconn(connection)
+            self._discard(connection)
+        return self._wait(action, deadline or time.monotonic() + self._timeout)
 
     def _take(self) -> Connection | None:
         try:
@@ -263,59 +174,181 @@ class Pool:
         except IndexError:
             return None
 
-    def _wait(self, pool: ConnectionPool[Connection], action: str, deadline: float) -> Connection:
+    def _wait(self, action: str, deadline: float) -> Connection:
+        waiter = _Waiter()
         with self._lock:
-            self._waiting += 1
+            self._waiters.append(waiter)
         try:
-            # A release may have published one before this registered.
-            return self._take() or pool.getconn(max(0.05, deadline - time.monotonic()))
-        except (PoolTimeout, TooManyRequests):
-            raise Unavailable(
-                f"{action}: no connection to {self._where} within {self._timeout:g} s. The server "
-                f"is down, or the pool of {self._sizes[1]} is too small"
-            ) from None
-        except PoolClosed:
-            raise NotOpen(f"{action}: this memory was closed") from None
+            while self._opened:
+                self._serve()
+                connection, waiter.connection = waiter.connection, None
+                if connection is not None:
+                    if not connection.is_stale():
+                        return connection
+                    with self._lock:
+                        self._waiters.appendleft(waiter)
+                    self._discard(connection)
+                    continue
+                now = time.monotonic()
+                if now >= deadline:
+                    raise self._unavailable(action)
+                # After a failure each waiter sees to it that there is another try.
+                until = self._retry_at if self._retry_at > now else deadline
+                waiter.wakeup.wait(min(until, deadline) - now)
+            raise NotOpen(f"{action}: this memory was closed")
         finally:
             with self._lock:
-                self._waiting -= 1
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                connection = waiter.connection
+            if connection is not None:  # It came together with a cancellation or Ctrl-C.
+                self.release(connection)
+
+    def _unavailable(self, action: str) -> Unavailable:
+        if self._failure is not None:
+            return Unavailable(
+                f"{action}: cannot connect to {self._where} (tried for {self._timeout:g} s): "
+                f"{reason_of(self._failure)}. Check that the server runs and that the URL is right"
+            )
+        if self._connecting:
+            return Unavailable(
+                f"{action}: no connection to {self._where} within {self._timeout:g} s. The server "
+                f"does not answer"
+            )
+        return Unavailable(
+            f"{action}: no connection to {self._where} within {self._timeout:g} s: all "
+            f"connections of the pool of {self._most} are in use. Raise pool=, or hold "
+            f"transactions for less time"
+        )
+
+    def _serve(self) -> None:
+        """Give idle connections to the waiters, and connect for those that are left."""
+        with self._lock:
+            while self._waiters:
+                connection = self._take()
+                if connection is None:
+                    break
+                waiter = self._waiters.popleft()
+                waiter.connection = connection
+                waiter.wakeup.set()
+            new = min(len(self._waiters) - self._connecting, self._most - self._size)
+            if new <= 0 or not self._opened or time.monotonic() < self._retry_at:
+                return
+            self._connecting += new
+            self._size += new
+        for _ in range(new):
+            self.background.run(self._connect, self._generation)
+
+    def _connect(self, generation: int) -> None:
+        """Make a connection for the first waiter."""
+        failure: Exception | None = None
+        connection: Connection | None = None
+        try:
+            connection = self._make()
+        except Exception as error:
+            failure = error
+        finally:
+            waiters = self._connected(connection, failure, generation)
+        for waiter in waiters:
+            waiter.wakeup.set()
+
+    def _connected(
+        self, connection: Connection | None, failure: Exception | None, generation: int
+    ) -> list[_Waiter]:
+        """Take over a new connection. Return the waiters that must learn of a failure."""
+        if not self._opened or generation != self._generation:
+            if connection is not None:
+                connection.pgconn.finish()
+            return []
+        with self._lock:
+            self._connecting -= 1
+            self._failure = failure
+            if connection is None:
+                self._size -= 1
+                self._retry_at = time.monotonic() + RETRY * random.uniform(0.5, 1.0)  # noqa: S311
+            else:
+                self._retry_at = 0.0
+                self._idle.append(connection)
+            waiters = list(self._waiters)
+        if connection is not None:
+            self._outage.end("pool")
+            self._serve()
+            return []
+        if failure is not None:
+            self._outage.begin("pool", reason_of(failure))
+        return waiters
+
+    def _make(self) -> Connection:
+        connection = Connection.connect(
+            **self._options, autocommit=True, prepare_threshold=1 if self._prepare else None
+        )
+        try:
+            connection.answer_timeout = self._timeout
+            connection.prepare_for_use(self.background)
+            self._on_connect(connection)
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        connection.answer_timeout, connection.generation = None, self._generation
+        now = connection.used_at = time.monotonic()
+        connection.due = now + LIFETIME * random.uniform(0.9, 1.0)  # noqa: S311  # not all at once
+        return connection
 
     def require_open(self, action: str) -> None:
-        """Raise if there are no connections.
+        """Raise if there are no connections that the caller may use.
 
         Raises:
-            NotOpen: not opened, closed, or in a forked child.
+            NotOpen: not opened, closed, in a forked child, or in another event loop.
         """
-        self._require_pool(action)
-
-    def _require_pool(self, action: str) -> ConnectionPool[Connection]:
-        if self._pool is None:
+        if not self._opened:
             raise NotOpen(f"{action}: open the memory first (`with Memory(…) as memory:`)")
         if self._pid != os.getpid():
             raise NotOpen(
                 f"{action}: this memory was opened in process {self._pid} and this is "
                 f"{os.getpid()}. Connections do not survive a fork: open a memory in each process"
             )
-        return self._pool
+        if self._loop is not current_loop():
+            raise NotOpen(
+                f"{action}: this memory was opened in another event loop, and its connections "
+                f"belong to that loop. Close it and open it in this one, or make a memory in each "
+                f"loop (each asyncio.run() has a new loop)"
+            )
 
     def release(self, connection: Connection) -> None:
-        """Give a connection back."""
-        pool = self._pool
-        if pool is None:
-            connection.close()
-            return
+        """Give a connection back. It waits for nothing, so it works after a cancellation."""
         now = time.monotonic()
         if (
-            self._waiting
-            or len(self._idle) >= MAX_IDLE
+            not self._opened
+            or connection.given_up
             or now > connection.due
             or connection.pgconn.transaction_status != TransactionStatus.IDLE
         ):
-            connection.due = now + DUE_AFTER
-            pool.putconn(connection)
+            self._discard(connection)
             return
+        connection.used_at = now
         self._idle.append(connection)
-        if self._waiting or self._pool is None:
-            # A waiter registered, or the pool was closed, after the check above.
+        if self._waiters:
+            self._serve()
+        elif not self._opened:
+            # It was closed after the check above.
             while taken := self._take():
-                pool.putconn(taken)
+                taken.pgconn.finish()
+        elif len(self._idle) > self._least:
+            self._close_unused(now)
+
+    def _close_unused(self, now: float) -> None:
+        """Close the connection that was not used for the longest time, if that is long."""
+        try:
+            if now - self._idle[0].used_at > UNUSED:
+                self._discard(self._idle.pop(0))
+        except IndexError:
+            pass  # Another thread has taken it.
+
+    def _discard(self, connection: Connection) -> None:
+        """Close a connection, and make room for another one."""
+        connection.give_up()
+        if connection.generation == self._generation:
+            with self._lock:
+                self._size -= 1
+        if self._waiters:
+            self._serve()

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from pgmem._sync.core.connection import AnswerTimeoutError, Connection
 from pgmem._sync.core.database import Database
-from pgmem._sync.core.pool import AnswerTimeoutError
 from pgmem.core.op import Op, Retry, RetryStatement
 from pgmem.core.sqlstates import (
     is_disconnect,
@@ -46,7 +46,8 @@ def jitter(attempt: int) -> float:
 
 def is_lost(connection: psycopg.Connection[Any], error: psycopg.Error) -> bool:
     """Return True if the connection is gone, and with it the answer."""
-    return connection.closed or is_disconnect(error) or isinstance(error, AnswerTimeoutError)
+    given_up = isinstance(connection, Connection) and connection.given_up
+    return given_up or connection.closed or is_disconnect(error)
 
 
 class ConnectionLostError(Exception):

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import psycopg
@@ -62,7 +63,8 @@ async def test_what_is_given_up_does_not_take_effect_later(hurried, lock, databa
             await hurried.state.put("k", 2)
         with psycopg.connect(database_url, autocommit=True) as connection:
             waiting = 1
-            while waiting:  # The cancel request is a moment on its way.
+            while waiting:  # The cancel request is sent in the background.
+                await asyncio.sleep(0.01)
                 (waiting,) = connection.execute(
                     "SELECT count(*) FROM pg_locks WHERE NOT granted"
                 ).fetchone()

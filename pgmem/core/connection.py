@@ -1,0 +1,191 @@
+"""A connection that executes short statements cheaply and detects that it is broken.
+
+A connection that is not waited for any longer is given up: it is never used again. The server is
+asked to cancel the statement, in the background. The caller waits for that no longer than `GRACE`
+seconds, so that its next call comes after the statement unless the server is silent.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.generators import fetch_many
+from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.rows import TupleRow
+
+from pgmem.core.arrays import register
+from pgmem.core.concurrency import GRACE, AsyncBackground, async_drive
+from pgmem.core.libpq import Session
+from pgmem.core.op import Row
+
+R = TypeVar("R")
+
+CANCEL_TIMEOUT = 1.0
+"""Seconds to wait until the server has taken a cancel request, and until the statement ends."""
+
+INTERVAL = 0.1
+"""Seconds, at most, by which a deadline or Ctrl-C is noticed late."""
+
+_NOT_READY = 0  # psycopg's Ready.NONE: nothing came for `INTERVAL`
+
+
+class AnswerTimeoutError(psycopg.OperationalError):
+    """The server did not answer within `answer_timeout`. The connection was given up."""
+
+
+def _run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
+    """Run one of psycopg's generators for at most `seconds`."""
+    deadline = time.monotonic() + seconds
+    try:
+        wanted = next(generator)
+        while True:
+            ready = yield wanted
+            if ready == _NOT_READY and time.monotonic() > deadline:
+                raise AnswerTimeoutError(f"no answer from the server within {seconds:g} s")
+            wanted = generator.send(ready)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
+    """A connection of pgmem's own.
+
+    Attributes:
+        unconfirmed: True if the last commit was not confirmed by its synchronous standby. If that
+            wait is cancelled, the server reports success with a warning, and a failover may lose
+            the commit.
+        due: when the pool closes the connection, by the monotonic clock.
+        used_at: when it was last given back, by the monotonic clock.
+        answer_timeout: seconds in which the server must answer; None for no limit.
+        given_up: True if it must not be used any more.
+        generation: which opening of the pool it belongs to.
+    """
+
+    unconfirmed = False
+    due = 0.0
+    used_at = 0.0
+    answer_timeout: float | None = None
+    given_up = False
+    generation = 0
+
+    def __del__(self, *_: Any) -> None:
+        """Leave the connections of a memory that was not closed to libpq, without a warning."""
+
+    async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run one of psycopg's generators, for at most `answer_timeout` seconds.
+
+        psycopg's own `wait` answers a cancellation or Ctrl-C by waiting for the server, up to ten
+        seconds. This one gives the connection up.
+        """
+        if not args:
+            kwargs.setdefault("interval", INTERVAL)
+        return await self._drive(gen, *args, **kwargs)
+
+    async def _drive(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.given_up:
+            gen.close()
+            raise psycopg.OperationalError("the connection was given up")
+        if self.answer_timeout is not None:
+            gen = _run_within(gen, self.answer_timeout)
+        try:
+            return await async_drive(gen, self.pgconn.socket, *args, **kwargs)
+        except AnswerTimeoutError:
+            await self._end(GRACE)
+            raise
+        except Exception:
+            raise
+        except GeneratorExit:
+            self.give_up()  # The coroutine was closed, and must not wait.
+            raise
+        except BaseException:
+            await self._end(GRACE)
+            raise
+
+    async def _end(self, seconds: float) -> None:
+        """Give the connection up if a statement is under way, and wait a moment for its end."""
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE and not self.given_up:
+            self.given_up = True
+            try:
+                await self._background.run_for(seconds, self._cancel)
+            except RuntimeError:  # The interpreter is at its end.
+                self.pgconn.finish()
+
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        # After a rollback psycopg deallocates all statements, not only its own. Inside a
+        # transaction it would be too late to find that out: the error ends the transaction.
+        if name is None:
+            self._session.forget_prepared()
+        return super()._deallocate(name)
+
+    def prepare_for_use(self, background: AsyncBackground) -> None:
+        """Make what every statement uses.
+
+        Args:
+            background: runs the cancel request of a statement that is given up.
+        """
+        self._background = background
+        self.add_notice_handler(self._notice)
+        register(self.adapters)
+        self._session = Session(self, prepare=self.prepare_threshold is not None)
+        self._poll = select.poll()
+        self._poll.register(self.pgconn.socket, select.POLLIN)
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        # The function that raised it, because the text depends on the server's language.
+        if diagnostic.source_function == "SyncRepWaitForLSN":
+            self.unconfirmed = True
+
+    async def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
+        """Execute one statement and return its rows."""
+        rows: Sequence[Row] = await self._drive(
+            self._session.execute(query, params), interval=INTERVAL
+        )
+        return rows
+
+    def give_up(self) -> None:
+        """Never use the connection again. It waits for nothing, so it works after a cancellation.
+
+        The server is asked to cancel a statement that is under way. Without that the statement
+        would go on, and hold its locks.
+        """
+        if self.given_up:
+            return
+        self.given_up = True
+        if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+            self.pgconn.finish()
+            return
+        try:
+            self._background.run(self._cancel)
+        except RuntimeError:  # The event loop, or the interpreter, is at its end.
+            self.pgconn.finish()
+
+    async def _cancel(self) -> None:
+        try:
+            await self.cancel_safe(timeout=CANCEL_TIMEOUT)
+            rest = _run_within(fetch_many(self.pgconn), CANCEL_TIMEOUT)
+            await async_drive(rest, self.pgconn.socket, interval=INTERVAL)
+        except (psycopg.Error, OSError):
+            pass  # The server is gone, or silent. It ends the statement with the connection.
+        finally:
+            self.pgconn.finish()
+
+    def is_stale(self) -> bool:
+        """Return True if the server has closed the idle connection, without a round trip.
+
+        An idle connection has nothing to read, except a notice or the end of the connection. Before
+        a statement is sent, another connection can take it safely.
+        """
+        try:
+            for _ in range(10):
+                if not self._poll.poll(0):
+                    return False
+                self.pgconn.consume_input()
+        except (psycopg.Error, OSError):
+            return True
+        return self.pgconn.status != ConnStatus.OK

@@ -1,0 +1,58 @@
+"""Log an interruption of the server: one line when it begins and one when it is over."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from pgmem.core.concurrency import Lock
+
+log = logging.getLogger("pgmem")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's text in one line, or its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class Outage:
+    """The state of the way to one server, as the parts of a memory find it.
+
+    The pool and the follower lose their connections in the same moment. The first one to notice
+    logs it. It is over when the follower follows again, or, if there is none, when the pool has
+    connected.
+
+    Args:
+        where: the server, without the password, for messages.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._lock = Lock()
+        self._parts: set[str] = set()
+        self._since = 0.0
+
+    def begin(self, part: str, reason: str) -> None:
+        """Record that a part has lost the server, and log it if it is the first one."""
+        with self._lock:
+            first = not self._parts
+            self._parts.add(part)
+            if first:
+                self._since = time.monotonic()
+        if first:
+            log.warning("the connection to %s is interrupted: %s", self._where, reason)
+
+    def end(self, part: str) -> None:
+        """Record that a part has connected again, and log it if no other one has yet to."""
+        if not self._parts:
+            return
+        with self._lock:
+            interrupted = bool(self._parts)
+            self._parts.discard(part)
+            if part == "follower":
+                # The pool may have no reason to connect.
+                self._parts.clear()
+            over = interrupted and not self._parts
+            seconds = time.monotonic() - self._since
+        if over:
+            log.info("connected to %s again after %.1f s", self._where, seconds)
