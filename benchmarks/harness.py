@@ -92,21 +92,21 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Ask for the ratio of two arms; without targets, for information.
+    """Ask for the ratio of two arms; without a target, for information.
+
+    A ratio has one direction in every scenario: below 1 the first arm is better. It is arm / base
+    of what a call or an event costs: time, memory, lag. What is counted per second is turned over
+    first, so that the ratio is that of the time for each of them.
 
     Attributes:
-        arm, base: the ratio is arm / base.
+        arm, base: what is compared, and with what.
         at_most: the target of the ratio.
-        at_least: the target of the ratio.
-        or_value: the target is also met if the arm's own figure reaches this.
         figure: the further figure to compare; None for the arms' own.
     """
 
     arm: str
     base: str
     at_most: float | None = None
-    at_least: float | None = None
-    or_value: float | None = None
     figure: str | None = None
 
     @property
@@ -117,30 +117,15 @@ class Comparison:
     @property
     def target(self) -> str:
         """The target in words; "" for none."""
-        parts = []
-        if self.at_most is not None:
-            parts.append(f"≤ {self.at_most:g} ×")
-        if self.at_least is not None:
-            parts.append(f"≥ {self.at_least:g} ×")
-        if self.or_value is not None:
-            parts.append(f"or ≥ {self.or_value:,.0f}")
-        return " ".join(parts)
+        return "" if self.at_most is None else f"≤ {self.at_most:.3g} ×"
 
-    def more_is_better(self, unit: str) -> bool:
-        """Return True if a larger ratio is better: for everything that is counted per second.
+    def counts_per_second(self, unit: str) -> bool:
+        """Return True if the compared figure is a rate.
 
         Args:
             unit: the unit of the arms' own figures.
         """
         return "/s" in (self.figure or unit) or self.figure == "per second"
-
-    def is_met(self, ratio: float, own: float) -> bool:
-        """Return True if a ratio, or the arm's own figure, reaches the target."""
-        if self.or_value is not None and own >= self.or_value:
-            return True
-        return (self.at_most is None or ratio <= self.at_most) and (
-            self.at_least is None or ratio >= self.at_least
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +221,6 @@ class Verdict:
         sure: True if both ends of the interval give the same `met`.
         standing: the place of pgmem, if the question compares it with Redis at the same promise:
             "level" as long as the interval contains 1. A wrong arm is "behind".
-        better: the ratio, inverted if less is better: 2.0 is twice as good.
     """
 
     question: str
@@ -245,7 +229,6 @@ class Verdict:
     met: bool | None
     sure: bool = True
     standing: Standing | None = None
-    better: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +262,12 @@ class Result:
         found = [sample.times for sample in self.samples[arm] if sample.times is not None]
         return merged(found) if found else None
 
-    def ratio(self, arm: str, base: str, figure: str | None = None) -> Interval:
+    def ratio(self, comparison: Comparison) -> Interval:
         """Return the ratio of two arms, computed within each round."""
-        return bootstrap(ratios(self.values(arm, figure), self.values(base, figure)))
+        names = comparison.arm, comparison.base
+        if comparison.counts_per_second(self.scenario.unit):
+            names = comparison.base, comparison.arm
+        return bootstrap(ratios(*(self.values(name, comparison.figure) for name in names)))
 
     def verdicts(self) -> list[Verdict]:
         """Answer the scenario's questions."""
@@ -291,37 +277,32 @@ class Result:
         ]
 
     def _compared(self, comparison: Comparison) -> Verdict:
-        ratio = self.ratio(comparison.arm, comparison.base, comparison.figure)
-        better = ratio
-        if not comparison.more_is_better(self.scenario.unit):
-            better = Interval(*(1 / value for value in (ratio.median, ratio.high, ratio.low)))
+        ratio = self.ratio(comparison)
         verdict = Verdict(
             comparison.question,
             comparison.target,
             ratio,
             met=None,
-            standing=self._standing(comparison, better),
-            better=better,
+            standing=self._standing(comparison, ratio),
         )
-        if not comparison.target:
+        if comparison.at_most is None:
             return verdict
         if self.faults[comparison.arm]:
             return replace(verdict, met=False)
-        own = self.median(comparison.arm, comparison.figure)
         met, low, high = (
-            comparison.is_met(value, own) for value in (ratio.median, ratio.low, ratio.high)
+            value <= comparison.at_most for value in (ratio.median, ratio.low, ratio.high)
         )
         return replace(verdict, met=met, sure=met == low == high)
 
-    def _standing(self, comparison: Comparison, better: Interval) -> Standing | None:
+    def _standing(self, comparison: Comparison, ratio: Interval) -> Standing | None:
         arm, base = self.scenario.arm(comparison.arm), self.scenario.arm(comparison.base)
         if (arm.kind, base.kind) != ("pgmem", "redis") or arm.tier != base.tier:
             return None
         if self.faults[arm.name]:
             return "behind"
-        if better.low <= 1 <= better.high:
+        if ratio.low <= 1 <= ratio.high:
             return "level"
-        return "ahead" if better.median > 1 else "behind"
+        return "ahead" if ratio.median < 1 else "behind"
 
     def _limited(self, limit: Limit) -> Verdict:
         figure = self.figures(limit.arm)[limit.figure]

@@ -175,12 +175,13 @@ class Right:
 
     def get(self, key: str) -> Entry | None:
         """Return a key's entry."""
-        return _entry(self._redis.hget(self._state, key))
+        return entry(self._redis.hget(self._state, key))
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the entries of those keys that have one."""
         found = zip(keys, self._redis.hmget(self._state, keys), strict=True)
-        return {key: entry for key, text in found if (entry := _entry(text)) is not None}
+        entries = ((key, entry(text)) for key, text in found)
+        return {key: found for key, found in entries if found is not None}
 
     def put(self, key: str, value: Any, *, stream: str = EVENTS) -> int:
         """Write at any version, with the event; return the new version."""
@@ -203,7 +204,7 @@ class Right:
         )
         if isinstance(answer, int):
             return answer
-        raise Conflict(key, _entry(answer))
+        raise Conflict(key, entry(answer))
 
     def update(
         self,
@@ -480,7 +481,8 @@ def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1_000))  # BLOCK takes 0 for "without limit", and PX refuses it.
 
 
-def _entry(text: bytes | None) -> Entry | None:
+def entry(text: bytes | None) -> Entry | None:
+    """Parse an entry as `Right` stores it."""
     if text is None:
         return None
     version, _, value = text.partition(b":")

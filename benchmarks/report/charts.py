@@ -193,7 +193,7 @@ def course(result: Result) -> Plot:
 
 @style.context(LOOK)
 def headline(content: Content) -> Plot:
-    """Draw how much better pgmem is than Redis, on a log axis with 1 in the middle.
+    """Draw what pgmem costs beside Redis, on a log axis with 1 in the middle.
 
     A row is a scenario, a mark in it a promise: the median of the ratios with its interval.
     """
@@ -205,16 +205,16 @@ def headline(content: Content) -> Plot:
         axes.axhline(row + 0.5, color=GRID, linewidth=0.8)
     scenarios = [answers[0].scenario for answers in rows]
     _rows(axes, [s.headline or f"{shortened(s.name, 40)}\n{title_of(s, 44)}" for s in scenarios])
-    better = [a.verdict.better for row in rows for a in row if a.verdict.better]
-    ends = [end for each in better for end in (each.high, 1 / each.low)]
+    found = [answer.verdict.ratio for row in rows for answer in row]
+    ends = [end for each in found for end in (each.high, 1 / each.low)]
     furthest = min(FURTHEST, max([2.0, *ends]))
     _log(axes, "x", 1 / furthest, furthest)
-    axes.xaxis.set_major_formatter(lambda v, _: "1" if v == 1 else f"{max(v, 1 / v):.3g}×")
+    axes.xaxis.set_major_formatter(lambda v, _: "1" if v == 1 else f"{v:.3g}×")
     axes.yaxis.grid(visible=False)
     low, high = axes.get_xlim()
-    axes.axvspan(low, 1, color=WORSE, zorder=0)
-    axes.axvspan(1, high, color=BETTER, zorder=0)
-    for side, at in (("slower", 0.25), ("faster", 0.75)):
+    axes.axvspan(low, 1, color=BETTER, zorder=0)
+    axes.axvspan(1, high, color=WORSE, zorder=0)
+    for side, at in (("faster", 0.25), ("slower", 0.75)):
         axes.text(at, 1, f"{side} than Redis", ha="center", va="bottom", transform=axes.transAxes)
     axes.set_title(HEADLINE, pad=20, fontsize="medium", fontweight="bold")
     promises = (("strict", "appendfsync always"), ("relaxed", "appendfsync everysec"))
@@ -231,12 +231,11 @@ def headline(content: Content) -> Plot:
 
 
 def _answer(axes: Axes, row: float, answer: Answer) -> None:
-    better = answer.verdict.better
-    assert better is not None
-    shown = Interval(*(min(max(value, 1 / FURTHEST), FURTHEST) for value in astuple(better)))
+    ratio = answer.verdict.ratio
+    shown = Interval(*(min(max(value, 1 / FURTHEST), FURTHEST) for value in astuple(ratio)))
     text = answer.in_words.partition(": ")[2]
     if answer.verdict.standing == "level":
-        text = f"level, {times(better.median)} ×"
+        text = f"level, {times(ratio.median)} ×"
     look = {**_line("pgmem", answer.arm.tier), "linestyle": ""}
     _median(axes, row, shown, text, look)
 

@@ -18,7 +18,7 @@ KIND_TITLES = {
     "pgmem": "pgmem",
     "redis": "Redis done right",
     "published": "the article's Redis code",
-    "floor": "the bare driver",
+    "floor": "a floor: driver or socket alone",
     "peer": "another library",
 }
 SPENT = {
@@ -112,14 +112,13 @@ class Answer:
     @property
     def in_words(self) -> str:
         """The standing beside Redis, such as `behind: 1.35 × slower`; empty for other questions."""
-        better = self.verdict.better
-        if better is None or self.verdict.standing is None:
+        if self.verdict.standing is None:
             return ""
         named = self.figure or self.scenario.unit
         timed = named in (*TIMES, "max") or re.match(r"p\d|.*(/s|per second)", named)
         more, less = ("faster", "slower") if timed else ("better", "worse")
-        ratio = better.median
-        text = f"{times(ratio)} × {more}" if ratio >= 1 else f"{times(1 / ratio)} × {less}"
+        ratio = self.verdict.ratio.median
+        text = f"{times(1 / ratio)} × {more}" if ratio <= 1 else f"{times(ratio)} × {less}"
         return f"{self.verdict.standing}: {text}" + (", and wrong" if self.wrong else "")
 
 
@@ -168,8 +167,8 @@ class Content:
     Attributes:
         run: the measurements.
         sections: one for each scenario, in the order of the run.
-        main: the answers that count in the summary, one for each scenario and promise.
-        compared: all comparisons with Redis at the equal promise, the best first.
+        compared: all comparisons with Redis at the equal promise, the best first; the summary
+            counts each of them.
         targets: the answers that have a target, the missed ones first.
         wrong: the arms that did something wrong.
     """
@@ -178,7 +177,6 @@ class Content:
         self.run = run
         self.sections = [section(result) for result in run.results]
         answers = [answer for each in self.sections for answer in each.answers]
-        self.main = [answer for each in self.sections for answer in each.main]
         self.compared = sorted((a for a in answers if a.verdict.standing), key=_rank)
         asked = [answer for answer in answers if answer.verdict.met is not None]
         self.targets = sorted(asked, key=lambda answer: answer.verdict.met is True)
@@ -206,14 +204,19 @@ class Content:
         named = [row for row in rows if row[0].scenario.headline]
         return named or rows[:HEADLINE_ROWS]
 
+    @property
+    def quick(self) -> bool:
+        """True if the rounds were few and short."""
+        return "--quick" in self.run.command.split()
+
     def summary(self) -> str:
-        """Return how pgmem compares with Redis, in a sentence."""
-        if not self.main:
+        """Return how pgmem compares with Redis in all rows of the comparison, in a sentence."""
+        if not self.compared:
             return "No scenario of this run compares pgmem with Redis at an equal promise."
-        found = [answer.verdict.standing for answer in self.main]
+        found = [answer.verdict.standing for answer in self.compared]
         ahead, level, behind = (found.count(standing) for standing in STANDINGS)
         return (
-            f"Of {len(self.main)} comparisons with Redis done right at the equal promise, "
+            f"Of {len(found)} comparisons with Redis done right at the equal promise, "
             f"pgmem is ahead in {ahead}, level in {level} and behind in {behind}."
         )
 
@@ -239,8 +242,7 @@ class Content:
 
 def _rank(answer: Answer) -> tuple[int, float]:
     assert answer.verdict.standing is not None
-    assert answer.verdict.better is not None
-    return STANDINGS.index(answer.verdict.standing), -answer.verdict.better.median
+    return STANDINGS.index(answer.verdict.standing), answer.verdict.ratio.median
 
 
 def section(result: Result) -> Section:

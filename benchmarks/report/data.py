@@ -19,7 +19,7 @@ from hdrh.histogram import HdrHistogram
 from benchmarks.audit import Faults
 from benchmarks.harness import Arm, Comparison, Course, Limit, Result, Sample, Scenario
 
-FORMAT = 2
+FORMAT = 3
 """Increased when this program can no longer read the files of before."""
 BROKEN = (HdrCookieException, HdrHistogramSettingsException, HdrLengthException, zlib.error)
 

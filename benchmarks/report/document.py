@@ -22,6 +22,10 @@ FOLDER = Path(__file__).parent
 TITLE = "pgmem beside Redis: the comparison"
 NOTES = "NOTES.md"
 """What was tried where a target is missed; linked if it is beside the Markdown file."""
+QUICK = (
+    "A quick run: few and short rounds, so the intervals are wide and no figure is worth quoting. "
+    "Leave out --quick for figures."
+)
 SPECIAL = re.compile(r"([\\`*_{}\[\]|#~$])")
 MARKED = re.compile(r"(ahead|level|behind|met|missed)\b")
 """A table cell that begins with one of these words gets it as its class."""
@@ -137,6 +141,8 @@ def _summary(content: Content) -> Iterator[str]:
     machine = content.run.facts.get("machine", {})
     named = (name for name in ("processor", "cores", "fsync of 8 kB") if name in machine)
     yield _escaped("; ".join([content.run.taken, *(f"{name} {machine[name]}" for name in named)]))
+    if content.quick:
+        yield f"\n> **{QUICK}**"
     ours = sum(arm.kind == "pgmem" for _, arm in content.wrong)
     yield (
         f"\n**{content.summary()}** {content.met()} Arms with a wrong result: {ours} of pgmem, "
@@ -147,7 +153,10 @@ def _summary(content: Content) -> Iterator[str]:
 def _verdict(content: Content) -> Iterator[str]:
     if content.compared:
         yield "## Beside Redis done right, at the equal promise\n"
-        yield "The best first. Level means that the interval of the ratio contains 1.\n"
+        yield (
+            "The best first. Below 1 pgmem is faster, in every row. Level means that the interval "
+            "of the ratio contains 1.\n"
+        )
         yield from _table(
             ["scenario", "promise", "pgmem is", "ratio (95 %)", "target", "compared"],
             (

@@ -253,8 +253,8 @@ def catchup(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     ),
                 ],
                 [
-                    Comparison("pgmem", "redis"),
-                    Comparison("pgmem", "psycopg", at_least=0.8),
+                    Comparison("pgmem", "redis", at_most=0.6),
+                    Comparison("pgmem", "psycopg", at_most=1 / 0.8),
                     Comparison("pgmem", "redis", figure="peak of memory, MB"),
                     Comparison("pgmem", "psycopg", figure="peak of memory, MB"),
                 ],

@@ -303,7 +303,7 @@ def free(bench: Bench, stores: Stores, calls: int) -> Scenario:
         "µs",
         [arm(side) for side in (*SIDES, BARE)],
         [
-            Comparison(*STRICT, at_most=1.1),
+            Comparison(*STRICT, at_most=0.9),
             Comparison(*STRICT, figure="p99"),
             Comparison(*RELAXED),
             Comparison("pgmem", "published always"),

@@ -134,7 +134,7 @@ def handover(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 f"{PROCESSES} processes, strict",
                 "µs",
                 arms,
-                [Comparison("hand-over", "fan-out", at_most=1.5)],
+                [Comparison("hand-over", "fan-out", at_most=1.3)],
                 rounds=bench.counted(6, 2),
             )
         ]

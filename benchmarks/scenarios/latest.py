@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from benchmarks.arms import records, right
+from benchmarks.arms import floors, records, right
 from benchmarks.arms.published import Published
 from benchmarks.arms.right import Right
 from benchmarks.audit import Faults
@@ -94,6 +94,46 @@ def by_psycopg(store: Store, connection: Bare) -> Way:
     return Way("floor", store, one, many, _itself, (note, note))
 
 
+def by_libpq(store: Store, connection: Bare) -> Way:
+    """Execute the statement of `state.get` over libpq, without a cursor."""
+    select = sql.statement("state_get", sql.Dialect("pgmem"))
+    get = floors.Libpq(connection, floors.numbered(select, ["key"]))
+
+    def one(key: str) -> Any:
+        return floors.decoded(get(key.encode()), 1)
+
+    return Way("floor", store, one, _one_at_a_time(one), _itself, ("the same SELECT, libpq", ""))
+
+
+def by_socket(store: Redis, send: floors.HiredisSocket) -> Way:
+    """Send HGET over a bare socket, for what `by_redis` has stored."""
+    name = store.key("state:right:state")
+
+    def one(key: str) -> Any:
+        return _stored(send(("HGET", name, key)))
+
+    return Way("floor", store, one, _one_at_a_time(one), _itself, ("HGET, socket + hiredis", ""))
+
+
+def by_glide(store: Redis, client: Any) -> Way:
+    """Use HGET of valkey-glide, for what `by_redis` has stored."""
+    name = store.key("state:right:state")
+
+    def one(key: str) -> Any:
+        return _stored(client.hget(name, key))
+
+    return Way("redis", store, one, _one_at_a_time(one), _itself, ("HGET, valkey-glide", ""))
+
+
+def _one_at_a_time(one: Callable[[str], Any]) -> Callable[[Keys], Mapping[str, Any]]:
+    return lambda keys: {key: one(key) for key in keys}
+
+
+def _stored(text: bytes | None) -> Any:
+    entry = right.entry(text)
+    return entry and entry.value
+
+
 def by_redis(store: Redis, client: Any) -> Way:
     """Store the entries; use HGET and HMGET."""
     memory = Right(client, prefix=store.key("state:right:"))
@@ -168,6 +208,7 @@ class Ways(NamedTuple):
     pgmem: Way
     cached: Way
     psycopg: Way
+    floors: Mapping[str, Way]
 
     def arm(self, name: str, way: Way, run: Callable[[], Sample], *, many: bool = False) -> Arm:
         """Return an arm; all have the same tier, because nothing is written."""
@@ -187,6 +228,7 @@ class Ways(NamedTuple):
             "redis": self.right,
             "pgmem": self.pgmem,
             "psycopg": self.psycopg,
+            **({} if many else self.floors),
         }
         return [
             self.arm(name, way, functools.partial(run, way), many=many)
@@ -204,12 +246,18 @@ def _filled(bench: Bench) -> Iterator[Ways]:
         Memory(url, cache=COPIES) as copies,
         bare(url) as connection,
         contextlib.closing(right.connect(redis.url)) as client,
+        contextlib.ExitStack() as stack,
     ):
         with memory.transaction() as tx:
             for number in range(KEYS):
                 tx.state.put(key(number), payload(number))
         connection.execute("VACUUM ANALYZE pgmem.state")
         note = f"memory.state.get, Memory(cache={COPIES:_})"
+        floor_ways = {
+            "libpq": by_libpq(bench.postgres, stack.enter_context(bare(url))),
+            "socket": by_socket(redis, stack.enter_context(floors.hiredis_socket(redis.url))),
+            "redis glide": by_glide(redis, stack.enter_context(floors.glide(redis.url))),
+        }
         yield Ways(
             redis,
             by_published(redis, client),
@@ -217,6 +265,7 @@ def _filled(bench: Bench) -> Iterator[Ways]:
             by_pgmem(bench.postgres, memory),
             by_pgmem(bench.postgres, copies)._replace(note=(note, note)),
             by_psycopg(bench.postgres, connection),
+            floor_ways,
         )
 
 
@@ -232,8 +281,11 @@ def state_get(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 "µs",
                 ways.served(functools.partial(getting_one, calls=calls)),
                 [
-                    Comparison("pgmem", "redis", at_most=1.8),
-                    Comparison("pgmem", "psycopg", at_most=1.3),
+                    Comparison("pgmem", "redis", at_most=0.8),
+                    Comparison("pgmem", "redis glide"),
+                    Comparison("pgmem", "psycopg"),
+                    Comparison("pgmem", "libpq"),
+                    Comparison("redis", "socket"),
                     Comparison("pgmem", "published"),
                 ],
                 rounds=bench.counted(30, 4),

@@ -237,7 +237,7 @@ FUNCTION = (
     "which its readers may skip events of writers that overlap"
 )
 BESIDE_EVENTSOURCING = (
-    Comparison("pgmem", "eventsourcing", at_most=0.5),
+    Comparison("pgmem", "eventsourcing", at_most=0.4),
     Comparison("pgmem", "eventsourcing", figure="p99"),
     Comparison("pgmem", "eventsourcing-functions"),
 )
@@ -289,7 +289,7 @@ def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     pgmem.getting(5 * calls, "memory.state.get"),
                     langgraph.getting(5 * calls, "PostgresStore.get, one connection"),
                 ],
-                [Comparison("pgmem", "langgraph", at_most=1.0)],
+                [Comparison("pgmem", "langgraph", at_most=0.4)],
                 rounds=bench.counted(20, 4),
             ),
             Scenario(
@@ -300,7 +300,7 @@ def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     pgmem.writing("put", calls, "memory.state.put(record=False), strict"),
                     langgraph.writing("put", calls, "PostgresStore.put, one connection"),
                 ],
-                [Comparison("pgmem", "langgraph")],
+                [Comparison("pgmem", "langgraph", at_most=0.4)],
                 rounds=bench.counted(20, 4),
             ),
             Scenario(
@@ -317,7 +317,7 @@ def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     ),
                     langgraph.writing("put_ten", calls // 2, "PostgresStore.batch of ten PutOp"),
                 ],
-                [Comparison("pgmem", "langgraph", at_most=1.0)],
+                [Comparison("pgmem", "langgraph", at_most=0.4)],
                 rounds=bench.counted(20, 4),
             ),
             Scenario(
@@ -329,7 +329,7 @@ def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
                     pgmem.searching(calls // 4, "memory.state.search(where=, order='updated_at')"),
                     langgraph.searching(calls // 4, "PostgresStore.search(filter=)"),
                 ],
-                [Comparison("pgmem", "langgraph", at_most=1.0)],
+                [Comparison("pgmem", "langgraph", at_most=0.4)],
                 rounds=bench.counted(20, 4),
             ),
         ]
@@ -463,7 +463,10 @@ def peer_queue(bench: Bench) -> Iterator[Sequence[Scenario]]:
                 f"{QUEUE_RATE}/s ({count} jobs a round)",
                 "µs",
                 [way.arm(name, QUEUE_RATE, count) for name, way in ways.items()],
-                [Comparison("pgmem", "pgqueuer"), Comparison("pgmem", "procrastinate")],
+                [
+                    Comparison("pgmem", "pgqueuer", at_most=0.4),
+                    Comparison("pgmem", "procrastinate", at_most=0.4),
+                ],
                 rounds=bench.counted(10, 3),
             )
         ]

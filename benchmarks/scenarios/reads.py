@@ -42,7 +42,7 @@ FILL = 1_000
 CALLS = {1: (500, 100), 100: (100, 20), EVENTS: (3, 2)}
 """Events in a call to the calls of a round, full and quick."""
 
-TARGETS = {EVENTS: 1.1}
+TARGETS = {EVENTS: 0.5}
 
 Read = Callable[[int, int], list[int]]
 """Return the numbers of a count of events after a position."""

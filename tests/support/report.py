@@ -62,7 +62,7 @@ def measured():
                 fixed("pgmem", [900.0] * 5),
                 fixed("redis", [1_000.0, 1_010, 990, 1_000, 1_005], "redis"),
             ],
-            [Comparison("pgmem", "redis", at_least=1.2)],
+            [Comparison("pgmem", "redis", at_most=1 / 1.2)],
             rounds=4,
         ),
         Scenario("lost", "no comparison", "lost", [fixed("nothing", [0.0] * 4)], rounds=3),

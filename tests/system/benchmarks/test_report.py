@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
@@ -99,10 +100,16 @@ def test_page_holds_every_scenario_arm_and_answer(html, run):
 
 
 def test_page_begins_with_the_outcome(html):
-    assert "Of 3 comparisons with Redis done right" in html
-    assert "ahead in 1, level in 0 and behind in 2" in html
+    assert "Of 4 comparisons with Redis done right" in html
+    assert "ahead in 2, level in 0 and behind in 2" in html
     assert "2 of 5 targets are met" in html
-    assert html.index("Of 3 comparisons") < html.index(">Contents<") < html.index('id="writeone"')
+    assert html.index("Of 4 comparisons") < html.index(">Contents<") < html.index('id="writeone"')
+
+
+def test_page_of_a_quick_run_says_that_it_is_one(html, run):
+    assert "A quick run" not in html
+    quick = page(Content(replace(run, command=f"{run.command} --quick")))
+    assert quick.index("A quick run") < quick.index("Of 4 comparisons")
 
 
 def test_cells_are_marked_by_their_outcome(html):
@@ -127,8 +134,8 @@ def test_wrong_arm_of_pgmem_is_behind_however_fast_it_is():
     result = harness.run(Scenario("s", "t", "µs", arms, asked, rounds=3))
     content = Content(Run({}, [result]))
     assert "level in 0 and behind in 1" in content.summary()
-    assert content.main[0].outcome == "missed: wrong"
-    assert "and wrong" in content.main[0].in_words
+    assert content.compared[0].outcome == "missed: wrong"
+    assert "and wrong" in content.compared[0].in_words
     assert ", and wrong" in headline(content).svg()
     assert "1 of pgmem, 0 of the others" in page(content)
 

@@ -134,9 +134,9 @@ def test_headline_shows_each_ratio_with_its_interval(run):
     content = Content(run)
     (axes,) = headline(content).figure.axes
     shown = [tuple(line.get_xdata()) for line in axes.lines]
-    for answer in content.main:
-        better = answer.verdict.better
-        assert (better.median,) in shown
-        assert (better.low, better.high) in shown
+    for answer in (answer for row in content.headline() for answer in row):
+        ratio = answer.verdict.ratio
+        assert (ratio.median,) in shown
+        assert (ratio.low, ratio.high) in shown
     low, high = axes.get_xlim()
     assert low == pytest.approx(1 / high)
