@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import os
 import select
 import signal
@@ -183,6 +184,98 @@ class Readable:
         if write >= 0:
             os.close(read)
             os.close(write)
+
+
+class AsyncSocketReader:
+    """Wait until one socket has something to read, at the least cost for each wait.
+
+    The socket stays registered with the loop between waits, and one timer serves many of them.
+    """
+
+    def __init__(self, socket: int) -> None:
+        self._socket = socket
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires = math.inf
+
+    async def wait(self, deadline: float | None) -> bool:
+        """Wait until there is something to read, or until a time of the monotonic clock.
+
+        Returns:
+            False if the time has come.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self.forget()
+            loop.add_reader(self._socket, self._ready)
+            self._loop = loop
+        self._deadline = math.inf if deadline is None else deadline
+        if self._deadline < self._fires:
+            self._start_timer(loop)
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiter = waiter
+        try:
+            return await waiter
+        finally:
+            self._waiter = None
+
+    def _ready(self) -> None:
+        if self._waiter is None:
+            # The server has closed an idle connection. Left registered, it would be reported in
+            # each turn of the loop.
+            self.forget()
+        elif not self._waiter.done():
+            self._waiter.set_result(True)
+
+    def _start_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fires = self._deadline
+        self._timer = loop.call_later(max(0.0, self._fires - time.monotonic()), self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._fires = math.inf
+        if self._waiter is None or self._waiter.done():
+            return
+        if time.monotonic() >= self._deadline:
+            self._waiter.set_result(False)
+        elif self._deadline < math.inf:
+            self._start_timer(loop)  # The timer was an earlier wait's.
+
+    def forget(self) -> None:
+        """Register anew at the next wait, because another reader has replaced this one."""
+        loop, self._loop = self._loop, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._fires = math.inf
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self._socket)
+
+
+class SocketReader:
+    """Wait until one socket has something to read."""
+
+    def __init__(self, socket: int) -> None:
+        self._poll = select.poll()
+        self._poll.register(socket, select.POLLIN)
+
+    def wait(self, deadline: float | None) -> bool:
+        """Wait until there is something to read, or until a time of the monotonic clock.
+
+        Returns:
+            False if the time has come.
+        """
+        if deadline is None:
+            self._poll.poll()
+            return True
+        return bool(self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+    def forget(self) -> None:
+        """Do nothing, because several readers can wait for one socket."""
 
 
 class AsyncWorker:

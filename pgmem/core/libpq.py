@@ -2,36 +2,48 @@
 
 A cursor converts the query, looks for a prepared statement and drives three generators for every
 call. That costs more client time than the server needs for a short statement. Here each statement
-is converted once for the process and prepared once a connection; one call sends it, waits and reads
-the rows::
+is converted once for the process and prepared once a connection::
 
-    compile_statement ──► prepare (second use on a connection) ──► send ──► wait ──► rows
-      %(name)s -> $1        named `pgmem_N`; or unnamed,
-                            if a pooler stands between
+    compile_statement ──► send ──► `pgmem.core.connection` waits ──► collect ──► answers
+      %(name)s -> $1        a lone statement, or a unit: several statements and one Sync
 
-psycopg's adapters dump the parameters and load the rows, so values are the same as a cursor's.
+    unit 1:  Parse Bind Execute  Bind Execute  Sync ─┐  one implicit transaction: all or nothing
+    unit 2:  Bind Execute  Sync ─────────────────────┴► both are sent before the first is answered
+
+A statement is prepared, under the name `pgmem_N`, together with its second use on a connection. If
+a pooler stands between that cannot keep it, it is sent unnamed each time. psycopg's adapters dump
+the parameters and load the rows, so values are the same as a cursor's.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors
-from psycopg.abc import Buffer, PQGen
+from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.generators import execute
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ConnStatus, ExecStatus, Format, PipelineStatus
 from psycopg.pq.abc import PGresult
 
 from pgmem.core.op import Row
 
 _PLACEHOLDER = re.compile(rb"%(?:\((\w+)\)([sbt])|%)")
 KEPT_ROWS = 200
+
 _GOOD = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+_SKIPPED = ExecStatus.PIPELINE_ABORTED
+_SYNC = ExecStatus.PIPELINE_SYNC
+
+Call = tuple[bytes, dict[str, Any]]
+"""A statement with psycopg's named placeholders, and its parameters."""
+
+Answer = list[Sequence[Row]] | psycopg.Error
+"""The rows of each statement of a unit, or the error that undid the unit."""
 
 
 class Statement(NamedTuple):
@@ -65,7 +77,10 @@ def compile_statement(query: bytes) -> Statement:
     return Statement(text, tuple(name.decode() for name in formats), tuple(formats.values()))
 
 
-class _Sent(NamedTuple):
+Key = tuple[bytes, tuple[int, ...]]
+
+
+class _Dumped(NamedTuple):
     """A statement with its parameters as they travel, in the order of libpq's arguments."""
 
     query: bytes
@@ -74,8 +89,23 @@ class _Sent(NamedTuple):
     formats: Sequence[Format]
 
 
+class _Sent:
+    """The statements up to one Sync, and their results so far.
+
+    Attributes:
+        prepared: what it prepares, by the place of the result.
+        results: the results so far, in the order of sending.
+    """
+
+    __slots__ = ("prepared", "results")
+
+    def __init__(self) -> None:
+        self.prepared: dict[int, Key] = {}
+        self.results: list[PGresult] = []
+
+
 class Session:
-    """The prepared statements of one connection.
+    """Send statements on one connection and collect their answers. It never waits.
 
     Args:
         connection: a psycopg connection of either form.
@@ -88,68 +118,146 @@ class Session:
         self._transformer = Transformer(connection)
         self._prepare = prepare
         self._seen: set[bytes] = set()
-        self._prepared: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
+        self._prepared: dict[Key, bytes] = {}
         self._last = 0
+        self._sent: deque[_Sent] = deque()
 
     def forget_prepared(self) -> None:
         """Prepare every statement again, as the server's are about to be deallocated."""
         self._prepared.clear()
 
-    def execute(self, query: bytes, params: dict[str, Any]) -> PQGen[Sequence[Row]]:
-        """Execute one statement; a generator for the connection's `wait`, which gives its rows.
+    @property
+    def pending(self) -> int:
+        """How many units, or lone statements, have no answer yet."""
+        return len(self._sent)
 
-        Raises:
-            psycopg.Error: the server refused the statement, or the connection was lost.
-        """
+    def _dump(self, query: bytes, params: dict[str, Any]) -> _Dumped:
         statement = compile_statement(query)
         transformer = self._transformer
         values = [params[name] for name in statement.names]
-        sent = _Sent(
+        return _Dumped(
             statement.query,
             transformer.dump_sequence(values, statement.formats),
             transformer.types or (),
             transformer.formats or (),
         )
+
+    def send(self, query: bytes, params: dict[str, Any]) -> None:
+        """Send one statement. Its answer has one element.
+
+        A statement that is prepared now goes as a unit, so that both travel together.
+        """
+        if self._sent:
+            self.send_units([[(query, params)]])
+            return
+        dumped = self._dump(query, params)
         if self._prepare and query in self._seen:
-            result = yield from self._execute_prepared(sent)
+            name = self._prepared.get((dumped.query, dumped.types))
+            if name is None:
+                self._send_unit([(query, dumped)])
+                return
+            self._pgconn.send_query_prepared(name, dumped.values, dumped.formats)
         else:
-            # The first time, too: a statement that is used once costs one round trip.
+            # The first time, too: a statement that is used once costs one parse.
             self._seen.add(query)
-            self._pgconn.send_query_params(*sent)
-            result = yield from self._result()
-        if not result.ntuples:
+            self._pgconn.send_query_params(*dumped)
+        self._sent.append(_Sent())
+
+    def send_units(self, units: Sequence[Sequence[Call]]) -> None:
+        """Send units, each with a Sync of its own. Earlier ones may still be under way.
+
+        If a parameter cannot be sent, nothing is.
+        """
+        dumped = [[(call[0], self._dump(*call)) for call in unit] for unit in units]
+        for unit in dumped:
+            self._send_unit(unit)
+
+    def _send_unit(self, unit: Sequence[tuple[bytes, _Dumped]]) -> None:
+        pgconn = self._pgconn
+        if pgconn.pipeline_status == PipelineStatus.OFF:
+            pgconn.enter_pipeline_mode()
+        sent = _Sent()
+        place = 0
+        for query, dumped in unit:
+            if not self._prepare or query not in self._seen:
+                self._seen.add(query)
+                pgconn.send_query_params(*dumped)
+            else:
+                key = dumped.query, dumped.types
+                name = self._prepared.get(key)
+                if name is None:
+                    # Later statements can count on it, because the server prepares it first.
+                    name = self._prepared[key] = self._new_name()
+                    pgconn.send_prepare(name, *key)
+                    sent.prepared[place] = key
+                    place += 1
+                pgconn.send_query_prepared(name, dumped.values, dumped.formats)
+            place += 1
+        pgconn.pipeline_sync()
+        self._sent.append(sent)
+
+    def _new_name(self) -> bytes:
+        self._last += 1
+        return b"pgmem_%d" % self._last
+
+    def collect(self) -> Answer | None:
+        """Return the oldest answer, or None if more must be read from the socket first.
+
+        Raises:
+            psycopg.OperationalError: the connection was lost before the answer was complete.
+        """
+        pgconn = self._pgconn
+        sent = self._sent[0]
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                if pgconn.status == ConnStatus.BAD:
+                    raise self.lost()
+                if pgconn.pipeline_status == PipelineStatus.OFF:
+                    break
+            elif result.status == _SYNC:
+                break
+            else:
+                sent.results.append(result)
+        else:
+            return None
+        self._sent.popleft()
+        if not self._sent and pgconn.pipeline_status != PipelineStatus.OFF:
+            pgconn.exit_pipeline_mode()  # psycopg's own statements need it off.
+        return self._answer(sent)
+
+    def lost(self) -> psycopg.Error:
+        """Return the error of a connection that was lost: the server's, if it gave a reason."""
+        for sent in self._sent:
+            for result in sent.results:
+                if result.status not in _GOOD:
+                    return errors.error_from_result(result, self._encoding)
+        return errors.OperationalError(self._pgconn.get_error_message(self._encoding))
+
+    def _answer(self, sent: _Sent) -> Answer:
+        failed: psycopg.Error | None = None
+        rows: list[Sequence[Row]] = []
+        for place, result in enumerate(sent.results):
+            if result.status in _GOOD:
+                if failed is None and place not in sent.prepared:
+                    rows.append(self._load(result))
+                continue
+            if failed is None:
+                failed = errors.error_from_result(result, self._encoding)
+                if isinstance(failed, errors.InvalidSqlStatementName):
+                    # The user of `tx.connection` deallocated all of them.
+                    self.forget_prepared()
+            if place in sent.prepared:
+                self._prepared.pop(sent.prepared[place], None)
+        return rows if failed is None else failed
+
+    def _load(self, result: PGresult) -> Sequence[Row]:
+        count = result.ntuples
+        if not count:
             return []
+        transformer = self._transformer
         transformer.set_pgresult(result)
-        rows: Sequence[Row] = transformer.load_rows(0, result.ntuples, tuple)
-        if len(rows) > KEPT_ROWS:
+        rows: Sequence[Row] = transformer.load_rows(0, count, tuple)
+        if count > KEPT_ROWS:
             transformer.set_pgresult(None)  # It keeps its last result in memory.
         return rows
-
-    def _execute_prepared(self, sent: _Sent) -> PQGen[PGresult]:
-        key = sent.query, sent.types
-        for _ in range(2):
-            name = self._prepared.get(key)
-            if name is None:
-                self._last += 1
-                name = b"pgmem_%d" % self._last
-                self._pgconn.send_prepare(name, *key)
-                yield from self._result()
-                self._prepared[key] = name
-            self._pgconn.send_query_prepared(name, sent.values, sent.formats)
-            try:
-                result = yield from self._result()
-            except errors.InvalidSqlStatementName:
-                # The user of `tx.connection` deallocated all of them.
-                self.forget_prepared()
-                missing = name
-            else:
-                return result
-        raise errors.InvalidSqlStatementName(f"{missing!r} went away twice")
-
-    def _result(self) -> PQGen[PGresult]:
-        """Wait for the answer to what was sent; raise what the server refused."""
-        results: list[PGresult] = yield from execute(self._pgconn)
-        for result in results:
-            if result.status not in _GOOD:
-                raise errors.error_from_result(result, self._encoding)
-        return results[-1]

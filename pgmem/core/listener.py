@@ -133,7 +133,7 @@ class AsyncListener:
         deadline = time.monotonic() + timeout
         self._receive()
         while not self.notified:
-            await self._readable.wait(self._session().pgconn.socket, deadline - time.monotonic())
+            await self._readable.wait(self._session().lend_socket(), deadline - time.monotonic())
             if not self._receive() or time.monotonic() >= deadline:
                 return
 

@@ -146,7 +146,7 @@ class AsyncPool:
         for waiter in waiters:
             waiter.wakeup.set()
         while connection := self._take():
-            connection.pgconn.finish()
+            connection.finish()
         await self.background.join(CLOSING)
 
     async def acquire(self, action: str, deadline: float = 0.0) -> AsyncConnection:
@@ -257,7 +257,7 @@ class AsyncPool:
         """Take over a new connection. Return the waiters that must learn of a failure."""
         if not self._opened or generation != self._generation:
             if connection is not None:
-                connection.pgconn.finish()
+                connection.finish()
             return []
         with self._lock:
             self._connecting -= 1
@@ -286,7 +286,7 @@ class AsyncPool:
             connection.prepare_for_use(self.background)
             await self._on_connect(connection)
         except BaseException:
-            connection.pgconn.finish()
+            connection.finish()
             raise
         connection.answer_timeout, connection.generation = None, self._generation
         now = connection.used_at = time.monotonic()
@@ -331,7 +331,7 @@ class AsyncPool:
         elif not self._opened:
             # It was closed after the check above.
             while taken := self._take():
-                taken.pgconn.finish()
+                taken.finish()
         elif len(self._idle) > self._least:
             self._close_unused(now)
 

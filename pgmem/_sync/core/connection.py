@@ -15,13 +15,15 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
-from psycopg.generators import fetch_many
+from psycopg.errors import InvalidSqlStatementName
+from psycopg.generators import fetch_many, send
 from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
 
 from pgmem.core.arrays import register
-from pgmem.core.concurrency import GRACE, Background, drive
-from pgmem.core.libpq import Session
+from pgmem.core.concurrency import GRACE, Background, SocketReader, drive
+from pgmem.core.libpq import Answer, Call, Session
 from pgmem.core.op import Row
 
 R = TypeVar("R")
@@ -75,6 +77,10 @@ class Connection(psycopg.Connection[TupleRow]):
     given_up = False
     generation = 0
 
+    def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
+        super().__init__(pgconn, *args, **kwargs)
+        self._reader = SocketReader(pgconn.socket)
+
     def __del__(self, *_: Any) -> None:
         """Leave the connections of a memory that was not closed to libpq, without a warning."""
 
@@ -91,7 +97,8 @@ class Connection(psycopg.Connection[TupleRow]):
     def _drive(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         if self.given_up:
             gen.close()
-            raise psycopg.OperationalError("the connection was given up")
+            self._require_usable()
+        self._reader.forget()
         if self.answer_timeout is not None:
             gen = _run_within(gen, self.answer_timeout)
         try:
@@ -115,7 +122,7 @@ class Connection(psycopg.Connection[TupleRow]):
             try:
                 self._background.run_for(seconds, self._cancel)
             except RuntimeError:  # The interpreter is at its end.
-                self.pgconn.finish()
+                self.finish()
 
     def _deallocate(self, name: bytes | None) -> PQGen[None]:
         # After a rollback psycopg deallocates all statements, not only its own. Inside a
@@ -143,9 +150,110 @@ class Connection(psycopg.Connection[TupleRow]):
             self.unconfirmed = True
 
     def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
-        """Execute one statement and return its rows."""
-        rows: Sequence[Row] = self._drive(self._session.execute(query, params), interval=INTERVAL)
-        return rows
+        """Execute one statement and return its rows.
+
+        Raises:
+            psycopg.Error: the server refused the statement, or the connection was lost.
+            AnswerTimeoutError: no answer within `answer_timeout`.
+        """
+        try:
+            return self._run_once(query, params)
+        except InvalidSqlStatementName:
+            if self.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise
+            # The user of `tx.connection` deallocated all of them. Now they are prepared again.
+            return self._run_once(query, params)
+
+    def _run_once(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
+        self._require_usable()
+        self._session.send(query, params)
+        answer = self._receive(self._deadline())
+        if isinstance(answer, psycopg.Error):
+            raise answer
+        return answer[0]
+
+    def run_units(self, units: Sequence[Sequence[Call]]) -> list[Answer]:
+        """Execute several units in one round trip, and return the answer of each.
+
+        A unit is one implicit transaction, or part of the open one. If a statement of it fails, the
+        rest of the unit is skipped, and the next units are executed.
+
+        Raises:
+            psycopg.OperationalError: the connection was lost before all had answered.
+            AnswerTimeoutError: not all had answered within `answer_timeout`.
+        """
+        self._require_usable()
+        self._session.send_units(units)
+        deadline = self._deadline()
+        return [self._receive(deadline) for _ in units]
+
+    def start(self, query: bytes, params: dict[str, Any]) -> None:
+        """Send one statement without waiting. Then call `take` whenever the socket is readable.
+
+        Raises:
+            psycopg.Error: the connection is lost, or a parameter cannot be sent.
+        """
+        self._require_usable()
+        self._session.send(query, params)
+        self.pgconn.flush()
+
+    def take(self) -> Sequence[Row] | None:
+        """Read what has arrived, and return the rows of what `start` sent once they are complete.
+
+        Raises:
+            psycopg.Error: the server refused the statement, or the connection was lost.
+        """
+        self.pgconn.flush()
+        self._consume()
+        answer = self._session.collect()
+        if isinstance(answer, psycopg.Error):
+            raise answer
+        return None if answer is None else answer[0]
+
+    def _require_usable(self) -> None:
+        if self.given_up:
+            raise psycopg.OperationalError("the connection was given up")
+
+    def _deadline(self) -> float | None:
+        return None if self.answer_timeout is None else time.monotonic() + self.answer_timeout
+
+    def _receive(self, deadline: float | None) -> Answer:
+        """Send what libpq still holds, and wait for the oldest answer."""
+        session = self._session
+        try:
+            if self.pgconn.flush():
+                # More than the socket takes at once: read meanwhile, as the server may answer.
+                self._drive(send(self.pgconn), interval=INTERVAL)
+            while (answer := session.collect()) is None:
+                if not self._reader.wait(deadline):
+                    raise AnswerTimeoutError(  # noqa: TRY301
+                        f"no answer from the server within {self.answer_timeout:g} s"
+                    )
+                self._consume()
+        except AnswerTimeoutError:
+            self._end(GRACE)
+            raise
+        except Exception:
+            raise
+        except GeneratorExit:
+            self.give_up()  # The coroutine was closed, and must not wait.
+            raise
+        except BaseException:
+            self._end(GRACE)
+            raise
+        return answer
+
+    def _consume(self) -> None:
+        try:
+            self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            # The server may have said why before it closed the connection.
+            raise self._session.lost() from None
+
+    def lend_socket(self) -> int:
+        """Return the socket for another waiter, which then replaces this one in the event loop."""
+        self._reader.forget()
+        return self.pgconn.socket
 
     def give_up(self) -> None:
         """Never use the connection again. It waits for nothing, so it works after a cancellation.
@@ -157,12 +265,12 @@ class Connection(psycopg.Connection[TupleRow]):
             return
         self.given_up = True
         if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
-            self.pgconn.finish()
+            self.finish()
             return
         try:
             self._background.run(self._cancel)
         except RuntimeError:  # The event loop, or the interpreter, is at its end.
-            self.pgconn.finish()
+            self.finish()
 
     def _cancel(self) -> None:
         try:
@@ -172,7 +280,17 @@ class Connection(psycopg.Connection[TupleRow]):
         except (psycopg.Error, OSError):
             pass  # The server is gone, or silent. It ends the statement with the connection.
         finally:
-            self.pgconn.finish()
+            self.finish()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._reader.forget()
+        super().close()
+
+    def finish(self) -> None:
+        """Close the connection. It waits for nothing."""
+        self._reader.forget()
+        self.pgconn.finish()
 
     def is_stale(self) -> bool:
         """Return True if the server has closed the idle connection, without a round trip.

@@ -132,7 +132,7 @@ class Listener:
         deadline = time.monotonic() + timeout
         self._receive()
         while not self.notified:
-            self._readable.wait(self._session().pgconn.socket, deadline - time.monotonic())
+            self._readable.wait(self._session().lend_socket(), deadline - time.monotonic())
             if not self._receive() or time.monotonic() >= deadline:
                 return
 

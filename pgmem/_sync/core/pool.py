@@ -147,7 +147,7 @@ class Pool:
         for waiter in waiters:
             waiter.wakeup.set()
         while connection := self._take():
-            connection.pgconn.finish()
+            connection.finish()
         self.background.join(CLOSING)
 
     def acquire(self, action: str, deadline: float = 0.0) -> Connection:
@@ -258,7 +258,7 @@ class Pool:
         """Take over a new connection. Return the waiters that must learn of a failure."""
         if not self._opened or generation != self._generation:
             if connection is not None:
-                connection.pgconn.finish()
+                connection.finish()
             return []
         with self._lock:
             self._connecting -= 1
@@ -287,7 +287,7 @@ class Pool:
             connection.prepare_for_use(self.background)
             self._on_connect(connection)
         except BaseException:
-            connection.pgconn.finish()
+            connection.finish()
             raise
         connection.answer_timeout, connection.generation = None, self._generation
         now = connection.used_at = time.monotonic()
@@ -332,7 +332,7 @@ class Pool:
         elif not self._opened:
             # It was closed after the check above.
             while taken := self._take():
-                taken.pgconn.finish()
+                taken.finish()
         elif len(self._idle) > self._least:
             self._close_unused(now)
 
