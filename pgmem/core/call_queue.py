@@ -19,9 +19,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
-from pgmem.core.concurrency import GRACE
 from pgmem.core.op import Op, Retry, Row
 
 Outcome = Sequence[Row] | Exception
@@ -122,10 +122,9 @@ class AsyncCallQueue:
             await call.waiter
         except asyncio.CancelledError:
             if call.sent and not call.answered and call.op.retry is not Retry.READ:
-                # It cannot be taken back. The caller's next call comes after it, unless the server
-                # is silent.
+                # It cannot be taken back. The caller's next call must come after it.
                 call.waiter = call.waiter.get_loop().create_future()
-                await asyncio.wait([call.waiter], timeout=GRACE)
+                await call.waiter
             raise
         if isinstance(call.outcome, Exception):
             raise call.outcome
@@ -180,10 +179,20 @@ class Call:
         answered: True if it has its outcome.
         outcome: its rows or its error.
         leads: the calls that this thread has to execute, its own among them.
+        following: the call whose thread this one wakes. If one thread woke all, they would wake at
+            once, wait for Python's lock and interrupt each other: 2.8 switches a call instead of 2.
     """
 
     __slots__ = (
-        "answered", "deadline", "interruptible", "leads", "op", "outcome", "sent", "wakeup",
+        "answered",
+        "deadline",
+        "following",
+        "interruptible",
+        "leads",
+        "op",
+        "outcome",
+        "sent",
+        "wakeup",
     )  # fmt: skip
 
     def __init__(self, op: Op[Any], deadline: float) -> None:
@@ -192,6 +201,7 @@ class Call:
         self.sent = self.answered = False
         self.outcome: Outcome = ()
         self.leads: list[Call] | None = None
+        self.following: Call | None = None
         # Python raises KeyboardInterrupt in the main thread only.
         self.interruptible = threading.current_thread() is threading.main_thread()
         self.wakeup = threading.Lock()
@@ -275,6 +285,8 @@ class CallQueue:
         finally:
             if not woken:
                 self._give_up(call)
+            if call.following is not None:
+                call.following.wakeup.release()
         if call.leads is not None:
             self._lead(call.leads)
         if isinstance(call.outcome, Exception):
@@ -300,10 +312,15 @@ class CallQueue:
         try:
             outcomes = self._execute(calls)
         finally:
-            for call, outcome in zip(calls, outcomes or map(self._expired, calls), strict=True):
-                with self._lock:
+            with self._lock:
+                chain: list[Call] = []
+                for call, outcome in zip(calls, outcomes or map(self._expired, calls), strict=True):
                     if not call.answered:
                         call.finish(outcome)
                         if call.leads is None:
-                            call.wakeup.release()
+                            chain.append(call)
+                for call, following in pairwise(chain):
+                    call.following = following
+            if chain:
+                chain[0].wakeup.release()
             self.leave()
