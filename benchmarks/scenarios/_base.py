@@ -254,12 +254,16 @@ class Log:
 
     def audit(self, after: int, acknowledged: Sequence[int]) -> Faults:
         """Count the faults of the events that were appended after a position."""
+        return compare(acknowledged, self.found(after))
+
+    def found(self, after: int) -> list[int]:
+        """Return the numbers of the events after a position, in the order of the log."""
         rows = self._connection.execute(
             "SELECT (payload->>'n')::bigint FROM pgmem.events WHERE position > %s"
             " ORDER BY position",
             (after,),
         )
-        return compare(acknowledged, [row[0] for row in rows])
+        return [row[0] for row in rows]
 
     def close(self) -> None:
         """Close the connection."""

@@ -11,7 +11,16 @@ import pytest
 from benchmarks import harness
 from benchmarks.arms import right
 from benchmarks.audit import Faults, compare_states
-from benchmarks.scenarios import ENTRIES, Bench, batches, catchup, latest, reads, write_event
+from benchmarks.scenarios import (
+    ENTRIES,
+    Bench,
+    batches,
+    catchup,
+    concurrent,
+    latest,
+    reads,
+    write_event,
+)
 from benchmarks.scenarios._base import bare, log_of, payload
 from benchmarks.scenarios.write_event import PgmemWay, RightWay, Tables, writing
 from benchmarks.servers import Postgres
@@ -45,6 +54,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(latest, "KEYS", 60)
     for name in ("CALLS", "MANY_CALLS", "CACHED_CALLS"):
         monkeypatch.setattr(latest, name, (CALLS, CALLS))
+    monkeypatch.setattr(concurrent, "CALLS", {1: (5, 5), 100: (200, 200), 16: (64, 64)})
     monkeypatch.setattr(catchup, "COUNTS", (12_000, 12_000))
 
 
@@ -69,6 +79,15 @@ def test_every_way_is_right(bench, tiny, group, names):
                 assert result.times(arm.name).get_total_count() > 0
                 assert result.figures(arm.name)["per second"].median > 0
             assert any(v.standing for v in result.verdicts()), "nothing stands beside Redis"
+
+
+def test_concurrent_calls_are_right_and_keep_the_order_of_each_caller(bench, tiny):
+    with ENTRIES["concurrent"].setup(bench) as scenarios:
+        for scenario in scenarios:
+            result = harness.run(dataclasses.replace(scenario, warmup=0))
+            assert result.faults == dict.fromkeys(result.faults, Faults())
+            assert [v.standing is None for v in result.verdicts()] == [False]
+    assert {s.name.partition(", ")[2] for s in scenarios} == {"1 task", "100 tasks", "16 threads"}
 
 
 @pytest.mark.parametrize("group", ["write_event", "append"])
