@@ -23,6 +23,7 @@ from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.names import check_schema_name
 from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.retry import jitter
+from pgmem.core.transaction_block import TransactionBlock
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
@@ -279,15 +280,21 @@ class AsyncMemory:
         ...     await tx.state.put("order:1", {"paid": True})
         ...     await tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")
 
+        A call on the memory itself inside the block gives a RuntimeWarning, once a block: it runs
+        on another connection and waits for what the block has locked. Call `tx` instead.
+
         Raises:
             TransactionConflict: the server undid it. Run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
         cache = self._transaction_cache(remembers=True)
+        TransactionBlock.warn(self._executor.open_blocks, "transaction")
+        block = TransactionBlock(self._executor.open_blocks)
         try:
             async with self._executor.transaction("transaction") as executor:
                 yield AsyncTransaction(executor, self._codec, cache, await executor.connection())
         finally:
+            block.end()
             if cache is not None:
                 cache.end()
 
@@ -467,10 +474,12 @@ class AsyncMemory:
 
         Args:
             connection: a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession
-                on the psycopg driver, in the database of this memory.
+                on the psycopg driver, in the database of this memory. `Memory` also takes Django's
+                `connection`, inside `transaction.atomic()`.
 
         Raises (at the first call on what it returns):
-            InvalidInput: it is none of these, or it commits each statement by itself.
+            InvalidInput: it is none of these, it commits each statement by itself, or it is in
+                psycopg's pipeline mode.
         """
         executor = AsyncTransactionExecutor(self._database, connection)
         return AsyncBoundMemory(executor, self._codec, self._transaction_cache(remembers=False))

@@ -5,7 +5,8 @@
 
 A module of a capability is a source if its code uses `async`, `await` or a name that begins with
 `Async`. Its twin has the same path under `pgmem/_sync/`. What tasks and threads do differently
-stands in pairs in `pgmem/core/concurrency.py`: `AsyncLock` and `Lock`, `async_sleep` and `sleep`.
+stands in pairs: `AsyncLock` and `Lock`, `async_sleep` and `sleep` in `pgmem/core/concurrency.py`,
+and what depends on the argument of `using()` in `pgmem/core/sources.py`.
 
 The substitutions work on text, as httpcore's unasync.py does. ruff then removes unused imports,
 sorts and formats. A twin that does not compile, or still holds `async` or `await`, is refused.
@@ -28,8 +29,9 @@ PACKAGE = ROOT / "pgmem"
 TARGET = PACKAGE / "_sync"
 HEADER = "# Generated from {} by tools/generate_sync.py. Do not edit.\n"
 
-WITHOUT_TWIN = ("_sync", "cli", "demo", "embedded", "redis/importing", "core/concurrency.py",
-    "core/call_queue.py",
+WITHOUT_TWIN = (
+    "_sync", "cli", "demo", "embedded", "redis/importing", "core/concurrency.py",
+    "core/call_queue.py", "core/sources.py",
 )  # fmt: skip
 
 SUBSTITUTIONS = [
@@ -38,7 +40,7 @@ SUBSTITUTIONS = [
     (r"(?i)\b(a)n (`*)Async(?=[B-DF-HJ-NP-TV-Z])", r"\1 \2"),
     (r"\bAsync(?=[A-Z])", ""),
     (r"\b_Async(?=[A-Z])", "_"),
-    (r"\basync_(sleep|driver_connection|drive|current_loop)\b", r"\1"),
+    (r"\basync_(sleep|drive|current_loop|driver_connection|begin_nested)\b", r"\1"),
     (r" \| Awaitable\[Any\]", ""),
     (r"\b(?:Awaitable)\[(\w+)\]", r"\1"),
     (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),

@@ -36,6 +36,7 @@ from pgmem.core.concurrency import passthrough, sleep
 from pgmem.core.context import WriteContext
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_default
 from pgmem.core.names import check_schema_name
+from pgmem.core.transaction_block import TransactionBlock
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput, TransactionConflict
@@ -280,15 +281,21 @@ class Memory:
         ...     tx.state.put("order:1", {"paid": True})
         ...     tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")
 
+        A call on the memory itself inside the block gives a RuntimeWarning, once a block: it runs
+        on another connection and waits for what the block has locked. Call `tx` instead.
+
         Raises:
             TransactionConflict: the server undid it. Run the whole block again.
             OutcomeUnknown: the connection was lost during the commit.
         """
         cache = self._transaction_cache(remembers=True)
+        TransactionBlock.warn(self._executor.open_blocks, "transaction")
+        block = TransactionBlock(self._executor.open_blocks)
         try:
             with self._executor.transaction("transaction") as executor:
                 yield Transaction(executor, self._codec, cache, executor.connection())
         finally:
+            block.end()
             if cache is not None:
                 cache.end()
 
@@ -468,10 +475,12 @@ class Memory:
 
         Args:
             connection: a psycopg Connection, or a SQLAlchemy Connection or Session
-                on the psycopg driver, in the database of this memory.
+                on the psycopg driver, in the database of this memory. `Memory` also takes Django's
+                `connection`, inside `transaction.atomic()`.
 
         Raises (at the first call on what it returns):
-            InvalidInput: it is none of these, or it commits each statement by itself.
+            InvalidInput: it is none of these, it commits each statement by itself, or it is in
+                psycopg's pipeline mode.
         """
         executor = TransactionExecutor(self._database, connection)
         return BoundMemory(executor, self._codec, self._transaction_cache(remembers=False))

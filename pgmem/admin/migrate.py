@@ -236,7 +236,9 @@ def engine(url: str | None) -> Engine:
 
     def connect() -> psycopg.Connection[Any]:
         # No prepared statements: the server may be behind PgBouncer.
-        return psycopg.connect(conninfo, prepare_threshold=None, connect_timeout=timeout)
+        return psycopg.connect(
+            conninfo, prepare_threshold=None, connect_timeout=timeout, client_encoding="UTF8"
+        )
 
     return create_engine(
         "postgresql+psycopg://",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from psycopg import abc, adapt, postgres, pq
 
@@ -75,9 +75,8 @@ class _ColumnDumper(adapt.Dumper):
         info = postgres.types[self.column.element]
         self.oid, self._element = info.array_oid, info.oid
         self._pack = _few if self.column is NameColumn else _many
-        # The user's own connection may have any encoding.
-        encoding = self.connection.info.encoding if self.connection else "utf-8"
-        self._encoding = "utf-8" if encoding == "ascii" else encoding
+        # The caller's own connection may have any encoding.
+        self._encoding = self.connection.info.encoding if self.connection else "utf-8"
 
     def dump(self, obj: Column) -> bytes:
         cells = obj.cells
@@ -94,11 +93,6 @@ class _JsonDumper(_ColumnDumper):
 
 
 def register(adapters: adapt.AdaptersMap) -> None:
-    """Teach a connection, or one cursor of it, to send columns."""
+    """Teach adapters to send columns."""
     adapters.register_dumper(NameColumn, _NameDumper)
     adapters.register_dumper(JsonColumn, _JsonDumper)
-
-
-def has_columns(params: dict[str, Any]) -> bool:
-    """Return True if there is a column among a statement's parameters."""
-    return any(isinstance(value, Column) for value in params.values())

@@ -12,7 +12,6 @@ import math
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -487,60 +486,3 @@ def passthrough(value: Any) -> Any:
             "Memory was given an async function. Give a plain function, or use AsyncMemory"
         )
     return value
-
-
-_USING = (
-    "using() takes a psycopg {connection}, or a SQLAlchemy {alchemy} on the psycopg driver "
-    "(postgresql+psycopg://), got {got}"
-)
-
-
-async def async_driver_connection(source: Any) -> psycopg.AsyncConnection[Any]:
-    """Return the psycopg connection below what a caller gave to `AsyncMemory.using`.
-
-    Raises:
-        InvalidInput: there is none below it.
-    """
-    found = source
-    alchemy = sys.modules.get("sqlalchemy.ext.asyncio")
-    if alchemy is not None:
-        # A Session takes its connection, and begins its transaction, when first asked.
-        if isinstance(source, alchemy.AsyncSession | alchemy.async_scoped_session):
-            source = await source.connection()
-        if isinstance(source, alchemy.AsyncConnection):
-            found = (await source.get_raw_connection()).driver_connection
-    if not isinstance(found, psycopg.AsyncConnection):
-        raise InvalidInput(
-            _USING.format(
-                connection="AsyncConnection",
-                alchemy="AsyncConnection or AsyncSession",
-                got=type(found).__name__,
-            )
-        )
-    return found
-
-
-def driver_connection(source: Any) -> psycopg.Connection[Any]:
-    """Return the psycopg connection below what a caller gave to `Memory.using`.
-
-    Raises:
-        InvalidInput: there is none below it.
-    """
-    found = source
-    if "sqlalchemy.orm" in sys.modules:
-        orm = sys.modules["sqlalchemy.orm"]
-        if isinstance(source, orm.Session | orm.scoped_session):
-            found = source = source.connection()
-    if "sqlalchemy" in sys.modules:
-        alchemy = sys.modules["sqlalchemy"]
-        if isinstance(source, alchemy.Connection):
-            found = source.connection.driver_connection
-    if not isinstance(found, psycopg.Connection):
-        raise InvalidInput(
-            _USING.format(
-                connection="Connection",
-                alchemy="Connection or Session",
-                got=type(found).__name__,
-            )
-        )
-    return found

@@ -12,12 +12,11 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import tuple_row
 
 from pgmem.core import statements as sql
-from pgmem.core.arrays import has_columns, register
 from pgmem.core.connection import AsyncConnection
 from pgmem.core.history import History, read_history, rewritten_error
+from pgmem.core.libpq import execute_on
 from pgmem.core.names import SCHEMA_REVISION, unreleased_schema
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.outage import Outage
@@ -39,18 +38,25 @@ _KEEPALIVE = {
     "fallback_application_name": "pgmem",
 }
 
+_ENCODING = {"client_encoding": "UTF8"}
+"""Poolers know this setting and keep it apart for each client. What the URL, PGCLIENTENCODING, the
+role or the database say could not carry every text."""
+
 _QUEUE_FULL_PAUSE = 5.0
 
 
 async def fetch(
     connection: psycopg.AsyncConnection[Any], query: bytes, params: dict[str, Any]
 ) -> Sequence[Row]:
-    """Execute one statement on any connection, whatever its row factory, and return the rows."""
-    cursor = connection.cursor(row_factory=tuple_row)
-    if has_columns(params):
-        register(cursor.adapters)  # only of this cursor: the connection may be the user's
-    await cursor.execute(query, params)
-    return await cursor.fetchall() if cursor.description else []
+    """Execute one statement on a connection outside the pool, or the caller's; return the rows.
+
+    Raises:
+        psycopg.Error: the server refused the statement, or the connection was lost.
+        InvalidInput: the connection's encoding cannot be used.
+    """
+    async with connection.lock:
+        rows: Sequence[Row] = await connection.wait(execute_on(connection, query, params))
+    return rows
 
 
 class AsyncDatabase:
@@ -93,11 +99,13 @@ class AsyncDatabase:
             **_KEEPALIVE,
             "connect_timeout": max(2, int(timeout)),
             **conninfo_to_dict(conninfo),
+            **_ENCODING,
         }
         self.listen_options = {
             **self._options,
             "fallback_application_name": "pgmem listener",  # visible in pg_stat_activity
             **conninfo_to_dict(listen_conninfo or conninfo),
+            **_ENCODING,
         }
         self.outage = Outage(self.where)
         self._pool = AsyncPool(

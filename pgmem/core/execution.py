@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from pgmem.core.coalesce import AsyncCoalescer, ExecuteAloneError
-from pgmem.core.concurrency import async_driver_connection, async_sleep
+from pgmem.core.concurrency import async_sleep
 from pgmem.core.connection import AsyncConnection
 from pgmem.core.database import AsyncDatabase, fetch
 from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
@@ -29,8 +29,10 @@ from pgmem.core.retry import (
     fallback_of,
     is_lost,
 )
+from pgmem.core.sources import async_begin_nested, async_driver_connection
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
 from pgmem.core.statements import NotifyMode
+from pgmem.core.transaction_block import HARMLESS, TransactionBlock
 from pgmem.errors import (
     Conflict,
     InvalidInput,
@@ -71,6 +73,7 @@ class AsyncPoolExecutor:
 
     Attributes:
         database: the connections.
+        open_blocks: the open `transaction()` blocks of the memory.
     """
 
     bound = False
@@ -78,6 +81,7 @@ class AsyncPoolExecutor:
     def __init__(self, database: AsyncDatabase) -> None:
         self.database = database
         self._coalescer = AsyncCoalescer(database, self._execute_merged)
+        self.open_blocks: set[TransactionBlock] = set()
 
     @property
     def sessions(self) -> int:
@@ -97,6 +101,8 @@ class AsyncPoolExecutor:
             OutcomeUnknown: the connection was lost and a second execution could do harm.
             Unavailable: no connection in time.
         """
+        if self.open_blocks and op.statement not in HARMLESS:
+            TransactionBlock.warn(self.open_blocks, op.action)
         deadline = time.monotonic() + self.database.timeout
         try:
             if op.merge is not None:
@@ -317,7 +323,8 @@ class AsyncTransactionExecutor:
 
         Raises:
             NotOpen: the transaction is over.
-            InvalidInput: there is no such connection, or it commits each statement by itself.
+            InvalidInput: there is no such connection, it commits each statement by itself, or it
+                is in pipeline mode.
         """
         if self._finished:
             raise NotOpen("this transaction is over: use what comes from transaction() inside it")
@@ -326,7 +333,13 @@ class AsyncTransactionExecutor:
             raise InvalidInput(
                 "the connection given to using() is in autocommit mode and no transaction is "
                 "open: each statement would commit by itself. Open one first "
-                "(`with connection.transaction():`), or use memory.transaction()"
+                "(`with connection.transaction():`; in Django `transaction.atomic()`), or use "
+                "memory.transaction()"
+            )
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise InvalidInput(
+                "the connection is in pipeline mode, where an answer comes after the statements "
+                "that follow. Call pgmem outside the block of connection.pipeline()"
             )
         return connection
 
@@ -342,7 +355,9 @@ class AsyncTransactionExecutor:
             PgmemError: the error of the op's `parse`, or of the server.
         """
         connection = await self.connection()
-        query = self._database.statement(op, "always", relaxed=False)
+        # A transaction that has notified cannot be prepared for a two-phase commit.
+        notify: NotifyMode = "never" if connection._tpc else "always"
+        query = self._database.statement(op, notify, relaxed=False)
         for _ in range(MAX_RACES):
             try:
                 rows = await self._fetch(connection, query, op)
@@ -350,7 +365,7 @@ class AsyncTransactionExecutor:
                 return op.parse(rows)
             except RetryStatement as race:
                 op = fallback_of(op, race)
-                query = self._database.statement(op, "always", relaxed=False)
+                query = self._database.statement(op, notify, relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
@@ -380,8 +395,18 @@ class AsyncTransactionExecutor:
         return translate(error, op.action)
 
     @asynccontextmanager
+    async def nested(self) -> AsyncIterator[None]:
+        """Undo a block of the caller's code on any exception and leave the transaction usable.
+
+        It is a savepoint of the caller's framework, if there is one: SQLAlchemy expires the objects
+        that the block changed, Django drops its `on_commit` callbacks.
+        """
+        async with async_begin_nested(self._source) or self.savepoint():
+            yield
+
+    @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Undo the block on any exception and leave the transaction usable.
+        """Undo statements of pgmem's own on any exception and leave the transaction usable.
 
         It uses plain statements, because psycopg's own block would commit a transaction that has
         not begun yet.

@@ -11,8 +11,8 @@ is converted once for the process and prepared once a connection::
     unit 2:  Bind Execute  Sync ─────────────────────┴► both are sent before the first is answered
 
 A statement is prepared, under the name `pgmem_N`, together with its second use on a connection. If
-a pooler stands between that cannot keep it, it is sent unnamed each time. psycopg's adapters dump
-the parameters and load the rows, so values are the same as a cursor's.
+a pooler stands between that cannot keep it, it is sent unnamed each time. Rows travel in binary
+form; see `pgmem.core.adapters`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import PyFormat, Transformer
+from psycopg.generators import execute
 from psycopg.pq import ConnStatus, ExecStatus, Format, PipelineStatus
 from psycopg.pq.abc import PGresult
 
+from pgmem.core.adapters import adaptation
 from pgmem.core.op import Row
 
 _PLACEHOLDER = re.compile(rb"%(?:\((\w+)\)([sbt])|%)")
@@ -38,6 +40,7 @@ KEPT_ROWS = 200
 _GOOD = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 _SKIPPED = ExecStatus.PIPELINE_ABORTED
 _SYNC = ExecStatus.PIPELINE_SYNC
+_BINARY = Format.BINARY
 
 Call = tuple[bytes, dict[str, Any]]
 """A statement with psycopg's named placeholders, and its parameters."""
@@ -110,12 +113,15 @@ class Session:
     Args:
         connection: a psycopg connection of either form.
         prepare: prepare statements; False if a pooler stands between that cannot keep them.
+
+    Raises:
+        InvalidInput: the connection's encoding cannot be used.
     """
 
     def __init__(self, connection: psycopg.BaseConnection[Any], *, prepare: bool) -> None:
         self._pgconn = connection.pgconn
         self._encoding = connection.info.encoding
-        self._transformer = Transformer(connection)
+        self._transformer = Transformer(adaptation(connection))
         self._prepare = prepare
         self._seen: set[bytes] = set()
         self._prepared: dict[Key, bytes] = {}
@@ -126,6 +132,10 @@ class Session:
         """Prepare every statement again, as the server's are about to be deallocated."""
         self._prepared.clear()
 
+    def stop_preparing(self) -> None:
+        """Prepare no further statement, as they are deallocated in a way that cannot be seen."""
+        self._prepare = False
+
     @property
     def pending(self) -> int:
         """How many units, or lone statements, have no answer yet."""
@@ -135,9 +145,13 @@ class Session:
         statement = compile_statement(query)
         transformer = self._transformer
         values = [params[name] for name in statement.names]
+        try:
+            dumped = transformer.dump_sequence(values, statement.formats)
+        except UnicodeEncodeError:
+            raise errors.UntranslatableCharacter(f"not in {self._encoding}") from None
         return _Dumped(
             statement.query,
-            transformer.dump_sequence(values, statement.formats),
+            dumped,
             transformer.types or (),
             transformer.formats or (),
         )
@@ -156,11 +170,11 @@ class Session:
             if name is None:
                 self._send_unit([(query, dumped)])
                 return
-            self._pgconn.send_query_prepared(name, dumped.values, dumped.formats)
+            self._pgconn.send_query_prepared(name, dumped.values, dumped.formats, _BINARY)
         else:
             # The first time, too: a statement that is used once costs one parse.
             self._seen.add(query)
-            self._pgconn.send_query_params(*dumped)
+            self._pgconn.send_query_params(*dumped, _BINARY)
         self._sent.append(_Sent())
 
     def send_units(self, units: Sequence[Sequence[Call]]) -> None:
@@ -181,7 +195,7 @@ class Session:
         for query, dumped in unit:
             if not self._prepare or query not in self._seen:
                 self._seen.add(query)
-                pgconn.send_query_params(*dumped)
+                pgconn.send_query_params(*dumped, _BINARY)
             else:
                 key = dumped.query, dumped.types
                 name = self._prepared.get(key)
@@ -191,7 +205,7 @@ class Session:
                     pgconn.send_prepare(name, *key)
                     sent.prepared[place] = key
                     place += 1
-                pgconn.send_query_prepared(name, dumped.values, dumped.formats)
+                pgconn.send_query_prepared(name, dumped.values, dumped.formats, _BINARY)
             place += 1
         pgconn.pipeline_sync()
         self._sent.append(sent)
@@ -261,3 +275,30 @@ class Session:
         if count > KEPT_ROWS:
             transformer.set_pgresult(None)  # It keeps its last result in memory.
         return rows
+
+    def execute(self, query: bytes, params: dict[str, Any]) -> PQGen[Sequence[Row]]:
+        """Execute one statement, unprepared; a generator for the `wait` of a connection."""
+        self._pgconn.send_query_params(*self._dump(query, params), _BINARY)
+        sent = _Sent()
+        sent.results = yield from execute(self._pgconn)
+        answer = self._answer(sent)
+        if isinstance(answer, psycopg.Error):
+            raise answer
+        return answer[0]
+
+
+def execute_on(
+    connection: psycopg.BaseConnection[Any], query: bytes, params: dict[str, Any]
+) -> PQGen[Sequence[Row]]:
+    """Execute one statement on any connection; a generator for its `wait`, under its lock.
+
+    It begins the transaction if the connection would do so itself. Whatever cursors, row factories
+    and adapters the connection has, they are not used.
+
+    Raises:
+        psycopg.Error: the server refused the statement, or the connection was lost.
+        InvalidInput: the connection's encoding cannot be used.
+    """
+    session = Session(connection, prepare=False)
+    yield from connection._start_query()
+    return (yield from session.execute(query, params))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from datetime import tzinfo
 from typing import TypeVar
 
 import psycopg
@@ -60,11 +59,6 @@ class AsyncListener:
         self._connection: AsyncConnection | None = None
         self.notified = False
         self.inlined: deque[str] = deque(maxlen=MAX_INLINE)
-
-    @property
-    def zone(self) -> tzinfo:
-        """The time zone of the times that statements return."""
-        return self._session().info.timezone
 
     def _session(self) -> AsyncConnection:
         if self._connection is None:

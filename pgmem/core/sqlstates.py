@@ -59,6 +59,12 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
         "Roll back, and run the whole transaction again",
     ),
     (
+        (pg.InvalidSqlStatementName,),
+        TransactionConflict,
+        "a function or pooler has deallocated the prepared statements of the connection. Run the "
+        "whole transaction again, and without DEALLOCATE ALL",
+    ),
+    (
         (pg.UndefinedTable, pg.InvalidSchemaName, pg.UndefinedColumn),
         SchemaError,
         "the database lacks a table or column of pgmem's. Run the migrations (`pgmem migrate up`) "
@@ -72,8 +78,8 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
     (
         (pg.ReadOnlySqlTransaction,),
         DatabaseFault,
-        "the server takes no writes (a standby, or a read-only transaction). Connect to the "
-        "primary",
+        "the server takes no writes: it is a standby, or the transaction is read-only. Connect to "
+        "the primary, and set default_transaction_read_only = off for the role",
     ),
     (
         (*_UNSENT, *_DISCONNECTS),
@@ -83,7 +89,8 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
     (
         (pg.UntranslatableCharacter, pg.CharacterNotInRepertoire),
         InvalidValue,
-        "a text holds a character that PostgreSQL cannot store",
+        "a text holds a character that PostgreSQL cannot store: NUL, or one that the encoding of "
+        "the database, or of the caller's connection (client_encoding), lacks. Use UTF8 for both",
     ),
     (
         (psycopg.DataError,),

@@ -198,7 +198,7 @@ class AsyncTransactionDedupe:
         if not record.acquired:
             return Outcome("skipped", record.result)
         try:
-            async with self._executor.savepoint():
+            async with self._executor.nested():
                 return Outcome("processed", await self._work(key, fn, record))
         except BaseException:
             # The savepoint comes after the record, so that a skipped call costs one round trip.

@@ -348,7 +348,7 @@ class AsyncLogFollower:
         while self._listener.inlined:
             accepted, wanted = True, False
             while self._listener.inlined:
-                row = parse_inline(self._listener.inlined.popleft(), self._listener.zone)
+                row = parse_inline(self._listener.inlined.popleft())
                 taken = None if row is None else tracker.accept(row)
                 if taken is None:
                     accepted = False

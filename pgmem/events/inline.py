@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime
 
 import orjson
 
@@ -17,14 +17,13 @@ _COLUMNS: tuple[tuple[type, ...], ...] = (
 )  # fmt: skip
 
 
-def parse_inline(text: str, zone: tzinfo) -> Row | None:
+def parse_inline(text: str) -> Row | None:
     """Return the event of a notification as a row, or None if the text is not in a known form.
 
     Every column is checked, because each role that knows the channel can notify with any text.
 
     Args:
         text: the notification's payload.
-        zone: the time zone that the row's times get.
     """
     try:
         content = orjson.loads(text)
@@ -38,7 +37,7 @@ def parse_inline(text: str, zone: tzinfo) -> Row | None:
     try:
         for moment in (RECORDED_AT, STATE_EXPIRES_AT):
             if row[moment] is not None:
-                row[moment] = datetime.fromisoformat(row[moment]).astimezone(zone)
+                row[moment] = datetime.fromisoformat(row[moment]).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
     return tuple(row)

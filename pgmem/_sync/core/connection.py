@@ -8,10 +8,11 @@ seconds, so that its next call comes after the statement unless the server is si
 
 from __future__ import annotations
 
+import re
 import select
 import time
 from collections.abc import Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
@@ -20,8 +21,8 @@ from psycopg.generators import fetch_many, send
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
+from psycopg.sql import Composable
 
-from pgmem.core.arrays import register
 from pgmem.core.concurrency import GRACE, Background, SocketReader, drive
 from pgmem.core.libpq import Answer, Call, Session
 from pgmem.core.op import Row
@@ -33,6 +34,8 @@ CANCEL_TIMEOUT = 1.0
 
 INTERVAL = 0.1
 """Seconds, at most, by which a deadline or Ctrl-C is noticed late."""
+
+_DEALLOCATES = re.compile(rb"\b(?:deallocate|discard)\b", re.IGNORECASE)
 
 _NOT_READY = 0  # psycopg's Ready.NONE: nothing came for `INTERVAL`
 
@@ -54,6 +57,26 @@ def _run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[
     except StopIteration as end:
         result: R = end.value
         return result
+
+
+class Cursor(psycopg.Cursor[Any]):
+    """A cursor of `tx.connection`: it notices a caller's DEALLOCATE or DISCARD.
+
+    pgmem's own statements may be gone then. Inside a transaction it would be too late to learn that
+    from the server, because the error ends the transaction.
+    """
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
+        """Execute a statement, as psycopg's cursor does."""
+        try:
+            return super().execute(query, *args, **kwargs)
+        finally:
+            text = query.as_bytes(self) if isinstance(query, Composable) else query
+            text = text.encode(errors="replace") if isinstance(text, str) else text
+            if isinstance(text, bytes) and _DEALLOCATES.search(text):
+                connection = self.connection
+                assert isinstance(connection, Connection)  # noqa: S101  # it made the cursor
+                connection.forget_prepared()
 
 
 class Connection(psycopg.Connection[TupleRow]):
@@ -125,11 +148,15 @@ class Connection(psycopg.Connection[TupleRow]):
                 self.finish()
 
     def _deallocate(self, name: bytes | None) -> PQGen[None]:
-        # After a rollback psycopg deallocates all statements, not only its own. Inside a
-        # transaction it would be too late to find that out: the error ends the transaction.
+        # After a rollback psycopg deallocates all statements, not only its own.
         if name is None:
             self._session.forget_prepared()
         return super()._deallocate(name)
+
+    def forget_prepared(self) -> None:
+        """Prepare every statement again, psycopg's and pgmem's: the server's may be gone."""
+        self._prepared.clear()
+        self._session.forget_prepared()
 
     def prepare_for_use(self, background: Background) -> None:
         """Make what every statement uses.
@@ -139,7 +166,7 @@ class Connection(psycopg.Connection[TupleRow]):
         """
         self._background = background
         self.add_notice_handler(self._notice)
-        register(self.adapters)
+        self.cursor_factory = Cursor
         self._session = Session(self, prepare=self.prepare_threshold is not None)
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)
@@ -159,9 +186,10 @@ class Connection(psycopg.Connection[TupleRow]):
         try:
             return self._run_once(query, params)
         except InvalidSqlStatementName:
+            # Something deallocated them that `Cursor` could not see, such as a function.
             if self.pgconn.transaction_status != TransactionStatus.IDLE:
+                self._session.stop_preparing()  # It may do so again, and end each transaction.
                 raise
-            # The user of `tx.connection` deallocated all of them. Now they are prepared again.
             return self._run_once(query, params)
 
     def _run_once(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:

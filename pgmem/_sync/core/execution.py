@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from pgmem._sync.core.coalesce import Coalescer, ExecuteAloneError
 from pgmem._sync.core.connection import Connection
@@ -28,10 +28,12 @@ from pgmem._sync.core.retry import (
     fallback_of,
     is_lost,
 )
-from pgmem.core.concurrency import driver_connection, sleep
+from pgmem.core.concurrency import sleep
 from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
+from pgmem.core.sources import begin_nested, driver_connection
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
 from pgmem.core.statements import NotifyMode
+from pgmem.core.transaction_block import HARMLESS, TransactionBlock
 from pgmem.errors import (
     Conflict,
     InvalidInput,
@@ -72,6 +74,7 @@ class PoolExecutor:
 
     Attributes:
         database: the connections.
+        open_blocks: the open `transaction()` blocks of the memory.
     """
 
     bound = False
@@ -79,6 +82,7 @@ class PoolExecutor:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._coalescer = Coalescer(database, self._execute_merged)
+        self.open_blocks: set[TransactionBlock] = set()
 
     @property
     def sessions(self) -> int:
@@ -98,6 +102,8 @@ class PoolExecutor:
             OutcomeUnknown: the connection was lost and a second execution could do harm.
             Unavailable: no connection in time.
         """
+        if self.open_blocks and op.statement not in HARMLESS:
+            TransactionBlock.warn(self.open_blocks, op.action)
         deadline = time.monotonic() + self.database.timeout
         try:
             if op.merge is not None:
@@ -318,7 +324,8 @@ class TransactionExecutor:
 
         Raises:
             NotOpen: the transaction is over.
-            InvalidInput: there is no such connection, or it commits each statement by itself.
+            InvalidInput: there is no such connection, it commits each statement by itself, or it
+                is in pipeline mode.
         """
         if self._finished:
             raise NotOpen("this transaction is over: use what comes from transaction() inside it")
@@ -327,7 +334,13 @@ class TransactionExecutor:
             raise InvalidInput(
                 "the connection given to using() is in autocommit mode and no transaction is "
                 "open: each statement would commit by itself. Open one first "
-                "(`with connection.transaction():`), or use memory.transaction()"
+                "(`with connection.transaction():`; in Django `transaction.atomic()`), or use "
+                "memory.transaction()"
+            )
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise InvalidInput(
+                "the connection is in pipeline mode, where an answer comes after the statements "
+                "that follow. Call pgmem outside the block of connection.pipeline()"
             )
         return connection
 
@@ -343,7 +356,9 @@ class TransactionExecutor:
             PgmemError: the error of the op's `parse`, or of the server.
         """
         connection = self.connection()
-        query = self._database.statement(op, "always", relaxed=False)
+        # A transaction that has notified cannot be prepared for a two-phase commit.
+        notify: NotifyMode = "never" if connection._tpc else "always"
+        query = self._database.statement(op, notify, relaxed=False)
         for _ in range(MAX_RACES):
             try:
                 rows = self._fetch(connection, query, op)
@@ -351,7 +366,7 @@ class TransactionExecutor:
                 return op.parse(rows)
             except RetryStatement as race:
                 op = fallback_of(op, race)
-                query = self._database.statement(op, "always", relaxed=False)
+                query = self._database.statement(op, notify, relaxed=False)
             except psycopg.Error as error:
                 raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
@@ -381,8 +396,18 @@ class TransactionExecutor:
         return translate(error, op.action)
 
     @contextmanager
+    def nested(self) -> Iterator[None]:
+        """Undo a block of the caller's code on any exception and leave the transaction usable.
+
+        It is a savepoint of the caller's framework, if there is one: SQLAlchemy expires the objects
+        that the block changed, Django drops its `on_commit` callbacks.
+        """
+        with begin_nested(self._source) or self.savepoint():
+            yield
+
+    @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo the block on any exception and leave the transaction usable.
+        """Undo statements of pgmem's own on any exception and leave the transaction usable.
 
         It uses plain statements, because psycopg's own block would commit a transaction that has
         not begun yet.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from datetime import tzinfo
 from typing import TypeVar
 
 import psycopg
@@ -61,11 +60,6 @@ class Listener:
         self._connection: Connection | None = None
         self.notified = False
         self.inlined: deque[str] = deque(maxlen=MAX_INLINE)
-
-    @property
-    def zone(self) -> tzinfo:
-        """The time zone of the times that statements return."""
-        return self._session().info.timezone
 
     def _session(self) -> Connection:
         if self._connection is None:

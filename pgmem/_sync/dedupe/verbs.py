@@ -197,7 +197,7 @@ class TransactionDedupe:
         if not record.acquired:
             return Outcome("skipped", record.result)
         try:
-            with self._executor.savepoint():
+            with self._executor.nested():
                 return Outcome("processed", self._work(key, fn, record))
         except BaseException:
             # The savepoint comes after the record, so that a skipped call costs one round trip.
