@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
+
 from pgmem import Event, Memory
+from tests.support.both import execute
 
 PREPARED = "SELECT name, statement FROM pg_prepared_statements WHERE name LIKE 'pgmem%'"
 
@@ -51,3 +54,33 @@ def test_statements_of_a_transaction_outlive_a_rollback_of_psycopg(database_url)
             with suppress(ZeroDivisionError):
                 write(memory, n)
         assert memory.state.get("k").value == 19
+
+
+@pytest.mark.parametrize("statement", ["DEALLOCATE ALL", "deallocate all; SELECT 1"])
+async def test_a_caller_may_deallocate_inside_a_transaction(form, statement):
+    async with form.memory(pool=1) as memory:
+        for n in range(3):
+            async with memory.transaction() as tx:
+                await tx.state.put("k", n)
+                await tx.state.put("k", n)  # prepared
+                await execute(tx.connection, "SELECT 1")
+                await execute(tx.connection, statement)
+                await tx.state.put("k", n)
+                await execute(tx.connection, "SELECT 1")
+        assert (await memory.state.get("k")).value == 2
+
+
+async def test_a_deallocation_that_is_hidden_in_a_function_costs_one_transaction(form):
+    """Run the whole transaction again: its statements are not prepared any more."""
+    hidden = "DO $$ BEGIN EXECUTE 'DEALLO' || 'CATE ALL'; END $$"
+    async with form.memory(pool=1) as memory:
+
+        async def work(tx):
+            await tx.state.put("k", 1)
+            await tx.state.put("k", 2)
+            await execute(tx.connection, hidden)
+            await tx.state.put("k", 3)
+            return "done"
+
+        assert await memory.run_transaction(work) == "done"
+        assert (await memory.state.get("k")).value == 3

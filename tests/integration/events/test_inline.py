@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC
 
 import orjson
 import psycopg
@@ -16,7 +17,6 @@ from pgmem.events.inline import parse_inline
 from pgmem.events.page import PAGE_FIRST, PAGE_MOST, PageSize, row_bytes
 from tests.support.rows import MOMENT, row
 
-ZONE = MOMENT.tzinfo
 LETTER = [1, 5, "s", None, "t", "null", None, None, MOMENT.isoformat(), *[None] * 5]
 
 
@@ -28,7 +28,7 @@ def payload(**changes):
 
 
 def test_an_inlined_event_is_the_row_of_its_event():
-    assert parse_inline(payload(), ZONE) == row(5)
+    assert parse_inline(payload()) == row(5)
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,18 @@ def test_an_inlined_event_is_the_row_of_its_event():
     ["", "bell", "{}", "[]", "null", "1", '"x"', "[1]", "[1,", payload()[:-3], payload(_0=2)],
 )
 def test_an_unknown_payload_is_a_bare_notification(text):
-    assert parse_inline(text, ZONE) is None
+    assert parse_inline(text) is None
 
 
 @pytest.mark.parametrize("value", [{}, [], "no", 7.5, 7, True, None, -1, "2026-13-01"])
 def test_a_spoofed_payload_is_a_valid_row_or_a_bare_notification(value):
     """Notify with any text, as a role that knows the channel can: the follower goes on."""
     for column in range(1, 14):
-        opened = parse_inline(payload(**{f"_{column}": value}), ZONE)
+        opened = parse_inline(payload(**{f"_{column}": value}))
         if opened is not None:
             assert type(opened[0]) is int
             assert all(type(opened[at]) is str for at in (1, 3, 4))
-            assert opened[7].tzinfo is ZONE
+            assert opened[7].tzinfo is UTC
             assert row_bytes(opened) > 0
 
 
@@ -115,7 +115,7 @@ def test_an_inlined_event_is_never_longer_than_the_server_takes(database_url):
                 f"SELECT {query} FROM pgmem.events AS event WHERE position = {position}"
             ).fetchone()
             longest = max(longest, len(sent.encode()))
-            assert parse_inline(sent, ZONE)[4] == orjson.dumps(text).decode()
+            assert parse_inline(sent)[4] == orjson.dumps(text).decode()
     assert 3_000 < longest < 8_000
 
 
