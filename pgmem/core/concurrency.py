@@ -349,19 +349,23 @@ class AsyncBackground:
 
         A cancellation ends the wait, not the function.
         """
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([self._start(function, args)], timeout=seconds)
+        await asyncio.wait([self._start(function, args)], timeout=seconds)
 
     async def join(self, timeout: float) -> None:
+        """Wait until all have ended, up to `timeout` seconds."""
+        if tasks := self._of_this_loop():
+            await asyncio.wait(tasks, timeout=timeout)
+
+    async def end(self, timeout: float) -> None:
         """Wait until all have ended. Cancel them after `timeout` seconds."""
-        loop = asyncio.get_running_loop()
-        tasks = [task for task in self._tasks if task.get_loop() is loop]
-        self._tasks.clear()
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=timeout)
-        for task in late:
+        await self.join(timeout)
+        for task in self._of_this_loop():
             task.cancel()
+        self._tasks.clear()
+
+    def _of_this_loop(self) -> list[asyncio.Task[None]]:
+        loop = asyncio.get_running_loop()
+        return [task for task in self._tasks if task.get_loop() is loop]
 
 
 class Background:
@@ -396,6 +400,10 @@ class Background:
         for thread in list(self._threads):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+    def end(self, timeout: float) -> None:
+        """Wait until all have ended, up to `timeout` seconds."""
+        self.join(timeout)
 
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import select
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -58,6 +58,10 @@ def _run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[
         return result
 
 
+Check = Callable[["AsyncConnection"], Awaitable[float]]
+"""Raise if the server does not answer. Return the seconds until the next call."""
+
+
 class AsyncCursor(psycopg.AsyncCursor[Any]):
     """A cursor of `tx.connection`: it notices a caller's DEALLOCATE or DISCARD.
 
@@ -90,6 +94,8 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         answer_timeout: seconds in which the server must answer; None for no limit.
         given_up: True if it must not be used any more.
         generation: which opening of the pool it belongs to.
+        found_idle: True if the last check found that the server has ended the statement.
+        check_after: seconds after which a long statement is first checked.
     """
 
     unconfirmed = False
@@ -98,6 +104,8 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
     answer_timeout: float | None = None
     given_up = False
     generation = 0
+    found_idle = False
+    check_after = 5.0
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
@@ -175,26 +183,41 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         if diagnostic.source_function == "SyncRepWaitForLSN":
             self.unconfirmed = True
 
-    async def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
+    async def run(
+        self, query: bytes, params: dict[str, Any], *, check: Check | None = None
+    ) -> Sequence[Row]:
         """Execute one statement and return its rows.
+
+        Args:
+            query: the statement.
+            params: its parameters.
+            check: for a statement that may take longer than `answer_timeout`: called again and
+                again while it is under way.
 
         Raises:
             psycopg.Error: the server refused the statement, or the connection was lost.
-            AnswerTimeoutError: no answer within `answer_timeout`.
+            AnswerTimeoutError: no answer within `answer_timeout`, or `check` found the server
+                silent.
         """
         try:
-            return await self._run_once(query, params)
+            return await self._run_once(query, params, check)
         except InvalidSqlStatementName:
             # Something deallocated them that `AsyncCursor` could not see, such as a function.
             if self.pgconn.transaction_status != TransactionStatus.IDLE:
                 self._session.stop_preparing()  # It may do so again, and end each transaction.
                 raise
-            return await self._run_once(query, params)
+            return await self._run_once(query, params, check)
 
-    async def _run_once(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
+    async def _run_once(
+        self, query: bytes, params: dict[str, Any], check: Check | None
+    ) -> Sequence[Row]:
         self._require_usable()
         self._session.send(query, params)
-        answer = await self._receive(self._deadline())
+        if check is None:
+            answer = await self._receive(self._deadline())
+        else:
+            self.found_idle = False
+            answer = await self._receive(time.monotonic() + self.check_after, check)
         if isinstance(answer, psycopg.Error):
             raise answer
         return answer[0]
@@ -244,19 +267,25 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
     def _deadline(self) -> float | None:
         return None if self.answer_timeout is None else time.monotonic() + self.answer_timeout
 
-    async def _receive(self, deadline: float | None) -> Answer:
-        """Send what libpq still holds, and wait for the oldest answer."""
+    async def _receive(self, deadline: float | None, check: Check | None = None) -> Answer:
+        """Send what libpq still holds, and wait for the oldest answer.
+
+        At the deadline `check` decides about the next one.
+        """
         session = self._session
         try:
             if self.pgconn.flush():
                 # More than the socket takes at once: read meanwhile, as the server may answer.
                 await self._drive(send(self.pgconn), interval=INTERVAL)
             while (answer := session.collect()) is None:
-                if not await self._reader.wait(deadline):
+                if await self._reader.wait(deadline):
+                    self._consume()
+                elif check is not None:
+                    deadline = time.monotonic() + await check(self)
+                else:
                     raise AnswerTimeoutError(  # noqa: TRY301
                         f"no answer from the server within {self.answer_timeout:g} s"
                     )
-                self._consume()
         except AnswerTimeoutError:
             await self._end(GRACE)
             raise

@@ -16,7 +16,7 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from pgmem.core.coalesce import AsyncCoalescer, ExecuteAloneError
-from pgmem.core.concurrency import async_sleep
+from pgmem.core.concurrency import AsyncBackground, async_sleep
 from pgmem.core.connection import AsyncConnection
 from pgmem.core.database import AsyncDatabase, fetch
 from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
@@ -27,7 +27,9 @@ from pgmem.core.retry import (
     Attempts,
     ConnectionLostError,
     fallback_of,
+    is_gone,
     is_lost,
+    is_timeout,
 )
 from pgmem.core.sources import async_begin_nested, async_driver_connection
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
@@ -84,6 +86,11 @@ class AsyncPoolExecutor:
         self.open_blocks: set[TransactionBlock] = set()
 
     @property
+    def background(self) -> AsyncBackground:
+        """Runs what is left to do after a call was cancelled."""
+        return self.database.background
+
+    @property
     def sessions(self) -> int:
         """How many connections were made. A new one may lead to a server that has crashed."""
         return self.database.sessions
@@ -109,7 +116,7 @@ class AsyncPoolExecutor:
                 return await self._execute_shared(op, op.merge, deadline)
             return await self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
-            if not op.bounded:
+            if not op.bounded and not is_timeout(failure):
                 deadline = time.monotonic() + self.database.timeout
             attempts = Attempts(self.database, op, deadline)
             pause = attempts.after(failure)
@@ -152,11 +159,13 @@ class AsyncPoolExecutor:
             Unavailable: no connection in time, or it was lost under way.
         """
         query = self.database.statement(op, "never", relaxed=False)
-        async with await self.database.connect() as connection:
-            try:
-                rows = await fetch(connection, query, op.params)
-            except psycopg.Error as error:
-                raise translate(error, op.action) from None
+        connection = await self.database.connect()
+        try:
+            rows = await connection.run(query, op.params, check=self.database.check_alive)
+        except psycopg.Error as error:
+            raise translate(error, op.action) from None
+        finally:
+            connection.give_up()
         return op.parse(rows)
 
     async def _execute_once(
@@ -171,7 +180,8 @@ class AsyncPoolExecutor:
             )
         try:
             query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
-            rows = await connection.run(query, database.params(op))
+            check = None if op.bounded else database.check_alive
+            rows = await connection.run(query, database.params(op), check=check)
             if op.async_commit and len(rows) > 1 and not database.relaxed:
                 await self._wait_for_flush(connection)
             if connection.unconfirmed:
@@ -377,8 +387,9 @@ class AsyncTransactionExecutor:
             # The caller's connection: its own settings bound the statement.
             return await fetch(connection, query, self._database.params(op))
         connection.answer_timeout = self._database.timeout if op.bounded else None
+        check = None if op.bounded else self._database.check_alive
         try:
-            return await connection.run(query, self._database.params(op))
+            return await connection.run(query, self._database.params(op), check=check)
         finally:
             connection.answer_timeout = None
 
@@ -414,14 +425,26 @@ class AsyncTransactionExecutor:
         connection = await self.connection()
         name = f"pgmem_{self._savepoints}".encode()
         self._savepoints += 1
-        await connection.execute(b"SAVEPOINT " + name, prepare=False)
+        await self._command(connection, b"SAVEPOINT " + name)
         try:
             yield
-        except BaseException:
-            if not connection.closed:
-                await connection.execute(b"ROLLBACK TO SAVEPOINT " + name, prepare=False)
-                await connection.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
+        except BaseException as error:
+            if not isinstance(error, Exception) and isinstance(connection, AsyncConnection):
+                connection.give_up()  # A cancelled task must not wait for the server.
+            if not is_gone(connection):
+                await self._command(connection, b"ROLLBACK TO SAVEPOINT " + name)
+                await self._command(connection, b"RELEASE SAVEPOINT " + name)
             raise
         finally:
             self._savepoints -= 1
-        await connection.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
+        await self._command(connection, b"RELEASE SAVEPOINT " + name)
+
+    async def _command(self, connection: psycopg.AsyncConnection[Any], command: bytes) -> None:
+        if not isinstance(connection, AsyncConnection):
+            await connection.execute(command, prepare=False)
+            return
+        connection.answer_timeout = self._database.timeout
+        try:
+            await connection.execute(command, prepare=False)
+        finally:
+            connection.answer_timeout = None

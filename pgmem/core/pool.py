@@ -26,7 +26,7 @@ from typing import Any
 
 from psycopg.pq import TransactionStatus
 
-from pgmem.core.concurrency import AsyncBackground, AsyncWakeup, Lock, async_current_loop
+from pgmem.core.concurrency import GRACE, AsyncBackground, AsyncWakeup, Lock, async_current_loop
 from pgmem.core.connection import AsyncConnection
 from pgmem.core.outage import Outage, reason_of
 from pgmem.errors import NotOpen, Unavailable
@@ -40,7 +40,7 @@ UNUSED = 600.0
 RETRY = 0.1
 """Seconds, at most, between two tries to connect while a caller waits."""
 
-CLOSING = 2.0
+CLOSING = 1.0
 """Seconds, at most, that `close` waits for what runs in the background."""
 
 
@@ -137,17 +137,19 @@ class AsyncPool:
         """Close every connection. A connection in use is closed when it is released."""
         if not self._opened:
             return
-        self._opened = False
         if self._pid != os.getpid():
+            self._opened = False
             self._idle.clear()
             return
+        await self.background.join(GRACE)  # What it releases needs a connection.
+        self._opened = False
         with self._lock:
             waiters = list(self._waiters)
         for waiter in waiters:
             waiter.wakeup.set()
         while connection := self._take():
             connection.finish()
-        await self.background.join(CLOSING)
+        await self.background.end(CLOSING)
 
     async def acquire(self, action: str, deadline: float = 0.0) -> AsyncConnection:
         """Return a live connection, for `release`.
@@ -288,6 +290,7 @@ class AsyncPool:
         except BaseException:
             connection.finish()
             raise
+        connection.check_after = self._timeout / 2
         connection.answer_timeout, connection.generation = None, self._generation
         now = connection.used_at = time.monotonic()
         connection.due = now + LIFETIME * random.uniform(0.9, 1.0)  # noqa: S311  # not all at once

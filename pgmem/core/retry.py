@@ -45,12 +45,21 @@ def jitter(attempt: int) -> float:
 
 def is_lost(connection: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:
     """Return True if the connection is gone, and with it the answer."""
-    given_up = isinstance(connection, AsyncConnection) and connection.given_up
-    return given_up or connection.closed or is_disconnect(error)
+    return is_gone(connection) or is_disconnect(error)
+
+
+def is_gone(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Return True if the connection was closed or given up."""
+    return connection.closed or (isinstance(connection, AsyncConnection) and connection.given_up)
 
 
 class ConnectionLostError(Exception):
     """The connection was lost, or given up, while a statement was under way."""
+
+
+def is_timeout(failure: BaseException) -> bool:
+    """Return True if the server did not answer in time."""
+    return isinstance(failure.__cause__, AnswerTimeoutError)
 
 
 FAILURES = (RetryStatement, ConnectionLostError, psycopg.Error)
@@ -111,7 +120,7 @@ class Attempts:
         return isinstance(error, Unavailable) or retry is Retry.CONDITIONAL
 
     def _after_loss(self, failure: ConnectionLostError) -> None:
-        timed_out = isinstance(failure.__cause__, AnswerTimeoutError)
+        timed_out = is_timeout(failure)
         where = self._database.where
         self._reason = (
             f"{where} did not answer within {self._database.timeout:g} s"

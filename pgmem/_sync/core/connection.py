@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import select
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -59,6 +59,10 @@ def _run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[
         return result
 
 
+Check = Callable[["Connection"], float]
+"""Raise if the server does not answer. Return the seconds until the next call."""
+
+
 class Cursor(psycopg.Cursor[Any]):
     """A cursor of `tx.connection`: it notices a caller's DEALLOCATE or DISCARD.
 
@@ -91,6 +95,8 @@ class Connection(psycopg.Connection[TupleRow]):
         answer_timeout: seconds in which the server must answer; None for no limit.
         given_up: True if it must not be used any more.
         generation: which opening of the pool it belongs to.
+        found_idle: True if the last check found that the server has ended the statement.
+        check_after: seconds after which a long statement is first checked.
     """
 
     unconfirmed = False
@@ -99,6 +105,8 @@ class Connection(psycopg.Connection[TupleRow]):
     answer_timeout: float | None = None
     given_up = False
     generation = 0
+    found_idle = False
+    check_after = 5.0
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
@@ -176,26 +184,39 @@ class Connection(psycopg.Connection[TupleRow]):
         if diagnostic.source_function == "SyncRepWaitForLSN":
             self.unconfirmed = True
 
-    def run(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
+    def run(
+        self, query: bytes, params: dict[str, Any], *, check: Check | None = None
+    ) -> Sequence[Row]:
         """Execute one statement and return its rows.
+
+        Args:
+            query: the statement.
+            params: its parameters.
+            check: for a statement that may take longer than `answer_timeout`: called again and
+                again while it is under way.
 
         Raises:
             psycopg.Error: the server refused the statement, or the connection was lost.
-            AnswerTimeoutError: no answer within `answer_timeout`.
+            AnswerTimeoutError: no answer within `answer_timeout`, or `check` found the server
+                silent.
         """
         try:
-            return self._run_once(query, params)
+            return self._run_once(query, params, check)
         except InvalidSqlStatementName:
             # Something deallocated them that `Cursor` could not see, such as a function.
             if self.pgconn.transaction_status != TransactionStatus.IDLE:
                 self._session.stop_preparing()  # It may do so again, and end each transaction.
                 raise
-            return self._run_once(query, params)
+            return self._run_once(query, params, check)
 
-    def _run_once(self, query: bytes, params: dict[str, Any]) -> Sequence[Row]:
+    def _run_once(self, query: bytes, params: dict[str, Any], check: Check | None) -> Sequence[Row]:
         self._require_usable()
         self._session.send(query, params)
-        answer = self._receive(self._deadline())
+        if check is None:
+            answer = self._receive(self._deadline())
+        else:
+            self.found_idle = False
+            answer = self._receive(time.monotonic() + self.check_after, check)
         if isinstance(answer, psycopg.Error):
             raise answer
         return answer[0]
@@ -245,19 +266,25 @@ class Connection(psycopg.Connection[TupleRow]):
     def _deadline(self) -> float | None:
         return None if self.answer_timeout is None else time.monotonic() + self.answer_timeout
 
-    def _receive(self, deadline: float | None) -> Answer:
-        """Send what libpq still holds, and wait for the oldest answer."""
+    def _receive(self, deadline: float | None, check: Check | None = None) -> Answer:
+        """Send what libpq still holds, and wait for the oldest answer.
+
+        At the deadline `check` decides about the next one.
+        """
         session = self._session
         try:
             if self.pgconn.flush():
                 # More than the socket takes at once: read meanwhile, as the server may answer.
                 self._drive(send(self.pgconn), interval=INTERVAL)
             while (answer := session.collect()) is None:
-                if not self._reader.wait(deadline):
+                if self._reader.wait(deadline):
+                    self._consume()
+                elif check is not None:
+                    deadline = time.monotonic() + check(self)
+                else:
                     raise AnswerTimeoutError(  # noqa: TRY301
                         f"no answer from the server within {self.answer_timeout:g} s"
                     )
-                self._consume()
         except AnswerTimeoutError:
             self._end(GRACE)
             raise

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn, Ping
 
-from pgmem._sync.core.connection import Connection
-from pgmem._sync.core.pool import Pool
+from pgmem._sync.core.connection import AnswerTimeoutError, Connection
+from pgmem._sync.core.pool import RETRY, Pool
 from pgmem.core import statements as sql
+from pgmem.core.concurrency import run_inline, sleep
 from pgmem.core.history import History, read_history, rewritten_error
 from pgmem.core.libpq import execute_on
 from pgmem.core.names import SCHEMA_REVISION, unreleased_schema
@@ -145,22 +147,85 @@ class Database:
         self._pool.close()
 
     def _handshake(self) -> None:
-        with self.connect() as connection:
+        connection = self._first_connection()
+        connection.answer_timeout = self.timeout
+        try:
             self._check_schema(connection)
             self._channel = self._find_channel(connection)
             self.history = self._read_history(connection)
             self._statements.clear()
+        finally:
+            connection.give_up()
 
-    def connect(self) -> psycopg.Connection[Any]:
-        """Open a connection outside the pool. The caller closes it.
+    def _first_connection(self) -> Connection:
+        """Connect, and wait up to `timeout` seconds for a server that is not up yet."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return self.connect()
+            except Unavailable:
+                if time.monotonic() >= deadline or not run_inline(self._is_starting):
+                    raise
+            sleep(RETRY)
+
+    def _is_starting(self) -> bool:
+        """Return True if the server may be up soon: it refuses every client."""
+        options = {**self._options, "connect_timeout": 2}
+        state = PGconn.ping(make_conninfo("", **options).encode())
+        return state in (Ping.REJECT, Ping.NO_RESPONSE)
+
+    def connect(self) -> Connection:
+        """Open a connection outside the pool. The caller gives it up.
 
         Raises:
             Unavailable: the server was not reached.
         """
         try:
-            return psycopg.Connection.connect(**self._options, autocommit=True)
+            connection = Connection.connect(
+                **self._options, autocommit=True, prepare_threshold=None
+            )
         except psycopg.OperationalError as error:
             raise self._unreachable(error) from None
+        connection.prepare_for_use(self.background)
+        connection.check_after = self.timeout / 2
+        return connection
+
+    def check_alive(self, connection: Connection) -> float:
+        """Check that the server works on a long statement. Return the seconds until the next check.
+
+        Nothing on the statement's own connection tells a busy server from a silent one.
+
+        Raises:
+            AnswerTimeoutError: the server does not answer on another connection, or it has ended
+                the statement and its answer did not come.
+        """
+        seconds = self.timeout / 2
+        states: list[str | None] = []
+        self.background.run_for(seconds, self._read_state, connection.info.backend_pid, states)
+        if not states:
+            raise AnswerTimeoutError(f"{self.where} does not answer")
+        working = self.pooled or states[0] in (None, "active")
+        if not working and connection.found_idle:
+            raise AnswerTimeoutError(f"{self.where} has ended the statement and does not answer")
+        # Its answer may be on its way.
+        connection.found_idle = not working
+        return seconds
+
+    def _read_state(self, pid: int, states: list[str | None]) -> None:
+        """Add the state of a session, which is None if the role may not see it."""
+        query = b"SELECT state FROM pg_catalog.pg_stat_activity WHERE pid = %(pid)s"
+        try:
+            other = self.connect()
+        except Unavailable:
+            return
+        try:
+            other.answer_timeout = self.timeout / 2
+            rows = other.run(query, {"pid": pid})
+            states.append(rows[0][0] if rows else "ended")
+        except psycopg.Error as error:
+            log.debug("the state of a session could not be read: %s", error)
+        finally:
+            other.give_up()
 
     def _read_history(self, connection: psycopg.Connection[Any]) -> History:
         op = read_history()

@@ -26,9 +26,11 @@ from pgmem._sync.core.retry import (
     Attempts,
     ConnectionLostError,
     fallback_of,
+    is_gone,
     is_lost,
+    is_timeout,
 )
-from pgmem.core.concurrency import sleep
+from pgmem.core.concurrency import Background, sleep
 from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
 from pgmem.core.sources import begin_nested, driver_connection
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
@@ -85,6 +87,11 @@ class PoolExecutor:
         self.open_blocks: set[TransactionBlock] = set()
 
     @property
+    def background(self) -> Background:
+        """Runs what is left to do after a call was cancelled."""
+        return self.database.background
+
+    @property
     def sessions(self) -> int:
         """How many connections were made. A new one may lead to a server that has crashed."""
         return self.database.sessions
@@ -110,7 +117,7 @@ class PoolExecutor:
                 return self._execute_shared(op, op.merge, deadline)
             return self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
-            if not op.bounded:
+            if not op.bounded and not is_timeout(failure):
                 deadline = time.monotonic() + self.database.timeout
             attempts = Attempts(self.database, op, deadline)
             pause = attempts.after(failure)
@@ -153,11 +160,13 @@ class PoolExecutor:
             Unavailable: no connection in time, or it was lost under way.
         """
         query = self.database.statement(op, "never", relaxed=False)
-        with self.database.connect() as connection:
-            try:
-                rows = fetch(connection, query, op.params)
-            except psycopg.Error as error:
-                raise translate(error, op.action) from None
+        connection = self.database.connect()
+        try:
+            rows = connection.run(query, op.params, check=self.database.check_alive)
+        except psycopg.Error as error:
+            raise translate(error, op.action) from None
+        finally:
+            connection.give_up()
         return op.parse(rows)
 
     def _execute_once(
@@ -172,7 +181,8 @@ class PoolExecutor:
             )
         try:
             query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
-            rows = connection.run(query, database.params(op))
+            check = None if op.bounded else database.check_alive
+            rows = connection.run(query, database.params(op), check=check)
             if op.async_commit and len(rows) > 1 and not database.relaxed:
                 self._wait_for_flush(connection)
             if connection.unconfirmed:
@@ -378,8 +388,9 @@ class TransactionExecutor:
             # The caller's connection: its own settings bound the statement.
             return fetch(connection, query, self._database.params(op))
         connection.answer_timeout = self._database.timeout if op.bounded else None
+        check = None if op.bounded else self._database.check_alive
         try:
-            return connection.run(query, self._database.params(op))
+            return connection.run(query, self._database.params(op), check=check)
         finally:
             connection.answer_timeout = None
 
@@ -415,14 +426,26 @@ class TransactionExecutor:
         connection = self.connection()
         name = f"pgmem_{self._savepoints}".encode()
         self._savepoints += 1
-        connection.execute(b"SAVEPOINT " + name, prepare=False)
+        self._command(connection, b"SAVEPOINT " + name)
         try:
             yield
-        except BaseException:
-            if not connection.closed:
-                connection.execute(b"ROLLBACK TO SAVEPOINT " + name, prepare=False)
-                connection.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
+        except BaseException as error:
+            if not isinstance(error, Exception) and isinstance(connection, Connection):
+                connection.give_up()  # A cancelled task must not wait for the server.
+            if not is_gone(connection):
+                self._command(connection, b"ROLLBACK TO SAVEPOINT " + name)
+                self._command(connection, b"RELEASE SAVEPOINT " + name)
             raise
         finally:
             self._savepoints -= 1
-        connection.execute(b"RELEASE SAVEPOINT " + name, prepare=False)
+        self._command(connection, b"RELEASE SAVEPOINT " + name)
+
+    def _command(self, connection: psycopg.Connection[Any], command: bytes) -> None:
+        if not isinstance(connection, Connection):
+            connection.execute(command, prepare=False)
+            return
+        connection.answer_timeout = self._database.timeout
+        try:
+            connection.execute(command, prepare=False)
+        finally:
+            connection.answer_timeout = None

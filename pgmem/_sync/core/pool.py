@@ -28,7 +28,7 @@ from typing import Any
 from psycopg.pq import TransactionStatus
 
 from pgmem._sync.core.connection import Connection
-from pgmem.core.concurrency import Background, Lock, Wakeup, current_loop
+from pgmem.core.concurrency import GRACE, Background, Lock, Wakeup, current_loop
 from pgmem.core.outage import Outage, reason_of
 from pgmem.errors import NotOpen, Unavailable
 
@@ -41,7 +41,7 @@ UNUSED = 600.0
 RETRY = 0.1
 """Seconds, at most, between two tries to connect while a caller waits."""
 
-CLOSING = 2.0
+CLOSING = 1.0
 """Seconds, at most, that `close` waits for what runs in the background."""
 
 
@@ -138,17 +138,19 @@ class Pool:
         """Close every connection. A connection in use is closed when it is released."""
         if not self._opened:
             return
-        self._opened = False
         if self._pid != os.getpid():
+            self._opened = False
             self._idle.clear()
             return
+        self.background.join(GRACE)  # What it releases needs a connection.
+        self._opened = False
         with self._lock:
             waiters = list(self._waiters)
         for waiter in waiters:
             waiter.wakeup.set()
         while connection := self._take():
             connection.finish()
-        self.background.join(CLOSING)
+        self.background.end(CLOSING)
 
     def acquire(self, action: str, deadline: float = 0.0) -> Connection:
         """Return a live connection, for `release`.
@@ -289,6 +291,7 @@ class Pool:
         except BaseException:
             connection.finish()
             raise
+        connection.check_after = self._timeout / 2
         connection.answer_timeout, connection.generation = None, self._generation
         now = connection.used_at = time.monotonic()
         connection.due = now + LIFETIME * random.uniform(0.9, 1.0)  # noqa: S311  # not all at once
