@@ -11,11 +11,15 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
-from pgmem.core.concurrency import async_sleep, maybe_await
+import psycopg
+
+from pgmem.core.concurrency import GRACE, async_sleep, maybe_await
 from pgmem.core.database import log
-from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor
+from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
+from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
 from pgmem.dedupe.models import Claim, Outcome
@@ -39,7 +43,7 @@ LONGEST_PAUSE = 0.1
 class AsyncDedupe:
     """Idempotency keys for work whose effects are elsewhere. Reached as `memory.dedupe`."""
 
-    def __init__(self, executor: AsyncExecutor, codec: Codec) -> None:
+    def __init__(self, executor: AsyncPoolExecutor, codec: Codec) -> None:
         self._executor = executor
         self._codec = codec
 
@@ -81,11 +85,14 @@ class AsyncDedupe:
             return Outcome("skipped", claim.result)
         try:
             result = await maybe_await(fn())
-        except BaseException as error:
+        except Exception as error:
             await self._release_failed(claim)
-            if isinstance(error, PgmemError) or not isinstance(error, Exception):
+            if isinstance(error, PgmemError):
                 raise
             raise _failed(key, error, "the claim was released, nothing is recorded") from error
+        except BaseException:
+            await self._executor.background.run_for(GRACE, self._release_failed, claim)
+            raise
         try:
             self._codec.encode(result, "result")
         except InvalidValue:
@@ -113,7 +120,7 @@ class AsyncDedupe:
     async def _release_failed(self, claim: Claim) -> None:
         try:
             await self.release(claim)
-        except PgmemError as error:
+        except (PgmemError, psycopg.Error, OSError) as error:
             # The exception of the work says more. The lease runs out by itself.
             log.warning("could not release the claim of %r: %s", claim.key, error)
 
@@ -130,9 +137,21 @@ class AsyncDedupe:
         Raises:
             LeaseHeld: the lease of another caller is running.
         """
-        return await self._executor.execute(
-            ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
-        )
+        op = ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
+        try:
+            return await self._executor.execute(op)
+        except Exception:
+            raise
+        except BaseException:
+            # It may have been claimed. The same op tells, because it has the same owner.
+            await self._executor.background.run_for(GRACE, self._release_unknown, op)
+            raise
+
+    async def _release_unknown(self, op: Op[Claim]) -> None:
+        with suppress(PgmemError, psycopg.Error, OSError):  # Then the lease runs out.
+            claim = await self._executor.execute(op)
+            if claim.acquired:
+                await self.release(claim)
 
     async def complete(
         self, claim: Claim, result: Any = None, *, ttl: Seconds | None = DEFAULT_KEY_TTL

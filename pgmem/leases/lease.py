@@ -22,10 +22,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from pgmem.core.concurrency import Lock, async_sleep
+import psycopg
+
+from pgmem.core.concurrency import GRACE, Lock, async_sleep
 from pgmem.core.database import log
-from pgmem.core.execution import AsyncExecutor
-from pgmem.errors import LeaseLost, NotOpen
+from pgmem.core.execution import AsyncPoolExecutor
+from pgmem.errors import LeaseLost, NotOpen, OutcomeUnknown, PgmemError
 from pgmem.leases import ops
 
 RETRY = 1.0
@@ -51,7 +53,7 @@ class AsyncLease:
 
     def __init__(
         self,
-        executor: AsyncExecutor,
+        executor: AsyncPoolExecutor,
         grant: ops.Grant,
         *,
         owner: str,
@@ -72,6 +74,7 @@ class AsyncLease:
         self._losing = Lock()
         self._lost: LeaseLost | None = None
         self._released = False
+        self._tried = False
         self._warned = False
         self.held = grant.held
         self.name = grant.held.name
@@ -127,6 +130,13 @@ class AsyncLease:
             self._warned = True
             log.warning("the lease %r could not be renewed in time: %s", self.name, reason)
 
+    async def release_later(self) -> None:
+        """Release the lease after a call that does it was cancelled."""
+        try:
+            await self.release()
+        except (PgmemError, psycopg.Error, OSError) as error:
+            log.warning("the lease %r was not released, it runs out: %s", self.name, error)
+
     async def renew(self) -> None:
         """Renew the lease for its `ttl` from now. The memory does it every third of that.
 
@@ -175,13 +185,25 @@ class AsyncLease:
         if self._released:
             return
         self._on_end(self)
-        if self.lost is not None:
+        if self.lost is not None and not self._tried:
             raise self.lost
+        held = time.monotonic() < self.certain_until
         op = ops.release(self.name, self.token, owner_id=self.held.owner_id)
         try:
             done = await self._executor.execute(op)
         except LeaseLost as error:
-            self.lose(error)
+            if not self._tried:
+                self.lose(error)
+                raise
+            done = True  # An earlier try, whose answer did not arrive, has released it.
+        except OutcomeUnknown:
+            self._tried |= held
+            raise
+        except Exception:
+            raise
+        except BaseException:
+            self._tried |= held
+            await self._executor.background.run_for(GRACE, self.release_later)
             raise
         self._released = True
         for pause in RELEASE_PAUSES:

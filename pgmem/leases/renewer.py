@@ -75,6 +75,10 @@ class AsyncLeaseRenewer:
         self._polled_as: int | None = None
         self._wakes_at = math.inf
 
+    def reopen(self) -> None:
+        """Allow work again after `close`."""
+        self._closing = False
+
     def add(self, lease: AsyncLease) -> None:
         """Renew a lease from now on.
 
@@ -134,7 +138,9 @@ class AsyncLeaseRenewer:
                     waiter.ask()
         if worker is not None:
             self._wakeup.set()
-            await worker.join(2.0)
+            await worker.join(1.0)
+        with self._lock:
+            self._leases.clear()
 
     def entry_ttl(self) -> float:
         """Return the seconds until a new entry in a queue expires."""

@@ -30,6 +30,7 @@ from typing import Any
 
 import psycopg
 
+from pgmem.core.concurrency import GRACE
 from pgmem.core.database import log
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.notifications import AsyncTargetedNotifications
@@ -69,6 +70,8 @@ class _AsyncLeaseReads:
 class AsyncLeases(_AsyncLeaseReads):
     """Named leases. Reached as `memory.leases`."""
 
+    _executor: AsyncPoolExecutor
+
     def __init__(
         self,
         executor: AsyncPoolExecutor,
@@ -102,11 +105,14 @@ class AsyncLeases(_AsyncLeaseReads):
         lease = await self.acquire(name, ttl=ttl, timeout=timeout)
         try:
             yield lease
-        except BaseException:
+        except Exception:
             try:
                 await lease.release()
             except PgmemError as failure:
                 log.warning("the lease %r was not released: %s", name, failure)
+            raise
+        except BaseException:
+            await self._executor.background.run_for(GRACE, lease.release_later)
             raise
         await lease.release()
 
@@ -174,8 +180,13 @@ class AsyncLeases(_AsyncLeaseReads):
             queued = lease is None
             return lease or await self._wait(waiter, started, timeout)
         except BaseException as error:
-            unknown = isinstance(error, OutcomeUnknown) or not isinstance(error, Exception)
-            if queued or unknown:
+            if not isinstance(error, Exception):
+                # A cancelled task must not wait for the server.
+                await self._executor.background.run_for(GRACE, self._give_up, waiter.request)
+            elif isinstance(error, OutcomeUnknown):
+                # The call has had its time.
+                self._executor.background.run(self._give_up, waiter.request)
+            elif queued:
                 await self._give_up(waiter.request)
             raise
 

@@ -12,12 +12,16 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import psycopg
+
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import Executor, TransactionExecutor
+from pgmem._sync.core.execution import PoolExecutor, TransactionExecutor
 from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL
-from pgmem.core.concurrency import passthrough, sleep
+from pgmem.core.concurrency import GRACE, passthrough, sleep
+from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
 from pgmem.dedupe.models import Claim, Outcome
@@ -40,7 +44,7 @@ LONGEST_PAUSE = 0.1
 class Dedupe:
     """Idempotency keys for work whose effects are elsewhere. Reached as `memory.dedupe`."""
 
-    def __init__(self, executor: Executor, codec: Codec) -> None:
+    def __init__(self, executor: PoolExecutor, codec: Codec) -> None:
         self._executor = executor
         self._codec = codec
 
@@ -82,11 +86,14 @@ class Dedupe:
             return Outcome("skipped", claim.result)
         try:
             result = passthrough(fn())
-        except BaseException as error:
+        except Exception as error:
             self._release_failed(claim)
-            if isinstance(error, PgmemError) or not isinstance(error, Exception):
+            if isinstance(error, PgmemError):
                 raise
             raise _failed(key, error, "the claim was released, nothing is recorded") from error
+        except BaseException:
+            self._executor.background.run_for(GRACE, self._release_failed, claim)
+            raise
         try:
             self._codec.encode(result, "result")
         except InvalidValue:
@@ -114,7 +121,7 @@ class Dedupe:
     def _release_failed(self, claim: Claim) -> None:
         try:
             self.release(claim)
-        except PgmemError as error:
+        except (PgmemError, psycopg.Error, OSError) as error:
             # The exception of the work says more. The lease runs out by itself.
             log.warning("could not release the claim of %r: %s", claim.key, error)
 
@@ -131,9 +138,21 @@ class Dedupe:
         Raises:
             LeaseHeld: the lease of another caller is running.
         """
-        return self._executor.execute(
-            ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
-        )
+        op = ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
+        try:
+            return self._executor.execute(op)
+        except Exception:
+            raise
+        except BaseException:
+            # It may have been claimed. The same op tells, because it has the same owner.
+            self._executor.background.run_for(GRACE, self._release_unknown, op)
+            raise
+
+    def _release_unknown(self, op: Op[Claim]) -> None:
+        with suppress(PgmemError, psycopg.Error, OSError):  # Then the lease runs out.
+            claim = self._executor.execute(op)
+            if claim.acquired:
+                self.release(claim)
 
     def complete(
         self, claim: Claim, result: Any = None, *, ttl: Seconds | None = DEFAULT_KEY_TTL

@@ -23,10 +23,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+import psycopg
+
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import Executor
-from pgmem.core.concurrency import Lock, sleep
-from pgmem.errors import LeaseLost, NotOpen
+from pgmem._sync.core.execution import PoolExecutor
+from pgmem.core.concurrency import GRACE, Lock, sleep
+from pgmem.errors import LeaseLost, NotOpen, OutcomeUnknown, PgmemError
 from pgmem.leases import ops
 
 RETRY = 1.0
@@ -52,7 +54,7 @@ class Lease:
 
     def __init__(
         self,
-        executor: Executor,
+        executor: PoolExecutor,
         grant: ops.Grant,
         *,
         owner: str,
@@ -73,6 +75,7 @@ class Lease:
         self._losing = Lock()
         self._lost: LeaseLost | None = None
         self._released = False
+        self._tried = False
         self._warned = False
         self.held = grant.held
         self.name = grant.held.name
@@ -128,6 +131,13 @@ class Lease:
             self._warned = True
             log.warning("the lease %r could not be renewed in time: %s", self.name, reason)
 
+    def release_later(self) -> None:
+        """Release the lease after a call that does it was cancelled."""
+        try:
+            self.release()
+        except (PgmemError, psycopg.Error, OSError) as error:
+            log.warning("the lease %r was not released, it runs out: %s", self.name, error)
+
     def renew(self) -> None:
         """Renew the lease for its `ttl` from now. The memory does it every third of that.
 
@@ -176,13 +186,25 @@ class Lease:
         if self._released:
             return
         self._on_end(self)
-        if self.lost is not None:
+        if self.lost is not None and not self._tried:
             raise self.lost
+        held = time.monotonic() < self.certain_until
         op = ops.release(self.name, self.token, owner_id=self.held.owner_id)
         try:
             done = self._executor.execute(op)
         except LeaseLost as error:
-            self.lose(error)
+            if not self._tried:
+                self.lose(error)
+                raise
+            done = True  # An earlier try, whose answer did not arrive, has released it.
+        except OutcomeUnknown:
+            self._tried |= held
+            raise
+        except Exception:
+            raise
+        except BaseException:
+            self._tried |= held
+            self._executor.background.run_for(GRACE, self.release_later)
             raise
         self._released = True
         for pause in RELEASE_PAUSES:

@@ -76,6 +76,10 @@ class LeaseRenewer:
         self._polled_as: int | None = None
         self._wakes_at = math.inf
 
+    def reopen(self) -> None:
+        """Allow work again after `close`."""
+        self._closing = False
+
     def add(self, lease: Lease) -> None:
         """Renew a lease from now on.
 
@@ -135,7 +139,9 @@ class LeaseRenewer:
                     waiter.ask()
         if worker is not None:
             self._wakeup.set()
-            worker.join(2.0)
+            worker.join(1.0)
+        with self._lock:
+            self._leases.clear()
 
     def entry_ttl(self) -> float:
         """Return the seconds until a new entry in a queue expires."""

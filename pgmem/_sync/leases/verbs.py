@@ -38,6 +38,7 @@ from pgmem._sync.events.durable_lease import owner_name
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.wait_queue import Waiter
+from pgmem.core.concurrency import GRACE
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidInput, LeaseLost, NotOpen, OutcomeUnknown, PgmemError, Unavailable
 from pgmem.leases import ops
@@ -69,6 +70,8 @@ class _LeaseReads:
 
 class Leases(_LeaseReads):
     """Named leases. Reached as `memory.leases`."""
+
+    _executor: PoolExecutor
 
     def __init__(
         self,
@@ -103,11 +106,14 @@ class Leases(_LeaseReads):
         lease = self.acquire(name, ttl=ttl, timeout=timeout)
         try:
             yield lease
-        except BaseException:
+        except Exception:
             try:
                 lease.release()
             except PgmemError as failure:
                 log.warning("the lease %r was not released: %s", name, failure)
+            raise
+        except BaseException:
+            self._executor.background.run_for(GRACE, lease.release_later)
             raise
         lease.release()
 
@@ -173,8 +179,13 @@ class Leases(_LeaseReads):
             queued = lease is None
             return lease or self._wait(waiter, started, timeout)
         except BaseException as error:
-            unknown = isinstance(error, OutcomeUnknown) or not isinstance(error, Exception)
-            if queued or unknown:
+            if not isinstance(error, Exception):
+                # A cancelled task must not wait for the server.
+                self._executor.background.run_for(GRACE, self._give_up, waiter.request)
+            elif isinstance(error, OutcomeUnknown):
+                # The call has had its time.
+                self._executor.background.run(self._give_up, waiter.request)
+            elif queued:
                 self._give_up(waiter.request)
             raise
 
