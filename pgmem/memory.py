@@ -230,6 +230,8 @@ class AsyncMemory:
             SchemaError: schema and library do not fit.
         """
         await self._database.open()
+        self._follower.reopen()
+        self._renewer.reopen()
         if self._cache is not None:
             self._follower.start()
         if self._janitor is not None:

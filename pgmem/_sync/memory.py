@@ -231,6 +231,8 @@ class Memory:
             SchemaError: schema and library do not fit.
         """
         self._database.open()
+        self._follower.reopen()
+        self._renewer.reopen()
         if self._cache is not None:
             self._follower.start()
         if self._janitor is not None:

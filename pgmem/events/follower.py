@@ -145,6 +145,13 @@ class AsyncLogFollower:
                 self._handed.clear()
                 self._worker = AsyncWorker(self._run, "pgmem-follower")
 
+    def reopen(self) -> None:
+        """Allow `start` again after `close`."""
+        if self._closing:
+            self._closing = False
+            self._lost_at = 0.0
+            self._listener = AsyncListener(self._database, self._notifications)
+
     async def close(self) -> None:
         """Stop following. All subscriptions end."""
         with self._lock:
@@ -153,7 +160,7 @@ class AsyncLogFollower:
             worker = self._worker
         if worker is not None:
             self._listener.wake()
-            await worker.join(2.0)
+            await worker.join(1.0)
         self._listener.close()
 
     async def _run(self) -> None:

@@ -65,6 +65,7 @@ class AsyncJanitor:
 
     def start(self) -> None:
         """Start the worker. If it gets the lease, the first pass comes at once."""
+        self._closing = False
         self._worker = AsyncWorker(self._run, "pgmem-janitor")
 
     async def close(self) -> None:

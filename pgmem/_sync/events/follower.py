@@ -146,6 +146,13 @@ class LogFollower:
                 self._handed.clear()
                 self._worker = Worker(self._run, "pgmem-follower")
 
+    def reopen(self) -> None:
+        """Allow `start` again after `close`."""
+        if self._closing:
+            self._closing = False
+            self._lost_at = 0.0
+            self._listener = Listener(self._database, self._notifications)
+
     def close(self) -> None:
         """Stop following. All subscriptions end."""
         with self._lock:
@@ -154,7 +161,7 @@ class LogFollower:
             worker = self._worker
         if worker is not None:
             self._listener.wake()
-            worker.join(2.0)
+            worker.join(1.0)
         self._listener.close()
 
     def _run(self) -> None:

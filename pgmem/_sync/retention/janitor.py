@@ -66,6 +66,7 @@ class Janitor:
 
     def start(self) -> None:
         """Start the worker. If it gets the lease, the first pass comes at once."""
+        self._closing = False
         self._worker = Worker(self._run, "pgmem-janitor")
 
     def close(self) -> None:
