@@ -19,9 +19,10 @@ from pgmem.core.coalesce import AsyncCoalescer, ExecuteAloneError
 from pgmem.core.concurrency import AsyncBackground, async_sleep
 from pgmem.core.connection import AsyncConnection
 from pgmem.core.database import AsyncDatabase, fetch
-from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.retry import (
     FAILURES,
+    LEAST_TIMEOUT,
     MAX_RACES,
     MAX_REPEATS,
     Attempts,
@@ -46,9 +47,6 @@ from pgmem.errors import (
 )
 
 T = TypeVar("T")
-
-LEAST_TIMEOUT = 0.05
-"""Seconds that the server gets to answer if a connection came late."""
 
 
 class AsyncExecutor(Protocol):
@@ -112,8 +110,8 @@ class AsyncPoolExecutor:
             TransactionBlock.warn(self.open_blocks, op.action)
         deadline = time.monotonic() + self.database.timeout
         try:
-            if op.merge is not None:
-                return await self._execute_shared(op, op.merge, deadline)
+            if answer_timeout is None and self._coalescer.takes(op):
+                return await self._execute_shared(op, deadline)
             return await self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
             if not op.bounded and not is_timeout(failure):
@@ -133,10 +131,10 @@ class AsyncPoolExecutor:
                     raise attempts.outcome_unknown() from error
                 raise
 
-    async def _execute_shared(self, op: Op[T], merge: Merge, deadline: float) -> T:
+    async def _execute_shared(self, op: Op[T], deadline: float) -> T:
         """Execute an op at once, or together with others if some are under way."""
         self.database.require_open(op.action)
-        queue = self._coalescer.queue_of(merge)
+        queue = self._coalescer.queue_of(op)
         call = queue.enter(op, deadline)
         if call is not None:
             try:

@@ -34,6 +34,9 @@ from pgmem.errors import Conflict, OutcomeUnknown, TransactionConflict, Unavaila
 
 T = TypeVar("T")
 
+LEAST_TIMEOUT = 0.05
+"""Seconds that the server gets to answer if a connection came late."""
+
 MAX_RACES = 50
 MAX_REPEATS = 10
 

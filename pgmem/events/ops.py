@@ -389,6 +389,7 @@ def get(
         {"position": check_position(position, "position")},
         lambda rows: event_of(rows[0]) if rows else None,
         f"read the event at position {position}",
+        brief=True,
     )
 
 
@@ -421,6 +422,7 @@ def stream_version(stream: str) -> Op[int]:
         {"stream": _any_stream(stream)},
         lambda rows: int(rows[0][0]),
         f"read the version of stream {stream!r}",
+        brief=True,
     )
 
 

@@ -32,6 +32,9 @@ RECORDED = 2
 """The value of `state.recording` if the last change is in the log and the next one will be."""
 
 MAX_KEYS = 10_000
+BRIEF_KEYS = 100
+"""A read of more keys would hold up concurrent reads."""
+
 MAX_PAGE = 100_000
 MAX_OFFSET = 2**31 - 1
 
@@ -120,6 +123,7 @@ def get(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | No
         {"key": check_key(key)},
         lambda rows: make(rows[0]) if rows else None,
         f"get state {key!r}",
+        brief=True,
     )
 
 
@@ -137,12 +141,13 @@ def load(
             return entry, None
         return entry, Copy(entry.version, rows[0][1], entry.updated_at, entry.created_at)
 
-    return Op("state_get", {"key": check_key(key)}, parse, f"get state {key!r}")
+    return Op("state_get", {"key": check_key(key)}, parse, f"get state {key!r}", brief=True)
 
 
 def refresh(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
     """Read one entry and renew its end by its own lifetime."""
-    return get(key, model=model)._replace(statement="state_get_refresh", retry=Retry.IDEMPOTENT)
+    read = get(key, model=model)
+    return read._replace(statement="state_get_refresh", retry=Retry.IDEMPOTENT, brief=False)
 
 
 def get_locked(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
@@ -169,6 +174,7 @@ def get_many(
         {"keys": checked},
         lambda rows: {row[0]: make(row) for row in rows},
         f"get {len(checked)} state entries",
+        brief=len(checked) <= BRIEF_KEYS,
     )
 
 

@@ -1,24 +1,30 @@
 # Generated from pgmem/core/coalesce.py by tools/generate_sync.py. Do not edit.
 """Execute concurrent calls of one process together.
 
-Small appends that have queued leave as one statement and one transaction, so they share a round
-trip and a WAL flush: group commit in the client. If that statement fails, each caller executes its
-own op alone, so the error of one never reaches another. What may wait for a lock does not come
-here, because it would hold up the others.
+Brief reads that have queued are sent on one connection before the first is answered, with one Sync.
+Small appends that have queued leave as one statement and one transaction, so they share a WAL
+flush, too: group commit in the client. If a statement fails, each caller executes its own op alone,
+so the error of one never reaches another.
+
+What may wait for a row lock does not come here, because it would hold up the others. Through a
+pooler reads are executed alone, because not every pooler passes on several statements at once.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import psycopg
+
 from pgmem._sync.core.connection import AnswerTimeoutError
 from pgmem._sync.core.database import Database
-from pgmem._sync.core.retry import ConnectionLostError
+from pgmem._sync.core.retry import LEAST_TIMEOUT, ConnectionLostError, is_lost
 from pgmem.core.call_queue import Call, CallQueue, Outcome
 from pgmem.core.op import Merge, Op
-from pgmem.errors import OutcomeUnknown, Unavailable
+from pgmem.errors import OutcomeUnknown, PgmemError, Unavailable
 
 PARALLEL = 2
 """How many statements of one kind are under way before calls queue."""
@@ -42,21 +48,52 @@ class Coalescer:
     def __init__(self, database: Database, execute: Callable[[Op[Any], float], Any]) -> None:
         self._database = database
         self._execute = execute
-        self._queues: dict[Merge, CallQueue] = {}
+        self._queues: dict[Merge | None, CallQueue] = {}
 
     @property
     def queues(self) -> list[CallQueue]:
         """The queues, one for each kind of op that has been executed."""
         return list(self._queues.values())
 
-    def queue_of(self, merge: Merge) -> CallQueue:
-        """Return the queue of the ops that `merge` makes one of."""
-        queue = self._queues.get(merge)
+    def takes(self, op: Op[Any]) -> bool:
+        """Return True if an op can be executed together with others."""
+        return op.merge is not None or (op.brief and not self._database.pooled)
+
+    def queue_of(self, op: Op[Any]) -> CallQueue:
+        """Return the queue of the ops that can be executed together with this one."""
+        queue = self._queues.get(op.merge)
         if queue is None:
-            execute = partial(self._execute_merged, merge)
+            execute = self._execute_reads
+            if op.merge is not None:
+                execute = partial(self._execute_merged, op.merge)
             made = CallQueue(execute, self._expired, parallel=PARALLEL, most=MOST_CALLS)
-            queue = self._queues.setdefault(merge, made)
+            queue = self._queues.setdefault(op.merge, made)
         return queue
+
+    def _execute_reads(self, calls: Sequence[Call]) -> list[Outcome]:
+        database = self._database
+        deadline = max(call.deadline for call in calls)
+        if len(calls) == 1:
+            return [ExecuteAloneError() for _ in calls]
+        try:
+            connection = database.acquire(calls[-1].op.action, deadline)
+        except PgmemError:
+            return [ExecuteAloneError() for _ in calls]
+        query = partial(database.statement, notify="if_free", relaxed=database.relaxed)
+        connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
+        try:
+            [answer] = connection.run_units([[(query(call.op), call.op.params) for call in calls]])
+        except psycopg.Error as error:
+            if not is_lost(connection, error):
+                return [ExecuteAloneError() for _ in calls]
+            connection.give_up()
+            return [_lost(error) for _ in calls]
+        finally:
+            connection.answer_timeout = None
+            database.release(connection)
+        if isinstance(answer, Exception):
+            return [ExecuteAloneError() for _ in calls]
+        return list(answer)
 
     def _execute_merged(self, merge: Merge, calls: Sequence[Call]) -> list[Outcome]:
         merged = merge([call.op for call in calls])
@@ -67,7 +104,7 @@ class Coalescer:
             return [_lost(error.__cause__) for _ in calls]
         except OutcomeUnknown:
             return [self._database.unconfirmed(call.op.action) for call in calls]
-        except Exception:  # whatever it is: each caller learns its own error by executing it alone
+        except (PgmemError, psycopg.Error):  # Nothing was appended.
             return [ExecuteAloneError() for _ in calls]
         return outcomes
 

@@ -21,6 +21,7 @@ from pgmem._sync.core.connection import Connection
 from pgmem._sync.core.database import Database, fetch
 from pgmem._sync.core.retry import (
     FAILURES,
+    LEAST_TIMEOUT,
     MAX_RACES,
     MAX_REPEATS,
     Attempts,
@@ -31,7 +32,7 @@ from pgmem._sync.core.retry import (
     is_timeout,
 )
 from pgmem.core.concurrency import Background, sleep
-from pgmem.core.op import Merge, Op, Retry, RetryStatement, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.sources import begin_nested, driver_connection
 from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
 from pgmem.core.statements import NotifyMode
@@ -47,9 +48,6 @@ from pgmem.errors import (
 )
 
 T = TypeVar("T")
-
-LEAST_TIMEOUT = 0.05
-"""Seconds that the server gets to answer if a connection came late."""
 
 
 class Executor(Protocol):
@@ -113,8 +111,8 @@ class PoolExecutor:
             TransactionBlock.warn(self.open_blocks, op.action)
         deadline = time.monotonic() + self.database.timeout
         try:
-            if op.merge is not None:
-                return self._execute_shared(op, op.merge, deadline)
+            if answer_timeout is None and self._coalescer.takes(op):
+                return self._execute_shared(op, deadline)
             return self._execute_once(op, "if_free", deadline, answer_timeout)
         except FAILURES as failure:
             if not op.bounded and not is_timeout(failure):
@@ -134,10 +132,10 @@ class PoolExecutor:
                     raise attempts.outcome_unknown() from error
                 raise
 
-    def _execute_shared(self, op: Op[T], merge: Merge, deadline: float) -> T:
+    def _execute_shared(self, op: Op[T], deadline: float) -> T:
         """Execute an op at once, or together with others if some are under way."""
         self.database.require_open(op.action)
-        queue = self._coalescer.queue_of(merge)
+        queue = self._coalescer.queue_of(op)
         call = queue.enter(op, deadline)
         if call is not None:
             try:
