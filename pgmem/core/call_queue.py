@@ -79,8 +79,14 @@ class AsyncCallQueue:
     ) -> None:
         self._execute = execute
         self._expired = expired
-        self._free = parallel
+        self._parallel = parallel
         self._most = most
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Forget the calls of an event loop that has ended."""
+        self._loop = loop
+        self._free = self._parallel
         self._waiting: deque[AsyncCall] = deque()
         self._running: list[list[AsyncCall]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,10 +98,12 @@ class AsyncCallQueue:
         Returns:
             None if it did not queue: the caller executes it at once, then calls `leave`.
         """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._begin(loop)
         if self._free:
             self._free -= 1
             return None
-        loop = asyncio.get_running_loop()
         call = AsyncCall(op, deadline, loop.create_future())
         self._waiting.append(call)
         if self._timer is None:

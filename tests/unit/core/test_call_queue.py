@@ -230,3 +230,14 @@ def test_an_execution_that_ends_in_an_exception_leaves_no_thread_waiting(threads
     with pytest.raises(LateError, match="True"):
         threads.wait(calls[0])
     assert threads.enter(op(3), later()) is None
+
+
+def test_a_queue_begins_anew_in_another_event_loop(execution):
+    queue = AsyncCallQueue(execution.async_execute, LateError, parallel=1, most=3)
+
+    async def enter_two():
+        assert queue.enter(op(1), later()) is None
+        assert queue.enter(op(2), later()) is not None
+
+    asyncio.run(enter_two())
+    asyncio.run(enter_two())
