@@ -24,7 +24,14 @@ from pgmem.core.op import Row
 from pgmem.core.validation import check_name, check_names
 from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.columns import METADATA, PAYLOAD
-from pgmem.events.event_classes import registered, stored_event, validate_payload
+from pgmem.events.event_classes import (
+    OnInvalid,
+    log_skipped,
+    registered,
+    skips_invalid,
+    stored_event,
+    validate_payload,
+)
 from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
 
 INLINE_BYTES = 7_500
@@ -268,8 +275,29 @@ def _validated(model: type[BaseModel]) -> Callable[[Row], RecordedEvent]:
 
 
 def parse_events(
-    codec: Codec, model: type[BaseModel] | None
+    codec: Codec, model: type[BaseModel] | None, *, on_invalid: OnInvalid = "raise"
 ) -> Callable[[Sequence[Row]], list[RecordedEvent]]:
-    """Return a function that makes events of rows."""
+    """Return a function that makes events of rows.
+
+    Args:
+        codec: how the memory reads values.
+        model: a pydantic model for the payloads.
+        on_invalid: "skip" leaves out events that do not fit, and logs them.
+
+    Raises:
+        InvalidInput: `on_invalid` is another word.
+    """
     event_of = event_maker(codec, model)
-    return lambda rows: [event_of(row) for row in rows]
+    if not skips_invalid(on_invalid):
+        return lambda rows: [event_of(row) for row in rows]
+
+    def parse(rows: Sequence[Row]) -> list[RecordedEvent]:
+        events = []
+        for row in rows:
+            try:
+                events.append(event_of(row))
+            except InvalidEvent as error:
+                log_skipped(error)
+        return events
+
+    return parse

@@ -29,10 +29,11 @@ from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidInput, PgmemError, Unavailable
 from pgmem.events.durable_lease import AsyncSubscriptionLease, owner_name
+from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import ALWAYS
 from pgmem.events.reader import AsyncLogReader
-from pgmem.events.subscription import AsyncSubscription, OnInvalid, Start
+from pgmem.events.subscription import AsyncSubscription, Start
 
 T = TypeVar("T")
 

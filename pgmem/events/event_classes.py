@@ -12,8 +12,9 @@ default, stores nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,7 +24,25 @@ from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.columns import METADATA, PAYLOAD
 from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
 
+log = logging.getLogger("pgmem")
+
 M = TypeVar("M", bound=BaseModel)
+
+OnInvalid = Literal["skip", "raise"]
+
+
+def skips_invalid(on_invalid: str) -> bool:
+    """Return True if events that do not fit are skipped, False if they raise.
+
+    Raises:
+        InvalidInput: another word.
+    """
+    if on_invalid not in ("skip", "raise"):
+        raise InvalidInput(
+            f"on_invalid is 'skip' or 'raise' here, got {on_invalid!r}; a group also takes "
+            f"'dead_letter'"
+        )
+    return on_invalid == "skip"
 
 
 def stored_event(row: Row) -> RecordedEvent:
@@ -105,6 +124,11 @@ def _upcast(event: RecordedEvent, cls: type[Event]) -> Any:
     return payload
 
 
+def log_skipped(error: InvalidEvent) -> None:
+    """Log that a reader goes on without an event."""
+    log.error("skipped: %s", error)
+
+
 def invalid_event(event: RecordedEvent, name: str, error: Exception) -> InvalidEvent:
     """Return the error for an event whose validation failed, without its values.
 
@@ -150,8 +174,8 @@ def misfit(event: RecordedEvent, name: str, field: str | None, reason: str) -> I
     at = "its payload" if field is None else f"its field {field}"
     return InvalidEvent(
         f"the event at position {event.position} (type {event.type!r}, stream {event.stream!r}) "
-        f"does not fit {name}: {at}: {reason}. Its stored payload is in `event` of this error; "
-        f"an upcaster, a default or on_invalid='skip' lets readers go on",
+        f"does not fit {name}: {at}: {reason}. An upcaster or a default makes it fit; `event` of "
+        f"InvalidEvent has its stored payload",
         event=event,
         field=field,
     )

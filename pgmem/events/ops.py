@@ -26,7 +26,6 @@ from pgmem.events.codec import (
     encode_events,
     event_maker,
     fits_inline,
-    parse_events,
 )
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import Append, Appended, Event, RecordedEvent
@@ -327,19 +326,17 @@ def _first_positions(key: str, fingerprint: bytes, found: bytes, stored: str) ->
 
 def read(
     wanted: EventFilter,
-    codec: Codec,
     *,
     after: int = 0,
     until: int = MAX_POSITION,
     limit: int,
     reverse: bool = False,
-    model: type[BaseModel] | None = None,
-) -> Op[list[RecordedEvent]]:
+) -> Op[list[Row]]:
     """Read the visible events that pass a filter."""
     return Op(
         "event_read",
         {**wanted.params(), **_range(after, until), "limit": _limit(limit)},
-        parse_events(codec, model),
+        list,
         "read events",
         fragments=(*wanted.fragments(in_order=True), ("direction", "DESC" if reverse else "ASC")),
     )
@@ -355,14 +352,12 @@ def _limit(limit: int) -> int:
 
 def read_stream(
     stream: str,
-    codec: Codec,
     *,
     after_version: int = 0,
     until_version: int | None = None,
     limit: int,
     reverse: bool = False,
-    model: type[BaseModel] | None = None,
-) -> Op[list[RecordedEvent]]:
+) -> Op[list[Row]]:
     """Read the visible events of a versioned stream, by version."""
     last = MAX_POSITION if until_version is None else until_version
     return Op(
@@ -373,7 +368,7 @@ def read_stream(
             "until": check_count(last, "until_version", minimum=0),
             "limit": _limit(limit),
         },
-        parse_events(codec, model),
+        list,
         f"read the stream {stream!r}",
         fragments=(("direction", "DESC" if reverse else "ASC"),),
     )

@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
 
 from pgmem.core.context import LoopCause, WriteContext
-from pgmem.core.database import log
 from pgmem.core.op import Row
 from pgmem.core.validation import (
     MAX_POSITION,
@@ -34,6 +33,7 @@ from pgmem.core.validation import (
 )
 from pgmem.errors import InvalidEvent, InvalidInput, NotOpen, Unavailable
 from pgmem.events.buffer import AsyncCursor
+from pgmem.events.event_classes import OnInvalid, log_skipped, skips_invalid
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import ALWAYS, PageSize, standby_error
 from pgmem.events.reader import AsyncLogReader
@@ -41,26 +41,11 @@ from pgmem.events.reader import AsyncLogReader
 T = TypeVar("T")
 
 Start = int | Literal["now"]
-OnInvalid = Literal["skip", "raise"]
 
 BATCH = 500
 """Number of events that an iteration fetches at a time."""
 RETRY = 0.1
 """Seconds until it reads again from the database, where no wake-up comes."""
-
-
-def skips_invalid(on_invalid: str) -> bool:
-    """Return True if events that do not fit are skipped, False if they raise.
-
-    Raises:
-        InvalidInput: another word.
-    """
-    if on_invalid not in ("skip", "raise"):
-        raise InvalidInput(
-            f"on_invalid is 'skip' or 'raise' here, got {on_invalid!r}; a group also takes "
-            f"'dead_letter'"
-        )
-    return on_invalid == "skip"
 
 
 class AsyncSubscription(Generic[T]):
@@ -204,7 +189,7 @@ class AsyncSubscription(Generic[T]):
         """Log an event that does not fit, or raise its error."""
         if not self._skips:
             raise error
-        log.error("skipped by a subscription: %s", error)
+        log_skipped(error)
 
     def _end_cause(self) -> None:
         if self._cause is not None:

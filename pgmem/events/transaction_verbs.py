@@ -6,16 +6,20 @@ What to run is `pgmem.events.ops`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
 from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor, serialization_conflict
-from pgmem.core.op import Op, RetryStatement
+from pgmem.core.op import Op, RetryStatement, Row
+from pgmem.core.paging import read_pages
 from pgmem.core.retry import MAX_RACES
 from pgmem.core.validation import MAX_POSITION, Seconds, check_seconds
 from pgmem.events import ops
-from pgmem.events.codec import Codec
+from pgmem.events.codec import Codec, parse_events
+from pgmem.events.columns import POSITION, VERSION
+from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter, Names
 from pgmem.events.models import Append, Appended, Event, RecordedEvent
 
@@ -23,6 +27,41 @@ M = TypeVar("M", bound=BaseModel)
 
 DEFAULT_KEY_TTL: Seconds = 7 * 86_400.0
 """Lifetime of an idempotency key: 7 days."""
+
+
+async def read_versions(
+    executor: AsyncExecutor,
+    stream: str,
+    after_version: int,
+    until_version: int | None,
+    *,
+    limit: int | None,
+    reverse: bool,
+) -> list[Row]:
+    """Read the rows of a versioned stream; see `AsyncTransactionEvents.read_stream`."""
+    if reverse:
+        return await read_pages(
+            lambda last, most: executor.execute(
+                ops.read_stream(
+                    stream,
+                    after_version=after_version,
+                    until_version=last,
+                    limit=most,
+                    reverse=True,
+                )
+            ),
+            until_version,
+            lambda row: row[VERSION] - 1,
+            limit=limit,
+        )
+    return await read_pages(
+        lambda first, most: executor.execute(
+            ops.read_stream(stream, after_version=first, until_version=until_version, limit=most)
+        ),
+        after_version,
+        itemgetter(VERSION),
+        limit=limit,
+    )
 
 
 class AsyncTransactionEvents:
@@ -168,9 +207,10 @@ class AsyncTransactionEvents:
         agent_id: Names | None = None,
         after: int = 0,
         until: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         model: None = None,
+        on_invalid: OnInvalid = "skip",
     ) -> list[RecordedEvent[Any]]: ...
 
     @overload
@@ -183,9 +223,10 @@ class AsyncTransactionEvents:
         agent_id: Names | None = None,
         after: int = 0,
         until: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         model: type[M],
+        on_invalid: OnInvalid = "skip",
     ) -> list[RecordedEvent[M]]: ...
 
     async def read(
@@ -197,9 +238,10 @@ class AsyncTransactionEvents:
         agent_id: Names | None = None,
         after: int = 0,
         until: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         model: type[M] | None = None,
+        on_invalid: OnInvalid = "skip",
     ) -> list[RecordedEvent[Any]] | list[RecordedEvent[M]]:
         """Read the visible events in the order of the log.
 
@@ -210,24 +252,42 @@ class AsyncTransactionEvents:
             agent_id: only events of this agent, or of these.
             after: only positions above this one.
             until: only positions up to this one.
-            limit: maximum number of events, 1 to 100,000, 100 by default.
+            limit: maximum number of events, 1 to 100,000; None, the default, reads all of them,
+                with a statement for each thousand.
             reverse: newest first.
             model: a pydantic model to validate the payloads with.
+            on_invalid: what becomes of an event that does not fit its class or `model`. "skip", the
+                default, leaves it out and logs it as an error; "raise" raises `InvalidEvent`.
 
         Raises:
             InvalidInput: a name or option that is not allowed.
-            InvalidEvent: a stored payload does not fit its class or `model`.
+            InvalidEvent: with `on_invalid="raise"`, a stored payload does not fit.
         """
-        op = ops.read(
-            EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id),
-            self._codec,
-            after=after,
-            until=MAX_POSITION if until is None else until,
+        parse = parse_events(self._codec, model, on_invalid=on_invalid)
+        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        last = MAX_POSITION if until is None else until
+        return parse(await self._read_visible(wanted, after, last, limit=limit, reverse=reverse))
+
+    async def _read_visible(
+        self, wanted: EventFilter, after: int, until: int, *, limit: int | None, reverse: bool
+    ) -> list[Row]:
+        """Read visible events in either direction."""
+        execute = self._executor.execute
+        if reverse:
+            return await read_pages(
+                lambda last, most: execute(
+                    ops.read(wanted, after=after, until=last, limit=most, reverse=True)
+                ),
+                until,
+                lambda row: row[POSITION] - 1,
+                limit=limit,
+            )
+        return await read_pages(
+            lambda first, most: execute(ops.read(wanted, after=first, until=until, limit=most)),
+            after,
+            itemgetter(POSITION),
             limit=limit,
-            reverse=reverse,
-            model=model,
         )
-        return await self._executor.execute(op)
 
     @overload
     async def read_stream(
@@ -236,7 +296,7 @@ class AsyncTransactionEvents:
         *,
         after_version: int = 0,
         until_version: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         model: None = None,
     ) -> list[RecordedEvent[Any]]: ...
@@ -248,7 +308,7 @@ class AsyncTransactionEvents:
         *,
         after_version: int = 0,
         until_version: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         model: type[M],
     ) -> list[RecordedEvent[M]]: ...
@@ -259,7 +319,7 @@ class AsyncTransactionEvents:
         *,
         after_version: int = 0,
         until_version: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         model: type[M] | None = None,
     ) -> list[RecordedEvent[Any]] | list[RecordedEvent[M]]:
@@ -272,25 +332,25 @@ class AsyncTransactionEvents:
             stream: the stream's name.
             after_version: only versions above this one.
             until_version: only versions up to this one.
-            limit: maximum number of events, 1 to 100,000, 100 by default.
+            limit: maximum number of events, 1 to 100,000; None, the default, reads all of them,
+                with a statement for each thousand.
             reverse: highest version first.
             model: a pydantic model to validate the payloads with.
 
         Raises:
             InvalidInput: a name or option that is not allowed.
-            InvalidEvent: a stored payload does not fit its class or `model`.
+            InvalidEvent: a stored payload does not fit its class or `model`. What is computed from
+                a stream needs all of its events, so none is left out.
         """
-        return await self._executor.execute(
-            ops.read_stream(
-                stream,
-                self._codec,
-                after_version=after_version,
-                until_version=until_version,
-                limit=limit,
-                reverse=reverse,
-                model=model,
-            )
+        rows = await read_versions(
+            self._executor,
+            stream,
+            after_version,
+            until_version,
+            limit=limit,
+            reverse=reverse,
         )
+        return parse_events(self._codec, model)(rows)
 
     @overload
     async def get(self, position: int, *, model: None = None) -> RecordedEvent[Any] | None: ...

@@ -5,21 +5,26 @@ What to run is `pgmem.events.ops`. How far reads may go is decided by `pgmem.eve
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, overload
 
 from pydantic import BaseModel
 
 from pgmem.core.execution import AsyncPoolExecutor
+from pgmem.core.op import Row
+from pgmem.core.paging import PAGE, read_pages
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
 from pgmem.events import ops
 from pgmem.events.codec import Codec, event_maker, parse_events
+from pgmem.events.columns import POSITION
 from pgmem.events.durable import DEFAULT_LEASE, AsyncDurableSubscription
+from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter, Names
 from pgmem.events.models import RecordedEvent
 from pgmem.events.page import ALWAYS, NEVER
 from pgmem.events.reader import AsyncLogReader
-from pgmem.events.subscription import AsyncSubscription, OnInvalid, Start
+from pgmem.events.subscription import AsyncSubscription, Start
 from pgmem.events.transaction_verbs import AsyncTransactionEvents
 
 M = TypeVar("M", bound=BaseModel)
@@ -54,10 +59,11 @@ class AsyncEvents(AsyncTransactionEvents):
         agent_id: Names | None = None,
         after: int = 0,
         until: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         timeout: Seconds | None = 0,
         model: None = None,
+        on_invalid: OnInvalid = "skip",
     ) -> list[RecordedEvent[Any]]: ...
 
     @overload
@@ -70,10 +76,11 @@ class AsyncEvents(AsyncTransactionEvents):
         agent_id: Names | None = None,
         after: int = 0,
         until: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         timeout: Seconds | None = 0,
         model: type[M],
+        on_invalid: OnInvalid = "skip",
     ) -> list[RecordedEvent[M]]: ...
 
     async def read(
@@ -85,10 +92,11 @@ class AsyncEvents(AsyncTransactionEvents):
         agent_id: Names | None = None,
         after: int = 0,
         until: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         timeout: Seconds | None = 0,
         model: type[M] | None = None,
+        on_invalid: OnInvalid = "skip",
     ) -> list[RecordedEvent[Any]] | list[RecordedEvent[M]]:
         """Read events in the order of the log.
 
@@ -105,47 +113,62 @@ class AsyncEvents(AsyncTransactionEvents):
             agent_id: only events of this agent, or of these.
             after: only positions above this one.
             until: only positions up to this one.
-            limit: maximum number of events, 1 to 100,000, 100 by default.
+            limit: maximum number of events, 1 to 100,000; None, the default, reads all of them,
+                with a statement for each thousand.
             reverse: newest first.
             timeout: maximum wait for a first event, in seconds or as a timedelta. 0 does not
                 wait, None waits for ever. Must be 0 with `reverse`.
             model: a pydantic model to validate the payloads with.
+            on_invalid: what becomes of an event that does not fit its class or `model`. "skip", the
+                default, leaves it out and logs it as an error; "raise" raises `InvalidEvent`.
 
         Raises:
             InvalidInput: a name or option that is not allowed.
-            InvalidEvent: a stored payload does not fit its class or `model`.
+            InvalidEvent: with `on_invalid="raise"`, a stored payload does not fit.
         """
+        parse = parse_events(self._codec, model, on_invalid=on_invalid)
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
         last = MAX_POSITION if until is None else until
         wait = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
         if reverse:
             if wait != 0:
                 raise InvalidInput("timeout= waits for new events: not with reverse=True")
-            op = ops.read(
-                wanted,
-                self._codec,
-                after=after,
-                until=last,
-                limit=limit,
-                reverse=True,
-                model=model,
-            )
-            return await self._executor.execute(op)
-        check_count(limit, "limit", minimum=1, maximum=ops.MAX_LIMIT)
+            return parse(await self._read_visible(wanted, after, last, limit=limit, reverse=True))
+        if limit is not None:
+            check_count(limit, "limit", minimum=1, maximum=ops.MAX_LIMIT)
+        rows: list[Row] = []
         if wait != 0:
-            waiting = AsyncSubscription(
-                self._reader, wanted, after, event_maker(self._codec, model), until=last
-            )
+            waiting = AsyncSubscription(self._reader, wanted, after, lambda row: row, until=last)
             try:
-                found = await waiting.receive(min(limit, 10_000), timeout=wait)
+                most = 10_000 if limit is None else min(limit, 10_000)
+                rows = await waiting.receive(most, timeout=wait)
             finally:
                 await waiting.close()
-            if found:
-                return [event for event in found if event.position <= last]
-        page = await self._reader.read_now(
-            wanted, after=after, until=last, limit=limit, since=ALWAYS if after else NEVER
-        )
-        return parse_events(self._codec, model)(page.rows)
+            rows = [row for row in rows if row[POSITION] <= last]
+        if not rows:
+            rows = await self._read_stable(wanted, after, last, limit)
+        elif limit is None:
+            rows += await self._read_stable(wanted, rows[-1][POSITION], last, None)
+        return parse(rows)
+
+    async def _read_stable(
+        self, wanted: EventFilter, after: int, until: int, limit: int | None
+    ) -> list[Row]:
+        """Read stable events: up to a limit, or all up to the present head of the log."""
+        since = ALWAYS if after else NEVER
+
+        async def read(first: int, most: int) -> list[Row]:
+            page = await self._reader.read_now(
+                wanted, after=first, until=until, limit=most, since=since
+            )
+            return page.rows
+
+        rows = await read(after, PAGE if limit is None else limit)
+        if limit is not None or len(rows) < PAGE:
+            return rows
+        # Writers may append faster than this reads.
+        until = min(until, (await self._reader.page_head()).head)
+        return rows + await read_pages(read, rows[-1][POSITION], itemgetter(POSITION), limit=None)
 
     async def read_page(self, wanted: EventFilter, *, after: int, limit: int) -> Page:
         """Read stable events, and return up to where the answer is complete.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from pgmem.events import ops as event_ops
+from pgmem.events.codec import parse_events
 from pgmem.events.models import Event, RecordedEvent
-from pgmem.events.transaction_verbs import AsyncTransactionEvents
+from pgmem.events.transaction_verbs import AsyncTransactionEvents, read_versions
 
 if TYPE_CHECKING:
     from pgmem.optimistic.transaction import AsyncOptimistic
@@ -56,7 +56,7 @@ class AsyncOptimisticEvents:
         *,
         after_version: int = 0,
         until_version: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         model: type[BaseModel] | None = None,
     ) -> list[RecordedEvent[Any]]:
@@ -73,16 +73,10 @@ class AsyncOptimisticEvents:
         until = version if until_version is None else min(version, until_version)
         if until <= after_version:
             return []
-        op = event_ops.read_stream(
-            stream,
-            self._tx._codec,
-            after_version=after_version,
-            until_version=until,
-            limit=limit,
-            reverse=reverse,
-            model=model,
+        rows = await read_versions(
+            self._tx._reads, stream, after_version, until, limit=limit, reverse=reverse
         )
-        return await self._tx._reads.execute(op)
+        return parse_events(self._tx._codec, model)(rows)
 
     async def append(
         self, stream: str, event: Event | Sequence[Event], *, expected_version: int | None = None

@@ -13,6 +13,7 @@ from pgmem.core.validation import Seconds
 from pgmem.events.models import Event
 from pgmem.state import read_ops
 from pgmem.state.models import StateEntry
+from pgmem.state.reads import search_entries
 from pgmem.state.verbs import AsyncTransactionState
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class AsyncOptimisticState:
         order: read_ops.Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: None = None,
     ) -> list[StateEntry[Any]]: ...
 
@@ -117,7 +118,7 @@ class AsyncOptimisticState:
         order: read_ops.Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[M],
     ) -> list[StateEntry[M]]: ...
 
@@ -129,7 +130,7 @@ class AsyncOptimisticState:
         order: read_ops.Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[BaseModel] | None = None,
     ) -> list[StateEntry[Any]]:
         """Read the entries under a prefix, and remember their versions.
@@ -144,7 +145,8 @@ class AsyncOptimisticState:
             StaleRead: as for `get`.
         """
         self._tx._check_open()
-        op = read_ops.search(
+        entries = await search_entries(
+            self._tx._reads,
             prefix,
             where=where,
             order=order,
@@ -153,7 +155,6 @@ class AsyncOptimisticState:
             limit=limit,
             model=model,
         )
-        entries = await self._tx._reads.execute(op)
         for entry in entries:
             await self._tx._remember(("state", entry.key), entry.version)
         return entries

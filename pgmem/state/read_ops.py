@@ -186,7 +186,7 @@ def search(
     order: Order = "key",
     reverse: bool = False,
     offset: int = 0,
-    limit: int,
+    limit: int | None,
     model: type[BaseModel] | None = None,
 ) -> Op[list[StateEntry]]:
     """Read the entries whose key begins with a prefix and whose value has certain fields."""
@@ -201,7 +201,9 @@ def search(
         filters.append(condition)
         params |= wanted
     params["offset"] = check_count(offset, "offset", minimum=0, maximum=MAX_OFFSET)
-    params["limit"] = check_count(limit, "limit", minimum=1, maximum=MAX_PAGE)
+    params["limit"] = limit
+    if limit is not None:
+        check_count(limit, "limit", minimum=1, maximum=MAX_PAGE)
     make = entry_maker(model)
     return Op(
         "state_search",

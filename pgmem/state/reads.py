@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from pgmem.core.encoding import decode, decoder
 from pgmem.core.execution import AsyncExecutor
 from pgmem.core.op import Op
+from pgmem.core.paging import PAGE, read_pages
 from pgmem.events.codec import Codec
 from pgmem.events.models import RecordedEvent
 from pgmem.state import read_ops as ops
@@ -19,6 +21,46 @@ from pgmem.state.read_ops import Order
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+
+
+async def search_entries(
+    executor: AsyncExecutor,
+    prefix: str,
+    *,
+    where: Mapping[str, Any] | None = None,
+    after: str = "",
+    order: Order = "key",
+    reverse: bool = False,
+    offset: int = 0,
+    limit: int | None,
+    model: type[BaseModel] | None,
+) -> list[StateEntry[Any]]:
+    """Read the entries under a prefix; see `AsyncStateReads.search`."""
+
+    def page(last: str, most: int | None, skip: int = 0) -> Op[list[StateEntry[Any]]]:
+        return ops.search(
+            prefix,
+            where=where,
+            after=last,
+            order=order,
+            reverse=reverse,
+            offset=skip,
+            limit=most,
+            model=model,
+        )
+
+    if limit is not None or order != "key" or reverse:
+        # The place of an entry may change between two pages in another order. So it is one.
+        return await executor.execute(page(after, limit, offset))
+    entries = await executor.execute(page(after, PAGE, offset))
+    if len(entries) < PAGE:
+        return entries
+    return entries + await read_pages(
+        lambda last, most: executor.execute(page(last, most)),
+        entries[-1].key,
+        attrgetter("key"),
+        limit=None,
+    )
 
 
 class AsyncStateReads:
@@ -121,7 +163,7 @@ class AsyncStateReads:
         order: Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
     ) -> list[StateEntry[Any]]: ...
 
     @overload
@@ -133,7 +175,7 @@ class AsyncStateReads:
         order: Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[M],
     ) -> list[StateEntry[M]]: ...
 
@@ -145,7 +187,7 @@ class AsyncStateReads:
         order: Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[BaseModel] | None = None,
     ) -> list[StateEntry[Any]]:
         """Return the entries whose key begins with a prefix and whose value has certain fields.
@@ -166,19 +208,19 @@ class AsyncStateReads:
             order: sort by the key's bytes, or by when the entry was written or created.
             reverse: sort in descending order.
             offset: skip this many entries, 0 or more.
-            limit: the most entries to return, 1 to 100,000.
+            limit: the most entries to return, 1 to 100,000; None, the default, returns all of them,
+                with a statement for each thousand.
             model: as for `get`.
         """
-        return await self._executor.execute(
-            ops.search(
-                prefix,
-                where=where,
-                order=order,
-                reverse=reverse,
-                offset=offset,
-                limit=limit,
-                model=model,
-            )
+        return await search_entries(
+            self._executor,
+            prefix,
+            where=where,
+            order=order,
+            reverse=reverse,
+            offset=offset,
+            limit=limit,
+            model=model,
         )
 
     async def keys(
@@ -188,7 +230,7 @@ class AsyncStateReads:
         after: str = "",
         depth: int | None = None,
         separator: str | None = None,
-        limit: int = 100,
+        limit: int | None = None,
     ) -> list[str]:
         """Return the keys that begin with a prefix, ordered by their bytes.
 
@@ -204,20 +246,26 @@ class AsyncStateReads:
                 result once. Needs `separator`.
             separator: divides keys into segments. The prefix then ends where a segment ends:
                 "team" matches "team" and "team:1", not "teams".
-            limit: the most keys to return, 1 to 100,000.
+            limit: the most keys to return, 1 to 100,000; None, the default, returns all of them,
+                with a statement for each thousand.
         """
-        return await self._executor.execute(
-            ops.keys(prefix, after=after, depth=depth, separator=separator, limit=limit)
+        return await read_pages(
+            lambda last, most: self._executor.execute(
+                ops.keys(prefix, after=last, depth=depth, separator=separator, limit=most)
+            ),
+            after,
+            str,
+            limit=limit,
         )
 
     @overload
     async def history(
-        self, key: str, *, after: int = 0, limit: int = 100
+        self, key: str, *, after: int = 0, limit: int | None = None
     ) -> list[RecordedEvent[Any]]: ...
 
     @overload
     async def history(
-        self, key: str, *, after: int = 0, limit: int = 100, model: type[M]
+        self, key: str, *, after: int = 0, limit: int | None = None, model: type[M]
     ) -> list[RecordedEvent[M]]: ...
 
     async def history(
@@ -225,7 +273,7 @@ class AsyncStateReads:
         key: str,
         *,
         after: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[BaseModel] | None = None,
     ) -> list[RecordedEvent[Any]]:
         """Return the events of an entry's recorded changes, oldest first.
@@ -235,21 +283,27 @@ class AsyncStateReads:
         Args:
             key: the entry's key.
             after: return versions above this one.
-            limit: the most events to return, 1 to 100,000.
+            limit: the most events to return, 1 to 100,000; None, the default, returns all of them,
+                with a statement for each thousand.
             model: validate the payloads with this pydantic model.
         """
-        return await self._executor.execute(
-            ops.history(key, self._codec, after=after, limit=limit, model=model)
+        return await read_pages(
+            lambda last, most: self._executor.execute(
+                ops.history(key, self._codec, after=last, limit=most, model=model)
+            ),
+            after,
+            attrgetter("state_version"),
+            limit=limit,
         )
 
     @overload
     async def list(
-        self, prefix: str = "", *, after: str = "", limit: int = 100
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
     ) -> list[StateEntry[Any]]: ...
 
     @overload
     async def list(
-        self, prefix: str = "", *, after: str = "", limit: int = 100, model: type[M]
+        self, prefix: str = "", *, after: str = "", limit: int | None = None, model: type[M]
     ) -> list[StateEntry[M]]: ...
 
     async def list(
@@ -257,7 +311,7 @@ class AsyncStateReads:
         prefix: str = "",
         *,
         after: str = "",
-        limit: int = 100,
+        limit: int | None = None,
         model: type[BaseModel] | None = None,
     ) -> list[StateEntry[Any]]:
         """Return a page of the entries whose key begins with a prefix, ordered by the key's bytes.
@@ -265,9 +319,8 @@ class AsyncStateReads:
         Args:
             prefix: the beginning of the keys; "" for all.
             after: return keys above this one. Give the last key of the page before.
-            limit: the most entries to return, 1 to 100,000.
+            limit: the most entries to return, 1 to 100,000; None, the default, returns all of them,
+                with a statement for each thousand.
             model: as for `get`.
         """
-        return await self._executor.execute(
-            ops.search(prefix, after=after, limit=limit, model=model)
-        )
+        return await search_entries(self._executor, prefix, after=after, limit=limit, model=model)

@@ -31,13 +31,15 @@ def take(name: str | None, *, position: int) -> Op[StateSnapshot | None]:
     )
 
 
-def list_snapshots(name: str | None, *, limit: int) -> Op[list[StateSnapshot]]:
+def list_snapshots(name: str | None, *, limit: int | None) -> Op[list[StateSnapshot]]:
     """Read which snapshots there are, newest first."""
     return Op(
         "snapshot_list",
         {
             "name": _check_optional_name(name),
-            "limit": check_count(limit, "limit", minimum=1, maximum=MAX_PAGE),
+            "limit": limit
+            if limit is None
+            else check_count(limit, "limit", minimum=1, maximum=MAX_PAGE),
         },
         lambda rows: [StateSnapshot._make(row) for row in rows],
         "list the snapshots of the state",

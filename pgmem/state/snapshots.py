@@ -76,12 +76,14 @@ class AsyncTransactionSnapshots:
         """Delete a snapshot. Return True if there was one."""
         return await self._executor.execute(ops.delete(snapshot_id))
 
-    async def list(self, name: str | None = None, *, limit: int = 100) -> list[StateSnapshot]:
+    async def list(
+        self, name: str | None = None, *, limit: int | None = None
+    ) -> list[StateSnapshot]:
         """Return the descriptions of snapshots, newest first.
 
         Args:
             name: only those with this name.
-            limit: the most to return, 1 to 100,000.
+            limit: the most to return, 1 to 100,000; None, the default, returns all of them.
         """
         return await self._executor.execute(ops.list_snapshots(name, limit=limit))
 

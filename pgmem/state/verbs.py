@@ -16,10 +16,11 @@ from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_count
 from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.events.codec import Codec
+from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import Event, StateChange
 from pgmem.events.reader import AsyncLogReader
-from pgmem.events.subscription import AsyncSubscription, OnInvalid, Start
+from pgmem.events.subscription import AsyncSubscription, Start
 from pgmem.events.verbs import AsyncEvents
 from pgmem.leases.lease import AsyncLease
 from pgmem.state import write_ops as ops

@@ -27,11 +27,12 @@ from typing import Protocol, TypeVar
 from pgmem._sync.core.execution import TransactionExecutor
 from pgmem._sync.events.durable_lease import SubscriptionLease, owner_name
 from pgmem._sync.events.reader import LogReader
-from pgmem._sync.events.subscription import OnInvalid, Start, Subscription
+from pgmem._sync.events.subscription import Start, Subscription
 from pgmem.core.context import WriteContext
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidInput, PgmemError, Unavailable
+from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import ALWAYS
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from pgmem._sync.events.transaction_verbs import TransactionEvents
-from pgmem.events import ops as event_ops
+from pgmem._sync.events.transaction_verbs import TransactionEvents, read_versions
+from pgmem.events.codec import parse_events
 from pgmem.events.models import Event, RecordedEvent
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OptimisticEvents:
         *,
         after_version: int = 0,
         until_version: int | None = None,
-        limit: int = 100,
+        limit: int | None = None,
         reverse: bool = False,
         model: type[BaseModel] | None = None,
     ) -> list[RecordedEvent[Any]]:
@@ -74,16 +74,10 @@ class OptimisticEvents:
         until = version if until_version is None else min(version, until_version)
         if until <= after_version:
             return []
-        op = event_ops.read_stream(
-            stream,
-            self._tx._codec,
-            after_version=after_version,
-            until_version=until,
-            limit=limit,
-            reverse=reverse,
-            model=model,
+        rows = read_versions(
+            self._tx._reads, stream, after_version, until, limit=limit, reverse=reverse
         )
-        return self._tx._reads.execute(op)
+        return parse_events(self._tx._codec, model)(rows)
 
     def append(
         self, stream: str, event: Event | Sequence[Event], *, expected_version: int | None = None

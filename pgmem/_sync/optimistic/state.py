@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pydantic import BaseModel
 
+from pgmem._sync.state.reads import search_entries
 from pgmem._sync.state.verbs import TransactionState
 from pgmem.core.encoding import decode, decoder
 from pgmem.core.validation import Seconds
@@ -101,7 +102,7 @@ class OptimisticState:
         order: read_ops.Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: None = None,
     ) -> list[StateEntry[Any]]: ...
 
@@ -114,7 +115,7 @@ class OptimisticState:
         order: read_ops.Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[M],
     ) -> list[StateEntry[M]]: ...
 
@@ -126,7 +127,7 @@ class OptimisticState:
         order: read_ops.Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[BaseModel] | None = None,
     ) -> list[StateEntry[Any]]:
         """Read the entries under a prefix, and remember their versions.
@@ -141,7 +142,8 @@ class OptimisticState:
             StaleRead: as for `get`.
         """
         self._tx._check_open()
-        op = read_ops.search(
+        entries = search_entries(
+            self._tx._reads,
             prefix,
             where=where,
             order=order,
@@ -150,7 +152,6 @@ class OptimisticState:
             limit=limit,
             model=model,
         )
-        entries = self._tx._reads.execute(op)
         for entry in entries:
             self._tx._remember(("state", entry.key), entry.version)
         return entries

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
 from pgmem._sync.core.execution import Executor
+from pgmem._sync.core.paging import PAGE, read_pages
 from pgmem.core.encoding import decode, decoder
 from pgmem.core.op import Op
 from pgmem.events.codec import Codec
@@ -20,6 +22,46 @@ from pgmem.state.read_ops import Order
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+
+
+def search_entries(
+    executor: Executor,
+    prefix: str,
+    *,
+    where: Mapping[str, Any] | None = None,
+    after: str = "",
+    order: Order = "key",
+    reverse: bool = False,
+    offset: int = 0,
+    limit: int | None,
+    model: type[BaseModel] | None,
+) -> list[StateEntry[Any]]:
+    """Read the entries under a prefix; see `StateReads.search`."""
+
+    def page(last: str, most: int | None, skip: int = 0) -> Op[list[StateEntry[Any]]]:
+        return ops.search(
+            prefix,
+            where=where,
+            after=last,
+            order=order,
+            reverse=reverse,
+            offset=skip,
+            limit=most,
+            model=model,
+        )
+
+    if limit is not None or order != "key" or reverse:
+        # The place of an entry may change between two pages in another order. So it is one.
+        return executor.execute(page(after, limit, offset))
+    entries = executor.execute(page(after, PAGE, offset))
+    if len(entries) < PAGE:
+        return entries
+    return entries + read_pages(
+        lambda last, most: executor.execute(page(last, most)),
+        entries[-1].key,
+        attrgetter("key"),
+        limit=None,
+    )
 
 
 class StateReads:
@@ -118,7 +160,7 @@ class StateReads:
         order: Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
     ) -> list[StateEntry[Any]]: ...
 
     @overload
@@ -130,7 +172,7 @@ class StateReads:
         order: Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[M],
     ) -> list[StateEntry[M]]: ...
 
@@ -142,7 +184,7 @@ class StateReads:
         order: Order = "key",
         reverse: bool = False,
         offset: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[BaseModel] | None = None,
     ) -> list[StateEntry[Any]]:
         """Return the entries whose key begins with a prefix and whose value has certain fields.
@@ -163,19 +205,19 @@ class StateReads:
             order: sort by the key's bytes, or by when the entry was written or created.
             reverse: sort in descending order.
             offset: skip this many entries, 0 or more.
-            limit: the most entries to return, 1 to 100,000.
+            limit: the most entries to return, 1 to 100,000; None, the default, returns all of them,
+                with a statement for each thousand.
             model: as for `get`.
         """
-        return self._executor.execute(
-            ops.search(
-                prefix,
-                where=where,
-                order=order,
-                reverse=reverse,
-                offset=offset,
-                limit=limit,
-                model=model,
-            )
+        return search_entries(
+            self._executor,
+            prefix,
+            where=where,
+            order=order,
+            reverse=reverse,
+            offset=offset,
+            limit=limit,
+            model=model,
         )
 
     def keys(
@@ -185,7 +227,7 @@ class StateReads:
         after: str = "",
         depth: int | None = None,
         separator: str | None = None,
-        limit: int = 100,
+        limit: int | None = None,
     ) -> list[str]:
         """Return the keys that begin with a prefix, ordered by their bytes.
 
@@ -201,20 +243,26 @@ class StateReads:
                 result once. Needs `separator`.
             separator: divides keys into segments. The prefix then ends where a segment ends:
                 "team" matches "team" and "team:1", not "teams".
-            limit: the most keys to return, 1 to 100,000.
+            limit: the most keys to return, 1 to 100,000; None, the default, returns all of them,
+                with a statement for each thousand.
         """
-        return self._executor.execute(
-            ops.keys(prefix, after=after, depth=depth, separator=separator, limit=limit)
+        return read_pages(
+            lambda last, most: self._executor.execute(
+                ops.keys(prefix, after=last, depth=depth, separator=separator, limit=most)
+            ),
+            after,
+            str,
+            limit=limit,
         )
 
     @overload
     def history(
-        self, key: str, *, after: int = 0, limit: int = 100
+        self, key: str, *, after: int = 0, limit: int | None = None
     ) -> list[RecordedEvent[Any]]: ...
 
     @overload
     def history(
-        self, key: str, *, after: int = 0, limit: int = 100, model: type[M]
+        self, key: str, *, after: int = 0, limit: int | None = None, model: type[M]
     ) -> list[RecordedEvent[M]]: ...
 
     def history(
@@ -222,7 +270,7 @@ class StateReads:
         key: str,
         *,
         after: int = 0,
-        limit: int = 100,
+        limit: int | None = None,
         model: type[BaseModel] | None = None,
     ) -> list[RecordedEvent[Any]]:
         """Return the events of an entry's recorded changes, oldest first.
@@ -232,21 +280,27 @@ class StateReads:
         Args:
             key: the entry's key.
             after: return versions above this one.
-            limit: the most events to return, 1 to 100,000.
+            limit: the most events to return, 1 to 100,000; None, the default, returns all of them,
+                with a statement for each thousand.
             model: validate the payloads with this pydantic model.
         """
-        return self._executor.execute(
-            ops.history(key, self._codec, after=after, limit=limit, model=model)
+        return read_pages(
+            lambda last, most: self._executor.execute(
+                ops.history(key, self._codec, after=last, limit=most, model=model)
+            ),
+            after,
+            attrgetter("state_version"),
+            limit=limit,
         )
 
     @overload
     def list(
-        self, prefix: str = "", *, after: str = "", limit: int = 100
+        self, prefix: str = "", *, after: str = "", limit: int | None = None
     ) -> list[StateEntry[Any]]: ...
 
     @overload
     def list(
-        self, prefix: str = "", *, after: str = "", limit: int = 100, model: type[M]
+        self, prefix: str = "", *, after: str = "", limit: int | None = None, model: type[M]
     ) -> list[StateEntry[M]]: ...
 
     def list(
@@ -254,7 +308,7 @@ class StateReads:
         prefix: str = "",
         *,
         after: str = "",
-        limit: int = 100,
+        limit: int | None = None,
         model: type[BaseModel] | None = None,
     ) -> list[StateEntry[Any]]:
         """Return a page of the entries whose key begins with a prefix, ordered by the key's bytes.
@@ -262,7 +316,8 @@ class StateReads:
         Args:
             prefix: the beginning of the keys; "" for all.
             after: return keys above this one. Give the last key of the page before.
-            limit: the most entries to return, 1 to 100,000.
+            limit: the most entries to return, 1 to 100,000; None, the default, returns all of them,
+                with a statement for each thousand.
             model: as for `get`.
         """
-        return self._executor.execute(ops.search(prefix, after=after, limit=limit, model=model))
+        return search_entries(self._executor, prefix, after=after, limit=limit, model=model)

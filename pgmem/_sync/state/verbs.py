@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from pgmem._sync.core.execution import Executor, PoolExecutor
 from pgmem._sync.events.reader import LogReader
-from pgmem._sync.events.subscription import OnInvalid, Start, Subscription
+from pgmem._sync.events.subscription import Start, Subscription
 from pgmem._sync.events.verbs import Events
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.state.reads import StateReads
@@ -24,6 +24,7 @@ from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_count
 from pgmem.errors import InvalidInput, LeaseLost
 from pgmem.events.codec import Codec
+from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import Event, StateChange
 from pgmem.state import write_ops as ops

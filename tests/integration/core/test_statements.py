@@ -150,7 +150,7 @@ def loaded(pg_server_url):
 
 
 def read(after=0, **selection) -> Op:
-    return events.read(EventFilter.of(**selection), CODEC, after=after, limit=100)
+    return events.read(EventFilter.of(**selection), after=after, limit=100)
 
 
 HELD = subscriptions.Ownership("k7", 7, 0, datetime.datetime(2026, 1, 1), History(1, 1))
@@ -195,7 +195,7 @@ HOT = [
     (read(agent_id="a7"), "events_agent_position_idx"),
     (read(stream="s7", type="t7"), "events_(stream|type)_position_idx"),
     (
-        events.read(EventFilter.of("s7"), CODEC, limit=10, reverse=True),
+        events.read(EventFilter.of("s7"), limit=10, reverse=True),
         "events_stream_position_idx",
     ),
     (events.stream_version("v3"), "events_stream_version_key"),

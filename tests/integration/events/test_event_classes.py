@@ -46,7 +46,7 @@ async def append(memory, *payloads, metadata=None):
 
 async def read_one(form, cls):
     async with form.memory(events=[cls]) as memory:
-        (event,) = await memory.events.read("orders")
+        (event,) = await memory.events.read("orders", on_invalid="raise")
     return event
 
 
