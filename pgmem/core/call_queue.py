@@ -92,18 +92,19 @@ class AsyncCallQueue:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def enter(self, op: Op[Any], deadline: float) -> AsyncCall | None:
-        """Queue a call, to be given to `wait`.
-
-        Returns:
-            None if it did not queue: the caller executes it at once, then calls `leave`.
-        """
+    def admit(self) -> bool:
+        """Return True if the caller may execute its call at once; it calls `leave` after that."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._begin(loop)
-        if self._free:
-            self._free -= 1
-            return None
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    def join(self, op: Op[Any], deadline: float) -> AsyncCall:
+        """Queue a call that was not admitted, and return it for `wait`."""
+        loop = asyncio.get_running_loop()
         call = AsyncCall(op, deadline, loop.create_future())
         self._waiting.append(call)
         if self._timer is None:
@@ -244,36 +245,44 @@ class CallQueue:
     ) -> None:
         self._execute = execute
         self._expired = expired
-        self._free = parallel
+        self._free: list[None] = [None] * parallel  # taking one is atomic
         self._most = most
         self._lock = threading.Lock()
         self._waiting: deque[Call] = deque()
 
-    def enter(self, op: Op[Any], deadline: float) -> Call | None:
-        """Queue a call, to be given to `wait`.
+    def admit(self) -> bool:
+        """Return True if the caller may execute its call at once; it calls `leave` after that."""
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
 
-        Returns:
-            None if it did not queue: the caller executes it at once, then calls `leave`.
-        """
+    def join(self, op: Op[Any], deadline: float) -> Call:
+        """Queue a call that was not admitted, and return it for `wait`."""
+        call = Call(op, deadline)
         with self._lock:
-            if self._free:
-                self._free -= 1
-                return None
-            call = Call(op, deadline)
             self._waiting.append(call)
-            return call
+            self._appoint()
+        return call
 
     def leave(self) -> None:
-        """Let what has queued be executed after a call that did not queue."""
-        with self._lock:
-            taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            self._appoint(taken)
+        """Let what has queued be executed after a call that was admitted."""
+        # First free, then look, while `join` first queues, then looks: neither can miss the other.
+        self._free.append(None)
+        if self._waiting:
+            with self._lock:
+                self._appoint()
 
-    def _appoint(self, calls: list[Call]) -> None:
-        """Choose the thread that executes the calls. The caller holds the lock."""
-        if not calls:
-            self._free += 1
+    def _appoint(self) -> None:
+        """Let a thread execute what has queued, if fewer than `parallel` are under way."""
+        if not self._waiting or not self.admit():
             return
+        calls = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        self._lead_by_one_of(calls)
+
+    def _lead_by_one_of(self, calls: list[Call]) -> None:
+        """Choose the thread that executes the calls. The caller holds the lock."""
         # The last one has the latest deadline, which bounds the execution of all.
         leader = next((call for call in reversed(calls) if not call.interruptible), calls[-1])
         for call in calls:
@@ -310,7 +319,11 @@ class CallQueue:
                 calls, call.leads = call.leads, None
                 calls.remove(call)
                 call.sent = False
-                self._appoint(calls)
+                if calls:
+                    self._lead_by_one_of(calls)
+                else:
+                    self._free.append(None)
+                    self._appoint()
             elif not call.sent:
                 self._waiting.remove(call)
             call.finish(self._expired(call))

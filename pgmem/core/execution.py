@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
+from pgmem.core.call_queue import AsyncCallQueue
 from pgmem.core.coalesce import AsyncCoalescer, ExecuteAloneError
 from pgmem.core.concurrency import AsyncBackground, async_sleep
 from pgmem.core.connection import AsyncConnection
@@ -125,10 +126,16 @@ class AsyncPoolExecutor:
         if self.open_blocks and op.statement not in HARMLESS:
             TransactionBlock.warn(self.open_blocks, op.action)
         deadline = time.monotonic() + self.database.timeout
+        queue = self._coalescer.queue_of(op) if answer_timeout is None else None
         try:
-            if answer_timeout is None and self._coalescer.takes(op):
-                return await self._execute_shared(op, deadline)
-            return await self._execute_once(op, "if_free", deadline, answer_timeout)
+            if queue is None:
+                return await self._execute_once(op, "if_free", deadline, answer_timeout)
+            if not queue.admit():
+                return await self._execute_queued(queue, op, deadline)
+            try:
+                return await self._execute_once(op, "if_free", deadline, None)
+            finally:
+                queue.leave()
         except FAILURES as failure:
             if not op.bounded and not is_timeout(failure):
                 deadline = time.monotonic() + self.database.timeout
@@ -147,20 +154,14 @@ class AsyncPoolExecutor:
                     raise attempts.outcome_unknown() from error
                 raise
 
-    async def _execute_shared(self, op: Op[T], deadline: float) -> T:
-        """Execute an op at once, or together with others if some are under way."""
+    async def _execute_queued(self, queue: AsyncCallQueue, op: Op[T], deadline: float) -> T:
+        """Execute an op together with others."""
+        # In a forked child none of those under way ever ends, and a lock may be taken for ever.
         self.database.require_open(op.action)
-        queue = self._coalescer.queue_of(op)
-        call = queue.enter(op, deadline)
-        if call is not None:
-            try:
-                return op.parse(await queue.wait(call))
-            except ExecuteAloneError:
-                return await self._execute_once(op, "if_free", deadline, None)
         try:
+            return op.parse(await queue.wait(queue.join(op, deadline)))
+        except ExecuteAloneError:
             return await self._execute_once(op, "if_free", deadline, None)
-        finally:
-            queue.leave()
 
     async def _execute_merged(self, op: Op[T], deadline: float) -> T:
         return await self._execute_once(op, "if_free", deadline, None)

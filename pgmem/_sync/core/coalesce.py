@@ -55,12 +55,10 @@ class Coalescer:
         """The queues, one for each kind of op that has been executed."""
         return list(self._queues.values())
 
-    def takes(self, op: Op[Any]) -> bool:
-        """Return True if an op can be executed together with others."""
-        return op.merge is not None or (op.brief and not self._database.pooled)
-
-    def queue_of(self, op: Op[Any]) -> CallQueue:
-        """Return the queue of the ops that can be executed together with this one."""
+    def queue_of(self, op: Op[Any]) -> CallQueue | None:
+        """Return the queue of the ops that can be executed with this one; None if none can."""
+        if op.merge is None and (not op.brief or self._database.pooled):
+            return None
         queue = self._queues.get(op.merge)
         if queue is None:
             execute = self._execute_reads

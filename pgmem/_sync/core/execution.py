@@ -31,6 +31,7 @@ from pgmem._sync.core.retry import (
     is_lost,
     is_timeout,
 )
+from pgmem.core.call_queue import CallQueue
 from pgmem.core.concurrency import Background, sleep
 from pgmem.core.libpq import Call
 from pgmem.core.op import Op, RefusedError, Retry, RetryStatement, Row
@@ -126,10 +127,16 @@ class PoolExecutor:
         if self.open_blocks and op.statement not in HARMLESS:
             TransactionBlock.warn(self.open_blocks, op.action)
         deadline = time.monotonic() + self.database.timeout
+        queue = self._coalescer.queue_of(op) if answer_timeout is None else None
         try:
-            if answer_timeout is None and self._coalescer.takes(op):
-                return self._execute_shared(op, deadline)
-            return self._execute_once(op, "if_free", deadline, answer_timeout)
+            if queue is None:
+                return self._execute_once(op, "if_free", deadline, answer_timeout)
+            if not queue.admit():
+                return self._execute_queued(queue, op, deadline)
+            try:
+                return self._execute_once(op, "if_free", deadline, None)
+            finally:
+                queue.leave()
         except FAILURES as failure:
             if not op.bounded and not is_timeout(failure):
                 deadline = time.monotonic() + self.database.timeout
@@ -148,20 +155,14 @@ class PoolExecutor:
                     raise attempts.outcome_unknown() from error
                 raise
 
-    def _execute_shared(self, op: Op[T], deadline: float) -> T:
-        """Execute an op at once, or together with others if some are under way."""
+    def _execute_queued(self, queue: CallQueue, op: Op[T], deadline: float) -> T:
+        """Execute an op together with others."""
+        # In a forked child none of those under way ever ends, and a lock may be taken for ever.
         self.database.require_open(op.action)
-        queue = self._coalescer.queue_of(op)
-        call = queue.enter(op, deadline)
-        if call is not None:
-            try:
-                return op.parse(queue.wait(call))
-            except ExecuteAloneError:
-                return self._execute_once(op, "if_free", deadline, None)
         try:
+            return op.parse(queue.wait(queue.join(op, deadline)))
+        except ExecuteAloneError:
             return self._execute_once(op, "if_free", deadline, None)
-        finally:
-            queue.leave()
 
     def _execute_merged(self, op: Op[T], deadline: float) -> T:
         return self._execute_once(op, "if_free", deadline, None)

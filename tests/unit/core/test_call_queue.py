@@ -61,7 +61,7 @@ async def tasks(execution):
     queue = AsyncCallQueue(
         execution.async_execute, lambda call: LateError(call.sent), parallel=1, most=3
     )
-    assert queue.enter(op(0), later()) is None
+    assert queue.admit()
     return queue
 
 
@@ -69,13 +69,14 @@ async def tasks(execution):
 def threads(execution):
     """A queue for threads, one call of which is under way."""
     queue = CallQueue(execution.execute, lambda call: LateError(call.sent), parallel=1, most=3)
-    assert queue.enter(op(0), later()) is None
+    assert queue.admit()
     return queue
 
 
 def waits(queue, number: int, deadline: float | None = None):
     """Queue a call and wait for it in a task of its own."""
-    call = queue.enter(op(number), deadline or later())
+    assert not queue.admit()
+    call = queue.join(op(number), deadline or later())
     return asyncio.ensure_future(queue.wait(call))
 
 
@@ -93,9 +94,9 @@ async def test_a_task_after_the_queue_has_emptied_is_executed_at_once(tasks, exe
     tasks.leave()
     await waiting
     await asyncio.sleep(0)
-    assert tasks.enter(op(2), later()) is None
+    assert tasks.admit()
     tasks.leave()
-    assert tasks.enter(op(3), later()) is None
+    assert tasks.admit()
 
 
 async def test_a_task_cancelled_in_the_queue_is_not_executed(tasks, execution):
@@ -149,7 +150,7 @@ async def test_the_end_of_the_loop_leaves_no_task_waiting(tasks, execution):
             task.cancel()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [LateError] * 2
-    assert tasks.enter(op(3), later()) is None
+    assert tasks.admit()
 
 
 def in_thread(call):
@@ -168,7 +169,7 @@ def in_thread(call):
 def queued_in_thread(queue, number: int):
     """Queue a call in a thread that waits for it, and return when it has queued."""
     before = len(queue._waiting)
-    join = in_thread(lambda: queue.wait(queue.enter(op(number), time.monotonic() + 60)))
+    join = in_thread(lambda: queue.wait(queue.join(op(number), time.monotonic() + 60)))
     while len(queue._waiting) == before:
         time.sleep(0.001)
     return join
@@ -179,13 +180,13 @@ def test_threads_that_queued_are_executed_together_up_to_the_most(threads, execu
     threads.leave()
     assert [join() for join in joins] == [[(str(number),)] for number in range(1, 6)]
     assert execution.executed == [["1", "2", "3"], ["4", "5"]]
-    assert threads.enter(op(6), later()) is None
+    assert threads.admit()
 
 
 def test_the_main_thread_executes_no_calls_of_others(threads, execution):
     """Ctrl-C comes there, and would end them."""
     join = queued_in_thread(threads, 1)
-    own = threads.enter(op(2), time.monotonic() + 60)
+    own = threads.join(op(2), time.monotonic() + 60)
     threads.leave()
     assert join() == [("1",)]
     assert own.leads is None
@@ -195,23 +196,23 @@ def test_the_main_thread_executes_no_calls_of_others(threads, execution):
 def test_a_chosen_thread_that_gives_up_hands_over(threads, execution):
     calls = []
     for number in (1, 2):
-        in_thread(lambda number=number: calls.append(threads.enter(op(number), later())))()
+        in_thread(lambda number=number: calls.append(threads.join(op(number), later())))()
     threads.leave()
     chosen, other = calls[1], calls[0]
     assert chosen.leads == calls
     threads._give_up(chosen)
     assert threads.wait(other) == [("1",)]
     assert execution.executed == [["1"]]
-    assert threads.enter(op(3), later()) is None
+    assert threads.admit()
 
 
 def test_a_thread_that_gets_no_answer_in_time_leaves_the_queue(threads, execution):
-    call = threads.enter(op(1), time.monotonic())
+    call = threads.join(op(1), time.monotonic())
     with pytest.raises(LateError, match="False"):
         threads.wait(call)
     threads.leave()
     assert execution.executed == []
-    assert threads.enter(op(2), later()) is None
+    assert threads.admit()
 
 
 def test_an_execution_that_ends_in_an_exception_leaves_no_thread_waiting(threads):
@@ -222,22 +223,22 @@ def test_an_execution_that_ends_in_an_exception_leaves_no_thread_waiting(threads
     calls = []
     for number in (1, 2):
         in_thread(
-            lambda number=number: calls.append(threads.enter(op(number), time.monotonic() + 60))
+            lambda number=number: calls.append(threads.join(op(number), time.monotonic() + 60))
         )()
     threads.leave()
     with pytest.raises(KeyboardInterrupt):
         threads.wait(calls[1])
     with pytest.raises(LateError, match="True"):
         threads.wait(calls[0])
-    assert threads.enter(op(3), later()) is None
+    assert threads.admit()
 
 
 def test_a_queue_begins_anew_in_another_event_loop(execution):
     queue = AsyncCallQueue(execution.async_execute, LateError, parallel=1, most=3)
 
     async def enter_two():
-        assert queue.enter(op(1), later()) is None
-        assert queue.enter(op(2), later()) is not None
+        assert queue.admit()
+        assert not queue.admit()
 
     asyncio.run(enter_two())
     asyncio.run(enter_two())
