@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pgmem.events.subscription import AsyncSubscription
     from pgmem.folds.models import Fold
     from pgmem.groups.group import AsyncDelivery, AsyncGroup
+    from pgmem.groups.retry import Discard, RetryLater, RetryPolicy
     from pgmem.leases.lease import AsyncLease
     from pgmem.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
     from pgmem.optimistic.transaction import AsyncOptimistic
@@ -76,6 +77,7 @@ __all__ = [
     "Conflict",
     "DatabaseFault",
     "Delivery",
+    "Discard",
     "EmbeddedPostgres",
     "Event",
     "EventFilter",
@@ -100,6 +102,8 @@ __all__ = [
     "Policy",
     "PositionTrimmed",
     "RecordedEvent",
+    "RetryLater",
+    "RetryPolicy",
     "SchemaError",
     "StaleRead",
     "StateChange",
@@ -127,6 +131,7 @@ _HOME = {
     "BoundMemory": "pgmem._sync.memory",
     "Claim": "pgmem.dedupe.models",
     "Delivery": "pgmem._sync.groups.group",
+    "Discard": "pgmem.groups.retry",
     "EmbeddedPostgres": "pgmem.embedded.postgres",
     "Event": "pgmem.events.models",
     "EventFilter": "pgmem.events.filter",
@@ -138,6 +143,8 @@ _HOME = {
     "Outcome": "pgmem.dedupe.models",
     "Policy": "pgmem.retention.models",
     "RecordedEvent": "pgmem.events.models",
+    "RetryLater": "pgmem.groups.retry",
+    "RetryPolicy": "pgmem.groups.retry",
     "StateChange": "pgmem.events.models",
     "StateEntry": "pgmem.state.models",
     "Subscription": "pgmem._sync.events.subscription",

@@ -7,6 +7,8 @@ replaces them with their twins in `pgmem._sync`. No other module imports asyncio
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import inspect
 import math
 import os
@@ -15,6 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -406,65 +409,168 @@ class Background:
         self.join(timeout)
 
 
+INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
+"""Exceptions that end what runs, and say nothing about it."""
+
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-class AsyncStopSignals:
-    """Call a function at the first SIGTERM or SIGINT. A second one has its earlier handler.
+class ProcessSignals:
+    """Stop everything that runs in this process at the first SIGTERM or SIGINT.
 
-    It works in the main thread only, because Python delivers signals there.
+    There is one for the process, `SIGNALS`. It takes the signals while something that asked for it
+    runs, and calls the handler that was there before it. A second signal has that handler only. It
+    works in the main thread only, because Python delivers signals there.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
-        self._before: dict[signal.Signals, Any] = {}
-        self._loop = asyncio.get_running_loop()
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in _STOPPING:
-                before = signal.getsignal(number)
-                # Some loops and platforms take no signal handlers. Then a signal ends the process
-                # as before, and its leases run out.
-                with suppress(NotImplementedError, ValueError, RuntimeError):
-                    self._loop.add_signal_handler(number, self._hear)
-                    self._before[number] = before
-
-    def _hear(self) -> None:
-        self.__exit__()
-        self._stop()
-
-    def __exit__(self, *_: object) -> None:
-        before, self._before = self._before, {}
-        for number, handler in before.items():
-            self._loop.remove_signal_handler(number)
-            signal.signal(number, handler)
-
-
-class StopSignals:
-    """Call a function at the first SIGTERM or SIGINT. A second one has its earlier handler.
-
-    It works in the main thread only, because Python delivers signals there.
-    """
-
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
+    def __init__(self) -> None:
+        self._stops: dict[object, Callable[[], None]] = {}
+        self._asking: set[object] = set()
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
+    def add(self, key: object, stop: Callable[[], None], *, handle: bool) -> None:
+        """Call `stop`, which only posts, at the first signal.
+
+        Args:
+            key: names it for `remove`.
+            stop: stops what runs. It is called in the main thread, between any two instructions.
+            handle: take the signals. If nothing that runs asked for it, they are left alone.
+        """
+        self._stops[key] = stop
+        if not handle or threading.current_thread() is not threading.main_thread():
+            return
+        self._asking.add(key)
+        if not self._before:
             for number in _STOPPING:
                 self._before[number] = signal.signal(number, self._hear)
 
-    def _hear(self, *_: object) -> None:
-        self.__exit__()
+    def remove(self, key: object) -> None:
+        """Forget what `add` added. The last one that asked for it restores the handlers."""
+        self._stops.pop(key, None)
+        self._asking.discard(key)
+        if not self._asking and threading.current_thread() is threading.main_thread():
+            self._restore()
+
+    def _hear(self, number: int, frame: Any) -> None:
+        before = self._before.get(signal.Signals(number))
+        self._restore()
+        for stop in list(self._stops.values()):
+            stop()
+        if callable(before) and not _ends_process(before):
+            before(number, frame)
+
+    def _restore(self) -> None:
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            # A handler that was installed later stays.
+            if signal.getsignal(number) == self._hear:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _ends_process(handler: Any) -> bool:
+    """Return True for the handlers with which Python and asyncio end a program at once."""
+    owner = getattr(getattr(handler, "func", None), "__self__", None)
+    return isinstance(owner, asyncio.Runner) or handler is signal.default_int_handler
+
+
+SIGNALS = ProcessSignals()
+
+
+class AsyncStopSignals:
+    """Stop what runs in the block at a signal; see `ProcessSignals`.
+
+    Args:
+        stop: called in the loop.
+        handle: take the signals. False: only if another one in this process does.
+    """
+
+    def __init__(self, stop: Callable[[], None], *, handle: bool) -> None:
+        self._stop = stop
+        self._handle = handle
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        SIGNALS.add(self, self._post, handle=self._handle)
+
+    def _post(self) -> None:
+        with suppress(RuntimeError):  # The loop is closed.
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        SIGNALS.remove(self)
+
+
+class StopSignals:
+    """Stop what runs in the block at a signal; see `ProcessSignals`.
+
+    Args:
+        stop: called in a thread.
+        handle: take the signals. False: only if another one in this process does.
+    """
+
+    def __init__(self, stop: Callable[[], None], *, handle: bool) -> None:
+        self._stop = stop
+        self._handle = handle
+
+    def __enter__(self) -> None:
+        SIGNALS.add(self, self._post, handle=self._handle)
+
+    def _post(self) -> None:
         # In another thread, because `stop` may want a lock that the interrupted one holds.
         threading.Thread(target=self._stop, name="pgmem-stop").start()
 
     def __exit__(self, *_: object) -> None:
-        before, self._before = self._before, {}
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        SIGNALS.remove(self)
+
+
+class AsyncCaller:
+    """Call functions of users: coroutine functions in the loop, plain ones in a thread.
+
+    A plain function in the loop would stop everything else in it.
+
+    Args:
+        most: the most plain functions that run at the same time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function, and return what it returns."""
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004  # an object with an async __call__
+        ):
+            return await function(*args)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="pgmem-handler")
+        run = functools.partial(contextvars.copy_context().run, function, *args)
+        return await maybe_await(
+            await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        )
+
+    def close(self) -> None:
+        """Let the threads end when their functions have."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
+
+class Caller:
+    """Call functions of users.
+
+    Args:
+        most: is not needed in threads.
+    """
+
+    def __init__(self, most: int) -> None:
+        del most
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function, and return what it returns."""
+        return passthrough(function(*args))
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 async def run_in_thread(function: Callable[..., R], *args: Any) -> R:

@@ -95,6 +95,11 @@ class AsyncPool:
         self.background = AsyncBackground()
 
     @property
+    def size(self) -> int:
+        """The most connections."""
+        return self._most
+
+    @property
     def opened(self) -> bool:
         """True between `open` and `close`."""
         return self._opened

@@ -19,7 +19,7 @@ import orjson
 from pgmem.core.history import History
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import Seconds, check_count, check_name
-from pgmem.errors import HistoryRewritten
+from pgmem.errors import HistoryRewritten, InvalidEvent
 from pgmem.events.durable_ops import check_lease
 from pgmem.events.models import RecordedEvent
 from pgmem.groups.delivery_ops import HeldDelivery, ack, held_params, lost_error, whole_params
@@ -41,7 +41,8 @@ class ClaimResult(NamedTuple):
     """The events that a claim handed out, and what the group has left.
 
     Attributes:
-        events: with the attempts of each, and what it is ordered by.
+        events: with the attempts of each, and what it is ordered by. An event that does not fit its
+            class is there as its error.
         batch, token, expires_at: of all of them.
         position: the group's position. No selected event up to it is left to claim.
         expired: a batch's lease has expired. Take its events back first.
@@ -58,7 +59,7 @@ class ClaimResult(NamedTuple):
             there is neither, or if as many events were handed out as were asked for.
     """
 
-    events: list[tuple[RecordedEvent, int, str | None]]
+    events: list[tuple[RecordedEvent | InvalidEvent, int, str | None]]
     batch: int
     token: int
     expires_at: datetime | None
@@ -119,7 +120,7 @@ class ClaimRequest:
     member: str
     limit: int
     lease: float
-    event_of: Callable[[Row], RecordedEvent]
+    event_of: Callable[[Row], RecordedEvent | InvalidEvent]
     alone: bool = True
 
     @classmethod
@@ -129,7 +130,7 @@ class ClaimRequest:
         member: str,
         limit: int,
         lease: Seconds,
-        event_of: Callable[[Row], RecordedEvent],
+        event_of: Callable[[Row], RecordedEvent | InvalidEvent],
         *,
         alone: bool = True,
     ) -> ClaimRequest:
@@ -331,7 +332,7 @@ class ClaimRequest:
             raise RetryStatement
         front = next(row for row in rows if row[0] == 0)
         event_of = self.event_of
-        events: list[tuple[RecordedEvent, int, str | None]]
+        events: list[tuple[RecordedEvent | InvalidEvent, int, str | None]]
         events = [(event_of(row), 1, None) for row in rows if row[0]]
         wait = front[4]
         return ClaimResult(

@@ -33,6 +33,7 @@ from pgmem.events.reader import AsyncLogReader
 from pgmem.groups import claim_ops as ops
 from pgmem.groups import ops as groups
 from pgmem.groups.batches import AsyncBatchRows, BatchRow
+from pgmem.groups.clock import AsyncClock
 from pgmem.groups.delivery_ops import HeldDelivery, ack
 from pgmem.groups.prefetch_ops import PREFETCH_SECONDS, release_prefetched
 
@@ -89,6 +90,7 @@ class AsyncGroupContext:
         transaction: begins a transaction.
         dedupe: for effects outside the database.
         progress: the shared state of each group, by name.
+        clock: the clock of runs.
     """
 
     reader: AsyncLogReader
@@ -98,6 +100,7 @@ class AsyncGroupContext:
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
     dedupe: AsyncDedupe
     progress: dict[str, AsyncGroupProgress] = field(default_factory=dict)
+    clock: AsyncClock = field(default_factory=AsyncClock)
 
 
 class AsyncClaims:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Generic
+from typing import Any, Generic, Literal
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from pgmem.core.execution import AsyncExecutor
+from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor
+from pgmem.core.op import Row
 from pgmem.core.validation import Seconds, check_seconds
-from pgmem.errors import InvalidInput
+from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.codec import Codec, event_maker
 from pgmem.events.durable import AsyncBound, executor_of
 from pgmem.events.durable_ops import check_lease
+from pgmem.events.filter import EventFilter
 from pgmem.events.models import RecordedEvent
 from pgmem.groups import claim_ops, delivery_ops, ops
 from pgmem.groups.claims import AsyncClaims, AsyncGroupContext
 from pgmem.groups.models import DeadLetter, GroupInfo, Pending, RunResult
-from pgmem.groups.worker import AsyncMembers, Handler, Once
+from pgmem.groups.retry import RetryPolicy
+from pgmem.groups.worker import AsyncGroupRun, Handler, Once, RunOptions
 
 T = TypeVar("T", default=Any)
 
 DEFAULT_LEASE: Seconds = 30.0
 DEFAULT_LIMIT = 10
+DEFAULT_MAX_RUNTIME: Seconds = 3_600.0
+
+OnInvalid = Literal["dead_letter", "skip", "raise"]
 
 
 class AsyncDelivery(Generic[T]):
@@ -33,14 +40,26 @@ class AsyncDelivery(Generic[T]):
 
     Attributes:
         event: the event.
-        attempts: how often it was delivered, this time included.
+        attempts: the attempts to handle it, this one included.
         token: the fencing token. Each batch has a higher one than the batches before it.
         key: the value that the group orders by; None in a group without order.
         member: the member that holds it.
         expires_at: the end of the lease, by the server's clock.
     """
 
-    __slots__ = ("_batch", "_group", "attempts", "event", "expires_at", "key", "member", "token")
+    __slots__ = (
+        "_batch",
+        "_bound",
+        "_group",
+        "_losses",
+        "_settled",
+        "attempts",
+        "event",
+        "expires_at",
+        "key",
+        "member",
+        "token",
+    )
 
     def __init__(
         self,
@@ -58,6 +77,10 @@ class AsyncDelivery(Generic[T]):
         self.key = key
         self.member = member
         self._batch = claimed.batch
+        self._losses = claimed.losses
+        # How the handler of a run has ended it by itself, and the transaction that acknowledges.
+        self._settled: str | None = None
+        self._bound: AsyncTransactionExecutor | None = None
         self.token = claimed.token
         assert claimed.expires_at is not None  # noqa: S101  # there is an event
         self.expires_at = claimed.expires_at
@@ -111,6 +134,28 @@ def _held(name: str, deliveries: Sequence[AsyncDelivery[Any]]) -> list[delivery_
     return held
 
 
+def _event_or_error(
+    event_of: Callable[[Row], RecordedEvent],
+) -> Callable[[Row], RecordedEvent | InvalidEvent]:
+    """Return a function that returns the error of an event that does not fit its class."""
+
+    def make(row: Row) -> RecordedEvent | InvalidEvent:
+        try:
+            return event_of(row)
+        except InvalidEvent as error:
+            return error
+
+    return make
+
+
+def _settle(
+    deliveries: Sequence[AsyncDelivery[Any]], how: str, executor: AsyncExecutor | None = None
+) -> None:
+    bound = executor if isinstance(executor, AsyncTransactionExecutor) else None
+    for delivery in deliveries:
+        delivery._settled, delivery._bound = how, bound
+
+
 class AsyncTransactionGroup:
     """A consumer group inside a transaction. Returned by `tx.groups.get`."""
 
@@ -135,6 +180,7 @@ class AsyncTransactionGroup:
         """Acknowledge deliveries when the transaction commits. See `AsyncGroup.ack`."""
         if held := _held(self.name, deliveries):
             await self._executor.execute(delivery_ops.ack(self._group, held))
+            _settle(deliveries, "ack", self._executor)
 
     async def nack(
         self,
@@ -165,6 +211,7 @@ class AsyncTransactionGroup:
             await self._executor.execute(
                 delivery_ops.nack(self._group, held, delay=seconds, error=error, counted=counted)
             )
+            _settle(deliveries, "nack")
             self._changed()
 
     async def dead_letter(
@@ -182,6 +229,7 @@ class AsyncTransactionGroup:
         """
         if held := _held(self.name, deliveries):
             await self._executor.execute(delivery_ops.dead_letter(self._group, held, error=error))
+            _settle(deliveries, "dead_letter")
             self._changed()
 
     async def info(self) -> GroupInfo:
@@ -239,17 +287,36 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
     """A consumer group. Returned by `memory.groups.create` and `memory.groups.get`."""
 
     def __init__(
-        self, context: AsyncGroupContext, group: ops.Group, model: type[BaseModel] | None
+        self,
+        context: AsyncGroupContext,
+        group: ops.Group,
+        model: type[BaseModel] | None,
+        on_invalid: OnInvalid = "dead_letter",
     ) -> None:
+        if on_invalid not in ("dead_letter", "skip", "raise"):
+            raise InvalidInput(
+                f"on_invalid is 'dead_letter', 'skip' or 'raise', got {on_invalid!r}"
+            )
         super().__init__(context.reader.executor, context.codec, group)
         self._claims = AsyncClaims(context, group)
         self._context = context
-        self._event_of = event_maker(context.codec, model)
-        self._running: set[AsyncMembers] = set()
+        self._event_of = _event_or_error(event_maker(context.codec, model))
+        self._on_invalid = on_invalid
+        self._running: set[AsyncGroupRun] = set()
 
     @property
     def _group(self) -> ops.Group:
         return self._claims.group  # `alter` may change it.
+
+    @property
+    def options(self) -> ops.Group:
+        """The group's options, as this object last read them."""
+        return self._claims.group
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """How failed events are delivered again."""
+        return self._claims.group.retry
 
     async def read(
         self,
@@ -295,18 +362,89 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
         *,
         timeout: float,
         stopping: Callable[[], bool] = lambda: False,
+        alone: bool = True,
     ) -> list[AsyncDelivery[T]]:
         """Read until there is something, the timeout is over, or `stopping` returns True."""
-        request = claim_ops.ClaimRequest.of(self._group, member, limit, lease, self._event_of)
+        request = claim_ops.ClaimRequest.of(
+            self._group, member, limit, lease, self._event_of, alone=alone
+        )
         held = _held(self.name, ack)
         if held and self._group.ordered_by is not None:
             await self.ack(ack)
             held = []
-        claimed = await self._claims.take(request, held, timeout=timeout, stopping=stopping)
-        return [
-            AsyncDelivery(self, event, attempts, key, member=member, claimed=claimed)
-            for event, attempts, key in claimed.events
+        deadline = time.monotonic() + timeout
+        while True:
+            claimed = await self._claims.take(request, held, timeout=timeout, stopping=stopping)
+            deliveries = [
+                AsyncDelivery(self, event, attempts, key, member=member, claimed=claimed)
+                for event, attempts, key in claimed.events
+                if not isinstance(event, InvalidEvent)
+            ]
+            invalid = [event for event, _, _ in claimed.events if isinstance(event, InvalidEvent)]
+            if invalid:
+                await self._set_aside(invalid, claimed, deliveries)
+            if deliveries or not invalid or stopping():
+                return deliveries
+            held, timeout = [], max(0.0, deadline - time.monotonic())
+
+    async def _set_aside(
+        self,
+        invalid: list[InvalidEvent],
+        claimed: claim_ops.ClaimResult,
+        rest: list[AsyncDelivery[T]],
+    ) -> None:
+        """End events that do not fit their class, as `on_invalid` says.
+
+        Raises:
+            InvalidEvent: on_invalid="raise". All events are given back, without an attempt.
+        """
+        held = [
+            delivery_ops.HeldDelivery(error.position, claimed.batch, claimed.token)
+            for error in invalid
         ]
+        execute, group = self._executor.execute, self._group
+        if self._on_invalid == "skip":
+            await self._claims.acknowledge(held)
+        elif self._on_invalid == "raise":
+            held += _held(self.name, rest)
+            await execute(delivery_ops.nack(group, held, counted=False))
+            raise invalid[0]
+        else:
+            for one, error in zip(held, invalid, strict=True):
+                await execute(
+                    delivery_ops.dead_letter(group, [one], error=str(error), counted=False)
+                )
+        self._changed()
+
+    async def alter(
+        self,
+        *,
+        max_attempts: int | None = None,
+        filter: EventFilter | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        """Change options of the group. Its position, open events and dead letters stay.
+
+        Members of all processes use the new options from their next claim on. Open events stay
+        with the group, also if the new filter does not select them.
+
+        Args:
+            max_attempts: attempts of an event before it becomes a dead letter; None keeps it.
+            filter: the events that the group follows from its position on; None keeps it.
+            retry: how failed events are delivered again; None keeps it.
+
+        Raises:
+            NotFound: the group was deleted.
+            InvalidInput: an option is not allowed.
+        """
+        for given, kind, name in ((filter, EventFilter, "filter"), (retry, RetryPolicy, "retry")):
+            if given is not None and not isinstance(given, kind):
+                raise InvalidInput(f"{name} is a {kind.__name__}, got {type(given).__name__}")
+        await self._executor.execute(
+            ops.alter(self._group, max_attempts=max_attempts, selection=filter, retry=retry)
+        )
+        self._claims.follow(await self._executor.execute(ops.get(self.name)))
+        self._changed()
 
     async def ack(
         self, deliveries: Sequence[AsyncDelivery[Any]], tx: AsyncBound | None = None
@@ -326,8 +464,11 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
         if held := _held(self.name, deliveries):
             if tx is None:
                 await self._claims.acknowledge(held)
+                _settle(deliveries, "ack")
             else:
-                await executor_of(tx).execute(delivery_ops.ack(self._group, held))
+                executor = executor_of(tx)
+                await executor.execute(delivery_ops.ack(self._group, held))
+                _settle(deliveries, "ack", executor)
             if self._group.ordered_by is not None:
                 self._changed()  # Events that waited for one of their keys are free.
 
@@ -363,27 +504,50 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
         concurrency: int = 1,
         limit: int = DEFAULT_LIMIT,
         lease: Seconds = DEFAULT_LEASE,
+        max_runtime: Seconds = DEFAULT_MAX_RUNTIME,
         once: Once | None = None,
+        handle_signals: bool = False,
     ) -> RunResult:
-        """Read, call the handler and acknowledge, until `stop`, SIGTERM or SIGINT.
+        """Call the handler for each event and acknowledge it, until `stop`.
 
-        At the end, running handlers finish and the events that were not begun are given back. If
-        the handler raises, its event is given back with a delay that grows with each attempt. After
-        `max_attempts` it becomes a dead letter. Signals are handled in the main thread only.
+        The usual handler does the slow part first, and then commits its effects together with the
+        acknowledgement:
+
+        >>> from pgmem import Event
+        >>> receipt = await memory.events.append("parcels", Event(type="packed"))
+        >>> group = await memory.groups.create("labels", stream="parcels")
+        >>> async def handle(delivery):
+        ...     label = delivery.event.type.upper()  # a slow call, outside of any transaction
+        ...     async with memory.transaction() as tx:
+        ...         await tx.state.put("label", label)
+        ...         await delivery.ack(tx)
+        ...     group.stop()
+        >>> await group.run(handle)
+        RunResult(handled=1, failed=0, lost=0)
+
+        The lease of an event renews itself while its handler runs. If the handler raises, the event
+        is delivered again as the group's `retry` says, and after `max_attempts` it becomes a dead
+        letter. Conflicts in the database count as no attempt. A handler may raise `Discard` or
+        `RetryLater`. At the end, running handlers finish, and events that were not begun are given
+        back.
 
         Args:
             handler: called with a `Delivery`; with `once="transaction"` also with the transaction.
+                A plain function given to the async form runs in a thread.
             member: the name of the member; None for host name and process id. With `concurrency`
                 above 1 a number is added.
-            concurrency: batches that are handled at the same time, 1 to 1,000. Each needs a
-                connection while it reads or is in a transaction.
-            limit: the most events in a batch, 1 to 1,000. A batch is acknowledged with the next
-                read.
-            lease: seconds or a timedelta. It must be longer than the handler takes for a whole
-                batch.
+            concurrency: events that are handled at the same time, 1 to 1,000.
+            limit: the most events that are claimed together if handlers take milliseconds, 1 to
+                1,000.
+            lease: seconds or a timedelta in which other members get the events of a member that
+                died.
+            max_runtime: seconds or a timedelta that a handler may take. Then its attempt has
+                failed, and the event is delivered again. The handler is not interrupted.
             once: "transaction" calls the handler in a transaction that also acknowledges the event:
                 effects in this database happen exactly once. "claim" runs the handler inside
                 `dedupe.run_once`, for effects elsewhere. None delivers at least once.
+            handle_signals: stop every run in this process at SIGTERM or SIGINT, and call the
+                handler that was there before. In the main thread only.
 
         Returns:
             The number of events handled, of handler calls that failed, and of events lost.
@@ -392,30 +556,29 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
             NotFound: the group was deleted.
             PositionTrimmed: a forced trim removed events that were not delivered.
             HistoryRewritten: a failover or a restore replaced the log. `reset` accepts it.
-            InvalidInput: an option is not allowed.
+            InvalidEvent: an event does not fit its class, and the group has on_invalid="raise".
+            InvalidInput: an option is not allowed, or the pool has too few connections.
         """
-        members = AsyncMembers(
-            self,
-            self._context,
-            self._read,
+        options = RunOptions.of(
             handler,
             member=member,
             concurrency=concurrency,
             limit=limit,
             lease=lease,
+            max_runtime=max_runtime,
             once=once,
-            wake=self._claims.wake,
         )
-        self._running.add(members)
+        run = AsyncGroupRun(self, self._context, self._read, options, wake=self._claims.wake)
+        self._running.add(run)
         try:
-            return await members.run()
+            return await run.run(handle_signals=handle_signals)
         finally:
-            self._running.discard(members)
+            self._running.discard(run)
 
     def stop(self) -> None:
         """End every `run` of this object. May be called from any thread or task."""
-        for members in list(self._running):
-            members.stop()
+        for run in list(self._running):
+            run.stop()
 
     async def lag(self) -> int:
         """Return the number of selected events that no member has claimed yet.

@@ -22,7 +22,7 @@ import orjson
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.validation import check_count, check_name
-from pgmem.errors import AlreadyExists, InvalidInput, NotFound, PositionTrimmed
+from pgmem.errors import AlreadyExists, InvalidEvent, InvalidInput, NotFound, PositionTrimmed
 from pgmem.events.codec import Codec, event_maker
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import standby_error, trimmed_error
@@ -30,6 +30,7 @@ from pgmem.groups.models import DeadLetter, Failure, GroupInfo, Pending
 from pgmem.groups.retry import DEFAULT_RETRY, RetryPolicy
 
 MAX_LISTED = 100_000
+MAX_ATTEMPTS = 1_000_000
 EVENT_COLUMNS = 13
 
 _BY_NAME = (("name", "AND held.name = %(group)s"),)
@@ -69,7 +70,7 @@ class Group:
         check_group(self.name)
         if self.ordered_by is not None:
             check_name(self.ordered_by, "ordered_by")
-        check_count(self.max_attempts, "max_attempts", minimum=1, maximum=1_000_000)
+        check_count(self.max_attempts, "max_attempts", minimum=1, maximum=MAX_ATTEMPTS)
 
     def params(self) -> dict[str, Any]:
         """Return the parameters that its statements share."""
@@ -80,8 +81,8 @@ class Group:
         return (("trimmed", dict(self.selection.fragments())["trimmed"]),)
 
 
-def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
-    """Create a group.
+def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[int]:
+    """Create a group. Returns its revision.
 
     Args:
         group: its options.
@@ -95,11 +96,15 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
         RetryStatement: another transaction created it meanwhile.
     """
     text = encode_object(group.selection.to_json(), "selection", limit=DEFAULT_MAX_BYTES)
+    policy = group.retry.encode()
 
-    def parse(rows: Sequence[Row]) -> None:
-        added, head, trimmed, timeline, same, stored, ordered_by, max_attempts = rows[0][:8]
-        if added is not None or (same and exist_ok):
-            return
+    def parse(rows: Sequence[Row]) -> int:
+        added, head, trimmed, timeline, same, stored = rows[0][:6]
+        ordered_by, max_attempts, retry, revision = rows[0][6:10]
+        if added is not None:
+            return 0
+        if same and exist_ok:
+            return int(revision)
         if same:
             raise AlreadyExists(
                 f"the group {group.name!r} exists: pass exist_ok=True to use it, or get it with "
@@ -108,9 +113,10 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
         if same is not None:
             raise AlreadyExists(
                 f"the group {group.name!r} follows {stored}, ordered_by={ordered_by!r}, "
-                f"max_attempts={max_attempts}, and not {text}, ordered_by={group.ordered_by!r}, "
-                f"max_attempts={group.max_attempts}: get it with memory.groups.get, use another "
-                f"name, or memory.groups.delete({group.name!r}) to begin anew"
+                f"max_attempts={max_attempts}, retry={retry}, and not {text}, "
+                f"ordered_by={group.ordered_by!r}, max_attempts={group.max_attempts}, "
+                f"retry={policy}: get it with memory.groups.get, change it with group.alter, use "
+                f"another name, or memory.groups.delete({group.name!r}) to begin anew"
             )
         if timeline is None:
             raise standby_error()
@@ -131,6 +137,7 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[None]:
             "start": start,
             "ordered_by": group.ordered_by,
             "max_attempts": group.max_attempts,
+            "retry": policy,
         },
         parse,
         f"create the group {group.name!r}",
@@ -195,6 +202,42 @@ def get(name: str) -> Op[Group]:
         return Group(name, selection, found.ordered_by, found.max_attempts, found.retry, revision)
 
     return Op(op.statement, op.params, parse, op.action, fragments=op.fragments)
+
+
+def alter(
+    group: Group,
+    *,
+    max_attempts: int | None,
+    selection: EventFilter | None,
+    retry: RetryPolicy | None,
+) -> Op[int]:
+    """Change the options that are given. Returns the new revision.
+
+    Raises (from `parse`):
+        NotFound: the group was deleted.
+    """
+    if max_attempts is not None:
+        check_count(max_attempts, "max_attempts", minimum=1, maximum=MAX_ATTEMPTS)
+
+    def parse(rows: Sequence[Row]) -> int:
+        if not rows:
+            raise not_found(group.name)
+        return int(rows[0][0])
+
+    return Op(
+        "group_alter",
+        {
+            "group": group.name,
+            "max_attempts": max_attempts,
+            "selection": None
+            if selection is None
+            else encode_object(selection.to_json(), "selection", limit=DEFAULT_MAX_BYTES),
+            "retry": None if retry is None else retry.encode(),
+        },
+        parse,
+        f"alter the group {group.name!r}",
+        Retry.IDEMPOTENT,
+    )
 
 
 def delete(name: str) -> Op[bool]:
@@ -299,7 +342,10 @@ def dead_letters(group: Group, codec: Codec, *, after: int, limit: int) -> Op[li
     event_of = event_maker(codec, None)
 
     def make(row: Row) -> DeadLetter:
-        event = None if row[0] is None else event_of(row[:EVENT_COLUMNS])
+        try:
+            event = None if row[0] is None else event_of(row[:EVENT_COLUMNS])
+        except InvalidEvent as invalid:
+            event = invalid.event
         attempts, member, error, failed_at, failures, position = row[EVENT_COLUMNS:]
         found = orjson.loads(failures or "[]")
         return DeadLetter(

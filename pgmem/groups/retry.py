@@ -6,6 +6,8 @@ import random
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import orjson
+
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
 
@@ -58,9 +60,9 @@ class RetryPolicy:
         longest: float = min(most, first * 2 ** min(attempts - 1, 60))
         return longest * (1 - self.jitter * random.random())  # noqa: S311  # no secret
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
-        return asdict(self)
+    def encode(self) -> str | None:
+        """Return it as JSON text; None for the default one."""
+        return None if self == RetryPolicy() else orjson.dumps(asdict(self)).decode()
 
     @classmethod
     def from_json(cls, stored: dict[str, Any] | None) -> RetryPolicy:
@@ -69,3 +71,27 @@ class RetryPolicy:
 
 
 DEFAULT_RETRY = RetryPolicy()
+
+
+class Discard(Exception):  # an answer of the handler
+    """Raise it in a handler of `group.run`: the event becomes a dead letter at once.
+
+    Args:
+        reason: is kept with the dead letter.
+    """
+
+
+class RetryLater(Exception):  # an answer of the handler
+    """Raise it in a handler of `group.run`: the event is delivered again later, without an attempt.
+
+    Args:
+        delay: seconds or a timedelta until it is delivered again.
+        reason: is kept with the delayed event.
+
+    Raises:
+        InvalidInput: the delay is not allowed.
+    """
+
+    def __init__(self, delay: Seconds, reason: str | None = None) -> None:
+        self.delay = check_seconds(delay, "delay", zero=True)
+        super().__init__(reason or f"again in {self.delay:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
@@ -13,8 +14,9 @@ from pgmem.events.codec import Codec
 from pgmem.events.filter import EventFilter, Names
 from pgmem.groups import ops
 from pgmem.groups.claims import AsyncGroupContext
-from pgmem.groups.group import AsyncGroup, AsyncTransactionGroup
+from pgmem.groups.group import AsyncGroup, AsyncTransactionGroup, OnInvalid
 from pgmem.groups.models import GroupInfo
+from pgmem.groups.retry import DEFAULT_RETRY, RetryPolicy
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -38,6 +40,8 @@ class AsyncGroups:
         after: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
+        retry: RetryPolicy = ...,
+        on_invalid: OnInvalid = ...,
         exist_ok: bool = ...,
         model: None = ...,
     ) -> AsyncGroup[Any]: ...
@@ -54,6 +58,8 @@ class AsyncGroups:
         after: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
+        retry: RetryPolicy = ...,
+        on_invalid: OnInvalid = ...,
         exist_ok: bool = ...,
         model: type[M],
     ) -> AsyncGroup[M]: ...
@@ -69,6 +75,8 @@ class AsyncGroups:
         after: int | Literal["now"] = 0,
         ordered_by: str | None = None,
         max_attempts: int = 5,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        on_invalid: OnInvalid = "dead_letter",
         exist_ok: bool = False,
         model: Any = None,
     ) -> AsyncGroup[Any]:
@@ -92,7 +100,11 @@ class AsyncGroups:
                 the position after which to begin. Ignored if the group exists.
             ordered_by: "stream", or a key of the payload. Events with the same value are never with
                 two members at once, and are delivered in the order of the log.
-            max_attempts: deliveries of an event before it becomes a dead letter.
+            max_attempts: attempts of an event before it becomes a dead letter.
+            retry: how failed events are delivered again.
+            on_invalid: what happens to an event that does not fit its class or `model`:
+                "dead_letter", "skip" (acknowledge it), or "raise" `InvalidEvent` and give back all
+                events. It is an option of the object returned, and not of the stored group.
             exist_ok: return the group if it exists with the same options.
             model: a pydantic model to validate payloads with.
 
@@ -106,32 +118,42 @@ class AsyncGroups:
             EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id),
             ordered_by,
             max_attempts,
+            _check_retry(retry),
         )
         if isinstance(after, str) and after != "now":
             raise InvalidInput(f"after is a position or 'now', got {after[:40]!r}")
         begin = None if after == "now" else check_count(after, "after", minimum=0)
-        await self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
-        return AsyncGroup(self._context, group, model)
+        revision = await self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
+        return AsyncGroup(self._context, replace(group, revision=revision), model, on_invalid)
 
     @overload
-    async def get(self, name: str, *, model: None = ...) -> AsyncGroup[Any]: ...
+    async def get(
+        self, name: str, *, model: None = ..., on_invalid: OnInvalid = ...
+    ) -> AsyncGroup[Any]: ...
 
     @overload
-    async def get(self, name: str, *, model: type[M]) -> AsyncGroup[M]: ...
+    async def get(
+        self, name: str, *, model: type[M], on_invalid: OnInvalid = ...
+    ) -> AsyncGroup[M]: ...
 
-    async def get(self, name: str, *, model: Any = None) -> AsyncGroup[Any]:
+    async def get(
+        self, name: str, *, model: Any = None, on_invalid: OnInvalid = "dead_letter"
+    ) -> AsyncGroup[Any]:
         """Return a group that exists, with the options that it was created with.
 
         Args:
             name: the group's name, 1 to 512 bytes.
             model: a pydantic model to validate payloads with.
+            on_invalid: what happens to an event that does not fit its class or `model`; see
+                `create`.
 
         Raises:
             NotFound: there is no group of that name.
             AlreadyExists: a newer version of pgmem created it with a selection that this version
                 does not know.
         """
-        return AsyncGroup(self._context, await self._executor.execute(ops.get(name)), model)
+        group = await self._executor.execute(ops.get(name))
+        return AsyncGroup(self._context, group, model, on_invalid)
 
     async def list(self) -> list[GroupInfo]:
         """Return all groups, ordered by name."""
@@ -183,3 +205,9 @@ class AsyncTransactionGroups:
     async def list(self) -> list[GroupInfo]:
         """Return all groups, ordered by name."""
         return await self._executor.execute(ops.list_groups())
+
+
+def _check_retry(retry: RetryPolicy) -> RetryPolicy:
+    if not isinstance(retry, RetryPolicy):
+        raise InvalidInput(f"retry is a RetryPolicy, got {type(retry).__name__}")
+    return retry

@@ -1,43 +1,34 @@
-"""The loop behind `group.run`: read, call the handler, acknowledge, until told to stop.
+"""The loop behind `group.run`: one member for each event that is handled at the same time.
 
 ::
 
-    running ──── SIGTERM, SIGINT, group.stop() ────► stopping ──► ended
-       │                                                │
-       │ each member: read a batch ─► call the          │ no more batches; running handlers
-       │   handler for each event ─► acknowledge        │ end; events that were not begun go
-       │   with the next read                           │ back uncounted; the rest is acknowledged
-       │
-       ├ handler raises ──────────► given back with a growing delay; in the end a dead letter
-       ├ LeaseLost at the end ────► logged, counted as lost: another member handles it again
-       ├ server unreachable ──────► tried again, for ever
-       └ group deleted, trimmed … ► every member stops, run raises the error
+    running ──── group.stop(), with handle_signals=True SIGTERM or SIGINT ────► stopping ──► ended
 
-A member does not extend leases by itself, so an event whose handler hangs goes to another member.
+    a member         claim ──► handle ──► acknowledge ──► claim …     `pgmem.groups.member`
+    the supervisor   renew leases, acknowledge, give back what waits  `pgmem.groups.supervisor`
+
+If the group is deleted, trimmed, or its log is another one, every member stops and `run` raises the
+error.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import psycopg
-
-from pgmem.core.concurrency import (
-    AsyncStopSignals,
-    AsyncWakeup,
-    AsyncWorker,
-    Lock,
-    async_sleep,
-    maybe_await,
-)
-from pgmem.core.database import log
-from pgmem.core.validation import Seconds, check_count
-from pgmem.errors import InvalidInput, LeaseLost, OutcomeUnknown, PgmemError, Unavailable
+from pgmem.core.concurrency import AsyncCaller, AsyncStopSignals, AsyncWakeup, AsyncWorker, Lock
+from pgmem.core.validation import Seconds, check_count, check_seconds
+from pgmem.errors import InvalidInput
+from pgmem.events.durable_ops import check_lease
+from pgmem.groups.claim_ops import MAX_LIMIT
+from pgmem.groups.isolation import PROCESS
+from pgmem.groups.member import AsyncMember
 from pgmem.groups.models import RunResult
+from pgmem.groups.run_ops import numbered_member
+from pgmem.groups.supervisor import AsyncSupervisor
 
 if TYPE_CHECKING:
     from pgmem.groups.claims import AsyncGroupContext
@@ -49,19 +40,6 @@ Once = Literal["transaction", "claim"]
 Handler = Callable[..., Any]
 
 MAX_CONCURRENCY = 1_000
-IDLE_READ = 30.0
-"""Seconds that one read waits. `stop` ends it."""
-RETRY_FIRST, RETRY_LAST = 0.1, 5.0
-"""Seconds between two attempts to reach the server."""
-BACKOFF_FIRST, BACKOFF_LAST = 1.0, 300.0
-"""Seconds until a failed event is delivered again: at most `BACKOFF_FIRST` after the first failure,
-doubled with each, with random jitter."""
-
-
-def backoff(attempts: int) -> float:
-    """Return the seconds until an event that failed is delivered again."""
-    most = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(attempts - 1, 30))
-    return random.uniform(most / 2, most)  # noqa: S311  # no secret
 
 
 def member_name() -> str:
@@ -69,20 +47,93 @@ def member_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-class AsyncMembers:
-    """The members of a group in this process, for one `run`.
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of a run, checked.
+
+    Attributes:
+        handler: called with each delivery; with once="transaction" also with the transaction.
+        member: the members' name. A number is added if there are several.
+        concurrency: the number of members.
+        limit: the most events that a member claims together.
+        lease: seconds.
+        max_runtime: seconds that a handler may take.
+        once: how effects are kept from happening twice.
+    """
+
+    handler: Handler
+    member: str
+    concurrency: int
+    limit: int
+    lease: float
+    max_runtime: float
+    once: Once | None
+
+    @classmethod
+    def of(
+        cls,
+        handler: Handler,
+        *,
+        member: str | None,
+        concurrency: int,
+        limit: int,
+        lease: Seconds,
+        max_runtime: Seconds,
+        once: Once | None,
+    ) -> RunOptions:
+        """Check the options of a run.
+
+        Raises:
+            InvalidInput: an option is not allowed.
+        """
+        if once not in (None, "transaction", "claim"):
+            raise InvalidInput(f"once is 'transaction', 'claim' or None, got {once!r}")
+        if not callable(handler):
+            raise InvalidInput(f"handler is a function, got {type(handler).__name__}")
+        check_count(concurrency, "concurrency", minimum=1, maximum=MAX_CONCURRENCY)
+        return cls(
+            handler,
+            member or member_name(),
+            concurrency,
+            check_count(limit, "limit", minimum=1, maximum=MAX_LIMIT),
+            check_lease(lease),
+            check_seconds(max_runtime, "max_runtime"),
+            once,
+        )
+
+    def check_pool(self, size: int) -> None:
+        """Refuse a pool in which handlers would wait for each other's connections.
+
+        Raises:
+            InvalidInput: it is too small.
+        """
+        needed = self.concurrency + 1 if self.once == "transaction" else 2
+        if size < needed:
+            why = (
+                f"each of {self.concurrency} handlers is in a transaction of its own, and one more "
+                f"connection claims events, renews leases and serves calls inside a handler"
+                if self.once == "transaction"
+                else "one for a handler, and one to claim events and renew leases meanwhile"
+            )
+            raise InvalidInput(
+                f"run with concurrency={self.concurrency} needs a pool of at least {needed} "
+                f"connections, and this memory has at most {size}: {why}. Open the memory with "
+                f"pool={needed}, or lower the concurrency"
+            )
+
+
+class AsyncGroupRun:
+    """One `run` of a group in this process.
 
     Args:
         group: the group.
         context: makes transactions and runs handlers once.
         read: claims a batch.
-        handler: called with each delivery; with once="transaction" also with the transaction.
-        member: the members' name. A number is added if there are several.
-        concurrency: the number of members.
-        limit: the most events in a batch.
-        lease: the lease of a batch.
-        once: how effects are kept from happening twice.
+        options: the options of the run.
         wake: ends the waits of members of this group.
+
+    Attributes:
+        stopping: no more events are begun.
     """
 
     def __init__(
@@ -90,72 +141,84 @@ class AsyncMembers:
         group: AsyncGroup[Any],
         context: AsyncGroupContext,
         read: Callable[..., Awaitable[Batch]],
-        handler: Handler,
+        options: RunOptions,
         *,
-        member: str | None,
-        concurrency: int,
-        limit: int,
-        lease: Seconds,
-        once: Once | None,
         wake: Callable[[], None],
     ) -> None:
-        if once not in (None, "transaction", "claim"):
-            raise InvalidInput(f"once is 'transaction', 'claim' or None, got {once!r}")
-        if not callable(handler):
-            raise InvalidInput(f"handler is a function, got {type(handler).__name__}")
-        check_count(concurrency, "concurrency", minimum=1, maximum=MAX_CONCURRENCY)
-        self._group = group
-        self._context = context
-        self._read = read
-        self._wake = wake
-        self._handler = handler
-        self._name = member or member_name()
-        self._concurrency = concurrency
-        self._limit = limit
-        self._lease = lease
-        self._once = once
+        options.check_pool(context.reader.executor.database.pool_size)
+        self.group = group
+        self.context = context
+        self.read = read
+        self.options = options
+        self.caller = AsyncCaller(options.concurrency)
         self.stopping = False
+        self._wake = wake
         self._lock = Lock()
         self._ended = AsyncWakeup()
         self._failure: BaseException | None = None
         self._handled = self._failed = self._lost = 0
+        self.members = [AsyncMember(self, name) for name in self._names()]
+        self.supervisor = AsyncSupervisor(self)
+
+    def _names(self) -> list[str]:
+        name, count = self.options.member, self.options.concurrency
+        if count == 1:
+            return [name]
+        return [numbered_member(name, number) for number in range(1, count + 1)]
 
     def stop(self) -> None:
         """End after the running handlers. May be called from any thread, task or signal handler."""
         self.stopping = True
         self._wake()
+        for member in self.members:
+            member.wakeup.set()
 
-    async def run(self) -> RunResult:
+    async def run(self, *, handle_signals: bool) -> RunResult:
         """Run until told to stop."""
-        with AsyncStopSignals(self.stop):
-            if self._concurrency == 1:
-                # In the caller's thread: a handler may use objects that are bound to it.
-                await self._member(self._name)
-            else:
-                await self._together()
+        PROCESS.add_members(len(self.members))
+        try:
+            with AsyncStopSignals(self.stop, handle=handle_signals):
+                supervisor = AsyncWorker(self._keep, f"pgmem-supervisor-{self.options.member}")
+                try:
+                    await self._run_members()
+                finally:
+                    self.supervisor.end()
+                    await supervisor.join(5.0)
+        finally:
+            PROCESS.add_members(-len(self.members))
+            self.caller.close()
         if self._failure is not None:
             raise self._failure
         return RunResult(self._handled, self._failed, self._lost)
 
-    async def _together(self) -> None:
-        def member(number: int) -> AsyncWorker:
-            name = f"{self._name} #{number}"
-            return AsyncWorker(lambda: self._member(name), f"pgmem-member-{number}")
+    async def _run_members(self) -> None:
+        if len(self.members) == 1:
+            # In the caller's thread: a handler may use objects that are bound to it.
+            await self._guard(self.members[0].run)
+        else:
+            await self._together()
 
-        workers = [member(number) for number in range(1, self._concurrency + 1)]
+    async def _together(self) -> None:
+        def worker(number: int, member: AsyncMember) -> AsyncWorker:
+            return AsyncWorker(lambda: self._guard(member.run), f"pgmem-member-{number}")
+
+        workers = [worker(number, member) for number, member in enumerate(self.members, 1)]
         try:
-            while any(worker.alive for worker in workers):
+            while any(one.alive for one in workers):
                 await self._ended.wait(1.0)
         except BaseException:
             self.stop()
-            for worker in workers:
-                await worker.join(0.0)
+            for one in workers:
+                await one.join(0.0)
             raise
 
-    async def _member(self, name: str) -> None:
-        """Run one member. Its failure stops the others."""
+    async def _keep(self) -> None:
+        await self._guard(self.supervisor.run)
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a member or the supervisor. Its failure stops the others."""
         try:
-            await self._loop(name)
+            await work()
         except Exception as error:
             with self._lock:
                 self._failure = self._failure or error
@@ -163,132 +226,8 @@ class AsyncMembers:
         finally:
             self._ended.set()
 
-    async def _loop(self, name: str) -> None:
-        done: list[AsyncDelivery[Any]] = []
-        failures = 0
-        while not self.stopping:
-            try:
-                batch = await self._read(
-                    name,
-                    self._limit,
-                    self._lease,
-                    done,
-                    timeout=IDLE_READ,
-                    stopping=lambda: self.stopping,
-                )
-            except LeaseLost:
-                await self._ack_singly(done)
-                done = []
-                continue
-            except (Unavailable, OutcomeUnknown, psycopg.OperationalError, OSError) as error:
-                failures += 1
-                pause = min(RETRY_LAST, RETRY_FIRST * 2 ** min(failures, 10))
-                log.warning("a member of %r cannot read and tries again: %s", self._group, error)
-                await async_sleep(random.uniform(pause / 2, pause))  # noqa: S311  # no secret
-                continue
-            failures = 0
-            self._count_up(handled=len(done))
-            done = await self._handle_all(batch)
-        if done:
-            await self._ack_singly(done)
-
-    async def _handle_all(self, batch: list[AsyncDelivery[Any]]) -> list[AsyncDelivery[Any]]:
-        """Handle a batch. Return the deliveries that are done and not acknowledged yet."""
-        done: list[AsyncDelivery[Any]] = []
-        held_back: set[str] = set()
-        for place, delivery in enumerate(batch):
-            if self.stopping:
-                await self._give_back(batch[place:], held_back)
-                break
-            if delivery.key is not None and delivery.key in held_back:
-                continue  # It went back with an earlier event of its key.
-            try:
-                await self._handle(delivery)
-            except LeaseLost as error:
-                self._count_lost(delivery, error)
-            except Exception as error:
-                await self._fail(delivery, error)
-                if delivery.key is not None:
-                    held_back.add(delivery.key)
-            except BaseException:
-                # Cancelled. This one was begun.
-                await self._give_back(batch[place + 1 :], held_back)
-                raise
-            else:
-                if self._once == "transaction":
-                    self._count_up(handled=1)
-                else:
-                    done.append(delivery)
-        return done
-
-    async def _handle(self, delivery: AsyncDelivery[Any]) -> None:
-        with self._context.codec.context.use(cause=delivery.event.position):
-            await self._call(delivery)
-
-    async def _call(self, delivery: AsyncDelivery[Any]) -> None:
-        if self._once is None:
-            await maybe_await(self._handler(delivery))
-        elif self._once == "transaction":
-            async with self._context.transaction() as tx:
-                await maybe_await(self._handler(delivery, tx))
-                await delivery.ack(tx)
-        else:
-            await self._context.dedupe.run_once(
-                f"group:{self._group.name}:{delivery.event.position}"[:500],
-                lambda: self._handler(delivery),
-                lease=self._lease,
-            )
-
-    async def _fail(self, delivery: AsyncDelivery[Any], error: Exception) -> None:
-        cause = error.__cause__ if self._once == "claim" and error.__cause__ else error
-        self._count_up(failed=1)
-        # The error's text may hold private data. It goes to the database, not to the log.
-        log.warning(
-            "the handler of the group %r failed at position %d (attempt %d): %s",
-            self._group.name,
-            delivery.event.position,
-            delivery.attempts,
-            type(cause).__name__,
-        )
-        text = f"{type(cause).__name__}: {cause}"
-        await self._try_nack([delivery], delay=backoff(delivery.attempts), error=text)
-
-    async def _give_back(self, rest: list[AsyncDelivery[Any]], held_back: set[str]) -> None:
-        """Give back deliveries that were not begun."""
-        rest = [delivery for delivery in rest if delivery.key not in held_back]
-        await self._try_nack(rest, counted=False)
-
-    async def _try_nack(self, deliveries: list[AsyncDelivery[Any]], **options: Any) -> None:
-        try:
-            await self._group.nack(deliveries, **options)
-        except LeaseLost as error:
-            self._count_lost(deliveries[0], error)
-        except (PgmemError, psycopg.Error, OSError) as error:
-            # Then the lease expires.
-            log.warning("events of %r could not be given back: %s", self._group, error)
-
-    async def _ack_singly(self, done: list[AsyncDelivery[Any]]) -> None:
-        """Acknowledge deliveries one by one, because some may be lost."""
-        for delivery in done:
-            try:
-                await delivery.ack()
-            except LeaseLost as error:
-                self._count_lost(delivery, error)
-            except (PgmemError, psycopg.Error, OSError) as error:
-                log.warning("an event of %r could not be acknowledged: %s", self._group, error)
-            else:
-                self._count_up(handled=1)
-
-    def _count_lost(self, delivery: AsyncDelivery[Any], error: LeaseLost) -> None:
-        self._count_up(lost=1)
-        log.warning(
-            "position %d of the group %r was handled, and its lease is lost: %s",
-            delivery.event.position,
-            self._group.name,
-            error,
-        )
-
-    def _count_up(self, handled: int = 0, failed: int = 0, lost: int = 0) -> None:
+    def count(self, handled: int = 0, failed: int = 0, lost: int = 0) -> None:
+        """Add to the result."""
         with self._lock:
             self._handled += handled
             self._failed += failed

@@ -125,6 +125,11 @@ class Database:
         self.release = self._pool.release
 
     @property
+    def pool_size(self) -> int:
+        """The most connections of the pool."""
+        return self._pool.size
+
+    @property
     def where(self) -> str:
         """The server and database, without the password, for messages."""
         return redacted(self.conninfo)

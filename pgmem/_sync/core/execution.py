@@ -33,16 +33,9 @@ from pgmem._sync.core.retry import (
 )
 from pgmem.core.call_queue import CallQueue
 from pgmem.core.concurrency import Background, sleep
-from pgmem.core.libpq import Call
-from pgmem.core.op import Op, RefusedError, Retry, RetryStatement, Row
+from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.sources import begin_nested, driver_connection
-from pgmem.core.sqlstates import (
-    is_full_queue,
-    is_refused,
-    is_repeatable,
-    is_version_race,
-    translate,
-)
+from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
 from pgmem.core.statements import NotifyMode
 from pgmem.core.transaction_block import HARMLESS, TransactionBlock
 from pgmem.errors import (
@@ -74,15 +67,6 @@ def serialization_conflict(action: str) -> TransactionConflict:
     return TransactionConflict(
         f"{action}: another transaction changed it after this one began and this one, by its "
         f"isolation level, cannot see it. Run the whole transaction again"
-    )
-
-
-def lost_in_commit(action: str, where: str) -> OutcomeUnknown:
-    """Return the error for a connection that was lost during a commit."""
-    return OutcomeUnknown(
-        f"{action}: the connection to {where} was lost during the commit, so it may or may not "
-        f"have happened. Read back before doing it again, or put an idempotency key into the "
-        f"transaction"
     )
 
 
@@ -223,68 +207,6 @@ class PoolExecutor:
             connection.give_up()
             raise ConnectionLostError from error
 
-    def execute_together(self, ops: Sequence[Op[Any]], action: str) -> list[Any]:
-        """Execute ops in one transaction and one round trip: all of them or none, once.
-
-        The isolation level is READ COMMITTED whatever the server's default is. A statement that
-        queues for a row lock must then see what the previous holder wrote.
-
-        Args:
-            ops: what to execute. The `parse` of none may raise, because COMMIT is sent with them.
-            action: what it is for, for messages.
-
-        Returns:
-            The result of each op.
-
-        Raises:
-            RefusedError: a statement called `refuse_commit()`.
-            RetryStatement, TransactionConflict: the server undid it; execute it again.
-            OutcomeUnknown: the connection was lost.
-            PgmemError: the server's error. Nothing was written.
-        """
-        database = self.database
-        calls: list[Call] = [(b"BEGIN ISOLATION LEVEL READ COMMITTED", {})]
-        if database.relaxed:
-            calls.append((b"SET LOCAL synchronous_commit = off", {}))
-        calls += [
-            (database.statement(op, "if_free", relaxed=False), database.params(op)) for op in ops
-        ]
-        calls.append((b"COMMIT", {}))
-        deadline = time.monotonic() + database.timeout
-        connection = database.acquire(action, deadline)
-        connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
-        try:
-            rows = self._run_unit(connection, calls, action)
-            database.check_confirmed(connection, action)
-        finally:
-            connection.answer_timeout = None
-            database.release(connection)
-        results = rows[-1 - len(ops) : -1]
-        for found in results:
-            database.check_notify_result(found)
-        return [op.parse(found) for op, found in zip(ops, results, strict=True)]
-
-    def _run_unit(
-        self, connection: Connection, calls: Sequence[Call], action: str
-    ) -> list[Sequence[Row]]:
-        try:
-            (answer,) = connection.run_units([calls])
-        except psycopg.Error as error:
-            answer = error
-        if not isinstance(answer, psycopg.Error):
-            return answer
-        if is_lost(connection, answer):
-            connection.give_up()
-            raise lost_in_commit(action, self.database.where) from None
-        _roll_back(connection)
-        if is_refused(answer):
-            raise RefusedError
-        if is_full_queue(answer):
-            self.database.pause_notify()
-        if is_full_queue(answer) or is_version_race(answer):
-            raise RetryStatement
-        raise translate(answer, action) from None
-
     @contextmanager
     def transaction(
         self, action: str, *, read_committed: bool = False
@@ -317,6 +239,7 @@ class PoolExecutor:
                 raise
             executor.finish()
             self._commit(connection, action)
+            executor.committed = True
         finally:
             connection.answer_timeout = None
             self.database.release(connection)
@@ -365,7 +288,11 @@ class PoolExecutor:
         except psycopg.Error as error:
             if is_lost(connection, error):
                 connection.give_up()
-                raise lost_in_commit(action, self.database.where) from None
+                raise OutcomeUnknown(
+                    f"{action}: the connection to {self.database.where} was lost during the "
+                    f"commit, so it may or may not have happened. Read back before doing it "
+                    f"again, or put an idempotency key into the transaction"
+                ) from None
             if is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.
@@ -388,6 +315,9 @@ class TransactionExecutor:
     Args:
         database: the connections.
         source: what `using()` takes.
+
+    Attributes:
+        committed: the transaction was committed. Stays False for the caller's own.
     """
 
     bound = True
@@ -397,6 +327,7 @@ class TransactionExecutor:
         self._source = source
         self._savepoints = 0
         self._finished = False
+        self.committed = False
 
     def finish(self) -> None:
         """Refuse further ops, because the transaction is over."""

@@ -96,6 +96,11 @@ class Pool:
         self.background = Background()
 
     @property
+    def size(self) -> int:
+        """The most connections."""
+        return self._most
+
+    @property
     def opened(self) -> bool:
         """True between `open` and `close`."""
         return self._opened

@@ -28,6 +28,7 @@ from pgmem._sync.dedupe.verbs import Dedupe
 from pgmem._sync.events.buffer import Cursor
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.groups.batches import BatchRow, BatchRows
+from pgmem._sync.groups.clock import Clock
 from pgmem.core.concurrency import Lock
 from pgmem.core.op import Op
 from pgmem.errors import OutcomeUnknown
@@ -90,6 +91,7 @@ class GroupContext:
         transaction: begins a transaction.
         dedupe: for effects outside the database.
         progress: the shared state of each group, by name.
+        clock: the clock of runs.
     """
 
     reader: LogReader
@@ -99,6 +101,7 @@ class GroupContext:
     transaction: Callable[[], AbstractContextManager[Any]]
     dedupe: Dedupe
     progress: dict[str, GroupProgress] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
 
 
 class Claims:

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
 
 from pgmem._sync.core.execution import Executor
 from pgmem._sync.groups.claims import GroupContext
-from pgmem._sync.groups.group import Group, TransactionGroup
+from pgmem._sync.groups.group import Group, OnInvalid, TransactionGroup
 from pgmem.core.validation import check_count
 from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
 from pgmem.events.filter import EventFilter, Names
 from pgmem.groups import ops
 from pgmem.groups.models import GroupInfo
+from pgmem.groups.retry import DEFAULT_RETRY, RetryPolicy
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,6 +41,8 @@ class Groups:
         after: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
+        retry: RetryPolicy = ...,
+        on_invalid: OnInvalid = ...,
         exist_ok: bool = ...,
         model: None = ...,
     ) -> Group[Any]: ...
@@ -55,6 +59,8 @@ class Groups:
         after: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
+        retry: RetryPolicy = ...,
+        on_invalid: OnInvalid = ...,
         exist_ok: bool = ...,
         model: type[M],
     ) -> Group[M]: ...
@@ -70,6 +76,8 @@ class Groups:
         after: int | Literal["now"] = 0,
         ordered_by: str | None = None,
         max_attempts: int = 5,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        on_invalid: OnInvalid = "dead_letter",
         exist_ok: bool = False,
         model: Any = None,
     ) -> Group[Any]:
@@ -93,7 +101,11 @@ class Groups:
                 the position after which to begin. Ignored if the group exists.
             ordered_by: "stream", or a key of the payload. Events with the same value are never with
                 two members at once, and are delivered in the order of the log.
-            max_attempts: deliveries of an event before it becomes a dead letter.
+            max_attempts: attempts of an event before it becomes a dead letter.
+            retry: how failed events are delivered again.
+            on_invalid: what happens to an event that does not fit its class or `model`:
+                "dead_letter", "skip" (acknowledge it), or "raise" `InvalidEvent` and give back all
+                events. It is an option of the object returned, and not of the stored group.
             exist_ok: return the group if it exists with the same options.
             model: a pydantic model to validate payloads with.
 
@@ -107,32 +119,38 @@ class Groups:
             EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id),
             ordered_by,
             max_attempts,
+            _check_retry(retry),
         )
         if isinstance(after, str) and after != "now":
             raise InvalidInput(f"after is a position or 'now', got {after[:40]!r}")
         begin = None if after == "now" else check_count(after, "after", minimum=0)
-        self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
-        return Group(self._context, group, model)
+        revision = self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
+        return Group(self._context, replace(group, revision=revision), model, on_invalid)
 
     @overload
-    def get(self, name: str, *, model: None = ...) -> Group[Any]: ...
+    def get(self, name: str, *, model: None = ..., on_invalid: OnInvalid = ...) -> Group[Any]: ...
 
     @overload
-    def get(self, name: str, *, model: type[M]) -> Group[M]: ...
+    def get(self, name: str, *, model: type[M], on_invalid: OnInvalid = ...) -> Group[M]: ...
 
-    def get(self, name: str, *, model: Any = None) -> Group[Any]:
+    def get(
+        self, name: str, *, model: Any = None, on_invalid: OnInvalid = "dead_letter"
+    ) -> Group[Any]:
         """Return a group that exists, with the options that it was created with.
 
         Args:
             name: the group's name, 1 to 512 bytes.
             model: a pydantic model to validate payloads with.
+            on_invalid: what happens to an event that does not fit its class or `model`; see
+                `create`.
 
         Raises:
             NotFound: there is no group of that name.
             AlreadyExists: a newer version of pgmem created it with a selection that this version
                 does not know.
         """
-        return Group(self._context, self._executor.execute(ops.get(name)), model)
+        group = self._executor.execute(ops.get(name))
+        return Group(self._context, group, model, on_invalid)
 
     def list(self) -> list[GroupInfo]:
         """Return all groups, ordered by name."""
@@ -184,3 +202,9 @@ class TransactionGroups:
     def list(self) -> list[GroupInfo]:
         """Return all groups, ordered by name."""
         return self._executor.execute(ops.list_groups())
+
+
+def _check_retry(retry: RetryPolicy) -> RetryPolicy:
+    if not isinstance(retry, RetryPolicy):
+        raise InvalidInput(f"retry is a RetryPolicy, got {type(retry).__name__}")
+    return retry

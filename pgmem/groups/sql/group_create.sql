@@ -17,8 +17,8 @@ found AS MATERIALIZED (
 ),
 added AS (
     INSERT INTO {schema}.groups
-        (name, filter, ordered_by, max_attempts, position, system_identifier, timeline)
-    SELECT %(group)s, %(selection)s::json, %(ordered_by)s, %(max_attempts)s, begun.position,
+        (name, filter, ordered_by, max_attempts, retry, position, system_identifier, timeline)
+    SELECT %(group)s, %(selection)s::json, %(ordered_by)s, %(max_attempts)s, %(retry)s::json, begun.position,
            present.system_identifier, present.timeline
     FROM present, begun
     WHERE NOT EXISTS (SELECT FROM found) AND present.timeline IS NOT NULL
@@ -29,8 +29,10 @@ added AS (
 SELECT added.position, begun.head, begun.trimmed, present.timeline,
        stored.filter::jsonb = %(selection)s::jsonb
            AND stored.ordered_by IS NOT DISTINCT FROM %(ordered_by)s
-           AND stored.max_attempts = %(max_attempts)s,
-       stored.filter::text, stored.ordered_by, stored.max_attempts, {commit}
+           AND stored.max_attempts = %(max_attempts)s
+           AND stored.retry::jsonb IS NOT DISTINCT FROM %(retry)s::jsonb,
+       stored.filter::text, stored.ordered_by, stored.max_attempts, stored.retry::text,
+       stored.revision, {commit}
 FROM present CROSS JOIN begun
 LEFT JOIN added ON true
 LEFT JOIN {schema}.groups AS stored ON stored.name = %(group)s

@@ -5,7 +5,7 @@
 locked AS MATERIALIZED (
     SELECT held.position
     FROM {schema}.groups AS held
-    WHERE held.name = %(group)s AND {acked} AND EXISTS (
+    WHERE held.name = %(group)s AND held.revision = %(revision)s AND {acked} AND EXISTS (
         SELECT FROM before
         WHERE before.ready AND before.trimmed IS NULL AND {first}
           AND NOT before.full AND before.position < %(until)s

@@ -28,7 +28,8 @@ WITH before AS MATERIALIZED (
 ),
 locked AS MATERIALIZED (
     SELECT held.position FROM {schema}.groups AS held
-    WHERE held.name = %(group)s AND EXISTS (SELECT FROM before WHERE position < %(until)s)
+    WHERE held.name = %(group)s AND held.revision = %(revision)s
+      AND EXISTS (SELECT FROM before WHERE position < %(until)s)
     FOR NO KEY UPDATE
 ),
 batch AS MATERIALIZED (

@@ -10,14 +10,15 @@ import time
 import psycopg
 import pytest
 
-from pgmem import Event, Memory
+from pgmem import Event, Memory, RetryPolicy
 from pgmem.errors import InvalidInput
-from tests.support.both import module_name
 from tests.support.group_run import GroupRun, fill, idle
 from tests.support.options import FORMS
 from tests.support.processes import Worker, ready
 
 pytestmark = pytest.mark.both_forms  # what waits runs in threads and in tasks
+
+QUICK = RetryPolicy(backoff=0.02)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -39,11 +40,8 @@ def test_every_event_is_handled_once_and_acknowledged(life, database_url, concur
     assert ran == (30, 0, 0)
 
 
-def test_what_raises_is_handed_out_again_and_is_a_dead_letter_in_the_end(
-    life, database_url, monkeypatch
-):
-    for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"{module_name(tree, 'groups.worker')}.BACKOFF_FIRST", 0.02)
+def test_what_raises_is_handed_out_again_and_is_a_dead_letter_in_the_end(life, database_url):
+    life.opening["retry"] = QUICK
     fill(database_url, 5)
     tried = []
 
@@ -65,11 +63,8 @@ def test_what_raises_is_handed_out_again_and_is_a_dead_letter_in_the_end(
     assert letter.error == "ValueError: no luck with 2"
 
 
-def test_what_follows_what_raised_waits_for_it_where_keys_are_in_order(
-    life, database_url, monkeypatch
-):
-    for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"{module_name(tree, 'groups.worker')}.BACKOFF_FIRST", 0.02)
+def test_what_follows_what_raised_waits_for_it_where_keys_are_in_order(life, database_url):
+    life.opening["retry"] = QUICK
     life.opening["ordered_by"] = "key"
     with Memory(database_url) as memory:
         memory.events.append(
@@ -89,8 +84,8 @@ def test_what_follows_what_raised_waits_for_it_where_keys_are_in_order(
     assert (ran.handled, ran.failed, ran.lost) == (8, 1, 0)
 
 
-def test_what_raises_comes_later_and_later(life, database_url, monkeypatch):
-    monkeypatch.setattr(f"{module_name(life.name, 'groups.worker')}.BACKOFF_FIRST", 60.0)
+def test_what_raises_comes_later_and_later(life, database_url):
+    life.opening["retry"] = RetryPolicy(backoff=60)
     fill(database_url, 1)
 
     def handle(delivery):
@@ -105,9 +100,8 @@ def test_what_raises_comes_later_and_later(life, database_url, monkeypatch):
     assert 0 < (waiting.until - clock.recorded_at).total_seconds() <= 60
 
 
-def test_effects_and_acknowledgement_commit_together(life, database_url, monkeypatch):
-    for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"{module_name(tree, 'groups.worker')}.BACKOFF_FIRST", 0.02)
+def test_effects_and_acknowledgement_commit_together(life, database_url):
+    life.opening["retry"] = QUICK
     fill(database_url, 10)
     with psycopg.connect(database_url, autocommit=True) as server:
         server.execute("CREATE TABLE effects (n int)")
@@ -135,9 +129,8 @@ def test_effects_and_acknowledgement_commit_together(life, database_url, monkeyp
         ]
 
 
-def test_where_the_commit_fails_nothing_is_acknowledged(life, database_url, monkeypatch):
-    for tree in ("_async", "_sync"):
-        monkeypatch.setattr(f"{module_name(tree, 'groups.worker')}.BACKOFF_FIRST", 0.02)
+def test_where_the_commit_fails_nothing_is_acknowledged(life, database_url):
+    life.opening["retry"] = QUICK
     fill(database_url, 3)
     with psycopg.connect(database_url, autocommit=True) as server:
         server.execute("CREATE TABLE effects (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
@@ -206,7 +199,14 @@ def test_a_handler_that_is_none(life):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"once": "often"}, {"concurrency": 0}, {"limit": 0}, {"lease": 0}, {"lease": 90_000}],
+    [
+        {"once": "often"},
+        {"concurrency": 0},
+        {"limit": 0},
+        {"lease": 0},
+        {"lease": 90_000},
+        {"max_runtime": 0},
+    ],
 )
 def test_invalid_options_are_refused(life, database_url, wrong):
     fill(database_url, 1)
@@ -231,12 +231,12 @@ async def main():
     async with AsyncMemory(url) as memory:
         group = await memory.groups.create("g", stream="s", max_attempts=3)
         say("ready"); sys.stdin.readline()
-        say("ran", await group.run(ahandle, concurrency=2, limit=10, lease=60))
+        say("ran", await group.run(ahandle, concurrency=2, limit=10, handle_signals=True))
 if name == "sync":
     with Memory(url) as memory:
         group = memory.groups.create("g", stream="s", max_attempts=3)
         say("ready"); sys.stdin.readline()
-        say("ran", group.run(handle, concurrency=2, limit=10, lease=60))
+        say("ran", group.run(handle, concurrency=2, limit=10, handle_signals=True))
 else:
     asyncio.run(main())
 """

@@ -21,23 +21,6 @@ def life(request, database_url):
     return GroupRun(request.param, database_url)
 
 
-def test_a_handler_that_outlived_its_lease_is_told_and_no_success(life, database_url, caplog):
-    fill(database_url, 1)
-    with Memory(database_url) as other:
-        taken = []
-
-        def handle(delivery):
-            if not taken:
-                time.sleep(0.3)
-                group = other.groups.get("g")
-                taken.extend(group.read("thief", lease=60))
-
-        ran = life.run(handle, lambda memory: bool(taken), lease=0.2)
-    assert [delivery.attempts for delivery in taken] == [2]
-    assert (ran.handled, ran.lost) == (0, 1)
-    assert "is lost" in caplog.text
-
-
 def test_what_became_anothers_under_way_is_lost_and_not_failed(life, database_url):
     """Refuse the acknowledgement. The event is not handled again here, another member has it."""
     fill(database_url, 1)
@@ -76,7 +59,7 @@ def taking(life, monkeypatch, before):
 
 
 def test_a_server_that_is_away_for_a_while_does_not_end_it(life, database_url, monkeypatch, caplog):
-    monkeypatch.setattr(f"{module_name(life.name, 'groups.worker')}.RETRY_FIRST", 0.01)
+    monkeypatch.setattr(f"{module_name(life.name, 'groups.member')}.RETRY_FIRST", 0.01)
     faults = [Unavailable("away"), psycopg.OperationalError("cut"), OSError("no way")]
 
     def away(consumer):
@@ -86,11 +69,11 @@ def test_a_server_that_is_away_for_a_while_does_not_end_it(life, database_url, m
     taking(life, monkeypatch, away)
     fill(database_url, 5)
     assert life.run(lambda delivery: None, idle) == (5, 0, 0)
-    assert caplog.text.count("cannot read and tries again") == 3
+    assert caplog.text.count("cannot read and tries again") == 1
 
 
 def test_where_one_member_fails_the_others_end_too(life, database_url, monkeypatch):
-    monkeypatch.setattr(f"{module_name(life.name, 'groups.worker')}.IDLE_READ", 0.05)
+    monkeypatch.setattr(f"{module_name(life.name, 'groups.member')}.IDLE_READ", 0.05)
     failed, late = [], []
 
     def fail(consumer):
@@ -127,9 +110,15 @@ def test_what_was_not_begun_when_it_was_cancelled_is_given_back(life, database_u
     with pytest.raises(Struck):
         life.run(handle, lambda memory: len(begun) == 2, lease=60)
     with Memory(database_url) as memory:
-        rest = memory.groups.get("g").read("next", 100)
-    assert [(delivery.event.position, delivery.attempts) for delivery in rest] == [
-        (position, 1) for position in (3, 4, 5)
+        group = memory.groups.get("g")
+        rest = []
+        while len(rest) < 4:  # Prefetched events are its own for a moment.
+            rest += group.read("next", 100, timeout=10)
+    assert sorted((delivery.event.position, delivery.attempts) for delivery in rest) == [
+        (2, 2),
+        (3, 1),
+        (4, 1),
+        (5, 1),
     ]
 
 

@@ -56,7 +56,7 @@ def execution():
 
 
 @pytest.fixture
-async def tasks(execution):
+def tasks(execution):
     """A queue for tasks, one call of which is under way."""
     queue = AsyncCallQueue(
         execution.async_execute, lambda call: LateError(call.sent), parallel=1, most=3
