@@ -14,13 +14,10 @@ The agents are the same for every memory: a process each, with `THREADS` threads
 from __future__ import annotations
 
 import contextlib
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
-from pgmem import Event, Memory
-from pgmem.errors import IdempotencyMismatch, VersionConflict
+from pgmem import Event, Memory, Optimistic
 
 THREADS = 4
 BATCH = 2 * THREADS
@@ -131,7 +128,7 @@ class Found(NamedTuple):
 
 
 class MemoryAgents:
-    """Use pgmem: idempotency keys, and the money in one transaction with its event."""
+    """Use pgmem: idempotency keys, and the money with its event in an optimistic transaction."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -165,43 +162,34 @@ class MemoryAgents:
 
     def process(self, run: str, payment: Message) -> int:
         """Move the money; see `Memories`."""
-        for attempt in range(ATTEMPTS):
-            try:
-                self._pay(run, payment)
-            except VersionConflict:
-                pause = 0.001 * min(attempt + 1, 10)
-                time.sleep(random.uniform(0, pause))  # noqa: S311  # no secret
-            else:
-                return attempt
-        raise RuntimeError(f"{payment['payment_id']} lost {ATTEMPTS} races")
+        calls = 0
 
-    def _pay(self, run: str, payment: Message) -> None:
+        def pay(tx: Optimistic) -> None:
+            nonlocal calls
+            calls += 1
+            self._pay(tx, run, payment)
+
+        self._memory.run_transaction(
+            pay,
+            optimistic=True,
+            retries=ATTEMPTS,
+            idempotency_key=f"{run}:payment:{payment['payment_id']}",
+        )
+        return calls - 1
+
+    @staticmethod
+    def _pay(tx: Optimistic, run: str, payment: Message) -> None:
         sender, receiver, amount = payment["sender"], payment["receiver"], payment["amount"]
-        with self._memory.transaction() as tx:
-            entries = tx.state.get_many([sender, receiver])
-            balances = {key: entry.value["balance"] for key, entry in entries.items()}
-            funds = balances[sender] >= amount
-            kind = "payment.processed" if funds else "payment.declined"
-            # The outcome is the dedupe record too: that is one statement, where
-            # `tx.dedupe.run_once` and its savepoint take more. The request's id is left out,
-            # because it differs between two submissions.
-            outcome = {key: value for key, value in payment.items() if key != "request_id"}
-            try:
-                noted = tx.events.append(
-                    f"{run}:outcomes",
-                    Event(type=kind, payload=outcome),
-                    idempotency_key=f"{run}:payment:{payment['payment_id']}",
-                )
-            except IdempotencyMismatch:
-                return  # Decided before with another outcome.
-            if noted.duplicate or not funds:
-                return
-            balances[sender] -= amount
-            balances[receiver] += amount
-            for key in sorted(balances):  # Always in the same order, to avoid deadlocks.
-                tx.state.compare_and_set(
-                    key, {"balance": balances[key]}, expected_version=entries[key].version
-                )
+        entries = tx.state.get_many([sender, receiver])
+        balances = {key: entry.value["balance"] for key, entry in entries.items()}
+        funds = balances[sender] >= amount
+        kind = "payment.processed" if funds else "payment.declined"
+        # Two submissions of one payment differ in the request's id.
+        outcome = {key: value for key, value in payment.items() if key != "request_id"}
+        tx.events.append(f"{run}:outcomes", Event(type=kind, payload=outcome))
+        if funds:
+            tx.state.put(sender, {"balance": balances[sender] - amount})
+            tx.state.put(receiver, {"balance": balances[receiver] + amount})
 
     def notify(self, run: str, outcome: Message) -> None:
         """Notify the payer; see `Memories`."""

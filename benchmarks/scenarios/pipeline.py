@@ -66,7 +66,7 @@ DRAIN = 0.1
 """Seconds to wait for surplus events: second effects of what was sent twice."""
 
 
-_PGMEM = "idempotency keys; record, balances and event in one transaction; durable subscriptions"
+_PGMEM = "idempotency keys; key, balances and event in optimistic(); durable subscriptions"
 _RIGHT = "a Lua script for each step, the whole payment in one; consumer groups"
 _PUBLISHED = "its six methods; balances by write_event: the versioned update works once"
 SIDES = (
