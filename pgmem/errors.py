@@ -209,7 +209,11 @@ class OutcomeUnknown(PgmemError):
 
 
 class Unavailable(PgmemError):
-    """The server could not be reached, or no connection was free, in the time allowed."""
+    """The server could not be reached, or no connection was free, in the time allowed.
+
+    Also if the server ended the statement: by statement_timeout, lock_timeout, or an administrator.
+    Then nothing was changed.
+    """
 
 
 class NotOpen(PgmemError):

@@ -287,6 +287,7 @@ class AsyncMemory:
 
         Raises:
             TransactionConflict: the server undid it. Run the whole block again.
+            Unavailable: the server ended it, because it stood still for too long.
             OutcomeUnknown: the connection was lost during the commit.
         """
         cache = self._transaction_cache(remembers=True)

@@ -288,6 +288,7 @@ class Memory:
 
         Raises:
             TransactionConflict: the server undid it. Run the whole block again.
+            Unavailable: the server ended it, because it stood still for too long.
             OutcomeUnknown: the connection was lost during the commit.
         """
         cache = self._transaction_cache(remembers=True)

@@ -34,7 +34,12 @@ from pgmem.core.retry import (
     is_timeout,
 )
 from pgmem.core.sources import async_begin_nested, async_driver_connection
-from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
+from pgmem.core.sqlstates import (
+    is_repeatable,
+    is_rolled_back,
+    is_version_race,
+    translate,
+)
 from pgmem.core.statements import NotifyMode
 from pgmem.core.transaction_block import HARMLESS, TransactionBlock
 from pgmem.errors import (
@@ -285,6 +290,13 @@ class AsyncPoolExecutor:
         try:
             await connection.commit()
         except psycopg.Error as error:
+            if is_rolled_back(error):
+                connection.give_up()
+                raise Unavailable(
+                    f"{action}: it stood still for longer than the role's "
+                    f"idle_in_transaction_session_timeout, so the server ended it. Nothing was "
+                    f"committed. Keep it shorter, or use memory.optimistic()"
+                ) from None
             if is_lost(connection, error):
                 connection.give_up()
                 raise OutcomeUnknown(

@@ -87,6 +87,12 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
         "{reason}. Try again later",
     ),
     (
+        (pg.QueryCanceled, pg.LockNotAvailable),
+        Unavailable,
+        "{reason} ({state}). Nothing was changed. Try again later, or raise the statement_timeout "
+        "or lock_timeout of the role",
+    ),
+    (
         (pg.UntranslatableCharacter, pg.CharacterNotInRepertoire),
         InvalidValue,
         "a text holds a character that PostgreSQL cannot store: NUL, or one that the encoding of "
@@ -103,6 +109,11 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
 def is_repeatable(error: Exception) -> bool:
     """Return True if the server undid the statement because of a concurrent one."""
     return isinstance(error, _RETRY_WHOLE)
+
+
+def is_rolled_back(error: Exception) -> bool:
+    """Return True if the server ended the session before it got the COMMIT."""
+    return isinstance(error, pg.IdleInTransactionSessionTimeout)
 
 
 def is_full_queue(error: Exception) -> bool:

@@ -35,7 +35,12 @@ from pgmem.core.call_queue import CallQueue
 from pgmem.core.concurrency import Background, sleep
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.sources import begin_nested, driver_connection
-from pgmem.core.sqlstates import is_repeatable, is_version_race, translate
+from pgmem.core.sqlstates import (
+    is_repeatable,
+    is_rolled_back,
+    is_version_race,
+    translate,
+)
 from pgmem.core.statements import NotifyMode
 from pgmem.core.transaction_block import HARMLESS, TransactionBlock
 from pgmem.errors import (
@@ -286,6 +291,13 @@ class PoolExecutor:
         try:
             connection.commit()
         except psycopg.Error as error:
+            if is_rolled_back(error):
+                connection.give_up()
+                raise Unavailable(
+                    f"{action}: it stood still for longer than the role's "
+                    f"idle_in_transaction_session_timeout, so the server ended it. Nothing was "
+                    f"committed. Keep it shorter, or use memory.optimistic()"
+                ) from None
             if is_lost(connection, error):
                 connection.give_up()
                 raise OutcomeUnknown(
