@@ -14,9 +14,10 @@ from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
 
 from pgmem import Event, migrate
-from pgmem.errors import DatabaseFault, InvalidInput, InvalidValue
+from pgmem.errors import DatabaseFault, InvalidInput, InvalidValue, Unavailable
 from tests.support.both import Both
 from tests.support.server import drop_database
+from tests.support.waiting import until
 
 SETTINGS = [
     ("DateStyle", "German, DMY"),
@@ -255,3 +256,59 @@ async def test_what_the_process_registers_with_psycopg_is_not_used(
         for loader in (Wrong, type("WrongBinary", (Wrong,), {"format": Format.BINARY})):
             psycopg.postgres.adapters.register_loader(name, loader)
     await everything(Both(form_name, database_url), TEXT)
+
+
+@pytest.mark.parametrize("form_name", ["async", "sync"])
+@pytest.mark.parametrize("setting", ["statement_timeout", "lock_timeout"])
+async def test_a_statement_that_the_server_ends_changes_nothing(form_name, make_database, setting):
+    url = make_database(template=True)
+    alter(url, setting, "100ms")
+    async with Both(form_name, url).memory() as memory:
+        await memory.state.put("k", 1)
+        with psycopg.connect(url) as connection:
+            connection.execute("SET statement_timeout = 0")
+            connection.execute("SELECT FROM pgmem.state FOR UPDATE")
+            with pytest.raises(Unavailable, match=f"{setting}|{setting.replace('_', ' ')}"):
+                await memory.state.put("k", 2)
+        assert (await memory.state.get("k")).value == 1
+
+
+@pytest.mark.both_forms
+@pytest.mark.parametrize("form_name", ["async", "sync"])
+async def test_a_durable_subscription_goes_on_after_its_commit_was_ended(form_name, make_database):
+    url = make_database(template=True)
+    alter(url, "lock_timeout", "100ms")
+    handled = []
+    async with Both(form_name, url).memory() as memory:
+        async with memory.events.subscribe("s", durable="durable", after=0) as subscription:
+            for number in range(3):
+                await memory.events.append("s", Event(type="t", payload=number))
+                with psycopg.connect(url) as connection:
+                    if number == 1:
+                        connection.execute("SELECT FROM pgmem.subscriptions FOR UPDATE")
+                    handled += [event.payload for event in await subscription.receive(timeout=30)]
+                    await subscription.receive(timeout=0.5)  # It commits.
+        assert handled == [0, 1, 2]
+        (stored,) = await memory.subscriptions.list()
+        assert stored.position == await memory.events.head()
+
+
+@pytest.mark.both_forms
+@pytest.mark.parametrize("form_name", ["async", "sync"])
+async def test_a_transaction_that_the_server_ended_is_not_committed(form_name, make_database):
+    """Learn from the server why it has ended the session, so the outcome is known."""
+    url = make_database(template=True)
+    alter(url, "idle_in_transaction_session_timeout", "50ms")
+
+    async def stand_still(memory):
+        async with memory.transaction() as tx:
+            await tx.state.put("k", 1)
+            pid = tx.connection.info.backend_pid
+            with psycopg.connect(url, autocommit=True) as connection:
+                query = "SELECT FROM pg_stat_activity WHERE pid = %s"
+                await until(lambda: connection.execute(query, [pid]).fetchone() is None)
+
+    async with Both(form_name, url).memory() as memory:
+        with pytest.raises(Unavailable, match="Nothing was committed"):
+            await stand_still(memory)
+        assert await memory.state.get("k") is None
