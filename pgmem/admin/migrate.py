@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ from pgmem.core.names import (
     check_schema_name,
     unreleased_schema,
 )
+from pgmem.core.starting import RETRY_SECONDS, is_starting
 from pgmem.core.url import connection_string, redacted
 from pgmem.errors import (
     DatabaseFault,
@@ -54,7 +56,8 @@ __all__ = [
 ]  # fmt: skip
 
 CONNECT_SECONDS: Final = 10
-"""How long to wait for the server, unless the URL has connect_timeout."""
+"""How long to wait for the server, also for one that is not up yet. The URL's connect_timeout takes
+precedence."""
 
 # alembic keeps the running environment in module globals: one command at a time in a process.
 _one_command = threading.Lock()
@@ -235,10 +238,20 @@ def engine(url: str | None) -> Engine:
     timeout = conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_SECONDS
 
     def connect() -> psycopg.Connection[Any]:
-        # No prepared statements: the server may be behind PgBouncer.
-        return psycopg.connect(
-            conninfo, prepare_threshold=None, connect_timeout=timeout, client_encoding="UTF8"
-        )
+        deadline = time.monotonic() + float(timeout)
+        while True:
+            try:
+                # No prepared statements: the server may be behind PgBouncer.
+                return psycopg.connect(
+                    conninfo,
+                    prepare_threshold=None,
+                    connect_timeout=timeout,
+                    client_encoding="UTF8",
+                )
+            except psycopg.OperationalError:
+                if time.monotonic() >= deadline or not is_starting(conninfo_to_dict(conninfo)):
+                    raise
+            time.sleep(RETRY_SECONDS)
 
     return create_engine(
         "postgresql+psycopg://",

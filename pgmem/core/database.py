@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import PGconn, Ping
+from psycopg.conninfo import conninfo_to_dict
 
 from pgmem.core import statements as sql
 from pgmem.core.concurrency import async_sleep, run_in_thread
@@ -22,8 +21,9 @@ from pgmem.core.libpq import execute_on
 from pgmem.core.names import SCHEMA_REVISION, unreleased_schema
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.outage import Outage
-from pgmem.core.pool import RETRY, AsyncPool
+from pgmem.core.pool import AsyncPool
 from pgmem.core.sqlstates import translate
+from pgmem.core.starting import RETRY_SECONDS, is_starting
 from pgmem.core.url import redacted
 from pgmem.errors import NotOpen, OutcomeUnknown, SchemaError, Unavailable
 
@@ -168,15 +168,11 @@ class AsyncDatabase:
             try:
                 return await self.connect()
             except Unavailable:
-                if time.monotonic() >= deadline or not await run_in_thread(self._is_starting):
+                if time.monotonic() >= deadline or not await run_in_thread(
+                    is_starting, self._options
+                ):
                     raise
-            await async_sleep(RETRY)
-
-    def _is_starting(self) -> bool:
-        """Return True if the server may be up soon: it refuses every client."""
-        options = {**self._options, "connect_timeout": 2}
-        state = PGconn.ping(make_conninfo("", **options).encode())
-        return state in (Ping.REJECT, Ping.NO_RESPONSE)
+            await async_sleep(RETRY_SECONDS)
 
     async def connect(self) -> AsyncConnection:
         """Open a connection outside the pool. The caller gives it up.

@@ -37,6 +37,7 @@ from pgmem.core.database import AsyncDatabase
 from pgmem.core.history import lost_error, rewritten_error
 from pgmem.core.listener import AsyncListener
 from pgmem.core.notifications import AsyncTargetedNotifications
+from pgmem.core.outage import reason_of
 from pgmem.core.sqlstates import translate
 from pgmem.errors import NotOpen, PgmemError
 from pgmem.events.buffer import AsyncEventBuffer
@@ -194,11 +195,7 @@ class AsyncLogFollower:
         if not self._lost_at:
             self._lost_at = time.monotonic()
             if not self._closing:
-                log.warning(
-                    "lost the connection that follows %s (%s): reconnecting; subscriptions wait",
-                    self._database.where,
-                    " ".join(str(error).split()) or type(error).__name__,
-                )
+                self._database.outage.begin("follower", reason_of(error))
 
     def _rewind(self) -> None:
         """Go back to the position that is certain even if the server has crashed."""
@@ -222,13 +219,9 @@ class AsyncLogFollower:
         if not self._database.may_listen:
             self._log_polling("this role may not read the notification channel")
         await self._verify()
-        if self._lost_at and self._tracker is not None:
-            log.warning(
-                "following %s again after %.1f s: no event was skipped",
-                self._database.where,
-                time.monotonic() - self._lost_at,
-            )
+        if self._tracker is not None:
             self._lost_at = 0.0
+        self._database.outage.end("follower")
         while not self._closing:
             if self._tracker is None:
                 await self._begin()

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import PGconn, Ping
+from psycopg.conninfo import conninfo_to_dict
 
 from pgmem._sync.core.connection import AnswerTimeoutError, Connection
-from pgmem._sync.core.pool import RETRY, Pool
+from pgmem._sync.core.pool import Pool
 from pgmem.core import statements as sql
 from pgmem.core.concurrency import run_inline, sleep
 from pgmem.core.history import History, read_history, rewritten_error
@@ -25,6 +24,7 @@ from pgmem.core.names import SCHEMA_REVISION, unreleased_schema
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.outage import Outage
 from pgmem.core.sqlstates import translate
+from pgmem.core.starting import RETRY_SECONDS, is_starting
 from pgmem.core.url import redacted
 from pgmem.errors import NotOpen, OutcomeUnknown, SchemaError, Unavailable
 
@@ -169,15 +169,9 @@ class Database:
             try:
                 return self.connect()
             except Unavailable:
-                if time.monotonic() >= deadline or not run_inline(self._is_starting):
+                if time.monotonic() >= deadline or not run_inline(is_starting, self._options):
                     raise
-            sleep(RETRY)
-
-    def _is_starting(self) -> bool:
-        """Return True if the server may be up soon: it refuses every client."""
-        options = {**self._options, "connect_timeout": 2}
-        state = PGconn.ping(make_conninfo("", **options).encode())
-        return state in (Ping.REJECT, Ping.NO_RESPONSE)
+            sleep(RETRY_SECONDS)
 
     def connect(self) -> Connection:
         """Open a connection outside the pool. The caller gives it up.
