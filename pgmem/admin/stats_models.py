@@ -169,16 +169,17 @@ class SubscriptionStats:
     Attributes:
         name: its name.
         position: its stored position.
-        lag: the distance to the head of the log, in positions.
+        distance: the distance to the head of the log, in positions. Its `lag`, in events, is in
+            `memory.subscriptions.list()` or `group.lag()`, which count them.
         behind_since: when the first event after its position was recorded, selected by its filter
             or not; None if there is none.
-        owner: its holder, or the last one that did not release it.
-        expires_at: when another process may take over; None if it was released.
+        owner: its holder; None if it was released, or its lease has run out.
+        expires_at: when another process may take over; None if it is free.
     """
 
     name: str
     position: int
-    lag: int
+    distance: int
     behind_since: datetime | None
     owner: str | None
     expires_at: datetime | None
@@ -191,7 +192,8 @@ class GroupStats:
     Attributes:
         name: its name.
         position: every event up to it was claimed, or is not selected by the filter.
-        lag: the distance to the head of the log, in positions.
+        distance: the distance to the head of the log, in positions. Its `lag`, in events, is in
+            `memory.subscriptions.list()` or `group.lag()`, which count them.
         behind_since: when the first event after its position was recorded; None if there is none.
         open: claimed and prefetched events that are not acknowledged.
         overdue: claimed events whose lease has run out.
@@ -201,7 +203,7 @@ class GroupStats:
 
     name: str
     position: int
-    lag: int
+    distance: int
     behind_since: datetime | None
     open: int
     overdue: int

@@ -181,8 +181,10 @@ def groups() -> Op[Readers[GroupStats]]:
         return Count(number, exact=number <= MOST_DELAYED)
 
     def group(row: Row) -> GroupStats:
-        name, position, lag, since, held, overdue, delayed, dead = row[1:]
-        return GroupStats(name, position, lag, since, held, overdue, count(delayed), count(dead))
+        name, position, distance, since, held, overdue, delayed, dead = row[1:]
+        return GroupStats(
+            name, position, distance, since, held, overdue, count(delayed), count(dead)
+        )
 
     def parse(rows: Sequence[Row]) -> Readers[GroupStats]:
         return Readers(rows[0][0] if rows else 0, tuple(map(group, rows)))

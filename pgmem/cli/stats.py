@@ -50,14 +50,14 @@ SIZES = (
 SUBSCRIPTIONS = (
     Column("SUBSCRIPTION", style="key"),
     Column("POSITION", right=True),
-    Column("LAG", right=True),
+    Column("DISTANCE", right=True),
     Column("BEHIND FOR", right=True),
     Column("OWNER", style="agent"),
 )
 GROUPS = (
     Column("GROUP", style="key"),
     Column("POSITION", right=True),
-    Column("LAG", right=True),
+    Column("DISTANCE", right=True),
     Column("BEHIND FOR", right=True),
     Column("OPEN", right=True),
     Column("OVERDUE", right=True),
@@ -220,7 +220,7 @@ def _print_subscriptions(readers: Readers[SubscriptionStats], now: datetime) -> 
         (
             reader.name,
             f"{reader.position:,}",
-            f"{reader.lag:,}",
+            f"{reader.distance:,}",
             _for(reader.behind_since, now),
             reader.owner or "-",
         )
@@ -235,7 +235,7 @@ def _print_groups(readers: Readers[GroupStats], now: datetime) -> None:
         (
             group.name,
             f"{group.position:,}",
-            f"{group.lag:,}",
+            f"{group.distance:,}",
             _for(group.behind_since, now),
             f"{group.open:,}",
             f"{group.overdue:,}",

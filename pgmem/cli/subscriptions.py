@@ -46,7 +46,7 @@ def app() -> None:
     examples="""
     pgmem subscriptions list
 
-    # The names of those that are more than 1,000 positions behind
+    # The names of those that have more than 1,000 events to handle
     pgmem subscriptions list --json | jq -r 'select(.lag > 1000) | .name'
     """,
 )
@@ -55,8 +55,8 @@ def app() -> None:
 def list_(*, url: str | None, schema: str, as_json: bool) -> None:
     """List the subscriptions, with position, lag and owner.
 
-    The lag is the distance from the head of the log, in positions. With --json each subscription is
-    a JSON object on a line of its own.
+    The lag is the number of events that the subscription selects and has not handled. With --json
+    each subscription is a JSON object on a line of its own.
     """
     with memory_of(url, schema) as memory:
         found = memory.subscriptions.list()

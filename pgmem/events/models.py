@@ -353,12 +353,10 @@ class SubscriptionInfo(NamedTuple):
     Attributes:
         name: its name.
         position: every event up to it is handled.
-        lag: distance from the head of the log, in positions; 0 at the head. It also counts events
-            that the subscription does not select, and positions without an event.
-        owner: the process that holds it, or held it last and did not release it: host, process
-            and agent. None if it was released.
-        expires_at: when another process may take over (the server's clock); None if it was
-            released.
+        lag: number of committed events that it selects and that come after its position.
+        owner: the process that holds it: host, process and agent. None if it was released, or its
+            lease has run out.
+        expires_at: when another process may take over (the server's clock); None if it is free.
         created_at: when it was first used.
         updated_at: when its position was last stored.
     """

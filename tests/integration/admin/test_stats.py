@@ -192,12 +192,12 @@ async def test_lag_of_subscriptions_and_groups(both, database_url):
     stats = await both.stats()
     assert stats.subscriptions.total == 2
     late, done = stats.subscriptions.furthest
-    assert (late.name, late.position, late.lag, late.owner) == ("late", 4, 6, "me")
+    assert (late.name, late.position, late.distance, late.owner) == ("late", 4, 6, "me")
     assert late.expires_at > stats.server.now
     assert timedelta(seconds=496) <= stats.server.now - late.behind_since < timedelta(seconds=700)
-    assert (done.name, done.lag, done.behind_since, done.owner) == ("done", 0, None, None)
+    assert (done.name, done.distance, done.behind_since, done.owner) == ("done", 0, None, None)
     group, idle = stats.groups.furthest
-    assert (group.name, group.position, group.lag) == ("g", 8, 2)
+    assert (group.name, group.position, group.distance) == ("g", 8, 2)
     assert (group.open, group.overdue, group.delayed, group.dead) == (5, 2, Count(1), Count(1))
     assert timedelta(seconds=4) <= group.behind_since - late.behind_since < timedelta(seconds=5)
     assert (idle.name, idle.open, idle.behind_since, idle.dead) == ("idle", 0, None, NOTHING)

@@ -269,7 +269,8 @@ class TestVerbs:
         assert await both.subscriptions.get("b") is None
         b = await Lease(both, "b", owner="host:1 agent").acquired()
         a = await Lease(both, "a").acquired()
-        await both.events.append("s", [Event(type="t")] * 5)
+        await both.events.append("payments", [Event(type="t")] * 5)
+        await both.events.append("orders", Event(type="t"))  # It does not select this one.
         await b.commit(2)
         await a.commit(50)
         await a.release()
@@ -281,6 +282,40 @@ class TestVerbs:
         assert found_b.created_at < found_b.updated_at < found_b.expires_at
         assert await both.subscriptions.get("b") == found_b
         await b.release()
+
+    @pytest.mark.parametrize(
+        ("selection", "lag"),
+        [
+            ({}, 6),
+            ({"streams": ["a"]}, 2),
+            ({"streams": ["a", "ab"]}, 4),
+            ({"prefix": "a"}, 4),
+            ({"types": ["t"]}, 5),
+            ({"agents": ["x"]}, 1),
+            ({"streams": ["a"], "types": ["u"]}, 0),
+            ({"key_prefix": "k"}, 1),
+        ],
+    )
+    async def test_lag_counts_the_events_that_it_selects(self, both, selection, lag):
+        lease = await Lease(both, selection=selection).acquired()
+        await both.events.append("a", [Event(type="t")] * 3)
+        await both.events.append("ab", [Event(type="t"), Event(type="t", agent_id="x")])
+        await both.events.append("b", Event(type="t"))
+        await both.state.put("key", 1)
+        await lease.commit(1)
+        assert (await both.subscriptions.get("billing")).lag == lag
+        await lease.release()
+
+    async def test_an_owner_is_not_shown_after_its_lease_ran_out(self, both, database_url):
+        lease = await Lease(both).acquired()
+        await lease.stop_renewing()
+        assert (await both.subscriptions.get("billing")).owner is not None
+        end_leases(database_url)
+        found = await both.subscriptions.get("billing")
+        assert (found.owner, found.expires_at) == (None, None)
+        (shown,) = (await both.stats()).subscriptions.furthest
+        assert (shown.owner, shown.expires_at) == (None, None)
+        await lease.release()
 
     async def test_lag_of_an_empty_log_is_nothing(self, both):
         await (await Lease(both).acquired()).release()
