@@ -76,6 +76,17 @@ CREATE TRIGGER events_refuse_change BEFORE UPDATE OR DELETE ON {schema}.events
     """
 CREATE TRIGGER events_refuse_truncate BEFORE TRUNCATE ON {schema}.events
     FOR EACH STATEMENT EXECUTE FUNCTION {schema}.refuse_change()""",
+    # A statement of an optimistic commit calls it to undo the transaction.
+    """
+CREATE FUNCTION {schema}.refuse_commit() RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'PM002',
+        MESSAGE = 'pgmem: the commit is refused, because what it relies on has changed';
+END
+$function$""",
     # value NULL is a tombstone: the version goes on growing, so that a stale expected version never
     # matches. If recording is 2, the last change is in the log, and so will be the next one, so
     # that copies elsewhere are invalidated. If it is 1, later changes may not be in the log. If it
@@ -333,6 +344,7 @@ DOWNGRADE = (
         f"DROP SEQUENCE {{schema}}.{table}_token_seq"
         for table in ("leases", "batches", "subscriptions", "dedupe")
     ),
+    "DROP FUNCTION {schema}.refuse_commit()",
     "DROP FUNCTION {schema}.refuse_change()",
 )  # fmt: skip
 

@@ -314,8 +314,9 @@ class Memory:
 
         Use it where minutes pass between reading and writing. Reads go to the server at once, and
         their versions are remembered. Writes are kept. At the end of the block one database
-        transaction compares every entry, absent entry and stream version that was read by key, and
-        writes everything, or nothing if one has changed. If the block raises, nothing is written.
+        transaction, in one round trip, compares every entry, absent entry and stream version that
+        was read by key, and writes everything, or nothing if one has changed. If the block raises,
+        nothing is written.
 
         It is serializable for what was read by key. It does not notice a new key under a prefix
         that was searched, nor events that `tx.events.read` did not return yet.

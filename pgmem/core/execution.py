@@ -20,7 +20,8 @@ from pgmem.core.coalesce import AsyncCoalescer, ExecuteAloneError
 from pgmem.core.concurrency import AsyncBackground, async_sleep
 from pgmem.core.connection import AsyncConnection
 from pgmem.core.database import AsyncDatabase, fetch
-from pgmem.core.op import Op, Retry, RetryStatement, Row
+from pgmem.core.libpq import Call
+from pgmem.core.op import Op, RefusedError, Retry, RetryStatement, Row
 from pgmem.core.retry import (
     FAILURES,
     LEAST_TIMEOUT,
@@ -35,6 +36,8 @@ from pgmem.core.retry import (
 )
 from pgmem.core.sources import async_begin_nested, async_driver_connection
 from pgmem.core.sqlstates import (
+    is_full_queue,
+    is_refused,
     is_repeatable,
     is_rolled_back,
     is_version_race,
@@ -71,6 +74,15 @@ def serialization_conflict(action: str) -> TransactionConflict:
     return TransactionConflict(
         f"{action}: another transaction changed it after this one began and this one, by its "
         f"isolation level, cannot see it. Run the whole transaction again"
+    )
+
+
+def lost_in_commit(action: str, where: str) -> OutcomeUnknown:
+    """Return the error for a connection that was lost during a commit."""
+    return OutcomeUnknown(
+        f"{action}: the connection to {where} was lost during the commit, so it may or may not "
+        f"have happened. Read back before doing it again, or put an idempotency key into the "
+        f"transaction"
     )
 
 
@@ -211,6 +223,68 @@ class AsyncPoolExecutor:
             connection.give_up()
             raise ConnectionLostError from error
 
+    async def execute_together(self, ops: Sequence[Op[Any]], action: str) -> list[Any]:
+        """Execute ops in one transaction and one round trip: all of them or none, once.
+
+        The isolation level is READ COMMITTED whatever the server's default is. A statement that
+        queues for a row lock must then see what the previous holder wrote.
+
+        Args:
+            ops: what to execute. The `parse` of none may raise, because COMMIT is sent with them.
+            action: what it is for, for messages.
+
+        Returns:
+            The result of each op.
+
+        Raises:
+            RefusedError: a statement called `refuse_commit()`.
+            RetryStatement, TransactionConflict: the server undid it; execute it again.
+            OutcomeUnknown: the connection was lost.
+            PgmemError: the server's error. Nothing was written.
+        """
+        database = self.database
+        calls: list[Call] = [(b"BEGIN ISOLATION LEVEL READ COMMITTED", {})]
+        if database.relaxed:
+            calls.append((b"SET LOCAL synchronous_commit = off", {}))
+        calls += [
+            (database.statement(op, "if_free", relaxed=False), database.params(op)) for op in ops
+        ]
+        calls.append((b"COMMIT", {}))
+        deadline = time.monotonic() + database.timeout
+        connection = await database.acquire(action, deadline)
+        connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
+        try:
+            rows = await self._run_unit(connection, calls, action)
+            database.check_confirmed(connection, action)
+        finally:
+            connection.answer_timeout = None
+            database.release(connection)
+        results = rows[-1 - len(ops) : -1]
+        for found in results:
+            database.check_notify_result(found)
+        return [op.parse(found) for op, found in zip(ops, results, strict=True)]
+
+    async def _run_unit(
+        self, connection: AsyncConnection, calls: Sequence[Call], action: str
+    ) -> list[Sequence[Row]]:
+        try:
+            (answer,) = await connection.run_units([calls])
+        except psycopg.Error as error:
+            answer = error
+        if not isinstance(answer, psycopg.Error):
+            return answer
+        if is_lost(connection, answer):
+            connection.give_up()
+            raise lost_in_commit(action, self.database.where) from None
+        await _roll_back(connection)
+        if is_refused(answer):
+            raise RefusedError
+        if is_full_queue(answer):
+            self.database.pause_notify()
+        if is_full_queue(answer) or is_version_race(answer):
+            raise RetryStatement
+        raise translate(answer, action) from None
+
     @asynccontextmanager
     async def transaction(
         self, action: str, *, read_committed: bool = False
@@ -299,11 +373,7 @@ class AsyncPoolExecutor:
                 ) from None
             if is_lost(connection, error):
                 connection.give_up()
-                raise OutcomeUnknown(
-                    f"{action}: the connection to {self.database.where} was lost during the "
-                    f"commit, so it may or may not have happened. Read back before doing it "
-                    f"again, or put an idempotency key into the transaction"
-                ) from None
+                raise lost_in_commit(action, self.database.where) from None
             if is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.

@@ -28,6 +28,8 @@ JANITOR_LEASE: Final = "pgmem:janitor"
 """The lease of the one process that applies retention."""
 APPEND_ONLY_SQLSTATE: Final = "PM001"
 """What the trigger on `events` raises."""
+REFUSED_SQLSTATE: Final = "PM002"
+"""What `refuse_commit()` raises."""
 
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 # Schemas of the server, and the default one.

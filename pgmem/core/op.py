@@ -71,3 +71,7 @@ Merge = Callable[[Sequence[Op[Any]]], Op[list[Sequence[Row]]]]
 
 class RetryStatement(Exception):  # a signal, no error: the executor handles it
     """Another transaction decided while the statement ran: execute it again to see how."""
+
+
+class RefusedError(Exception):
+    """A statement has undone its transaction, because a condition does not hold."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors as pg
 
-from pgmem.core.names import APPEND_ONLY_SQLSTATE
+from pgmem.core.names import APPEND_ONLY_SQLSTATE, REFUSED_SQLSTATE
 from pgmem.errors import (
     DatabaseFault,
     InvalidInput,
@@ -124,6 +124,11 @@ def is_full_queue(error: Exception) -> bool:
 def is_version_race(error: Exception) -> bool:
     """Return True if another writer appended the version, or took the import's target, first."""
     return isinstance(error, pg.UniqueViolation) and error.diag.constraint_name in _RACES
+
+
+def is_refused(error: psycopg.Error) -> bool:
+    """Return True if a statement undid the transaction because a condition does not hold."""
+    return error.sqlstate == REFUSED_SQLSTATE
 
 
 def is_disconnect(error: psycopg.Error) -> bool:

@@ -4,11 +4,17 @@
 
     tx.state.get, tx.events.version …   read outside a transaction, remember the version
     tx.state.put, tx.events.append …    check and encode, keep the statement
-    end of the block                    BEGIN
-                                        dedupe record of the idempotency key
-                                        lock names, lock rows, compare versions ──► StaleRead
-                                        lease, statements, acknowledgements
-                                        COMMIT
+    end of the block                    one round trip
+
+That round trip is one transaction::
+
+    BEGIN, dedupe record, lease
+    lock names, lock rows, compare versions
+    statements, acknowledgements, receipt, COMMIT
+
+A statement whose condition does not hold raises an error in the server (`refuse_commit()`), so the
+server skips the rest, COMMIT included. Then the same is done statement by statement, to see what
+has changed: that gives `StaleRead`, `LeaseLost` or the first receipt.
 
 Why it is serializable for what was read by key. A commit locks everything that it read or writes
 before it compares: the row of an entry that exists, and an advisory lock for an absent entry or a
@@ -28,7 +34,7 @@ from pydantic import BaseModel
 
 from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor, AsyncTransactionExecutor
-from pgmem.core.op import Op, RetryStatement
+from pgmem.core.op import Op, RefusedError, RetryStatement
 from pgmem.core.retry import MAX_REPEATS, jitter
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe import ops as dedupe_ops
@@ -90,6 +96,18 @@ class _AsyncRecorder:
         """Keep an op. The verbs return its result, which is not used."""
         self.ops.append(op)
         return cast(T, [None])
+
+
+class _AsyncBoundRecorder(AsyncTransactionExecutor):
+    """Keep ops of verbs that take a transaction."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op[Any]] = []
+
+    async def execute(self, op: Op[T]) -> T:
+        """Keep an op. The verbs do not use its result."""
+        self.ops.append(op)
+        return cast(T, None)
 
 
 class _AsyncBound:
@@ -244,11 +262,42 @@ class AsyncOptimistic:
         with ExitStack() as stack:
             self._invalidate(stack)
             try:
+                self._committed = await self._commit_together()
+            except RefusedError:
+                pass  # Something has changed. Statement by statement, the client sees what.
+            else:
+                return
+            try:
                 async with self._executor.transaction(ops.ACTION, read_committed=True) as executor:
                     committed = await self._write(executor)
             except _ChangedError as changed:
                 raise await self._stale(changed.found, self._executor) from None
             self._committed = committed
+
+    async def _commit_together(self) -> Committed:
+        """Compare and write in one round trip.
+
+        Raises:
+            RefusedError: something does not hold any more, or the idempotency key was used.
+        """
+        before: list[Op[Any]] = []
+        after = _AsyncBoundRecorder()
+        if self._key is not None:
+            before.append(ops.guarded(dedupe_ops.record(self._key, ttl=self._ttl)))
+        if self._fence is not None:
+            before.append(ops.fence(self._fence.held))
+        if without_row := self._names_without_row():
+            before.append(ops.lock(without_row))
+        if names := sorted(self._names()):
+            before.append(ops.check(names, self._versions))
+        writes = self._recorder.ops
+        await self._acknowledge(after)
+        if self._key is not None:
+            after.ops.append(ops.store_receipt(self._key, writes, self._written))
+        results = await self._executor.execute_together(
+            [*before, *map(ops.guarded, writes), *map(ops.guarded, after.ops)], ops.ACTION
+        )
+        return _receipt(writes, results[len(before) : len(before) + len(writes)])
 
     def _invalidate(self, stack: ExitStack) -> None:
         """Drop cached entries that are written, until and when `stack` ends."""

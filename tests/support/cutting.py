@@ -81,3 +81,40 @@ class CuttingRelay:
 
     def close(self) -> None:
         self._listener.close()
+
+
+class ByteRelay(CuttingRelay):
+    """A relay that cuts a connection after a number of bytes in one direction.
+
+    Attributes:
+        transferred: the bytes so far, by direction: "requests" or "answers".
+    """
+
+    def __init__(self, url: str, folder) -> None:
+        self.transferred = {"requests": 0, "answers": 0}
+        self._cut_at: dict[str, int] = {}
+        super().__init__(url, folder)
+
+    def cut_once_at(self, direction: str, count: int) -> None:
+        """Forward `count` more bytes in a direction, then cut the connection, once."""
+        self._cut_at = {direction: self.transferred[direction] + count}
+
+    def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server:
+            while True:
+                readable, _, _ = select.select([client, server], [], [])
+                for source in readable:
+                    direction = "requests" if source is client else "answers"
+                    try:
+                        chunk = source.recv(65536)
+                    except OSError:
+                        return
+                    if not chunk:
+                        return
+                    allowed = self._cut_at.get(direction, 1 << 60) - self.transferred[direction]
+                    self.transferred[direction] += min(len(chunk), allowed)
+                    (server if source is client else client).sendall(chunk[:allowed])
+                    if len(chunk) > allowed:
+                        self._cut_at = {}
+                        self.cuts += 1
+                        return

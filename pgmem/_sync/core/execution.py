@@ -33,9 +33,12 @@ from pgmem._sync.core.retry import (
 )
 from pgmem.core.call_queue import CallQueue
 from pgmem.core.concurrency import Background, sleep
-from pgmem.core.op import Op, Retry, RetryStatement, Row
+from pgmem.core.libpq import Call
+from pgmem.core.op import Op, RefusedError, Retry, RetryStatement, Row
 from pgmem.core.sources import begin_nested, driver_connection
 from pgmem.core.sqlstates import (
+    is_full_queue,
+    is_refused,
     is_repeatable,
     is_rolled_back,
     is_version_race,
@@ -72,6 +75,15 @@ def serialization_conflict(action: str) -> TransactionConflict:
     return TransactionConflict(
         f"{action}: another transaction changed it after this one began and this one, by its "
         f"isolation level, cannot see it. Run the whole transaction again"
+    )
+
+
+def lost_in_commit(action: str, where: str) -> OutcomeUnknown:
+    """Return the error for a connection that was lost during a commit."""
+    return OutcomeUnknown(
+        f"{action}: the connection to {where} was lost during the commit, so it may or may not "
+        f"have happened. Read back before doing it again, or put an idempotency key into the "
+        f"transaction"
     )
 
 
@@ -212,6 +224,68 @@ class PoolExecutor:
             connection.give_up()
             raise ConnectionLostError from error
 
+    def execute_together(self, ops: Sequence[Op[Any]], action: str) -> list[Any]:
+        """Execute ops in one transaction and one round trip: all of them or none, once.
+
+        The isolation level is READ COMMITTED whatever the server's default is. A statement that
+        queues for a row lock must then see what the previous holder wrote.
+
+        Args:
+            ops: what to execute. The `parse` of none may raise, because COMMIT is sent with them.
+            action: what it is for, for messages.
+
+        Returns:
+            The result of each op.
+
+        Raises:
+            RefusedError: a statement called `refuse_commit()`.
+            RetryStatement, TransactionConflict: the server undid it; execute it again.
+            OutcomeUnknown: the connection was lost.
+            PgmemError: the server's error. Nothing was written.
+        """
+        database = self.database
+        calls: list[Call] = [(b"BEGIN ISOLATION LEVEL READ COMMITTED", {})]
+        if database.relaxed:
+            calls.append((b"SET LOCAL synchronous_commit = off", {}))
+        calls += [
+            (database.statement(op, "if_free", relaxed=False), database.params(op)) for op in ops
+        ]
+        calls.append((b"COMMIT", {}))
+        deadline = time.monotonic() + database.timeout
+        connection = database.acquire(action, deadline)
+        connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
+        try:
+            rows = self._run_unit(connection, calls, action)
+            database.check_confirmed(connection, action)
+        finally:
+            connection.answer_timeout = None
+            database.release(connection)
+        results = rows[-1 - len(ops) : -1]
+        for found in results:
+            database.check_notify_result(found)
+        return [op.parse(found) for op, found in zip(ops, results, strict=True)]
+
+    def _run_unit(
+        self, connection: Connection, calls: Sequence[Call], action: str
+    ) -> list[Sequence[Row]]:
+        try:
+            (answer,) = connection.run_units([calls])
+        except psycopg.Error as error:
+            answer = error
+        if not isinstance(answer, psycopg.Error):
+            return answer
+        if is_lost(connection, answer):
+            connection.give_up()
+            raise lost_in_commit(action, self.database.where) from None
+        _roll_back(connection)
+        if is_refused(answer):
+            raise RefusedError
+        if is_full_queue(answer):
+            self.database.pause_notify()
+        if is_full_queue(answer) or is_version_race(answer):
+            raise RetryStatement
+        raise translate(answer, action) from None
+
     @contextmanager
     def transaction(
         self, action: str, *, read_committed: bool = False
@@ -300,11 +374,7 @@ class PoolExecutor:
                 ) from None
             if is_lost(connection, error):
                 connection.give_up()
-                raise OutcomeUnknown(
-                    f"{action}: the connection to {self.database.where} was lost during the "
-                    f"commit, so it may or may not have happened. Read back before doing it "
-                    f"again, or put an idempotency key into the transaction"
-                ) from None
+                raise lost_in_commit(action, self.database.where) from None
             if is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.

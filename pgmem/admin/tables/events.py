@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 
 from pgmem.admin.tables.columns import after_create, json, moment, name_column, now, storage
-from pgmem.core.names import APPEND_ONLY_SQLSTATE
+from pgmem.core.names import APPEND_ONLY_SQLSTATE, REFUSED_SQLSTATE
 
 
 def events(metadata: MetaData) -> Table:
@@ -68,6 +68,7 @@ def events(metadata: MetaData) -> Table:
     )
     for statement in _append_only(f'"{metadata.schema}"'):
         after_create(table, statement)
+    after_create(table, _refuse_commit(f'"{metadata.schema}"'))
     return table
 
 
@@ -94,6 +95,19 @@ $function$""",
         f"CREATE TRIGGER events_refuse_truncate BEFORE TRUNCATE ON {schema}.events "
         f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.refuse_change()",
     )
+
+
+def _refuse_commit(schema: str) -> str:
+    """Build the function by which a statement undoes its transaction."""
+    return f"""CREATE FUNCTION {schema}.refuse_commit() RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = '{REFUSED_SQLSTATE}',
+        MESSAGE = 'pgmem: the commit is refused, because what it relies on has changed';
+END
+$function$"""
 
 
 def subscriptions(metadata: MetaData) -> Table:

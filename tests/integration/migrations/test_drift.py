@@ -97,7 +97,7 @@ def test_the_tables_and_the_migrations_make_the_same_schema(database_url):
             "constraint": 32,
             "index": 25,
             "trigger": 2,
-            "function": 1,
+            "function": 2,
             "sequence": 7,
         }
         channels = connection.exec_driver_sql(

@@ -12,7 +12,7 @@ import pytest
 
 from pgmem import Event, Memory
 from pgmem.errors import OutcomeUnknown
-from tests.support.cutting import CuttingRelay
+from tests.support.cutting import ByteRelay, CuttingRelay
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def write(memory, **options):
 
 def written(memory):
     entry = memory.state.get("k")
-    return (entry.version if entry else 0), len(memory.events.read("s"))
+    return (entry.version if entry else 0), len(memory.events.read("s", limit=1_000))
 
 
 def test_a_commit_with_a_lost_answer_is_recognised_by_its_key_19(cut, relay, memory):
@@ -60,11 +60,62 @@ def test_without_a_key_the_caller_is_told_that_the_outcome_is_unknown(cut, relay
     assert written(memory) == (1, 1)
 
 
-@pytest.mark.parametrize("text", [b"optimistic:", b"value", b"pg_advisory_xact_lock"])
-def test_a_connection_lost_before_the_commit_is_replaced(cut, relay, memory, text):
-    relay.cut_once_after(text)
-    assert not write(cut, idempotency_key="key").duplicate
-    assert written(memory) == (1, 1)
+@pytest.fixture
+def exchange(database_url, tmp_path):
+    """A relay that can cut each direction after a number of bytes."""
+    relay = ByteRelay(database_url, tmp_path)
+    yield relay
+    relay.close()
+
+
+POINTS = 150
+
+
+@pytest.mark.parametrize("direction", ["requests", "answers"])
+def test_a_connection_lost_at_any_byte_leaves_all_or_nothing_19(exchange, memory, direction):
+    """With a key the block takes effect once, and its first receipt comes back."""
+    with Memory(exchange.url, pool=1) as cut:
+        for at in _points(exchange, cut, direction):
+            cut.state.get("warm")  # The last point has left no connection.
+            exchange.cut_once_at(direction, at)
+            receipt = write(cut, idempotency_key=f"at:{at}")
+            entry, events = memory.state.get("k"), memory.events.read("s", limit=1_000)
+            assert receipt.versions == {"k": entry.version}, at
+            assert entry.version == len(events), at
+            assert receipt.position == events[-1].position, at
+    assert exchange.cuts > POINTS / 4
+
+
+@pytest.mark.parametrize("direction", ["requests", "answers"])
+def test_without_a_key_a_lost_connection_is_an_unknown_outcome_or_a_commit(
+    exchange, memory, direction
+):
+    unknown = 0
+    with Memory(exchange.url, pool=1) as cut:
+        for at in _points(exchange, cut, direction):
+            cut.state.get("warm")
+            before = written(memory)[0]
+            exchange.cut_once_at(direction, at)
+            try:
+                receipt = write(cut)
+            except OutcomeUnknown:
+                unknown += 1
+                assert written(memory)[0] in (before, before + 1), at
+            else:
+                assert receipt.versions == {"k": before + 1} == {"k": written(memory)[0]}, at
+            version, events = written(memory)
+            assert version == events, at
+    assert unknown > POINTS / 4
+
+
+def _points(exchange, cut, direction):
+    """Return bytes of the exchange of one block: its ends, and a selection between them."""
+    cut.state.get("warm")
+    before = exchange.transferred[direction]
+    write(cut, idempotency_key="measured")
+    length = exchange.transferred[direction] - before
+    step = max(1, length // POINTS)
+    return sorted({*range(10), *range(0, length, step), *range(length - 20, length)})
 
 
 def test_threads_that_transfer_lose_and_create_nothing_19(database_url):
