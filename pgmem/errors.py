@@ -22,7 +22,7 @@
     ├── ArchiveFailed                      an archive file could not be written or read
     ├── OutcomeUnknown                     the connection was lost while a write was under way
     ├── Unavailable                        no server or no free connection in time
-    ├── NotOpen                            used before open(), after close(), in a fork, in another loop
+    ├── NotOpen                            used before open(), after close(), in a fork or other loop
     ├── SchemaError                        the schema is missing, too old or too new
     ├── PermissionDenied                   the role lacks a privilege
     └── DatabaseFault                      any other error of the server, with its SQLSTATE
@@ -217,7 +217,10 @@ class Unavailable(PgmemError):
 
 
 class NotOpen(PgmemError):
-    """The memory was used before `open()`, after `close()`, or in a forked child."""
+    """The memory is not open here.
+
+    It was used before `open()`, after `close()`, in a forked child or in another event loop.
+    """
 
 
 class SchemaError(PgmemError):

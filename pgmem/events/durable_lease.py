@@ -29,7 +29,7 @@ from typing import Any
 
 import psycopg
 
-from pgmem.core.concurrency import AsyncWakeup, AsyncWorker, Lock, async_sleep
+from pgmem.core.concurrency import GRACE, AsyncWakeup, AsyncWorker, Lock, async_sleep
 from pgmem.core.database import log
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.history import History
@@ -187,7 +187,17 @@ class AsyncSubscriptionLease:
 
         A second call does nothing. If the server cannot be reached, or a transaction that has
         committed a position is still open, the lease runs out. No error of the server is raised.
+        After a cancellation it goes on in the background.
         """
+        try:
+            await self._release()
+        except Exception:
+            raise
+        except BaseException:
+            await self._executor.background.run_for(GRACE, self._release)
+            raise
+
+    async def _release(self) -> None:
         self._released = True
         self._stop.set()
         if self._worker is not None and not self._worker.is_current:

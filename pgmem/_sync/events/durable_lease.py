@@ -32,7 +32,7 @@ import psycopg
 
 from pgmem._sync.core.database import log
 from pgmem._sync.core.execution import Executor, PoolExecutor, TransactionExecutor
-from pgmem.core.concurrency import Lock, Wakeup, Worker, sleep
+from pgmem.core.concurrency import GRACE, Lock, Wakeup, Worker, sleep
 from pgmem.core.history import History
 from pgmem.core.validation import Seconds
 from pgmem.errors import HistoryRewritten, LeaseLost, NotOpen, PgmemError
@@ -188,7 +188,17 @@ class SubscriptionLease:
 
         A second call does nothing. If the server cannot be reached, or a transaction that has
         committed a position is still open, the lease runs out. No error of the server is raised.
+        After a cancellation it goes on in the background.
         """
+        try:
+            self._release()
+        except Exception:
+            raise
+        except BaseException:
+            self._executor.background.run_for(GRACE, self._release)
+            raise
+
+    def _release(self) -> None:
         self._released = True
         self._stop.set()
         if self._worker is not None and not self._worker.is_current:
