@@ -139,7 +139,7 @@ class TestLeases:
         await self.free(opened, "job")
         await lease.release()
 
-    async def test_a_release_whose_answer_was_lost_is_repeated(self, opened, monkeypatch):
+    async def test_a_release_without_an_answer_is_repeated(self, opened, monkeypatch):
         lease = await opened.leases.acquire("job", ttl=3600)
         execute = opened._executor.execute
 
@@ -158,6 +158,16 @@ class TestLeases:
         await opened.leases.release("job", token=lease.token)
         with pytest.raises(LeaseLost):
             await lease.release()
+
+
+async def test_a_scope_around_a_durable_subscription_releases_it(opened):
+    with anyio.move_on_after(0.3):
+        async with opened.events.subscribe("s", durable="d") as events:
+            await events.receive()
+    await opened.events.append("s", Event(type="t"))
+    # The lease lasts 30 s, so it was released.
+    async with opened.events.subscribe("s", durable="d") as events:
+        assert len(await events.receive(timeout=20)) == 1
 
 
 class TestDedupe:
