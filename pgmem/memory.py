@@ -34,7 +34,6 @@ from pgmem.events.event_classes import event_registry
 from pgmem.events.follower import AsyncLogFollower
 from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader
-from pgmem.events.stable_position import StablePosition
 from pgmem.events.subscriptions import AsyncSubscriptions
 from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL, AsyncTransactionEvents
 from pgmem.events.verbs import AsyncEvents
@@ -160,13 +159,12 @@ class AsyncMemory:
         self._executor = AsyncPoolExecutor(self._database)
         # Empty until the follower keeps it current.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        buffer, stable = AsyncEventBuffer(), StablePosition()
+        buffer = AsyncEventBuffer()
         self._notifications = AsyncTargetedNotifications()
         self._safety_poll = check_seconds(safety_poll, "safety_poll")
         self._follower = AsyncLogFollower(
             self._database,
             buffer,
-            stable,
             self._cache,
             self._notifications,
             safety_poll=self._safety_poll,
@@ -174,7 +172,7 @@ class AsyncMemory:
         self._renewer = AsyncLeaseRenewer(
             self._executor, self._notifications, self._follower, safety_poll=self._safety_poll
         )
-        self._reader = AsyncLogReader(self._executor, stable, buffer, self._follower)
+        self._reader = AsyncLogReader(self._executor, buffer, self._follower)
         self.events = AsyncEvents(self._executor, self._codec, self._reader)
         self.state = AsyncState(self._executor, self._codec, self._cache, self.events, self._reader)
         self.dedupe = AsyncDedupe(self._executor, self._codec)

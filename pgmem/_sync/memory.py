@@ -43,7 +43,6 @@ from pgmem.errors import InvalidInput, TransactionConflict
 from pgmem.events.codec import Codec
 from pgmem.events.event_classes import event_registry
 from pgmem.events.models import Event
-from pgmem.events.stable_position import StablePosition
 from pgmem.state.cache import StateCache, TransactionCache
 
 # ruff: noqa: PLC0415  # the imports inside properties
@@ -161,13 +160,12 @@ class Memory:
         self._executor = PoolExecutor(self._database)
         # Empty until the follower keeps it current.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
-        buffer, stable = EventBuffer(), StablePosition()
+        buffer = EventBuffer()
         self._notifications = TargetedNotifications()
         self._safety_poll = check_seconds(safety_poll, "safety_poll")
         self._follower = LogFollower(
             self._database,
             buffer,
-            stable,
             self._cache,
             self._notifications,
             safety_poll=self._safety_poll,
@@ -175,7 +173,7 @@ class Memory:
         self._renewer = LeaseRenewer(
             self._executor, self._notifications, self._follower, safety_poll=self._safety_poll
         )
-        self._reader = LogReader(self._executor, stable, buffer, self._follower)
+        self._reader = LogReader(self._executor, buffer, self._follower)
         self.events = Events(self._executor, self._codec, self._reader)
         self.state = State(self._executor, self._codec, self._cache, self.events, self._reader)
         self.dedupe = Dedupe(self._executor, self._codec)

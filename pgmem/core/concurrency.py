@@ -51,7 +51,13 @@ def current_loop() -> object:
 
 
 class AsyncWakeup:
-    """Wake the one waiting task, from any thread. A call while none waits is kept."""
+    """Wake the one waiting task, from any thread. A call while none waits is kept.
+
+    Attributes:
+        rouse: called after `set`, for a task that waits for something else besides.
+    """
+
+    rouse: Callable[[], None] | None = None
 
     def __init__(self) -> None:
         self._called = False
@@ -72,11 +78,18 @@ class AsyncWakeup:
             with suppress(RuntimeError):  # The loop is closed: no task waits.
                 self._loop.call_soon_threadsafe(self._set)
 
+    @property
+    def called(self) -> bool:
+        """True if there was a call since the last wait."""
+        return self._called
+
     def _set(self) -> None:
         if self._waiter is None:
             self._called = True
         elif not self._waiter.done():
             self._waiter.set_result(True)
+        if self.rouse is not None:
+            self.rouse()
 
     async def wait(self, timeout: float | None) -> bool:
         """Wait up to `timeout` seconds (None: for ever) for a call. Return True if one came."""
@@ -108,7 +121,13 @@ def _expire(waiter: asyncio.Future[bool]) -> None:
 
 
 class Wakeup:
-    """Wake the one waiting thread, from any thread. A call while none waits is kept."""
+    """Wake the one waiting thread, from any thread. A call while none waits is kept.
+
+    Attributes:
+        rouse: called after `set`, for a thread that waits for something else besides.
+    """
+
+    rouse: Callable[[], None] | None = None
 
     def __init__(self) -> None:
         self._called = threading.Lock()  # taken: there was no call
@@ -118,6 +137,14 @@ class Wakeup:
         """Wake the waiting thread, or the next one that waits."""
         with suppress(RuntimeError):  # Called already.
             self._called.release()
+        rouse = self.rouse
+        if rouse is not None:
+            rouse()
+
+    @property
+    def called(self) -> bool:
+        """True if there was a call since the last wait."""
+        return not self._called.locked()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait up to `timeout` seconds (None: for ever) for a call. Return True if one came."""
@@ -129,6 +156,9 @@ class AsyncReadable:
 
     def __init__(self) -> None:
         self._wakeup = AsyncWakeup()
+        self._waiting = False
+        self._socket = -1
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def set(self) -> None:
         """Wake the waiter, from any thread."""
@@ -136,15 +166,33 @@ class AsyncReadable:
 
     async def wait(self, socket: int, timeout: float) -> None:
         """Wait up to `timeout` seconds."""
-        loop = asyncio.get_running_loop()
-        loop.add_reader(socket, self._wakeup.set)
+        if socket != self._socket:
+            self.forget()
+            # Once, and not for every wait: each change is a call of the kernel.
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(socket, self._ready)
+            self._socket = socket
+        self._waiting = True
         try:
             await self._wakeup.wait(timeout)
         finally:
-            loop.remove_reader(socket)
+            self._waiting = False
+
+    def _ready(self) -> None:
+        if self._waiting:
+            self._wakeup.set()
+        else:
+            self.forget()  # Else the loop would call this all the time until it is read.
+
+    def forget(self) -> None:
+        """Forget the socket, before it is closed."""
+        if self._socket >= 0 and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+        self._socket = -1
 
     def close(self) -> None:
         """Release the descriptors. Nothing may wait any more."""
+        self.forget()
 
 
 class Readable:
@@ -169,14 +217,19 @@ class Readable:
     def wait(self, socket: int, timeout: float) -> None:
         """Wait up to `timeout` seconds."""
         if socket != self._socket:
-            if self._socket >= 0:
-                with suppress(KeyError):
-                    self._poll.unregister(self._socket)
+            self.forget()
             self._poll.register(socket, select.POLLIN)
             self._socket = socket
         for ready, _ in self._poll.poll(max(0.0, timeout * 1000)):
             if ready == self._read:
                 os.read(self._read, 1024)
+
+    def forget(self) -> None:
+        """Forget the socket, before it is closed."""
+        if self._socket >= 0:
+            with suppress(KeyError):
+                self._poll.unregister(self._socket)
+        self._socket = -1
 
     def close(self) -> None:
         """Release the descriptors. Nothing may wait any more."""

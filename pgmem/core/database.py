@@ -354,6 +354,11 @@ class AsyncDatabase:
         return self.pooled and not self._listens_beside
 
     @property
+    def channel(self) -> str:
+        """The notification channel; empty if this role does not know it."""
+        return self._channel
+
+    @property
     def may_listen(self) -> bool:
         """True if this role knows the notification channel."""
         return self._channel != ""

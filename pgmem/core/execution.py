@@ -43,7 +43,7 @@ from pgmem.core.sqlstates import (
     is_version_race,
     translate,
 )
-from pgmem.core.statements import NotifyMode
+from pgmem.core.statements import INLINE, INLINE_ALL, NotifyMode
 from pgmem.core.transaction_block import HARMLESS, TransactionBlock
 from pgmem.errors import (
     Conflict,
@@ -56,6 +56,10 @@ from pgmem.errors import (
 )
 
 T = TypeVar("T")
+
+MAX_INLINED = 16
+"""Number of statements of a transaction whose events travel in notifications. Above that, one poll
+is cheaper for readers."""
 
 
 class AsyncExecutor(Protocol):
@@ -407,6 +411,7 @@ class AsyncTransactionExecutor:
         self._database = database
         self._source = source
         self._savepoints = 0
+        self._inlined = 0
         self._finished = False
         self.committed = False
 
@@ -451,6 +456,7 @@ class AsyncTransactionExecutor:
             PgmemError: the error of the op's `parse`, or of the server.
         """
         connection = await self.connection()
+        op = self._within_limit(op)
         # A transaction that has notified cannot be prepared for a two-phase commit.
         notify: NotifyMode = "never" if connection._tpc else "always"
         query = self._database.statement(op, notify, relaxed=False)
@@ -465,6 +471,16 @@ class AsyncTransactionExecutor:
             except psycopg.Error as error:
                 raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
+
+    def _within_limit(self, op: Op[T]) -> Op[T]:
+        """Return the op without its inline payload if the transaction has sent many."""
+        if INLINE not in op.fragments and INLINE_ALL not in op.fragments:
+            return op
+        self._inlined += 1
+        if self._inlined <= MAX_INLINED:
+            return op
+        kept = tuple(part for part in op.fragments if part not in (INLINE, INLINE_ALL))
+        return op._replace(fragments=kept)
 
     async def _fetch(
         self, connection: psycopg.AsyncConnection[Any], query: bytes, op: Op[Any]

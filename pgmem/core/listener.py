@@ -1,6 +1,12 @@
 """Hold the connection of a memory that listens for notifications and polls the log.
 
-Each statement on it has a deadline, so that a connection that went silent is noticed. The follower
+All waiting is in `wait`, for the socket. `receive` takes in what has arrived, notifications and
+the answer to the statement under way, and never waits. So one task or thread can send a statement
+and another one take its answer, and a waiter that is cancelled leaves nothing half done::
+
+    send(op) ──► wait ──► receive ──► notifications, and the answer or None
+
+Each statement has a deadline, so that a connection that went silent is noticed. The follower
 decides when to connect and what to execute.
 """
 
@@ -9,25 +15,26 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 
 from pgmem.core import statements as sql
-from pgmem.core.concurrency import AsyncReadable
-from pgmem.core.connection import AsyncConnection
+from pgmem.core.concurrency import AsyncReadable, AsyncWakeup
+from pgmem.core.connection import AnswerTimeoutError, AsyncConnection
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.history import History, read_history
 from pgmem.core.notifications import TARGETED_PREFIX, AsyncTargetedNotifications
-from pgmem.core.op import Op
+from pgmem.core.op import Op, Row
 
 T = TypeVar("T")
 
 ANSWER_TIMEOUT = 5.0
 """Seconds in which the server must answer. After that the connection counts as lost."""
 
-MAX_INLINE = 1_000
-"""How many inline events are kept. Above that one poll is cheaper."""
+PROBE = f'{TARGETED_PREFIX},"",0]'
+"""A targeted notification for no waiter: a session sends it to itself, to see that it listens."""
 
 _KEEPALIVE = {
     "keepalives": 1,
@@ -44,12 +51,17 @@ def register_listener(listener_id: int) -> Op[None]:
     return Op("listener_register", params, lambda rows: None, "register the listening session")
 
 
+def probe(listener_id: int, channel: str) -> Op[None]:
+    """Send a notification to the session itself."""
+    params = {"listener_id": listener_id, "channel": channel, "payload": PROBE}
+    return Op("listener_probe", params, lambda rows: None, "notify the listening session")
+
+
 class AsyncListener:
     """Listen, wait and execute statements, in one session after another.
 
     Attributes:
-        notified: True if a notification came since the follower last set it to False.
-        inlined: the payloads that came with notifications.
+        payloads: the notifications of events that have arrived, for the follower.
     """
 
     def __init__(self, database: AsyncDatabase, notifications: AsyncTargetedNotifications) -> None:
@@ -57,8 +69,9 @@ class AsyncListener:
         self._notifications = notifications
         self._readable = AsyncReadable()
         self._connection: AsyncConnection | None = None
-        self.notified = False
-        self.inlined: deque[str] = deque(maxlen=MAX_INLINE)
+        self._parse: Callable[[Sequence[Row]], Any] | None = None
+        self._answer_due = 0.0
+        self.payloads: deque[str] = deque()
 
     def _session(self) -> AsyncConnection:
         if self._connection is None:
@@ -92,8 +105,11 @@ class AsyncListener:
             if listener_id is not None:
                 await self.execute(register_listener(listener_id))
             listen = sql.statement("schema_listen", sql.Dialect(database.schema))
+            self._readable.forget()
             await connection.execute(listen, prepare=False)
             self._notifications.listener_id = listener_id
+            if listener_id is not None:
+                await self.execute(probe(listener_id, database.channel))
         return history
 
     def _on_notify(self, notify: psycopg.Notify) -> None:
@@ -101,45 +117,84 @@ class AsyncListener:
 
     def _accept(self, payload: str) -> None:
         if payload.startswith(TARGETED_PREFIX):
+            self._notifications.arrive = True
             self._notifications.deliver(payload)
-            return
-        self.notified = True
-        if payload:
-            self.inlined.append(payload)
+        else:
+            self.payloads.append(payload)
 
     async def execute(self, op: Op[T]) -> T:
-        """Execute an op.
+        """Execute an op and wait for its answer.
 
         Raises:
             psycopg.Error: the server refused, or the connection is lost.
         """
         query = self._database.statement(op, "never", relaxed=False)
+        self._readable.forget()  # psycopg waits for the socket by itself.
         return op.parse(await self._session().run(query, op.params))
 
-    async def wait(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for a notification.
+    @property
+    def busy(self) -> bool:
+        """True while a statement is under way."""
+        return self._parse is not None
 
-        `wake` ends the wait early. A targeted notification does not.
+    @property
+    def answer_due(self) -> float:
+        """When the answer to the statement under way must have come, by the monotonic clock."""
+        return self._answer_due
+
+    @property
+    def notified(self) -> bool:
+        """True if this session has shown that notifications arrive."""
+        return self._notifications.arrive
+
+    def send(self, op: Op[Any]) -> None:
+        """Send a statement. `receive` returns its result.
 
         Raises:
             psycopg.Error: the connection is lost.
         """
-        deadline = time.monotonic() + timeout
-        self._receive()
-        while not self.notified:
-            await self._readable.wait(self._session().lend_socket(), deadline - time.monotonic())
-            if not self._receive() or time.monotonic() >= deadline:
-                return
+        query = self._database.statement(op, "never", relaxed=False)
+        self._session().start(query, op.params)
+        self._parse, self._answer_due = op.parse, time.monotonic() + ANSWER_TIMEOUT
 
-    def _receive(self) -> int:
-        """Accept the notifications that have arrived, and return their number."""
-        pgconn = self._session().pgconn
-        pgconn.consume_input()
-        count = 0
-        while notify := pgconn.notifies():
-            count += 1
+    def receive(self) -> Any:
+        """Take in what has arrived: notifications, and the answer. Return the result, or None.
+
+        Raises:
+            psycopg.Error: the server refused, or the connection is lost.
+        """
+        session, parse = self._session(), self._parse
+        result: Any = None
+        if parse is None:
+            session.pgconn.consume_input()
+        elif (rows := session.take()) is not None:
+            self._parse, result = None, parse(rows)
+        elif time.monotonic() > self._answer_due:
+            raise AnswerTimeoutError(f"no answer within {ANSWER_TIMEOUT:g} s")
+        while notify := session.pgconn.notifies():
             self._accept(notify.extra.decode())
-        return count
+        return result
+
+    async def wait(self, timeout: float, wakeup: AsyncWakeup | None = None) -> None:
+        """Wait up to `timeout` seconds until something has arrived or `wake` is called.
+
+        Args:
+            timeout: the maximum wait, in seconds.
+            wakeup: it ends the wait, too.
+
+        Raises:
+            psycopg.Error: the connection is lost.
+        """
+        socket = self._session().lend_socket()
+        if wakeup is None:
+            await self._readable.wait(socket, timeout)
+            return
+        wakeup.rouse = self._readable.set
+        try:
+            if not wakeup.called:
+                await self._readable.wait(socket, timeout)
+        finally:
+            wakeup.rouse = None
 
     def wake(self) -> None:
         """End a wait, from any thread."""
@@ -147,9 +202,12 @@ class AsyncListener:
 
     async def disconnect(self) -> None:
         """Close the session."""
+        self._readable.forget()
         connection, self._connection = self._connection, None
+        self._parse = None
         self._notifications.listener_id = None
-        self.inlined.clear()
+        self._notifications.arrive = False
+        self.payloads.clear()
         if connection is not None:
             await connection.close()
 

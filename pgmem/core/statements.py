@@ -13,8 +13,10 @@ Placeholders are filled in once for each memory::
     {notify} ──────── notify listeners; see `NOTIFY`
     {notify_target} ─ send `target.payload`, if there is one, to all listeners
     {notify_listener} ─ send `target.payload`, if there is one, to the listener `target.listener`
-    {inline} ──────── the notification's payload: empty, or (fragment `INLINE`) the row `event`
-    {with_inline} ─── join the CTE `event` if it is sent as the payload
+    {inline} ──────── the notification's payload: empty, or the row `event` (fragment `INLINE`), or
+                      the rows of the CTE `event` (fragment `INLINE_ALL`)
+    {with_inline} ─── join the CTE `event` if its one row is sent as the payload
+    {returned} ────── the columns that the CTE `event` must return: all of them if it is sent
     {fenced} ──────── empty, or (fragment `FENCED`) the outcome of the CTE `fence`
     {commit} ──────── set synchronous_commit for this transaction if durability is relaxed
     {include x} ───── the text of x.sql
@@ -45,17 +47,23 @@ CAPABILITIES = (
 """The folders whose `sql/` holds statements. A name is unique among all of them."""
 
 NOTIFY: dict[NotifyMode, str] = {
-    # For short transactions. A writer that finds the lock taken does not notify. Readers still see
-    # its event, because it drew its position before the lock's holder sends its notification.
+    # For short transactions. A writer that finds the first lock taken takes the second one, and its
+    # notification tells readers to poll. A writer that finds both taken does not notify. Readers
+    # still see its event, because it drew its position before the second lock's holder notifies.
     "if_free": """CASE
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
-        WHEN NOT pg_catalog.pg_try_advisory_xact_lock({notify_lock}) THEN 'busy'
+        WHEN CASE
+            WHEN pg_catalog.pg_try_advisory_xact_lock({notify_lock}) THEN false
+            WHEN pg_catalog.pg_try_advisory_xact_lock({crowded_lock})
+            THEN pg_catalog.pg_notify(%(channel)s, '+') IS NULL
+            ELSE true END THEN 'busy'
         WHEN pg_catalog.pg_notify(%(channel)s, {inline}) IS NULL THEN NULL
         ELSE 'sent' END""",
-    # For transactions of unknown length: they would hold the lock for too long.
+    # For transactions of unknown length: they would hold the locks for too long. No writer is
+    # silent because of them.
     "always": """CASE
         WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
-        WHEN pg_catalog.pg_notify(%(channel)s, '') IS NULL THEN NULL
+        WHEN pg_catalog.pg_notify(%(channel)s, {inline}) IS NULL THEN NULL
         ELSE 'sent' END""",
     "never": "'off'::text",
 }
@@ -76,8 +84,23 @@ NOTIFY_LISTENER = _NOTIFY_TARGET.replace("{to}", "%(channel)s || '.' || target.l
 FENCED = ("fenced", " EXISTS (SELECT FROM fence),")
 """The fragment that adds the outcome of a fence."""
 
-INLINE = ("inline", "")
+CROWDED = "+"
+"""The notification of a writer that found the first notification lock taken. Other writers may have
+committed without notifying, so a reader polls. A bare notification is empty."""
+
+INLINE = ("inline", "one")
 """The fragment that sends the event itself as the notification's payload."""
+INLINE_ALL = ("inline", "all")
+"""The fragment that sends several events as the payload of one notification."""
+
+_INLINE_PAYLOADS = {
+    None: "''",
+    INLINE: "json_build_array(1, {row})::text",
+    INLINE_ALL: (
+        "(SELECT '[1,' || string_agg({row}::text, ',' ORDER BY position) || ']' FROM event)"
+    ),
+}
+"""The first number is the payload's format. Readers treat another format as a bare notification."""
 
 _COMMITS = {
     True: "pg_catalog.set_config('synchronous_commit', 'off', true)",
@@ -107,9 +130,15 @@ class Dialect(NamedTuple):
     relaxed: bool = False
 
 
-def notify_lock(channel: str) -> int:
-    """Return the key of the advisory lock of a channel: 64 bits of its SHA-256, signed."""
-    return int.from_bytes(hashlib.sha256(channel.encode()).digest()[:8], "big", signed=True)
+def notify_lock(channel: str, *, crowded: bool = False) -> int:
+    """Return the key of an advisory lock of a channel: 64 bits of its SHA-256, signed.
+
+    Args:
+        channel: the channel.
+        crowded: for the second lock, which a writer tries if it finds the first one taken.
+    """
+    digest = hashlib.sha256(channel.encode()).digest()
+    return int.from_bytes(digest[8:16] if crowded else digest[:8], "big", signed=True)
 
 
 @cache
@@ -161,7 +190,8 @@ def statement(name: str, dialect: Dialect, fragments: tuple[tuple[str, str], ...
         KeyError: there is no such statement.
     """
     text = _with_includes(name)
-    inline = INLINE in fragments
+    inline = next((kind for kind in (INLINE, INLINE_ALL) if kind in fragments), None)
+    payload = _INLINE_PAYLOADS[inline].replace("{row}", _without_comments("event_inline"))
     never = dialect.notify == "never"
     pieces = {
         "notify": NOTIFY[dialect.notify],
@@ -170,8 +200,9 @@ def statement(name: str, dialect: Dialect, fragments: tuple[tuple[str, str], ...
         "commit": _COMMITS[dialect.relaxed],
         "fenced": "",
         **dict(fragments),
-        "inline": _without_comments("event_inline") if inline else "''",
-        "with_inline": "LEFT JOIN event ON true" if inline else "",
+        "inline": payload,
+        "with_inline": "LEFT JOIN event ON true" if inline == INLINE else "",
+        "returned": "position" if inline is None else "*",
     }
     for placeholder, piece in pieces.items():
         text = text.replace(f"{{{placeholder}}}", piece)
@@ -192,6 +223,7 @@ def statement(name: str, dialect: Dialect, fragments: tuple[tuple[str, str], ...
             batch_tokens=sql.Literal(f"{quoted}.batches_token_seq"),
             lease_tokens=sql.Literal(f"{quoted}.leases_token_seq"),
             notify_lock=sql.Literal(notify_lock(dialect.channel)),
+            crowded_lock=sql.Literal(notify_lock(dialect.channel, crowded=True)),
         )
         .as_bytes(None)
     )

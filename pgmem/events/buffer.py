@@ -1,4 +1,4 @@
-"""The newest stable events in memory, and the readers that take them.
+"""The end of the log in memory: how far it is stable, its newest events, and the readers.
 
 ::
 
@@ -7,6 +7,10 @@
               ▲           ▲               ▲
               B           A               C        the place of each reader
     D is below `start`. It reads from the database and joins again.
+
+The follower brings what it reads. The buffer's `GapTracker` says which of it is stable, and that
+much is added. Other reads of the process tell how far they found the log to be stable
+(`raise_stable`), and the tracker learns of it. So the stable position stands here and nowhere else.
 
 One lock guards all of it. No reader holds it while it waits, so no reader can delay another one or
 the follower. The buffer knows no database.
@@ -18,7 +22,8 @@ from collections.abc import Callable, Sequence
 
 from pgmem.core.concurrency import AsyncWakeup, Lock
 from pgmem.core.op import Row
-from pgmem.events.page import row_bytes
+from pgmem.events.gap_tracker import GapTracker, PollResult
+from pgmem.events.page import Page, PollRequest, row_bytes
 
 KEPT_EVENTS = 10_000
 KEPT_BYTES = 32 * 1024 * 1024
@@ -69,47 +74,84 @@ class AsyncEventBuffer:
 
     Attributes:
         live: True while the follower adds events.
-        end: everything up to it has been added: stable, and in order.
         rewinds: how often `end` went back.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._tracker: GapTracker | None = None
+        self._stable = 0
+        self._doubtful = False
         self._rows: list[Row] = []
         self._first = 0  # index of _rows[0], counted from the beginning
         self._bytes = 0
         self._start = 0
-        self.end = 0
         self.rewinds = 0
         self.live = False
         self._cursors: set[AsyncCursor] = set()
 
+    @property
+    def end(self) -> int:
+        """Everything up to it has been added: stable, and in order."""
+        tracker = self._tracker
+        return 0 if tracker is None else tracker.position
+
+    @property
+    def stable(self) -> int:
+        """The position up to which this process knows the log to be stable."""
+        return self._stable if self._doubtful else max(self._stable, self.end)
+
+    @property
+    def tracker(self) -> GapTracker | None:
+        """The tracker of the end of the log; None if nothing is certain."""
+        return self._tracker
+
+    def raise_stable(self, position: int) -> None:
+        """Record that everything up to `position` is visible to a statement that begins now."""
+        with self._lock:
+            self._stable = max(self._stable, position)
+            if self._tracker is not None:
+                self._tracker.note_stable(position)
+
+    def forget_stable(self) -> None:
+        """Trust nothing until the follower has polled: the server may have crashed."""
+        with self._lock:
+            self._stable, self._doubtful = 0, True
+
     def begin(self, position: int) -> None:
-        """Begin anew at a position. A cursor elsewhere reads from the database."""
+        """Begin anew at a stable position. A cursor elsewhere reads from the database."""
         with self._lock:
             self._first += len(self._rows)
             self._rows, self._bytes = [], 0
-            self._start = self.end = position
+            self._start = position
+            self._tracker = GapTracker(position)
+            self._stable, self._doubtful = max(self._stable, position), False
             self.live = True
             for cursor in self._cursors:
                 cursor.place = -1
         self.wake()
 
-    def rewind(self, position: int | None) -> None:
+    def rewind(self, *, certain: bool = True) -> None:
         """Go back to the position of the last event, because the server may have crashed.
 
         Void positions above it may become events.
 
         Args:
-            position: the position of the last event; None if nothing is certain. Then cursors
-                read from the database until `begin`.
+            certain: False if not even that event is certain. Then cursors read from the database
+                until `begin`.
         """
         with self._lock:
             self.rewinds += 1
-            self.end = min(self.end, position or 0)
-            self.live = self.live and position is not None
+            self._tracker = self._tracker.rewound() if self._tracker and certain else None
+            self._stable = min(self._stable, self.end)
+            self.live = self.live and self._tracker is not None
             for cursor in self._cursors:
                 cursor.position = max(min(cursor.position, self.end), cursor.handed)
+
+    def leave_off(self) -> None:
+        """Let cursors read from the database until `begin`."""
+        with self._lock:
+            self._tracker, self.live = None, False
 
     def enter(self, cursor: AsyncCursor) -> None:
         """Add a cursor."""
@@ -145,40 +187,58 @@ class AsyncEventBuffer:
                 cursor.failed = error
         self.wake()
 
-    def add(self, rows: Sequence[Row], end: int) -> bool:
-        """Add stable events, and wake the cursors that wait for one of them.
+    def take_page(self, page: Page, request: PollRequest) -> PollResult:
+        """Take in what a poll has read, and wake the cursors that wait for some of it."""
+        with self._lock:
+            if self._tracker is None:
+                return PollResult((), ())
+            taken = self._tracker.take(page, request)
+            self._doubtful = False
+            woken = self._add(taken.stable, self._tracker.position)
+        for cursor in woken:
+            cursor.wakeup.set()
+        return taken
+
+    def accept(self, row: Row) -> PollResult | None:
+        """Take in an inlined event, and wake cursors. Return None if it is left to a poll."""
+        with self._lock:
+            taken = None if self._tracker is None else self._tracker.accept(row)
+            if self._tracker is None or taken is None:
+                return None
+            woken = self._add(taken.stable, self._tracker.position) if taken.stable else ()
+        for cursor in woken:
+            cursor.wakeup.set()
+        return taken
+
+    def wants_any(self, rows: Sequence[Row]) -> bool:
+        """Return True if a cursor wants one of the events."""
+        with self._lock:
+            return any(cursor.wants_any(rows) for cursor in self._cursors if not cursor.stopped)
+
+    def _add(self, rows: Sequence[Row], end: int) -> Sequence[AsyncCursor]:
+        """Add stable events. Return the cursors to wake.
 
         Args:
             rows: the events, in order.
             end: everything up to it is stable and added with them.
-
-        Returns:
-            True if a cursor may want one. A cursor that does not wait counts as one that may.
         """
-        with self._lock:
-            known = self._first + len(self._rows)
-            self._rows.extend(rows)
-            self._bytes += sum(map(row_bytes, rows))
-            self.end = end
-            if len(self._rows) > 2 * KEPT_EVENTS or self._bytes > 2 * KEPT_BYTES:
-                self._drop()
-            woken = []
-            wanted = False
-            for cursor in self._cursors:
-                if not cursor.waiting or cursor.place != known:
-                    wanted = True
-                    continue
-                if cursor.wants_any(rows):
-                    wanted = True
-                    cursor.waiting = False
-                    woken.append(cursor)
-                else:
-                    # Advance it, so that it does not fall behind while it waits.
-                    cursor.place = known + len(rows)
-                    cursor.position = max(cursor.position, end)
-        for cursor in woken:
-            cursor.wakeup.set()
-        return wanted
+        known = self._first + len(self._rows)
+        self._rows.extend(rows)
+        self._bytes += sum(map(row_bytes, rows))
+        if len(self._rows) > 2 * KEPT_EVENTS or self._bytes > 2 * KEPT_BYTES:
+            self._drop()
+        woken = []
+        for cursor in self._cursors:
+            if not cursor.waiting or cursor.place != known:
+                continue
+            if cursor.wants_any(rows):
+                cursor.waiting = False
+                woken.append(cursor)
+            else:
+                # Advance it, so that it does not fall behind while it waits.
+                cursor.place = known + len(rows)
+                cursor.position = max(cursor.position, end)
+        return woken
 
     def _drop(self) -> None:
         """Drop the older half."""

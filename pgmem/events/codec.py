@@ -35,7 +35,10 @@ from pgmem.events.event_classes import (
 from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
 
 INLINE_BYTES = 7_500
-"""Limit of an event that travels in a notification. The server takes 7,999 bytes."""
+"""Limit of the events that travel in a notification. The server takes 7,999 bytes."""
+MAX_INLINE_EVENTS = 30
+_INLINE_ROW = 200
+"""The bytes of an inlined event beside its texts and names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +238,31 @@ def fits_inline(stream: str, event: EncodedEvent, value: str = "") -> bool:
         event: the event.
         value: the value of the state entry, if the event carries one beside its payload.
     """
+    return _inline_size(stream, event, value) <= INLINE_BYTES
+
+
+def fit_inline(streams: Sequence[str], batch: Batch) -> bool:
+    """Return True if several events fit in one notification.
+
+    Args:
+        streams: the stream of each event, or the one stream of all.
+        batch: the events.
+    """
+    if len(batch.types) > MAX_INLINE_EVENTS:
+        return False
+    left = INLINE_BYTES
+    for number, event in enumerate(zip(*batch, strict=True)):
+        stream = streams[number] if len(streams) > 1 else streams[0]
+        left -= _inline_size(stream, EncodedEvent(*event)) + _INLINE_ROW
+        if left < 0:
+            return False
+    return True
+
+
+def _inline_size(stream: str, event: EncodedEvent, value: str = "") -> int:
     texts = (event.payload, event.metadata or "", value)
     names = len(stream) + len(event.type) + len(event.agent_id or "")
-    size = sum(len(text) * (2 if text.isascii() else 4) for text in texts)
-    return size + 6 * names <= INLINE_BYTES
+    return sum(len(text) * (2 if text.isascii() else 4) for text in texts) + 6 * names
 
 
 def event_maker(codec: Codec, model: type[BaseModel] | None) -> Callable[[Row], RecordedEvent]:

@@ -12,18 +12,20 @@
              gone (`pgmem.events.stable_position.WriterBarrier`) and a poll that began after that
              does not find it.
 
-Each position is read once, however long a gap stays open. The tracker does no I/O and has no clock:
-the caller brings what it read, and decides when to poll.
+Each position is read once, however long a gap stays open. Inlined events are accepted while a poll
+is under way: a poll is judged by what was asked (`PollRequest`), and what is known by then is left
+out. The tracker does no I/O and has no clock: the caller brings what it read, and decides when to
+poll.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pgmem.core.op import Row
-from pgmem.events.page import Page, row_bytes
+from pgmem.events.page import Page, PollRequest, row_bytes
 from pgmem.events.stable_position import WriterBarrier, Writers
 
 MAX_PENDING_BYTES = 32 * 1024 * 1024
@@ -73,22 +75,28 @@ class GapTracker:
         """True if so much is pending that a poll should read nothing above the gaps."""
         return self._pending_bytes > MAX_PENDING_BYTES
 
+    @property
+    def pending(self) -> Sequence[Row]:
+        """The events that wait for a gap, in order."""
+        return self._pending
+
     def accept(self, row: Row) -> PollResult | None:
-        """Accept an inlined event. Return None if it is known, or left to a poll.
+        """Accept an inlined event. Return None if it is left to a poll.
 
         It was committed before it was sent. Positions in front of it that are missing become a
-        gap, which the next poll reads.
+        gap. The result is empty if the event is known.
         """
         position = row[0]
-        if len(self.gaps) > MANY_GAPS:
-            return None
         if position > self.seen:
-            if position > self.seen + MAX_AHEAD or self.full:
+            crowded = len(self.gaps) > MANY_GAPS
+            if crowded or position > self.seen + MAX_AHEAD or self.full:
                 return None
             self.gaps += _between(self.seen, (row,), position)
             self.seen = position
             return self._release([], [row])
-        if not any(low <= position <= high for low, high in self.gaps):
+        if not _in_gaps(position, self.gaps):
+            return _NOTHING
+        if len(self.gaps) > MANY_GAPS:
             return None
         self.gaps = list(_without(self.gaps, (row,)))
         return self._release([row], [])
@@ -102,31 +110,56 @@ class GapTracker:
         """
         return None if self.last_event is None else GapTracker(self.last_event, self.last_event)
 
-    def observe(self, writers: Writers) -> None:
-        """Take in the open writers. What the next poll does not find below them is void."""
-        self._void_to = max(self._void_to, self._barrier.observe(writers))
+    def observe(self, writers: Writers) -> bool:
+        """Take in the open writers. Return True if a poll may find what the last one did not.
 
-    def take(self, page: Page, *, limit: int, late_limit: int) -> PollResult:
+        What the next poll does not find at or below the positions of writers that are gone is void.
+        """
+        awaited = self._barrier.awaited
+        stable = self._barrier.observe(writers)
+        self._void_to = max(self._void_to, stable)
+        return stable > 0 or self._barrier.awaited != awaited
+
+    def note_stable(self, position: int) -> None:
+        """Note that everything up to `position` is visible to a poll that begins now, or void."""
+        self._void_to = max(self._void_to, position)
+
+    def request(self, limit: int, late_limit: int) -> PollRequest:
+        """Return what a poll that is sent now asks for.
+
+        Args:
+            limit: the most events above everything seen; nothing above it is asked for while much
+                is pending.
+            late_limit: the most events in the gaps.
+        """
+        limit = 0 if self.full else limit
+        return PollRequest(self.seen, tuple(self.gaps), self._void_to, limit, late_limit)
+
+    def take(self, page: Page, request: PollRequest) -> PollResult:
         """Take in the events that a poll has read.
 
         Args:
-            page: the events in the gaps, and those above `seen`.
-            limit: the poll's limit of events above `seen`.
-            late_limit: the poll's limit of events in the gaps.
+            page: the events in the gaps, and those above what had been seen.
+            request: what was asked.
         """
-        late = [row for row in page.rows if row[0] <= self.seen]
-        new = [row for row in page.rows if row[0] > self.seen]
-        last = new[-1][0] if new else self.seen
-        covered = last if len(new) >= limit else max(page.head.head, last)
+        late = [row for row in page.rows if row[0] <= request.seen]
+        above = page.rows[len(late) :]
+        last = above[-1][0] if above else request.seen
+        covered = last if len(above) >= request.limit else max(page.head.head, last)
         # If the gaps held more events than the limit, the rest is not known.
-        asked_to = late[-1][0] if len(late) >= late_limit else self.seen
-        void_to = min(self._void_to, asked_to)
+        void_to = min(request.void_to, covered)
+        if len(late) >= request.late_limit:
+            void_to = min(void_to, late[-1][0])
+        # An inlined event may have told of some of them meanwhile.
+        found = [row for row in page.rows if row[0] <= self.seen and _in_gaps(row[0], self.gaps)]
+        new = [row for row in above if row[0] > self.seen]
+        covered = max(covered, self.seen)
         self.gaps = [
-            *_above(void_to, _without(self.gaps, late)),
-            *_above(self._void_to, _between(self.seen, new, covered)),
+            *_above(void_to, _without(self.gaps, found)),
+            *_above(void_to, _between(self.seen, new, covered)),
         ]
         self.seen = covered
-        return self._release(late, new)
+        return self._release(found, new)
 
     def _release(self, late: list[Row], new: list[Row]) -> PollResult:
         """Return the events without a gap in front of them."""
@@ -158,6 +191,18 @@ class GapTracker:
     def _note_last(self, stable: Sequence[Row]) -> None:
         if stable:
             self.last_event = stable[-1][0]
+
+
+_NOTHING = PollResult((), ())
+
+
+def _in_gaps(position: int, gaps: Sequence[tuple[int, int]]) -> bool:
+    at = bisect_right(gaps, position, key=_low) - 1
+    return at >= 0 and position <= gaps[at][1]
+
+
+def _low(gap: tuple[int, int]) -> int:
+    return gap[0]
 
 
 def _above(void_to: int, gaps: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:

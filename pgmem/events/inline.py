@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
@@ -17,8 +18,8 @@ _COLUMNS: tuple[tuple[type, ...], ...] = (
 )  # fmt: skip
 
 
-def parse_inline(text: str) -> Row | None:
-    """Return the event of a notification as a row, or None if the text is not in a known form.
+def parse_inline(text: str) -> list[Row] | None:
+    """Return the events of a notification as rows, or None if the text is not in a known form.
 
     Every column is checked, because each role that knows the channel can notify with any text.
 
@@ -29,9 +30,15 @@ def parse_inline(text: str) -> Row | None:
         content = orjson.loads(text)
     except ValueError:
         return None
-    if not isinstance(content, list) or len(content) != len(_COLUMNS) + 1 or content[0] != _FORM:
+    if not isinstance(content, list) or len(content) < 2 or content[0] != _FORM:
         return None
-    row = content[1:]
+    rows = [_parse_row(row) for row in content[1:]]
+    return None if None in rows else [row for row in rows if row is not None]
+
+
+def _parse_row(row: Any) -> Row | None:
+    if not isinstance(row, list) or len(row) != len(_COLUMNS):
+        return None
     if not all(type(value) in kinds for value, kinds in zip(row, _COLUMNS, strict=True)):
         return None
     try:

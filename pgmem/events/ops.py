@@ -16,7 +16,7 @@ from pgmem.core.arrays import JsonColumn, NameColumn
 from pgmem.core.encoding import decode
 from pgmem.core.names import STATE_STREAM_PREFIX, STREAM_BYTES
 from pgmem.core.op import Op, Retry, RetryStatement, Row
-from pgmem.core.statements import INLINE
+from pgmem.core.statements import INLINE, INLINE_ALL
 from pgmem.core.validation import MAX_POSITION, check_count, check_name, check_position
 from pgmem.errors import IdempotencyMismatch, InvalidInput, VersionConflict
 from pgmem.events.codec import (
@@ -25,6 +25,7 @@ from pgmem.events.codec import (
     encode_event,
     encode_events,
     event_maker,
+    fit_inline,
     fits_inline,
 )
 from pgmem.events.filter import EventFilter
@@ -101,9 +102,11 @@ def _merge_appends(ops: Sequence[Op[Any]]) -> Op[list[Sequence[Row]]]:
     )
 
 
-def _inline(stream: str, batch: Batch) -> tuple[tuple[str, str], ...]:
-    """Return the fragment that sends the event with the notification, if it is one and small."""
-    return _INLINE if len(batch.types) == 1 and fits_inline(stream, batch.first()) else ()
+def _inline(streams: Sequence[str], batch: Batch) -> tuple[tuple[str, str], ...]:
+    """Return the fragment that sends the events with the notification, if they are small."""
+    if len(batch.types) == 1:
+        return _INLINE if fits_inline(streams[0], batch.first()) else ()
+    return (INLINE_ALL,) if fit_inline(streams, batch) else ()
 
 
 def append_many(
@@ -135,7 +138,7 @@ def append_many(
             _parse_once(stream, expected_version, idempotency_key, fingerprint),
             f"append to {stream!r} under the idempotency key {idempotency_key!r}",
             Retry.IDEMPOTENT,
-            _inline(stream, batch),
+            _inline([stream], batch),
         )
     if expected_version is not None:
         return Op(
@@ -144,7 +147,7 @@ def append_many(
             _parse_versioned(stream, expected_version),
             f"append to {stream!r} expecting version {expected_version}",
             Retry.CONDITIONAL,
-            _inline(stream, batch),
+            _inline([stream], batch),
         )
     return Op(
         "event_append_many",
@@ -152,6 +155,7 @@ def append_many(
         lambda rows: _receipts(sorted(rows[0][0]), None),
         f"append {len(events)} events to {stream!r}",
         Retry.UNSAFE,
+        (INLINE_ALL,) if fit_inline([stream], batch) else (),
     )
 
 
@@ -203,6 +207,7 @@ def append_all(
         f"append to {len(appends)} streams"
         + ("" if key is None else f" under the idempotency key {key!r}"),
         Retry.IDEMPOTENT if key is not None else Retry.CONDITIONAL if versioned else Retry.UNSAFE,
+        (INLINE_ALL,) if fit_inline(streams, batch) else (),
     )
 
 

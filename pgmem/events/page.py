@@ -56,6 +56,24 @@ class PageHead(NamedTuple):
     now: datetime
 
 
+class PollRequest(NamedTuple):
+    """The question of a poll, fixed when it is sent.
+
+    Attributes:
+        seen: events above this position.
+        gaps: events in these ranges: the lowest and the highest position of each, in order.
+        void_to: what is missing up to here and not found by the poll was rolled back.
+        limit: the most events above `seen`.
+        late_limit: the most events in the gaps, the first ones.
+    """
+
+    seen: int
+    gaps: tuple[tuple[int, int], ...]
+    void_to: int
+    limit: int
+    late_limit: int
+
+
 class Page(NamedTuple):
     """A part of the log. The events are rows, in order."""
 
@@ -102,27 +120,21 @@ def read_page(
     )
 
 
-def read_new(seen: int, gaps: Sequence[tuple[int, int]], *, limit: int, late: int) -> Op[Page]:
-    """Read what is new: events in the open gaps, and events above everything seen.
-
-    Args:
-        seen: the highest position that was seen, or found missing.
-        gaps: the lowest and the highest position of each gap, in order.
-        limit: maximum number of events above `seen`.
-        late: maximum number of events in the gaps, the first ones.
-    """
+def read_new(request: PollRequest) -> Op[Page]:
+    """Read what is new: events in the open gaps, and events above everything seen."""
+    gaps = request.gaps
     if not gaps:
-        return read_page(EVERYTHING, after=seen, limit=max(1, limit), since=ALWAYS)
+        return read_page(EVERYTHING, after=request.seen, limit=request.limit, since=ALWAYS)
     return Op(
         "event_new",
         {
             "after": gaps[0][0] - 1,
-            "seen": seen,
+            "seen": request.seen,
             "since": ALWAYS,
             "low": [low for low, _ in gaps],
             "high": [high for _, high in gaps],
-            "limit": limit,
-            "late": late,
+            "limit": request.limit,
+            "late": request.late_limit,
         },
         _parse,
         "follow the log",

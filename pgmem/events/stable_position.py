@@ -18,10 +18,8 @@ the stable position.
 Writers never wait for readers, and a transaction that writes no events costs nothing. The order of
 the reads matters: head, then locks, then rows.
 
-`StablePosition` is what reads of this process have found out. It is not the position of the
-`GapTracker` and not the end of the `EventBuffer`, which may be lower: a read may know more than
-the follower has handed out. After a lost connection each goes back on its own, because each is
-certain for another reason.
+How far the log is stable stands in one place, `pgmem.events.buffer.AsyncEventBuffer`: the follower
+finds it out by a `GapTracker`, and other reads of the process by what is in this module.
 
 This module does no I/O: the caller brings what it read.
 """
@@ -51,40 +49,15 @@ class Writers(NamedTuple):
     holders: frozenset[str]
 
 
-class StablePosition:
-    """The highest position that this process knows to be stable.
-
-    It grows as long as the server does not crash. After a crash a void position may be drawn again.
+class WriterBarrier:
+    """Finds out when all writers of one moment are gone.
 
     Attributes:
-        position: everything up to it is stable.
+        awaited: those that are not gone yet.
     """
 
-    def __init__(self, position: int = 0) -> None:
-        self.position = position
-
-    def raise_to(self, position: int) -> None:
-        """Record that everything up to `position` is stable."""
-        self.position = max(self.position, position)
-
-    def forget(self, position: int = 0) -> None:
-        """Go back to `position`: the server may have crashed, and only that much is certain."""
-        self.position = min(self.position, position)
-
-    def follow(self, positions: Iterable[int]) -> None:
-        """Advance over visible positions, given in order, up to the first that is missing."""
-        for position in positions:
-            if position == self.position + 1:
-                self.position = position
-            elif position > self.position:
-                return
-
-
-class WriterBarrier:
-    """Finds out when all writers of one moment are gone."""
-
     def __init__(self) -> None:
-        self._awaited: frozenset[str] = frozenset()
+        self.awaited: frozenset[str] = frozenset()
         self._head = 0
 
     def observe(self, writers: Writers) -> int:
@@ -94,16 +67,30 @@ class WriterBarrier:
         prepared one that was not there before may be one that is awaited, and is awaited too.
         """
         stable = 0
-        if self._awaited:
+        if self.awaited:
             renamed = {holder for holder in writers.holders if holder.startswith(_PREPARED)}
-            self._awaited = (self._awaited & writers.holders) | renamed
-            if not self._awaited:
+            self.awaited = (self.awaited & writers.holders) | renamed
+            if not self.awaited:
                 stable = self._head
-        if not self._awaited:
-            self._awaited, self._head = writers.holders, writers.head
-            if not self._awaited:
+        if not self.awaited:
+            self.awaited, self._head = writers.holders, writers.head
+            if not self.awaited:
                 stable = max(stable, writers.head)
         return stable
+
+
+def contiguous_end(after: int, positions: Iterable[int]) -> int:
+    """Return the last of some visible positions, given in order, before the first that is missing.
+
+    Args:
+        after: a position that is stable.
+        positions: visible positions above it.
+    """
+    for position in positions:
+        if position > after + 1:
+            break
+        after = max(after, position)
+    return after
 
 
 def read_writers() -> Op[Writers]:

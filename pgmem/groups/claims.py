@@ -380,7 +380,11 @@ class AsyncClaims:
         if not feed.live:
             self._reader.start()
             pause = min(pause, RETRY)
-        if await follower.wakeup.wait(pause) and feed.end <= known.position:
+        told = self._context.notifications.received
+        woken = await self._reader.wait(follower, pause)
+        # The wake-up may also say that this member is to read the connection now.
+        changed = told != self._context.notifications.received
+        if woken and changed and feed.end <= known.position:
             known.forget()  # No event: a notification, or the end.
 
 

@@ -38,10 +38,12 @@ class StateCache:
         fresh_until: until when (by the monotonic clock) copies are served; 0.0 for not now. The
             follower of the log raises it after each poll. While it does not poll, this process
             would not learn that a copy is old.
+        used: set by each lookup. The follower polls less often while it stays unset.
     """
 
     def __init__(self, most: int) -> None:
         self.fresh_until = 0.0
+        self.used = True
         self._most = most
         self._copies: OrderedDict[str, Copy] = OrderedDict()
         self._loads: dict[str, list[Load]] = {}
@@ -55,6 +57,7 @@ class StateCache:
 
         It takes no lock, because each of its two steps is one operation of a dict.
         """
+        self.used = True
         try:
             copy = self._copies.get(key)
         except TypeError:

@@ -10,10 +10,18 @@ from pgmem.core.arrays import JsonColumn, NameColumn
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, decode, encode
 from pgmem.core.names import STATE_STREAM_PREFIX
 from pgmem.core.op import Op, Retry, RetryStatement, Row
-from pgmem.core.statements import FENCED, INLINE
+from pgmem.core.statements import FENCED, INLINE, INLINE_ALL
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput, InvalidValue, LeaseLost, VersionConflict
-from pgmem.events.codec import Codec, EncodedEvent, encode_event, fits_inline
+from pgmem.events.codec import (
+    MAX_INLINE_EVENTS,
+    Batch,
+    Codec,
+    EncodedEvent,
+    encode_event,
+    fit_inline,
+    fits_inline,
+)
 from pgmem.events.models import Event
 from pgmem.events.ops import check_stream
 from pgmem.leases.ops import Held, fence_params
@@ -150,19 +158,32 @@ def put_many(
         written = {row[0]: row[1:7] for row in rows}
         return [StateEntry(key, value, *written[key]) for key, value in values.items()]
 
+    texts = codec.encode_all([values[key] for key in keys], "value")
+    told = attribution(codec)
+    small = len(keys) <= MAX_INLINE_EVENTS and fit_inline(
+        # The event of an entry holds its key twice.
+        [f"{STATE_STREAM_PREFIX}{key}{key}" for key in keys],
+        Batch(
+            [PUT_TYPE] * len(keys),
+            texts,
+            [told["agent_id"]] * len(keys),
+            [told["metadata"]] * len(keys),
+        ),
+    )
     return Op(
         "state_put_many",
         {
             "keys": NameColumn(keys),
-            "values": JsonColumn(codec.encode_all([values[key] for key in keys], "value")),
+            "values": JsonColumn(texts),
             "ttl": ttl,
             "type": PUT_TYPE,
-            **attribution(codec),
+            **told,
             "record": record,
         },
         parse,
         f"put {len(values)} state entries",
         Retry.UNSAFE,
+        (INLINE_ALL,) if small else (),
     )
 
 

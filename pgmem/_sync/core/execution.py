@@ -44,7 +44,7 @@ from pgmem.core.sqlstates import (
     is_version_race,
     translate,
 )
-from pgmem.core.statements import NotifyMode
+from pgmem.core.statements import INLINE, INLINE_ALL, NotifyMode
 from pgmem.core.transaction_block import HARMLESS, TransactionBlock
 from pgmem.errors import (
     Conflict,
@@ -57,6 +57,10 @@ from pgmem.errors import (
 )
 
 T = TypeVar("T")
+
+MAX_INLINED = 16
+"""Number of statements of a transaction whose events travel in notifications. Above that, one poll
+is cheaper for readers."""
 
 
 class Executor(Protocol):
@@ -408,6 +412,7 @@ class TransactionExecutor:
         self._database = database
         self._source = source
         self._savepoints = 0
+        self._inlined = 0
         self._finished = False
         self.committed = False
 
@@ -452,6 +457,7 @@ class TransactionExecutor:
             PgmemError: the error of the op's `parse`, or of the server.
         """
         connection = self.connection()
+        op = self._within_limit(op)
         # A transaction that has notified cannot be prepared for a two-phase commit.
         notify: NotifyMode = "never" if connection._tpc else "always"
         query = self._database.statement(op, notify, relaxed=False)
@@ -466,6 +472,16 @@ class TransactionExecutor:
             except psycopg.Error as error:
                 raise self._fault(connection, op, error) from None
         raise serialization_conflict(op.action)
+
+    def _within_limit(self, op: Op[T]) -> Op[T]:
+        """Return the op without its inline payload if the transaction has sent many."""
+        if INLINE not in op.fragments and INLINE_ALL not in op.fragments:
+            return op
+        self._inlined += 1
+        if self._inlined <= MAX_INLINED:
+            return op
+        kept = tuple(part for part in op.fragments if part not in (INLINE, INLINE_ALL))
+        return op._replace(fragments=kept)
 
     def _fetch(
         self, connection: psycopg.Connection[Any], query: bytes, op: Op[Any]

@@ -36,10 +36,16 @@ class TargetedNotifications:
 
     def __init__(self) -> None:
         self.listener_id: int | None = None
+        self.arrive = False
         self.received = 0
         self._lock = Lock()
         self._waiters: dict[str, set[Wakeup]] = {}
         self._details: dict[Wakeup, Any] = {}
+
+    @property
+    def awaited(self) -> bool:
+        """True if a waiter is registered."""
+        return bool(self._waiters)
 
     def register(self, name: str, wakeup: Wakeup) -> None:
         """Wake `wakeup` at each notification for `name`, until `unregister`."""

@@ -3,22 +3,29 @@
 
 ::
 
-               notification                        ┌────────► EventBuffer ───► subscriptions
-    server ═══► listener ──► inlined ──► GapTracker┤
-       ▲            │        events          ▲     └────────► observer (the cache of state entries)
-       └── poll ◄───┴── safety poll          │
-            └──── events, gaps, writers ─────┘
+               notification                      ┌────────► EventBuffer ───► subscriptions
+    server ═══► listener ──► inlined events ─────┤    ▲
+       ▲            │                            └────│───► observer (the cache of state entries)
+       └── poll ◄───┴── safety poll, gap              │
+            └──── events, open writers ───────────────┘
 
-    starting ──► following ──► connection lost ──► (pause) ──► following
-        │            └──────► another history, no schema …  ──► failed: readers get the error;
-        └ the writers of now are awaited; meanwhile               the next one starts it again
-          subscriptions read by themselves
+A waiter reads the connection itself. The first task or thread that waits (`wait`) takes the
+reader's role: it waits for the socket, takes in what arrives, and so has its event without a second
+wake-up. It wakes the other waiters that its events are for. When it leaves, it hands the role to
+another waiter. The worker reads while no waiter has done so for a moment (`GRACE`), and it alone
+connects, finds a stable position to begin at and handles a lost connection::
 
-A notification, the safety poll or an open gap cause a poll. A poll reads everything new in one
-statement. An inlined event that is the next one is handed out at once, and a poll follows. A
-notification without an event moves no position.
+    worker:   connecting ──► beginning ──► reading ──► standing by ──► reading …
+                  ▲                           │ a waiter comes  ▲ │ no waiter for a moment
+                  └──── connection lost ◄─────┴─────────────────┴─┘
+                  another history, no schema … ──► failed: readers get the error; the next one
+                                                   starts it again
 
-The follower never waits for a reader, and writes nothing.
+The role's holder never waits for an answer of the server: `LogPoller` sends a statement, and
+takes the answer in when it has arrived. So a waiter that is cancelled or out of time leaves nothing
+undone, and the next holder goes on.
+
+The follower never waits for a reader of events, and writes nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +34,6 @@ import logging
 import math
 import random
 import time
-from collections import deque
-from datetime import datetime
-from typing import Protocol
 
 import psycopg
 
@@ -37,54 +41,24 @@ from pgmem._sync.core.database import Database
 from pgmem._sync.core.listener import Listener
 from pgmem._sync.core.notifications import TargetedNotifications
 from pgmem._sync.events.buffer import EventBuffer
-from pgmem.core.concurrency import Lock, Worker, sleep
-from pgmem.core.history import lost_error, rewritten_error
+from pgmem._sync.events.poller import LogObserver, LogPoller
+from pgmem.core.concurrency import Lock, Wakeup, Worker, sleep
 from pgmem.core.outage import reason_of
 from pgmem.core.sqlstates import translate
 from pgmem.errors import NotOpen, PgmemError
-from pgmem.events.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
-from pgmem.events.gap_tracker import GapTracker, PollResult
-from pgmem.events.inline import parse_inline
-from pgmem.events.page import PageSize, read_new, read_newest, read_recorded, standby_error
-from pgmem.events.poll_schedule import GAP_FIRST, GAP_LAST, PollSchedule
-from pgmem.events.stable_position import StablePosition, WriterBarrier, read_writers
+from pgmem.events.page import standby_error
 
 log = logging.getLogger("pgmem")
 
-LATE_EVENTS = 2_000
-"""Maximum number of events in open gaps that one poll reads. The next poll reads the rest."""
-GAP_GRACE = 0.005
-"""Seconds in which a gap may close by itself before the lock table is read. Most gaps do."""
-GAP_WARNING = 10.0
-"""Seconds after which a warning tells that an open transaction delays all readers."""
-MANY_INLINED = 20
-"""If more inlined events wait, one poll is cheaper than to take each of them."""
-VERIFIED_EVENTS = 5_000
-"""Number of the latest events that are compared with the log after a lost connection. It is more
-than a server commits in the time that a crash can undo."""
-BUSY_EVENTS = 8
-BUSY_LAST = 0.003
-"""After a poll that found `BUSY_EVENTS`, the follower pauses as long as the poll took, at most
-`BUSY_LAST` seconds."""
+GRACE, GRACE_WANTED = 0.25, 0.005
+"""Seconds without a reader after which the worker reads: usually, and if a cache or a waiter for a
+targeted notification needs what arrives. A subscriber that handles an event is back before that."""
+BEGIN_FIRST, BEGIN_LAST = 0.001, 0.02
+"""Seconds between two looks at the open writers, to begin."""
 RETRY_FIRST, RETRY_LAST = 0.02, 1.0
 """Seconds between two tries to connect. A restarted server is back within about one."""
-
-
-class LogObserver(Protocol):
-    """A part of the memory that must learn of changes as soon as they are committed.
-
-    Attributes:
-        fresh_until: the follower has seen all changes that were committed until a moment ago, and
-            will poll again before this moment (of the monotonic clock); 0.0 if it does not follow.
-    """
-
-    fresh_until: float
-
-    def observe(self, key: str, version: int | None) -> None:
-        """Take in that an event changed a state entry. A touch has no version."""
-
-    def flush(self) -> None:
-        """Forget what is known: changes may have been missed."""
+TAKE_PAUSE = 0.005
+"""Seconds between two tries of the worker to take the role from a waiter that is about to leave."""
 
 
 class LogFollower:
@@ -92,8 +66,7 @@ class LogFollower:
 
     Args:
         database: where the log is.
-        buffer: gets the stable events.
-        stable: is told how far the log is stable.
+        buffer: gets the events.
         observer: is told which state entries change, stable or not; None for none.
         notifications: delivers targeted notifications.
         safety_poll: seconds between two polls if no notification arrives.
@@ -103,7 +76,6 @@ class LogFollower:
         self,
         database: Database,
         buffer: EventBuffer,
-        stable: StablePosition,
         observer: LogObserver | None,
         notifications: TargetedNotifications,
         *,
@@ -111,24 +83,35 @@ class LogFollower:
     ) -> None:
         self._database = database
         self._buffer = buffer
-        self._stable = stable
         self._observer = observer
-        self._safety_poll = safety_poll
         self._notifications = notifications
-        self._listener = Listener(database, notifications)
+        self._safety_poll = safety_poll
         self._lock = Lock()
         self._worker: Worker | None = None
         self._closing = False
-        self._tracker: GapTracker | None = None
-        self._begun = False
-        self._head = 0
-        self._size = PageSize()
-        self._schedule = PollSchedule(safety_poll)
-        self._gap_since = 0.0
-        self._gap_logged = 0
-        self._polling_logged = False
+        self._make_session_parts()
+
+    def _make_session_parts(self) -> None:
+        """Make what belongs to one opening of the memory, and to one event loop."""
+        self._listener = Listener(self._database, self._notifications)
+        self._poller = LogPoller(
+            self._database,
+            self._listener,
+            self._buffer,
+            self._observer,
+            safety_poll=self._safety_poll,
+        )
+        self._wakeup = Wakeup()  # the worker's
         self._lost_at = 0.0
-        self._handed: deque[tuple[int, datetime]] = deque(maxlen=VERIFIED_EVENTS)
+        # The reader's role. The worker has it from the beginning, and shares it while it may.
+        self._role = Lock()
+        self._role.acquire()
+        self._shared = False
+        self._by_worker = True
+        self._waiters: dict[Wakeup, None] = {}
+        self._left_at = 0.0
+        self._alerted = False
+        self._failure: BaseException | None = None
 
     def start(self) -> None:
         """Start following, unless it follows.
@@ -143,16 +126,18 @@ class LogFollower:
             if self._closing:
                 raise NotOpen("follow the log: this memory was closed")
             if self._worker is None or not self._worker.alive:
-                self._tracker, self._begun = None, False
-                self._handed.clear()
+                if self._worker is not None:
+                    # It may have ended with its event loop, and a waiter of that loop had the role.
+                    self._listener.close()
+                    self._make_session_parts()
+                self._poller.reset()
                 self._worker = Worker(self._run, "pgmem-follower")
 
     def reopen(self) -> None:
         """Allow `start` again after `close`."""
         if self._closing:
             self._closing = False
-            self._lost_at = 0.0
-            self._listener = Listener(self._database, self._notifications)
+            self._make_session_parts()
 
     def close(self) -> None:
         """Stop following. All subscriptions end."""
@@ -161,9 +146,87 @@ class LogFollower:
             self._closing = True
             worker = self._worker
         if worker is not None:
+            self._wakeup.set()
             self._listener.wake()
             worker.join(1.0)
         self._listener.close()
+
+    # Waiting
+
+    def wait(self, wakeup: Wakeup, timeout: float | None) -> bool:
+        """Wait for a call of `wakeup`, and read the connection meanwhile if no other waiter does.
+
+        Args:
+            wakeup: the caller's own.
+            timeout: maximum wait in seconds; None for ever. 0 takes in what has arrived.
+
+        Returns:
+            True if there may be something for the caller; False after the timeout.
+
+        Raises:
+            NotOpen: the memory is closed, or was opened before a fork.
+        """
+        self._database.require_open("follow the log")
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        if not self._take_role():
+            self._waiters[wakeup] = None
+            try:
+                # The reader may have left before this one was registered.
+                if not self._take_role():
+                    if self._shared and self._by_worker:
+                        self._listener.wake()
+                    return wakeup.wait(timeout)
+            finally:
+                self._waiters.pop(wakeup, None)
+        try:
+            return self._read(wakeup, deadline)
+        finally:
+            self._leave_role()
+
+    def _take_role(self, *, worker: bool = False) -> bool:
+        """Take the role if it is free. A waiter leaves it to the worker if that must act."""
+        if not self._role.acquire(blocking=False):
+            return False
+        if worker or not self._must_end():
+            return True
+        self._role.release()
+        return False
+
+    def _leave_role(self) -> None:
+        """Give the role up: to the latest waiter, and to the worker if that does not come."""
+        self._left_at = time.monotonic()
+        self._role.release()
+        if self._must_end():
+            self._wakeup.set()
+            return
+        try:
+            successor = next(reversed(self._waiters), None)
+        except RuntimeError:  # Changed by another thread meanwhile: the worker sees to it.
+            successor = None
+        if successor is not None:
+            successor.set()
+        if not self._alerted:
+            self._alerted = True
+            self._wakeup.set()
+
+    def _read(self, wakeup: Wakeup, deadline: float) -> bool:
+        """Read the connection until `wakeup` is called or the deadline is over."""
+        while True:
+            try:
+                due = self._poller.step()
+            except BaseException as error:
+                self._failure = error
+                if not isinstance(error, Exception):
+                    raise
+                return True  # The worker handles it. Meanwhile the caller waits as others do.
+            if wakeup.wait(0) or self._must_end():
+                return True
+            pause = min(due, deadline) - time.monotonic()
+            if pause <= 0 and deadline <= due:
+                return False
+            self._listener.wait(pause, wakeup)
+
+    # The worker
 
     def _run(self) -> None:
         failures = 0
@@ -175,7 +238,7 @@ class LogFollower:
                     # A session that got past its beginning was a success.
                     failures = failures + 1 if self._lost_at else 1
                     self._log_loss(error)
-                    self._rewind()
+                    self._poller.rewind()
                     self._listener.disconnect()
                     pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
                     sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
@@ -198,15 +261,6 @@ class LogFollower:
             if not self._closing:
                 self._database.outage.begin("follower", reason_of(error))
 
-    def _rewind(self) -> None:
-        """Go back to the position that is certain even if the server has crashed."""
-        self._tracker = self._tracker and self._tracker.rewound()
-        certain = self._tracker.position if self._tracker else None
-        self._buffer.rewind(certain)
-        self._stable.forget(certain or 0)
-        self._head = certain or 0
-        self._gap_since = 0.0
-
     def _follow(self) -> None:
         """Connect and follow until the connection is lost or the memory is closed."""
         history = self._listener.connect()
@@ -214,174 +268,95 @@ class LogFollower:
         if self._observer is not None:
             self._observer.flush()
         self._database.record_history(history)
-        self._database.check_history(self._tracker.position if self._tracker else None)
+        self._database.check_history(self._poller.position)
         if history.timeline is None:
             self._refuse_standby()
         if not self._database.may_listen:
-            self._log_polling("this role may not read the notification channel")
-        self._verify()
-        if self._tracker is not None:
+            self._poller.log_polling("this role may not read the notification channel")
+        self._poller.verify()
+        if self._poller.position is not None:
             self._lost_at = 0.0
         self._database.outage.end("follower")
         while not self._closing:
-            if self._tracker is None:
+            if self._poller.position is None:
                 self._begin()
-            elif self._poll(self._tracker):
-                self._wait(self._tracker)
-                self._take_inlined(self._tracker)
-
-    def _verify(self) -> None:
-        """Check that the log still holds the events that were handed out.
-
-        A crash of the server may have undone the latest commits.
-        """
-        if self._handed and not self._listener.execute(read_recorded(self._handed)):
-            raise lost_error(self._database.history, self._handed[-1][0])
+            else:
+                self._share()
 
     def _refuse_standby(self) -> None:
-        if self._begun:
+        if self._poller.begun:
             # A failover is under way: the follower waits for its end.
             raise psycopg.OperationalError("the server is a standby now")
         raise standby_error()
 
     def _begin(self) -> None:
         """Find a stable position, and follow from there."""
-        if self._observer is not None:
-            # Changes below that position are not observed.
-            self._observer.fresh_until = 0.0
-            self._observer.flush()
-        barrier = WriterBarrier()
-        writers = self._listener.execute(read_writers())
-        self._head = target = writers.head
-        pause = GAP_FIRST
+        target: int | None = None
+        pause = BEGIN_FIRST
+        self._poller.prepare_to_begin()
         while not self._closing:
-            self._stable.raise_to(barrier.observe(writers))
-            # Subscriptions that read by themselves may have found it before.
-            if self._stable.position >= target:
-                self._tracker = GapTracker(self._stable.position)
-                # Subscriptions may have read these events by themselves.
-                newest = self._listener.execute(read_newest(self._tracker.position))
-                self._handed.clear()
-                self._handed.extend(newest)
-                self._buffer.begin(self._tracker.position)
-                self._begun = True
+            target = self._poller.try_begin(target)
+            if target is None:
                 self._lost_at = 0.0
                 return
             self._listener.wait(pause)
-            self._listener.notified = False
-            self._listener.inlined.clear()
-            pause = min(pause * 2, GAP_LAST)
-            writers = self._listener.execute(read_writers())
+            pause = min(pause * 2, BEGIN_LAST)
 
-    def _poll(self, tracker: GapTracker) -> bool:
-        """Read what is new. Return True if the follower may wait before the next poll."""
-        notified, self._listener.notified = self._listener.notified, False
-        started = time.monotonic()
-        limit = 0 if tracker.full else self._size.limit
-        page = self._listener.execute(
-            read_new(tracker.seen, tracker.gaps, limit=limit, late=LATE_EVENTS)
-        )
-        self._database.check_timeline(page.head.timeline, tracker.position)
-        if page.head.head < self._head:
-            raise rewritten_error(self._database.history, self._database.history, tracker.position)
-        self._head = page.head.head
-        if page.head.trimmed is not None:
-            # Retention removed events in front of the tracker. Each subscription finds out by
-            # itself whether it misses any.
-            self._tracker = None
-            self._buffer.live = False
-            return False
-        before = tracker.position
-        found = len(page.rows)
-        taken = tracker.take(page, limit=limit, late_limit=LATE_EVENTS)
-        self._size.learn(page.rows)
-        self._hand_out(tracker, taken)
-        self._schedule.polled(notified=notified, found=found > 0)
-        if self._schedule.lacks_notifications and self._database.may_listen:
-            self._log_polling(
-                "notifications do not arrive: a pooler in between (give listen_url=), or a full "
-                "notification queue"
-            )
-        if not tracker.gaps:
-            self._gap_since = 0.0
-        elif tracker.position > before or not self._gap_since:
-            self._gap_since = started
-            self._schedule.open_gap()
-        full = found >= max(1, limit)
-        if self._observer is not None and not full and limit:
-            self._observer.fresh_until = started + self._safety_poll
-        if found >= BUSY_EVENTS and not full:
-            sleep(min(BUSY_LAST, time.monotonic() - started))
-        return not full
-
-    def _hand_out(self, tracker: GapTracker, taken: PollResult) -> bool:
-        """Hand events to observer and buffer. Return True if a reader may want one of them."""
-        if self._observer is not None:
-            # A change holds once it is committed, stable or not.
-            for row in taken.seen:
-                if row[STATE_KEY] is not None:
-                    self._observer.observe(row[STATE_KEY], row[STATE_VERSION])
-        self._handed.extend((row[POSITION], row[RECORDED_AT]) for row in taken.stable)
-        wanted = self._observer is not None
-        if taken.stable or tracker.position != self._buffer.end:
-            wanted |= self._buffer.add(taken.stable, tracker.position)
-        self._stable.raise_to(tracker.position)
-        return wanted
-
-    def _wait(self, tracker: GapTracker) -> None:
-        """Wait until there is a reason to poll again."""
-        if not tracker.gaps:
-            self._listener.wait(self._schedule.pause())
-            self._schedule.waited(notified=self._listener.notified)
+    def _share(self) -> None:
+        """Read the connection while no waiter does, until the session must end or begin anew."""
+        self._failure = None
+        self._shared = True
+        try:
+            while not self._must_end():
+                self._read_for_all()
+                if self._must_end():
+                    break
+                self._by_worker = False
+                self._leave_role()
+                self._stand_by()
+                self._by_worker = True
+        finally:
+            self._shared = False
+        failure, self._failure = self._failure, None
+        if failure is None:
             return
-        waited = time.monotonic() - self._gap_since
-        if waited > GAP_GRACE:
-            writers = self._listener.execute(read_writers())
-            tracker.observe(writers)
-            self._log_gap(tracker, waited)
-        self._listener.wait(self._schedule.pause_in_gap(waited))
+        if not isinstance(failure, Exception):
+            # It came between two steps of a waiter's thread: only the log is certain.
+            self._poller.reset()
+            raise psycopg.OperationalError("interrupted while reading the connection")
+        raise failure
 
-    def _take_inlined(self, tracker: GapTracker) -> None:
-        """Hand out the events that came with notifications."""
-        if len(self._listener.inlined) > MANY_INLINED:
-            self._listener.inlined.clear()  # One poll reads all of them.
-        deadline = math.inf
-        while self._listener.inlined:
-            accepted, wanted = True, False
-            while self._listener.inlined:
-                row = parse_inline(self._listener.inlined.popleft())
-                taken = None if row is None else tracker.accept(row)
-                if taken is None:
-                    accepted = False
-                else:
-                    wanted |= self._hand_out(tracker, taken)
-            if self._schedule.found or tracker.gaps or not accepted:
-                return
-            now = time.monotonic()
-            deadline = min(deadline, now + self._schedule.pause_after_inlined(wanted=wanted))
-            if now >= deadline:
-                return
-            self._listener.notified = False
-            self._listener.wait(deadline - now)
-            self._listener.notified = True
+    def _must_end(self) -> bool:
+        return self._closing or self._failure is not None or self._poller.position is None
 
-    def _log_polling(self, reason: str) -> None:
-        if not self._polling_logged:
-            self._polling_logged = True
-            log.warning(
-                "following %s by polling only: %s. Nothing is lost, events arrive later",
-                self._database.where,
-                reason,
-            )
+    def _read_for_all(self) -> None:
+        """Read until a waiter comes."""
+        while not (self._must_end() or self._waiters):
+            due = self._poller.step()
+            self._wakeup.wait(0)
+            if not (self._must_end() or self._waiters):
+                self._listener.wait(due - time.monotonic(), self._wakeup)
 
-    def _log_gap(self, tracker: GapTracker, waited: float) -> None:
-        gap = tracker.gaps[0][0]
-        if waited > GAP_WARNING and self._gap_logged != gap:
-            self._gap_logged = gap
-            log.warning(
-                "readers of %s have waited for position %d for %.0f s: a transaction that "
-                "appended it is still open, or prepared (see pg_locks on the events table)",
-                self._database.where,
-                gap,
-                waited,
-            )
+    def _stand_by(self) -> None:
+        """Take the role when no waiter has had it for a moment, or when the worker must act."""
+        while True:
+            if self._must_end():
+                if self._take_role(worker=True):
+                    return
+                self._listener.wake()
+                self._wakeup.wait(TAKE_PAUSE)
+            elif self._role.locked():
+                self._alerted = False
+                # A reader that left before the line above did not alert this one.
+                if self._role.locked():
+                    self._wakeup.wait(None)
+            else:
+                missing = self._left_at + self._grace() - time.monotonic()
+                if missing > 0:
+                    self._wakeup.wait(missing)
+                elif self._take_role(worker=True):
+                    return
+
+    def _grace(self) -> float:
+        wanted = self._observer is not None or self._waiters or self._notifications.awaited
+        return GRACE_WANTED if wanted else GRACE

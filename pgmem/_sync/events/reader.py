@@ -14,15 +14,20 @@ from datetime import datetime
 from typing import NamedTuple
 
 from pgmem._sync.core.execution import PoolExecutor
-from pgmem._sync.events.buffer import EventBuffer
+from pgmem._sync.events.buffer import Cursor, EventBuffer
 from pgmem._sync.events.follower import LogFollower
 from pgmem.core.concurrency import sleep
 from pgmem.core.op import Op, Row
 from pgmem.core.validation import MAX_POSITION
-from pgmem.errors import PositionTrimmed
+from pgmem.errors import NotOpen, PositionTrimmed
 from pgmem.events.filter import EVERYTHING, EventFilter
 from pgmem.events.page import NEVER, UNDATED, Page, PageHead, read_page, trimmed_error
-from pgmem.events.stable_position import StablePosition, WriterBarrier, read_positions, read_writers
+from pgmem.events.stable_position import (
+    WriterBarrier,
+    contiguous_end,
+    read_positions,
+    read_writers,
+)
 
 STABLE_WAIT = 0.25
 """Seconds that a read waits for open writers below the events that it found."""
@@ -61,12 +66,10 @@ class LogReader:
     def __init__(
         self,
         executor: PoolExecutor,
-        stable: StablePosition,
         buffer: EventBuffer,
         follower: LogFollower,
     ) -> None:
         self.executor = executor
-        self._stable = stable
         self._follower = follower
         self._sessions = 0
         self.buffer = buffer
@@ -74,6 +77,19 @@ class LogReader:
     def start(self) -> None:
         """Start the follower, unless it follows."""
         self._follower.start()
+
+    def wait(self, cursor: Cursor, timeout: float | None) -> bool:
+        """Wait for a call of the cursor's wakeup; see `LogFollower.wait`.
+
+        Raises:
+            NotOpen: the memory is closed, and had not stopped the cursor.
+        """
+        try:
+            return self._follower.wait(cursor.wakeup, timeout)
+        except NotOpen:
+            if not cursor.stopped:
+                raise
+            return True
 
     def _execute_page(
         self, op: Op[Page], position: int, *, answer_timeout: float | None = None
@@ -185,7 +201,7 @@ class LogReader:
         known = min(known, self._known())
         if rows and wanted.selects_all and _follows(after, rows):
             # No position is missing between the caller's and the last one.
-            self._stable.raise_to(rows[-1][0] if after <= known else 0)
+            self.buffer.raise_stable(rows[-1][0] if after <= known else 0)
             return StableRows(rows, rows[-1][0])
         if rows and rows[-1][0] > known:
             self.wait_until_stable(rows[-1][0])
@@ -205,8 +221,8 @@ class LogReader:
         if sessions != self._sessions:
             # A new connection may lead to a server that has crashed meanwhile.
             self._sessions = sessions
-            self._stable.forget()
-        return self._stable.position
+            self.buffer.forget_stable()
+        return self.buffer.stable
 
     def wait_until_stable(self, target: int | None = None) -> int:
         """Wait until a position is stable, at most `STABLE_WAIT` seconds.
@@ -228,19 +244,18 @@ class LogReader:
                 self._known()
             if target is None:
                 target = writers.head
-            self._stable.raise_to(barrier.observe(writers))
-            if self._stable.position >= target:
-                return self._stable.position
+            self.buffer.raise_stable(barrier.observe(writers))
+            if self.buffer.stable >= target:
+                return self.buffer.stable
             if time.monotonic() > deadline:
                 break
             sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
         # A writer is open for long. Positions without a gap are stable all the same.
-        positions = self.executor.execute(
-            read_positions(self._stable.position), answer_timeout=ANSWER_TIMEOUT
-        )
-        self._stable.follow(positions)
-        return self._stable.position
+        stable = self.buffer.stable
+        positions = self.executor.execute(read_positions(stable), answer_timeout=ANSWER_TIMEOUT)
+        self.buffer.raise_stable(contiguous_end(stable, positions))
+        return self.buffer.stable
 
 
 def _follows(after: int, rows: Sequence[Row]) -> bool:

@@ -279,12 +279,14 @@ class Subscription(Generic[T]):
                 continue
             if cursor.position >= self._until:
                 break
+            over = False
             if deadline is not None:
                 remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    break
-                pause = remaining if pause is None else min(pause, remaining)
-            cursor.wakeup.wait(pause)
+                over = remaining <= 0
+                pause = max(0.0, remaining if pause is None else min(pause, remaining))
+            # Without time left, too, it takes in what has arrived.
+            if not self._reader.wait(cursor, pause) and over:
+                break
         if self._begun:
             self._position = cursor.position
 

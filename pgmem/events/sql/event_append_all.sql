@@ -56,7 +56,7 @@ event AS (
     FROM drawn JOIN batch USING (n)
     WHERE %(key)s::text IS NULL OR EXISTS (SELECT FROM mark)
     ORDER BY batch.stream COLLATE "C", batch.n
-    RETURNING position
+    RETURNING {returned}
 ),
 done AS (SELECT array_agg(position ORDER BY position) AS positions FROM event)
 SELECT done.positions, conflict.stream, conflict.expected, conflict.actual,

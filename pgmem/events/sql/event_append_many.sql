@@ -4,7 +4,7 @@ WITH event AS (
     SELECT %(stream)s, batch.type, batch.payload, batch.agent_id, batch.metadata
     FROM {include event_batch}
     ORDER BY batch.n
-    RETURNING position
+    RETURNING {returned}
 ),
 done AS (SELECT array_agg(position) AS positions FROM event)
 SELECT positions, {commit}, {notify} FROM done

@@ -8,7 +8,7 @@ WITH head AS (
 batch AS MATERIALIZED (
     SELECT type, payload, agent_id, metadata, n FROM {include event_batch}
 ),
-event AS (
+first AS (
     INSERT INTO {schema}.events (stream, stream_version, type, payload, agent_id, metadata)
     SELECT %(stream)s, head.version + 1, batch.type, batch.payload,
            batch.agent_id, batch.metadata
@@ -20,17 +20,15 @@ event AS (
 ),
 rest AS (
     INSERT INTO {schema}.events (stream, stream_version, type, payload, agent_id, metadata)
-    SELECT %(stream)s, event.stream_version + batch.n - 1, batch.type,
+    SELECT %(stream)s, first.stream_version + batch.n - 1, batch.type,
            batch.payload, batch.agent_id, batch.metadata
-    FROM event, batch
+    FROM first, batch
     WHERE batch.n > 1
     ORDER BY batch.n
-    RETURNING position
+    RETURNING {returned}
 ),
-done AS (
-    SELECT array_agg(position ORDER BY position) AS positions
-    FROM (SELECT position FROM event UNION ALL SELECT position FROM rest) AS appended
-)
+event AS (SELECT {returned} FROM first UNION ALL SELECT {returned} FROM rest),
+done AS (SELECT array_agg(position ORDER BY position) AS positions FROM event)
 SELECT done.positions, head.version, {commit},
        CASE WHEN done.positions IS NOT NULL THEN {notify} END
 FROM done CROSS JOIN head {with_inline}

@@ -15,7 +15,7 @@ event AS (
     SELECT 'state:' || key, version, %(type)s, value, %(agent_id)s, %(metadata)s, key, version,
            expires_at
     FROM entry WHERE recording > 0
-    RETURNING state_key, position
+    RETURNING *
 ),
 -- Counted, so that every position is drawn before the notification is decided.
 done AS (

@@ -10,30 +10,38 @@ import psycopg
 import pytest
 
 from pgmem import Event, Memory
+from pgmem.core.statements import INLINE_ALL
 from pgmem.core.statements import source as statement_source
 from pgmem.events.codec import INLINE_BYTES, Codec, encode_event, fits_inline
 from pgmem.events.filter import EventFilter
 from pgmem.events.inline import parse_inline
+from pgmem.events.ops import append_many
 from pgmem.events.page import PAGE_FIRST, PAGE_MOST, PageSize, row_bytes
 from tests.support.rows import MOMENT, row
 
-LETTER = [1, 5, "s", None, "t", "null", None, None, MOMENT.isoformat(), *[None] * 5]
+EVENT = [5, "s", None, "t", "null", None, None, MOMENT.isoformat(), *[None] * 5]
 
 
-def payload(**changes):
-    content = list(LETTER)
+def payload(*, form=1, **changes):
+    content = list(EVENT)
     for at, value in changes.items():
         content[int(at.removeprefix("_"))] = value
-    return orjson.dumps(content).decode()
+    return orjson.dumps([form, content]).decode()
 
 
 def test_an_inlined_event_is_the_row_of_its_event():
-    assert parse_inline(payload()) == row(5)
+    assert parse_inline(payload()) == [row(5)]
+
+
+def test_several_inlined_events_are_the_rows_of_their_events():
+    text = orjson.dumps([1, EVENT, [6, *EVENT[1:]]]).decode()
+    assert parse_inline(text) == [row(5), row(6)]
+    assert parse_inline(orjson.dumps([1, EVENT, []]).decode()) is None
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "bell", "{}", "[]", "null", "1", '"x"', "[1]", "[1,", payload()[:-3], payload(_0=2)],
+    ["", "bell", "{}", "[]", "null", "1", '"x"', "[1]", "[1,", payload()[:-3], payload(form=2)],
 )
 def test_an_unknown_payload_is_a_bare_notification(text):
     assert parse_inline(text) is None
@@ -42,9 +50,10 @@ def test_an_unknown_payload_is_a_bare_notification(text):
 @pytest.mark.parametrize("value", [{}, [], "no", 7.5, 7, True, None, -1, "2026-13-01"])
 def test_a_spoofed_payload_is_a_valid_row_or_a_bare_notification(value):
     """Notify with any text, as a role that knows the channel can: the follower goes on."""
-    for column in range(1, 14):
-        opened = parse_inline(payload(**{f"_{column}": value}))
-        if opened is not None:
+    for column in range(13):
+        rows = parse_inline(payload(**{f"_{column}": value}))
+        if rows is not None:
+            (opened,) = rows
             assert type(opened[0]) is int
             assert all(type(opened[at]) is str for at in (1, 3, 4))
             assert opened[7].tzinfo is UTC
@@ -110,13 +119,38 @@ def test_an_inlined_event_is_never_longer_than_the_server_takes(database_url):
             if not fits_inline(names[0], encode_event(made, Codec())):
                 continue
             position = memory.events.append(names[0], made).position
-            query = statement_source("event_inline").split("\n", 2)[2]
+            query = statement_source("event_inline").split("\n", 1)[1]
             (sent,) = link.execute(
-                f"SELECT {query} FROM pgmem.events AS event WHERE position = {position}"
+                f"SELECT json_build_array(1, {query})::text FROM pgmem.events AS event "
+                f"WHERE position = {position}"
             ).fetchone()
             longest = max(longest, len(sent.encode()))
-            assert parse_inline(sent)[4] == orjson.dumps(text).decode()
+            assert parse_inline(sent)[0][4] == orjson.dumps(text).decode()
     assert 3_000 < longest < 8_000
+
+
+def test_events_inlined_together_are_never_longer_than_the_server_takes(database_url):
+    """Append random batches that are close to the limit: the server refuses none."""
+    rng = random.Random(4)
+    inlined = 0
+    with Memory(database_url) as memory:
+        for _ in range(200):
+            alphabet = rng.sample(WORST, rng.randrange(1, 4))
+            count = rng.randrange(2, 12)
+            made = [
+                Event(
+                    type="".join(rng.choices(alphabet, k=rng.randrange(1, 20))),
+                    payload="".join(rng.choices(alphabet, k=rng.randrange(3_000 // count))),
+                    agent_id="".join(rng.choices(alphabet, k=rng.randrange(1, 20))),
+                )
+                for _ in range(count)
+            ]
+            inlined += INLINE_ALL in append_many("s", made, Codec()).fragments
+            memory.events.append("s", made)
+            memory.state.put_many(
+                {f"{event.type}{n}": event.payload for n, event in enumerate(made)}
+            )
+    assert 20 < inlined < 180
 
 
 NAMES = ["a", "ab", "abc", "b", "é", "éa", "\U0010ffff", "\U0010ffffa", "\ud7ff", "\ue000", "z"]

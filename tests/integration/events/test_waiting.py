@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from pgmem import Memory
+from pgmem import Append, Memory
 from tests.support.server import MAINTENANCE
 from tests.support.subscribing import POLL, SOON, entered, event, payloads, receive
 
@@ -145,38 +145,96 @@ async def test_fifty_subscriptions_cost_the_database_no_more_than_one(form, data
     assert fifty <= one + count / 2
 
 
-async def test_unwanted_events_cost_fewer_polls(form, database_url):
-    """Follow with several processes: an event must not cost a poll of each."""
-    count = 20
+class CountedStatements:
+    """Count the statements of a memory's follower, by name, from its first poll on."""
 
-    async def cost(stream):
-        async with (
-            form.memory(safety_poll=POLL, pool=1) as memory,
-            memory.events.subscribe("mine", after="now") as events,
-        ):
-            waiting = await entered(events, count)
-            with Memory(database_url) as writer:
+    def __init__(self, follower):
+        self.names = []
+        self._send = follower._listener.send
+        follower._listener.send = self
+
+    def __call__(self, op):
+        self.names.append(op.statement)
+        self._send(op)
+
+    @classmethod
+    async def of(cls, memory):
+        follower = getattr(memory, "wrapped", memory)._follower
+        deadline = time.monotonic() + SOON
+        while follower._listener.busy or follower._poller._schedule.due() < time.monotonic():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        return cls(follower)
+
+
+@pytest.mark.parametrize("stream", ["mine", "other"])
+async def test_events_one_after_the_other_cost_no_poll(form, database_url, stream):
+    count = 30
+    async with (
+        form.memory(safety_poll=POLL, pool=1) as memory,
+        memory.events.subscribe("mine", after="now") as following,
+    ):
+        waiting = await entered(following, count + 1)
+        counted = await CountedStatements.of(memory)
+        with Memory(database_url, pool=1) as writer:
+            for n in range(count):
+                await asyncio.to_thread(writer.events.append, stream, event(n))
+            rest = 1 if stream == "mine" else count + 1
+            await asyncio.to_thread(writer.events.append, "mine", [event(n) for n in range(rest)])
+        assert len(await asyncio.wait_for(waiting, SOON)) == count + 1
+        # The last batch may be too large for its notification.
+        assert counted.names in ([], ["event_page"])
+
+
+async def test_many_writers_at_once_cost_few_statements(form, database_url):
+    """Count per event: an event that its notification brings needs none."""
+    writers, count = 8, 40
+    async with (
+        form.memory(safety_poll=POLL, pool=1) as memory,
+        memory.events.subscribe("s", after="now") as following,
+    ):
+        waiting = await entered(following, writers * count)
+        counted = await CountedStatements.of(memory)
+        with Memory(database_url, pool=writers) as writer:
+
+            def write():
                 for n in range(count):
-                    writer.events.append(stream, event(n))
-                    await asyncio.sleep(0.02)
-                if stream != "mine":
-                    await asyncio.sleep(0.2)
-                    writer.events.append("mine", [event(n) for n in range(count)])
-            found = await asyncio.wait_for(waiting, SOON)
-            assert [e.payload for e in found] == list(range(count))
+                    writer.events.append("s", event(n))
 
-    async def looks(stream):
-        ended(database_url)
-        before = transactions(database_url)
-        await cost(stream)
-        ended(database_url)
-        return transactions(database_url) - before
+            await asyncio.gather(*[asyncio.to_thread(write) for _ in range(writers)])
+        assert len(await asyncio.wait_for(waiting, SOON)) == writers * count
+    print(f"{len(counted.names)} statements for {writers * count} events")
+    assert len(counted.names) < writers * count / 2
 
-    await looks("mine")
-    seen = []
-    for _ in range(6):  # A machine that is busy spreads the events out.
-        seen.append((await looks("mine"), await looks("other")))
-        wanted, unwanted = seen[-1]
-        if unwanted <= wanted - count / 2:
-            return
-    pytest.fail(f"statements with events that are wanted, and that are not: {seen}")
+
+TRANSACTION = "the events of a transaction"
+
+
+@pytest.mark.parametrize("way", ["append_many", "append_all", "versioned", "put_many", TRANSACTION])
+async def test_several_small_events_are_in_their_notification(form, way):
+    """Several events of one statement, and those of a transaction, cost no poll either."""
+    async with (
+        form.memory(safety_poll=POLL, pool=1) as memory,
+        memory.events.subscribe(after="now") as following,
+    ):
+        waiting = await entered(following, 3)
+        counted = await CountedStatements.of(memory)
+        three = [event(n) for n in range(3)]
+        if way == "append_many":
+            await memory.events.append("s", three)
+        elif way == "append_all":
+            await memory.events.append_all([Append(f"s{n}", three[n]) for n in range(3)])
+        elif way == "versioned":
+            await memory.events.append("s", three, expected_version=0)
+        elif way == "put_many":
+            await memory.state.put_many({f"k{n}": n for n in range(3)})
+        else:
+            async with memory.transaction() as tx:
+                await tx.events.append("s", three[0])
+                await tx.state.put("k", 1)
+                await tx.events.append("s", three[2])
+        found = await asyncio.wait_for(waiting, SOON)
+        assert [e.payload for e in found] == [0, 1, 2]
+        assert counted.names == []
+        again = await memory.events.read(after=0)
+        assert again == found

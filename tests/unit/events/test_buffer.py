@@ -11,7 +11,8 @@ from pgmem import Event
 from pgmem._sync.events import buffer as sync_feed
 from pgmem._sync.events.buffer import Cursor, EventBuffer
 from pgmem.events import buffer as async_feed
-from tests.support.rows import positions, row
+from pgmem.events.stable_position import Writers
+from tests.support.rows import page, positions, row
 
 KEPT = 20
 
@@ -22,8 +23,13 @@ def small_window(monkeypatch):
         monkeypatch.setattr(module, "KEPT_EVENTS", KEPT)
 
 
-def add(feed, *numbers, end=None):
-    feed.add([row(number) for number in numbers], end or numbers[-1])
+def add(feed, *numbers, end=None, payload="null"):
+    """Let a poll find events, with all writers below `end` gone."""
+    end = numbers[-1] if end is None else end
+    feed.tracker.observe(Writers(end, frozenset()))
+    found = page(end)._replace(rows=[row(number, payload=payload) for number in numbers])
+    feed.take_page(found, feed.tracker.request(10**6, 10**6))
+    assert feed.end == end
 
 
 def take(feed, follower, most=100):
@@ -97,11 +103,49 @@ def test_the_window_is_bounded_in_events_and_in_bytes(monkeypatch):
         assert len(feed._rows) <= 2 * KEPT + 1
     monkeypatch.setattr(sync_feed, "KEPT_BYTES", 10_000)
     for number in range(1000, 1100):
-        feed.add([row(number, payload="x" * 3_000)], number)
+        add(feed, number, payload="x" * 3_000)
         assert sum(map(sync_feed.row_bytes, feed._rows)) <= 2 * 10_000 + 4_000
-    feed.add([row(1100, payload="x" * 10**6)], 1100)
+    add(feed, 1100, payload="x" * 10**6)
     add(feed, 1101)
     assert len(feed._rows) <= 2
+
+
+def test_the_stable_position_of_another_read_closes_a_gap_for_the_next_poll():
+    feed = EventBuffer()
+    feed.begin(0)
+    request = feed.tracker.request(100, 100)
+    feed.take_page(page(3, 1, 3), request)
+    assert (feed.end, feed.stable) == (1, 1)
+    late = feed.tracker.request(100, 100)  # This poll is under way when the read finds it out.
+    feed.raise_stable(3)
+    assert (feed.end, feed.stable) == (1, 3)
+    feed.take_page(page(3), late)
+    assert feed.end == 1
+    feed.take_page(page(3), feed.tracker.request(100, 100))
+    assert feed.end == 3
+
+
+def test_after_a_new_connection_only_a_poll_makes_the_position_certain_again():
+    feed = EventBuffer()
+    feed.begin(5)
+    assert feed.stable == 5
+    feed.forget_stable()
+    assert feed.stable == 0
+    feed.accept(row(6))  # It may have been sent before a crash.
+    assert (feed.end, feed.stable) == (6, 0)
+    feed.take_page(page(6), feed.tracker.request(100, 100))
+    assert feed.stable == 6
+
+
+def test_a_rewound_buffer_ends_at_its_last_event():
+    feed = EventBuffer()
+    feed.begin(0)
+    add(feed, 1, 2, end=4)
+    feed.rewind()
+    assert (feed.end, feed.stable, feed.live) == (2, 2, True)
+    feed.begin(9)
+    feed.rewind()
+    assert (feed.end, feed.stable, feed.live) == (0, 0, False)
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -131,13 +175,13 @@ def test_each_cursor_gets_its_events_once_and_in_order(seed):
         elif kind < 0.05:
             feed.begin(end)
         elif kind < 0.3 and feed.live:
-            rows = []
+            numbers = []
             for _ in range(rng.randrange(8)):
                 end += 1 + (rng.random() < 0.2)
-                rows.append(row(end))
+                numbers.append(end)
             end += rng.random() < 0.2
-            log += rows
-            feed.add(rows, end)
+            log += map(row, numbers)
+            add(feed, *numbers, end=end)
         else:
             for follower, _, speed, got in followers:
                 if rng.random() < speed:

@@ -17,7 +17,8 @@ def writers(head: int, *holders: str) -> Writers:
 
 
 def take(tail, head, *found, limit=100, late_limit=100):
-    return positions(tail.take(page(head, *found), limit=limit, late_limit=late_limit).stable)
+    request = tail.request(limit, late_limit)
+    return positions(tail.take(page(head, *found), request).stable)
 
 
 def test_without_a_gap_everything_is_stable():
@@ -75,16 +76,17 @@ def accept(tail, position):
 
 def test_an_inlined_event_after_the_last_seen_is_stable():
     tail = GapTracker(4)
-    assert accept(tail, 4) is None
+    assert accept(tail, 4) == []
     assert accept(tail, 5) == [5]
-    assert accept(tail, 5) is None
+    assert accept(tail, 5) == []
+    assert tail.position == 5
 
 
 def test_an_inlined_event_further_ahead_waits_for_the_gap():
     tail = GapTracker(4)
     assert accept(tail, 7) == []
     assert tail.gaps == [(5, 6)]
-    assert accept(tail, 7) is None
+    assert accept(tail, 7) == []
     assert accept(tail, 5) == [5]
     assert take(tail, 8, 6) == [6, 7]
     assert tail.gaps == [(8, 8)]
@@ -138,6 +140,48 @@ def test_nothing_more_is_read_above_a_gap_while_much_is_pending(monkeypatch):
     assert tail.seen == 9
 
 
+def test_what_is_known_by_the_answer_of_a_poll_is_left_out_of_it():
+    tail = GapTracker(0)
+    take(tail, 4, 1, 4)
+    request = tail.request(100, 100)
+    assert accept(tail, 2) == [2]
+    assert accept(tail, 6) == []
+    assert tail.gaps == [(3, 3), (5, 5)]
+    taken = tail.take(page(7, 2, 3, 6), request)
+    assert positions(taken.seen) == [3]
+    assert positions(taken.stable) == [3, 4]
+    assert tail.gaps == [(5, 5), (7, 7)]
+
+
+def test_a_poll_that_was_sent_before_its_writers_were_seen_gone_voids_nothing():
+    tail = GapTracker(0)
+    take(tail, 2, 2)
+    request = tail.request(100, 100)
+    tail.observe(writers(2))
+    assert positions(tail.take(page(2), request).stable) == []
+    assert tail.gaps == [(1, 1)]
+    assert take(tail, 2) == [2]
+
+
+def test_a_full_poll_voids_no_gap_that_it_did_not_reach():
+    tail = GapTracker(0)
+    tail.observe(writers(9))
+    request = tail.request(2, 100)
+    assert accept(tail, 8) == []
+    taken = tail.take(page(9, 1, 2), request)
+    assert positions(taken.stable) == [1, 2]
+    assert tail.gaps == [(3, 7)]
+
+
+def test_looking_at_the_writers_is_useful_only_if_one_of_them_is_gone():
+    tail = GapTracker(0)
+    take(tail, 2, 2)
+    assert tail.observe(writers(2, "3/1", "3/2"))  # The gap may be older than this list.
+    assert not tail.observe(writers(3, "3/1", "3/2", "3/3"))
+    assert tail.observe(writers(3, "3/2", "3/3"))
+    assert tail.observe(writers(4, "3/3"))
+
+
 class World:
     """A log with writers that do one random step at a time."""
 
@@ -182,13 +226,13 @@ class World:
         self.steps(2)
         return writers(head, *self.open)
 
-    def page(self, tail, limit, late_limit):
+    def page(self, request):
         """Read a page. The head is read a little after the snapshot is taken."""
         visible = sorted(self.committed)
         self.steps(2)
-        late = [at for at in visible if any(low <= at <= high for low, high in tail.gaps)]
-        new = [at for at in visible if at > tail.seen]
-        return page(self.head, *late[:late_limit], *new[:limit])
+        late = [at for at in visible if any(low <= at <= high for low, high in request.gaps)]
+        new = [at for at in visible if at > request.seen]
+        return page(self.head, *late[: request.late_limit], *new[: request.limit])
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -196,15 +240,24 @@ def test_every_event_is_returned_once_in_order_and_never_too_early(seed):
     rng = random.Random(seed)
     world, tail, given = World(rng), GapTracker(0), []
 
-    def look(limit, late_limit):
-        found = world.page(tail, limit, late_limit)
-        given.extend(positions(tail.take(found, limit=limit, late_limit=late_limit).stable))
+    sent = None
+
+    def send(limit, late_limit):
+        request = tail.request(limit, late_limit)
+        return request, world.page(request)
+
+    def take_in(sent):
+        request, found = sent
+        given.extend(positions(tail.take(found, request).stable))
 
     for _ in range(150):
         world.steps(3)
         kind = rng.random()
-        if kind < 0.3:
-            look(rng.choice((0, 1, 2, 5, 100)), rng.choice((1, 2, 100)))
+        if kind < 0.15 and sent is None:
+            sent = send(rng.choice((0, 1, 2, 5, 100)), rng.choice((1, 2, 100)))
+        elif kind < 0.3 and sent is not None:
+            take_in(sent)
+            sent = None
         elif kind < 0.5:
             tail.observe(world.writers())
         elif kind < 0.7 and world.inlined:
@@ -219,7 +272,7 @@ def test_every_event_is_returned_once_in_order_and_never_too_early(seed):
     world.steps = lambda most: None
     for _ in range(2):
         tail.observe(world.writers())
-    look(10**6, 10**6)
+    take_in(send(10**6, 10**6))
     assert given == sorted(world.committed)
     assert (tail.position, tail.gaps) == (world.head, [])
 

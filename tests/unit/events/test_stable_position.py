@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pgmem.events.stable_position import StablePosition, WriterBarrier, Writers
+from pgmem.events.stable_position import WriterBarrier, Writers, contiguous_end
 
 
 def writers(head: int, *holders: str) -> Writers:
@@ -36,19 +36,10 @@ def test_a_writer_that_is_prepared_meanwhile_is_still_awaited():
 
 
 def test_positions_without_a_gap_are_stable():
-    stable = StablePosition(3)
-    stable.follow([4, 5, 7])
-    assert stable.position == 5
-    stable.follow([5, 6, 7, 8])
-    assert stable.position == 8
-    stable.follow([])
-    assert stable.position == 8
-
-
-def test_the_stable_position_never_goes_back():
-    stable = StablePosition(9)
-    stable.raise_to(4)
-    assert stable.position == 9
+    assert contiguous_end(3, [4, 5, 7]) == 5
+    assert contiguous_end(5, [5, 6, 7, 8]) == 8
+    assert contiguous_end(8, []) == 8
+    assert contiguous_end(0, [2, 3]) == 0
 
 
 @pytest.mark.parametrize("seed", range(200))

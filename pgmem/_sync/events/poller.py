@@ -1,0 +1,330 @@
+# Generated from pgmem/events/poller.py by tools/generate_sync.py. Do not edit.
+"""Poll the end of the log, take in notifications, and hand out the events.
+
+Each `step` takes in what has arrived and sends what is due. It never waits, so any task or thread
+can do the next one (see `pgmem._sync.events.follower`). Only one does at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from pgmem._sync.core.database import Database
+from pgmem._sync.core.listener import Listener
+from pgmem._sync.events.buffer import EventBuffer
+from pgmem.core.history import lost_error, rewritten_error
+from pgmem.core.statements import CROWDED
+from pgmem.events.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
+from pgmem.events.gap_tracker import PollResult
+from pgmem.events.inline import parse_inline
+from pgmem.events.page import (
+    Page,
+    PageSize,
+    PollRequest,
+    read_new,
+    read_newest,
+    read_recorded,
+)
+from pgmem.events.poll_schedule import PollSchedule
+from pgmem.events.stable_position import WriterBarrier, Writers, read_writers
+
+log = logging.getLogger("pgmem")
+
+LATE_EVENTS = 2_000
+"""Maximum number of events in open gaps that one poll reads. The next poll reads the rest."""
+GAP_WARNING = 10.0
+"""Seconds after which a warning tells that an open transaction delays all readers."""
+MANY_INLINED = 50
+"""If more notifications wait, one poll is cheaper than to take each of them."""
+MANY_PENDING = 50
+"""If more events wait for a gap, a reader is taken to want one of them."""
+VERIFIED_EVENTS = 5_000
+"""Number of the latest events that are compared with the log after a lost connection. It is more
+than a server commits in the time that a crash can undo."""
+
+
+class LogObserver(Protocol):
+    """A part of the memory that must learn of changes as soon as they are committed.
+
+    Attributes:
+        fresh_until: the follower has seen all changes that were committed until a moment ago, and
+            will poll again before this moment (of the monotonic clock); 0.0 if it does not follow.
+        used: set to True by each use. While it is not used, the follower may poll less often.
+    """
+
+    fresh_until: float
+    used: bool
+
+    def observe(self, key: str, version: int | None) -> None:
+        """Take in that an event changed a state entry. A touch has no version."""
+
+    def flush(self) -> None:
+        """Forget what is known: changes may have been missed."""
+
+
+class _Sent(NamedTuple):
+    """The statement that is under way: a poll, or (without a request) a read of the writers."""
+
+    at: float
+    request: PollRequest | None
+    unannounced: bool
+
+
+class LogPoller:
+    """Reads what is new in the log, in one session after another.
+
+    Args:
+        database: where the log is.
+        listener: the connection.
+        buffer: gets the events.
+        observer: is told which state entries change, stable or not; None for none.
+        safety_poll: seconds between two polls if no notification arrives.
+
+    Attributes:
+        begun: True once a position to begin at was found.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        listener: Listener,
+        buffer: EventBuffer,
+        observer: LogObserver | None,
+        *,
+        safety_poll: float,
+    ) -> None:
+        self._database = database
+        self._listener = listener
+        self._buffer = buffer
+        self._observer = observer
+        self._safety_poll = safety_poll
+        self._schedule = PollSchedule(safety_poll)
+        self._size = PageSize()
+        self._barrier = WriterBarrier()
+        self._sent: _Sent | None = None
+        self._fresh = False
+        self._head = 0
+        self._gap_logged = 0
+        self._polling_logged = False
+        self._handed: deque[tuple[int, datetime]] = deque(maxlen=VERIFIED_EVENTS)
+        self.begun = False
+
+    @property
+    def position(self) -> int | None:
+        """Everything up to it was handed out; None if the follower must begin anew."""
+        tracker = self._buffer.tracker
+        return None if tracker is None else tracker.position
+
+    # Between sessions
+
+    def reset(self) -> None:
+        """Forget everything: the next session begins anew."""
+        self._buffer.leave_off()
+        self._handed.clear()
+        self.begun = False
+
+    def rewind(self) -> None:
+        """Go back to the position that is certain even if the server has crashed."""
+        self._sent = None
+        self._schedule = PollSchedule(self._safety_poll)
+        self._buffer.rewind()
+        self._head = self.position or 0
+
+    def verify(self) -> None:
+        """Check that the log still holds the events that were handed out.
+
+        A crash of the server may have undone the latest commits.
+        """
+        if self._handed and not self._listener.execute(read_recorded(self._handed)):
+            raise lost_error(self._database.history, self._handed[-1][0])
+
+    def prepare_to_begin(self) -> None:
+        """Forget what depends on the old position."""
+        self._schedule = PollSchedule(self._safety_poll)
+        self._barrier = WriterBarrier()
+        if self._observer is not None:
+            # Changes below the new position are not observed.
+            self._observer.fresh_until = 0.0
+            self._observer.flush()
+
+    def try_begin(self, target: int | None) -> int | None:
+        """Begin if the log is stable up to `target`. Return the target to try again with, or None.
+
+        Args:
+            target: the head when this was tried first; None for the first time.
+        """
+        writers = self._listener.execute(read_writers())
+        if target is None:
+            self._head = target = writers.head
+        self._buffer.raise_stable(self._barrier.observe(writers))
+        # Reads of this process may have found it before.
+        position = self._buffer.stable
+        if position < target:
+            return target
+        # Subscriptions may have read these events by themselves.
+        newest = self._listener.execute(read_newest(position))
+        self._handed.clear()
+        self._handed.extend(newest)
+        self._buffer.begin(position)
+        self.begun = True
+        return None
+
+    # In a session
+
+    def step(self) -> float:
+        """Take in what has arrived, and send what is due. Return when the next step is due.
+
+        Raises:
+            psycopg.Error: the connection is lost, or the server refused.
+            HistoryRewritten: the log is another one.
+        """
+        answer = self._listener.receive()
+        if self._listener.payloads:
+            self._take_notifications()
+        sent = self._sent
+        if answer is not None and sent is not None:
+            self._sent = None
+            if sent.request is None:
+                self._take_writers(answer)
+            else:
+                self._take_page(answer, sent, sent.request)
+        if self._sent is None and self.position is not None:
+            now = time.monotonic()
+            due = self._schedule.due(fresh=self._fresh)
+            if due > now:
+                return due
+            self._send(now)
+        return self._listener.answer_due
+
+    def _send(self, now: float) -> None:
+        tracker = self._buffer.tracker
+        if tracker is None:
+            return
+        if self._schedule.writers_due(now):
+            self._sent = _Sent(now, None, unannounced=False)
+            self._listener.send(read_writers())
+            return
+        request = tracker.request(self._size.limit, LATE_EVENTS)
+        if self._observer is not None:
+            self._fresh, self._observer.used = self._observer.used, False
+        self._schedule.notified = self._listener.notified
+        self._sent = _Sent(now, request, self._schedule.sent(now))
+        self._listener.send(read_new(request))
+
+    def _take_notifications(self) -> None:
+        """Take in the notifications that have arrived."""
+        payloads = self._listener.payloads
+        now = time.monotonic()
+        if len(payloads) > MANY_INLINED:
+            payloads.clear()  # One poll reads all of them.
+            self._schedule.ask(now)
+            return
+        crowded = wanted = False
+        while payloads:
+            payload = payloads.popleft()
+            if payload == CROWDED:
+                crowded = True
+                continue
+            rows = parse_inline(payload) if payload else None
+            if rows is None:
+                self._schedule.ask(now)
+                continue
+            for row in rows:
+                taken = self._buffer.accept(row)
+                if taken is None:
+                    self._schedule.ask(now)
+                    continue
+                self._hand_out(taken)
+            wanted = wanted or (crowded and self._buffer.wants_any(rows))
+            self._schedule.accepted(now, fresh=self._observer is not None)
+        if crowded:
+            self._schedule.crowded(now, wanted=wanted)
+        self._note_gaps(now, inlined=True)
+
+    def _take_page(self, page: Page, sent: _Sent, request: PollRequest) -> None:
+        """Take in what a poll has read."""
+        database = self._database
+        position = self._buffer.end
+        database.check_timeline(page.head.timeline, position)
+        if page.head.head < self._head:
+            raise rewritten_error(database.history, database.history, position)
+        self._head = page.head.head
+        if page.head.trimmed is not None:
+            # Retention removed events in front of the tracker. Each subscription finds out by
+            # itself whether it misses any.
+            self._buffer.leave_off()
+            return
+        taken = self._buffer.take_page(page, request)
+        self._size.learn(page.rows)
+        self._hand_out(taken)
+        late = sum(1 for row in page.rows if row[POSITION] <= request.seen)
+        above = len(page.rows) - late
+        full = late >= request.late_limit or 0 < request.limit <= above
+        now = time.monotonic()
+        self._schedule.polled(now, found=bool(page.rows), full=full, unannounced=sent.unannounced)
+        if self._schedule.lacks_notifications and database.may_listen:
+            self.log_polling(
+                "notifications do not arrive: a pooler in between (give listen_url=), or a full "
+                "notification queue"
+            )
+        self._note_gaps(now, inlined=False)
+        if self._observer is not None and not full and request.limit:
+            self._observer.fresh_until = sent.at + self._safety_poll
+
+    def _take_writers(self, writers: Writers) -> None:
+        """Take in the open writers."""
+        now = time.monotonic()
+        tracker = self._buffer.tracker
+        useful = tracker is not None and tracker.observe(writers)
+        self._log_gap(self._schedule.gap_age(now))
+        self._schedule.writers_read(now, useful=useful)
+
+    def _note_gaps(self, now: float, *, inlined: bool) -> None:
+        """Tell the schedule which gap is open, and whether a reader waits behind it."""
+        tracker = self._buffer.tracker
+        if tracker is None or not tracker.gaps:
+            self._schedule.gap(now, None, wanted=False, inlined=inlined)
+            return
+        pending = tracker.pending
+        # Nothing is known of an event in the gap. If none is pending, a reader may want that one.
+        wanted = not pending or self._observer is not None or len(pending) > MANY_PENDING
+        wanted = wanted or self._buffer.wants_any(pending)
+        self._schedule.gap(now, tracker.gaps[0][0], wanted=wanted, inlined=inlined)
+
+    def _hand_out(self, taken: PollResult) -> None:
+        """Tell the observer, and remember what the buffer has handed out."""
+        if self._observer is not None:
+            # A change holds once it is committed, stable or not.
+            for row in taken.seen:
+                if row[STATE_KEY] is not None:
+                    self._observer.observe(row[STATE_KEY], row[STATE_VERSION])
+        self._handed.extend((row[POSITION], row[RECORDED_AT]) for row in taken.stable)
+
+    def log_polling(self, reason: str) -> None:
+        """Log once that this memory polls."""
+        if not self._polling_logged:
+            self._polling_logged = True
+            log.warning(
+                "following %s by polling only: %s. Nothing is lost, events arrive later",
+                self._database.where,
+                reason,
+            )
+
+    def _log_gap(self, age: float) -> None:
+        tracker = self._buffer.tracker
+        if tracker is None or not tracker.gaps:
+            return
+        gap = tracker.gaps[0][0]
+        if age > GAP_WARNING and self._gap_logged != gap:
+            self._gap_logged = gap
+            log.warning(
+                "readers of %s have waited for position %d for %.0f s: a transaction that "
+                "appended it is still open, or prepared (see pg_locks on the events table)",
+                self._database.where,
+                gap,
+                age,
+            )
