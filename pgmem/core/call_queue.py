@@ -1,10 +1,10 @@
 """Queue calls while others are under way, and execute together what has queued.
 
 A few calls at a time are executed at once, each by its caller. A call that comes meanwhile queues.
-When one under way has ended, all that have queued are executed together::
+When most of those have ended, all that have queued are executed together::
 
-    call 1 ──► executed at once ──────────► its answer
-    calls 2 to 9 ──► queue ··············└─► executed together ──► each caller its own outcome
+    calls 1 to 4 ──► executed at once ────► their answers
+    calls 5 to 9 ──► queue ··············└─► executed together ──► each caller its own outcome
     calls 10 to 40 ──► queue ····························└─► executed together
 
 So a lone call never waits, and the more calls there are, the more share a round trip. Tasks and
@@ -65,7 +65,8 @@ class AsyncCallQueue:
     Args:
         execute: execute calls together; return an outcome for each.
         expired: return the error of a call that got no answer in time.
-        parallel: how many are under way at most: calls that are executed at once, and queues.
+        admitted: how many calls are executed at once before calls queue.
+        parallel: how many are under way, at most, when what has queued is executed.
         most: how many calls are executed together at most.
     """
 
@@ -74,11 +75,13 @@ class AsyncCallQueue:
         execute: Callable[[Sequence[AsyncCall]], Awaitable[list[Outcome]]],
         expired: Callable[[AsyncCall], Exception],
         *,
+        admitted: int,
         parallel: int,
         most: int,
     ) -> None:
         self._execute = execute
         self._expired = expired
+        self._admitted = admitted
         self._parallel = parallel
         self._most = most
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +89,7 @@ class AsyncCallQueue:
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forget the calls of an event loop that has ended."""
         self._loop = loop
-        self._free = self._parallel
+        self._under_way = 0
         self._waiting: deque[AsyncCall] = deque()
         self._running: list[list[AsyncCall]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,9 +100,9 @@ class AsyncCallQueue:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._begin(loop)
-        if not self._free:
+        if self._waiting or self._under_way >= self._admitted:
             return False
-        self._free -= 1
+        self._under_way += 1
         return True
 
     def join(self, op: Op[Any], deadline: float) -> AsyncCall:
@@ -112,11 +115,12 @@ class AsyncCallQueue:
         return call
 
     def leave(self) -> None:
-        """Let what has queued be executed after a call that did not queue."""
-        calls = self._take()
+        """Let what has queued be executed after a call that was admitted."""
+        self._under_way -= 1
+        calls = self._take() if self._under_way < self._parallel else []
         if not calls:
-            self._free += 1
             return
+        self._under_way += 1
         task = asyncio.get_running_loop().create_task(self._run(calls), name="pgmem-calls")
         self._tasks.add(task)  # The loop itself does not keep it.
         task.add_done_callback(self._tasks.discard)
@@ -231,7 +235,8 @@ class CallQueue:
     Args:
         execute: execute calls together; return an outcome for each.
         expired: return the error of a call that got no answer in time.
-        parallel: how many are under way at most: calls that are executed at once, and queues.
+        admitted: how many calls are executed at once before calls queue.
+        parallel: how many are under way, at most, when what has queued is executed.
         most: how many calls are executed together at most.
     """
 
@@ -240,18 +245,22 @@ class CallQueue:
         execute: Callable[[Sequence[Call]], list[Outcome]],
         expired: Callable[[Call], Exception],
         *,
+        admitted: int,
         parallel: int,
         most: int,
     ) -> None:
         self._execute = execute
         self._expired = expired
-        self._free: list[None] = [None] * parallel  # taking one is atomic
+        self._free: list[None] = [None] * admitted  # taking one is atomic
+        self._most_free = admitted - parallel
         self._most = most
         self._lock = threading.Lock()
         self._waiting: deque[Call] = deque()
 
     def admit(self) -> bool:
         """Return True if the caller may execute its call at once; it calls `leave` after that."""
+        if self._waiting:
+            return False
         try:
             self._free.pop()
         except IndexError:
@@ -276,7 +285,11 @@ class CallQueue:
 
     def _appoint(self) -> None:
         """Let a thread execute what has queued, if fewer than `parallel` are under way."""
-        if not self._waiting or not self.admit():
+        if not self._waiting or len(self._free) <= self._most_free:
+            return
+        try:
+            self._free.pop()
+        except IndexError:
             return
         calls = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
         self._lead_by_one_of(calls)

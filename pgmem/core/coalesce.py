@@ -25,8 +25,12 @@ from pgmem.core.op import Merge, Op
 from pgmem.core.retry import LEAST_TIMEOUT, ConnectionLostError, is_lost
 from pgmem.errors import OutcomeUnknown, PgmemError, Unavailable
 
+ADMITTED = 4
+"""How many calls of one kind are executed at once before calls queue. With 2, three tasks made half
+as many calls as without a queue."""
+
 PARALLEL = 2
-"""How many statements of one kind are under way before calls queue."""
+"""How many statements of one kind are under way, at most, when what has queued is executed."""
 
 MOST_CALLS = 256
 """How many calls are executed together at most."""
@@ -65,7 +69,9 @@ class AsyncCoalescer:
             execute = self._execute_reads
             if op.merge is not None:
                 execute = partial(self._execute_merged, op.merge)
-            made = AsyncCallQueue(execute, self._expired, parallel=PARALLEL, most=MOST_CALLS)
+            made = AsyncCallQueue(
+                execute, self._expired, admitted=ADMITTED, parallel=PARALLEL, most=MOST_CALLS
+            )
             queue = self._queues.setdefault(op.merge, made)
         return queue
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from pgmem import AsyncMemory, Event, Memory
+from pgmem.core.coalesce import ADMITTED
 from pgmem.errors import DatabaseFault, NotOpen, OutcomeUnknown, Unavailable
 from tests.support.callers import (
     callers,
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.both_forms
 FIRST = 1
 """The lock of the appends that are executed at once, and keep the others in the queue."""
 SECOND = 2
+HELD_BACK = range(1, ADMITTED + 1)
 
 
 def append(number: int, type: str = "plain"):
@@ -46,13 +48,13 @@ def numbers(url: str) -> list[int]:
 
 @pytest.fixture
 async def queueing(form, make_database):
-    """Callers of a memory whose first two appends are held, so that the next ones queue."""
+    """Callers of a memory whose first appends are held, so that the next ones queue."""
     form.url = make_database(template=True)
     with held_appends(form.url) as connection:
         hold(connection, FIRST)
         async with form.memory() as memory, callers(memory) as made:
-            first = [made.start(append(-n, f"held:{FIRST}")) for n in (1, 2)]
-            await until_waiting(connection, FIRST, 2)
+            first = [made.start(append(-n, f"held:{FIRST}")) for n in HELD_BACK]
+            await until_waiting(connection, FIRST, ADMITTED)
             made.url, made.connection, made.first = form.url, connection, first
             yield made
 
@@ -92,7 +94,7 @@ async def test_a_lost_connection_leaves_each_outcome_unknown_and_no_event_twice(
     assert all("append to 's'" in str(outcome) for outcome in outcomes)
     release(queueing.connection, SECOND)
     [receipt] = await queueing.all([append(100)])
-    assert numbers(queueing.url)[2:] == [100]
+    assert numbers(queueing.url)[ADMITTED:] == [100]
     assert receipt.position
 
 
@@ -104,8 +106,8 @@ async def test_a_lost_answer_leaves_each_outcome_unknown_and_no_event_twice(
     with held_appends(url) as connection:
         hold(connection, FIRST)
         async with form.memory(relay.url) as memory, callers(memory) as made:
-            first = [made.start(append(-n, f"held:{FIRST}")) for n in (1, 2)]
-            await until_waiting(connection, FIRST, 2)
+            first = [made.start(append(-n, f"held:{FIRST}")) for n in HELD_BACK]
+            await until_waiting(connection, FIRST, ADMITTED)
             relay.cut_once_after(b'{"n":19}')
             futures = await made.start_queued([append(n) for n in range(20)])
             release(connection, FIRST)
@@ -150,21 +152,22 @@ async def test_each_shared_append_is_announced(form, make_database):
         hold(connection, FIRST)
         hold(connection, SECOND)
         async with form.memory(url) as memory, callers(memory) as made:
-            first = [made.start(append(-n, f"held:{n}")) for n in (FIRST, SECOND)]
-            await until_waiting(connection, FIRST, 1)
+            held = [FIRST] * (ADMITTED - 1) + [SECOND]
+            first = [made.start(append(-1, f"held:{number}")) for number in held]
+            await until_waiting(connection, FIRST, ADMITTED - 1)
             await until_waiting(connection, SECOND, 1)
             futures = await made.start_queued([append(n) for n in range(10)])
             # The other one has not come to the notification lock yet, so it is free.
             release(connection, FIRST)
-            receipts = await asyncio.gather(first[0], *futures)
+            positions = [receipt.position for receipt in await asyncio.gather(*futures)]
             release(connection, SECOND)
-            await first[1]
+            await asyncio.gather(*first)
         announced = [
             orjson.loads(notification.payload)[1][0]
             for notification in _notified(connection)
             if notification.payload != "+"
         ]
-    assert announced[:11] == [receipt.position for receipt in receipts]
+    assert [position for position in announced if position in positions] == positions
 
 
 def _notified(connection):
@@ -177,17 +180,17 @@ async def test_calls_that_get_no_answer_in_time_know_if_they_were_sent(form, mak
     with held_appends(url) as connection:
         hold(connection, FIRST)
         async with form.memory(url, timeout=0.5) as memory, callers(memory) as made:
-            sent = [made.start(append(-n, f"held:{FIRST}")) for n in (1, 2)]
-            await until_waiting(connection, FIRST, 2)
+            sent = [made.start(append(-n, f"held:{FIRST}")) for n in HELD_BACK]
+            await until_waiting(connection, FIRST, ADMITTED)
             queued = await made.start_queued([append(1)])
             outcomes = await asyncio.gather(*sent, *queued, return_exceptions=True)
-            assert [type(outcome) for outcome in outcomes[:2]] == [OutcomeUnknown] * 2
+            assert [type(outcome) for outcome in outcomes[:-1]] == [OutcomeUnknown] * ADMITTED
             release(connection, FIRST)
             assert (await made.all([append(3)]))[0].position
     appended = sorted(numbers(url))
-    if isinstance(outcomes[2], Unavailable):
+    if isinstance(outcomes[-1], Unavailable):
         assert appended == [3]
-    elif isinstance(outcomes[2], OutcomeUnknown):
+    elif isinstance(outcomes[-1], OutcomeUnknown):
         assert appended in ([3], [1, 3])
     else:
         assert appended == [1, 3]
@@ -199,8 +202,8 @@ async def test_cancelling_one_caller_leaves_the_others(make_database):
         hold(connection, FIRST)
         hold(connection, SECOND)
         async with AsyncMemory(url) as memory, callers(memory) as made:
-            first = [made.start(append(-n, f"held:{FIRST}")) for n in (1, 2)]
-            await until_waiting(connection, FIRST, 2)
+            first = [made.start(append(-n, f"held:{FIRST}")) for n in HELD_BACK]
+            await until_waiting(connection, FIRST, ADMITTED)
             calls = [append(n, f"held:{SECOND}" if n == 0 else "plain") for n in range(6)]
             futures = await made.start_queued(calls)
             futures[3].cancel()  # in the queue: it is never sent
@@ -225,8 +228,8 @@ async def test_cancelling_a_first_call_lets_the_queue_go_on(make_database):
     with held_appends(url) as connection:
         hold(connection, FIRST)
         async with AsyncMemory(url) as memory, callers(memory) as made:
-            first = [made.start(append(-n, f"held:{FIRST}")) for n in (1, 2)]
-            await until_waiting(connection, FIRST, 2)
+            first = [made.start(append(-n, f"held:{FIRST}")) for n in HELD_BACK]
+            await until_waiting(connection, FIRST, ADMITTED)
             futures = await made.start_queued([append(n) for n in range(5)])
             for future in first:
                 future.cancel()
@@ -255,9 +258,9 @@ def test_a_forked_child_is_refused_while_the_parents_calls_are_under_way(make_da
 
 async def _forks_under_way(url, connection):
     with Memory(url) as memory:
-        threads = [asyncio.to_thread(append(-n, f"held:{FIRST}"), memory) for n in (1, 2)]
+        threads = [asyncio.to_thread(append(-n, f"held:{FIRST}"), memory) for n in HELD_BACK]
         first = [asyncio.ensure_future(thread) for thread in threads]
-        await until_waiting(connection, FIRST, 2)
+        await until_waiting(connection, FIRST, ADMITTED)
         child = os.fork()
         if not child:
             try:

@@ -59,7 +59,7 @@ def execution():
 def tasks(execution):
     """A queue for tasks, one call of which is under way."""
     queue = AsyncCallQueue(
-        execution.async_execute, lambda call: LateError(call.sent), parallel=1, most=3
+        execution.async_execute, lambda call: LateError(call.sent), admitted=1, parallel=1, most=3
     )
     assert queue.admit()
     return queue
@@ -68,7 +68,9 @@ def tasks(execution):
 @pytest.fixture
 def threads(execution):
     """A queue for threads, one call of which is under way."""
-    queue = CallQueue(execution.execute, lambda call: LateError(call.sent), parallel=1, most=3)
+    queue = CallQueue(
+        execution.execute, lambda call: LateError(call.sent), admitted=1, parallel=1, most=3
+    )
     assert queue.admit()
     return queue
 
@@ -234,7 +236,7 @@ def test_an_execution_that_ends_in_an_exception_leaves_no_thread_waiting(threads
 
 
 def test_a_queue_begins_anew_in_another_event_loop(execution):
-    queue = AsyncCallQueue(execution.async_execute, LateError, parallel=1, most=3)
+    queue = AsyncCallQueue(execution.async_execute, LateError, admitted=1, parallel=1, most=3)
 
     async def enter_two():
         assert queue.admit()
