@@ -22,7 +22,7 @@
     ├── ArchiveFailed                      an archive file could not be written or read
     ├── OutcomeUnknown                     the connection was lost while a write was under way
     ├── Unavailable                        no server or no free connection in time
-    ├── NotOpen                            used before open(), after close(), in a fork or other loop
+    ├── NotOpen                            before open(), after close(), in a fork or other loop
     ├── SchemaError                        the schema is missing, too old or too new
     ├── PermissionDenied                   the role lacks a privilege
     └── DatabaseFault                      any other error of the server, with its SQLSTATE
