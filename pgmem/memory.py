@@ -276,6 +276,9 @@ class AsyncMemory:
     async def transaction(self) -> AsyncIterator[AsyncTransaction]:
         """Open a transaction. The block commits at its end, or rolls back on any exception.
 
+        BEGIN travels with the first statement, also with one of `tx.connection`, and the commit is
+        a round trip of its own. A block that executes nothing sends nothing.
+
         >>> async with memory.transaction() as tx:
         ...     await tx.state.put("order:1", {"paid": True})
         ...     await tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")

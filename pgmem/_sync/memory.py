@@ -277,6 +277,9 @@ class Memory:
     def transaction(self) -> Iterator[Transaction]:
         """Open a transaction. The block commits at its end, or rolls back on any exception.
 
+        BEGIN travels with the first statement, also with one of `tx.connection`, and the commit is
+        a round trip of its own. A block that executes nothing sends nothing.
+
         >>> with memory.transaction() as tx:
         ...     tx.state.put("order:1", {"paid": True})
         ...     tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")

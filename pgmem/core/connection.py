@@ -93,6 +93,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         used_at: when it was last given back, by the monotonic clock.
         answer_timeout: seconds in which the server must answer; None for no limit.
         given_up: True if it must not be used any more.
+        deferred: statements that travel with the next one, in one round trip.
         generation: which opening of the pool it belongs to.
         found_idle: True if the last check found that the server has ended the statement.
         check_after: seconds after which a long statement is first checked.
@@ -110,6 +111,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
         self._reader = AsyncSocketReader(pgconn.socket)
+        self.deferred: list[Call] = []
 
     def __del__(self, *_: Any) -> None:
         """Leave the connections of a memory that was not closed to libpq, without a warning."""
@@ -122,6 +124,13 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         """
         if not args:
             kwargs.setdefault("interval", INTERVAL)
+        if self.deferred:
+            # The user of `tx.connection` executes a statement in the transaction.
+            try:
+                await self.run_deferred()
+            except BaseException:
+                gen.close()
+                raise
         return await self._drive(gen, *args, **kwargs)
 
     async def _drive(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
@@ -199,6 +208,10 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
             AnswerTimeoutError: no answer within `answer_timeout`, or `check` found the server
                 silent.
         """
+        if self.deferred:
+            if check is None:
+                return (await self.run_deferred((query, params)))[0]
+            await self.run_deferred()
         try:
             return await self._run_once(query, params, check)
         except InvalidSqlStatementName:
@@ -236,6 +249,21 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         self._session.send_units(units)
         deadline = self._deadline()
         return [await self._receive(deadline) for _ in units]
+
+    async def run_deferred(self, *calls: Call) -> list[Sequence[Row]]:
+        """Execute the deferred statements and then others, in one round trip.
+
+        Returns:
+            The rows of each of `calls`.
+
+        Raises:
+            psycopg.Error: as for `run`.
+        """
+        deferred, self.deferred = self.deferred, []
+        (answer,) = await self.run_units([[*deferred, *calls]])
+        if isinstance(answer, psycopg.Error):
+            raise answer
+        return answer[len(deferred) :]
 
     def start(self, query: bytes, params: dict[str, Any]) -> None:
         """Send one statement without waiting. Then call `take` whenever the socket is readable.

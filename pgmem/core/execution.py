@@ -26,11 +26,9 @@ from pgmem.core.retry import (
     FAILURES,
     LEAST_TIMEOUT,
     MAX_RACES,
-    MAX_REPEATS,
     Attempts,
     ConnectionLostError,
     fallback_of,
-    is_gone,
     is_lost,
     is_timeout,
 )
@@ -40,6 +38,7 @@ from pgmem.core.sqlstates import (
     is_refused,
     is_repeatable,
     is_rolled_back,
+    is_unprepared,
     is_version_race,
     translate,
 )
@@ -247,13 +246,11 @@ class AsyncPoolExecutor:
             PgmemError: the server's error. Nothing was written.
         """
         database = self.database
-        calls: list[Call] = [(b"BEGIN ISOLATION LEVEL READ COMMITTED", {})]
-        if database.relaxed:
-            calls.append((b"SET LOCAL synchronous_commit = off", {}))
+        calls = self._begin(read_committed=True)
         calls += [
             (database.statement(op, "if_free", relaxed=False), database.params(op)) for op in ops
         ]
-        calls.append((b"COMMIT", {}))
+        calls.append((b"COMMIT", None))
         deadline = time.monotonic() + database.timeout
         connection = await database.acquire(action, deadline)
         connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
@@ -285,7 +282,7 @@ class AsyncPoolExecutor:
             raise RefusedError
         if is_full_queue(answer):
             self.database.pause_notify()
-        if is_full_queue(answer) or is_version_race(answer):
+        if is_full_queue(answer) or is_version_race(answer) or is_unprepared(answer):
             raise RetryStatement
         raise translate(answer, action) from None
 
@@ -294,6 +291,8 @@ class AsyncPoolExecutor:
         self, action: str, *, read_committed: bool = False
     ) -> AsyncIterator[AsyncTransactionExecutor]:
         """Open a transaction that commits at the end of the block and rolls back on any exception.
+
+        BEGIN travels with the first statement. A block without a statement sends nothing.
 
         Args:
             action: what it is for, for messages.
@@ -304,7 +303,8 @@ class AsyncPoolExecutor:
             OutcomeUnknown: the connection was lost during the commit.
             TransactionConflict: the server undid the transaction.
         """
-        connection = await self._begin(action, read_committed=read_committed)
+        connection = await self.database.acquire(action)
+        connection.deferred = self._begin(read_committed=read_committed)
         executor = AsyncTransactionExecutor(self.database, connection)
         try:
             try:
@@ -324,32 +324,15 @@ class AsyncPoolExecutor:
             executor.committed = True
         finally:
             connection.answer_timeout = None
+            connection.deferred = []
             self.database.release(connection)
 
-    async def _begin(self, action: str, *, read_committed: bool) -> AsyncConnection:
+    def _begin(self, *, read_committed: bool) -> list[Call]:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
+        calls: list[Call] = [(begin, None)]
         if self.database.relaxed:
-            begin += b"; SET LOCAL synchronous_commit = off"
-        deadline = time.monotonic() + self.database.timeout
-        for _ in range(MAX_REPEATS):
-            connection = await self.database.acquire(action, deadline)
-            begun = False
-            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
-            try:
-                await connection.execute(begin, prepare=False)
-                begun = True
-            except psycopg.Error as error:
-                if not is_lost(connection, error):
-                    raise translate(error, action) from None
-            finally:
-                # Also on cancellation: a connection that is not released is lost to the pool.
-                connection.answer_timeout = None
-                if not begun:
-                    connection.give_up()
-                    self.database.release(connection)
-            if begun:
-                return connection
-        raise Unavailable(f"{action}: the server ended {MAX_REPEATS} connections in a row")
+            calls.append((b"SET LOCAL synchronous_commit = off", None))
+        return calls
 
     async def _commit(self, connection: AsyncConnection, action: str) -> None:
         status = connection.info.transaction_status
@@ -360,13 +343,15 @@ class AsyncPoolExecutor:
                 f"refuses the commit. All was rolled back. Use a savepoint for what may fail"
             )
         if status == TransactionStatus.IDLE:
+            if connection.deferred:
+                return  # BEGIN was not sent: nothing was executed.
             raise InvalidInput(
                 f"{action}: it was ended inside its block through tx.connection. Leave commit "
                 f"and rollback to the block"
             )
         connection.answer_timeout = self.database.timeout
         try:
-            await connection.commit()
+            await connection.run_deferred((b"COMMIT", None))
         except psycopg.Error as error:
             if is_rolled_back(error):
                 connection.give_up()
@@ -378,6 +363,7 @@ class AsyncPoolExecutor:
             if is_lost(connection, error):
                 connection.give_up()
                 raise lost_in_commit(action, self.database.where) from None
+            await _roll_back(connection)
             if is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.
@@ -387,6 +373,9 @@ class AsyncPoolExecutor:
 
 
 async def _roll_back(connection: AsyncConnection) -> None:
+    connection.deferred = []
+    if connection.info.transaction_status == TransactionStatus.IDLE:
+        return
     try:
         await connection.rollback()
     except psycopg.Error:
@@ -430,7 +419,7 @@ class AsyncTransactionExecutor:
         if self._finished:
             raise NotOpen("this transaction is over: use what comes from transaction() inside it")
         connection = await async_driver_connection(self._source)
-        if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+        if _is_idle(connection):
             raise InvalidInput(
                 "the connection given to using() is in autocommit mode and no transaction is "
                 "open: each statement would commit by itself. Open one first "
@@ -447,7 +436,22 @@ class AsyncTransactionExecutor:
     async def usable(self) -> bool:
         """Return True if the transaction can still commit."""
         connection = await async_driver_connection(self._source)
-        return connection.info.transaction_status == TransactionStatus.INTRANS
+        status = connection.info.transaction_status
+        return status == TransactionStatus.INTRANS or (
+            status == TransactionStatus.IDLE and not _is_idle(connection)
+        )
+
+    async def defer(self, op: Op[None]) -> None:
+        """Execute an op together with the next statement, or with the commit.
+
+        On the caller's own connection it is executed now.
+        """
+        connection = await self.connection()
+        if not isinstance(connection, AsyncConnection):
+            await self.execute(op)
+            return
+        query = self._database.statement(op, "always", relaxed=False)
+        connection.deferred.append((query, self._database.params(op)))
 
     async def execute(self, op: Op[T]) -> T:
         """Execute an op in the transaction.
@@ -488,12 +492,13 @@ class AsyncTransactionExecutor:
         if not isinstance(connection, AsyncConnection):
             # The caller's connection: its own settings bound the statement.
             return await fetch(connection, query, self._database.params(op))
-        connection.answer_timeout = self._database.timeout if op.bounded else None
         check = None if op.bounded else self._database.check_alive
-        try:
-            return await connection.run(query, self._database.params(op), check=check)
-        finally:
-            connection.answer_timeout = None
+        async with connection.lock:  # Another task may use `tx.connection`.
+            connection.answer_timeout = self._database.timeout if op.bounded else None
+            try:
+                return await connection.run(query, self._database.params(op), check=check)
+            finally:
+                connection.answer_timeout = None
 
     def _fault(
         self, connection: psycopg.AsyncConnection[Any], op: Op[Any], error: psycopg.Error
@@ -527,26 +532,46 @@ class AsyncTransactionExecutor:
         connection = await self.connection()
         name = f"pgmem_{self._savepoints}".encode()
         self._savepoints += 1
-        await self._command(connection, b"SAVEPOINT " + name)
+        begin: Call = (b"SAVEPOINT " + name, None)
+        release: Call = (b"RELEASE SAVEPOINT " + name, None)
+        await _send(connection, begin)
         try:
             yield
-        except BaseException as error:
-            if not isinstance(error, Exception) and isinstance(connection, AsyncConnection):
-                connection.give_up()  # A cancelled task must not wait for the server.
-            if not is_gone(connection):
-                await self._command(connection, b"ROLLBACK TO SAVEPOINT " + name)
-                await self._command(connection, b"RELEASE SAVEPOINT " + name)
+        except BaseException:
+            if not connection.closed:
+                await _undo(connection, begin, (b"ROLLBACK TO SAVEPOINT " + name, None), release)
             raise
         finally:
             self._savepoints -= 1
-        await self._command(connection, b"RELEASE SAVEPOINT " + name)
+        await _send(connection, release)
 
-    async def _command(self, connection: psycopg.AsyncConnection[Any], command: bytes) -> None:
-        if not isinstance(connection, AsyncConnection):
-            await connection.execute(command, prepare=False)
-            return
-        connection.answer_timeout = self._database.timeout
-        try:
-            await connection.execute(command, prepare=False)
-        finally:
-            connection.answer_timeout = None
+
+def _is_idle(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Return True if the next statement would commit by itself."""
+    return (
+        connection.autocommit
+        and connection.info.transaction_status == TransactionStatus.IDLE
+        and not (isinstance(connection, AsyncConnection) and connection.deferred)
+    )
+
+
+async def _send(connection: psycopg.AsyncConnection[Any], call: Call) -> None:
+    """Execute a statement that returns nothing: on pgmem's connection, with the next one."""
+    if isinstance(connection, AsyncConnection):
+        connection.deferred.append(call)
+    else:
+        await connection.execute(call[0], prepare=False)
+
+
+async def _undo(
+    connection: psycopg.AsyncConnection[Any], begin: Call, roll_back: Call, release: Call
+) -> None:
+    """Undo what came after a savepoint."""
+    if not isinstance(connection, AsyncConnection):
+        await connection.execute(roll_back[0], prepare=False)
+        await connection.execute(release[0], prepare=False)
+    elif begin in connection.deferred:
+        del connection.deferred[connection.deferred.index(begin) :]
+    else:
+        connection.deferred = []
+        await connection.run_deferred(roll_back, release)

@@ -42,8 +42,12 @@ _SKIPPED = ExecStatus.PIPELINE_ABORTED
 _SYNC = ExecStatus.PIPELINE_SYNC
 _BINARY = Format.BINARY
 
-Call = tuple[bytes, dict[str, Any]]
-"""A statement with psycopg's named placeholders, and its parameters."""
+Call = tuple[bytes, dict[str, Any] | None]
+"""A statement with psycopg's named placeholders, and its parameters.
+
+None for a statement that begins or ends a transaction or savepoint. It has no plan, and it must
+also work after the user of `tx.connection` has deallocated every prepared statement.
+"""
 
 Answer = list[Sequence[Row]] | psycopg.Error
 """The rows of each statement of a unit, or the error that undid the unit."""
@@ -141,7 +145,9 @@ class Session:
         """How many units, or lone statements, have no answer yet."""
         return len(self._sent)
 
-    def _dump(self, query: bytes, params: dict[str, Any]) -> _Dumped:
+    def _dump(self, query: bytes, params: dict[str, Any] | None) -> _Dumped:
+        if params is None:
+            return _Dumped(query, (), (), ())
         statement = compile_statement(query)
         transformer = self._transformer
         values = [params[name] for name in statement.names]
@@ -168,7 +174,7 @@ class Session:
         if self._prepare and query in self._seen:
             name = self._prepared.get((dumped.query, dumped.types))
             if name is None:
-                self._send_unit([(query, dumped)])
+                self._send_unit([((query, params), dumped)])
                 return
             self._pgconn.send_query_prepared(name, dumped.values, dumped.formats, _BINARY)
         else:
@@ -182,18 +188,20 @@ class Session:
 
         If a parameter cannot be sent, nothing is.
         """
-        dumped = [[(call[0], self._dump(*call)) for call in unit] for unit in units]
+        dumped = [[(call, self._dump(*call)) for call in unit] for unit in units]
         for unit in dumped:
             self._send_unit(unit)
 
-    def _send_unit(self, unit: Sequence[tuple[bytes, _Dumped]]) -> None:
+    def _send_unit(self, unit: Sequence[tuple[Call, _Dumped]]) -> None:
         pgconn = self._pgconn
         if pgconn.pipeline_status == PipelineStatus.OFF:
             pgconn.enter_pipeline_mode()
         sent = _Sent()
         place = 0
-        for query, dumped in unit:
-            if not self._prepare or query not in self._seen:
+        for (query, params), dumped in unit:
+            if params is None:
+                pgconn.send_query_params(*dumped)
+            elif not self._prepare or query not in self._seen:
                 self._seen.add(query)
                 pgconn.send_query_params(*dumped, _BINARY)
             else:

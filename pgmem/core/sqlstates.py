@@ -131,6 +131,11 @@ def is_refused(error: psycopg.Error) -> bool:
     return error.sqlstate == REFUSED_SQLSTATE
 
 
+def is_unprepared(error: psycopg.Error) -> bool:
+    """Return True if the user of `tx.connection` has deallocated a prepared statement."""
+    return isinstance(error, pg.InvalidSqlStatementName)
+
+
 def is_disconnect(error: psycopg.Error) -> bool:
     """Return True if the server ended the connection."""
     return isinstance(error, _DISCONNECTS)

@@ -233,7 +233,7 @@ class AsyncTransactionDedupe:
         except Exception as error:
             raise _failed(key, error, "its effects are undone, nothing is recorded") from error
         if result is not None:
-            await self._executor.execute(
+            await self._executor.defer(
                 ops.record_result(key, token=record.token, result=result, codec=self._codec)
             )
         return result

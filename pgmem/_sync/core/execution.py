@@ -23,11 +23,9 @@ from pgmem._sync.core.retry import (
     FAILURES,
     LEAST_TIMEOUT,
     MAX_RACES,
-    MAX_REPEATS,
     Attempts,
     ConnectionLostError,
     fallback_of,
-    is_gone,
     is_lost,
     is_timeout,
 )
@@ -41,6 +39,7 @@ from pgmem.core.sqlstates import (
     is_refused,
     is_repeatable,
     is_rolled_back,
+    is_unprepared,
     is_version_race,
     translate,
 )
@@ -248,13 +247,11 @@ class PoolExecutor:
             PgmemError: the server's error. Nothing was written.
         """
         database = self.database
-        calls: list[Call] = [(b"BEGIN ISOLATION LEVEL READ COMMITTED", {})]
-        if database.relaxed:
-            calls.append((b"SET LOCAL synchronous_commit = off", {}))
+        calls = self._begin(read_committed=True)
         calls += [
             (database.statement(op, "if_free", relaxed=False), database.params(op)) for op in ops
         ]
-        calls.append((b"COMMIT", {}))
+        calls.append((b"COMMIT", None))
         deadline = time.monotonic() + database.timeout
         connection = database.acquire(action, deadline)
         connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
@@ -286,7 +283,7 @@ class PoolExecutor:
             raise RefusedError
         if is_full_queue(answer):
             self.database.pause_notify()
-        if is_full_queue(answer) or is_version_race(answer):
+        if is_full_queue(answer) or is_version_race(answer) or is_unprepared(answer):
             raise RetryStatement
         raise translate(answer, action) from None
 
@@ -295,6 +292,8 @@ class PoolExecutor:
         self, action: str, *, read_committed: bool = False
     ) -> Iterator[TransactionExecutor]:
         """Open a transaction that commits at the end of the block and rolls back on any exception.
+
+        BEGIN travels with the first statement. A block without a statement sends nothing.
 
         Args:
             action: what it is for, for messages.
@@ -305,7 +304,8 @@ class PoolExecutor:
             OutcomeUnknown: the connection was lost during the commit.
             TransactionConflict: the server undid the transaction.
         """
-        connection = self._begin(action, read_committed=read_committed)
+        connection = self.database.acquire(action)
+        connection.deferred = self._begin(read_committed=read_committed)
         executor = TransactionExecutor(self.database, connection)
         try:
             try:
@@ -325,32 +325,15 @@ class PoolExecutor:
             executor.committed = True
         finally:
             connection.answer_timeout = None
+            connection.deferred = []
             self.database.release(connection)
 
-    def _begin(self, action: str, *, read_committed: bool) -> Connection:
+    def _begin(self, *, read_committed: bool) -> list[Call]:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
+        calls: list[Call] = [(begin, None)]
         if self.database.relaxed:
-            begin += b"; SET LOCAL synchronous_commit = off"
-        deadline = time.monotonic() + self.database.timeout
-        for _ in range(MAX_REPEATS):
-            connection = self.database.acquire(action, deadline)
-            begun = False
-            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
-            try:
-                connection.execute(begin, prepare=False)
-                begun = True
-            except psycopg.Error as error:
-                if not is_lost(connection, error):
-                    raise translate(error, action) from None
-            finally:
-                # Also on cancellation: a connection that is not released is lost to the pool.
-                connection.answer_timeout = None
-                if not begun:
-                    connection.give_up()
-                    self.database.release(connection)
-            if begun:
-                return connection
-        raise Unavailable(f"{action}: the server ended {MAX_REPEATS} connections in a row")
+            calls.append((b"SET LOCAL synchronous_commit = off", None))
+        return calls
 
     def _commit(self, connection: Connection, action: str) -> None:
         status = connection.info.transaction_status
@@ -361,13 +344,15 @@ class PoolExecutor:
                 f"refuses the commit. All was rolled back. Use a savepoint for what may fail"
             )
         if status == TransactionStatus.IDLE:
+            if connection.deferred:
+                return  # BEGIN was not sent: nothing was executed.
             raise InvalidInput(
                 f"{action}: it was ended inside its block through tx.connection. Leave commit "
                 f"and rollback to the block"
             )
         connection.answer_timeout = self.database.timeout
         try:
-            connection.commit()
+            connection.run_deferred((b"COMMIT", None))
         except psycopg.Error as error:
             if is_rolled_back(error):
                 connection.give_up()
@@ -379,6 +364,7 @@ class PoolExecutor:
             if is_lost(connection, error):
                 connection.give_up()
                 raise lost_in_commit(action, self.database.where) from None
+            _roll_back(connection)
             if is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.
@@ -388,6 +374,9 @@ class PoolExecutor:
 
 
 def _roll_back(connection: Connection) -> None:
+    connection.deferred = []
+    if connection.info.transaction_status == TransactionStatus.IDLE:
+        return
     try:
         connection.rollback()
     except psycopg.Error:
@@ -431,7 +420,7 @@ class TransactionExecutor:
         if self._finished:
             raise NotOpen("this transaction is over: use what comes from transaction() inside it")
         connection = driver_connection(self._source)
-        if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+        if _is_idle(connection):
             raise InvalidInput(
                 "the connection given to using() is in autocommit mode and no transaction is "
                 "open: each statement would commit by itself. Open one first "
@@ -448,7 +437,22 @@ class TransactionExecutor:
     def usable(self) -> bool:
         """Return True if the transaction can still commit."""
         connection = driver_connection(self._source)
-        return connection.info.transaction_status == TransactionStatus.INTRANS
+        status = connection.info.transaction_status
+        return status == TransactionStatus.INTRANS or (
+            status == TransactionStatus.IDLE and not _is_idle(connection)
+        )
+
+    def defer(self, op: Op[None]) -> None:
+        """Execute an op together with the next statement, or with the commit.
+
+        On the caller's own connection it is executed now.
+        """
+        connection = self.connection()
+        if not isinstance(connection, Connection):
+            self.execute(op)
+            return
+        query = self._database.statement(op, "always", relaxed=False)
+        connection.deferred.append((query, self._database.params(op)))
 
     def execute(self, op: Op[T]) -> T:
         """Execute an op in the transaction.
@@ -489,12 +493,13 @@ class TransactionExecutor:
         if not isinstance(connection, Connection):
             # The caller's connection: its own settings bound the statement.
             return fetch(connection, query, self._database.params(op))
-        connection.answer_timeout = self._database.timeout if op.bounded else None
         check = None if op.bounded else self._database.check_alive
-        try:
-            return connection.run(query, self._database.params(op), check=check)
-        finally:
-            connection.answer_timeout = None
+        with connection.lock:  # Another task may use `tx.connection`.
+            connection.answer_timeout = self._database.timeout if op.bounded else None
+            try:
+                return connection.run(query, self._database.params(op), check=check)
+            finally:
+                connection.answer_timeout = None
 
     def _fault(
         self, connection: psycopg.Connection[Any], op: Op[Any], error: psycopg.Error
@@ -528,26 +533,44 @@ class TransactionExecutor:
         connection = self.connection()
         name = f"pgmem_{self._savepoints}".encode()
         self._savepoints += 1
-        self._command(connection, b"SAVEPOINT " + name)
+        begin: Call = (b"SAVEPOINT " + name, None)
+        release: Call = (b"RELEASE SAVEPOINT " + name, None)
+        _send(connection, begin)
         try:
             yield
-        except BaseException as error:
-            if not isinstance(error, Exception) and isinstance(connection, Connection):
-                connection.give_up()  # A cancelled task must not wait for the server.
-            if not is_gone(connection):
-                self._command(connection, b"ROLLBACK TO SAVEPOINT " + name)
-                self._command(connection, b"RELEASE SAVEPOINT " + name)
+        except BaseException:
+            if not connection.closed:
+                _undo(connection, begin, (b"ROLLBACK TO SAVEPOINT " + name, None), release)
             raise
         finally:
             self._savepoints -= 1
-        self._command(connection, b"RELEASE SAVEPOINT " + name)
+        _send(connection, release)
 
-    def _command(self, connection: psycopg.Connection[Any], command: bytes) -> None:
-        if not isinstance(connection, Connection):
-            connection.execute(command, prepare=False)
-            return
-        connection.answer_timeout = self._database.timeout
-        try:
-            connection.execute(command, prepare=False)
-        finally:
-            connection.answer_timeout = None
+
+def _is_idle(connection: psycopg.Connection[Any]) -> bool:
+    """Return True if the next statement would commit by itself."""
+    return (
+        connection.autocommit
+        and connection.info.transaction_status == TransactionStatus.IDLE
+        and not (isinstance(connection, Connection) and connection.deferred)
+    )
+
+
+def _send(connection: psycopg.Connection[Any], call: Call) -> None:
+    """Execute a statement that returns nothing: on pgmem's connection, with the next one."""
+    if isinstance(connection, Connection):
+        connection.deferred.append(call)
+    else:
+        connection.execute(call[0], prepare=False)
+
+
+def _undo(connection: psycopg.Connection[Any], begin: Call, roll_back: Call, release: Call) -> None:
+    """Undo what came after a savepoint."""
+    if not isinstance(connection, Connection):
+        connection.execute(roll_back[0], prepare=False)
+        connection.execute(release[0], prepare=False)
+    elif begin in connection.deferred:
+        del connection.deferred[connection.deferred.index(begin) :]
+    else:
+        connection.deferred = []
+        connection.run_deferred(roll_back, release)

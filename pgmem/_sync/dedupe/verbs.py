@@ -232,7 +232,7 @@ class TransactionDedupe:
         except Exception as error:
             raise _failed(key, error, "its effects are undone, nothing is recorded") from error
         if result is not None:
-            self._executor.execute(
+            self._executor.defer(
                 ops.record_result(key, token=record.token, result=result, codec=self._codec)
             )
         return result
