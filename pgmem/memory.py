@@ -26,6 +26,7 @@ from pgmem.core.retry import jitter
 from pgmem.core.transaction_block import TransactionBlock
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
+from pgmem.dedupe.renewer import AsyncClaimRenewer
 from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
 from pgmem.errors import InvalidInput, TransactionConflict
 from pgmem.events.buffer import AsyncEventBuffer
@@ -175,7 +176,8 @@ class AsyncMemory:
         self._reader = AsyncLogReader(self._executor, buffer, self._follower)
         self.events = AsyncEvents(self._executor, self._codec, self._reader)
         self.state = AsyncState(self._executor, self._codec, self._cache, self.events, self._reader)
-        self.dedupe = AsyncDedupe(self._executor, self._codec)
+        self._claims = AsyncClaimRenewer(self._executor)
+        self.dedupe = AsyncDedupe(self._executor, self._codec, self._claims)
         self.subscriptions = AsyncSubscriptions(self._executor)
         self.leases = AsyncLeases(self._executor, self._notifications, self._renewer, agent_id)
         self.limits = AsyncLimits(self._executor)
@@ -242,6 +244,7 @@ class AsyncMemory:
             self._cache.fresh_until = 0.0
         if self._janitor is not None:
             await self._janitor.close()
+        await self._claims.close()
         await self._renewer.close()
         await self._follower.close()
         await self._database.close()
@@ -332,7 +335,7 @@ class AsyncMemory:
         Args:
             idempotency_key: let the block take effect once. A repeated block with the same key
                 writes nothing and gets the first receipt, whatever it would have written. 1 to
-                501 bytes.
+                512 bytes.
             ttl: how long the key holds, in seconds or as a timedelta. None for ever.
             fence: commit only if this lease is still held.
 

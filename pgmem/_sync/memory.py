@@ -20,6 +20,7 @@ from pgmem._sync.core.database import Database
 from pgmem._sync.core.execution import PoolExecutor, TransactionExecutor
 from pgmem._sync.core.notifications import TargetedNotifications
 from pgmem._sync.core.retry import jitter
+from pgmem._sync.dedupe.renewer import ClaimRenewer
 from pgmem._sync.dedupe.verbs import Dedupe, TransactionDedupe
 from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.follower import LogFollower
@@ -176,7 +177,8 @@ class Memory:
         self._reader = LogReader(self._executor, buffer, self._follower)
         self.events = Events(self._executor, self._codec, self._reader)
         self.state = State(self._executor, self._codec, self._cache, self.events, self._reader)
-        self.dedupe = Dedupe(self._executor, self._codec)
+        self._claims = ClaimRenewer(self._executor)
+        self.dedupe = Dedupe(self._executor, self._codec, self._claims)
         self.subscriptions = Subscriptions(self._executor)
         self.leases = Leases(self._executor, self._notifications, self._renewer, agent_id)
         self.limits = Limits(self._executor)
@@ -243,6 +245,7 @@ class Memory:
             self._cache.fresh_until = 0.0
         if self._janitor is not None:
             self._janitor.close()
+        self._claims.close()
         self._renewer.close()
         self._follower.close()
         self._database.close()
@@ -333,7 +336,7 @@ class Memory:
         Args:
             idempotency_key: let the block take effect once. A repeated block with the same key
                 writes nothing and gets the first receipt, whatever it would have written. 1 to
-                501 bytes.
+                512 bytes.
             ttl: how long the key holds, in seconds or as a timedelta. None for ever.
             fence: commit only if this lease is still held.
 

@@ -6,6 +6,7 @@ NaN, tuples, datetimes, UUIDs and everything else that JSON would silently turn 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -232,6 +233,12 @@ def check_object(value: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InvalidValue(f"{what} must be a dict, got {type(value).__name__}")
     return value
+
+
+def digest_of(content: Any) -> bytes:
+    """Return a digest of a JSON value, whatever the order of the keys of its objects."""
+    data = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def decode(text: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +19,8 @@ class Outcome(NamedTuple):
     result: Any
 
 
-class Claim(NamedTuple):
+@dataclass(frozen=True)
+class Claim:
     """The right to do a piece of work, or the result of work that is done.
 
     Attributes:
@@ -26,10 +28,12 @@ class Claim(NamedTuple):
         acquired: True if the caller now holds the claim, False if the work is done.
         token: the fencing token. It grows with every claim of the key, so that a system which
             stores it can refuse older ones.
-        expires_at: when another caller may take over, by the server's clock; None if done.
+        expires_at: when another caller may take over if the claim is not renewed, by the server's
+            clock; None if the work is done.
         result: the stored result if the work is done.
     """
 
+    # A class and no tuple, so that the renewal can hold a weak reference to it.
     key: str
     acquired: bool
     token: int

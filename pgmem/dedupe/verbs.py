@@ -15,19 +15,22 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
+from pydantic import BaseModel
 
 from pgmem.core.concurrency import GRACE, async_sleep, maybe_await
 from pgmem.core.database import log
+from pgmem.core.encoding import decoder
 from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
 from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
 from pgmem.dedupe.models import Claim, Outcome
+from pgmem.dedupe.renewer import AsyncClaimRenewer
 from pgmem.errors import (
     CallbackFailed,
     InvalidInput,
-    InvalidValue,
     LeaseHeld,
+    LeaseLost,
     PgmemError,
 )
 from pgmem.events.codec import Codec
@@ -43,48 +46,70 @@ LONGEST_PAUSE = 0.1
 class AsyncDedupe:
     """Idempotency keys for work whose effects are elsewhere. Reached as `memory.dedupe`."""
 
-    def __init__(self, executor: AsyncPoolExecutor, codec: Codec) -> None:
+    def __init__(
+        self, executor: AsyncPoolExecutor, codec: Codec, renewer: AsyncClaimRenewer
+    ) -> None:
         self._executor = executor
         self._codec = codec
+        self._renewer = renewer
 
     async def run_once(
         self,
         key: str,
         fn: Work,
         *,
+        fingerprint: Any = None,
+        model: type[BaseModel] | None = None,
         ttl: Seconds | None = DEFAULT_KEY_TTL,
         lease: Seconds = 30.0,
         timeout: Seconds | None = 60.0,
     ) -> Outcome:
         """Do a piece of work unless it has been done. Return its result either way.
 
-        If another caller does the work now, wait for its result. If that caller dies, its lease
-        runs out and a waiting caller does the work. The effect and the record cannot be atomic: a
-        crash between the two does the work again. If the effects are in this database, use
-        `tx.dedupe.run_once`, where they are atomic.
+        If another caller does the work now, wait for its result. The claim of the key is renewed
+        while `fn` runs. If the process dies, the claim runs out within `lease`, and a waiting
+        caller does the work. The effect and the record cannot be atomic: a crash between the two
+        does the work again. If the effects are in this database, use `tx.dedupe.run_once`, where
+        they are atomic.
+
+        >>> async def charge():
+        ...     return {"reference": "r-1"}
+        >>> order = {"order": 17, "amount": 5}
+        >>> await memory.dedupe.run_once("charge:17", charge, fingerprint=order)
+        Outcome(status='processed', result={'reference': 'r-1'})
+        >>> await memory.dedupe.run_once("charge:17", charge, fingerprint=order)
+        Outcome(status='skipped', result={'reference': 'r-1'})
 
         Args:
             key: names the work, 1 to 512 bytes.
             fn: does the work and returns a JSON value or a pydantic model as its result.
+            fingerprint: what must be the same under one key, such as the order: a JSON value or a
+                pydantic model, of which a digest is stored. None does not compare.
+            model: validate the result with this pydantic model and return an instance of it.
+                Without it, the result is a JSON value, also if `fn` returned a model.
             ttl: how long the result is kept and the work not done again, in seconds or as a
                 timedelta; None for ever.
-            lease: how long the work may take before another caller may do it.
+            lease: how long after the death of this process another caller may do the work. It is
+                renewed every third of that, as long as this process and its event loop run.
             timeout: how long to wait for the work of another caller; 0 does not wait, None waits
                 for ever.
 
         Raises:
             CallbackFailed: `fn` raised (its exception is the `__cause__`). The claim is released.
+            IdempotencyMismatch: the key was used before with another `fingerprint`.
+            InvalidValue: the result of `fn` would not come back equal, or does not fit `model`.
+                Nothing is recorded and the claim is released, as if `fn` had raised.
             LeaseHeld: another caller was still at work after `timeout`.
-            LeaseLost: `fn` took longer than the lease and another caller claimed the work.
-            InvalidValue: the result of `fn` cannot be stored. The work is recorded as done.
+            LeaseLost: the claim could not be renewed in time and another caller took the work.
         """
         keep, hold = _check_ttl(ttl), check_seconds(lease, "lease")
         longest = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
-        claim = await self._wait_for_claim(key, hold, longest)
+        digest = ops.digest(fingerprint, self._codec)
+        claim = await self._wait_for_claim(key, hold, longest, digest, model)
         if not claim.acquired:
             return Outcome("skipped", claim.result)
         try:
-            result = await maybe_await(fn())
+            text, result = _encode_result(await maybe_await(fn()), self._codec, model)
         except Exception as error:
             await self._release_failed(claim)
             if isinstance(error, PgmemError):
@@ -94,20 +119,24 @@ class AsyncDedupe:
             await self._executor.background.run_for(GRACE, self._release_failed, claim)
             raise
         try:
-            self._codec.encode(result, "result")
-        except InvalidValue:
-            # The work is done: it must not be done again because its result cannot be stored.
-            await self.complete(claim, None, ttl=keep)
-            raise
-        await self.complete(claim, result, ttl=keep)
+            await self._complete(claim, text, keep)
+        finally:
+            self._renewer.remove(claim)
         return Outcome("processed", result)
 
-    async def _wait_for_claim(self, key: str, lease: float, timeout: float | None) -> Claim:
+    async def _wait_for_claim(
+        self,
+        key: str,
+        lease: float,
+        timeout: float | None,
+        fingerprint: bytes | None,
+        model: type[BaseModel] | None,
+    ) -> Claim:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = FIRST_PAUSE
         while True:
             try:
-                return await self.claim(key, lease=lease)
+                return await self._claim(key, lease, fingerprint, model)
             except LeaseHeld:
                 wait = random.uniform(pause / 2, pause)  # noqa: S311  # no secret
                 if deadline is not None:
@@ -123,29 +152,55 @@ class AsyncDedupe:
         except (PgmemError, psycopg.Error, OSError) as error:
             # The exception of the work says more. The lease runs out by itself.
             log.warning("could not release the claim of %r: %s", claim.key, error)
+        finally:
+            self._renewer.remove(claim)
 
-    async def claim(self, key: str, *, lease: Seconds = 30.0) -> Claim:
+    async def claim(
+        self,
+        key: str,
+        *,
+        fingerprint: Any = None,
+        model: type[BaseModel] | None = None,
+        lease: Seconds = 30.0,
+    ) -> Claim:
         """Claim a piece of work, or return its stored result.
+
+        The claim is renewed until it is completed or released, as long as the caller keeps the
+        `Claim` and this process runs.
 
         Args:
             key: names the work, 1 to 512 bytes.
-            lease: how long no other caller can claim it, in seconds or as a timedelta.
+            fingerprint, model: as for `run_once`.
+            lease: how long after the death of this process another caller may claim the work, in
+                seconds or as a timedelta.
 
         Returns:
             A claim with `acquired=True` and a fencing token, or `acquired=False` and the result.
 
         Raises:
             LeaseHeld: the lease of another caller is running.
+            IdempotencyMismatch: the key was used before with another `fingerprint`.
         """
-        op = ops.claim(key, owner=uuid.uuid4().hex, lease=check_seconds(lease, "lease"))
+        digest = ops.digest(fingerprint, self._codec)
+        return await self._claim(key, check_seconds(lease, "lease"), digest, model)
+
+    async def _claim(
+        self, key: str, lease: float, fingerprint: bytes | None, model: type[BaseModel] | None
+    ) -> Claim:
+        op = ops.claim(
+            key, owner=uuid.uuid4().hex, lease=lease, fingerprint=fingerprint, model=model
+        )
         try:
-            return await self._executor.execute(op)
+            claim = await self._executor.execute(op)
         except Exception:
             raise
         except BaseException:
             # It may have been claimed. The same op tells, because it has the same owner.
             await self._executor.background.run_for(GRACE, self._release_unknown, op)
             raise
+        if claim.acquired:
+            self._renewer.add(claim, lease)
+        return claim
 
     async def _release_unknown(self, op: Op[Claim]) -> None:
         with suppress(PgmemError, psycopg.Error, OSError):  # Then the lease runs out.
@@ -165,16 +220,14 @@ class AsyncDedupe:
 
         Raises:
             LeaseLost: the lease ran out and another caller claimed the work; nothing was stored.
+            InvalidValue: the result would not come back equal; nothing was sent, and the claim is
+                still held.
         """
-        await self._executor.execute(
-            ops.complete(
-                _check_acquired(claim).key,
-                token=claim.token,
-                result=result,
-                ttl=_check_ttl(ttl),
-                codec=self._codec,
-            )
-        )
+        text = self._codec.encode(result, "result")
+        await self._complete(_check_acquired(claim), text, _check_ttl(ttl))
+
+    async def _complete(self, claim: Claim, text: str, ttl: float | None) -> None:
+        await self._end(claim, ops.complete(claim.key, token=claim.token, result=text, ttl=ttl))
 
     async def release(self, claim: Claim) -> None:
         """Delete a claim without a result, so that the next caller may do the work.
@@ -182,7 +235,15 @@ class AsyncDedupe:
         Raises:
             LeaseLost: the lease ran out and another caller claimed the work.
         """
-        await self._executor.execute(ops.release(_check_acquired(claim).key, token=claim.token))
+        await self._end(claim, ops.release(_check_acquired(claim).key, token=claim.token))
+
+    async def _end(self, claim: Claim, op: Op[None]) -> None:
+        try:
+            await self._executor.execute(op)
+        except LeaseLost:
+            self._renewer.remove(claim)
+            raise
+        self._renewer.remove(claim)
 
 
 class AsyncTransactionDedupe:
@@ -193,7 +254,13 @@ class AsyncTransactionDedupe:
         self._codec = codec
 
     async def run_once(
-        self, key: str, fn: Work, *, ttl: Seconds | None = DEFAULT_KEY_TTL
+        self,
+        key: str,
+        fn: Work,
+        *,
+        fingerprint: Any = None,
+        model: type[BaseModel] | None = None,
+        ttl: Seconds | None = DEFAULT_KEY_TTL,
     ) -> Outcome:
         """Do a piece of work unless it has been done. Return its result either way.
 
@@ -204,39 +271,56 @@ class AsyncTransactionDedupe:
         Args:
             key: names the work, 1 to 512 bytes.
             fn: does the work in this transaction and returns a JSON value or a pydantic model.
+            fingerprint, model: as for `memory.dedupe.run_once`.
             ttl: how long the result is kept and the work not done again, in seconds or as a
                 timedelta; None for ever.
 
         Raises:
             CallbackFailed: `fn` raised (its exception is the `__cause__`).
+            IdempotencyMismatch: the key was used before with another `fingerprint`.
             LeaseHeld: a caller of `memory.dedupe` has claimed the work.
-            InvalidValue: the result of `fn` cannot be stored; its effects are undone.
+            InvalidValue: the result of `fn` would not come back equal, or does not fit `model`; its
+                effects are undone.
             TransactionConflict: run the whole transaction again.
         """
-        record = await self._executor.execute(ops.record(key, ttl=_check_ttl(ttl)))
+        digest = ops.digest(fingerprint, self._codec)
+        record = await self._executor.execute(
+            ops.record(key, ttl=_check_ttl(ttl), fingerprint=digest, model=model)
+        )
         if not record.acquired:
             return Outcome("skipped", record.result)
         try:
             async with self._executor.nested():
-                return Outcome("processed", await self._work(key, fn, record))
+                return Outcome("processed", await self._work(key, fn, record, model))
         except BaseException:
             # The savepoint comes after the record, so that a skipped call costs one round trip.
             if await self._executor.usable():
                 await self._executor.execute(ops.remove_record(key, token=record.token))
             raise
 
-    async def _work(self, key: str, fn: Work, record: Claim) -> Any:
+    async def _work(self, key: str, fn: Work, record: Claim, model: type[BaseModel] | None) -> Any:
         try:
-            result = await maybe_await(fn())
+            found = await maybe_await(fn())
         except PgmemError:
             raise
         except Exception as error:
             raise _failed(key, error, "its effects are undone, nothing is recorded") from error
-        if result is not None:
-            await self._executor.defer(
-                ops.record_result(key, token=record.token, result=result, codec=self._codec)
-            )
+        text, result = _encode_result(found, self._codec, model)
+        if found is not None:
+            await self._executor.defer(ops.record_result(key, token=record.token, result=text))
         return result
+
+
+def _encode_result(result: Any, codec: Codec, model: type[BaseModel] | None) -> tuple[str, Any]:
+    """Return a result as JSON text, and as every caller gets it.
+
+    Raises:
+        InvalidValue: it would not come back equal, or does not fit the model.
+    """
+    text = codec.encode(result, "result")
+    if result is None and model is not None:
+        return text, None
+    return text, decoder(model, "result")(text)
 
 
 def _check_acquired(claim: Claim) -> Claim:

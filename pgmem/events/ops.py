@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import orjson
 from pydantic import BaseModel
 
 from pgmem.core.arrays import JsonColumn, NameColumn
-from pgmem.core.encoding import decode
+from pgmem.core.encoding import decode, digest_of
 from pgmem.core.names import STATE_STREAM_PREFIX, STREAM_BYTES
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import INLINE, INLINE_ALL
@@ -52,17 +51,12 @@ def check_stream(stream: str) -> str:
     return stream
 
 
-def _fingerprint(content: Any) -> bytes:
-    """Return a digest of what must be the same when an idempotency key is used again.
-
-    It covers streams, types and payloads, whatever the order of their keys. It leaves out the
-    agent and the metadata, because a retry may come from another agent with another trace id.
-    """
-    data = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
 def _contents(types: Sequence[str], payloads: Sequence[str]) -> list[Any]:
+    """Return what must be the same when an idempotency key is used again, beside the streams.
+
+    It leaves out the agent and the metadata, because a retry may come from another agent with
+    another trace id.
+    """
     return [list(event) for event in zip(types, map(orjson.loads, payloads), strict=True)]
 
 
@@ -130,8 +124,8 @@ def append_many(
         check_count(expected_version, "expected_version", minimum=0)
     params = {"stream": stream, "expected_version": expected_version, **batch.params()}
     if idempotency_key is not None:
-        fingerprint = _fingerprint([stream, _contents(batch.types, batch.payloads)])
-        key = _key_params(idempotency_key, fingerprint, ttl)
+        fingerprint = digest_of([stream, _contents(batch.types, batch.payloads)])
+        key = _key_params(stream, idempotency_key, fingerprint, ttl)
         return Op(
             "event_append_once",
             {**params, **key},
@@ -192,7 +186,7 @@ def append_all(
     _check_batch(len(events))
     batch = encode_events(events, codec)
     contents = _contents(batch.types, batch.payloads)
-    fingerprint = _fingerprint([list(pair) for pair in zip(streams, contents, strict=True)])
+    fingerprint = digest_of([list(pair) for pair in zip(streams, contents, strict=True)])
     key = idempotency_key
     versioned = any(version is not None for version in versions)
     return Op(
@@ -201,7 +195,7 @@ def append_all(
             "streams": NameColumn(streams),
             "versions": [version or 0 for version in versions],
             **batch.params(),
-            **_key_params(key, fingerprint, ttl),
+            **_key_params(None, key, fingerprint, ttl),
         },
         _parse_all(versions, key, fingerprint),
         f"append to {len(appends)} streams"
@@ -232,12 +226,18 @@ def _check_batch(size: int) -> None:
     check_count(size, "number of events in one append", minimum=1, maximum=MAX_BATCH)
 
 
-def _key_params(key: str | None, fingerprint: bytes, ttl: float | None) -> dict[str, Any]:
-    return {
-        "key": None if key is None else check_name(key, "idempotency_key"),
-        "fingerprint": fingerprint,
-        "ttl": ttl,
-    }
+def _key_params(
+    stream: str | None, key: str | None, fingerprint: bytes, ttl: float | None
+) -> dict[str, Any]:
+    """Return the parameters of an idempotency key.
+
+    A key belongs to its stream; None for an append to several. Without the length, the stream "a"
+    with the key "b:c" and the stream "a:b" with the key "c" would share a record.
+    """
+    if key is not None:
+        name = check_name(key, "idempotency_key")
+        key = f"*:{name}" if stream is None else f"{len(stream)}:{stream}:{name}"
+    return {"key": key, "fingerprint": fingerprint, "ttl": ttl}
 
 
 def _version_conflict(stream: str, expected: int, actual: int) -> VersionConflict:
@@ -321,7 +321,7 @@ def _first_positions(key: str, fingerprint: bytes, found: bytes, stored: str) ->
     """
     if found != fingerprint:
         raise IdempotencyMismatch(
-            f"append: the idempotency key {key!r} was used before for another stream, type or "
+            f"append: the idempotency key {key!r} was used before for another type or "
             f"payload: nothing was appended; one key names one piece of work, use a new key for a "
             f"new one"
         )

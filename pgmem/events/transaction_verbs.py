@@ -109,8 +109,8 @@ class AsyncTransactionEvents:
             event: an event, or a sequence of 1 to 10,000.
             expected_version: append only if this is the stream's version, which is the number of
                 events that were appended to it with `expected_version`. 0 for the first.
-            idempotency_key: names this append. If it was used before with the same stream, types
-                and payloads, nothing is appended and the first receipt comes back.
+            idempotency_key: names this append to the stream. If it was used before with the same
+                types and payloads, nothing is appended and the first receipt comes back.
             ttl: lifetime of the key, in seconds or as a timedelta, 7 days by default; None for
                 ever.
 

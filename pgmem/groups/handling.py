@@ -119,9 +119,13 @@ class AsyncHandling:
             else:
                 await run.context.dedupe.run_once(
                     run_ops.work_key(run.group.name, delivery.event.position),
-                    lambda: call(handler, delivery),
+                    lambda: self._without_result(delivery),
                     lease=run.options.lease,
                 )
+
+    async def _without_result(self, delivery: AnyDelivery) -> None:
+        # What a handler returns is not stored, so it may be anything.
+        await self._run.caller.call(self._run.options.handler, delivery)
 
     def _is_conflict(self, error: Exception) -> bool:
         # The transaction acknowledges. If it was committed after all, the next one is refused.

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from pgmem.core.op import Op, Retry, Row
-from pgmem.core.validation import check_name
 from pgmem.leases.ops import Held, fence_params
 
 T = TypeVar("T")
@@ -14,20 +13,7 @@ T = TypeVar("T")
 Kind = Literal["state", "stream"]
 Name = tuple[Kind, str]
 
-KEY_PREFIX = "optimistic:"
-"""Keeps the keys of transactions apart from those of `dedupe.run_once`."""
-KEY_BYTES = 512 - len(KEY_PREFIX)
-
 ACTION = "commit an optimistic transaction"
-
-
-def check_key(key: str) -> str:
-    """Check an idempotency key and return the key of its dedupe record.
-
-    Raises:
-        InvalidInput: it is no name of 1 to 501 bytes.
-    """
-    return KEY_PREFIX + check_name(key, "idempotency key", most=KEY_BYTES)
 
 
 def lock(names: Collection[Name]) -> Op[None]:

@@ -41,8 +41,9 @@ from pgmem._sync.leases.lease import Lease
 from pgmem._sync.optimistic.events import OptimisticEvents
 from pgmem._sync.optimistic.state import OptimisticState
 from pgmem.core.concurrency import passthrough, sleep
+from pgmem.core.encoding import encode
 from pgmem.core.op import Op, RefusedError, RetryStatement
-from pgmem.core.validation import Seconds, check_count, check_seconds
+from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
 from pgmem.dedupe import ops as dedupe_ops
 from pgmem.errors import (
     InvalidInput,
@@ -149,7 +150,9 @@ class Optimistic:
         self._executor = context.executor
         self._codec = context.codec
         self._cache = context.cache
-        self._key = None if idempotency_key is None else ops.check_key(idempotency_key)
+        self._key = (
+            None if idempotency_key is None else check_name(idempotency_key, "idempotency key")
+        )
         self._ttl = None if ttl is None else check_seconds(ttl, "ttl")
         self._fence = fence
         self._reads = reads or context.executor
@@ -284,7 +287,8 @@ class Optimistic:
         before: list[Op[Any]] = []
         after = _BoundRecorder()
         if self._key is not None:
-            before.append(ops.guarded(dedupe_ops.record(self._key, ttl=self._ttl)))
+            record = dedupe_ops.record(self._key, ttl=self._ttl, kind="optimistic")
+            before.append(ops.guarded(record))
         if self._fence is not None:
             before.append(ops.fence(self._fence.held))
         if without_row := self._names_without_row():
@@ -315,7 +319,9 @@ class Optimistic:
         """
         record = None
         if self._key is not None:
-            record = executor.execute(dedupe_ops.record(self._key, ttl=self._ttl))
+            record = executor.execute(
+                dedupe_ops.record(self._key, ttl=self._ttl, kind="optimistic")
+            )
             if not record.acquired:
                 self._acknowledge(executor)
                 return Committed(**record.result, duplicate=True)
@@ -330,10 +336,11 @@ class Optimistic:
         self._acknowledge(executor)
         committed = _receipt(self._recorder.ops, results)
         if self._key is not None and record is not None:
-            result = {"position": committed.position, "versions": committed.versions}
+            receipt = {"position": committed.position, "versions": committed.versions}
+            text = encode(receipt, "receipt", limit=2**28 - 1)
             executor.execute(
                 dedupe_ops.record_result(
-                    self._key, token=record.token, result=result, codec=Codec(2**28 - 1)
+                    self._key, token=record.token, result=text, kind="optimistic"
                 )
             )
         return committed

@@ -1,4 +1,4 @@
 -- Add the result to a record, in the transaction that made the record.
 UPDATE {schema}.dedupe SET result = %(result)s
-WHERE kind = 'work' AND key = %(key)s AND token = %(token)s
+WHERE kind = %(kind)s::text AND key = %(key)s AND token = %(token)s
 RETURNING token

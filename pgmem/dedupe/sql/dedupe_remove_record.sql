@@ -1,3 +1,3 @@
 -- Remove a record, in the transaction that made it.
-DELETE FROM {schema}.dedupe WHERE kind = 'work' AND key = %(key)s AND token = %(token)s
+DELETE FROM {schema}.dedupe WHERE kind = %(kind)s::text AND key = %(key)s AND token = %(token)s
 RETURNING token

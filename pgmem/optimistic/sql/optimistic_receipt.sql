@@ -26,4 +26,4 @@ UPDATE {schema}.dedupe SET result = json_build_object(
         FROM unnest(%(keys)s::text[]) AS wanted
     ), '{{}}')
 )
-WHERE kind = 'work' AND key = %(key)s AND xmin = pg_catalog.pg_current_xact_id()::xid
+WHERE kind = 'optimistic' AND key = %(key)s AND xmin = pg_catalog.pg_current_xact_id()::xid

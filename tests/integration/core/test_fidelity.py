@@ -129,6 +129,9 @@ async def test_default_converts_in_every_verb(form):
             await write()
         found = [entry.value for entry in await memory.state.list()]
         events = await memory.events.read()
+        for status in ("processed", "skipped"):
+            outcome = await memory.dedupe.run_once("k", lambda: amount)
+            assert outcome == (status, "0.10")
     assert {"amount": "0.10"} in found
     assert all(value in ({"amount": "0.10"}, 1) for value in found)
     assert {"amount": "0.10"} in [one.metadata for one in events]

@@ -14,6 +14,7 @@ from pgmem.core import statements as sql
 from pgmem.core.history import History
 from pgmem.core.op import Op
 from pgmem.dedupe import ops as dedupe
+from pgmem.dedupe.models import Claim
 from pgmem.events import durable_ops as subscriptions
 from pgmem.events import ops as events
 from pgmem.events.filter import EventFilter
@@ -216,7 +217,8 @@ HOT = [
     (writes.delete("k7", CODEC, expected_version=None, recording=Recording()), "state_pkey"),
     (dedupe.claim("k7", owner="o", lease=5), "dedupe_pkey"),
     (dedupe.record("k7", ttl=5), "dedupe_pkey"),
-    (dedupe.complete("k7", token=1, result=1, ttl=5, codec=CODEC), "dedupe_pkey"),
+    (dedupe.renew([Claim("k7", True, 7), Claim("k8", True, 8)], [5.0, 5.0]), "dedupe_pkey"),
+    (dedupe.complete("k7", token=1, result="1", ttl=5), "dedupe_pkey"),
     (subscriptions.acquire("k7", {}, start=0, lease=5.0, owner="o"), "subscriptions_pkey"),
     (subscriptions.renew(HELD, lease=5.0), "subscriptions_pkey"),
     (subscriptions.commit(HELD, 9, lease=5.0), "subscriptions_pkey"),

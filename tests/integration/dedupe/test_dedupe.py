@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
+from pydantic import BaseModel
 
 from pgmem import AsyncMemory, Memory, Outcome
 from pgmem.errors import (
@@ -21,6 +24,15 @@ from tests.support.database import sql
 
 def end_leases(url):
     sql(url, "UPDATE pgmem.dedupe SET lease_expires_at = clock_timestamp() - interval '1 s'")
+
+
+class Receipt(BaseModel):
+    reference: str
+    at: datetime
+
+
+class Other(BaseModel):
+    number: int
 
 
 def end_results(url):
@@ -163,16 +175,45 @@ async def test_waiting_caller_gets_the_result_of_the_running_one(both, database_
 
 
 async def test_waiting_caller_takes_over_when_the_lease_runs_out(both):
-    dead = await both.dedupe.claim("k", lease=0.3)
+    # A copy, because a claim is renewed as long as its caller keeps it.
+    dead = replace(await both.dedupe.claim("k", lease=0.3))
     assert await both.dedupe.run_once("k", lambda: "mine") == Outcome("processed", "mine")
     with pytest.raises(LeaseLost):
         await both.dedupe.complete(dead, "late")
 
 
-async def test_result_that_cannot_be_stored_does_not_bring_the_work_back(both):
+@pytest.mark.parametrize("result", [(1, 2), {1, 2}, b"x", float("nan"), object()], ids=type)
+async def test_result_that_would_change_is_refused_and_nothing_is_recorded(
+    both, database_url, result
+):
     with pytest.raises(InvalidValue, match="result"):
-        await both.dedupe.run_once("k", object)
-    assert await both.dedupe.run_once("k", lambda: 1) == Outcome("skipped", None)
+        await both.dedupe.run_once("k", lambda: result)
+    async with both.transaction() as tx:
+        with pytest.raises(InvalidValue, match="result"):
+            await tx.dedupe.run_once("k", lambda: result)
+    assert sql(database_url, "SELECT count(*) FROM pgmem.dedupe") == [(0,)]
+    assert await both.dedupe.run_once("k", lambda: 1) == Outcome("processed", 1)
+
+
+async def test_result_is_the_same_for_every_caller(both):
+    given = Receipt(reference="r-1", at=datetime(2026, 3, 1, tzinfo=UTC))
+    as_json = {"reference": "r-1", "at": "2026-03-01T00:00:00Z"}
+    for key, options, expected in (("j", {}, as_json), ("m", {"model": Receipt}, given)):
+        for status in ("processed", "skipped"):
+            outcome = await both.dedupe.run_once(key, lambda: given, **options)
+            assert outcome == Outcome(status, expected)
+            async with both.transaction() as tx:
+                outcome = await tx.dedupe.run_once(f"tx:{key}", lambda: given, **options)
+            assert outcome == Outcome(status, expected)
+        assert (await both.dedupe.claim(key, **options)).result == expected
+    with pytest.raises(InvalidValue, match="result"):
+        await both.dedupe.run_once("m", lambda: given, model=Other)
+    with pytest.raises(InvalidValue, match="result"):
+        await both.dedupe.run_once("new", lambda: given, model=Other)
+    assert await both.dedupe.run_once("new", lambda: None, model=Other) == Outcome(
+        "processed", None
+    )
+    assert await both.dedupe.run_once("new", lambda: 1, model=Other) == Outcome("skipped", None)
 
 
 async def test_record_and_effects_commit_together(both):

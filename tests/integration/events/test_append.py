@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pgmem import Appended, Event
+from pgmem import Append, Appended, Event
 from pgmem.errors import (
     IdempotencyMismatch,
     InvalidInput,
@@ -121,19 +121,25 @@ async def test_same_key_for_a_batch_gives_every_first_receipt(both):
 
 
 @pytest.mark.parametrize(
-    ("stream", "changed"),
-    [
-        ("other", event(1)),
-        ("s", event(2)),
-        ("s", Event(type="another", payload={"n": 1})),
-        ("s", [event(1), event(1)]),
-    ],
+    "changed",
+    [event(2), Event(type="another", payload={"n": 1}), [event(1), event(1)]],
 )
-async def test_same_key_with_other_content_is_refused(both, stream, changed):
+async def test_same_key_with_other_content_is_refused(both, changed):
     await both.events.append("s", event(1), idempotency_key="k")
     with pytest.raises(IdempotencyMismatch, match="'k'"):
-        await both.events.append(stream, changed, idempotency_key="k")
+        await both.events.append("s", changed, idempotency_key="k")
     assert await both.events.count() == 1
+
+
+async def test_an_idempotency_key_belongs_to_its_stream(both):
+    appends = [("a", "b:c"), ("a:b", "c"), ("a", "c"), ("*", "c"), ("x" * 512, "k" * 512)]
+    for again in (False, True):
+        for stream, key in appends:
+            receipt = await both.events.append(stream, event(1), idempotency_key=key)
+            assert receipt.duplicate is again
+        (several,) = await both.events.append_all([Append("*", event(1))], idempotency_key="c")
+        assert several.duplicate is again
+    assert await both.events.count() == len(appends) + 1
 
 
 async def test_the_order_of_keys_in_a_payload_does_not_matter(both):

@@ -371,8 +371,16 @@ class TestIdempotencyKey:
         async with both.optimistic(idempotency_key="key") as tx:
             await tx.state.put("k", 1)
         assert not tx.committed.duplicate
+        for key in ("optimistic:key", "k" * 512):
+            async with both.optimistic(idempotency_key=key) as tx:
+                await tx.state.put("k", 1)
+            assert (await both.dedupe.run_once(key, lambda: 1)).status == "processed"
+        assert (await both.dedupe.run_once("optimistic:other", lambda: 1)).status == "processed"
+        async with both.optimistic(idempotency_key="other") as tx:
+            await tx.state.put("k", 1)
+        assert not tx.committed.duplicate
 
-    @pytest.mark.parametrize("key", ["", "x" * 502, 5])
+    @pytest.mark.parametrize("key", ["", "x" * 513, 5])
     async def test_a_key_that_is_not_allowed_is_refused(self, both, key):
         with pytest.raises(InvalidInput):
             async with both.optimistic(idempotency_key=key):
