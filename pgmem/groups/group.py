@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Generic, Literal
 
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from typing_extensions import TypeVar
 
 from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor
 from pgmem.core.op import Row
+from pgmem.core.paging import read_pages
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.codec import Codec, event_maker
@@ -240,23 +242,29 @@ class AsyncTransactionGroup:
         """
         return await self._executor.execute(ops.info(self.name))
 
-    async def pending(self, limit: int = 1_000) -> list[Pending]:
+    async def pending(self, limit: int | None = None) -> list[Pending]:
         """Return the events that are held or delayed, in the order of the log.
 
         Args:
-            limit: the most events to return, 1 to 100,000.
+            limit: the most events to return, 1 to 100,000; None, the default, returns all of them.
         """
         return await self._executor.execute(ops.pending(self._group, limit=limit))
 
-    async def dead_letters(self, *, after: int = 0, limit: int = 100) -> list[DeadLetter]:
+    async def dead_letters(self, *, after: int = 0, limit: int | None = None) -> list[DeadLetter]:
         """Return dead letters, in the order of the log.
 
         Args:
             after: the position to go on from.
-            limit: the most dead letters to return, 1 to 100,000.
+            limit: the most dead letters to return, 1 to 100,000; None, the default, returns all of
+                them, with a statement for each thousand.
         """
-        return await self._executor.execute(
-            ops.dead_letters(self._group, self._codec, after=after, limit=limit)
+        return await read_pages(
+            lambda last, most: self._executor.execute(
+                ops.dead_letters(self._group, self._codec, after=last, limit=most)
+            ),
+            after,
+            attrgetter("position"),
+            limit=limit,
         )
 
     async def requeue(self, positions: Sequence[int] | None = None) -> int:

@@ -287,13 +287,15 @@ def lag(group: Group, *, until: int) -> Op[int]:
     )
 
 
-def pending(group: Group, *, limit: int) -> Op[list[Pending]]:
+def pending(group: Group, *, limit: int | None) -> Op[list[Pending]]:
     """Return the events that are held or delayed, in the order of the log."""
     return Op(
         "group_pending",
         {
             "group": group.name,
-            "limit": check_count(limit, "limit", minimum=1, maximum=MAX_LISTED),
+            "limit": limit
+            if limit is None
+            else check_count(limit, "limit", minimum=1, maximum=MAX_LISTED),
         },
         lambda rows: list(map(Pending._make, rows)),
         f"list the pending events of the group {group.name!r}",

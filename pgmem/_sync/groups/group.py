@@ -7,12 +7,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Generic, Literal
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from pgmem._sync.core.execution import Executor, TransactionExecutor
+from pgmem._sync.core.paging import read_pages
 from pgmem._sync.events.durable import Bound, executor_of
 from pgmem._sync.groups.claims import Claims, GroupContext
 from pgmem._sync.groups.worker import GroupRun, Handler, Once, RunOptions
@@ -237,23 +239,29 @@ class TransactionGroup:
         """
         return self._executor.execute(ops.info(self.name))
 
-    def pending(self, limit: int = 1_000) -> list[Pending]:
+    def pending(self, limit: int | None = None) -> list[Pending]:
         """Return the events that are held or delayed, in the order of the log.
 
         Args:
-            limit: the most events to return, 1 to 100,000.
+            limit: the most events to return, 1 to 100,000; None, the default, returns all of them.
         """
         return self._executor.execute(ops.pending(self._group, limit=limit))
 
-    def dead_letters(self, *, after: int = 0, limit: int = 100) -> list[DeadLetter]:
+    def dead_letters(self, *, after: int = 0, limit: int | None = None) -> list[DeadLetter]:
         """Return dead letters, in the order of the log.
 
         Args:
             after: the position to go on from.
-            limit: the most dead letters to return, 1 to 100,000.
+            limit: the most dead letters to return, 1 to 100,000; None, the default, returns all of
+                them, with a statement for each thousand.
         """
-        return self._executor.execute(
-            ops.dead_letters(self._group, self._codec, after=after, limit=limit)
+        return read_pages(
+            lambda last, most: self._executor.execute(
+                ops.dead_letters(self._group, self._codec, after=last, limit=most)
+            ),
+            after,
+            attrgetter("position"),
+            limit=limit,
         )
 
     def requeue(self, positions: Sequence[int] | None = None) -> int:

@@ -82,6 +82,19 @@ async def test_a_history_without_a_limit_is_whole(both, pages):
     assert payloads(await both.state.history("key", after=10)) == list(range(10, 30))
 
 
+async def test_listing_what_is_open_in_a_group_lists_all_of_it(both, pages):
+    await append(both)
+    group = await both.groups.create("billing")
+    deliveries = await group.read("w", limit=COUNT)
+    assert len(await group.pending()) == COUNT
+    assert len(await group.pending(3)) == 3
+    await group.dead_letter(deliveries)
+    positions = [one.position for one in await group.dead_letters()]
+    assert positions == list(range(1, COUNT + 1))
+    assert [one.position for one in await group.dead_letters(after=240)] == positions[240:]
+    assert len(await group.dead_letters(limit=3)) == 3
+
+
 async def test_a_limit_is_a_limit(both, pages):
     await append(both)
     assert payloads(await both.events.read("s", limit=3)) == [1, 2, 3]
