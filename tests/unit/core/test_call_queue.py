@@ -56,7 +56,7 @@ def execution():
 
 
 @pytest.fixture
-async def tasks(execution):  # noqa: RUF029  # the queue needs an event loop
+async def tasks(execution):  # async: the queue needs an event loop
     """A queue for tasks, one call of which is under way."""
     queue = AsyncCallQueue(
         execution.async_execute, lambda call: LateError(call.sent), admitted=1, parallel=1, most=3
