@@ -18,7 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgmem import Event, Memory
-from pgmem.errors import VersionConflict
+from pgmem.errors import StaleRead, VersionConflict
 from tests.support.following import Follower, percentile, writing
 from tests.support.leases import notifiable, waiting
 from tests.support.options import SLOW_FORMS
@@ -201,3 +201,27 @@ def test_leases_change_hands_through_it(listens, pooled_url, database_url):
             new.release()
     assert max(delays) < (9 if listens else 0.3 + 0.5 + stalls.allowance)
     assert tokens == sorted(set(tokens))
+
+
+def test_transactions_of_one_round_trip_are_all_or_nothing_through_it(pooled_url, database_url):
+    with Memory(pooled_url, pool=2) as memory, Memory(database_url) as other:
+        for n in range(5):
+            with memory.optimistic(idempotency_key=f"key:{n}") as tx:
+                tx.state.get("k")
+                tx.state.put("k", n)
+                tx.events.append("s", Event(type="t"))
+            assert tx.committed.versions == {"k": n + 1}
+
+        def overtaken(tx):
+            tx.state.get("k")
+            tx.state.put("k", "lost")
+            other.state.put("k", "other")
+
+        with pytest.raises(StaleRead):
+            memory.run_transaction(overtaken, optimistic=True, retries=0)
+        with memory.transaction() as tx:
+            outcome = tx.dedupe.run_once(
+                "work", lambda: tx.events.append("s", Event(type="t")).position
+            )
+        assert outcome.result == memory.events.head()
+        assert memory.state.get("k").value == "other"
