@@ -30,7 +30,7 @@ TARGET = PACKAGE / "_sync"
 HEADER = "# Generated from {} by tools/generate_sync.py. Do not edit.\n"
 
 WITHOUT_TWIN = (
-    "_sync", "cli", "demo", "embedded", "redis/importing", "core/concurrency.py",
+    "_sync", "cli", "demo", "embedded", "testing", "redis/importing", "core/concurrency.py",
     "core/call_queue.py", "core/sources.py",
 )  # fmt: skip
 
