@@ -63,8 +63,9 @@ def test_readers_rules_and_trims(memory, database_url, shown, monkeypatch):
     memory.events.append("s", [Event(type="t")] * 20)
     sql(
         database_url,
-        "INSERT INTO pgmem.subscriptions (name, filter, position, owner, system_identifier, "
-        "timeline) SELECT 'c' || n || chr(155), '{}', 10 * n, 'me', 1, 1 "
+        "INSERT INTO pgmem.subscriptions (name, filter, position, owner, expires_at, "
+        "system_identifier, timeline) "
+        "SELECT 'c' || n || chr(155), '{}', 10 * n, 'me', now() + interval '1 h', 1, 1 "
         "FROM generate_series(1, 4) n",
         "INSERT INTO pgmem.groups (name, filter, max_attempts, position, system_identifier, "
         "timeline) VALUES ('billing', '{}', 5, 20, 1, 1)",

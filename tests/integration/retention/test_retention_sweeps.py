@@ -70,7 +70,11 @@ async def test_pass_sets_the_time_of_an_unfinished_trim(both, database_url):
 async def test_expired_keys_are_removed(both, database_url):
     for n in range(6):
         await both.dedupe.run_once(f"k{n}", lambda n=n: n, ttl=None if n == 5 else 60)
-    claim = await both.dedupe.claim("claimed", lease=0.01)
+    claim = await both.dedupe.claim("claimed", lease=60)
+    run(
+        database_url,
+        "UPDATE pgmem.dedupe SET lease_expires_at = clock_timestamp() WHERE key = 'claimed'",
+    )
     expire(database_url, "dedupe", "key IN ('k1', 'k3')")
     before = rows(database_url, "dedupe", "key, xmin::text, ctid::text")
     await swept(both, expired_keys=2)
