@@ -72,7 +72,7 @@ class AsyncDedupe:
         does the work again. If the effects are in this database, use `tx.dedupe.run_once`, where
         they are atomic.
 
-        >>> async def charge():
+        >>> async def charge() -> dict[str, str]:
         ...     return {"reference": "r-1"}
         >>> order = {"order": 17, "amount": 5}
         >>> await memory.dedupe.run_once("charge:17", charge, fingerprint=order)

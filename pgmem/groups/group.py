@@ -521,10 +521,11 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
         The usual handler does the slow part first, and then commits its effects together with the
         acknowledgement:
 
-        >>> from pgmem import Event
+        >>> from typing import Any
+        >>> from pgmem import AsyncDelivery, Event
         >>> receipt = await memory.events.append("parcels", Event(type="packed"))
         >>> group = await memory.groups.create("labels", stream="parcels")
-        >>> async def handle(delivery):
+        >>> async def handle(delivery: AsyncDelivery[Any]) -> None:
         ...     label = delivery.event.type.upper()  # a slow call, outside of any transaction
         ...     async with memory.transaction() as tx:
         ...         await tx.state.put("label", label)

@@ -71,7 +71,7 @@ class Dedupe:
         does the work again. If the effects are in this database, use `tx.dedupe.run_once`, where
         they are atomic.
 
-        >>> def charge():
+        >>> def charge() -> dict[str, str]:
         ...     return {"reference": "r-1"}
         >>> order = {"order": 17, "amount": 5}
         >>> memory.dedupe.run_once("charge:17", charge, fingerprint=order)

@@ -514,10 +514,11 @@ class Group(TransactionGroup, Generic[T]):
         The usual handler does the slow part first, and then commits its effects together with the
         acknowledgement:
 
-        >>> from pgmem import Event
+        >>> from typing import Any
+        >>> from pgmem import Delivery, Event
         >>> receipt = memory.events.append("parcels", Event(type="packed"))
         >>> group = memory.groups.create("labels", stream="parcels")
-        >>> def handle(delivery):
+        >>> def handle(delivery: Delivery[Any]) -> None:
         ...     label = delivery.event.type.upper()  # a slow call, outside of any transaction
         ...     with memory.transaction() as tx:
         ...         tx.state.put("label", label)

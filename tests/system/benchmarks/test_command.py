@@ -134,7 +134,7 @@ def test_a_quick_run_of_one_scenario(tmp_path, database_url):
     for arm in scenario["arms"]:
         assert len(arm["values"]) == 2
         assert not any(arm["faults"].values())
-    assert scenario["verdicts"][0]["target"] == "≤ 1.8 ×"
+    assert scenario["verdicts"][0]["target"] == "≤ 0.8 ×"
     assert scenario["verdicts"][0]["met"] in (True, False)
 
 

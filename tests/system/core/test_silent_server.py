@@ -79,6 +79,7 @@ VERBS = {
     "groups.get": lambda m, _: m.groups.get("g"),
     "groups.list": lambda m, _: m.groups.list(),
     "group.ack": lambda _, made: made.group.ack([made.delivery]),
+    "group.alter": lambda _, made: made.group.alter(max_attempts=3),
     "group.dead_letter": lambda _, made: made.group.dead_letter([made.delivery]),
     "group.dead_letters": lambda _, made: made.group.dead_letters(),
     "group.extend": lambda _, made: made.group.extend([made.delivery]),
