@@ -122,6 +122,7 @@ class AsyncDatabase:
         self.acquire = self._pool.acquire
         self.require_open = self._pool.require_open
         self.release = self._pool.release
+        self.discard_unused = self._pool.discard_unused
 
     @property
     def pool_size(self) -> int:

@@ -17,8 +17,8 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from pgmem.core.call_queue import AsyncCallQueue
 from pgmem.core.coalesce import AsyncCoalescer, ExecuteAloneError
-from pgmem.core.concurrency import AsyncBackground, async_sleep
-from pgmem.core.connection import AsyncConnection
+from pgmem.core.concurrency import GRACE, AsyncBackground, async_sleep
+from pgmem.core.connection import AnswerTimeoutError, AsyncConnection
 from pgmem.core.database import AsyncDatabase, fetch
 from pgmem.core.libpq import Call
 from pgmem.core.op import Op, RefusedError, Retry, RetryStatement, Row
@@ -120,7 +120,10 @@ class AsyncPoolExecutor:
         Args:
             op: what to execute.
             answer_timeout: seconds in which the server must answer each time, within the memory's
-                `timeout` over all times. None for that alone.
+                `timeout` over all times. After that a new connection is tried at once: the
+                connections that were idle meanwhile may be as silent. So it is for a statement that
+                waits for no lock and may be repeated while it is under way. None for the memory's
+                `timeout` alone.
 
         Raises:
             PgmemError: the error of the op's `parse`, or of the server.
@@ -194,9 +197,11 @@ class AsyncPoolExecutor:
         connection = await database.acquire(op.action, deadline)
         if op.bounded:
             remaining = max(LEAST_TIMEOUT, deadline - time.monotonic())
-            connection.answer_timeout = (
-                remaining if answer_timeout is None else min(answer_timeout, remaining)
-            )
+            connection.answer_timeout = remaining
+            if answer_timeout is not None:
+                connection.answer_timeout = min(answer_timeout, remaining)
+                connection.grace = 0.0
+        asked_at = time.monotonic()
         try:
             query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
             check = None if op.bounded else database.check_alive
@@ -208,10 +213,12 @@ class AsyncPoolExecutor:
         except psycopg.Error as error:
             if is_lost(connection, error):
                 connection.give_up()
+                if answer_timeout is not None and isinstance(error, AnswerTimeoutError):
+                    database.discard_unused(asked_at)
                 raise ConnectionLostError from error
             raise
         finally:
-            connection.answer_timeout = None
+            connection.answer_timeout, connection.grace = None, GRACE
             database.release(connection)
         if op.retry is not Retry.READ:
             database.check_notify_result(rows)

@@ -93,6 +93,7 @@ class Connection(psycopg.Connection[TupleRow]):
         due: when the pool closes the connection, by the monotonic clock.
         used_at: when it was last given back, by the monotonic clock.
         answer_timeout: seconds in which the server must answer; None for no limit.
+        grace: seconds, after `answer_timeout`, that the caller waits for the statement's end.
         given_up: True if it must not be used any more.
         deferred: statements that travel with the next one, in one round trip.
         generation: which opening of the pool it belongs to.
@@ -104,6 +105,7 @@ class Connection(psycopg.Connection[TupleRow]):
     due = 0.0
     used_at = 0.0
     answer_timeout: float | None = None
+    grace = GRACE
     given_up = False
     generation = 0
     found_idle = False
@@ -144,7 +146,7 @@ class Connection(psycopg.Connection[TupleRow]):
         try:
             return drive(gen, self.pgconn.socket, *args, **kwargs)
         except AnswerTimeoutError:
-            self._end(GRACE)
+            self._end(self.grace)
             raise
         except Exception:
             raise
@@ -314,7 +316,7 @@ class Connection(psycopg.Connection[TupleRow]):
                         f"no answer from the server within {self.answer_timeout:g} s"
                     )
         except AnswerTimeoutError:
-            self._end(GRACE)
+            self._end(self.grace)
             raise
         except Exception:
             raise

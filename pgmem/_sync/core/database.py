@@ -123,6 +123,7 @@ class Database:
         self.acquire = self._pool.acquire
         self.require_open = self._pool.require_open
         self.release = self._pool.release
+        self.discard_unused = self._pool.discard_unused
 
     @property
     def pool_size(self) -> int:

@@ -344,6 +344,26 @@ class Pool:
         elif len(self._idle) > self._least:
             self._close_unused(now)
 
+    def discard_unused(self, since: float) -> None:
+        """Close the idle connections that were last used before a time.
+
+        The server has not answered another connection since then. They may be as silent: a firewall
+        or a failover drops all of them without a word. Each one would cost its caller a timeout.
+
+        Args:
+            since: the time, by the monotonic clock.
+        """
+        kept: list[Connection] = []
+        while connection := self._take():
+            if connection.used_at < since:
+                self._discard(connection)
+            else:
+                kept.append(connection)
+        for connection in reversed(kept):
+            self._idle.append(connection)
+        if self._waiters:
+            self._serve()
+
     def _close_unused(self, now: float) -> None:
         """Close the connection that was not used for the longest time, if that is long."""
         try:
