@@ -126,7 +126,7 @@ class Lease:
     def renewal_failed(self, reason: str) -> None:
         """Plan another renewal soon, as long as the lease may be held."""
         now = time.monotonic()
-        self.renew_at = now + min(self.interval, RETRY)
+        self.renew_at = now + min(self.interval / 4, RETRY)
         if now > self.certain_until and self.lost is None and not self._warned:
             self._warned = True
             log.warning("the lease %r could not be renewed in time: %s", self.name, reason)

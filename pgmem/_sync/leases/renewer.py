@@ -41,7 +41,8 @@ MIN_PAUSE = 0.001
 """Seconds: other tasks and threads run, however much is overdue."""
 
 MIN_ANSWER_TIMEOUT = 0.5
-"""Seconds, at least, in which the server must answer. After that another connection is tried."""
+"""Seconds, at least, in which the server must answer, if the lease leaves time for a second try.
+After that another connection is tried."""
 
 
 class LeaseRenewer:
@@ -207,7 +208,9 @@ class LeaseRenewer:
             if not any(lease.renew_at <= now for lease in self._leases):
                 return
             due = [lease for lease in self._leases if lease.renew_at <= now + lease.interval / 10]
-        timeout = max(MIN_ANSWER_TIMEOUT, min(lease.interval for lease in due) / 3)
+        # A renewal begins two intervals before the end: a second try has one.
+        interval = min(lease.interval for lease in due)
+        timeout = max(interval / 3, min(MIN_ANSWER_TIMEOUT, interval))
         try:
             op = ops.renew([lease.held for lease in due])
             answers = self._executor.execute(op, answer_timeout=timeout)

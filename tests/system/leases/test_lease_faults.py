@@ -58,13 +58,15 @@ async def test_first_waiter_gets_an_expired_lease(form, database_url):
 
 
 @pytest.mark.parametrize(
-    "new", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["known ones", "all"]
+    ("new", "pool"),
+    [(False, 2), (False, (4, 5)), pytest.param(True, 2, marks=pytest.mark.thorough)],
+    ids=["known ones", "four known ones", "all"],
 )
-async def test_lease_over_silent_connections(form, database_url, new):
+async def test_lease_over_silent_connections(form, database_url, new, pool):
     # Renewals use other connections. Without any, the holder knows by its own clock.
     with Relay(database_url) as relay:
         async with (
-            form.memory(relay.url, timeout=1, pool=2) as memory,
+            form.memory(relay.url, timeout=1, pool=pool) as memory,
             AsyncMemory(database_url) as other,
         ):
             lease = await memory.leases.acquire("job", ttl=2.4)
