@@ -30,7 +30,8 @@ MIN_PAUSE = 0.001
 """Seconds: other tasks and threads run, however much is overdue."""
 
 MIN_ANSWER_TIMEOUT = 0.5
-"""Seconds, at least, in which the server must answer. After that another connection is tried."""
+"""Seconds, at least, in which the server must answer, if the lease leaves time for a second try.
+After that another connection is tried."""
 
 
 class _Renewal:
@@ -44,7 +45,7 @@ class _Renewal:
 
     def failed(self, key: str, error: Exception) -> None:
         """Plan another try."""
-        self.renew_at = time.monotonic() + min(self.lease / 3, RETRY)
+        self.renew_at = time.monotonic() + min(self.lease / 12, RETRY)
         if not self.warned:
             self.warned = True
             log.warning("could not renew the claim of %r, trying again: %s", key, error)
@@ -120,7 +121,9 @@ class AsyncClaimRenewer:
         due = self._due()
         if not due:
             return
-        timeout = max(MIN_ANSWER_TIMEOUT, min(renewal.lease for _, renewal in due) / 9)
+        # A renewal begins two thirds of the lease before its end: a second try has one.
+        lease = min(renewal.lease for _, renewal in due)
+        timeout = max(lease / 9, min(MIN_ANSWER_TIMEOUT, lease / 3))
         op = ops.renew([claim for claim, _ in due], [renewal.lease for _, renewal in due])
         try:
             answers = await self._executor.execute(op, answer_timeout=timeout)
