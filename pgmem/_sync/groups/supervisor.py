@@ -29,7 +29,8 @@ ACKNOWLEDGE_AFTER = 0.005
 GIVE_BACK_AFTER = 0.25
 """Seconds after which what waits behind a handler goes to other members."""
 LEAST_ANSWER_TIMEOUT = 0.5
-"""Seconds, at least, in which the server must answer a renewal."""
+"""Seconds, at least, in which the server must answer a renewal, if the lease leaves time to try
+again."""
 LOCKED_PAUSE = 0.2
 """Seconds until a row that a transaction has locked, or that could not be renewed, is tried again.
 """
@@ -161,7 +162,8 @@ class Supervisor:
     def _ask(self, batches: list[tuple[int, int]], lease: float) -> dict[int, run_ops.RenewedBatch]:
         executor = self._run.context.reader.executor
         op: Any = run_ops.renew(self._run.group.options, batches, lease=lease)
-        timeout = max(LEAST_ANSWER_TIMEOUT, lease / 6)
+        # A renewal begins two thirds of the lease before its end: a second try has one.
+        timeout = max(lease / 6, min(LEAST_ANSWER_TIMEOUT, lease / 3))
         try:
             return executor.execute(op, answer_timeout=timeout)
         except Unavailable:
