@@ -280,7 +280,9 @@ class AsyncMemory:
         """Open a transaction. The block commits at its end, or rolls back on any exception.
 
         BEGIN travels with the first statement, also with one of `tx.connection`, and the commit is
-        a round trip of its own. A block that executes nothing sends nothing.
+        a round trip of its own. A block that executes nothing sends nothing. If the
+        connection is lost before the first statement has an answer, both are sent again on another
+        one, unless the block has used `tx.connection`.
 
         >>> async with memory.transaction() as tx:
         ...     await tx.state.put("order:1", {"paid": True})
@@ -291,7 +293,8 @@ class AsyncMemory:
 
         Raises:
             TransactionConflict: the server undid it. Run the whole block again.
-            Unavailable: the server ended it, because it stood still for too long.
+            Unavailable: the server ended it, because it stood still for too long, or the
+                connection was lost. Nothing was committed.
             OutcomeUnknown: the connection was lost during the commit.
         """
         cache = self._transaction_cache(remembers=True)
@@ -299,7 +302,7 @@ class AsyncMemory:
         block = TransactionBlock(self._executor.open_blocks)
         try:
             async with self._executor.transaction("transaction") as executor:
-                yield AsyncTransaction(executor, self._codec, cache, await executor.connection())
+                yield AsyncTransaction(executor, self._codec, cache)
         finally:
             block.end()
             if cache is not None:
@@ -526,18 +529,15 @@ class AsyncBoundMemory:
 
 
 class AsyncTransaction(AsyncBoundMemory):
-    """The verbs that work inside `memory.transaction()`.
-
-    Attributes:
-        connection: the psycopg connection, for the caller's own rows.
-    """
+    """The verbs that work inside `memory.transaction()`."""
 
     def __init__(
-        self,
-        executor: AsyncTransactionExecutor,
-        codec: Codec,
-        cache: TransactionCache | None,
-        connection: psycopg.AsyncConnection[Any],
+        self, executor: AsyncTransactionExecutor, codec: Codec, cache: TransactionCache | None
     ) -> None:
         super().__init__(executor, codec, cache)
-        self.connection = connection
+        self._transaction = executor
+
+    @property
+    def connection(self) -> psycopg.AsyncConnection[Any]:
+        """The psycopg connection, for the caller's own rows."""
+        return self._transaction.expose()

@@ -281,7 +281,9 @@ class Memory:
         """Open a transaction. The block commits at its end, or rolls back on any exception.
 
         BEGIN travels with the first statement, also with one of `tx.connection`, and the commit is
-        a round trip of its own. A block that executes nothing sends nothing.
+        a round trip of its own. A block that executes nothing sends nothing. If the
+        connection is lost before the first statement has an answer, both are sent again on another
+        one, unless the block has used `tx.connection`.
 
         >>> with memory.transaction() as tx:
         ...     tx.state.put("order:1", {"paid": True})
@@ -292,7 +294,8 @@ class Memory:
 
         Raises:
             TransactionConflict: the server undid it. Run the whole block again.
-            Unavailable: the server ended it, because it stood still for too long.
+            Unavailable: the server ended it, because it stood still for too long, or the
+                connection was lost. Nothing was committed.
             OutcomeUnknown: the connection was lost during the commit.
         """
         cache = self._transaction_cache(remembers=True)
@@ -300,7 +303,7 @@ class Memory:
         block = TransactionBlock(self._executor.open_blocks)
         try:
             with self._executor.transaction("transaction") as executor:
-                yield Transaction(executor, self._codec, cache, executor.connection())
+                yield Transaction(executor, self._codec, cache)
         finally:
             block.end()
             if cache is not None:
@@ -527,18 +530,15 @@ class BoundMemory:
 
 
 class Transaction(BoundMemory):
-    """The verbs that work inside `memory.transaction()`.
-
-    Attributes:
-        connection: the psycopg connection, for the caller's own rows.
-    """
+    """The verbs that work inside `memory.transaction()`."""
 
     def __init__(
-        self,
-        executor: TransactionExecutor,
-        codec: Codec,
-        cache: TransactionCache | None,
-        connection: psycopg.Connection[Any],
+        self, executor: TransactionExecutor, codec: Codec, cache: TransactionCache | None
     ) -> None:
         super().__init__(executor, codec, cache)
-        self.connection = connection
+        self._transaction = executor
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The psycopg connection, for the caller's own rows."""
+        return self._transaction.expose()

@@ -23,6 +23,7 @@ from pgmem._sync.core.retry import (
     FAILURES,
     LEAST_TIMEOUT,
     MAX_RACES,
+    MAX_REPEATS,
     Attempts,
     ConnectionLostError,
     fallback_of,
@@ -87,6 +88,14 @@ def lost_in_commit(action: str, where: str) -> OutcomeUnknown:
         f"{action}: the connection to {where} was lost during the commit, so it may or may not "
         f"have happened. Read back before doing it again, or put an idempotency key into the "
         f"transaction"
+    )
+
+
+def lost_in_block(action: str) -> Unavailable:
+    """Return the error for a connection that was lost in an open transaction."""
+    return Unavailable(
+        f"{action}: the connection was lost, and the transaction with it: nothing of it was "
+        f"committed. Run the whole transaction again"
     )
 
 
@@ -300,7 +309,8 @@ class PoolExecutor:
     ) -> Iterator[TransactionExecutor]:
         """Open a transaction that commits at the end of the block and rolls back on any exception.
 
-        BEGIN travels with the first statement. A block without a statement sends nothing.
+        BEGIN travels with the first statement. A block without a statement sends nothing. If the
+        connection is lost before that has an answer, both are sent again on another one.
 
         Args:
             action: what it is for, for messages.
@@ -313,27 +323,23 @@ class PoolExecutor:
         """
         connection = self.database.acquire(action)
         connection.deferred = self._begin(read_committed=read_committed)
-        executor = TransactionExecutor(self.database, connection)
+        executor = TransactionExecutor(self.database, connection, owned=connection)
         try:
             try:
                 yield executor
             except Exception:
-                executor.finish()
+                connection = executor.finish(connection)
                 connection.answer_timeout = self.database.timeout
                 _roll_back(connection)
                 raise
             except BaseException:
                 # A cancelled task must not wait: the server rolls back when the connection ends.
-                executor.finish()
-                connection.give_up()
+                executor.finish(connection).give_up()
                 raise
-            executor.finish()
-            self._commit(connection, action)
+            self._commit(executor.finish(connection), action)
             executor.committed = True
         finally:
-            connection.answer_timeout = None
-            connection.deferred = []
-            self.database.release(connection)
+            executor.release()
 
     def _begin(self, *, read_committed: bool) -> list[Call]:
         begin = b"BEGIN ISOLATION LEVEL READ COMMITTED" if read_committed else b"BEGIN"
@@ -397,6 +403,7 @@ class TransactionExecutor:
     Args:
         database: the connections.
         source: what `using()` takes.
+        owned: the connection if it is the pool's; None for the caller's own.
 
     Attributes:
         committed: the transaction was committed. Stays False for the caller's own.
@@ -404,17 +411,38 @@ class TransactionExecutor:
 
     bound = True
 
-    def __init__(self, database: Database, source: Any) -> None:
+    def __init__(self, database: Database, source: Any, *, owned: Connection | None = None) -> None:
         self._database = database
         self._source = source
+        self._owned = owned
+        self._exposed = False
         self._savepoints = 0
         self._inlined = 0
         self._finished = False
         self.committed = False
 
-    def finish(self) -> None:
-        """Refuse further ops, because the transaction is over."""
+    def finish(self, first: Connection) -> Connection:
+        """Refuse further ops, because the transaction is over. Return its connection.
+
+        Args:
+            first: the connection that it began on.
+        """
         self._finished = True
+        return self._source if isinstance(self._source, Connection) else first
+
+    def release(self) -> None:
+        """Give the connection back to the pool."""
+        connection, self._owned = self._owned, None
+        if connection is not None:
+            connection.answer_timeout = None
+            connection.deferred = []
+            self._database.release(connection)
+
+    def expose(self) -> psycopg.Connection[Any]:
+        """Return the connection, and keep it from now on: the caller's own statements use it."""
+        self._exposed = True
+        connection: psycopg.Connection[Any] = self._source
+        return connection
 
     def connection(self) -> psycopg.Connection[Any]:
         """Return the psycopg connection of the transaction.
@@ -481,7 +509,7 @@ class TransactionExecutor:
                 op = fallback_of(op, race)
                 query = self._database.statement(op, notify, relaxed=False)
             except psycopg.Error as error:
-                raise self._fault(connection, op, error) from None
+                raise self._fault(self._current(connection), op, error) from None
         raise serialization_conflict(op.action)
 
     def _within_limit(self, op: Op[T]) -> Op[T]:
@@ -500,13 +528,63 @@ class TransactionExecutor:
         if not isinstance(connection, Connection):
             # The caller's connection: its own settings bound the statement.
             return fetch(connection, query, self._database.params(op))
+        return self._fetch_here(connection, query, op)
+
+    def _fetch_here(self, connection: Connection, query: bytes, op: Op[Any]) -> Sequence[Row]:
+        """Execute on pgmem's own connection, or on another one if BEGIN was lost."""
+        repeats = 0
+        while True:
+            with connection.lock:  # Another task may use `tx.connection`.
+                if self._owned is None or connection is self._owned:
+                    deferred = list(connection.deferred)
+                    try:
+                        return self._run(connection, query, op)
+                    except psycopg.Error as error:
+                        repeats += 1
+                        if repeats > MAX_REPEATS or not self._has_not_begun(
+                            connection, deferred, error
+                        ):
+                            raise
+                    connection = self._replace(connection, deferred, op.action)
+                else:
+                    connection = self._owned
+
+    def _run(self, connection: Connection, query: bytes, op: Op[Any]) -> Sequence[Row]:
         check = None if op.bounded else self._database.check_alive
-        with connection.lock:  # Another task may use `tx.connection`.
-            connection.answer_timeout = self._database.timeout if op.bounded else None
-            try:
-                return connection.run(query, self._database.params(op), check=check)
-            finally:
-                connection.answer_timeout = None
+        connection.answer_timeout = self._database.timeout if op.bounded else None
+        try:
+            return connection.run(query, self._database.params(op), check=check)
+        finally:
+            connection.answer_timeout = None
+
+    def _has_not_begun(
+        self, connection: Connection, deferred: Sequence[Call], error: psycopg.Error
+    ) -> bool:
+        """Return True if BEGIN was lost together with the connection, so nothing was done."""
+        return (
+            connection is self._owned
+            and not self._exposed
+            and bool(deferred)
+            and deferred[0][0].startswith(b"BEGIN")
+            and not isinstance(error, AnswerTimeoutError)
+            and is_lost(connection, error)
+        )
+
+    def _replace(self, connection: Connection, deferred: list[Call], action: str) -> Connection:
+        """Begin on another connection of the pool, and return it.
+
+        Raises:
+            Unavailable: there is none in time, or the caller took `tx.connection` meanwhile.
+        """
+        connection.give_up()
+        self.release()  # First, because a pool of one has no other.
+        other = self._database.acquire(action)
+        if self._exposed:
+            self._database.release(other)
+            raise lost_in_block(action)
+        other.deferred = deferred
+        self._owned = self._source = other
+        return other
 
     def _fault(
         self, connection: psycopg.Connection[Any], op: Op[Any], error: psycopg.Error
@@ -514,10 +592,7 @@ class TransactionExecutor:
         if is_version_race(error):
             return RetryStatement()
         if is_lost(connection, error):
-            return Unavailable(
-                f"{op.action}: the connection was lost, and the transaction with it: nothing of "
-                f"it was committed. Run the whole transaction again"
-            )
+            return lost_in_block(op.action)
         return translate(error, op.action)
 
     @contextmanager
@@ -546,12 +621,17 @@ class TransactionExecutor:
         try:
             yield
         except BaseException:
+            connection = self._current(connection)
             if not connection.closed:
                 _undo(connection, begin, (b"ROLLBACK TO SAVEPOINT " + name, None), release)
             raise
         finally:
             self._savepoints -= 1
-        _send(connection, release)
+        _send(self._current(connection), release)
+
+    def _current(self, connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+        """Return the pool's connection that has replaced a lost one, or `connection`."""
+        return connection if self._owned is None else self._owned
 
 
 def _is_idle(connection: psycopg.Connection[Any]) -> bool:
