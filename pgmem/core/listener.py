@@ -62,6 +62,8 @@ class AsyncListener:
 
     Attributes:
         payloads: the notifications of events that have arrived, for the follower.
+        reached: when the last statement that was answered was sent, or when the last try to connect
+            began, by the monotonic clock.
     """
 
     def __init__(self, database: AsyncDatabase, notifications: AsyncTargetedNotifications) -> None:
@@ -71,6 +73,8 @@ class AsyncListener:
         self._connection: AsyncConnection | None = None
         self._parse: Callable[[Sequence[Row]], Any] | None = None
         self._answer_due = 0.0
+        self._sent_at = 0.0
+        self.reached = 0.0
         self.payloads: deque[str] = deque()
 
     def _session(self) -> AsyncConnection:
@@ -90,6 +94,7 @@ class AsyncListener:
         database = self._database
         timeout = {"connect_timeout": max(2, int(ANSWER_TIMEOUT))}
         options = {**database.listen_options, **_KEEPALIVE, **timeout}
+        self.reached = time.monotonic()
         prepare = None if database.listens_pooled else 1
         connection = await AsyncConnection.connect(
             **options, autocommit=True, prepare_threshold=prepare
@@ -130,7 +135,10 @@ class AsyncListener:
         """
         query = self._database.statement(op, "never", relaxed=False)
         self._readable.forget()  # psycopg waits for the socket by itself.
-        return op.parse(await self._session().run(query, op.params))
+        sent_at = time.monotonic()
+        rows = await self._session().run(query, op.params)
+        self.reached = sent_at
+        return op.parse(rows)
 
     @property
     def busy(self) -> bool:
@@ -155,7 +163,8 @@ class AsyncListener:
         """
         query = self._database.statement(op, "never", relaxed=False)
         self._session().start(query, op.params)
-        self._parse, self._answer_due = op.parse, time.monotonic() + ANSWER_TIMEOUT
+        self._parse, self._sent_at = op.parse, time.monotonic()
+        self._answer_due = self._sent_at + ANSWER_TIMEOUT
 
     def receive(self) -> Any:
         """Take in what has arrived: notifications, and the answer. Return the result, or None.
@@ -168,7 +177,8 @@ class AsyncListener:
         if parse is None:
             session.pgconn.consume_input()
         elif (rows := session.take()) is not None:
-            self._parse, result = None, parse(rows)
+            self._parse, self.reached = None, self._sent_at
+            result = parse(rows)
         elif time.monotonic() > self._answer_due:
             raise AnswerTimeoutError(f"no answer within {ANSWER_TIMEOUT:g} s")
         while notify := session.pgconn.notifies():

@@ -18,9 +18,10 @@ def reason_of(error: BaseException) -> str:
 class Outage:
     """The state of the way to one server, as the parts of a memory find it.
 
-    The pool and the follower lose their connections in the same moment. The first one to notice
-    logs it. It is over when the follower follows again, or, if there is none, when the pool has
-    connected.
+    The pool and the follower lose their connections in the same moment, and notice it at different
+    times. The first one to notice logs it. It is over when the follower follows again, or, if that
+    has not noticed, when the pool has connected. A part that notices after that has lost nothing
+    more, so nothing is logged.
 
     Args:
         where: the server, without the password, for messages.
@@ -31,10 +32,21 @@ class Outage:
         self._lock = Lock()
         self._parts: set[str] = set()
         self._since = 0.0
+        self._ended = 0.0
 
-    def begin(self, part: str, reason: str) -> None:
-        """Record that a part has lost the server, and log it if it is the first one."""
+    def begin(self, part: str, reason: str, reached: float) -> None:
+        """Record that a part has lost the server, and log it if it is the first one.
+
+        Args:
+            part: the part.
+            reason: the error's text.
+            reached: the part's last proof that the server was there, or when its failed try to
+                connect began, by the monotonic clock. If that is before the end of the last
+                interruption, this is the same one.
+        """
         with self._lock:
+            if reached < self._ended:
+                return
             first = not self._parts
             self._parts.add(part)
             if first:
@@ -53,6 +65,9 @@ class Outage:
                 # The pool may have no reason to connect.
                 self._parts.clear()
             over = interrupted and not self._parts
-            seconds = time.monotonic() - self._since
+            now = time.monotonic()
+            seconds = now - self._since
+            if over:
+                self._ended = now
         if over:
             log.info("connected to %s again after %.1f s", self._where, seconds)

@@ -249,17 +249,22 @@ class AsyncPool:
         """Make a connection for the first waiter."""
         failure: Exception | None = None
         connection: AsyncConnection | None = None
+        began = time.monotonic()
         try:
             connection = await self._make()
         except Exception as error:
             failure = error
         finally:
-            waiters = self._connected(connection, failure, generation)
+            waiters = self._connected(connection, failure, generation, began)
         for waiter in waiters:
             waiter.wakeup.set()
 
     def _connected(
-        self, connection: AsyncConnection | None, failure: Exception | None, generation: int
+        self,
+        connection: AsyncConnection | None,
+        failure: Exception | None,
+        generation: int,
+        began: float,
     ) -> list[_Waiter]:
         """Take over a new connection. Return the waiters that must learn of a failure."""
         if not self._opened or generation != self._generation:
@@ -281,7 +286,7 @@ class AsyncPool:
             self._serve()
             return []
         if failure is not None:
-            self._outage.begin("pool", reason_of(failure))
+            self._outage.begin("pool", reason_of(failure), began)
         return waiters
 
     async def _make(self) -> AsyncConnection:

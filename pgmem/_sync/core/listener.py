@@ -63,6 +63,8 @@ class Listener:
 
     Attributes:
         payloads: the notifications of events that have arrived, for the follower.
+        reached: when the last statement that was answered was sent, or when the last try to connect
+            began, by the monotonic clock.
     """
 
     def __init__(self, database: Database, notifications: TargetedNotifications) -> None:
@@ -72,6 +74,8 @@ class Listener:
         self._connection: Connection | None = None
         self._parse: Callable[[Sequence[Row]], Any] | None = None
         self._answer_due = 0.0
+        self._sent_at = 0.0
+        self.reached = 0.0
         self.payloads: deque[str] = deque()
 
     def _session(self) -> Connection:
@@ -91,6 +95,7 @@ class Listener:
         database = self._database
         timeout = {"connect_timeout": max(2, int(ANSWER_TIMEOUT))}
         options = {**database.listen_options, **_KEEPALIVE, **timeout}
+        self.reached = time.monotonic()
         prepare = None if database.listens_pooled else 1
         connection = Connection.connect(**options, autocommit=True, prepare_threshold=prepare)
         self._connection = connection
@@ -129,7 +134,10 @@ class Listener:
         """
         query = self._database.statement(op, "never", relaxed=False)
         self._readable.forget()  # psycopg waits for the socket by itself.
-        return op.parse(self._session().run(query, op.params))
+        sent_at = time.monotonic()
+        rows = self._session().run(query, op.params)
+        self.reached = sent_at
+        return op.parse(rows)
 
     @property
     def busy(self) -> bool:
@@ -154,7 +162,8 @@ class Listener:
         """
         query = self._database.statement(op, "never", relaxed=False)
         self._session().start(query, op.params)
-        self._parse, self._answer_due = op.parse, time.monotonic() + ANSWER_TIMEOUT
+        self._parse, self._sent_at = op.parse, time.monotonic()
+        self._answer_due = self._sent_at + ANSWER_TIMEOUT
 
     def receive(self) -> Any:
         """Take in what has arrived: notifications, and the answer. Return the result, or None.
@@ -167,7 +176,8 @@ class Listener:
         if parse is None:
             session.pgconn.consume_input()
         elif (rows := session.take()) is not None:
-            self._parse, result = None, parse(rows)
+            self._parse, self.reached = None, self._sent_at
+            result = parse(rows)
         elif time.monotonic() > self._answer_due:
             raise AnswerTimeoutError(f"no answer within {ANSWER_TIMEOUT:g} s")
         while notify := session.pgconn.notifies():

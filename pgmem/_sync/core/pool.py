@@ -250,17 +250,22 @@ class Pool:
         """Make a connection for the first waiter."""
         failure: Exception | None = None
         connection: Connection | None = None
+        began = time.monotonic()
         try:
             connection = self._make()
         except Exception as error:
             failure = error
         finally:
-            waiters = self._connected(connection, failure, generation)
+            waiters = self._connected(connection, failure, generation, began)
         for waiter in waiters:
             waiter.wakeup.set()
 
     def _connected(
-        self, connection: Connection | None, failure: Exception | None, generation: int
+        self,
+        connection: Connection | None,
+        failure: Exception | None,
+        generation: int,
+        began: float,
     ) -> list[_Waiter]:
         """Take over a new connection. Return the waiters that must learn of a failure."""
         if not self._opened or generation != self._generation:
@@ -282,7 +287,7 @@ class Pool:
             self._serve()
             return []
         if failure is not None:
-            self._outage.begin("pool", reason_of(failure))
+            self._outage.begin("pool", reason_of(failure), began)
         return waiters
 
     def _make(self) -> Connection:

@@ -258,8 +258,8 @@ class LogFollower:
     def _log_loss(self, error: Exception) -> None:
         if not self._lost_at:
             self._lost_at = time.monotonic()
-            if not self._closing:
-                self._database.outage.begin("follower", reason_of(error))
+        if not self._closing:
+            self._database.outage.begin("follower", reason_of(error), self._listener.reached)
 
     def _follow(self) -> None:
         """Connect and follow until the connection is lost or the memory is closed."""
@@ -277,6 +277,7 @@ class LogFollower:
         if self._poller.position is not None:
             self._lost_at = 0.0
         self._database.outage.end("follower")
+        self._listener.reached = time.monotonic()
         while not self._closing:
             if self._poller.position is None:
                 self._begin()
