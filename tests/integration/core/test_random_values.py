@@ -30,7 +30,7 @@ def examples(number):
     )
 
 
-@examples(size(10_000, 200))
+@examples(size(10_000, 100))
 @given(value=values)
 def test_random_value_comes_back_equal_or_is_refused(memory, value):
     head = memory.events.head()
@@ -45,7 +45,7 @@ def test_random_value_comes_back_equal_or_is_refused(memory, value):
     assert found == (value,) * 3
 
 
-@examples(size(10_000, 200))
+@examples(size(10_000, 100))
 @given(value=models())
 def test_random_model_comes_back_equal_or_is_refused(memory, value):
     head = memory.events.head()
@@ -62,7 +62,7 @@ def test_random_model_comes_back_equal_or_is_refused(memory, value):
         assert same_fields(found, value)
 
 
-@examples(size(10_000, 200))
+@examples(size(2_000, 100))
 @given(event=models(Event))
 def test_random_event_comes_back_equal_or_is_refused(event):
     try:
