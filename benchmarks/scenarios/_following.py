@@ -333,8 +333,8 @@ class BareReader:
             self._poll.poll(1_000)
             pgconn.consume_input()
             while notify := pgconn.notifies():
-                _, position, _, _, _, text, *_ = orjson.loads(notify.extra)
-                tray.put(position, orjson.loads(text))
+                for position, _, _, _, text, *_ in orjson.loads(notify.extra)[1:]:
+                    tray.put(position, orjson.loads(text))
         return tray.received()
 
     def close(self) -> None:
