@@ -37,6 +37,10 @@ async def test_one_line_for_an_interruption_and_one_for_its_end(form, relay, cap
                     assert [entry.value for entry in await asyncio.gather(*calls)] == [1] * 4
                     await memory.events.append("s", Event(type="t", payload=n))
                     assert [e.payload for e in await events.receive(timeout=20)] == [n]
+                    # The subscription reads by itself until the follower has connected again.
+                    await asyncio.to_thread(
+                        wait_until, lambda n=n: caplog.text.count("again after") > n
+                    )
     lines = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert [record.levelname for record in lines] == ["WARNING", "INFO"] * 2
     for lost, back in zip(lines[::2], lines[1::2], strict=True):
