@@ -109,7 +109,8 @@ class AsyncMemory:
             (PgBouncer), which delivers no notifications. Statements are not prepared through a
             pooler, with or without this.
         safety_poll: how often subscriptions poll without a notification, in seconds or as a
-            timedelta. If a notification is lost, an event is late by at most this much.
+            timedelta. If a notification is lost, an event is late by at most this much, or by ten
+            times this after 10 s without an event on a connection that receives notifications.
         cache: how many state entries to cache in this process for `state.get`. None for no cache.
             The process sees its own writes at once. Writes of others, and its own through
             `using()`, are seen after a notification, at most `safety_poll` late. While the log
