@@ -21,7 +21,8 @@ CREATE TABLE handed (
     asked timestamptz, begun timestamptz DEFAULT clock_timestamp(), lease_until timestamptz,
     acked timestamptz, refused timestamptz, PRIMARY KEY (position, token)
 );
-CREATE TABLE effects (position bigint, token bigint)"""
+CREATE TABLE effects (position bigint, token bigint);
+CREATE TABLE killed (at timestamptz DEFAULT clock_timestamp())"""
 
 # Takes batches until told to stop. Now and then it sleeps beyond its lease before it acknowledges.
 MEMBER = """
@@ -117,6 +118,7 @@ def work_under_kills(url, rng: random.Random, *, kills: int, lease: float, how="
             number = rng.randrange(len(members))
             if members[number].lines and done < kills and done < 1.5 * kills * _progress(server):
                 members[number].kill()
+                server.execute("INSERT INTO killed DEFAULT VALUES")
                 done += 1
                 members[number] = member(number)
     for one in members:
@@ -169,9 +171,10 @@ FROM handed AS a CROSS JOIN LATERAL (
     ORDER BY token LIMIT 1) AS b
 JOIN handed AS c ON c.asked > a.lease_until AND c.lease_until < b.lease_until
     AND NOT EXISTS (SELECT FROM handed WHERE position = c.position AND token < c.token)
--- An event that was lost alone has one attempt more. Otherwise a member between them was killed
--- before it recorded its delivery.
+-- An event that was lost alone has one attempt more. A member that was killed in between may have
+-- held it without a record.
 WHERE b.attempts = a.attempts + 1
+  AND NOT EXISTS (SELECT FROM killed WHERE at BETWEEN a.lease_until AND b.lease_until)
   AND NOT EXISTS (SELECT FROM handed WHERE token = a.token AND position <> a.position)
 GROUP BY a.position, a.token ORDER BY 1 DESC LIMIT 1"""
 
