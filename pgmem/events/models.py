@@ -51,12 +51,13 @@ class Event(BaseModel):
     >>> PaymentRefused.event_schema_version
     2
 
-    Class arguments:
-        type: the type name; the class name by default.
-        schema_version: the version of the payload, stored with each event; 1 by default, or the one
-            after the last of `upcast`.
-        upcast: functions by version. Each takes a stored payload of its version, as a JSON value,
-            and returns that of the next one. A version without one is passed on as it is.
+    The class statement takes three arguments:
+
+    - `type`: the type name; the class name by default.
+    - `schema_version`: the version of the payload, stored with each event; 1 by default, or the one
+      after the last of `upcast`.
+    - `upcast`: functions by version. Each takes a stored payload of its version, as a JSON value,
+      and returns that of the next one. A version without one is passed on as it is.
 
     Args:
         type: what happened, 1 to 512 bytes. Set by the class in a subclass.
