@@ -52,9 +52,9 @@ class HiredisSocket:
 
 
 def _address(url: str) -> tuple[str, str, int]:
-    from redis.connection import parse_url  # noqa: PLC0415
+    from redis.connection import parse_url  # noqa: PLC0415  # as above
 
-    found: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    found: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py has no types for it
     return found.get("path", ""), found.get("host", "localhost"), found.get("port", 6379)
 
 
@@ -68,6 +68,7 @@ def hiredis_socket(url: str) -> Iterator[HiredisSocket]:
 @contextlib.contextmanager
 def glide(url: str) -> Iterator[Any]:
     """Open a client of valkey-glide, whose core is written in Rust."""
+    # Only the scenarios beside Redis need the extra.
     from glide_sync import GlideClient, GlideClientConfiguration, NodeAddress  # noqa: PLC0415
 
     path, host, port = _address(url)
