@@ -19,10 +19,11 @@ from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.context import WriteContext
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_default
-from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.names import check_schema_name
 from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.retry import jitter
+from pgmem.core.transaction import AsyncTransactionExecutor
 from pgmem.core.transaction_block import TransactionBlock
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds

@@ -151,7 +151,7 @@ class PgmemStore:
     def writers(self, label: str, count: int) -> Iterator[list[Write]]:
         """Give threads one memory; `put` records its event in the same statement."""
         with (
-            _quiet("psycopg.pool"),
+            _quiet("pgmem"),
             Memory(self.url, durability=self._durability, pool=count, timeout=1) as memory,
         ):
 

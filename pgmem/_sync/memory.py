@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 import psycopg
 
 from pgmem._sync.core.database import Database
-from pgmem._sync.core.execution import PoolExecutor, TransactionExecutor
+from pgmem._sync.core.execution import PoolExecutor
 from pgmem._sync.core.notifications import TargetedNotifications
 from pgmem._sync.core.retry import jitter
+from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.dedupe.renewer import ClaimRenewer
 from pgmem._sync.dedupe.verbs import Dedupe, TransactionDedupe
 from pgmem._sync.events.buffer import EventBuffer

@@ -20,8 +20,9 @@ from pydantic import BaseModel
 from pgmem.core.concurrency import GRACE, async_sleep, maybe_await
 from pgmem.core.database import log
 from pgmem.core.encoding import decoder
-from pgmem.core.execution import AsyncPoolExecutor, AsyncTransactionExecutor
+from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.op import Op
+from pgmem.core.transaction import AsyncTransactionExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.dedupe import ops
 from pgmem.dedupe.models import Claim, Outcome

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from pgmem.core.context import WriteContext
-from pgmem.core.execution import AsyncTransactionExecutor
 from pgmem.core.op import Row
+from pgmem.core.transaction import AsyncTransactionExecutor
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidInput, PgmemError, Unavailable
 from pgmem.events.durable_lease import AsyncSubscriptionLease, owner_name

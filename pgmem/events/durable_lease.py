@@ -31,8 +31,9 @@ import psycopg
 
 from pgmem.core.concurrency import GRACE, AsyncWakeup, AsyncWorker, Lock, async_sleep
 from pgmem.core.database import log
-from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor, AsyncTransactionExecutor
+from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.history import History
+from pgmem.core.transaction import AsyncTransactionExecutor
 from pgmem.core.validation import Seconds
 from pgmem.errors import HistoryRewritten, LeaseLost, NotOpen, PgmemError
 from pgmem.events import durable_ops as ops

@@ -11,10 +11,11 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
-from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor, serialization_conflict
+from pgmem.core.execution import AsyncExecutor
 from pgmem.core.op import Op, RetryStatement, Row
 from pgmem.core.paging import read_pages
 from pgmem.core.retry import MAX_RACES
+from pgmem.core.transaction import AsyncTransactionExecutor, serialization_conflict
 from pgmem.core.validation import MAX_POSITION, Seconds, check_seconds
 from pgmem.events import ops
 from pgmem.events.codec import Codec, parse_events

@@ -12,9 +12,10 @@ from typing import Any, Generic, Literal
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from pgmem.core.execution import AsyncExecutor, AsyncTransactionExecutor
+from pgmem.core.execution import AsyncExecutor
 from pgmem.core.op import Row
 from pgmem.core.paging import read_pages
+from pgmem.core.transaction import AsyncTransactionExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.codec import Codec, event_maker

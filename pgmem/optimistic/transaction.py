@@ -34,9 +34,10 @@ from pydantic import BaseModel
 
 from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.encoding import encode
-from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor, AsyncTransactionExecutor
+from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.op import Op, RefusedError, RetryStatement
 from pgmem.core.retry import MAX_REPEATS, jitter
+from pgmem.core.transaction import AsyncTransactionExecutor
 from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
 from pgmem.dedupe import ops as dedupe_ops
 from pgmem.errors import (

@@ -19,7 +19,8 @@ import psycopg
 from pydantic import BaseModel
 
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import PoolExecutor, TransactionExecutor
+from pgmem._sync.core.execution import PoolExecutor
+from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.dedupe.renewer import ClaimRenewer
 from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem.core.concurrency import GRACE, passthrough, sleep

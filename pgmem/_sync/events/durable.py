@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from pgmem._sync.core.execution import TransactionExecutor
+from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.events.durable_lease import SubscriptionLease, owner_name
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscription import Start, Subscription

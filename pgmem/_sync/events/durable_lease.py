@@ -31,7 +31,8 @@ from typing import Any
 import psycopg
 
 from pgmem._sync.core.database import log
-from pgmem._sync.core.execution import Executor, PoolExecutor, TransactionExecutor
+from pgmem._sync.core.execution import Executor, PoolExecutor
+from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem.core.concurrency import GRACE, Lock, Wakeup, Worker, sleep
 from pgmem.core.history import History
 from pgmem.core.validation import Seconds

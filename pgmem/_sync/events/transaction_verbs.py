@@ -12,9 +12,10 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
-from pgmem._sync.core.execution import Executor, TransactionExecutor, serialization_conflict
+from pgmem._sync.core.execution import Executor
 from pgmem._sync.core.paging import read_pages
 from pgmem._sync.core.retry import MAX_RACES
+from pgmem._sync.core.transaction import TransactionExecutor, serialization_conflict
 from pgmem.core.op import Op, RetryStatement, Row
 from pgmem.core.validation import MAX_POSITION, Seconds, check_seconds
 from pgmem.events import ops

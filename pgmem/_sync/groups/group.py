@@ -13,8 +13,9 @@ from typing import Any, Generic, Literal
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from pgmem._sync.core.execution import Executor, TransactionExecutor
+from pgmem._sync.core.execution import Executor
 from pgmem._sync.core.paging import read_pages
+from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.events.durable import Bound, executor_of
 from pgmem._sync.groups.claims import Claims, GroupContext
 from pgmem._sync.groups.worker import GroupRun, Handler, Once, RunOptions

@@ -33,8 +33,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
 
-from pgmem._sync.core.execution import Executor, PoolExecutor, TransactionExecutor
+from pgmem._sync.core.execution import Executor, PoolExecutor
 from pgmem._sync.core.retry import MAX_REPEATS, jitter
+from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.events.durable import DurableSubscription
 from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL, TransactionEvents
 from pgmem._sync.leases.lease import Lease
