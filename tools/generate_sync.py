@@ -31,7 +31,7 @@ HEADER = "# Generated from {} by tools/generate_sync.py. Do not edit.\n"
 
 WITHOUT_TWIN = (
     "_sync", "cli", "demo", "embedded", "testing", "redis/importing", "core/concurrency.py",
-    "core/call_queue.py", "core/sources.py",
+    "core/call_queue.py", "core/signals.py", "core/sockets.py", "core/sources.py",
 )  # fmt: skip
 
 SUBSTITUTIONS = [

@@ -22,9 +22,10 @@ from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
 from psycopg.sql import Composable
 
-from pgmem.core.concurrency import GRACE, AsyncBackground, AsyncSocketReader, async_drive
+from pgmem.core.concurrency import GRACE, AsyncBackground, async_drive
 from pgmem.core.libpq import Answer, Call, Session
 from pgmem.core.op import Row
+from pgmem.core.sockets import AsyncSocketReader
 
 R = TypeVar("R")
 

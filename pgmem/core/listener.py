@@ -21,12 +21,13 @@ from typing import Any, TypeVar
 import psycopg
 
 from pgmem.core import statements as sql
-from pgmem.core.concurrency import AsyncReadable, AsyncWakeup
+from pgmem.core.concurrency import AsyncWakeup
 from pgmem.core.connection import AnswerTimeoutError, AsyncConnection
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.history import History, read_history
 from pgmem.core.notifications import TARGETED_PREFIX, AsyncTargetedNotifications
 from pgmem.core.op import Op, Row
+from pgmem.core.sockets import AsyncReadable
 
 T = TypeVar("T")
 

@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pgmem.core.concurrency import AsyncCaller, AsyncStopSignals, AsyncWakeup, AsyncWorker, Lock
+from pgmem.core.concurrency import AsyncCaller, AsyncWakeup, AsyncWorker, Lock
+from pgmem.core.signals import AsyncStopSignals
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
 from pgmem.events.durable_ops import check_lease

@@ -23,9 +23,10 @@ from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
 from psycopg.sql import Composable
 
-from pgmem.core.concurrency import GRACE, Background, SocketReader, drive
+from pgmem.core.concurrency import GRACE, Background, drive
 from pgmem.core.libpq import Answer, Call, Session
 from pgmem.core.op import Row
+from pgmem.core.sockets import SocketReader
 
 R = TypeVar("R")
 

@@ -25,9 +25,10 @@ from pgmem._sync.core.connection import AnswerTimeoutError, Connection
 from pgmem._sync.core.database import Database
 from pgmem._sync.core.notifications import TARGETED_PREFIX, TargetedNotifications
 from pgmem.core import statements as sql
-from pgmem.core.concurrency import Readable, Wakeup
+from pgmem.core.concurrency import Wakeup
 from pgmem.core.history import History, read_history
 from pgmem.core.op import Op, Row
+from pgmem.core.sockets import Readable
 
 T = TypeVar("T")
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pgmem._sync.groups.member import Member
 from pgmem._sync.groups.supervisor import Supervisor
-from pgmem.core.concurrency import Caller, Lock, StopSignals, Wakeup, Worker
+from pgmem.core.concurrency import Caller, Lock, Wakeup, Worker
+from pgmem.core.signals import StopSignals
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
 from pgmem.events.durable_ops import check_lease
