@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -185,7 +185,8 @@ def models(draw, base=None):
         return cls.model_construct(**({"type": "random"} if base is Event else {}), **given)
     try:
         return cls.model_validate(given, by_name=True, by_alias=False)
-    except (ValidationError, InvalidValue):
+    except (ValidationError, InvalidValue, InvalidOperation):
+        # The last one is Python's own: an Enum cannot be looked up by a signaling NaN.
         return cls.model_construct(**({"type": "random"} if base is Event else {}), **given)
 
 
