@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from pgmem._sync.events.subscription import Subscription
     from pgmem._sync.groups.group import Delivery, Group
     from pgmem._sync.leases.lease import Lease
-    from pgmem._sync.memory import BoundMemory, Memory, Transaction
+    from pgmem._sync.memory import Memory
     from pgmem._sync.optimistic.transaction import Optimistic
+    from pgmem._sync.transaction import BoundMemory, Transaction
     from pgmem.admin import migrate
     from pgmem.dedupe.models import Claim, Outcome
     from pgmem.embedded.postgres import EmbeddedPostgres
@@ -53,10 +54,11 @@ if TYPE_CHECKING:
     from pgmem.groups.group import AsyncDelivery, AsyncGroup
     from pgmem.groups.retry import Discard, RetryLater, RetryPolicy
     from pgmem.leases.lease import AsyncLease
-    from pgmem.memory import AsyncBoundMemory, AsyncMemory, AsyncTransaction
+    from pgmem.memory import AsyncMemory
     from pgmem.optimistic.transaction import AsyncOptimistic
     from pgmem.retention.models import Policy
     from pgmem.state.models import KEEP, StateEntry
+    from pgmem.transaction import AsyncBoundMemory, AsyncTransaction
 
 __all__ = [
     "KEEP",
@@ -120,15 +122,15 @@ _HOME = {
     "KEEP": "pgmem.state.models",
     "Append": "pgmem.events.models",
     "Appended": "pgmem.events.models",
-    "AsyncBoundMemory": "pgmem.memory",
+    "AsyncBoundMemory": "pgmem.transaction",
     "AsyncDelivery": "pgmem.groups.group",
     "AsyncGroup": "pgmem.groups.group",
     "AsyncLease": "pgmem.leases.lease",
     "AsyncMemory": "pgmem.memory",
     "AsyncOptimistic": "pgmem.optimistic.transaction",
     "AsyncSubscription": "pgmem.events.subscription",
-    "AsyncTransaction": "pgmem.memory",
-    "BoundMemory": "pgmem._sync.memory",
+    "AsyncTransaction": "pgmem.transaction",
+    "BoundMemory": "pgmem._sync.transaction",
     "Claim": "pgmem.dedupe.models",
     "Delivery": "pgmem._sync.groups.group",
     "Discard": "pgmem.groups.retry",
@@ -148,7 +150,7 @@ _HOME = {
     "StateChange": "pgmem.events.models",
     "StateEntry": "pgmem.state.models",
     "Subscription": "pgmem._sync.events.subscription",
-    "Transaction": "pgmem._sync.memory",
+    "Transaction": "pgmem._sync.transaction",
 }
 
 

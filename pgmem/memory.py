@@ -1,4 +1,4 @@
-"""Put the verb groups together: `AsyncMemory`, and its transactions.
+"""Put the verb groups together: `AsyncMemory`.
 
 Groups of verbs that few programs use are imported when they are first used, because importing them
 takes as long as a quarter of the library. Two threads at that moment may both make one. That is
@@ -13,23 +13,19 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-import psycopg
-
-from pgmem.core.concurrency import async_sleep, maybe_await
 from pgmem.core.context import WriteContext
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_default
 from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.names import check_schema_name
 from pgmem.core.notifications import AsyncTargetedNotifications
-from pgmem.core.retry import jitter
 from pgmem.core.transaction import AsyncTransactionExecutor
 from pgmem.core.transaction_block import TransactionBlock
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe.renewer import AsyncClaimRenewer
-from pgmem.dedupe.verbs import AsyncDedupe, AsyncTransactionDedupe
-from pgmem.errors import InvalidInput, TransactionConflict
+from pgmem.dedupe.verbs import AsyncDedupe
+from pgmem.errors import InvalidInput
 from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.codec import Codec
 from pgmem.events.event_classes import event_registry
@@ -37,21 +33,22 @@ from pgmem.events.follower import AsyncLogFollower
 from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscriptions import AsyncSubscriptions
-from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL, AsyncTransactionEvents
+from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem.events.verbs import AsyncEvents
 from pgmem.leases.lease import AsyncLease
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
-from pgmem.leases.verbs import AsyncLeases, AsyncTransactionLeases
+from pgmem.leases.verbs import AsyncLeases
 from pgmem.state.cache import StateCache, TransactionCache
-from pgmem.state.verbs import AsyncState, AsyncTransactionState
+from pgmem.state.verbs import AsyncState
+from pgmem.transaction import AsyncBoundMemory, AsyncTransaction, run_in_transaction
 
 # ruff: noqa: PLC0415  # the imports inside properties
 
 if TYPE_CHECKING:
     from pgmem.admin.stats_models import Stats
-    from pgmem.folds.verbs import AsyncFolds, AsyncTransactionFolds
-    from pgmem.groups.verbs import AsyncGroups, AsyncTransactionGroups
+    from pgmem.folds.verbs import AsyncFolds
+    from pgmem.groups.verbs import AsyncGroups
     from pgmem.optimistic.transaction import AsyncOptimistic, OptimisticContext
     from pgmem.retention.janitor import AsyncJanitor
     from pgmem.retention.verbs import AsyncRetention
@@ -431,19 +428,7 @@ class AsyncMemory:
             )
         if idempotency_key is not None or fence is not None:
             raise InvalidInput("idempotency_key= and fence= need optimistic=True")
-        check_count(retries, "retries", minimum=0)
-        attempt = 0
-        while True:
-            try:
-                async with self.transaction() as tx:
-                    result: R = await maybe_await(fn(tx))
-            except TransactionConflict:
-                if attempt == retries:
-                    raise
-            else:
-                return result
-            await async_sleep(jitter(attempt))
-            attempt += 1
+        return await run_in_transaction(self.transaction, fn, retries=retries)
 
     def _optimistic_context(self) -> OptimisticContext:
         from pgmem.optimistic.transaction import OptimisticContext
@@ -499,47 +484,3 @@ class AsyncMemory:
 
     def _transaction_cache(self, *, remembers: bool) -> TransactionCache | None:
         return None if self._cache is None else TransactionCache(self._cache, remembers=remembers)
-
-
-class AsyncBoundMemory:
-    """The verbs that work inside the caller's own transaction. `memory.using()` returns it."""
-
-    def __init__(
-        self, executor: AsyncTransactionExecutor, codec: Codec, cache: TransactionCache | None
-    ) -> None:
-        self._executor = executor
-        self.events = AsyncTransactionEvents(executor, codec)
-        self.state = AsyncTransactionState(executor, codec, cache)
-        self.dedupe = AsyncTransactionDedupe(executor, codec)
-        self.leases = AsyncTransactionLeases(executor)
-        self.limits = AsyncLimits(executor)
-        self._codec = codec
-
-    @cached_property
-    def groups(self) -> AsyncTransactionGroups:
-        """Consumer groups."""
-        from pgmem.groups.verbs import AsyncTransactionGroups
-
-        return AsyncTransactionGroups(self._executor, self._codec)
-
-    @cached_property
-    def folds(self) -> AsyncTransactionFolds:
-        """Snapshots of values that are computed from events."""
-        from pgmem.folds.verbs import AsyncTransactionFolds
-
-        return AsyncTransactionFolds(self._executor, self._codec)
-
-
-class AsyncTransaction(AsyncBoundMemory):
-    """The verbs that work inside `memory.transaction()`."""
-
-    def __init__(
-        self, executor: AsyncTransactionExecutor, codec: Codec, cache: TransactionCache | None
-    ) -> None:
-        super().__init__(executor, codec, cache)
-        self._transaction = executor
-
-    @property
-    def connection(self) -> psycopg.AsyncConnection[Any]:
-        """The psycopg connection, for the caller's own rows."""
-        return self._transaction.expose()

@@ -1,5 +1,5 @@
 # Generated from pgmem/memory.py by tools/generate_sync.py. Do not edit.
-"""Put the verb groups together: `Memory`, and its transactions.
+"""Put the verb groups together: `Memory`.
 
 Groups of verbs that few programs use are imported when they are first used, because importing them
 takes as long as a quarter of the library. Two threads at that moment may both make one. That is
@@ -14,34 +14,31 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-import psycopg
-
 from pgmem._sync.core.database import Database
 from pgmem._sync.core.execution import PoolExecutor
 from pgmem._sync.core.notifications import TargetedNotifications
-from pgmem._sync.core.retry import jitter
 from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.dedupe.renewer import ClaimRenewer
-from pgmem._sync.dedupe.verbs import Dedupe, TransactionDedupe
+from pgmem._sync.dedupe.verbs import Dedupe
 from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.follower import LogFollower
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscriptions import Subscriptions
-from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL, TransactionEvents
+from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem._sync.events.verbs import Events
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
-from pgmem._sync.leases.verbs import Leases, TransactionLeases
-from pgmem._sync.state.verbs import State, TransactionState
-from pgmem.core.concurrency import passthrough, sleep
+from pgmem._sync.leases.verbs import Leases
+from pgmem._sync.state.verbs import State
+from pgmem._sync.transaction import BoundMemory, Transaction, run_in_transaction
 from pgmem.core.context import WriteContext
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_default
 from pgmem.core.names import check_schema_name
 from pgmem.core.transaction_block import TransactionBlock
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
-from pgmem.errors import InvalidInput, TransactionConflict
+from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
 from pgmem.events.event_classes import event_registry
 from pgmem.events.models import Event
@@ -50,8 +47,8 @@ from pgmem.state.cache import StateCache, TransactionCache
 # ruff: noqa: PLC0415  # the imports inside properties
 
 if TYPE_CHECKING:
-    from pgmem._sync.folds.verbs import Folds, TransactionFolds
-    from pgmem._sync.groups.verbs import Groups, TransactionGroups
+    from pgmem._sync.folds.verbs import Folds
+    from pgmem._sync.groups.verbs import Groups
     from pgmem._sync.optimistic.transaction import Optimistic, OptimisticContext
     from pgmem._sync.retention.janitor import Janitor
     from pgmem._sync.retention.verbs import Retention
@@ -432,19 +429,7 @@ class Memory:
             )
         if idempotency_key is not None or fence is not None:
             raise InvalidInput("idempotency_key= and fence= need optimistic=True")
-        check_count(retries, "retries", minimum=0)
-        attempt = 0
-        while True:
-            try:
-                with self.transaction() as tx:
-                    result: R = passthrough(fn(tx))
-            except TransactionConflict:
-                if attempt == retries:
-                    raise
-            else:
-                return result
-            sleep(jitter(attempt))
-            attempt += 1
+        return run_in_transaction(self.transaction, fn, retries=retries)
 
     def _optimistic_context(self) -> OptimisticContext:
         from pgmem._sync.optimistic.transaction import OptimisticContext
@@ -500,47 +485,3 @@ class Memory:
 
     def _transaction_cache(self, *, remembers: bool) -> TransactionCache | None:
         return None if self._cache is None else TransactionCache(self._cache, remembers=remembers)
-
-
-class BoundMemory:
-    """The verbs that work inside the caller's own transaction. `memory.using()` returns it."""
-
-    def __init__(
-        self, executor: TransactionExecutor, codec: Codec, cache: TransactionCache | None
-    ) -> None:
-        self._executor = executor
-        self.events = TransactionEvents(executor, codec)
-        self.state = TransactionState(executor, codec, cache)
-        self.dedupe = TransactionDedupe(executor, codec)
-        self.leases = TransactionLeases(executor)
-        self.limits = Limits(executor)
-        self._codec = codec
-
-    @cached_property
-    def groups(self) -> TransactionGroups:
-        """Consumer groups."""
-        from pgmem._sync.groups.verbs import TransactionGroups
-
-        return TransactionGroups(self._executor, self._codec)
-
-    @cached_property
-    def folds(self) -> TransactionFolds:
-        """Snapshots of values that are computed from events."""
-        from pgmem._sync.folds.verbs import TransactionFolds
-
-        return TransactionFolds(self._executor, self._codec)
-
-
-class Transaction(BoundMemory):
-    """The verbs that work inside `memory.transaction()`."""
-
-    def __init__(
-        self, executor: TransactionExecutor, codec: Codec, cache: TransactionCache | None
-    ) -> None:
-        super().__init__(executor, codec, cache)
-        self._transaction = executor
-
-    @property
-    def connection(self) -> psycopg.Connection[Any]:
-        """The psycopg connection, for the caller's own rows."""
-        return self._transaction.expose()
