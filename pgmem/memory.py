@@ -346,7 +346,7 @@ class AsyncMemory:
             LeaseLost: the fence or an acknowledged delivery is not held any more.
             OutcomeUnknown: the connection was lost during the commit, and there is no key.
         """
-        from pgmem.optimistic.transaction import optimistic
+        from pgmem.optimistic.run import optimistic
 
         async with optimistic(
             self._optimistic_context(), idempotency_key=idempotency_key, ttl=ttl, fence=fence
@@ -416,7 +416,7 @@ class AsyncMemory:
             OutcomeUnknown: the connection was lost during the commit, and there is no key.
         """
         if optimistic:
-            from pgmem.optimistic.transaction import run_optimistic
+            from pgmem.optimistic.run import run_optimistic
 
             return await run_optimistic(
                 self._optimistic_context(),

@@ -347,7 +347,7 @@ class Memory:
             LeaseLost: the fence or an acknowledged delivery is not held any more.
             OutcomeUnknown: the connection was lost during the commit, and there is no key.
         """
-        from pgmem._sync.optimistic.transaction import optimistic
+        from pgmem._sync.optimistic.run import optimistic
 
         with optimistic(
             self._optimistic_context(), idempotency_key=idempotency_key, ttl=ttl, fence=fence
@@ -417,7 +417,7 @@ class Memory:
             OutcomeUnknown: the connection was lost during the commit, and there is no key.
         """
         if optimistic:
-            from pgmem._sync.optimistic.transaction import run_optimistic
+            from pgmem._sync.optimistic.run import run_optimistic
 
             return run_optimistic(
                 self._optimistic_context(),

@@ -26,42 +26,41 @@ what it writes, so it can be ordered before or after.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
 
-from pgmem.core.concurrency import async_sleep, maybe_await
+from pgmem.core.concurrency import async_sleep
 from pgmem.core.encoding import encode
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.op import Op, RefusedError, RetryStatement
 from pgmem.core.retry import MAX_REPEATS, jitter
 from pgmem.core.transaction import AsyncTransactionExecutor
-from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
+from pgmem.core.validation import Seconds, check_name, check_seconds
 from pgmem.dedupe import ops as dedupe_ops
 from pgmem.errors import (
     InvalidInput,
     LeaseLost,
     NotOpen,
     OutcomeUnknown,
-    StaleRead,
     TransactionConflict,
     Unavailable,
     VersionConflict,
 )
 from pgmem.events.codec import Codec
 from pgmem.events.durable import AsyncDurableSubscription
-from pgmem.events.models import Appended, RecordedEvent
-from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL, AsyncTransactionEvents
+from pgmem.events.models import Appended
+from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem.leases import ops as lease_ops
 from pgmem.leases.lease import AsyncLease
 from pgmem.optimistic import ops
 from pgmem.optimistic.events import AsyncOptimisticEvents
-from pgmem.optimistic.models import Committed, Stale
+from pgmem.optimistic.models import Committed
 from pgmem.optimistic.ops import Name
+from pgmem.optimistic.stale import stale_read
 from pgmem.optimistic.state import AsyncOptimisticState
-from pgmem.state import read_ops
 from pgmem.state.cache import StateCache
 from pgmem.state.models import StateEntry
 
@@ -70,12 +69,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-
-LOCK_AFTER = 3
-"""Lost races after which `run_transaction` locks before it calls the function."""
-
-MAX_EVENTS = 100
-"""The most events that a `StaleRead` holds for one name."""
 
 
 class OptimisticContext(NamedTuple):
@@ -119,7 +112,7 @@ class _AsyncBound:
         self._executor = executor
 
 
-class _ChangedError(Exception):
+class ChangedError(Exception):
     """Versions are not the remembered ones. The transaction must end before more is read."""
 
     def __init__(self, found: dict[Name, int]) -> None:
@@ -219,7 +212,7 @@ class AsyncOptimistic:
         """
         before = self._versions.setdefault(name, version)
         if before != version:
-            raise await self._stale({name: version}, self._reads)
+            raise await stale_read({name: version}, self._versions, self._reads, self._codec)
 
     def _names(self) -> set[Name]:
         """Return the names of everything that was read or is written."""
@@ -274,8 +267,10 @@ class AsyncOptimistic:
             try:
                 async with self._executor.transaction(ops.ACTION, read_committed=True) as executor:
                     committed = await self._write(executor)
-            except _ChangedError as changed:
-                raise await self._stale(changed.found, self._executor) from None
+            except ChangedError as changed:
+                raise await stale_read(
+                    changed.found, self._versions, self._executor, self._codec
+                ) from None
             self._committed = committed
 
     async def _commit_together(self) -> Committed:
@@ -314,7 +309,7 @@ class AsyncOptimistic:
         """Do everything of the commit inside a transaction.
 
         Raises:
-            _ChangedError: something that was read has changed.
+            ChangedError: something that was read has changed.
             LeaseLost: the lease or a delivery is not held any more.
         """
         record = None
@@ -372,7 +367,7 @@ class AsyncOptimistic:
             if found[name] != expected
         }
         if changed:
-            raise _ChangedError(changed)
+            raise ChangedError(changed)
 
     async def _execute(self, executor: AsyncTransactionExecutor, op: Op[T]) -> T:
         try:
@@ -384,48 +379,7 @@ class AsyncOptimistic:
                 else ("stream", op.params["stream"])
             )
             self._versions.setdefault(name, error.expected)
-            raise _ChangedError({name: error.actual}) from None
-
-    async def _stale(self, changed: dict[Name, int], executor: AsyncExecutor) -> StaleRead:
-        """Return the error for what has changed, with what there is now."""
-        reads = [await self._describe(*one, executor) for one in sorted(changed.items())]
-        first = reads[0]
-        listed = ", ".join(
-            f"{one.kind} {one.name!r} had version {one.expected} and has {one.actual}"
-            for one in reads[:5]
-        )
-        return StaleRead(
-            f"{ops.ACTION}: {listed}{' …' if len(reads) > 5 else ''}. Nothing was written. Read "
-            f"again and decide again, or let run_transaction(fn, optimistic=True) do it",
-            expected=first.expected,
-            actual=first.actual,
-            current=first.current,
-            reads=reads,
-        )
-
-    async def _describe(self, name: Name, actual: int, executor: AsyncExecutor) -> Stale:
-        kind, key = name
-        expected = self._versions[name]
-        if kind == "stream":
-            since = await AsyncTransactionEvents(executor, self._codec).read_stream(
-                key, after_version=expected, limit=MAX_EVENTS
-            )
-            return Stale(kind, key, expected, actual, None, since)
-        current = await executor.execute(read_ops.get(key))
-        events = await executor.execute(
-            read_ops.history(key, self._codec, after=expected, limit=MAX_EVENTS)
-        )
-        if expected == 0:
-            events = _since_absent(events)
-        return Stale(kind, key, expected, actual, current, events)
-
-
-def _since_absent(events: list[RecordedEvent]) -> list[RecordedEvent]:
-    """Return the events since an entry was last created."""
-    deletions = [
-        place for place, event in enumerate(events[:-1]) if event.change and event.change.deleted
-    ]
-    return events[deletions[-1] + 1 :] if deletions else events
+            raise ChangedError({name: error.actual}) from None
 
 
 def _receipt(kept: Sequence[Op[Any]], results: Sequence[Any]) -> Committed:
@@ -441,67 +395,3 @@ def _receipt(kept: Sequence[Op[Any]], results: Sequence[Any]) -> Committed:
             receipts: list[Appended] = [result] if isinstance(result, Appended) else result
             positions += [receipt.position for receipt in receipts]
     return Committed(max(positions, default=None), versions)
-
-
-@asynccontextmanager
-async def optimistic(context: OptimisticContext, **options: Any) -> AsyncIterator[AsyncOptimistic]:
-    """Open an optimistic transaction; see `AsyncMemory.optimistic`."""
-    tx = AsyncOptimistic(context, **options)
-    try:
-        yield tx
-    except BaseException:
-        tx._open = False
-        raise
-    await tx._finish()
-
-
-async def run_optimistic(
-    context: OptimisticContext,
-    fn: Callable[[AsyncOptimistic], T | Awaitable[T]],
-    *,
-    retries: int,
-    **options: Any,
-) -> T:
-    """Run a function in optimistic transactions until one commits.
-
-    See `AsyncMemory.run_transaction`.
-    """
-    check_count(retries, "retries", minimum=0)
-    lost: AsyncOptimistic | None = None
-    attempt = 0
-    while True:
-        try:
-            if lost is not None and attempt >= LOCK_AFTER:
-                return await _run_locked(context, fn, lost, options)
-            async with optimistic(context, **options) as lost:
-                result: T = await maybe_await(fn(lost))
-        except StaleRead:
-            if attempt == retries:
-                raise
-        else:
-            return result
-        await async_sleep(jitter(attempt))
-        attempt += 1
-
-
-async def _run_locked(
-    context: OptimisticContext,
-    fn: Callable[[AsyncOptimistic], T | Awaitable[T]],
-    lost: AsyncOptimistic,
-    options: dict[str, Any],
-) -> T:
-    """Lock what the last attempt read or wrote, then run the function in the same transaction."""
-    tx = AsyncOptimistic(context, **options)
-    with ExitStack() as stack:
-        try:
-            async with context.executor.transaction(ops.ACTION, read_committed=True) as executor:
-                await lost._lock(executor)
-                tx = AsyncOptimistic(context, reads=executor, **options)
-                result: T = await maybe_await(fn(tx))
-                tx._open = False
-                tx._invalidate(stack)
-                committed = await tx._write(executor)
-        except _ChangedError as changed:
-            raise await tx._stale(changed.found, context.executor) from None
-    tx._committed = committed
-    return result

@@ -27,8 +27,8 @@ what it writes, so it can be ordered before or after.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
@@ -37,32 +37,31 @@ from pgmem._sync.core.execution import Executor, PoolExecutor
 from pgmem._sync.core.retry import MAX_REPEATS, jitter
 from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.events.durable import DurableSubscription
-from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL, TransactionEvents
+from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.optimistic.events import OptimisticEvents
+from pgmem._sync.optimistic.stale import stale_read
 from pgmem._sync.optimistic.state import OptimisticState
-from pgmem.core.concurrency import passthrough, sleep
+from pgmem.core.concurrency import sleep
 from pgmem.core.encoding import encode
 from pgmem.core.op import Op, RefusedError, RetryStatement
-from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
+from pgmem.core.validation import Seconds, check_name, check_seconds
 from pgmem.dedupe import ops as dedupe_ops
 from pgmem.errors import (
     InvalidInput,
     LeaseLost,
     NotOpen,
     OutcomeUnknown,
-    StaleRead,
     TransactionConflict,
     Unavailable,
     VersionConflict,
 )
 from pgmem.events.codec import Codec
-from pgmem.events.models import Appended, RecordedEvent
+from pgmem.events.models import Appended
 from pgmem.leases import ops as lease_ops
 from pgmem.optimistic import ops
-from pgmem.optimistic.models import Committed, Stale
+from pgmem.optimistic.models import Committed
 from pgmem.optimistic.ops import Name
-from pgmem.state import read_ops
 from pgmem.state.cache import StateCache
 from pgmem.state.models import StateEntry
 
@@ -71,12 +70,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-
-LOCK_AFTER = 3
-"""Lost races after which `run_transaction` locks before it calls the function."""
-
-MAX_EVENTS = 100
-"""The most events that a `StaleRead` holds for one name."""
 
 
 class OptimisticContext(NamedTuple):
@@ -120,7 +113,7 @@ class _Bound:
         self._executor = executor
 
 
-class _ChangedError(Exception):
+class ChangedError(Exception):
     """Versions are not the remembered ones. The transaction must end before more is read."""
 
     def __init__(self, found: dict[Name, int]) -> None:
@@ -220,7 +213,7 @@ class Optimistic:
         """
         before = self._versions.setdefault(name, version)
         if before != version:
-            raise self._stale({name: version}, self._reads)
+            raise stale_read({name: version}, self._versions, self._reads, self._codec)
 
     def _names(self) -> set[Name]:
         """Return the names of everything that was read or is written."""
@@ -275,8 +268,10 @@ class Optimistic:
             try:
                 with self._executor.transaction(ops.ACTION, read_committed=True) as executor:
                     committed = self._write(executor)
-            except _ChangedError as changed:
-                raise self._stale(changed.found, self._executor) from None
+            except ChangedError as changed:
+                raise stale_read(
+                    changed.found, self._versions, self._executor, self._codec
+                ) from None
             self._committed = committed
 
     def _commit_together(self) -> Committed:
@@ -315,7 +310,7 @@ class Optimistic:
         """Do everything of the commit inside a transaction.
 
         Raises:
-            _ChangedError: something that was read has changed.
+            ChangedError: something that was read has changed.
             LeaseLost: the lease or a delivery is not held any more.
         """
         record = None
@@ -373,7 +368,7 @@ class Optimistic:
             if found[name] != expected
         }
         if changed:
-            raise _ChangedError(changed)
+            raise ChangedError(changed)
 
     def _execute(self, executor: TransactionExecutor, op: Op[T]) -> T:
         try:
@@ -385,48 +380,7 @@ class Optimistic:
                 else ("stream", op.params["stream"])
             )
             self._versions.setdefault(name, error.expected)
-            raise _ChangedError({name: error.actual}) from None
-
-    def _stale(self, changed: dict[Name, int], executor: Executor) -> StaleRead:
-        """Return the error for what has changed, with what there is now."""
-        reads = [self._describe(*one, executor) for one in sorted(changed.items())]
-        first = reads[0]
-        listed = ", ".join(
-            f"{one.kind} {one.name!r} had version {one.expected} and has {one.actual}"
-            for one in reads[:5]
-        )
-        return StaleRead(
-            f"{ops.ACTION}: {listed}{' …' if len(reads) > 5 else ''}. Nothing was written. Read "
-            f"again and decide again, or let run_transaction(fn, optimistic=True) do it",
-            expected=first.expected,
-            actual=first.actual,
-            current=first.current,
-            reads=reads,
-        )
-
-    def _describe(self, name: Name, actual: int, executor: Executor) -> Stale:
-        kind, key = name
-        expected = self._versions[name]
-        if kind == "stream":
-            since = TransactionEvents(executor, self._codec).read_stream(
-                key, after_version=expected, limit=MAX_EVENTS
-            )
-            return Stale(kind, key, expected, actual, None, since)
-        current = executor.execute(read_ops.get(key))
-        events = executor.execute(
-            read_ops.history(key, self._codec, after=expected, limit=MAX_EVENTS)
-        )
-        if expected == 0:
-            events = _since_absent(events)
-        return Stale(kind, key, expected, actual, current, events)
-
-
-def _since_absent(events: list[RecordedEvent]) -> list[RecordedEvent]:
-    """Return the events since an entry was last created."""
-    deletions = [
-        place for place, event in enumerate(events[:-1]) if event.change and event.change.deleted
-    ]
-    return events[deletions[-1] + 1 :] if deletions else events
+            raise ChangedError({name: error.actual}) from None
 
 
 def _receipt(kept: Sequence[Op[Any]], results: Sequence[Any]) -> Committed:
@@ -442,67 +396,3 @@ def _receipt(kept: Sequence[Op[Any]], results: Sequence[Any]) -> Committed:
             receipts: list[Appended] = [result] if isinstance(result, Appended) else result
             positions += [receipt.position for receipt in receipts]
     return Committed(max(positions, default=None), versions)
-
-
-@contextmanager
-def optimistic(context: OptimisticContext, **options: Any) -> Iterator[Optimistic]:
-    """Open an optimistic transaction; see `Memory.optimistic`."""
-    tx = Optimistic(context, **options)
-    try:
-        yield tx
-    except BaseException:
-        tx._open = False
-        raise
-    tx._finish()
-
-
-def run_optimistic(
-    context: OptimisticContext,
-    fn: Callable[[Optimistic], T],
-    *,
-    retries: int,
-    **options: Any,
-) -> T:
-    """Run a function in optimistic transactions until one commits.
-
-    See `Memory.run_transaction`.
-    """
-    check_count(retries, "retries", minimum=0)
-    lost: Optimistic | None = None
-    attempt = 0
-    while True:
-        try:
-            if lost is not None and attempt >= LOCK_AFTER:
-                return _run_locked(context, fn, lost, options)
-            with optimistic(context, **options) as lost:
-                result: T = passthrough(fn(lost))
-        except StaleRead:
-            if attempt == retries:
-                raise
-        else:
-            return result
-        sleep(jitter(attempt))
-        attempt += 1
-
-
-def _run_locked(
-    context: OptimisticContext,
-    fn: Callable[[Optimistic], T],
-    lost: Optimistic,
-    options: dict[str, Any],
-) -> T:
-    """Lock what the last attempt read or wrote, then run the function in the same transaction."""
-    tx = Optimistic(context, **options)
-    with ExitStack() as stack:
-        try:
-            with context.executor.transaction(ops.ACTION, read_committed=True) as executor:
-                lost._lock(executor)
-                tx = Optimistic(context, reads=executor, **options)
-                result: T = passthrough(fn(tx))
-                tx._open = False
-                tx._invalidate(stack)
-                committed = tx._write(executor)
-        except _ChangedError as changed:
-            raise tx._stale(changed.found, context.executor) from None
-    tx._committed = committed
-    return result
