@@ -39,7 +39,8 @@ from pgmem.errors import (
 
 if TYPE_CHECKING:
     from pgmem._sync.events.subscription import Subscription
-    from pgmem._sync.groups.group import Delivery, Group
+    from pgmem._sync.groups.delivery import Delivery
+    from pgmem._sync.groups.group import Group
     from pgmem._sync.leases.lease import Lease
     from pgmem._sync.memory import Memory
     from pgmem._sync.optimistic.transaction import Optimistic
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
     from pgmem.events.models import Append, Appended, Event, RecordedEvent, StateChange
     from pgmem.events.subscription import AsyncSubscription
     from pgmem.folds.models import Fold
-    from pgmem.groups.group import AsyncDelivery, AsyncGroup
+    from pgmem.groups.delivery import AsyncDelivery
+    from pgmem.groups.group import AsyncGroup
     from pgmem.groups.retry import Discard, RetryLater, RetryPolicy
     from pgmem.leases.lease import AsyncLease
     from pgmem.memory import AsyncMemory
@@ -123,7 +125,7 @@ _HOME = {
     "Append": "pgmem.events.models",
     "Appended": "pgmem.events.models",
     "AsyncBoundMemory": "pgmem.transaction",
-    "AsyncDelivery": "pgmem.groups.group",
+    "AsyncDelivery": "pgmem.groups.delivery",
     "AsyncGroup": "pgmem.groups.group",
     "AsyncLease": "pgmem.leases.lease",
     "AsyncMemory": "pgmem.memory",
@@ -132,7 +134,7 @@ _HOME = {
     "AsyncTransaction": "pgmem.transaction",
     "BoundMemory": "pgmem._sync.transaction",
     "Claim": "pgmem.dedupe.models",
-    "Delivery": "pgmem._sync.groups.group",
+    "Delivery": "pgmem._sync.groups.delivery",
     "Discard": "pgmem.groups.retry",
     "EmbeddedPostgres": "pgmem.embedded.postgres",
     "Event": "pgmem.events.models",

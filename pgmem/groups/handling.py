@@ -16,7 +16,7 @@ from pgmem.groups.isolation import ISOLATED_AFTER, PROCESS
 from pgmem.groups.retry import Discard, RetryLater
 
 if TYPE_CHECKING:
-    from pgmem.groups.group import AsyncDelivery
+    from pgmem.groups.delivery import AsyncDelivery
     from pgmem.groups.member import AsyncMember
     from pgmem.groups.worker import AsyncGroupRun
 

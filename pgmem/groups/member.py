@@ -29,7 +29,7 @@ from pgmem.groups.handling import AsyncHandling
 from pgmem.groups.isolation import PROCESS
 
 if TYPE_CHECKING:
-    from pgmem.groups.group import AsyncDelivery
+    from pgmem.groups.delivery import AsyncDelivery
     from pgmem.groups.worker import AsyncGroupRun
 
     AnyDelivery = AsyncDelivery[Any]

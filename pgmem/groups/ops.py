@@ -76,6 +76,10 @@ class Group:
         """Return the parameters that its statements share."""
         return {**self.selection.params(), "group": self.name}
 
+    def selection_text(self) -> str:
+        """Return its selection as it is stored."""
+        return encode_object(self.selection.to_json(), "selection", limit=DEFAULT_MAX_BYTES)
+
     @property
     def _trimmed(self) -> tuple[tuple[str, str], ...]:
         return (("trimmed", dict(self.selection.fragments())["trimmed"]),)
@@ -95,29 +99,15 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[int]:
         PositionTrimmed: retention has removed events after `start`.
         RetryStatement: another transaction created it meanwhile.
     """
-    text = encode_object(group.selection.to_json(), "selection", limit=DEFAULT_MAX_BYTES)
-    policy = group.retry.encode()
 
     def parse(rows: Sequence[Row]) -> int:
-        added, head, trimmed, timeline, same, stored = rows[0][:6]
-        ordered_by, max_attempts, retry, revision = rows[0][6:10]
+        added, head, trimmed, timeline, same = rows[0][:5]
         if added is not None:
             return 0
         if same and exist_ok:
-            return int(revision)
-        if same:
-            raise AlreadyExists(
-                f"the group {group.name!r} exists: pass exist_ok=True to use it, or get it with "
-                f"memory.groups.get({group.name!r})"
-            )
+            return int(rows[0][9])
         if same is not None:
-            raise AlreadyExists(
-                f"the group {group.name!r} follows {stored}, ordered_by={ordered_by!r}, "
-                f"max_attempts={max_attempts}, retry={retry}, and not {text}, "
-                f"ordered_by={group.ordered_by!r}, max_attempts={group.max_attempts}, "
-                f"retry={policy}: get it with memory.groups.get, change it with group.alter, use "
-                f"another name, or memory.groups.delete({group.name!r}) to begin anew"
-            )
+            raise _already_exists(group, rows[0])
         if timeline is None:
             raise standby_error()
         if start is not None and start > head:
@@ -133,17 +123,33 @@ def create(group: Group, *, start: int | None, exist_ok: bool) -> Op[int]:
         "group_create",
         {
             **group.params(),
-            "selection": text,
+            "selection": group.selection_text(),
             "start": start,
             "ordered_by": group.ordered_by,
             "max_attempts": group.max_attempts,
-            "retry": policy,
+            "retry": group.retry.encode(),
         },
         parse,
         f"create the group {group.name!r}",
         # A second run after a lost answer finds the group of the first.
         Retry.IDEMPOTENT if exist_ok else Retry.CONDITIONAL,
         group._trimmed,
+    )
+
+
+def _already_exists(group: Group, found: Row) -> AlreadyExists:
+    same, stored, ordered_by, max_attempts, retry = found[4:9]
+    if same:
+        return AlreadyExists(
+            f"the group {group.name!r} exists: pass exist_ok=True to use it, or get it with "
+            f"memory.groups.get({group.name!r})"
+        )
+    return AlreadyExists(
+        f"the group {group.name!r} follows {stored}, ordered_by={ordered_by!r}, "
+        f"max_attempts={max_attempts}, retry={retry}, and not {group.selection_text()}, "
+        f"ordered_by={group.ordered_by!r}, max_attempts={group.max_attempts}, "
+        f"retry={group.retry.encode()}: get it with memory.groups.get, change it with "
+        f"group.alter, use another name, or memory.groups.delete({group.name!r}) to begin anew"
     )
 
 

@@ -14,9 +14,10 @@ from pgmem.events.codec import Codec
 from pgmem.events.filter import EventFilter, Names
 from pgmem.groups import ops
 from pgmem.groups.claims import AsyncGroupContext
-from pgmem.groups.group import AsyncGroup, AsyncTransactionGroup, OnInvalid
+from pgmem.groups.group import AsyncGroup, OnInvalid
 from pgmem.groups.models import GroupInfo
 from pgmem.groups.retry import DEFAULT_RETRY, RetryPolicy
+from pgmem.groups.transaction_group import AsyncTransactionGroup
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -104,7 +105,7 @@ class AsyncGroups:
             retry: how failed events are delivered again.
             on_invalid: what happens to an event that does not fit its class or `model`:
                 "dead_letter", "skip" (acknowledge it), or "raise" `InvalidEvent` and give back all
-                events. It is an option of the object returned, and not of the stored group.
+                events. An option of the object returned, and not of the stored group.
             exist_ok: return the group if it exists with the same options.
             model: a pydantic model to validate payloads with.
 
@@ -120,10 +121,8 @@ class AsyncGroups:
             max_attempts,
             _check_retry(retry),
         )
-        if isinstance(after, str) and after != "now":
-            raise InvalidInput(f"after is a position or 'now', got {after[:40]!r}")
-        begin = None if after == "now" else check_count(after, "after", minimum=0)
-        revision = await self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
+        op = ops.create(group, start=_check_start(after), exist_ok=exist_ok)
+        revision = await self._executor.execute(op)
         return AsyncGroup(self._context, replace(group, revision=revision), model, on_invalid)
 
     @overload
@@ -211,3 +210,9 @@ def _check_retry(retry: RetryPolicy) -> RetryPolicy:
     if not isinstance(retry, RetryPolicy):
         raise InvalidInput(f"retry is a RetryPolicy, got {type(retry).__name__}")
     return retry
+
+
+def _check_start(after: int | Literal["now"]) -> int | None:
+    if isinstance(after, str) and after != "now":
+        raise InvalidInput(f"after is a position or 'now', got {after[:40]!r}")
+    return None if after == "now" else check_count(after, "after", minimum=0)

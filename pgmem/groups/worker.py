@@ -33,7 +33,8 @@ from pgmem.groups.supervisor import AsyncSupervisor
 
 if TYPE_CHECKING:
     from pgmem.groups.claims import AsyncGroupContext
-    from pgmem.groups.group import AsyncDelivery, AsyncGroup
+    from pgmem.groups.delivery import AsyncDelivery
+    from pgmem.groups.group import AsyncGroup
 
     Batch = list[AsyncDelivery[Any]]
 
@@ -74,10 +75,10 @@ class RunOptions:
     def of(
         cls,
         handler: Handler,
-        *,
         member: str | None,
         concurrency: int,
         limit: int,
+        *,
         lease: Seconds,
         max_runtime: Seconds,
         once: Once | None,

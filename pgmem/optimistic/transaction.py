@@ -65,7 +65,7 @@ from pgmem.state.cache import StateCache
 from pgmem.state.models import StateEntry
 
 if TYPE_CHECKING:
-    from pgmem.groups.group import AsyncDelivery
+    from pgmem.groups.delivery import AsyncDelivery
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)

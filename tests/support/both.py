@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from pgmem import AsyncMemory, Lease, Memory
-from pgmem._sync.groups.group import Delivery
+from pgmem._sync.groups.delivery import Delivery
 from pgmem.redis import AsyncImports, Imports
 
 _GROUPS = (

@@ -1,5 +1,5 @@
 # Generated from pgmem/groups/group.py by tools/generate_sync.py. Do not edit.
-"""One consumer group: read, acknowledge, give back, run a handler, inspect."""
+"""One consumer group: read, acknowledge, run a handler, alter, reset."""
 
 from __future__ import annotations
 
@@ -7,133 +7,33 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, Generic, Literal
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from pgmem._sync.core.execution import Executor
-from pgmem._sync.core.paging import read_pages
-from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.events.durable import Bound, executor_of
 from pgmem._sync.groups.claims import Claims, GroupContext
+from pgmem._sync.groups.delivery import DEFAULT_LEASE, Delivery, held_of, settle
+from pgmem._sync.groups.transaction_group import TransactionGroup
 from pgmem._sync.groups.worker import GroupRun, Handler, Once, RunOptions
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidEvent, InvalidInput
-from pgmem.events.codec import Codec, event_maker
+from pgmem.events.codec import event_maker
 from pgmem.events.durable_ops import check_lease
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import RecordedEvent
 from pgmem.groups import claim_ops, delivery_ops, ops
-from pgmem.groups.models import DeadLetter, GroupInfo, Pending, RunResult
+from pgmem.groups.models import RunResult
 from pgmem.groups.retry import RetryPolicy
 
 T = TypeVar("T", default=Any)
 
-DEFAULT_LEASE: Seconds = 30.0
 DEFAULT_LIMIT = 10
 DEFAULT_MAX_RUNTIME: Seconds = 3_600.0
 
 OnInvalid = Literal["dead_letter", "skip", "raise"]
-
-
-class Delivery(Generic[T]):
-    """An event that a member holds until it acknowledges it, gives it back, or its lease expires.
-
-    Attributes:
-        event: the event.
-        attempts: the attempts to handle it, this one included.
-        token: the fencing token. Each batch has a higher one than the batches before it.
-        key: the value that the group orders by; None in a group without order.
-        member: the member that holds it.
-        expires_at: the end of the lease, by the server's clock.
-    """
-
-    __slots__ = (
-        "_batch",
-        "_bound",
-        "_group",
-        "_losses",
-        "_settled",
-        "attempts",
-        "event",
-        "expires_at",
-        "key",
-        "member",
-        "token",
-    )
-
-    def __init__(
-        self,
-        group: Group[T],
-        event: RecordedEvent,
-        attempts: int,
-        key: str | None,
-        *,
-        member: str,
-        claimed: claim_ops.ClaimResult,
-    ) -> None:
-        self._group = group
-        self.event = event
-        self.attempts = attempts
-        self.key = key
-        self.member = member
-        self._batch = claimed.batch
-        self._losses = claimed.losses
-        # How the handler of a run has ended it by itself, and the transaction that acknowledges.
-        self._settled: str | None = None
-        self._bound: TransactionExecutor | None = None
-        self.token = claimed.token
-        assert claimed.expires_at is not None  # noqa: S101  # there is an event
-        self.expires_at = claimed.expires_at
-
-    def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} position={self.event.position} type={self.event.type!r} "
-            f"attempts={self.attempts} token={self.token}>"
-        )
-
-    def ack(self, tx: Bound | None = None) -> None:
-        """Acknowledge the event. See `Group.ack`."""
-        self._group.ack([self], tx)
-
-    def nack(self, *, delay: Seconds = 0.0, error: str | None = None, counted: bool = True) -> None:
-        """Give the event back. See `Group.nack`."""
-        self._group.nack([self], delay=delay, error=error, counted=counted)
-
-    def dead_letter(self, error: str | None = None) -> None:
-        """Make the event a dead letter. See `Group.dead_letter`."""
-        self._group.dead_letter([self], error=error)
-
-    def extend(self, lease: Seconds = DEFAULT_LEASE) -> datetime:
-        """Renew the lease of the event's batch. See `Group.extend`."""
-        self.expires_at = self._group.extend([self], lease)
-        return self.expires_at
-
-
-def _held(name: str, deliveries: Sequence[Delivery[Any]]) -> list[delivery_ops.HeldDelivery]:
-    """Return what statements find the deliveries by.
-
-    Raises:
-        InvalidInput: one is no delivery of the group `name`.
-    """
-    if not isinstance(deliveries, Sequence):
-        raise InvalidInput(f"a list of deliveries is needed, got {type(deliveries).__name__}")
-    held = []
-    for delivery in deliveries:
-        if not isinstance(delivery, Delivery):
-            raise InvalidInput(f"deliveries are needed, got {type(delivery).__name__}")
-        if delivery._group.name != name:
-            raise InvalidInput(
-                f"a delivery of the group {delivery._group.name!r} was given to the group "
-                f"{name!r}: acknowledge it there"
-            )
-        held.append(
-            delivery_ops.HeldDelivery(delivery.event.position, delivery._batch, delivery.token)
-        )
-    return held
 
 
 def _event_or_error(
@@ -150,147 +50,25 @@ def _event_or_error(
     return make
 
 
-def _settle(
-    deliveries: Sequence[Delivery[Any]], how: str, executor: Executor | None = None
-) -> None:
-    bound = executor if isinstance(executor, TransactionExecutor) else None
-    for delivery in deliveries:
-        delivery._settled, delivery._bound = how, bound
-
-
-class TransactionGroup:
-    """A consumer group inside a transaction. Returned by `tx.groups.get`."""
-
-    def __init__(self, executor: Executor, codec: Codec, group: ops.Group) -> None:
-        self._executor = executor
-        self._codec = codec
-        self._options = group
-
-    @property
-    def _group(self) -> ops.Group:
-        return self._options
-
-    @property
-    def name(self) -> str:
-        """The group's name."""
-        return self._group.name
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
-
-    def ack(self, deliveries: Sequence[Delivery[Any]]) -> None:
-        """Acknowledge deliveries when the transaction commits. See `Group.ack`."""
-        if held := _held(self.name, deliveries):
-            self._executor.execute(delivery_ops.ack(self._group, held))
-            _settle(deliveries, "ack", self._executor)
-
-    def nack(
-        self,
-        deliveries: Sequence[Delivery[Any]],
-        *,
-        delay: Seconds = 0.0,
-        error: str | None = None,
-        counted: bool = True,
-    ) -> None:
-        """Give deliveries back, all or none.
-
-        After `max_attempts` deliveries an event becomes a dead letter. If the group is ordered, the
-        later events with the same key in the same batch go back too.
-
-        Args:
-            deliveries: the deliveries.
-            delay: seconds or a timedelta until they are delivered again.
-            error: the reason; the first 2,000 characters are kept.
-            counted: False if the member did not begin to handle them: the attempt does not count.
-
-        Raises:
-            LeaseLost: another member has taken over, or the group was reset. Nothing is changed.
-            NotFound: the group was deleted.
-            InvalidInput: a delivery of another group, or an option that is not allowed.
-        """
-        seconds = check_seconds(delay, "delay", zero=True)
-        if held := _held(self.name, deliveries):
-            self._executor.execute(
-                delivery_ops.nack(self._group, held, delay=seconds, error=error, counted=counted)
-            )
-            _settle(deliveries, "nack")
-            self._changed()
-
-    def dead_letter(self, deliveries: Sequence[Delivery[Any]], *, error: str | None = None) -> None:
-        """Make deliveries dead letters, all or none. They are not delivered again until requeued.
-
-        Args:
-            deliveries: the deliveries.
-            error: the reason; the first 2,000 characters are kept.
-
-        Raises:
-            LeaseLost: another member has taken over, or the group was reset. Nothing is changed.
-            NotFound: the group was deleted.
-        """
-        if held := _held(self.name, deliveries):
-            self._executor.execute(delivery_ops.dead_letter(self._group, held, error=error))
-            _settle(deliveries, "dead_letter")
-            self._changed()
-
-    def info(self) -> GroupInfo:
-        """Return the group's options, its position and the number of its open events.
-
-        Raises:
-            NotFound: the group was deleted.
-        """
-        return self._executor.execute(ops.info(self.name))
-
-    def pending(self, limit: int | None = None) -> list[Pending]:
-        """Return the events that are held or delayed, in the order of the log.
-
-        Args:
-            limit: the most events to return, 1 to 100,000; None, the default, returns all of them.
-        """
-        return self._executor.execute(ops.pending(self._group, limit=limit))
-
-    def dead_letters(self, *, after: int = 0, limit: int | None = None) -> list[DeadLetter]:
-        """Return dead letters, in the order of the log.
-
-        Args:
-            after: the position to go on from.
-            limit: the most dead letters to return, 1 to 100,000; None, the default, returns all of
-                them, with a statement for each thousand.
-        """
-        return read_pages(
-            lambda last, most: self._executor.execute(
-                ops.dead_letters(self._group, self._codec, after=last, limit=most)
-            ),
-            after,
-            attrgetter("position"),
-            limit=limit,
-        )
-
-    def requeue(self, positions: Sequence[int] | None = None) -> int:
-        """Deliver dead letters again, with their attempts counted from zero.
-
-        Dead letters above the group's position stay, because the group delivers their events
-        anyway. So do those whose events were trimmed.
-
-        Args:
-            positions: positions of dead letters; None for all.
-
-        Returns:
-            The number of dead letters that were requeued.
-
-        Raises:
-            NotFound: the group was deleted.
-            OutcomeUnknown: the connection was lost while the statement ran.
-        """
-        requeued = self._executor.execute(ops.requeue(self._group, positions))
-        self._changed()
-        return requeued
-
-    def _changed(self) -> None:
-        """Tell members of this process that events may be available."""
-
-
 class Group(TransactionGroup, Generic[T]):
-    """A consumer group. Returned by `memory.groups.create` and `memory.groups.get`."""
+    """A consumer group. Returned by `memory.groups.create` and `memory.groups.get`.
+
+    The usual handler of `run` does the slow part first, and then commits its effects together with
+    the acknowledgement:
+
+    >>> from typing import Any
+    >>> from pgmem import Delivery, Event
+    >>> receipt = memory.events.append("parcels", Event(type="packed"))
+    >>> group = memory.groups.create("labels", stream="parcels")
+    >>> def handle(delivery: Delivery[Any]) -> None:
+    ...     label = delivery.event.type.upper()  # a slow call, outside of any transaction
+    ...     with memory.transaction() as tx:
+    ...         tx.state.put("label", label)
+    ...         delivery.ack(tx)
+    ...     group.stop()
+    >>> group.run(handle)
+    RunResult(handled=1, failed=0, lost=0)
+    """
 
     def __init__(
         self,
@@ -374,7 +152,7 @@ class Group(TransactionGroup, Generic[T]):
         request = claim_ops.ClaimRequest.of(
             self._group, member, limit, lease, self._event_of, alone=alone
         )
-        held = _held(self.name, ack)
+        held = held_of(self.name, ack)
         if held and self._group.ordered_by is not None:
             self.ack(ack)
             held = []
@@ -412,7 +190,7 @@ class Group(TransactionGroup, Generic[T]):
         if self._on_invalid == "skip":
             self._claims.acknowledge(held)
         elif self._on_invalid == "raise":
-            held += _held(self.name, rest)
+            held += held_of(self.name, rest)
             execute(delivery_ops.nack(group, held, counted=False))
             raise invalid[0]
         else:
@@ -463,14 +241,14 @@ class Group(TransactionGroup, Generic[T]):
             NotFound: the group was deleted.
             InvalidInput: a delivery of another group, or `tx` is no transaction.
         """
-        if held := _held(self.name, deliveries):
+        if held := held_of(self.name, deliveries):
             if tx is None:
                 self._claims.acknowledge(held)
-                _settle(deliveries, "ack")
+                settle(deliveries, "ack")
             else:
                 executor = executor_of(tx)
                 executor.execute(delivery_ops.ack(self._group, held))
-                _settle(deliveries, "ack", executor)
+                settle(deliveries, "ack", executor)
             if self._group.ordered_by is not None:
                 self._changed()  # Events that waited for one of their keys are free.
 
@@ -491,7 +269,7 @@ class Group(TransactionGroup, Generic[T]):
             InvalidInput: no delivery was given, or the lease is not allowed.
         """
         seconds = check_lease(lease)
-        held = _held(self.name, deliveries)
+        held = held_of(self.name, deliveries)
         if not held:
             raise InvalidInput("extend needs at least one delivery, got none")
         until = self._executor.execute(delivery_ops.extend(self._group, held, lease=seconds))
@@ -511,22 +289,6 @@ class Group(TransactionGroup, Generic[T]):
         handle_signals: bool = False,
     ) -> RunResult:
         """Call the handler for each event and acknowledge it, until `stop`.
-
-        The usual handler does the slow part first, and then commits its effects together with the
-        acknowledgement:
-
-        >>> from typing import Any
-        >>> from pgmem import Delivery, Event
-        >>> receipt = memory.events.append("parcels", Event(type="packed"))
-        >>> group = memory.groups.create("labels", stream="parcels")
-        >>> def handle(delivery: Delivery[Any]) -> None:
-        ...     label = delivery.event.type.upper()  # a slow call, outside of any transaction
-        ...     with memory.transaction() as tx:
-        ...         tx.state.put("label", label)
-        ...         delivery.ack(tx)
-        ...     group.stop()
-        >>> group.run(handle)
-        RunResult(handled=1, failed=0, lost=0)
 
         The lease of an event renews itself while its handler runs. If the handler raises, the event
         is delivered again as the group's `retry` says, and after `max_attempts` it becomes a dead
@@ -563,13 +325,7 @@ class Group(TransactionGroup, Generic[T]):
             InvalidInput: an option is not allowed, or the pool has too few connections.
         """
         options = RunOptions.of(
-            handler,
-            member=member,
-            concurrency=concurrency,
-            limit=limit,
-            lease=lease,
-            max_runtime=max_runtime,
-            once=once,
+            handler, member, concurrency, limit, lease=lease, max_runtime=max_runtime, once=once
         )
         run = GroupRun(self, self._context, self._read, options, wake=self._claims.wake)
         self._running.add(run)

@@ -17,7 +17,7 @@ from pgmem.groups.isolation import ISOLATED_AFTER, PROCESS
 from pgmem.groups.retry import Discard, RetryLater
 
 if TYPE_CHECKING:
-    from pgmem._sync.groups.group import Delivery
+    from pgmem._sync.groups.delivery import Delivery
     from pgmem._sync.groups.member import Member
     from pgmem._sync.groups.worker import GroupRun
 

@@ -30,7 +30,7 @@ from pgmem.groups.conflicts import is_conflict
 from pgmem.groups.isolation import PROCESS
 
 if TYPE_CHECKING:
-    from pgmem._sync.groups.group import Delivery
+    from pgmem._sync.groups.delivery import Delivery
     from pgmem._sync.groups.worker import GroupRun
 
     AnyDelivery = Delivery[Any]

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from pgmem._sync.core.execution import Executor
 from pgmem._sync.groups.claims import GroupContext
-from pgmem._sync.groups.group import Group, OnInvalid, TransactionGroup
+from pgmem._sync.groups.group import Group, OnInvalid
+from pgmem._sync.groups.transaction_group import TransactionGroup
 from pgmem.core.validation import check_count
 from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
@@ -105,7 +106,7 @@ class Groups:
             retry: how failed events are delivered again.
             on_invalid: what happens to an event that does not fit its class or `model`:
                 "dead_letter", "skip" (acknowledge it), or "raise" `InvalidEvent` and give back all
-                events. It is an option of the object returned, and not of the stored group.
+                events. An option of the object returned, and not of the stored group.
             exist_ok: return the group if it exists with the same options.
             model: a pydantic model to validate payloads with.
 
@@ -121,10 +122,8 @@ class Groups:
             max_attempts,
             _check_retry(retry),
         )
-        if isinstance(after, str) and after != "now":
-            raise InvalidInput(f"after is a position or 'now', got {after[:40]!r}")
-        begin = None if after == "now" else check_count(after, "after", minimum=0)
-        revision = self._executor.execute(ops.create(group, start=begin, exist_ok=exist_ok))
+        op = ops.create(group, start=_check_start(after), exist_ok=exist_ok)
+        revision = self._executor.execute(op)
         return Group(self._context, replace(group, revision=revision), model, on_invalid)
 
     @overload
@@ -208,3 +207,9 @@ def _check_retry(retry: RetryPolicy) -> RetryPolicy:
     if not isinstance(retry, RetryPolicy):
         raise InvalidInput(f"retry is a RetryPolicy, got {type(retry).__name__}")
     return retry
+
+
+def _check_start(after: int | Literal["now"]) -> int | None:
+    if isinstance(after, str) and after != "now":
+        raise InvalidInput(f"after is a position or 'now', got {after[:40]!r}")
+    return None if after == "now" else check_count(after, "after", minimum=0)

@@ -34,7 +34,8 @@ from pgmem.groups.run_ops import numbered_member
 
 if TYPE_CHECKING:
     from pgmem._sync.groups.claims import GroupContext
-    from pgmem._sync.groups.group import Delivery, Group
+    from pgmem._sync.groups.delivery import Delivery
+    from pgmem._sync.groups.group import Group
 
     Batch = list[Delivery[Any]]
 
@@ -75,10 +76,10 @@ class RunOptions:
     def of(
         cls,
         handler: Handler,
-        *,
         member: str | None,
         concurrency: int,
         limit: int,
+        *,
         lease: Seconds,
         max_runtime: Seconds,
         once: Once | None,

@@ -66,7 +66,7 @@ from pgmem.state.cache import StateCache
 from pgmem.state.models import StateEntry
 
 if TYPE_CHECKING:
-    from pgmem._sync.groups.group import Delivery
+    from pgmem._sync.groups.delivery import Delivery
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
