@@ -81,7 +81,8 @@ class AsyncWakeup:
         return self._called
 
     def _set(self) -> None:
-        if self._waiter is None:
+        if self._waiter is None or (self._waiter.done() and not _was_called(self._waiter)):
+            # The wait is over, also if its task has not run yet.
             self._called = True
         elif not self._waiter.done():
             self._waiter.set_result(True)
@@ -101,15 +102,22 @@ class AsyncWakeup:
         waiter = self._waiter = loop.create_future()
         timer = None if timeout is None else loop.call_later(timeout, _expire, waiter)
         try:
-            return bool(await waiter)
+            called = await waiter or self._called
         except asyncio.CancelledError:
             # A call that came together with the cancellation is kept for the next wait.
-            self._called = bool(waiter.done() and not waiter.cancelled() and waiter.result())
+            self._called = self._called or (waiter.done() and _was_called(waiter))
             raise
         finally:
             self._waiter = None
             if timer is not None:
                 timer.cancel()
+        self._called = False
+        return called
+
+
+def _was_called(waiter: asyncio.Future[bool]) -> bool:
+    """Return True if a finished wait ended with a call, False after a timeout or cancellation."""
+    return not waiter.cancelled() and waiter.result()
 
 
 def _expire(waiter: asyncio.Future[bool]) -> None:

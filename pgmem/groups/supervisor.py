@@ -65,10 +65,11 @@ class AsyncSupervisor:
         """Work until `end`."""
         while not self._ended:
             now = self._clock.now()
-            self._due = min(
-                (self._due_of(member) for member in self._run.members), default=math.inf
-            )
-            pause = None if self._due == math.inf else max(0.0, self._due - now)
+            # Infinite until it is computed: a member that begins meanwhile wakes the next wait.
+            self._due = math.inf
+            due = min((self._due_of(member) for member in self._run.members), default=math.inf)
+            self._due = due
+            pause = None if due == math.inf else max(0.0, due - now)
             if pause is None or pause > 0:
                 await self._clock.wait(self._wakeup, pause)
             if not self._ended:
