@@ -37,9 +37,8 @@ async_drive = psycopg.waiting.wait_async
 drive = psycopg.waiting.wait
 
 
-def async_current_loop() -> asyncio.AbstractEventLoop:
-    """Return the running event loop. Futures and sockets belong to one loop."""
-    return asyncio.get_running_loop()
+async_current_loop = asyncio.get_running_loop
+"""Return the running event loop. Futures and sockets belong to one loop."""
 
 
 def current_loop() -> object:

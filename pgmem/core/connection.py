@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import select
-import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from time import monotonic
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -46,12 +46,12 @@ class AnswerTimeoutError(psycopg.OperationalError):
 
 def _run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
     """Run one of psycopg's generators for at most `seconds`."""
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     try:
         wanted = next(generator)
         while True:
             ready = yield wanted
-            if ready == _NOT_READY and time.monotonic() > deadline:
+            if ready == _NOT_READY and monotonic() > deadline:
                 raise AnswerTimeoutError(f"no answer from the server within {seconds:g} s")
             wanted = generator.send(ready)
     except StopIteration as end:
@@ -99,6 +99,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         generation: which opening of the pool it belongs to.
         found_idle: True if the last check found that the server has ended the statement.
         check_after: seconds after which a long statement is first checked.
+        unread: wait up to some milliseconds for the socket; return an empty list if nothing came.
     """
 
     unconfirmed = False
@@ -110,6 +111,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
     generation = 0
     found_idle = False
     check_after = 5.0
+    unread: Callable[[float], list[tuple[int, int]]]
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
@@ -187,8 +189,9 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         self.add_notice_handler(self._notice)
         self.cursor_factory = AsyncCursor
         self._session = Session(self, prepare=self.prepare_threshold is not None)
-        self._poll = select.poll()
-        self._poll.register(self.pgconn.socket, select.POLLIN)
+        poll = select.poll()
+        poll.register(self.pgconn.socket, select.POLLIN)
+        self.unread = poll.poll
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         # The function that raised it, because the text depends on the server's language.
@@ -196,7 +199,12 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
             self.unconfirmed = True
 
     async def run(
-        self, query: bytes, params: dict[str, Any], *, check: Check | None = None
+        self,
+        query: bytes,
+        params: dict[str, Any],
+        *,
+        check: Check | None = None,
+        repeated: bool = False,
     ) -> Sequence[Row]:
         """Execute one statement and return its rows.
 
@@ -205,6 +213,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
             params: its parameters.
             check: for a statement that may take longer than `answer_timeout`: called again and
                 again while it is under way.
+            repeated: it is executed again because it was not prepared any more.
 
         Raises:
             psycopg.Error: the server refused the statement, or the connection was lost.
@@ -216,26 +225,23 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
                 return (await self.run_deferred((query, params)))[0]
             await self.run_deferred()
         try:
-            return await self._run_once(query, params, check)
+            if self.given_up:
+                self._require_usable()
+            self._session.send(query, params)
+            if check is None:
+                seconds = self.answer_timeout
+                answer = await self._receive(None if seconds is None else monotonic() + seconds)
+            else:
+                self.found_idle = False
+                answer = await self._receive(monotonic() + self.check_after, check)
+            if isinstance(answer, psycopg.Error):
+                raise answer
         except InvalidSqlStatementName:
             # Something deallocated them that `AsyncCursor` could not see, such as a function.
-            if self.pgconn.transaction_status != TransactionStatus.IDLE:
+            if repeated or self.pgconn.transaction_status != TransactionStatus.IDLE:
                 self._session.stop_preparing()  # It may do so again, and end each transaction.
                 raise
-            return await self._run_once(query, params, check)
-
-    async def _run_once(
-        self, query: bytes, params: dict[str, Any], check: Check | None
-    ) -> Sequence[Row]:
-        self._require_usable()
-        self._session.send(query, params)
-        if check is None:
-            answer = await self._receive(self._deadline())
-        else:
-            self.found_idle = False
-            answer = await self._receive(time.monotonic() + self.check_after, check)
-        if isinstance(answer, psycopg.Error):
-            raise answer
+            return await self.run(query, params, check=check, repeated=True)
         return answer[0]
 
     async def run_units(self, units: Sequence[Sequence[Call]]) -> list[Answer]:
@@ -250,8 +256,13 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         """
         self._require_usable()
         self._session.send_units(units)
-        deadline = self._deadline()
-        return [await self._receive(deadline) for _ in units]
+        seconds = self.answer_timeout
+        deadline = None if seconds is None else monotonic() + seconds
+        answers = [await self._receive(deadline)]
+        while len(answers) < len(units):
+            answer = self._session.collect()
+            answers.append(await self._receive(deadline) if answer is None else answer)
+        return answers
 
     async def run_deferred(self, *calls: Call) -> list[Sequence[Row]]:
         """Execute the deferred statements and then others, in one round trip.
@@ -295,24 +306,23 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         if self.given_up:
             raise psycopg.OperationalError("the connection was given up")
 
-    def _deadline(self) -> float | None:
-        return None if self.answer_timeout is None else time.monotonic() + self.answer_timeout
-
     async def _receive(self, deadline: float | None, check: Check | None = None) -> Answer:
-        """Send what libpq still holds, and wait for the oldest answer.
+        """Send what libpq still holds, and wait for the oldest answer, which has not come yet.
 
         At the deadline `check` decides about the next one.
         """
-        session = self._session
+        answer: Answer | None = None
         try:
             if self.pgconn.flush():
                 # More than the socket takes at once: read meanwhile, as the server may answer.
                 await self._drive(send(self.pgconn), interval=INTERVAL)
-            while (answer := session.collect()) is None:
+                answer = self._session.collect()
+            while answer is None:
                 if await self._reader.wait(deadline):
                     self._consume()
+                    answer = self._session.collect()
                 elif check is not None:
-                    deadline = time.monotonic() + await check(self)
+                    deadline = monotonic() + await check(self)
                 else:
                     raise AnswerTimeoutError(  # noqa: TRY301
                         f"no answer from the server within {self.answer_timeout:g} s"
@@ -387,7 +397,7 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         """
         try:
             for _ in range(10):
-                if not self._poll.poll(0):
+                if not self.unread(0):
                     return False
                 self.pgconn.consume_input()
         except (psycopg.Error, OSError):

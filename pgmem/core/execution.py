@@ -6,9 +6,9 @@ Each op has a short transaction of its own, and is executed again where that is 
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -110,8 +110,10 @@ class AsyncPoolExecutor:
         """
         if self.open_blocks and op.statement not in HARMLESS:
             TransactionBlock.warn(self.open_blocks, op.action)
-        deadline = time.monotonic() + self.database.timeout
-        queue = self._coalescer.queue_of(op) if answer_timeout is None else None
+        deadline = monotonic() + self.database.timeout
+        queue = None
+        if (op.brief or op.merge is not None) and answer_timeout is None:
+            queue = self._coalescer.queue_of(op)
         try:
             if queue is None:
                 return await self._execute_once(op, "if_free", deadline, answer_timeout)
@@ -123,7 +125,7 @@ class AsyncPoolExecutor:
                 queue.leave()
         except FAILURES as failure:
             if not op.bounded and not is_timeout(failure):
-                deadline = time.monotonic() + self.database.timeout
+                deadline = monotonic() + self.database.timeout
             attempts = Attempts(self.database, op, deadline)
             pause = attempts.after(failure)
             op = fallback_of(op, failure)
@@ -173,17 +175,20 @@ class AsyncPoolExecutor:
     ) -> T:
         database = self.database
         connection = await database.acquire(op.action, deadline)
+        asked_at = monotonic()
         if op.bounded:
-            remaining = max(LEAST_TIMEOUT, deadline - time.monotonic())
-            connection.answer_timeout = remaining
+            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - asked_at)
             if answer_timeout is not None:
-                connection.answer_timeout = min(answer_timeout, remaining)
+                connection.answer_timeout = min(answer_timeout, connection.answer_timeout)
                 connection.grace = 0.0
-        asked_at = time.monotonic()
+        relaxed = database.relaxed or op.async_commit
+        reads = op.retry is Retry.READ
         try:
-            query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
-            check = None if op.bounded else database.check_alive
-            rows = await connection.run(query, database.params(op), check=check)
+            rows = await connection.run(
+                database.statement(op, notify, relaxed=relaxed),
+                op.params if reads else {**op.params, "channel": database.channel},
+                check=None if op.bounded else database.check_alive,
+            )
             if op.async_commit and len(rows) > 1 and not database.relaxed:
                 await self._wait_for_flush(connection)
             if connection.unconfirmed:
@@ -198,7 +203,7 @@ class AsyncPoolExecutor:
         finally:
             connection.answer_timeout, connection.grace = None, GRACE
             database.release(connection)
-        if op.retry is not Retry.READ:
+        if not reads and (database.queue_warned or (rows and "full" in rows[0])):
             database.check_notify_result(rows)
         return op.parse(rows)
 
@@ -236,9 +241,9 @@ class AsyncPoolExecutor:
             (database.statement(op, "if_free", relaxed=False), database.params(op)) for op in ops
         ]
         calls.append((b"COMMIT", None))
-        deadline = time.monotonic() + database.timeout
+        deadline = monotonic() + database.timeout
         connection = await database.acquire(action, deadline)
-        connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
+        connection.answer_timeout = max(LEAST_TIMEOUT, deadline - monotonic())
         try:
             rows = await self._run_unit(connection, calls, action)
             database.check_confirmed(connection, action)

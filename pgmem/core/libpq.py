@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import psycopg
@@ -35,10 +36,9 @@ from pgmem.core.adapters import adaptation
 from pgmem.core.op import Row
 
 _PLACEHOLDER = re.compile(rb"%(?:\((\w+)\)([sbt])|%)")
-KEPT_ROWS = 200
 
 _GOOD = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
-_SKIPPED = ExecStatus.PIPELINE_ABORTED
+_BAD = ConnStatus.BAD
 _SYNC = ExecStatus.PIPELINE_SYNC
 _BINARY = Format.BINARY
 
@@ -60,11 +60,13 @@ class Statement(NamedTuple):
         query: the text with `$1`, `$2` … as placeholders.
         names: the parameter of each placeholder, in order.
         formats: how each is sent: as text, as binary, or as its type is sent best.
+        pick: take the parameters of the placeholders from all, in order.
     """
 
     query: bytes
     names: tuple[str, ...]
     formats: tuple[PyFormat, ...]
+    pick: Callable[[dict[str, Any]], Sequence[Any]]
 
 
 @cache
@@ -81,7 +83,14 @@ def compile_statement(query: bytes) -> Statement:
         return numbers.setdefault(name, b"$%d" % (len(numbers) + 1))
 
     text = _PLACEHOLDER.sub(number, query)
-    return Statement(text, tuple(name.decode() for name in formats), tuple(formats.values()))
+    names = tuple(name.decode() for name in formats)
+
+    def pick(params: dict[str, Any]) -> Sequence[Any]:
+        return [params[name] for name in names]
+
+    # An itemgetter is faster, but that of one name returns no sequence.
+    picked = itemgetter(*names) if len(names) > 1 else pick
+    return Statement(text, names, tuple(formats.values()), picked)
 
 
 Key = tuple[bytes, tuple[int, ...]]
@@ -96,18 +105,36 @@ class _Dumped(NamedTuple):
     formats: Sequence[Format]
 
 
+class _Prepared:
+    """A statement that is prepared on the connection.
+
+    Attributes:
+        name: its name.
+        loader: loads its rows, from the first answer on. It is not told the types of the columns
+            again, because they never change.
+    """
+
+    __slots__ = ("loader", "name")
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.loader: Any = None  # a Transformer
+
+
 class _Sent:
     """The statements up to one Sync, and their results so far.
 
     Attributes:
         prepared: what it prepares, by the place of the result.
+        executed: what each result is the answer of, as it was prepared, or None.
         results: the results so far, in the order of sending.
     """
 
-    __slots__ = ("prepared", "results")
+    __slots__ = ("executed", "prepared", "results")
 
     def __init__(self) -> None:
         self.prepared: dict[int, Key] = {}
+        self.executed: list[_Prepared | None] = []
         self.results: list[PGresult] = []
 
 
@@ -125,12 +152,15 @@ class Session:
     def __init__(self, connection: psycopg.BaseConnection[Any], *, prepare: bool) -> None:
         self._pgconn = connection.pgconn
         self._encoding = connection.info.encoding
-        self._transformer = Transformer(adaptation(connection))
+        self._adaptation = adaptation(connection)
+        self._transformer = Transformer(self._adaptation)
         self._prepare = prepare
         self._seen: set[bytes] = set()
-        self._prepared: dict[Key, bytes] = {}
+        self._prepared: dict[Key, _Prepared] = {}
         self._last = 0
-        self._sent: deque[_Sent] = deque()
+        # A lone statement is here by what it was prepared as, or None.
+        self._sent: deque[_Sent | _Prepared | None] = deque()
+        self._result: PGresult | None = None  # of a lone statement that has not ended
 
     def forget_prepared(self) -> None:
         """Prepare every statement again, as the server's are about to be deallocated."""
@@ -140,48 +170,45 @@ class Session:
         """Prepare no further statement, as they are deallocated in a way that cannot be seen."""
         self._prepare = False
 
-    @property
-    def pending(self) -> int:
-        """How many units, or lone statements, have no answer yet."""
-        return len(self._sent)
-
     def _dump(self, query: bytes, params: dict[str, Any] | None) -> _Dumped:
         if params is None:
             return _Dumped(query, (), (), ())
         statement = compile_statement(query)
         transformer = self._transformer
-        values = [params[name] for name in statement.names]
         try:
-            dumped = transformer.dump_sequence(values, statement.formats)
+            values = transformer.dump_sequence(statement.pick(params), statement.formats)
         except UnicodeEncodeError:
-            raise errors.UntranslatableCharacter(f"not in {self._encoding}") from None
-        return _Dumped(
-            statement.query,
-            dumped,
-            transformer.types or (),
-            transformer.formats or (),
-        )
+            raise self._untranslatable() from None
+        return _Dumped(statement.query, values, transformer.types or (), transformer.formats or ())
+
+    def _untranslatable(self) -> psycopg.Error:
+        return errors.UntranslatableCharacter(f"not in {self._encoding}")
 
     def send(self, query: bytes, params: dict[str, Any]) -> None:
         """Send one statement. Its answer has one element.
 
         A statement that is prepared now goes as a unit, so that both travel together.
         """
-        if self._sent:
+        # Most statements are prepared, and alone. Each function that this calls would cost time.
+        statement = compile_statement(query)
+        transformer = self._transformer
+        try:
+            values = transformer.dump_sequence(statement.pick(params), statement.formats)
+        except UnicodeEncodeError:
+            raise self._untranslatable() from None
+        prepared = self._prepared.get((query, transformer.types or ()))
+        if self._sent or (prepared is None and self._prepare and query in self._seen):
             self.send_units([[(query, params)]])
-            return
-        dumped = self._dump(query, params)
-        if self._prepare and query in self._seen:
-            name = self._prepared.get((dumped.query, dumped.types))
-            if name is None:
-                self._send_unit([((query, params), dumped)])
-                return
-            self._pgconn.send_query_prepared(name, dumped.values, dumped.formats, _BINARY)
+        elif prepared is not None:
+            self._pgconn.send_query_prepared(prepared.name, values, transformer.formats, _BINARY)
+            self._sent.append(prepared)
         else:
-            # The first time, too: a statement that is used once costs one parse.
+            # The first time it is not prepared: a statement that is used once costs one parse.
             self._seen.add(query)
-            self._pgconn.send_query_params(*dumped, _BINARY)
-        self._sent.append(_Sent())
+            self._pgconn.send_query_params(
+                statement.query, values, transformer.types, transformer.formats, _BINARY
+            )
+            self._sent.append(None)
 
     def send_units(self, units: Sequence[Sequence[Call]]) -> None:
         """Send units, each with a Sync of its own. Earlier ones may still be under way.
@@ -197,30 +224,32 @@ class Session:
         if pgconn.pipeline_status == PipelineStatus.OFF:
             pgconn.enter_pipeline_mode()
         sent = _Sent()
-        place = 0
+        executed = sent.executed
         for (query, params), dumped in unit:
+            prepared: _Prepared | None = None
             if params is None:
                 pgconn.send_query_params(*dumped)
             elif not self._prepare or query not in self._seen:
                 self._seen.add(query)
                 pgconn.send_query_params(*dumped, _BINARY)
             else:
-                key = dumped.query, dumped.types
-                name = self._prepared.get(key)
-                if name is None:
+                key = query, dumped.types
+                prepared = self._prepared.get(key)
+                if prepared is None:
                     # Later statements can count on it, because the server prepares it first.
-                    name = self._prepared[key] = self._new_name()
-                    pgconn.send_prepare(name, *key)
-                    sent.prepared[place] = key
-                    place += 1
-                pgconn.send_query_prepared(name, dumped.values, dumped.formats, _BINARY)
-            place += 1
+                    prepared = self._prepared[key] = self._new_prepared()
+                    pgconn.send_prepare(prepared.name, dumped.query, dumped.types)
+                    sent.prepared[len(executed)] = key
+                    executed.append(None)
+                pgconn.send_query_prepared(prepared.name, dumped.values, dumped.formats, _BINARY)
+            executed.append(prepared)
+        executed.append(None)  # for an error of the commit
         pgconn.pipeline_sync()
         self._sent.append(sent)
 
-    def _new_name(self) -> bytes:
+    def _new_prepared(self) -> _Prepared:
         self._last += 1
-        return b"pgmem_%d" % self._last
+        return _Prepared(b"pgmem_%d" % self._last)
 
     def collect(self) -> Answer | None:
         """Return the oldest answer, or None if more must be read from the socket first.
@@ -228,15 +257,34 @@ class Session:
         Raises:
             psycopg.OperationalError: the connection was lost before the answer was complete.
         """
-        pgconn = self._pgconn
         sent = self._sent[0]
+        if isinstance(sent, _Sent):
+            return self._collect_unit(sent)
+        pgconn = self._pgconn
+        first = self._result
         while not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:
-                if pgconn.status == ConnStatus.BAD:
+                break
+            if first is None:
+                first = self._result = result
+        else:
+            return None
+        if first is None or pgconn.status == _BAD:
+            raise self.lost()
+        self._result = None
+        self._sent.popleft()
+        if first.status in _GOOD:
+            return [self._load(first, sent)]
+        return self._failure(first)
+
+    def _collect_unit(self, sent: _Sent) -> Answer | None:
+        pgconn = self._pgconn
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                if pgconn.status == _BAD:
                     raise self.lost()
-                if pgconn.pipeline_status == PipelineStatus.OFF:
-                    break
             elif result.status == _SYNC:
                 break
             else:
@@ -244,44 +292,55 @@ class Session:
         else:
             return None
         self._sent.popleft()
-        if not self._sent and pgconn.pipeline_status != PipelineStatus.OFF:
+        if not self._sent:
             pgconn.exit_pipeline_mode()  # psycopg's own statements need it off.
         return self._answer(sent)
 
     def lost(self) -> psycopg.Error:
         """Return the error of a connection that was lost: the server's, if it gave a reason."""
-        for sent in self._sent:
-            for result in sent.results:
-                if result.status not in _GOOD:
-                    return errors.error_from_result(result, self._encoding)
+        results = [
+            result for sent in self._sent if isinstance(sent, _Sent) for result in sent.results
+        ]
+        for result in (self._result, *results):
+            if result is not None and result.status not in _GOOD:
+                return errors.error_from_result(result, self._encoding)
         return errors.OperationalError(self._pgconn.get_error_message(self._encoding))
 
     def _answer(self, sent: _Sent) -> Answer:
         failed: psycopg.Error | None = None
         rows: list[Sequence[Row]] = []
-        for place, result in enumerate(sent.results):
+        for place, (result, prepared) in enumerate(zip(sent.results, sent.executed, strict=False)):
             if result.status in _GOOD:
                 if failed is None and place not in sent.prepared:
-                    rows.append(self._load(result))
+                    rows.append(self._load(result, prepared))
                 continue
             if failed is None:
-                failed = errors.error_from_result(result, self._encoding)
-                if isinstance(failed, errors.InvalidSqlStatementName):
-                    # The user of `tx.connection` deallocated all of them.
-                    self.forget_prepared()
+                failed = self._failure(result)
             if place in sent.prepared:
                 self._prepared.pop(sent.prepared[place], None)
         return rows if failed is None else failed
 
-    def _load(self, result: PGresult) -> Sequence[Row]:
+    def _failure(self, result: PGresult) -> psycopg.Error:
+        failure = errors.error_from_result(result, self._encoding)
+        if isinstance(failure, errors.InvalidSqlStatementName):
+            # The user of `tx.connection` deallocated all of them.
+            self.forget_prepared()
+        return failure
+
+    def _load(self, result: PGresult, prepared: _Prepared | None) -> Sequence[Row]:
         count = result.ntuples
         if not count:
             return []
-        transformer = self._transformer
-        transformer.set_pgresult(result)
-        rows: Sequence[Row] = transformer.load_rows(0, count, tuple)
-        if count > KEPT_ROWS:
-            transformer.set_pgresult(None)  # It keeps its last result in memory.
+        if prepared is not None and prepared.loader is not None:
+            loader = prepared.loader
+            loader.set_pgresult(result, set_loaders=False)
+        else:
+            loader = self._transformer if prepared is None else Transformer(self._adaptation)
+            loader.set_pgresult(result)
+            if prepared is not None:
+                prepared.loader = loader
+        rows: Sequence[Row] = loader.load_rows(0, count, tuple)
+        loader.set_pgresult(None, set_loaders=False)  # It would keep the result in memory.
         return rows
 
     def execute(self, query: bytes, params: dict[str, Any]) -> PQGen[Sequence[Row]]:
@@ -289,6 +348,7 @@ class Session:
         self._pgconn.send_query_params(*self._dump(query, params), _BINARY)
         sent = _Sent()
         sent.results = yield from execute(self._pgconn)
+        sent.executed = [None] * len(sent.results)
         answer = self._answer(sent)
         if isinstance(answer, psycopg.Error):
             raise answer

@@ -71,6 +71,8 @@ class Database:
         outage: is told when a part of the memory loses the server, and when it has it again.
         background: runs what is left to do after a call was cancelled.
         sessions: how many connections the pool has made.
+        channel: the notification channel; empty if this role does not know it.
+        queue_warned: True from when the notification queue fills up until it has room again.
         commit_wait: the statement that waits for the WAL flush of earlier commits.
     """
 
@@ -93,9 +95,9 @@ class Database:
         self.schema = schema
         self.relaxed = relaxed
         self.timeout = timeout
-        self._channel = ""
+        self.channel = ""
         self._notify_paused_until = 0.0
-        self._queue_warned = False
+        self.queue_warned = False
         self._statements: dict[tuple[Any, ...], bytes] = {}
         self.commit_wait = sql.statement("commit_wait", sql.Dialect(schema))
         self._options: dict[str, Any] = {
@@ -157,7 +159,7 @@ class Database:
         connection.answer_timeout = self.timeout
         try:
             self._check_schema(connection)
-            self._channel = self._find_channel(connection)
+            self.channel = self._find_channel(connection)
             self.history = self._read_history(connection)
             self._statements.clear()
         finally:
@@ -331,20 +333,20 @@ class Database:
 
     def statement(self, op: Op[Any], notify: sql.NotifyMode, *, relaxed: bool) -> bytes:
         """Return the text of an op's statement."""
-        if not self._channel or (
+        if not self.channel or (
             self._notify_paused_until and time.monotonic() < self._notify_paused_until
         ):
             notify = "never"
         known = (op.statement, notify, relaxed, op.fragments)
         found = self._statements.get(known)
         if found is None:
-            dialect = sql.Dialect(self.schema, self._channel, notify, relaxed)
+            dialect = sql.Dialect(self.schema, self.channel, notify, relaxed)
             found = self._statements[known] = sql.statement(op.statement, dialect, op.fragments)
         return found
 
     def params(self, op: Op[Any]) -> dict[str, Any]:
         """Return the parameters of an op's statement."""
-        return op.params if op.retry is Retry.READ else {**op.params, "channel": self._channel}
+        return op.params if op.retry is Retry.READ else {**op.params, "channel": self.channel}
 
     @property
     def listens_pooled(self) -> bool:
@@ -352,28 +354,23 @@ class Database:
         return self.pooled and not self._listens_beside
 
     @property
-    def channel(self) -> str:
-        """The notification channel; empty if this role does not know it."""
-        return self._channel
-
-    @property
     def may_listen(self) -> bool:
         """True if this role knows the notification channel."""
-        return self._channel != ""
+        return self.channel != ""
 
     def check_notify_result(self, rows: Sequence[Row]) -> None:
         """Stop notifying for a while if the notification queue is filling up."""
         if rows and rows[0]:
             if rows[0][-1] == "full":
                 self.pause_notify()
-            elif self._queue_warned and rows[0][-1] == "sent":
+            elif self.queue_warned and rows[0][-1] == "sent":
                 # During the pause, this is the answer of an earlier notification.
-                self._queue_warned = time.monotonic() < self._notify_paused_until
+                self.queue_warned = time.monotonic() < self._notify_paused_until
 
     def pause_notify(self) -> None:
         """Stop notifying for a while. Readers find new events by their safety poll."""
-        if not self._queue_warned:
-            self._queue_warned = True
+        if not self.queue_warned:
+            self.queue_warned = True
             log.warning(
                 "the notification queue of %s is filling up: a session LISTENs and never reads "
                 "(see pg_stat_activity). Events are written, readers see them later",

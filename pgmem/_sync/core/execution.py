@@ -7,9 +7,9 @@ Each op has a short transaction of its own, and is executed again where that is 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -111,8 +111,10 @@ class PoolExecutor:
         """
         if self.open_blocks and op.statement not in HARMLESS:
             TransactionBlock.warn(self.open_blocks, op.action)
-        deadline = time.monotonic() + self.database.timeout
-        queue = self._coalescer.queue_of(op) if answer_timeout is None else None
+        deadline = monotonic() + self.database.timeout
+        queue = None
+        if (op.brief or op.merge is not None) and answer_timeout is None:
+            queue = self._coalescer.queue_of(op)
         try:
             if queue is None:
                 return self._execute_once(op, "if_free", deadline, answer_timeout)
@@ -124,7 +126,7 @@ class PoolExecutor:
                 queue.leave()
         except FAILURES as failure:
             if not op.bounded and not is_timeout(failure):
-                deadline = time.monotonic() + self.database.timeout
+                deadline = monotonic() + self.database.timeout
             attempts = Attempts(self.database, op, deadline)
             pause = attempts.after(failure)
             op = fallback_of(op, failure)
@@ -174,17 +176,20 @@ class PoolExecutor:
     ) -> T:
         database = self.database
         connection = database.acquire(op.action, deadline)
+        asked_at = monotonic()
         if op.bounded:
-            remaining = max(LEAST_TIMEOUT, deadline - time.monotonic())
-            connection.answer_timeout = remaining
+            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - asked_at)
             if answer_timeout is not None:
-                connection.answer_timeout = min(answer_timeout, remaining)
+                connection.answer_timeout = min(answer_timeout, connection.answer_timeout)
                 connection.grace = 0.0
-        asked_at = time.monotonic()
+        relaxed = database.relaxed or op.async_commit
+        reads = op.retry is Retry.READ
         try:
-            query = database.statement(op, notify, relaxed=database.relaxed or op.async_commit)
-            check = None if op.bounded else database.check_alive
-            rows = connection.run(query, database.params(op), check=check)
+            rows = connection.run(
+                database.statement(op, notify, relaxed=relaxed),
+                op.params if reads else {**op.params, "channel": database.channel},
+                check=None if op.bounded else database.check_alive,
+            )
             if op.async_commit and len(rows) > 1 and not database.relaxed:
                 self._wait_for_flush(connection)
             if connection.unconfirmed:
@@ -199,7 +204,7 @@ class PoolExecutor:
         finally:
             connection.answer_timeout, connection.grace = None, GRACE
             database.release(connection)
-        if op.retry is not Retry.READ:
+        if not reads and (database.queue_warned or (rows and "full" in rows[0])):
             database.check_notify_result(rows)
         return op.parse(rows)
 
@@ -237,9 +242,9 @@ class PoolExecutor:
             (database.statement(op, "if_free", relaxed=False), database.params(op)) for op in ops
         ]
         calls.append((b"COMMIT", None))
-        deadline = time.monotonic() + database.timeout
+        deadline = monotonic() + database.timeout
         connection = database.acquire(action, deadline)
-        connection.answer_timeout = max(LEAST_TIMEOUT, deadline - time.monotonic())
+        connection.answer_timeout = max(LEAST_TIMEOUT, deadline - monotonic())
         try:
             rows = self._run_unit(connection, calls, action)
             database.check_confirmed(connection, action)

@@ -18,11 +18,11 @@ found at once.
 
 from __future__ import annotations
 
-import os
 import random
-import time
 from collections import deque
 from collections.abc import Callable
+from os import getpid
+from time import monotonic
 from typing import Any
 
 from psycopg.pq import TransactionStatus
@@ -116,10 +116,10 @@ class Pool:
         """
         self._opened, self._prepare = True, prepare
         self._generation += 1
-        self._pid, self._loop = os.getpid(), current_loop()
+        self._pid, self._loop = getpid(), current_loop()
         self._size = self._connecting = 0
         self._retry_at = 0.0
-        deadline = time.monotonic() + self._timeout
+        deadline = monotonic() + self._timeout
         taken: list[Connection] = []
         filled = False
         try:
@@ -143,7 +143,7 @@ class Pool:
         """Close every connection. A connection in use is closed when it is released."""
         if not self._opened:
             return
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self._opened = False
             self._idle.clear()
             return
@@ -168,12 +168,17 @@ class Pool:
             NotOpen: not opened, closed, in a forked child, or in another event loop.
             Unavailable: none was free, or the server could not be reached, in time.
         """
-        self.require_open(action)
-        while connection := self._take():
-            if not connection.is_stale():
+        if not self._opened or self._pid != getpid() or self._loop is not current_loop():
+            self.require_open(action)
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break  # Another thread has taken it.
+            if not connection.unread(0) or not connection.is_stale():
                 return connection
             self._discard(connection)
-        return self._wait(action, deadline or time.monotonic() + self._timeout)
+        return self._wait(action, deadline or monotonic() + self._timeout)
 
     def _take(self) -> Connection | None:
         try:
@@ -196,7 +201,7 @@ class Pool:
                         self._waiters.appendleft(waiter)
                     self._discard(connection)
                     continue
-                now = time.monotonic()
+                now = monotonic()
                 if now >= deadline:
                     raise self._unavailable(action)
                 # After a failure each waiter sees to it that there is another try.
@@ -239,7 +244,7 @@ class Pool:
                 waiter.connection = connection
                 waiter.wakeup.set()
             new = min(len(self._waiters) - self._connecting, self._most - self._size)
-            if new <= 0 or not self._opened or time.monotonic() < self._retry_at:
+            if new <= 0 or not self._opened or monotonic() < self._retry_at:
                 return
             self._connecting += new
             self._size += new
@@ -250,7 +255,7 @@ class Pool:
         """Make a connection for the first waiter."""
         failure: Exception | None = None
         connection: Connection | None = None
-        began = time.monotonic()
+        began = monotonic()
         try:
             connection = self._make()
         except Exception as error:
@@ -277,7 +282,7 @@ class Pool:
             self._failure = failure
             if connection is None:
                 self._size -= 1
-                self._retry_at = time.monotonic() + RETRY * random.uniform(0.5, 1.0)  # noqa: S311
+                self._retry_at = monotonic() + RETRY * random.uniform(0.5, 1.0)  # noqa: S311
             else:
                 self._retry_at = 0.0
                 self._idle.append(connection)
@@ -303,7 +308,7 @@ class Pool:
             raise
         connection.check_after = self._timeout / 2
         connection.answer_timeout, connection.generation = None, self._generation
-        now = connection.used_at = time.monotonic()
+        now = connection.used_at = monotonic()
         connection.due = now + LIFETIME * random.uniform(0.9, 1.0)  # noqa: S311  # not all at once
         return connection
 
@@ -315,10 +320,10 @@ class Pool:
         """
         if not self._opened:
             raise NotOpen(f"{action}: open the memory first (`with Memory(…) as memory:`)")
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             raise NotOpen(
                 f"{action}: this memory was opened in process {self._pid} and this is "
-                f"{os.getpid()}. Connections do not survive a fork: open a memory in each process"
+                f"{getpid()}. Connections do not survive a fork: open a memory in each process"
             )
         if self._loop is not current_loop():
             raise NotOpen(
@@ -329,7 +334,7 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Give a connection back. It waits for nothing, so it works after a cancellation."""
-        now = time.monotonic()
+        now = monotonic()
         if (
             not self._opened
             or connection.given_up

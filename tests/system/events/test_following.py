@@ -150,7 +150,7 @@ def worst(follower) -> tuple[float, float]:
 
 
 def send_no_notifications(memory) -> None:
-    memory._database._channel = ""
+    memory._database.channel = ""
 
 
 POLL = 0.4

@@ -19,7 +19,7 @@ POLL = 0.3
 
 def send_no_notifications(memory):
     """Send no notification from now on, as a role that may not read the channel."""
-    raw(memory)._database._channel = ""
+    raw(memory)._database.channel = ""
 
 
 async def test_waiters_poll_without_notifications(form, database_url):
