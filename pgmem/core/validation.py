@@ -20,6 +20,25 @@ DAY = 86_400.0
 _REDIS_ID = re.compile(r"\d+-\d+", re.ASCII)
 
 
+CHECKED: set[str] = set()
+"""Some names that `check_name` has passed, because few streams, types and agents are used again and
+again."""
+
+_MOST_CHECKED = 1_000
+
+
+def check_again(name: str, what: str) -> None:
+    """Check a name that is likely to be used again: it is in `CHECKED` from now on.
+
+    Raises:
+        InvalidInput: as `check_name`.
+    """
+    check_name(name, what)
+    if len(CHECKED) >= _MOST_CHECKED:
+        CHECKED.clear()
+    CHECKED.add(str(name))
+
+
 def check_name(name: str, what: str, *, most: int = NAME_BYTES) -> str:
     """Check a stream, key, type, agent or other name.
 

@@ -21,7 +21,7 @@ from pgmem.core.encoding import (
 )
 from pgmem.core.model_encoding import dump, encode_checked
 from pgmem.core.op import Row
-from pgmem.core.validation import check_name, check_names
+from pgmem.core.validation import CHECKED, check_again, check_names
 from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.columns import METADATA, PAYLOAD
 from pgmem.events.event_classes import (
@@ -193,15 +193,25 @@ def encode_event(event: Event, codec: Codec) -> EncodedEvent:
     Raises:
         InvalidInput, InvalidValue, ValueTooLarge: a part of it cannot be stored.
     """
-    _check_event(event)
+    plain = type(event) is Event
+    if not plain:
+        _check_event(event)
     agent_id, metadata = codec.attribute(event)
+    name = event.type
+    if type(name) is not str or name not in CHECKED:
+        check_again(name, "event type")
+    if agent_id is not None and (type(agent_id) is not str or agent_id not in CHECKED):
+        check_again(agent_id, "agent_id")
+    if plain:
+        limit, default = codec.max_bytes, codec.default
+        payload = encode(event.payload, "payload", limit=limit, default=default)
+    else:
+        payload = _payload_text(event, codec)
     text = None if metadata is None else codec.encode_object(metadata, "metadata")
-    return EncodedEvent(
-        check_name(event.type, "event type"),
-        _payload_text(event, codec),
-        None if agent_id is None else check_name(agent_id, "agent_id"),
-        text,
-    )
+    return _new(EncodedEvent, (name, payload, agent_id, text))
+
+
+_new = tuple.__new__  # Without the check of a NamedTuple's arguments.
 
 
 def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
@@ -238,7 +248,13 @@ def fits_inline(stream: str, event: EncodedEvent, value: str = "") -> bool:
         event: the event.
         value: the value of the state entry, if the event carries one beside its payload.
     """
-    return _inline_size(stream, event, value) <= INLINE_BYTES
+    kind, payload, agent_id, metadata = event
+    texts = len(payload) + len(metadata or "") + len(value)
+    names = len(stream) + len(kind) + len(agent_id or "")
+    # What is small in any case need not be looked at.
+    return (
+        4 * texts + 6 * names <= INLINE_BYTES or _inline_size(stream, event, value) <= INLINE_BYTES
+    )
 
 
 def fit_inline(streams: Sequence[str], batch: Batch) -> bool:

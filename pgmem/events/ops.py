@@ -16,7 +16,14 @@ from pgmem.core.encoding import decode, digest_of
 from pgmem.core.names import STATE_STREAM_PREFIX, STREAM_BYTES
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import INLINE, INLINE_ALL
-from pgmem.core.validation import MAX_POSITION, check_count, check_name, check_position
+from pgmem.core.validation import (
+    CHECKED,
+    MAX_POSITION,
+    check_again,
+    check_count,
+    check_name,
+    check_position,
+)
 from pgmem.errors import IdempotencyMismatch, InvalidInput, VersionConflict
 from pgmem.events.codec import (
     Batch,
@@ -62,19 +69,35 @@ def _contents(types: Sequence[str], payloads: Sequence[str]) -> list[Any]:
 
 def append(stream: str, event: Event, codec: Codec) -> Op[Appended]:
     """Append one event."""
-    check_stream(stream)
+    if type(stream) is not str or stream not in CHECKED or stream.startswith(STATE_STREAM_PREFIX):
+        check_stream(stream)
+        check_again(stream, "stream")
     encoded = encode_event(event, codec)
     small = fits_inline(stream, encoded)
+    kind, payload, agent_id, metadata = encoded
     return Op(
         "event_append",
-        {"stream": stream, **encoded._asdict()},
-        lambda rows: Appended(rows[0][0]),
+        {
+            "stream": stream,
+            "type": kind,
+            "payload": payload,
+            "agent_id": agent_id,
+            "metadata": metadata,
+        },
+        _parse_one,
         f"append to {stream!r}",
         Retry.UNSAFE,
         _INLINE if small else (),
         # A large one would hold up the others.
         merge=_merge_appends if small else None,
     )
+
+
+def _parse_one(rows: Sequence[Row]) -> Appended:
+    return _new(Appended, (rows[0][0], None, False))
+
+
+_new = tuple.__new__  # Without the check of a NamedTuple's arguments.
 
 
 def _merge_appends(ops: Sequence[Op[Any]]) -> Op[list[Sequence[Row]]]:
@@ -252,11 +275,10 @@ def _version_conflict(stream: str, expected: int, actual: int) -> VersionConflic
 def _receipts(
     positions: Sequence[int], expected_version: int | None, *, duplicate: bool = False
 ) -> list[Appended]:
-    new = tuple.__new__  # Appended._make without its check
     if expected_version is None:
-        return [new(Appended, (position, None, duplicate)) for position in positions]
+        return [_new(Appended, (position, None, duplicate)) for position in positions]
     return [
-        new(Appended, (position, expected_version + n, duplicate))
+        _new(Appended, (position, expected_version + n, duplicate))
         for n, position in enumerate(positions, start=1)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from orjson import loads
 from pydantic import BaseModel
 
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_object, decode, decoder, encode
@@ -117,14 +118,24 @@ def change_maker(model: type[BaseModel] | None) -> Callable[[Row], StateChange]:
 
 def get(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
     """Read one entry."""
-    make = entry_maker(model)
+    parse = _parse_entry
+    if model is not None:
+        make = entry_maker(model)
+        parse = lambda rows: make(rows[0]) if rows else None  # noqa: E731
     return Op(
         "state_get",
-        {"key": check_key(key)},
-        lambda rows: make(rows[0]) if rows else None,
+        {"key": check_name(key, "key")},
+        parse,
         f"get state {key!r}",
         brief=True,
     )
+
+
+def _parse_entry(rows: Sequence[Row]) -> StateEntry | None:
+    if not rows:
+        return None
+    row = rows[0]
+    return tuple.__new__(StateEntry, (row[0], loads(row[1]), *row[2:7], None))
 
 
 def load(

@@ -80,8 +80,12 @@ class AsyncTransactionState(AsyncStateReads):
             InvalidInput: a key, value or option that is not allowed; nothing was sent.
             OutcomeUnknown: the connection was lost during the write.
         """
-        recording = ops.Recording(event, stream, record)
-        op = ops.put(key, value, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
+        recording = ops.recording_of(event, stream, record)
+        if ttl is not None:
+            ttl = ops.check_ttl(ttl)
+        op = ops.put(key, value, self._codec, ttl=ttl, recording=recording)
+        if self._cache is None:
+            return await self._executor.execute(op)
         return await self._write(op, recording)
 
     async def put_many(
@@ -137,7 +141,7 @@ class AsyncTransactionState(AsyncStateReads):
         Raises:
             VersionConflict: there is an entry. The error holds it as `current`.
         """
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         op = ops.create(key, value, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
         return await self._write(op, recording)
 
@@ -167,16 +171,18 @@ class AsyncTransactionState(AsyncStateReads):
             VersionConflict: the version is another one. The error holds the entry as `current`.
             LeaseLost: the lease is not held; nothing was changed.
         """
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         op = ops.compare_and_set(
             key,
             value,
             self._codec,
             expected_version=expected_version,
-            lifetime=ops.Lifetime.of(ttl),
+            lifetime=ops.KEPT if ttl is KEEP else ops.Lifetime.of(ttl),
             recording=recording,
         )
         if fence is None:
+            if self._cache is None:
+                return await self._executor.execute(op)
             return await self._write(op, recording)
         if not isinstance(fence, AsyncLease):
             raise InvalidInput(f"fence= takes a lease, got {type(fence).__name__}")
@@ -249,7 +255,7 @@ class AsyncTransactionState(AsyncStateReads):
             OutcomeUnknown: the connection was lost during the write.
         """
         check_count(max_retries, "max_retries", minimum=0)
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         update = AsyncUpdate(
             key, fn, self._codec, recording=recording, lifetime=ops.Lifetime.of(ttl), model=model
         )
@@ -295,7 +301,7 @@ class AsyncTransactionState(AsyncStateReads):
             InvalidInput: a key or option that is not allowed.
             OutcomeUnknown: the connection was lost during the write.
         """
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         op = ops.increment(key, by, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
         return await self._write(op, recording)
 
@@ -318,7 +324,7 @@ class AsyncTransactionState(AsyncStateReads):
         Raises:
             VersionConflict: the version is another one, or there is no entry.
         """
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         return await self._change(
             ops.delete(key, self._codec, expected_version=expected_version, recording=recording)
         )

@@ -11,7 +11,7 @@ from pgmem.core.encoding import DEFAULT_MAX_BYTES, decode, encode
 from pgmem.core.names import STATE_STREAM_PREFIX
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import FENCED, INLINE, INLINE_ALL
-from pgmem.core.validation import Seconds, check_count, check_seconds
+from pgmem.core.validation import Seconds, check_count, check_name, check_seconds
 from pgmem.errors import InvalidInput, InvalidValue, LeaseLost, VersionConflict
 from pgmem.events.codec import (
     MAX_INLINE_EVENTS,
@@ -29,6 +29,8 @@ from pgmem.state.models import KEEP, Copy, Keep, StateEntry
 from pgmem.state.read_ops import MAX_KEYS, check_key, check_keys
 
 T = TypeVar("T")
+
+_INLINE = (INLINE,)
 
 PUT_TYPE = "state.put"
 DELETED_TYPE = "state.deleted"
@@ -59,9 +61,10 @@ class Lifetime(NamedTuple):
         Raises:
             InvalidInput: as `check_seconds`.
         """
-        if ttl is KEEP:
-            return cls(None, True)
-        return cls(check_ttl(ttl))
+        return KEPT if ttl is KEEP else cls(check_ttl(ttl))
+
+
+KEPT = Lifetime(None, True)
 
 
 def check_ttl(ttl: Seconds | Keep | None) -> float | None:
@@ -94,24 +97,20 @@ class Recording:
         if self.stream is not None:
             check_stream(self.stream)
 
-    def params(self, codec: Codec, default_type: str, value: str | None) -> dict[str, Any]:
-        """Return the parameters of the statement piece `state_change`."""
-        params = {
-            "stream": self.stream,
-            "type": default_type,
-            "payload": None,
-            **attribution(codec),
-            "record": self.record,
-        }
-        if self.event is not None:
-            encoded = encode_event(self.event, codec)
-            params |= {
-                "type": encoded.type,
-                "payload": None if encoded.payload == value else encoded.payload,
-                "agent_id": encoded.agent_id,
-                "metadata": encoded.metadata,
-            }
-        return params
+
+_new = tuple.__new__  # Without the check of a NamedTuple's arguments.
+_AS_USUAL = Recording()
+
+
+def recording_of(event: Event | None, stream: str | None, record: bool) -> Recording:
+    """Return how a state write with these options appears in the log.
+
+    Raises:
+        InvalidInput: they do not go together, or the stream's name is not allowed.
+    """
+    if event is None and stream is None and record is True:
+        return _AS_USUAL
+    return Recording(event, stream, record)
 
 
 def attribution(codec: Codec) -> dict[str, Any]:
@@ -134,14 +133,15 @@ def put(
     key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
 ) -> Op[StateEntry]:
     """Write an entry, whether there is one or not."""
-    text = codec.encode(value, "value")
+    text = encode(value, "value", limit=codec.max_bytes, default=codec.default)
     return _write(
         "state_put",
-        {"key": check_key(key), "value": text, "ttl": ttl}
-        | recording.params(codec, PUT_TYPE, text),
-        lambda rows: StateEntry(key, value, *rows[0][:6]),
+        {"key": check_name(key, "key"), "value": text, "ttl": ttl},
+        lambda rows: _new(StateEntry, (key, value, *rows[0][:6])),
         f"put state {key!r}",
         Retry.UNSAFE,
+        codec,
+        recording,
     )
 
 
@@ -199,11 +199,12 @@ def create(
     text = codec.encode(value, "value")
     return _write(
         "state_create",
-        {"key": check_key(key), "value": text, "ttl": ttl}
-        | recording.params(codec, PUT_TYPE, text),
+        {"key": check_key(key), "value": text, "ttl": ttl},
         _parse_outcome(key, value, 0, "create"),
         f"create state {key!r}",
         Retry.CONDITIONAL,
+        codec,
+        recording,
     )
 
 
@@ -220,20 +221,21 @@ def compare_and_set(
     check_count(expected_version, "expected_version", minimum=0)
     if expected_version == 0:
         return create(key, value, codec, ttl=lifetime.ttl, recording=recording)
-    text = codec.encode(value, "value")
+    text = encode(value, "value", limit=codec.max_bytes, default=codec.default)
     return _write(
         "state_compare_and_set",
         {
-            "key": check_key(key),
+            "key": check_name(key, "key"),
             "value": text,
             "ttl": lifetime.ttl,
             "keep_ttl": lifetime.keep,
             "expected_version": expected_version,
-        }
-        | recording.params(codec, PUT_TYPE, text),
+        },
         _parse_outcome(key, value, expected_version, "compare-and-set"),
         f"compare-and-set state {key!r} expecting version {expected_version}",
         Retry.CONDITIONAL,
+        codec,
+        recording,
     )
 
 
@@ -297,11 +299,12 @@ def increment(
             "by": codec.encode(by, "by"),
             "ttl": ttl,
             "limit": str(NUMBER_LIMIT),
-        }
-        | recording.params(codec, PUT_TYPE, None),
+        },
         parse,
         f"increment state {key!r}",
         Retry.UNSAFE,
+        codec,
+        recording,
     )
 
 
@@ -326,11 +329,13 @@ def delete(
 
     return _write(
         "state_delete",
-        {"key": check_key(key), "expected_version": expected_version}
-        | recording.params(codec, DELETED_TYPE, None),
+        {"key": check_key(key), "expected_version": expected_version},
         parse,
         f"delete state {key!r}",
         Retry.UNSAFE if expected_version is None else Retry.CONDITIONAL,
+        codec,
+        recording,
+        DELETED_TYPE,
     )
 
 
@@ -365,21 +370,44 @@ def conflict(key: str, expected: int, current: StateEntry | None, verb: str) -> 
     )
 
 
-def _write(
+def _write(  # noqa: PLR0917  # keywords would cost time in each call
     statement: str,
     params: dict[str, Any],
     parse: Callable[[Sequence[Row]], T],
     action: str,
     retry: Retry,
+    codec: Codec,
+    recording: Recording,
+    default_type: str = PUT_TYPE,
 ) -> Op[T]:
-    """Return the op of a write; a small event is sent inline with the notification."""
-    value = params.get("value") or ""
-    params["escaped"] = "\\" in value
-    payload = params["payload"]
-    event = EncodedEvent(params["type"], payload or value, params["agent_id"], params["metadata"])
-    names = f"{params['stream'] or STATE_STREAM_PREFIX + params['key']}{params['key']}"
-    small = fits_inline(names, event, value if payload else "")
-    return Op(statement, params, parse, action, retry, (INLINE,) if small else ())
+    """Return the op of a write, with the parameters of the statement piece `state_change`.
+
+    A small event is sent inline with the notification.
+    """
+    value = params.get("value")
+    event, stream = recording.event, recording.stream
+    if event is None:
+        agent_id, metadata = codec.context.current
+        text = None if metadata is None else codec.encode(metadata, "metadata")
+        encoded = _new(EncodedEvent, (default_type, value or "", agent_id, text))
+        payload = None
+    else:
+        encoded = encode_event(event, codec)
+        payload = None if encoded.payload == value else encoded.payload
+    kind, _, agent_id, text = encoded
+    key = params["key"]
+    names = f"{stream}{key}" if stream is not None else f"{STATE_STREAM_PREFIX}{key}{key}"
+    small = fits_inline(names, encoded, "" if payload is None or value is None else value)
+    params |= {
+        "escaped": value is not None and "\\" in value,
+        "stream": stream,
+        "type": kind,
+        "payload": payload,
+        "agent_id": agent_id,
+        "metadata": text,
+        "record": recording.record,
+    }
+    return Op(statement, params, parse, action, retry, _INLINE if small else ())
 
 
 def _parse_outcome(
@@ -390,7 +418,7 @@ def _parse_outcome(
     def parse(rows: Sequence[Row]) -> StateEntry:
         row = rows[0]
         if row[0] is not None:
-            return StateEntry(key, value, *row[:6])
+            return _new(StateEntry, (key, value, *row[:6]))
         version, updated_at, created_at, expires_at, ttl, text = row[6:12]
         if (version or 0) == expected:
             # The other writer committed after this statement's snapshot, so the entry that the

@@ -81,8 +81,12 @@ class TransactionState(StateReads):
             InvalidInput: a key, value or option that is not allowed; nothing was sent.
             OutcomeUnknown: the connection was lost during the write.
         """
-        recording = ops.Recording(event, stream, record)
-        op = ops.put(key, value, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
+        recording = ops.recording_of(event, stream, record)
+        if ttl is not None:
+            ttl = ops.check_ttl(ttl)
+        op = ops.put(key, value, self._codec, ttl=ttl, recording=recording)
+        if self._cache is None:
+            return self._executor.execute(op)
         return self._write(op, recording)
 
     def put_many(
@@ -138,7 +142,7 @@ class TransactionState(StateReads):
         Raises:
             VersionConflict: there is an entry. The error holds it as `current`.
         """
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         op = ops.create(key, value, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
         return self._write(op, recording)
 
@@ -168,16 +172,18 @@ class TransactionState(StateReads):
             VersionConflict: the version is another one. The error holds the entry as `current`.
             LeaseLost: the lease is not held; nothing was changed.
         """
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         op = ops.compare_and_set(
             key,
             value,
             self._codec,
             expected_version=expected_version,
-            lifetime=ops.Lifetime.of(ttl),
+            lifetime=ops.KEPT if ttl is KEEP else ops.Lifetime.of(ttl),
             recording=recording,
         )
         if fence is None:
+            if self._cache is None:
+                return self._executor.execute(op)
             return self._write(op, recording)
         if not isinstance(fence, Lease):
             raise InvalidInput(f"fence= takes a lease, got {type(fence).__name__}")
@@ -250,7 +256,7 @@ class TransactionState(StateReads):
             OutcomeUnknown: the connection was lost during the write.
         """
         check_count(max_retries, "max_retries", minimum=0)
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         update = Update(
             key, fn, self._codec, recording=recording, lifetime=ops.Lifetime.of(ttl), model=model
         )
@@ -296,7 +302,7 @@ class TransactionState(StateReads):
             InvalidInput: a key or option that is not allowed.
             OutcomeUnknown: the connection was lost during the write.
         """
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         op = ops.increment(key, by, self._codec, ttl=ops.check_ttl(ttl), recording=recording)
         return self._write(op, recording)
 
@@ -319,7 +325,7 @@ class TransactionState(StateReads):
         Raises:
             VersionConflict: the version is another one, or there is no entry.
         """
-        recording = ops.Recording(event, stream, record)
+        recording = ops.recording_of(event, stream, record)
         return self._change(
             ops.delete(key, self._codec, expected_version=expected_version, recording=recording)
         )
