@@ -26,12 +26,13 @@ from pgmem.cli.output import (
     say,
     short_moment,
 )
+from pgmem.cli.state_history import blame, change_data, history, value_text, version_text
 from pgmem.errors import InvalidValue, PgmemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgmem import Memory, RecordedEvent, StateChange, StateEntry
+    from pgmem import Memory, StateChange, StateEntry
 
 PAGE = 200
 
@@ -40,14 +41,6 @@ ENTRIES = (
     Column("VERSION", right=True),
     Column("UPDATED", style="faint"),
     Column("EXPIRES", style="faint"),
-    Column("VALUE"),
-)
-HISTORY = (
-    Column("POSITION", right=True),
-    Column("TIME", style="faint"),
-    Column("VERSION", right=True),
-    Column("TYPE", style="type"),
-    Column("AGENT", style="agent"),
     Column("VALUE"),
 )
 CHANGES = (
@@ -216,35 +209,8 @@ def list_(prefix: str, *, limit: int | None, url: str | None, schema: str, as_js
         say(f"no entries with a key that begins with {prefix!r}" if prefix else "no entries")
 
 
-@app.command(
-    examples="""
-    pgmem state history account:1
-
-    # What an agent did to an entry
-    pgmem state history account:1 --json | jq 'select(.agent_id == "billing")'
-    """,
-)
-@click.argument("key")
-@database_options
-@json_option
-def history(key: str, *, url: str | None, schema: str, as_json: bool) -> None:
-    """Print the recorded changes of an entry, oldest first. Exit code 1 if there are none.
-
-    With --json each change is a JSON object on a line of its own.
-    """
-    table, empty = Table(*HISTORY), True
-    with memory_of(url, schema) as memory:
-        for page in _changes(memory, key):
-            empty = False
-            if as_json:
-                print_json_lines(
-                    _change_data(change) | {"type": event.type, "recorded_at": event.recorded_at}
-                    for event, change in page
-                )
-            else:
-                table.add(_history_row(event, change) for event, change in page)
-    if empty:
-        raise PgmemError(f"the log has no changes of the state entry {key!r}")
+app.add_command(history)
+app.add_command(blame)
 
 
 @app.command(
@@ -266,7 +232,7 @@ def watch(prefix: str, *, url: str | None, schema: str, as_json: bool) -> None:
     with memory_of(url, schema) as memory, memory.state.watch(prefix) as changes:
         while found := changes.receive():
             if as_json:
-                print_json_lines(map(_change_data, found))
+                print_json_lines(map(change_data, found))
             else:
                 table.add(map(_change_row, found))
             sys.stdout.flush()
@@ -278,20 +244,6 @@ def _entries(memory: Memory, prefix: str, limit: int | None) -> Iterator[list[St
     while left and (page := memory.state.list(prefix, after=after, limit=min(PAGE, left))):
         yield page
         after, left = page[-1].key, left - len(page)
-
-
-def _changes(memory: Memory, key: str) -> Iterator[list[tuple[RecordedEvent, StateChange]]]:
-    """Yield the history of an entry in pages."""
-    after = 0
-    while events := memory.state.history(key, after=after, limit=PAGE):
-        page = []
-        for event in events:
-            change = event.change
-            if change is None or change.version is None:
-                raise PgmemError(f"the event {event.position} is not a change of the state {key!r}")
-            page.append((event, change))
-            after = change.version
-        yield page
 
 
 def _refuse_missing(key: str) -> NoReturn:
@@ -337,18 +289,6 @@ def _entry_data(entry: StateEntry) -> dict[str, Any]:
     }
 
 
-def _change_data(change: StateChange) -> dict[str, Any]:
-    return {
-        "position": change.position,
-        "key": change.key,
-        "version": change.version,
-        "deleted": change.deleted,
-        "value": change.value,
-        "expires_at": change.expires_at,
-        "agent_id": change.agent_id,
-    }
-
-
 def _about(entry: StateEntry) -> str:
     end = "" if entry.expires_at is None else f", expires {moment(entry.expires_at)}"
     return f"{entry.key}: version {entry.version}, updated {moment(entry.updated_at)}{end}"
@@ -364,35 +304,11 @@ def _entry_row(entry: StateEntry) -> tuple[str, ...]:
     )
 
 
-def _history_row(event: RecordedEvent, change: StateChange) -> tuple[str, ...]:
-    return (
-        str(change.position),
-        short_moment(event.recorded_at),
-        _version(change),
-        event.type,
-        change.agent_id or "-",
-        _new_value(change),
-    )
-
-
 def _change_row(change: StateChange) -> tuple[str, ...]:
     return (
         str(change.position),
         change.key,
-        _version(change),
+        version_text(change),
         change.agent_id or "-",
-        _new_value(change),
+        value_text(change),
     )
-
-
-def _version(change: StateChange) -> str:
-    return "-" if change.version is None else f"{change.version:,}"
-
-
-def _new_value(change: StateChange) -> str:
-    if change.deleted:
-        return "(deleted)"
-    if change.version is None:
-        end = change.expires_at
-        return "(expires never)" if end is None else f"(expires {moment(end)})"
-    return json_text(change.value)

@@ -49,6 +49,40 @@ class StateEntry(NamedTuple, Generic[T]):
     position: int | None = None
 
 
+class FieldBlame(NamedTuple):
+    """The last change of one field of an entry's value, as `state.blame` finds it.
+
+    Attributes:
+        path: the field as a JSON path, such as "$.plan.steps[0]". "$" is the value itself.
+        value: what it holds now.
+        before: what it held before the change; None if it did not exist.
+        existed: False if the change created the field.
+        version: the entry's version after the change.
+        position: the position of the event that records the change. None, like the version and all
+            of the following, if the change is not in the log.
+        type: the type of that event.
+        agent_id: the agent that made the change, or None.
+        run_id: the run of that agent, or None.
+        cause: the position of the event that the change followed from, or None.
+        recorded_at: when it was made, by the server's clock.
+        certain: False if writes that are not in the log came just before the change: those of
+            `record=False`, and those that retention has removed. One of them may have made it.
+    """
+
+    path: str
+    value: Any
+    before: Any
+    existed: bool
+    version: int | None = None
+    position: int | None = None
+    type: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+    cause: int | None = None
+    recorded_at: datetime | None = None
+    certain: bool = True
+
+
 class Copy(NamedTuple):
     """A copy of an entry, for the cache.
 

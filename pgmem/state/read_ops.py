@@ -268,6 +268,16 @@ def history(
     )
 
 
+def history_rows(key: str, *, after: int, limit: int) -> Op[list[Row]]:
+    """Read the rows of an entry's recorded changes."""
+    return Op(
+        "state_history",
+        {"key": check_key(key), "after": after, "limit": limit},
+        list,
+        f"blame state {key!r}",
+    )
+
+
 def _range(prefix: str) -> tuple[list[str], dict[str, Any]]:
     """Return the filters and parameters of the keys that begin with a prefix."""
     if not check_prefix(prefix, "prefix"):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
 from pgmem.core.encoding import decode, decoder
 from pgmem.core.execution import AsyncExecutor
-from pgmem.core.op import Op
+from pgmem.core.op import Op, Row
 from pgmem.core.paging import PAGE, read_pages
+from pgmem.core.validation import check_count
 from pgmem.events.codec import Codec
+from pgmem.events.columns import STATE_VERSION
 from pgmem.events.models import RecordedEvent
 from pgmem.state import read_ops as ops
+from pgmem.state.blame import blame_fields
 from pgmem.state.cache import Cache, StateCache
-from pgmem.state.models import StateEntry
+from pgmem.state.models import FieldBlame, StateEntry
 from pgmem.state.read_ops import Order
 
 M = TypeVar("M", bound=BaseModel)
@@ -295,6 +298,44 @@ class AsyncStateReads:
             attrgetter("state_version"),
             limit=limit,
         )
+
+    async def blame(self, key: str, *, depth: int | None = None) -> list[FieldBlame]:
+        """Return which change made each field of an entry's value what it is.
+
+        >>> with memory.context(agent_id="planner"):
+        ...     entry = await memory.state.put("plan", {"goal": "ship", "steps": 3})
+        >>> with memory.context(agent_id="critic"):
+        ...     entry = await memory.state.put("plan", {"goal": "ship", "steps": 5})
+        >>> for field in await memory.state.blame("plan"):
+        ...     print(field.path, field.value, field.before, field.agent_id)
+        $.goal ship None planner
+        $.steps 5 3 critic
+
+        An item of a list is known by its index. So an item that is inserted changes all after it.
+
+        Args:
+            key: the entry's key.
+            depth: how many levels of objects and lists to look into, 0 or more. What lies deeper
+                counts as one field. None, the default, looks into all.
+
+        Returns:
+            The fields in the order of the value. Empty if there is no entry, or it has expired.
+        """
+        if depth is not None:
+            check_count(depth, "depth", minimum=0)
+        # First the entry: every recorded change up to its version is then visible.
+        entry = await self._executor.execute(ops.get(key))
+        if entry is None:
+            return []
+        rows: Sequence[Row] = await read_pages(
+            lambda last, most: self._executor.execute(
+                ops.history_rows(key, after=last, limit=most)
+            ),
+            0,
+            itemgetter(STATE_VERSION),
+            limit=None,
+        )
+        return blame_fields(entry, rows, depth)
 
     @overload
     async def list(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
@@ -12,12 +12,15 @@ from pydantic import BaseModel
 from pgmem._sync.core.execution import Executor
 from pgmem._sync.core.paging import PAGE, read_pages
 from pgmem.core.encoding import decode, decoder
-from pgmem.core.op import Op
+from pgmem.core.op import Op, Row
+from pgmem.core.validation import check_count
 from pgmem.events.codec import Codec
+from pgmem.events.columns import STATE_VERSION
 from pgmem.events.models import RecordedEvent
 from pgmem.state import read_ops as ops
+from pgmem.state.blame import blame_fields
 from pgmem.state.cache import Cache, StateCache
-from pgmem.state.models import StateEntry
+from pgmem.state.models import FieldBlame, StateEntry
 from pgmem.state.read_ops import Order
 
 M = TypeVar("M", bound=BaseModel)
@@ -292,6 +295,44 @@ class StateReads:
             attrgetter("state_version"),
             limit=limit,
         )
+
+    def blame(self, key: str, *, depth: int | None = None) -> list[FieldBlame]:
+        """Return which change made each field of an entry's value what it is.
+
+        >>> with memory.context(agent_id="planner"):
+        ...     entry = memory.state.put("plan", {"goal": "ship", "steps": 3})
+        >>> with memory.context(agent_id="critic"):
+        ...     entry = memory.state.put("plan", {"goal": "ship", "steps": 5})
+        >>> for field in memory.state.blame("plan"):
+        ...     print(field.path, field.value, field.before, field.agent_id)
+        $.goal ship None planner
+        $.steps 5 3 critic
+
+        An item of a list is known by its index. So an item that is inserted changes all after it.
+
+        Args:
+            key: the entry's key.
+            depth: how many levels of objects and lists to look into, 0 or more. What lies deeper
+                counts as one field. None, the default, looks into all.
+
+        Returns:
+            The fields in the order of the value. Empty if there is no entry, or it has expired.
+        """
+        if depth is not None:
+            check_count(depth, "depth", minimum=0)
+        # First the entry: every recorded change up to its version is then visible.
+        entry = self._executor.execute(ops.get(key))
+        if entry is None:
+            return []
+        rows: Sequence[Row] = read_pages(
+            lambda last, most: self._executor.execute(
+                ops.history_rows(key, after=last, limit=most)
+            ),
+            0,
+            itemgetter(STATE_VERSION),
+            limit=None,
+        )
+        return blame_fields(entry, rows, depth)
 
     @overload
     def list(

@@ -50,6 +50,7 @@ VERBS = {
     "events.read_stream": lambda m, _: m.events.read_stream("s"),
     "events.version": lambda m, _: m.events.version("s"),
     "events.wait_until_stable": lambda m, _: m.events.wait_until_stable(),
+    "state.blame": lambda m, _: m.state.blame("k"),
     "state.compare_and_set": lambda m, _: m.state.compare_and_set("k", 2, expected_version=1),
     "state.create": lambda m, _: m.state.create("new", 1),
     "state.delete": lambda m, _: m.state.delete("k"),
