@@ -173,7 +173,7 @@ class AsyncListener:
         Raises:
             psycopg.Error: the server refused, or the connection is lost.
         """
-        session, parse = self._session(), self._parse
+        session, parse = self._connection or self._session(), self._parse
         result: Any = None
         if parse is None:
             session.pgconn.consume_input()
@@ -183,27 +183,32 @@ class AsyncListener:
         elif time.monotonic() > self._answer_due:
             raise AnswerTimeoutError(f"no answer within {ANSWER_TIMEOUT:g} s")
         while notify := session.pgconn.notifies():
-            self._accept(notify.extra.decode())
+            payload = notify.extra.decode()
+            if payload.startswith(TARGETED_PREFIX):
+                self._accept(payload)
+            else:
+                self.payloads.append(payload)  # as `_accept` does, without another call
         return result
 
-    async def wait(self, timeout: float, wakeup: AsyncWakeup | None = None) -> None:
+    async def wait(self, timeout: float, wakeup: AsyncWakeup | None = None) -> bool:
         """Wait up to `timeout` seconds until something has arrived or `wake` is called.
 
         Args:
             timeout: the maximum wait, in seconds.
             wakeup: it ends the wait, too.
 
+        Returns:
+            True if something may have arrived.
+
         Raises:
             psycopg.Error: the connection is lost.
         """
-        socket = self._session().lend_socket()
+        socket = (self._connection or self._session()).lend_socket()
         if wakeup is None:
-            await self._readable.wait(socket, timeout)
-            return
+            return await self._readable.wait(socket, timeout)
         wakeup.rouse = self._readable.set
         try:
-            if not wakeup.called:
-                await self._readable.wait(socket, timeout)
+            return not wakeup.called and await self._readable.wait(socket, timeout)
         finally:
             wakeup.rouse = None
 

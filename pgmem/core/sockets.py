@@ -26,8 +26,8 @@ class AsyncReadable:
         """Wake the waiter, from any thread."""
         self._wakeup.set()
 
-    async def wait(self, socket: int, timeout: float) -> None:
-        """Wait up to `timeout` seconds."""
+    async def wait(self, socket: int, timeout: float) -> bool:
+        """Wait up to `timeout` seconds. Return False after that."""
         if socket != self._socket:
             self.forget()
             # Once, and not for every wait: each change is a call of the kernel.
@@ -36,7 +36,7 @@ class AsyncReadable:
             self._socket = socket
         self._waiting = True
         try:
-            await self._wakeup.wait(timeout)
+            return await self._wakeup.wait(timeout)
         finally:
             self._waiting = False
 
@@ -76,15 +76,17 @@ class Readable:
                 with suppress(BlockingIOError):  # Full: it is awake.
                     os.write(self._write, b"!")
 
-    def wait(self, socket: int, timeout: float) -> None:
-        """Wait up to `timeout` seconds."""
+    def wait(self, socket: int, timeout: float) -> bool:
+        """Wait up to `timeout` seconds. Return False after that."""
         if socket != self._socket:
             self.forget()
             self._poll.register(socket, select.POLLIN)
             self._socket = socket
-        for ready, _ in self._poll.poll(max(0.0, timeout * 1000)):
+        found = self._poll.poll(max(0.0, timeout * 1000))
+        for ready, _ in found:
             if ready == self._read:
                 os.read(self._read, 1024)
+        return bool(found)
 
     def forget(self) -> None:
         """Forget the socket, before it is closed."""

@@ -87,6 +87,9 @@ class GapTracker:
         gap. The result is empty if the event is known.
         """
         position = row[0]
+        if position == self.seen + 1 and not self.gaps:
+            self.position = self.seen = self.last_event = position
+            return PollResult((row,), (row,))
         if position > self.seen:
             crowded = len(self.gaps) > MANY_GAPS
             if crowded or position > self.seen + MAX_AHEAD or self.full:

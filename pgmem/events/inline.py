@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ _COLUMNS: tuple[tuple[type, ...], ...] = (
     (int,), (str,), (int, _NONE), (str,), (str,), (str, _NONE), (str, _NONE), (str,),
     (str, _NONE), (int, _NONE), (bool, _NONE), (str, _NONE), (str, _NONE),
 )  # fmt: skip
+_KINDS = frozenset(product(*_COLUMNS))
+"""The types that the columns of an event can have together: one set membership test covers all."""
 
 
 def parse_inline(text: str) -> list[Row] | None:
@@ -32,14 +35,17 @@ def parse_inline(text: str) -> list[Row] | None:
         return None
     if not isinstance(content, list) or len(content) < 2 or content[0] != _FORM:
         return None
-    rows = [_parse_row(row) for row in content[1:]]
-    return None if None in rows else [row for row in rows if row is not None]
+    rows = []
+    for columns in content[1:]:
+        row = _parse_row(columns)
+        if row is None:
+            return None
+        rows.append(row)
+    return rows
 
 
 def _parse_row(row: Any) -> Row | None:
-    if not isinstance(row, list) or len(row) != len(_COLUMNS):
-        return None
-    if not all(type(value) in kinds for value, kinds in zip(row, _COLUMNS, strict=True)):
+    if not isinstance(row, list) or tuple(map(type, row)) not in _KINDS:
         return None
     try:
         for moment in (RECORDED_AT, STATE_EXPIRES_AT):

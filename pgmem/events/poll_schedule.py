@@ -48,6 +48,7 @@ class PollSchedule:
 
     Attributes:
         notified: True if this session has shown that notifications arrive.
+        first_gap: the first missing position, or None.
     """
 
     def __init__(self, safety_poll: float) -> None:
@@ -59,7 +60,7 @@ class PollSchedule:
         self._free_at = -math.inf
         self._crowded_delay = CROWDED_DELAY
         self._unannounced = 0
-        self._gap: int | None = None
+        self.first_gap: int | None = None
         self._gap_since = 0.0
         self._gap_due = math.inf
         self._gap_reads = 0
@@ -87,7 +88,7 @@ class PollSchedule:
 
     def _safety_due(self, fresh: bool) -> float:
         interval = self._interval
-        settled = self.notified and not self._unannounced and self._gap is None
+        settled = self.notified and not self._unannounced and self.first_gap is None
         if settled and not fresh and self._since - self._active_at > IDLE_AFTER:
             interval *= IDLE_POLLS
         return self._since + interval * 0.9  # a little early: caches stay current over the poll
@@ -114,7 +115,7 @@ class PollSchedule:
 
     def accepted(self, now: float, *, fresh: bool) -> None:
         """Take in that an inlined event came. Without a gap, nothing in front of it is missing."""
-        if self._gap is None and not fresh:
+        if self.first_gap is None and not fresh:
             self._since = now
         self._heard(now)
 
@@ -127,7 +128,7 @@ class PollSchedule:
         """Note that a poll is sent. Return True if nothing announced it."""
         if self._active_at == -math.inf:
             self._active_at = now
-        unannounced = self._asked_at > now and self._gap is None
+        unannounced = self._asked_at > now and self.first_gap is None
         self._asked_at = math.inf
         self._since = now
         return unannounced
@@ -165,11 +166,11 @@ class PollSchedule:
             wanted: a reader may want what is in the gap or behind it.
             inlined: an inlined event was taken in, not a poll.
         """
-        if first != self._gap:
-            if self._gap is not None and (inlined or not self._gap_reads):
+        if first != self.first_gap:
+            if self.first_gap is not None and (inlined or not self._gap_reads):
                 # It closed by itself. One that a poll closed says nothing of the usual time.
                 self._usual += (min(now - self._gap_since, GAP_LAST) - self._usual) / 8
-            self._gap, self._gap_since, self._gap_reads = first, now, 0
+            self.first_gap, self._gap_since, self._gap_reads = first, now, 0
             self._gap_due, self._gap_pause = math.inf, GAP_FIRST
         self._gap_wanted = wanted
         if first is not None and not self._gap_reads:

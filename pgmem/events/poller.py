@@ -1,7 +1,7 @@
 """Poll the end of the log, take in notifications, and hand out the events.
 
-Each `step` takes in what has arrived and sends what is due. It never waits, so any task or thread
-can do the next one (see `pgmem.events.follower`). Only one does at a time.
+`receive` takes in what has arrived, and `send_due` sends what is due. Neither waits, so any task or
+thread can do the next one (see `pgmem.events.follower`). Only one does at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import NamedTuple, Protocol
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.history import lost_error, rewritten_error
 from pgmem.core.listener import AsyncListener
+from pgmem.core.op import Row
 from pgmem.core.statements import CROWDED
 from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
-from pgmem.events.gap_tracker import PollResult
+from pgmem.events.gap_tracker import GapTracker, PollResult
 from pgmem.events.inline import parse_inline
 from pgmem.events.page import (
     Page,
@@ -174,8 +175,8 @@ class AsyncLogPoller:
 
     # In a session
 
-    def step(self) -> float:
-        """Take in what has arrived, and send what is due. Return when the next step is due.
+    def receive(self) -> None:
+        """Take in what has arrived: notifications, and the answer to what was sent.
 
         Raises:
             psycopg.Error: the connection is lost, or the server refused.
@@ -191,18 +192,25 @@ class AsyncLogPoller:
                 self._take_writers(answer)
             else:
                 self._take_page(answer, sent, sent.request)
-        if self._sent is None and self.position is not None:
+
+    def send_due(self) -> float:
+        """Send what is due, unless a statement is under way. Return when to call it again.
+
+        Raises:
+            psycopg.Error: the connection is lost.
+        """
+        if self._listener.payloads:  # They came with the answer to another statement.
+            self._take_notifications()
+        tracker = self._buffer.tracker
+        if self._sent is None and tracker is not None:
             now = time.monotonic()
             due = self._schedule.due(fresh=self._fresh)
             if due > now:
                 return due
-            self._send(now)
+            self._send(tracker, now)
         return self._listener.answer_due
 
-    def _send(self, now: float) -> None:
-        tracker = self._buffer.tracker
-        if tracker is None:
-            return
+    def _send(self, tracker: GapTracker, now: float) -> None:
         if self._schedule.writers_due(now):
             self._sent = _Sent(now, None, unannounced=False)
             self._listener.send(read_writers())
@@ -222,27 +230,30 @@ class AsyncLogPoller:
             payloads.clear()  # One poll reads all of them.
             self._schedule.ask(now)
             return
-        crowded = wanted = False
+        crowded = asked = False
+        rows: list[Row] = []
         while payloads:
             payload = payloads.popleft()
             if payload == CROWDED:
                 crowded = True
                 continue
-            rows = parse_inline(payload) if payload else None
-            if rows is None:
-                self._schedule.ask(now)
-                continue
-            for row in rows:
-                taken = self._buffer.accept(row)
-                if taken is None:
-                    self._schedule.ask(now)
-                    continue
-                self._hand_out(taken)
-            wanted = wanted or (crowded and self._buffer.wants_any(rows))
+            inlined = parse_inline(payload) if payload else None
+            if inlined is None:
+                asked = True
+            else:
+                rows += inlined
+        if rows:
+            taken, left = self._buffer.accept(rows)
+            self._hand_out(taken)
+            asked = asked or left
             self._schedule.accepted(now, fresh=self._observer is not None)
+        if asked:
+            self._schedule.ask(now)
         if crowded:
-            self._schedule.crowded(now, wanted=wanted)
-        self._note_gaps(now, inlined=True)
+            self._schedule.crowded(now, wanted=self._buffer.wants_any(rows))
+        tracker = self._buffer.tracker
+        if self._schedule.first_gap is not None or (tracker is not None and tracker.gaps):
+            self._note_gaps(now, inlined=True)
 
     def _take_page(self, page: Page, sent: _Sent, request: PollRequest) -> None:
         """Take in what a poll has read."""
@@ -301,7 +312,8 @@ class AsyncLogPoller:
             for row in taken.seen:
                 if row[STATE_KEY] is not None:
                     self._observer.observe(row[STATE_KEY], row[STATE_VERSION])
-        self._handed.extend((row[POSITION], row[RECORDED_AT]) for row in taken.stable)
+        for row in taken.stable:
+            self._handed.append((row[POSITION], row[RECORDED_AT]))
 
     def log_polling(self, reason: str) -> None:
         """Log once that this memory polls."""

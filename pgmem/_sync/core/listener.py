@@ -172,7 +172,7 @@ class Listener:
         Raises:
             psycopg.Error: the server refused, or the connection is lost.
         """
-        session, parse = self._session(), self._parse
+        session, parse = self._connection or self._session(), self._parse
         result: Any = None
         if parse is None:
             session.pgconn.consume_input()
@@ -182,27 +182,32 @@ class Listener:
         elif time.monotonic() > self._answer_due:
             raise AnswerTimeoutError(f"no answer within {ANSWER_TIMEOUT:g} s")
         while notify := session.pgconn.notifies():
-            self._accept(notify.extra.decode())
+            payload = notify.extra.decode()
+            if payload.startswith(TARGETED_PREFIX):
+                self._accept(payload)
+            else:
+                self.payloads.append(payload)  # as `_accept` does, without another call
         return result
 
-    def wait(self, timeout: float, wakeup: Wakeup | None = None) -> None:
+    def wait(self, timeout: float, wakeup: Wakeup | None = None) -> bool:
         """Wait up to `timeout` seconds until something has arrived or `wake` is called.
 
         Args:
             timeout: the maximum wait, in seconds.
             wakeup: it ends the wait, too.
 
+        Returns:
+            True if something may have arrived.
+
         Raises:
             psycopg.Error: the connection is lost.
         """
-        socket = self._session().lend_socket()
+        socket = (self._connection or self._session()).lend_socket()
         if wakeup is None:
-            self._readable.wait(socket, timeout)
-            return
+            return self._readable.wait(socket, timeout)
         wakeup.rouse = self._readable.set
         try:
-            if not wakeup.called:
-                self._readable.wait(socket, timeout)
+            return not wakeup.called and self._readable.wait(socket, timeout)
         finally:
             wakeup.rouse = None
 

@@ -74,13 +74,14 @@ class EventBuffer:
     """A bounded window on the end of the log.
 
     Attributes:
+        tracker: the tracker of the end of the log; None if nothing is certain.
         live: True while the follower adds events.
         rewinds: how often `end` went back.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._tracker: GapTracker | None = None
+        self.tracker: GapTracker | None = None
         self._stable = 0
         self._doubtful = False
         self._rows: list[Row] = []
@@ -94,7 +95,7 @@ class EventBuffer:
     @property
     def end(self) -> int:
         """Everything up to it has been added: stable, and in order."""
-        tracker = self._tracker
+        tracker = self.tracker
         return 0 if tracker is None else tracker.position
 
     @property
@@ -102,17 +103,12 @@ class EventBuffer:
         """The position up to which this process knows the log to be stable."""
         return self._stable if self._doubtful else max(self._stable, self.end)
 
-    @property
-    def tracker(self) -> GapTracker | None:
-        """The tracker of the end of the log; None if nothing is certain."""
-        return self._tracker
-
     def raise_stable(self, position: int) -> None:
         """Record that everything up to `position` is visible to a statement that begins now."""
         with self._lock:
             self._stable = max(self._stable, position)
-            if self._tracker is not None:
-                self._tracker.note_stable(position)
+            if self.tracker is not None:
+                self.tracker.note_stable(position)
 
     def forget_stable(self) -> None:
         """Trust nothing until the follower has polled: the server may have crashed."""
@@ -125,7 +121,7 @@ class EventBuffer:
             self._first += len(self._rows)
             self._rows, self._bytes = [], 0
             self._start = position
-            self._tracker = GapTracker(position)
+            self.tracker = GapTracker(position)
             self._stable, self._doubtful = max(self._stable, position), False
             self.live = True
             for cursor in self._cursors:
@@ -143,16 +139,16 @@ class EventBuffer:
         """
         with self._lock:
             self.rewinds += 1
-            self._tracker = self._tracker.rewound() if self._tracker and certain else None
+            self.tracker = self.tracker.rewound() if self.tracker and certain else None
             self._stable = min(self._stable, self.end)
-            self.live = self.live and self._tracker is not None
+            self.live = self.live and self.tracker is not None
             for cursor in self._cursors:
                 cursor.position = max(min(cursor.position, self.end), cursor.handed)
 
     def leave_off(self) -> None:
         """Let cursors read from the database until `begin`."""
         with self._lock:
-            self._tracker, self.live = None, False
+            self.tracker, self.live = None, False
 
     def enter(self, cursor: Cursor) -> None:
         """Add a cursor."""
@@ -191,25 +187,39 @@ class EventBuffer:
     def take_page(self, page: Page, request: PollRequest) -> PollResult:
         """Take in what a poll has read, and wake the cursors that wait for some of it."""
         with self._lock:
-            if self._tracker is None:
+            if self.tracker is None:
                 return PollResult((), ())
-            taken = self._tracker.take(page, request)
+            taken = self.tracker.take(page, request)
             self._doubtful = False
-            woken = self._add(taken.stable, self._tracker.position)
+            woken = self._add(taken.stable, self.tracker.position)
         for cursor in woken:
             cursor.wakeup.set()
         return taken
 
-    def accept(self, row: Row) -> PollResult | None:
-        """Take in an inlined event, and wake cursors. Return None if it is left to a poll."""
+    def accept(self, rows: Sequence[Row]) -> tuple[PollResult, bool]:
+        """Take in inlined events, and wake cursors.
+
+        Returns:
+            What came of them, and True if some are left to a poll.
+        """
+        seen: list[Row] = []
+        stable: list[Row] = []
+        woken: Sequence[Cursor] = ()
+        left = False
         with self._lock:
-            taken = None if self._tracker is None else self._tracker.accept(row)
-            if self._tracker is None or taken is None:
-                return None
-            woken = self._add(taken.stable, self._tracker.position) if taken.stable else ()
+            tracker = self.tracker
+            for row in rows:
+                taken = None if tracker is None else tracker.accept(row)
+                if taken is None:
+                    left = True
+                else:
+                    seen += taken.seen
+                    stable += taken.stable
+            if tracker is not None and stable:
+                woken = self._add(stable, tracker.position)
         for cursor in woken:
             cursor.wakeup.set()
-        return taken
+        return PollResult(seen, stable), left
 
     def wants_any(self, rows: Sequence[Row]) -> bool:
         """Return True if a cursor wants one of the events."""

@@ -199,32 +199,42 @@ class LogFollower:
         if self._must_end():
             self._wakeup.set()
             return
-        try:
-            successor = next(reversed(self._waiters), None)
-        except RuntimeError:  # Changed by another thread meanwhile: the worker sees to it.
-            successor = None
-        if successor is not None:
-            successor.set()
+        if self._waiters:
+            try:
+                successor = next(reversed(self._waiters), None)
+            except RuntimeError:  # Changed by another thread meanwhile: the worker sees to it.
+                successor = None
+            if successor is not None:
+                successor.set()
         if not self._alerted:
             self._alerted = True
             self._wakeup.set()
 
     def _read(self, wakeup: Wakeup, deadline: float) -> bool:
         """Read the connection until `wakeup` is called or the deadline is over."""
+        poller, listener = self._poller, self._listener
         while True:
             try:
-                due = self._poller.step()
+                due = poller.send_due()
             except BaseException as error:
-                self._failure = error
-                if not isinstance(error, Exception):
-                    raise
-                return True  # The worker handles it. Meanwhile the caller waits as others do.
+                return self._note_failure(error)
+            pause = min(due, deadline) - time.monotonic()
+            if listener.wait(pause, wakeup) or listener.busy or pause <= 0:
+                try:
+                    poller.receive()
+                except BaseException as error:
+                    return self._note_failure(error)
             if wakeup.wait(0) or self._must_end():
                 return True
-            pause = min(due, deadline) - time.monotonic()
             if pause <= 0 and deadline <= due:
                 return False
-            self._listener.wait(pause, wakeup)
+
+    def _note_failure(self, error: BaseException) -> bool:
+        """Leave an error to the worker. Meanwhile the caller waits as others do."""
+        self._failure = error
+        if not isinstance(error, Exception):
+            raise error
+        return True
 
     # The worker
 
@@ -328,35 +338,40 @@ class LogFollower:
         raise failure
 
     def _must_end(self) -> bool:
-        return self._closing or self._failure is not None or self._poller.position is None
+        return self._closing or self._failure is not None or self._buffer.tracker is None
 
     def _read_for_all(self) -> None:
         """Read until a waiter comes."""
         while not (self._must_end() or self._waiters):
-            due = self._poller.step()
+            self._poller.receive()
+            due = self._poller.send_due()
             self._wakeup.wait(0)
             if not (self._must_end() or self._waiters):
                 self._listener.wait(due - time.monotonic(), self._wakeup)
 
     def _stand_by(self) -> None:
-        """Take the role when no waiter has had it for a moment, or when the worker must act."""
+        """Take the role when no waiter has had it for a moment, or when the worker must act.
+
+        While readers come and go, it checks once a grace. Only after a reader has stayed for one
+        does the next that leaves alert it: to wake a thread costs that reader more than its event.
+        """
         while True:
+            held = self._role.locked()
+            missing = self._left_at + self._grace() - time.monotonic()
             if self._must_end():
                 if self._take_role(worker=True):
                     return
                 self._listener.wake()
                 self._wakeup.wait(TAKE_PAUSE)
-            elif self._role.locked():
+            elif missing > 0:
+                self._wakeup.wait(missing)
+            elif held:
                 self._alerted = False
                 # A reader that left before the line above did not alert this one.
                 if self._role.locked():
                     self._wakeup.wait(None)
-            else:
-                missing = self._left_at + self._grace() - time.monotonic()
-                if missing > 0:
-                    self._wakeup.wait(missing)
-                elif self._take_role(worker=True):
-                    return
+            elif self._take_role(worker=True):
+                return
 
     def _grace(self) -> float:
         wanted = self._observer is not None or self._waiters or self._notifications.awaited

@@ -131,7 +131,7 @@ def test_after_a_new_connection_only_a_poll_makes_the_position_certain_again():
     assert feed.stable == 5
     feed.forget_stable()
     assert feed.stable == 0
-    feed.accept(row(6))  # It may have been sent before a crash.
+    feed.accept([row(6)])  # It may have been sent before a crash.
     assert (feed.end, feed.stable) == (6, 0)
     feed.take_page(page(6), feed.tracker.request(100, 100))
     assert feed.stable == 6
