@@ -265,7 +265,10 @@ def engine(url: str | None) -> Engine:
 def begin_migration(connection: Connection, schema: str) -> None:
     """Wait until no other process migrates `schema`, and keep others out until the commit."""
     connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended('pgmem migrate ' || :schema, 0))"),
+        text(
+            "SELECT pg_catalog.pg_advisory_xact_lock("
+            "pg_catalog.hashtextextended('pgmem migrate ' || CAST(:schema AS text), 0))"
+        ),
         {"schema": schema},
     )
 
@@ -282,7 +285,7 @@ def refuse_unreleased(connection: Connection, schema: str) -> None:
     found = _revision(connection, schema)
     if found is None:
         return
-    lacks = text("SELECT to_regclass(:name) IS NULL")
+    lacks = text("SELECT pg_catalog.to_regclass(:name) IS NULL")
     if connection.execute(lacks, {"name": f'"{schema}".subscriptions'}).scalar_one():
         raise SchemaError(unreleased_schema(schema), found=found, needed=SCHEMA_REVISION)
 
@@ -312,8 +315,10 @@ def ensure_schema(connection: Connection, schema: str, *, create: bool) -> None:
 @contextmanager
 def safe_search_path(connection: Connection) -> Iterator[None]:
     """Set the search_path so that no name or operator of another schema is used."""
-    setting = text("SELECT set_config('search_path', :path, true)")
-    before = connection.execute(text("SELECT current_setting('search_path')")).scalar_one()
+    setting = text("SELECT pg_catalog.set_config('search_path', :path, true)")
+    before = connection.execute(
+        text("SELECT pg_catalog.current_setting('search_path')")
+    ).scalar_one()
     connection.execute(setting, {"path": "pg_catalog, pg_temp"})
     yield
     connection.execute(setting, {"path": before})  # the transaction may be a caller's
@@ -343,7 +348,8 @@ def _config(output: io.StringIO | None = None, **attributes: object) -> Config:
 
 def _revision(connection: Connection, schema: str) -> str | None:
     present = connection.execute(
-        text("SELECT to_regclass(:name) IS NOT NULL"), {"name": f'"{schema}".{VERSION_TABLE}'}
+        text("SELECT pg_catalog.to_regclass(:name) IS NOT NULL"),
+        {"name": f'"{schema}".{VERSION_TABLE}'},
     )
     if not present.scalar_one():
         return None

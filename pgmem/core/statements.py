@@ -22,6 +22,7 @@ Placeholders are filled in once for each memory::
     {include x} ───── the text of x.sql
     {filter}, {direction} … ─ fragments that an op chooses from fixed texts
 
+Functions and types are written without pg_catalog and sent with it; see `pgmem.core.qualified`.
 Parameters are psycopg's named ones, `%(key)s`. The channel's name is a parameter, `%(channel)s`,
 because it is a secret and other roles can see the text of a statement. No input of a user is ever
 formatted into a statement: the schema's name is checked and quoted, the lock is made here.
@@ -38,6 +39,8 @@ from typing import Literal, NamedTuple
 
 from psycopg import sql
 
+from pgmem.core.qualified import qualify
+
 NotifyMode = Literal["if_free", "always", "never"]
 
 CAPABILITIES = (
@@ -51,7 +54,7 @@ NOTIFY: dict[NotifyMode, str] = {
     # notification tells readers to poll. A writer that finds both taken does not notify. Readers
     # still see its event, because it drew its position before the second lock's holder notifies.
     "if_free": """CASE
-        WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
+        WHEN pg_catalog.pg_notification_queue_usage() > 0.5::float8 THEN 'full'
         WHEN CASE
             WHEN pg_catalog.pg_try_advisory_xact_lock({notify_lock}) THEN false
             WHEN pg_catalog.pg_try_advisory_xact_lock({crowded_lock})
@@ -62,7 +65,7 @@ NOTIFY: dict[NotifyMode, str] = {
     # For transactions of unknown length: they would hold the locks for too long. No writer is
     # silent because of them.
     "always": """CASE
-        WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
+        WHEN pg_catalog.pg_notification_queue_usage() > 0.5::float8 THEN 'full'
         WHEN pg_catalog.pg_notify(%(channel)s, {inline}) IS NULL THEN NULL
         ELSE 'sent' END""",
     "never": "'off'::text",
@@ -70,7 +73,7 @@ NOTIFY: dict[NotifyMode, str] = {
 
 _NOTIFY_TARGET = """CASE
         WHEN target.payload IS NULL THEN NULL
-        WHEN pg_catalog.pg_notification_queue_usage() > 0.5 THEN 'full'
+        WHEN pg_catalog.pg_notification_queue_usage() > 0.5::float8 THEN 'full'
         WHEN pg_catalog.pg_notify({to}, target.payload) IS NULL THEN NULL
         ELSE 'sent' END"""
 
@@ -110,7 +113,10 @@ _COMMITS = {
 _INCLUDE = re.compile(r"\{include (\w+)\}")
 _TABLE = re.compile(r"\{table (\w+)\}")
 _PAGES = re.compile(r"\{pages (\w+)\}")
-_PAGE_COUNT = r"pg_catalog.pg_relation_size({table \1}) / current_setting('block_size')::bigint"
+_PAGE_COUNT = (
+    r"pg_catalog.pg_relation_size({table \1})"
+    r" / pg_catalog.current_setting('block_size')::bigint"
+)
 _COMMENT = re.compile(r"^\s*--.*\n", flags=re.MULTILINE)
 
 
@@ -206,6 +212,7 @@ def statement(name: str, dialect: Dialect, fragments: tuple[tuple[str, str], ...
     }
     for placeholder, piece in pieces.items():
         text = text.replace(f"{{{placeholder}}}", piece)
+    text = qualify(text)
     schema = sql.Identifier(dialect.schema)
     quoted = schema.as_string(None)
     text = _TABLE.sub(

@@ -62,8 +62,10 @@ def pgmem_server_url(request: pytest.FixtureRequest) -> Iterator[str]:
 def pgmem_template(pgmem_server_url: str) -> str:
     """The name of a database with pgmem's tables. Override it to migrate your own tables too."""
     with psycopg.connect(pgmem_server_url, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-        found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [TEMPLATE])
+        connection.execute("SELECT pg_catalog.pg_advisory_lock(%s)", [_LOCK])
+        found = connection.execute(
+            "SELECT FROM pg_catalog.pg_database WHERE datname = %s", [TEMPLATE]
+        )
         if found.fetchone() is None:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
         migrate.upgrade(make_conninfo(pgmem_server_url, dbname=TEMPLATE))
@@ -77,7 +79,7 @@ def pgmem_url(pgmem_server_url: str, pgmem_template: str) -> Iterator[str]:
     database = sql.Identifier(name)
     template = sql.Identifier(pgmem_template)
     with psycopg.connect(pgmem_server_url, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])  # One copy at a time.
+        connection.execute("SELECT pg_catalog.pg_advisory_lock(%s)", [_LOCK])  # One copy at a time.
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, template))
     try:
         yield make_conninfo(pgmem_server_url, dbname=name)

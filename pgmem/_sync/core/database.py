@@ -20,17 +20,16 @@ from pgmem.core import statements as sql
 from pgmem.core.concurrency import run_inline, sleep
 from pgmem.core.history import History, read_history, rewritten_error
 from pgmem.core.libpq import execute_on
-from pgmem.core.names import SCHEMA_REVISION, unreleased_schema
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.outage import Outage
+from pgmem.core.schema_fit import check_fit
 from pgmem.core.sqlstates import translate
 from pgmem.core.starting import RETRY_SECONDS, is_starting
 from pgmem.core.url import redacted
-from pgmem.errors import NotOpen, OutcomeUnknown, SchemaError, Unavailable
+from pgmem.errors import NotOpen, OutcomeUnknown, Unavailable
 
 log = logging.getLogger("pgmem")
 
-MINIMUM_SERVER = 150000
 
 _KEEPALIVE = {
     "keepalives": 1,
@@ -283,43 +282,14 @@ class Database:
 
     def _check_schema(self, connection: psycopg.Connection[Any]) -> None:
         query = sql.statement("schema_revision", sql.Dialect(self.schema))
-        advice = f"`pgmem migrate up --schema {self.schema}`"
         try:
             rows = fetch(connection, query, {})
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             rows = []
         except psycopg.Error as error:
             raise translate(error, f"read the schema revision at {self.where}") from None
-        if not rows:
-            raise SchemaError(
-                f"{self.where} has no pgmem tables in the schema {self.schema!r}. Run {advice}, "
-                f"or give the schema= that they are in",
-                needed=SCHEMA_REVISION,
-            )
-        revision, server, session, unreleased = rows[0]
+        session = check_fit(rows, self.where, self.schema)
         self.pooled = self._listens_beside or session != connection.info.backend_pid
-        if server < MINIMUM_SERVER:
-            raise SchemaError(
-                f"{self.where} runs PostgreSQL {server // 10000}, pgmem needs 15 or later"
-            )
-        if unreleased:
-            raise SchemaError(
-                unreleased_schema(self.schema), found=revision, needed=SCHEMA_REVISION
-            )
-        if revision < SCHEMA_REVISION:
-            raise SchemaError(
-                f"the schema {self.schema!r} at {self.where} has revision {revision}, this "
-                f"library needs {SCHEMA_REVISION}. Run {advice}",
-                found=revision,
-                needed=SCHEMA_REVISION,
-            )
-        if revision > SCHEMA_REVISION:
-            raise SchemaError(
-                f"the schema {self.schema!r} at {self.where} has revision {revision}, this "
-                f"library knows {SCHEMA_REVISION}. Upgrade pgmem-agents",
-                found=revision,
-                needed=SCHEMA_REVISION,
-            )
 
     def _find_channel(self, connection: psycopg.Connection[Any]) -> str:
         query = sql.statement("schema_channel", sql.Dialect(self.schema))

@@ -2,6 +2,6 @@
 SELECT count(*) FILTER (WHERE owner_id IS NOT NULL AND expires_at > clock_timestamp()),
        coalesce(sum((
            SELECT count(*) FROM jsonb_array_elements(waiters) AS waiter (entry)
-           WHERE (waiter.entry ->> 'until')::float8 > extract(epoch FROM clock_timestamp())
+           WHERE (waiter.entry ->> 'until')::float8 > extract(epoch FROM clock_timestamp())::float8
        )), 0)::bigint
 FROM {schema}.leases

@@ -59,7 +59,7 @@ counted AS MATERIALIZED (
         WHERE position > part.low AND position <= part.high
     ) END AS exact,
     CASE WHEN part.high - part.low > %(most)s THEN (
-        SELECT round(count(*) * ((part.high - part.low) / %(most)s::float8))
+        SELECT round(count(*)::float8 * ((part.high - part.low)::float8 / %(most)s::float8))
         FROM generate_series(
             part.low, part.high - %(most)s / 100, (part.high - part.low) / 100
         ) AS sample (start)

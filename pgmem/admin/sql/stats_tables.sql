@@ -5,6 +5,6 @@ SELECT class.relname, pg_relation_size(class.oid) / current_setting('block_size'
 FROM pg_catalog.pg_class AS class
 LEFT JOIN pg_catalog.pg_stat_all_tables AS stats ON stats.relid = class.oid
 WHERE class.relkind = 'r' AND class.relnamespace = (
-    SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = {events}::regclass
+    SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = {events}::regclass::oid
 )
 ORDER BY class.relname

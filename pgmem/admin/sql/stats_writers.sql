@@ -10,7 +10,7 @@ LEFT JOIN pg_catalog.pg_locks AS own
     ON held.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
    AND own.virtualtransaction = held.virtualtransaction
 LEFT JOIN pg_catalog.pg_prepared_xacts AS prepared ON prepared.transaction = own.transactionid
-WHERE held.locktype = 'relation' AND held.relation = {events}::regclass
+WHERE held.locktype = 'relation' AND held.relation = {events}::regclass::oid
   AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
   AND held.mode = 'RowExclusiveLock' AND held.granted
   AND held.pid IS DISTINCT FROM pg_backend_pid()

@@ -10,7 +10,7 @@ SELECT head.position,
        ARRAY(
            SELECT DISTINCT virtualtransaction FROM pg_catalog.pg_locks
            WHERE head.position IS NOT NULL
-             AND locktype = 'relation' AND relation = {events}::regclass
+             AND locktype = 'relation' AND relation = {events}::regclass::oid
              AND database = (
                  SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()
              )

@@ -9,11 +9,13 @@ asked AS MATERIALIZED (
 ),
 held AS MATERIALIZED (
     SELECT batch.id, batch.member, batch.positions, batch.attempts, batch.keys,
-           batch.failures, batch.losses, asked.positions AS asked, batch.positions = asked.positions AS whole
+           batch.failures, batch.losses, asked.positions AS asked, 
+           batch.positions OPERATOR(pg_catalog.=) asked.positions AS whole
     FROM asked
     JOIN {schema}.batches AS batch
       ON batch.group_name = %(group)s AND batch.id = asked.id AND batch.token = asked.token
-    WHERE batch.positions = asked.positions OR batch.positions @> asked.positions
+    WHERE batch.positions OPERATOR(pg_catalog.=) asked.positions
+       OR batch.positions @> asked.positions
     ORDER BY batch.id
     FOR UPDATE OF batch
 ),

@@ -71,7 +71,7 @@ delayed AS (
     RETURNING position
 ),
 target AS (
-    SELECT CASE WHEN judged.ok AND (%(delay)s <= 0 OR %(dead)s)
+    SELECT CASE WHEN judged.ok AND (%(delay)s::float8 <= 0::float8 OR %(dead)s)
            THEN {include group_target} END AS payload
     FROM judged
 )

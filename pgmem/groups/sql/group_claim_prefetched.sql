@@ -10,7 +10,7 @@ WITH mine AS (
         attempts = NULL, failures = NULL, losses = 0, claim = %(claim)s, alone = %(alone)s,
         claimed_at = clock_timestamp()
     WHERE group_name = %(group)s AND id = %(batch)s AND token = %(token)s
-      AND positions = %(positions)s::bigint[] AND prefetched <> '{{}}'
+      AND positions OPERATOR(pg_catalog.=) %(positions)s::bigint[] AND prefetched <> '{{}}'
     RETURNING token, expires_at, positions, prefetched
 )
 (SELECT 0::bigint, {commit}, token, NULL::text, NULL::text, NULL::text, NULL::text, expires_at,

@@ -37,8 +37,9 @@ batch AS MATERIALIZED (
     FROM locked CROSS JOIN LATERAL (
         SELECT * FROM {schema}.events
         WHERE position > locked.position AND position <= %(until)s {filter}
-        ORDER BY position LIMIT %(limit)s * (1 + least(%(prefetching)s, (%(until)s - locked.position)
-            / (SELECT 4 * %(limit)s * count(*) FROM {schema}.batches
+        ORDER BY position LIMIT %(limit)s::bigint
+            * (1 + least(%(prefetching)s, (%(until)s - locked.position)
+            / (SELECT 4 * %(limit)s::bigint * count(*) FROM {schema}.batches
                WHERE group_name = %(group)s)))
     ) AS found
 ),
@@ -50,12 +51,13 @@ mine AS (
     UPDATE {schema}.batches AS held
     SET token = nextval({batch_tokens}), member = %(member)s,
         expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
-        positions = plan.positions[:%(limit)s], prefetched = plan.positions[%(limit)s + 1:],
+        positions = plan.positions[:%(limit)s::bigint], prefetched = plan.positions[%(limit)s + 1:],
         attempts = NULL, failures = NULL, losses = 0, claim = %(claim)s, alone = %(alone)s,
         claimed_at = clock_timestamp()
     FROM plan
     WHERE held.group_name = %(group)s AND held.id = %(batch)s AND held.token = %(token)s
-      AND held.positions = %(positions)s::bigint[] AND held.prefetched = '{{}}'
+      AND held.positions OPERATOR(pg_catalog.=) %(positions)s::bigint[]
+      AND cardinality(held.prefetched) = 0
     RETURNING held.token, held.expires_at, held.prefetched, plan.position
 ),
 moved AS (
@@ -76,7 +78,7 @@ moved AS (
         coalesce(before.position < locked.position, false), NULL::text, NULL::timestamptz
  FROM before LEFT JOIN locked ON true LEFT JOIN mine ON true
  WHERE mine.token IS NOT NULL
-    OR %(positions)s = '{{}}' AND NOT EXISTS (SELECT FROM batch)
+    OR cardinality(%(positions)s::bigint[]) = 0 AND NOT EXISTS (SELECT FROM batch)
        AND before.position + %(skip)s > %(until)s)
 UNION ALL
 (SELECT {include event_columns} FROM batch WHERE EXISTS (SELECT FROM mine)

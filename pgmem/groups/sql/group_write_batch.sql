@@ -2,7 +2,7 @@
 -- leaves no dead row, because none of its indexed columns changes.
 free AS MATERIALIZED (
     SELECT id FROM {schema}.batches
-    WHERE group_name = %(group)s AND positions = '{{}}' AND prefetched = '{{}}'
+    WHERE group_name = %(group)s AND cardinality(positions) = 0 AND cardinality(prefetched) = 0
       AND EXISTS (SELECT FROM plan WHERE plan.positions IS NOT NULL)
     LIMIT 1
     FOR UPDATE SKIP LOCKED

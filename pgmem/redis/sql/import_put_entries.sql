@@ -13,7 +13,7 @@ known AS MATERIALIZED (
            held.value::text = given.value::text
            AND (held.expires_at IS NULL) = (given.ttl IS NULL)
            AND abs(coalesce(
-                   extract(epoch FROM held.expires_at - clock_timestamp()) - given.ttl, 0
+                   extract(epoch FROM held.expires_at - clock_timestamp())::float8 - given.ttl, 0
                )) <= greatest(2, %(slack)s * coalesce(given.ttl, 0)) AS same
     FROM given
     JOIN {schema}.state AS held

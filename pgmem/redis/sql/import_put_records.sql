@@ -16,7 +16,7 @@ known AS MATERIALIZED (
                    AND held.result::text IS NOT DISTINCT FROM given.result::text
                    AND (held.expires_at IS NULL) = (given.ttl IS NULL)
                    AND abs(coalesce(
-                           extract(epoch FROM held.expires_at - clock_timestamp()) - given.ttl, 0
+                           extract(epoch FROM held.expires_at - clock_timestamp())::float8 - given.ttl, 0
                        )) <= greatest(2, %(slack)s * coalesce(given.ttl, 0))), true) AS same
     FROM given
     JOIN {schema}.dedupe AS held

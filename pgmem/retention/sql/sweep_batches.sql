@@ -3,7 +3,7 @@ WITH spare AS MATERIALIZED (
     SELECT ctid FROM (
         SELECT ctid, claimed_at,
                row_number() OVER (PARTITION BY group_name ORDER BY id) AS place
-        FROM {schema}.batches WHERE positions = '{{}}' AND prefetched = '{{}}'
+        FROM {schema}.batches WHERE cardinality(positions) = 0 AND cardinality(prefetched) = 0
     ) AS empty
     WHERE place > %(keep)s
       AND coalesce(claimed_at <= clock_timestamp() - make_interval(secs => %(idle)s), true)
@@ -11,7 +11,7 @@ WITH spare AS MATERIALIZED (
 ),
 due AS MATERIALIZED (
     SELECT ctid FROM {schema}.batches
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM spare)) AND positions = '{{}}' AND prefetched = '{{}}'
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM spare)) AND cardinality(positions) = 0 AND cardinality(prefetched) = 0
     FOR UPDATE SKIP LOCKED
 ),
 swept AS (

@@ -6,7 +6,7 @@ WITH due AS MATERIALIZED (
       AND greatest(acquired_at, expires_at) <= clock_timestamp() - make_interval(secs => %(idle)s)
       AND NOT EXISTS (
           SELECT FROM jsonb_array_elements(waiters) AS waiter (entry)
-          WHERE (entry ->> 'until')::float8 > extract(epoch FROM clock_timestamp())
+          WHERE (entry ->> 'until')::float8 > extract(epoch FROM clock_timestamp())::float8
       )
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
