@@ -57,11 +57,17 @@ def _packed(cell: Cell, encoding: str) -> bytes:
 
 def _few(cells: Sequence[Cell], encoding: str) -> list[bytes]:
     known = {cell: _packed(cell, encoding) for cell in set(cells)}
-    return [known[cell] for cell in cells]
+    return list(map(known.__getitem__, cells))
 
 
 def _many(cells: Sequence[Cell], encoding: str) -> list[bytes]:
+    if encoding == "utf-8" and set(map(type, cells)) == _TEXTS:
+        pack = _LENGTH.pack
+        return [pack(len(data)) + data for data in map(str.encode, cells)]  # type: ignore[arg-type]  # they are str
     return [_packed(cell, encoding) for cell in cells]
+
+
+_TEXTS = {str}
 
 
 class _ColumnDumper(adapt.Dumper):

@@ -202,7 +202,7 @@ def _together(values: list[Any], limit: int) -> list[str] | None:
     over the limit of one, and to find the value that is wrong.
     """
     try:
-        texts = [orjson.dumps(value) for value in values]
+        texts = list(map(orjson.dumps, values))
         joined = b"[%b]" % b",".join(texts)
         exact = orjson.loads(joined) == values
     except (TypeError, ValueError, RecursionError):
@@ -210,7 +210,7 @@ def _together(values: list[Any], limit: int) -> list[str] | None:
     if not exact or len(joined) > limit or b"\\u0000" in joined:
         return None
     # Not kept as they are: what orjson returns sits in a buffer of several times its size.
-    return [text.decode() for text in texts]
+    return list(map(bytes.decode, texts))
 
 
 def encode_object(

@@ -136,6 +136,8 @@ def check_seconds(duration: Seconds, what: str, *, zero: bool = False) -> float:
         InvalidInput: it is no number of seconds or timedelta, not finite, not above zero (or
             below it, where `zero` is allowed), or over a hundred years.
     """
+    if zero and type(duration) is int and duration == 0:
+        return 0.0  # Nearly every read.
     if isinstance(duration, timedelta):
         duration = duration.total_seconds()
     if not isinstance(duration, int | float) or isinstance(duration, bool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -30,6 +31,7 @@ from pgmem.events.event_classes import (
     registered,
     skips_invalid,
     stored_event,
+    stored_events,
     validate_payload,
 )
 from pgmem.events.models import SCHEMA_VERSION, Event, RecordedEvent
@@ -151,18 +153,14 @@ class Batch(NamedTuple):
 
 
 _ENVELOPE = set(Event.model_fields)
+_PLAIN = {Event}
+_FIELDS = attrgetter("type", "payload", "agent_id", "metadata")
 
 
 def _check_event(event: Event) -> None:
     # The exact class first, because pydantic makes isinstance() slow.
     if type(event) is not Event and not isinstance(event, Event):
         raise InvalidInput(f"expected a pgmem.Event, got {type(event).__name__}")
-
-
-def _payload_texts(events: Sequence[Event], codec: Codec) -> list[str]:
-    if all(type(event) is Event for event in events):
-        return codec.encode_all([event.payload for event in events], "payload")
-    return [_payload_text(event, codec) for event in events]
 
 
 def _payload_text(event: Event, codec: Codec) -> str:
@@ -223,6 +221,8 @@ def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
     if len(events) == 1:
         one = encode_event(events[0], codec)
         return Batch([one.type], [one.payload], [one.agent_id], [one.metadata])
+    if set(map(type, events)) == _PLAIN:
+        return _encode_plain(events, codec)
     for event in events:
         _check_event(event)
     types = [event.type for event in events]
@@ -234,10 +234,28 @@ def encode_events(events: Sequence[Event], codec: Codec) -> Batch:
     texts = iter(codec.encode_all(objects, "metadata"))
     return Batch(
         types,
-        _payload_texts(events, codec),
+        [_payload_text(event, codec) for event in events],
         agents,
         [None if given is None else next(texts) for _, given in attributed],
     )
+
+
+def _encode_plain(events: Sequence[Event], codec: Codec) -> Batch:
+    """Check and encode several events that are no subclasses, column by column."""
+    types, payloads, agents, given = map(list, zip(*map(_FIELDS, events), strict=True))
+    outer_agent, outer = codec.context.current
+    if outer_agent is not None:
+        agents = [outer_agent if agent_id is None else agent_id for agent_id in agents]
+    if outer is not None:
+        given = [outer if own is None else {**outer, **own} for own in given]
+    check_names(types, "event type")
+    check_names([agent_id for agent_id in agents if agent_id is not None], "agent_id")
+    metadata: list[str | None] = given
+    if given.count(None) < len(given):
+        objects = [check_object(own, "metadata") for own in given if own is not None]
+        texts = iter(codec.encode_all(objects, "metadata"))
+        metadata = [None if own is None else next(texts) for own in given]
+    return Batch(types, codec.encode_all(payloads, "payload"), agents, metadata)
 
 
 def fits_inline(stream: str, event: EncodedEvent, value: str = "") -> bool:
@@ -327,8 +345,11 @@ def parse_events(
     Raises:
         InvalidInput: `on_invalid` is another word.
     """
+    skips = skips_invalid(on_invalid)
+    if model is None and not codec.registry:
+        return stored_events  # Any payload fits.
     event_of = event_maker(codec, model)
-    if not skips_invalid(on_invalid):
+    if not skips:
         return lambda rows: [event_of(row) for row in rows]
 
     def parse(rows: Sequence[Row]) -> list[RecordedEvent]:

@@ -13,9 +13,10 @@ default, stores nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from orjson import loads
 from pydantic import BaseModel, ValidationError
 
 from pgmem.core.encoding import decode
@@ -52,6 +53,18 @@ def stored_event(row: Row) -> RecordedEvent:
     if columns[METADATA] is not None:
         columns[METADATA] = decode(columns[METADATA])
     return _new(RecordedEvent, columns)
+
+
+def stored_events(rows: Sequence[Row]) -> list[RecordedEvent]:
+    """Return rows as events, each as `stored_event` does."""
+    events = []
+    for row in rows:
+        columns = list(row)
+        columns[PAYLOAD] = loads(columns[PAYLOAD])
+        if columns[METADATA] is not None:
+            columns[METADATA] = loads(columns[METADATA])
+        events.append(_new(RecordedEvent, columns))
+    return events
 
 
 _new = tuple.__new__  # RecordedEvent._make without its check

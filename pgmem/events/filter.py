@@ -7,7 +7,8 @@ notification. Both forms must agree, because a subscription uses both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pgmem.core.names import NAME_BYTES, STREAM_BYTES
@@ -20,6 +21,9 @@ MAX_NAMES = 1_000
 
 Names = str | Sequence[str]
 """One name or several."""
+
+Fragments = tuple[tuple[str, str], ...]
+"""Pieces of a statement; see `pgmem.core.op.Op`."""
 
 # Field, column, parameter of one name, parameter of several.
 _NAMED = (
@@ -53,18 +57,24 @@ class EventFilter:
     types: Sequence[str] | None = None
     agents: Sequence[str] | None = None
     key_prefix: str | None = None
+    _params: dict[str, Any] = field(init=False, repr=False, compare=False)
+    _fragments: tuple[Fragments, Fragments] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.streams is not None and self.prefix is not None:
             raise InvalidInput("give stream= or prefix=, not both")
-        for field, _, what, _ in _NAMED:
-            given = getattr(self, field)
+        for name, _, what, _ in _NAMED:
+            given = getattr(self, name)
             if given is not None:
-                object.__setattr__(self, field, _check_names(given, what))
-        for field in ("prefix", "key_prefix"):
-            given = getattr(self, field)
+                object.__setattr__(self, name, _check_names(given, what))
+        for name in ("prefix", "key_prefix"):
+            given = getattr(self, name)
             if given is not None:
                 check_prefix(given, "prefix")
+        # Made once, because each read needs them.
+        object.__setattr__(self, "_params", self._make_params())
+        made = self._make_fragments(in_order=False), self._make_fragments(in_order=True)
+        object.__setattr__(self, "_fragments", made)
 
     @classmethod
     def of(
@@ -83,14 +93,17 @@ class EventFilter:
         """
         if stream is prefix is type is agent_id is None:
             return EVERYTHING
-        return cls(_sequence(stream), prefix, _sequence(type), _sequence(agent_id))
+        try:
+            return _made(stream, prefix, type, agent_id)
+        except TypeError:  # A list of names is no key of a cache.
+            return cls(_sequence(stream), prefix, _sequence(type), _sequence(agent_id))
 
     @property
     def selects_all(self) -> bool:
         """True if no event is left out. Only then a missing position is a gap in the log."""
-        return all(getattr(self, field) is None for field in _FIELDS)
+        return not self._params
 
-    def fragments(self, *, in_order: bool = False) -> tuple[tuple[str, str], ...]:
+    def fragments(self, *, in_order: bool = False) -> Fragments:
         """Return the statement's conditions. Their texts are fixed, names are parameters.
 
         Args:
@@ -99,24 +112,27 @@ class EventFilter:
                 the planner takes for unselective, whatever its statistics. So it walks the primary
                 key. Before the first ANALYZE it would read and sort all selected events instead.
         """
+        return self._fragments[in_order]
+
+    def _make_fragments(self, *, in_order: bool) -> Fragments:
         conditions: list[str] = []
         trimmed: list[str] = []
-        for field, _, one, several in _NAMED:
-            names = getattr(self, field)
+        for name, _, one, several in _NAMED:
+            names = getattr(self, name)
             if names is not None:
                 single = len(names) == 1
                 among = f"{one} = %({one})s" if single else f"{one} = ANY (%({several})s)"
                 conditions.append(among if single or not in_order else f"({among})::int <> 0")
-                if field == "streams":
+                if name == "streams":
                     trimmed.append(among)
-        for field, column in (("prefix", "stream"), ("key_prefix", "state_key")):
-            if getattr(self, field) is not None:
+        for name, column in (("prefix", "stream"), ("key_prefix", "state_key")):
+            if getattr(self, name) is not None:
                 begins = (
-                    f"{column} >= %({field})s"
-                    f" AND (%({field}_end)s::text IS NULL OR {column} < %({field}_end)s)"
+                    f"{column} >= %({name})s"
+                    f" AND (%({name}_end)s::text IS NULL OR {column} < %({name}_end)s)"
                 )
                 conditions.append(f"({begins})::int <> 0" if in_order else begins)
-                if field == "prefix":
+                if name == "prefix":
                     trimmed.append(begins)
         # A trim concerns every reader that may have wanted an event of the trimmed stream.
         return (
@@ -125,26 +141,29 @@ class EventFilter:
         )
 
     def params(self) -> dict[str, Any]:
-        """Return the parameters of `fragments`."""
+        """Return the parameters of `fragments`. The caller must not change them."""
+        return self._params
+
+    def _make_params(self) -> dict[str, Any]:
         params: dict[str, Any] = {}
-        for field, _, one, several in _NAMED:
-            names = getattr(self, field)
+        for name, _, one, several in _NAMED:
+            names = getattr(self, name)
             if names is not None and len(names) == 1:
                 params[one] = names[0]
             elif names is not None:
                 params[several] = list(names)
-        for field in ("prefix", "key_prefix"):
-            prefix = getattr(self, field)
+        for name in ("prefix", "key_prefix"):
+            prefix = getattr(self, name)
             if prefix is not None:
-                params |= {field: prefix, f"{field}_end": after_prefix(prefix)}
+                params |= {name: prefix, f"{name}_end": after_prefix(prefix)}
         return params
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are given, as a JSON object."""
-        fields = {field: getattr(self, field) for field in _FIELDS}
+        fields = {name: getattr(self, name) for name in _FIELDS}
         return {
-            field: list(value) if isinstance(value, tuple) else value
-            for field, value in fields.items()
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
             if value is not None
         }
 
@@ -162,8 +181,8 @@ class EventFilter:
     def test(self) -> Callable[[Row], bool] | None:
         """Return a function that is True for a selected row, or None if all are selected."""
         tests: list[Callable[[Row], bool]] = []
-        for field, column, _, _ in _NAMED:
-            names = getattr(self, field)
+        for name, column, _, _ in _NAMED:
+            names = getattr(self, name)
             if names is not None:
                 tests.append(_is_among(column, names))
         if self.prefix:
@@ -178,6 +197,13 @@ class EventFilter:
 
 
 EVERYTHING = EventFilter()
+
+
+@lru_cache(maxsize=256)
+def _made(
+    stream: Names | None, prefix: str | None, type: Names | None, agent_id: Names | None
+) -> EventFilter:
+    return EventFilter(_sequence(stream), prefix, _sequence(type), _sequence(agent_id))
 
 
 def _sequence(names: Names | None) -> Sequence[str] | None:

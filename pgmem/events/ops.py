@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -98,6 +100,7 @@ def _parse_one(rows: Sequence[Row]) -> Appended:
 
 
 _new = tuple.__new__  # Without the check of a NamedTuple's arguments.
+_receipt = partial(_new, Appended)
 
 
 def _merge_appends(ops: Sequence[Op[Any]]) -> Op[list[Sequence[Row]]]:
@@ -276,7 +279,7 @@ def _receipts(
     positions: Sequence[int], expected_version: int | None, *, duplicate: bool = False
 ) -> list[Appended]:
     if expected_version is None:
-        return [_new(Appended, (position, None, duplicate)) for position in positions]
+        return list(map(_receipt, zip(positions, repeat(None), repeat(duplicate))))
     return [
         _new(Appended, (position, expected_version + n, duplicate))
         for n, position in enumerate(positions, start=1)

@@ -82,10 +82,16 @@ class Page(NamedTuple):
 
 
 def _parse(rows: Sequence[Row]) -> Page:
-    front = next(row for row in rows if row[POSITION] == 0)
+    front, *events = rows
+    if front[POSITION] != 0:
+        front = next(row for row in rows if row[POSITION] == 0)
+        events = [row for row in rows if row is not front]
     timeline = None if front[TYPE] is None else int(front[TYPE], 16)
-    head = PageHead(front[VERSION], timeline, front[STATE_VERSION], front[RECORDED_AT])
-    return Page(head, list(rows[1:]) if rows[0] is front else [r for r in rows if r is not front])
+    head = _new(PageHead, (front[VERSION], timeline, front[STATE_VERSION], front[RECORDED_AT]))
+    return _new(Page, (head, events))
+
+
+_new = tuple.__new__  # Without the check of a NamedTuple's arguments.
 
 
 def read_page(
@@ -105,15 +111,14 @@ def read_page(
         limit: maximum number of events.
         since: the reader knows what was trimmed up to this moment.
     """
+    if type(after) is not int or not 0 <= after <= MAX_POSITION:
+        check_position(after, "after")
+    if type(until) is not int or not 0 <= until <= MAX_POSITION:
+        check_position(until, "until")
+    check_count(limit, "limit", minimum=1, maximum=100_000)
     return Op(
         "event_page",
-        {
-            **wanted.params(),
-            "after": check_position(after, "after"),
-            "until": check_position(until, "until"),
-            "since": since,
-            "limit": check_count(limit, "limit", minimum=1, maximum=100_000),
-        },
+        {**wanted.params(), "after": after, "until": until, "since": since, "limit": limit},
         _parse,
         "read events",
         fragments=wanted.fragments(in_order=True),

@@ -157,8 +157,13 @@ class AsyncLogReader:
             HistoryRewritten: the log is not the one that the position belongs to.
         """
         if not self.buffer.live:
-            return await self._read_stable(
-                wanted, position, until, limit=limit, since=since, answer_timeout=ANSWER_TIMEOUT
+            return await self.read_now(
+                wanted,
+                after=position,
+                until=until,
+                limit=limit,
+                since=since,
+                answer_timeout=ANSWER_TIMEOUT,
             )
         until = min(until, self.buffer.end)
         if not wanted.selects_all:
@@ -180,20 +185,15 @@ class AsyncLogReader:
         until: int = MAX_POSITION,
         limit: int,
         since: datetime | str,
-    ) -> StableRows:
-        """Read what is stable by now, whatever the follower has seen of it."""
-        return await self._read_stable(wanted, after, until, limit=limit, since=since)
-
-    async def _read_stable(
-        self,
-        wanted: EventFilter,
-        after: int,
-        until: int,
-        *,
-        limit: int,
-        since: datetime | str,
         answer_timeout: float | None = None,
     ) -> StableRows:
+        """Read what is stable by now, whatever the follower has seen of it.
+
+        Args:
+            wanted, until, limit, since: as for `read`.
+            after: the reader's position.
+            answer_timeout: seconds in which the server must answer; None for no limit.
+        """
         op = read_page(wanted, after=after, until=until, limit=limit, since=since)
         known = self._known()
         rows = (await self._execute_page(op, after, answer_timeout=answer_timeout)).rows
@@ -209,14 +209,15 @@ class AsyncLogReader:
             rows = (await self._execute_page(op, after, answer_timeout=answer_timeout)).rows
             known = min(known, self._known())
         full = len(rows) == limit
-        rows = [row for row in rows if row[0] <= known]
+        if rows and rows[-1][0] > known:
+            rows = [row for row in rows if row[0] <= known]
         if full and rows:
             return StableRows(rows, rows[-1][0])
         return StableRows(rows, max(after, min(known, until)))
 
     def _known(self) -> int:
         """Return the position that is certainly stable."""
-        sessions = self.executor.sessions
+        sessions = self.executor.database.sessions
         if sessions != self._sessions:
             # A new connection may lead to a server that has crashed meanwhile.
             self._sessions = sessions

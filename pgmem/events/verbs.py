@@ -134,6 +134,11 @@ class AsyncEvents(AsyncTransactionEvents):
             if wait != 0:
                 raise InvalidInput("timeout= waits for new events: not with reverse=True")
             return parse(await self._read_visible(wanted, after, last, limit=limit, reverse=True))
+        if limit is not None and wait == 0:
+            since = ALWAYS if after else NEVER
+            reader = self._reader
+            page = await reader.read_now(wanted, after=after, until=last, limit=limit, since=since)
+            return parse(page.rows)
         if limit is not None:
             check_count(limit, "limit", minimum=1, maximum=ops.MAX_LIMIT)
         rows: list[Row] = []

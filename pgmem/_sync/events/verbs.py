@@ -135,6 +135,11 @@ class Events(TransactionEvents):
             if wait != 0:
                 raise InvalidInput("timeout= waits for new events: not with reverse=True")
             return parse(self._read_visible(wanted, after, last, limit=limit, reverse=True))
+        if limit is not None and wait == 0:
+            since = ALWAYS if after else NEVER
+            reader = self._reader
+            page = reader.read_now(wanted, after=after, until=last, limit=limit, since=since)
+            return parse(page.rows)
         if limit is not None:
             check_count(limit, "limit", minimum=1, maximum=ops.MAX_LIMIT)
         rows: list[Row] = []
