@@ -1,7 +1,4 @@
-"""Append to the log and read from it: what to run for each verb.
-
-`pgmem.events.verbs` runs it. How far reads may go is decided by `pgmem.events.stable_position`.
-"""
+"""Append to the log: what to run for each verb. `pgmem.events.transaction_verbs` runs it."""
 
 from __future__ import annotations
 
@@ -11,20 +8,17 @@ from itertools import repeat
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
 
 from pgmem.core.arrays import JsonColumn, NameColumn
 from pgmem.core.encoding import decode, digest_of
-from pgmem.core.names import STATE_STREAM_PREFIX, STREAM_BYTES
+from pgmem.core.names import STATE_STREAM_PREFIX
 from pgmem.core.op import Op, Retry, RetryStatement, Row
 from pgmem.core.statements import INLINE, INLINE_ALL
 from pgmem.core.validation import (
     CHECKED,
-    MAX_POSITION,
     check_again,
     check_count,
     check_name,
-    check_position,
 )
 from pgmem.errors import IdempotencyMismatch, InvalidInput, VersionConflict
 from pgmem.events.codec import (
@@ -32,15 +26,12 @@ from pgmem.events.codec import (
     Codec,
     encode_event,
     encode_events,
-    event_maker,
     fit_inline,
     fits_inline,
 )
-from pgmem.events.filter import EventFilter
-from pgmem.events.models import Append, Appended, Event, RecordedEvent
+from pgmem.events.models import Append, Appended, Event
 
 MAX_BATCH = 10_000
-MAX_LIMIT = 100_000
 
 _INLINE = (INLINE,)
 
@@ -145,6 +136,8 @@ def append_many(
     """
     check_stream(stream)
     _check_batch(len(events))
+    if idempotency_key is not None and expected_version is None and len(events) == 1:
+        return _append_once(stream, events[0], codec, idempotency_key, ttl)
     batch = encode_events(events, codec)
     if expected_version is not None:
         check_count(expected_version, "expected_version", minimum=0)
@@ -176,6 +169,41 @@ def append_many(
         f"append {len(events)} events to {stream!r}",
         Retry.UNSAFE,
         (INLINE_ALL,) if fit_inline([stream], batch) else (),
+    )
+
+
+def _append_once(
+    stream: str, event: Event, codec: Codec, idempotency_key: str, ttl: float | None
+) -> Op[list[Appended]]:
+    """Append one event under an idempotency key."""
+    encoded = encode_event(event, codec)
+    kind, payload, agent_id, metadata = encoded
+    fingerprint = digest_of([stream, _contents([kind], [payload])])
+
+    def parse(rows: Sequence[Row]) -> list[Appended]:
+        position, found, stored = rows[0][:3]
+        if position is not None:
+            return [_new(Appended, (position, None, False))]
+        if found is None:
+            raise RetryStatement
+        return _receipts(
+            _first_positions(idempotency_key, fingerprint, found, stored), None, duplicate=True
+        )
+
+    return Op(
+        "event_append_one_once",
+        {
+            **_key_params(stream, idempotency_key, fingerprint, ttl),
+            "stream": stream,
+            "type": kind,
+            "payload": payload,
+            "agent_id": agent_id,
+            "metadata": metadata,
+        },
+        parse,
+        f"append to {stream!r} under the idempotency key {idempotency_key!r}",
+        Retry.IDEMPOTENT,
+        _INLINE if fits_inline(stream, encoded) else (),
     )
 
 
@@ -352,104 +380,3 @@ def _first_positions(key: str, fingerprint: bytes, found: bytes, stored: str) ->
         )
     positions: list[int] = decode(stored)
     return positions
-
-
-def read(
-    wanted: EventFilter,
-    *,
-    after: int = 0,
-    until: int = MAX_POSITION,
-    limit: int,
-    reverse: bool = False,
-) -> Op[list[Row]]:
-    """Read the visible events that pass a filter."""
-    return Op(
-        "event_read",
-        {**wanted.params(), **_range(after, until), "limit": _limit(limit)},
-        list,
-        "read events",
-        fragments=(*wanted.fragments(in_order=True), ("direction", "DESC" if reverse else "ASC")),
-    )
-
-
-def _range(after: int, until: int) -> dict[str, int]:
-    return {"after": check_position(after, "after"), "until": check_position(until, "until")}
-
-
-def _limit(limit: int) -> int:
-    return check_count(limit, "limit", minimum=1, maximum=MAX_LIMIT)
-
-
-def read_stream(
-    stream: str,
-    *,
-    after_version: int = 0,
-    until_version: int | None = None,
-    limit: int,
-    reverse: bool = False,
-) -> Op[list[Row]]:
-    """Read the visible events of a versioned stream, by version."""
-    last = MAX_POSITION if until_version is None else until_version
-    return Op(
-        "event_read_stream",
-        {
-            "stream": _any_stream(stream),
-            "after": check_count(after_version, "after_version", minimum=0),
-            "until": check_count(last, "until_version", minimum=0),
-            "limit": _limit(limit),
-        },
-        list,
-        f"read the stream {stream!r}",
-        fragments=(("direction", "DESC" if reverse else "ASC"),),
-    )
-
-
-def get(
-    position: int, codec: Codec, *, model: type[BaseModel] | None = None
-) -> Op[RecordedEvent | None]:
-    """Read the event at a position."""
-    event_of = event_maker(codec, model)
-    return Op(
-        "event_get",
-        {"position": check_position(position, "position")},
-        lambda rows: event_of(rows[0]) if rows else None,
-        f"read the event at position {position}",
-        brief=True,
-    )
-
-
-def count(wanted: EventFilter, *, after: int, until: int) -> Op[int]:
-    """Count the visible events that pass a filter."""
-    return Op(
-        "event_count",
-        {**wanted.params(), **_range(after, until)},
-        lambda rows: int(rows[0][0]),
-        "count events",
-        fragments=wanted.fragments(),
-    )
-
-
-def head(wanted: EventFilter) -> Op[int]:
-    """Read the position of the newest visible event that passes a filter; 0 if there is none."""
-    return Op(
-        "event_newest",
-        wanted.params(),
-        lambda rows: int(rows[0][0]) if rows else 0,
-        "read the head of the log",
-        fragments=wanted.fragments(),
-    )
-
-
-def stream_version(stream: str) -> Op[int]:
-    """Read the version of a versioned stream."""
-    return Op(
-        "event_stream_version",
-        {"stream": _any_stream(stream)},
-        lambda rows: int(rows[0][0]),
-        f"read the version of stream {stream!r}",
-        brief=True,
-    )
-
-
-def _any_stream(stream: str) -> str:
-    return check_name(stream, "stream", most=STREAM_BYTES)

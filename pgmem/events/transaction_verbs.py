@@ -1,6 +1,6 @@
 """`tx.events`: append to the log, and read what is visible.
 
-What to run is `pgmem.events.ops`.
+What to run is in `pgmem.events.ops` and `pgmem.events.read_ops`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pgmem.core.paging import read_pages
 from pgmem.core.retry import MAX_RACES
 from pgmem.core.transaction import AsyncTransactionExecutor, serialization_conflict
 from pgmem.core.validation import MAX_POSITION, Seconds, check_seconds
-from pgmem.events import ops
+from pgmem.events import ops, read_ops
 from pgmem.events.codec import Codec, parse_events
 from pgmem.events.columns import POSITION, VERSION
 from pgmem.events.event_classes import OnInvalid
@@ -43,7 +43,7 @@ async def read_versions(
     if reverse:
         return await read_pages(
             lambda last, most: executor.execute(
-                ops.read_stream(
+                read_ops.read_stream(
                     stream,
                     after_version=after_version,
                     until_version=last,
@@ -57,7 +57,9 @@ async def read_versions(
         )
     return await read_pages(
         lambda first, most: executor.execute(
-            ops.read_stream(stream, after_version=first, until_version=until_version, limit=most)
+            read_ops.read_stream(
+                stream, after_version=first, until_version=until_version, limit=most
+            )
         ),
         after_version,
         itemgetter(VERSION),
@@ -277,14 +279,16 @@ class AsyncTransactionEvents:
         if reverse:
             return await read_pages(
                 lambda last, most: execute(
-                    ops.read(wanted, after=after, until=last, limit=most, reverse=True)
+                    read_ops.read(wanted, after=after, until=last, limit=most, reverse=True)
                 ),
                 until,
                 lambda row: row[POSITION] - 1,
                 limit=limit,
             )
         return await read_pages(
-            lambda first, most: execute(ops.read(wanted, after=first, until=until, limit=most)),
+            lambda first, most: execute(
+                read_ops.read(wanted, after=first, until=until, limit=most)
+            ),
             after,
             itemgetter(POSITION),
             limit=limit,
@@ -372,7 +376,7 @@ class AsyncTransactionEvents:
             The event, or None if there is none: its transaction rolled back or is still open, or
             retention has removed it.
         """
-        return await self._executor.execute(ops.get(position, self._codec, model=model))
+        return await self._executor.execute(read_ops.get(position, self._codec, model=model))
 
     async def head(
         self,
@@ -388,7 +392,7 @@ class AsyncTransactionEvents:
             stream, prefix, type, agent_id: as for `read`.
         """
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
-        return await self._executor.execute(ops.head(wanted))
+        return await self._executor.execute(read_ops.head(wanted))
 
     async def count(
         self,
@@ -407,8 +411,8 @@ class AsyncTransactionEvents:
         """
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
         last = MAX_POSITION if until is None else until
-        return await self._executor.execute(ops.count(wanted, after=after, until=last))
+        return await self._executor.execute(read_ops.count(wanted, after=after, until=last))
 
     async def version(self, stream: str) -> int:
         """Return the version of a versioned stream, for `expected_version`; 0 if it is new."""
-        return await self._executor.execute(ops.stream_version(stream))
+        return await self._executor.execute(read_ops.stream_version(stream))

@@ -1,6 +1,6 @@
 """`memory.events`: append to the log, read from it, follow it.
 
-What to run is `pgmem.events.ops`. How far reads may go is decided by `pgmem.events.reader`.
+What to run is in `pgmem.events.read_ops`. How far reads may go is decided by `pgmem.events.reader`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pgmem.core.op import Row
 from pgmem.core.paging import PAGE, read_pages
 from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
-from pgmem.events import ops
+from pgmem.events import read_ops
 from pgmem.events.codec import Codec, event_maker, parse_events
 from pgmem.events.columns import POSITION
 from pgmem.events.durable import DEFAULT_LEASE, AsyncDurableSubscription
@@ -140,7 +140,7 @@ class AsyncEvents(AsyncTransactionEvents):
             page = await reader.read_now(wanted, after=after, until=last, limit=limit, since=since)
             return parse(page.rows)
         if limit is not None:
-            check_count(limit, "limit", minimum=1, maximum=ops.MAX_LIMIT)
+            check_count(limit, "limit", minimum=1, maximum=read_ops.MAX_LIMIT)
         rows: list[Row] = []
         if wait != 0:
             waiting = AsyncSubscription(self._reader, wanted, after, lambda row: row, until=last)

@@ -1,7 +1,7 @@
 # Generated from pgmem/events/transaction_verbs.py by tools/generate_sync.py. Do not edit.
 """`tx.events`: append to the log, and read what is visible.
 
-What to run is `pgmem.events.ops`.
+What to run is in `pgmem.events.ops` and `pgmem.events.read_ops`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pgmem._sync.core.retry import MAX_RACES
 from pgmem._sync.core.transaction import TransactionExecutor, serialization_conflict
 from pgmem.core.op import Op, RetryStatement, Row
 from pgmem.core.validation import MAX_POSITION, Seconds, check_seconds
-from pgmem.events import ops
+from pgmem.events import ops, read_ops
 from pgmem.events.codec import Codec, parse_events
 from pgmem.events.columns import POSITION, VERSION
 from pgmem.events.event_classes import OnInvalid
@@ -44,7 +44,7 @@ def read_versions(
     if reverse:
         return read_pages(
             lambda last, most: executor.execute(
-                ops.read_stream(
+                read_ops.read_stream(
                     stream,
                     after_version=after_version,
                     until_version=last,
@@ -58,7 +58,9 @@ def read_versions(
         )
     return read_pages(
         lambda first, most: executor.execute(
-            ops.read_stream(stream, after_version=first, until_version=until_version, limit=most)
+            read_ops.read_stream(
+                stream, after_version=first, until_version=until_version, limit=most
+            )
         ),
         after_version,
         itemgetter(VERSION),
@@ -278,14 +280,16 @@ class TransactionEvents:
         if reverse:
             return read_pages(
                 lambda last, most: execute(
-                    ops.read(wanted, after=after, until=last, limit=most, reverse=True)
+                    read_ops.read(wanted, after=after, until=last, limit=most, reverse=True)
                 ),
                 until,
                 lambda row: row[POSITION] - 1,
                 limit=limit,
             )
         return read_pages(
-            lambda first, most: execute(ops.read(wanted, after=first, until=until, limit=most)),
+            lambda first, most: execute(
+                read_ops.read(wanted, after=first, until=until, limit=most)
+            ),
             after,
             itemgetter(POSITION),
             limit=limit,
@@ -373,7 +377,7 @@ class TransactionEvents:
             The event, or None if there is none: its transaction rolled back or is still open, or
             retention has removed it.
         """
-        return self._executor.execute(ops.get(position, self._codec, model=model))
+        return self._executor.execute(read_ops.get(position, self._codec, model=model))
 
     def head(
         self,
@@ -389,7 +393,7 @@ class TransactionEvents:
             stream, prefix, type, agent_id: as for `read`.
         """
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
-        return self._executor.execute(ops.head(wanted))
+        return self._executor.execute(read_ops.head(wanted))
 
     def count(
         self,
@@ -408,8 +412,8 @@ class TransactionEvents:
         """
         wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
         last = MAX_POSITION if until is None else until
-        return self._executor.execute(ops.count(wanted, after=after, until=last))
+        return self._executor.execute(read_ops.count(wanted, after=after, until=last))
 
     def version(self, stream: str) -> int:
         """Return the version of a versioned stream, for `expected_version`; 0 if it is new."""
-        return self._executor.execute(ops.stream_version(stream))
+        return self._executor.execute(read_ops.stream_version(stream))

@@ -17,6 +17,7 @@ from pgmem.dedupe import ops as dedupe
 from pgmem.dedupe.models import Claim
 from pgmem.events import durable_ops as subscriptions
 from pgmem.events import ops as events
+from pgmem.events import read_ops
 from pgmem.events.filter import EventFilter
 from pgmem.events.stable_position import read_positions
 from pgmem.groups import claim_ops as claims
@@ -156,7 +157,7 @@ def loaded(pg_server_url):
 
 
 def read(after=0, **selection) -> Op:
-    return events.read(EventFilter.of(**selection), after=after, limit=100)
+    return read_ops.read(EventFilter.of(**selection), after=after, limit=100)
 
 
 HELD = subscriptions.Ownership("k7", 7, 0, datetime.datetime(2026, 1, 1), History(1, 1))
@@ -201,10 +202,10 @@ HOT = [
     (read(agent_id="a7"), "events_agent_position_idx"),
     (read(stream="s7", type="t7"), "events_(stream|type)_position_idx"),
     (
-        events.read(EventFilter.of("s7"), limit=10, reverse=True),
+        read_ops.read(EventFilter.of("s7"), limit=10, reverse=True),
         "events_stream_position_idx",
     ),
-    (events.stream_version("v3"), "events_stream_version_key"),
+    (read_ops.stream_version("v3"), "events_stream_version_key"),
     (read_positions(15000), "events_pkey"),
     (state.get("k7"), "state_pkey"),
     (state.get_many(["k7", "k8"]), "state_pkey"),

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from pgmem.core.statements import Dialect, statement
-from pgmem.events import ops
+from pgmem.events import read_ops
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import NEVER, read_page
 
@@ -66,12 +66,12 @@ def test_a_page_needs_no_sort_before_the_first_analyze(never_analyzed, wanted, l
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("wanted", FILTERS.values(), ids=FILTERS)
 def test_a_visible_read_needs_no_sort_before_the_first_analyze(never_analyzed, wanted, reverse):
-    op = ops.read(wanted, limit=100, reverse=reverse)
+    op = read_ops.read(wanted, limit=100, reverse=reverse)
     plan = plan_of(never_analyzed, op)
     assert "Sort" not in plan, plan
 
 
 def test_a_stream_is_read_by_version_without_a_sort(never_analyzed):
-    op = ops.read_stream("account:7", limit=100)
+    op = read_ops.read_stream("account:7", limit=100)
     plan = plan_of(never_analyzed, op)
     assert "events_stream_version_key" in plan, plan
