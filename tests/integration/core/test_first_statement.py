@@ -7,6 +7,7 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import Conflict, OutcomeUnknown, Unavailable
+from tests.support.relay import Relay
 
 pytestmark = pytest.mark.both_forms
 
@@ -58,6 +59,21 @@ async def test_it_ends_if_the_caller_has_the_connection(form, memory):
     with pytest.raises(Unavailable, match="nothing of it was committed"):
         await block()
     assert (await memory.state.get("k")).value == 0
+
+
+async def test_it_asks_for_no_other_connection_if_the_caller_has_the_first(form):
+    async def block(relay, memory):
+        async with memory.transaction() as tx:
+            assert tx.connection is tx.connection
+            relay.cut(refuse=True)
+            await tx.state.put("k", 1)
+
+    with Relay(form.url) as relay:
+        async with form.memory(relay.url, pool=1, timeout=1) as memory:
+            # Else the error says that there was no connection in time.
+            with pytest.raises(Unavailable, match="nothing of it was committed"):
+                await block(relay, memory)
+            relay.heal()
 
 
 async def test_it_ends_after_a_statement_was_answered(form, memory):

@@ -12,6 +12,7 @@ import pytest
 
 from pgmem import AsyncMemory, Event, Memory
 from pgmem.errors import LeaseHeld, LeaseLost
+from tests.support.database import lock_waits
 
 ROW = "SELECT FROM pgmem.state WHERE key = 'k' FOR UPDATE"
 
@@ -39,13 +40,9 @@ async def until(condition):
     raise AssertionError("it did not come")
 
 
-def waiting(connection):
-    return connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0]
-
-
 async def begun(task, connection):
     async def is_waiting():
-        return waiting(connection)
+        return lock_waits(connection)
 
     await until(is_waiting)
     return task

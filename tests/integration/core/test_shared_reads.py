@@ -14,6 +14,7 @@ from pgmem.core.coalesce import ADMITTED
 from pgmem.errors import DatabaseFault, VersionConflict
 from tests.support.callers import callers
 from tests.support.cutting import CuttingRelay
+from tests.support.database import lock_waits
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.both_forms
@@ -66,10 +67,7 @@ async def start_reads(made, url: str):
 
 
 def _waiting(connection) -> int:
-    row = connection.execute(
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pgmem.stored'::regclass"
-    ).fetchone()
-    return row[0]
+    return len(lock_waits(connection))
 
 
 async def test_each_caller_reads_its_own_entry_or_gets_its_own_error(form, make_database):
@@ -119,18 +117,12 @@ async def test_a_killed_connection_is_replaced_for_all_readers(form, make_databa
                 first = [made.start(get("key:0")) for _ in range(ADMITTED)]
                 await until(lambda: _waiting(watching) == ADMITTED)
                 futures = await made.start_queued([get(key) for key in KEYS[:5]])
-                [_, *killed] = watching.execute(
-                    "SELECT pid FROM pg_locks WHERE NOT granted"
-                    " AND relation = 'pgmem.stored'::regclass"
-                ).fetchall()
-                for (pid,) in killed:
+                [_, *killed] = lock_waits(watching)
+                for pid in killed:
                     watching.execute("SELECT pg_terminate_backend(%s)", (pid,))
                 # The queue goes on, on a connection of its own, and waits for the lock.
                 await until(lambda: made.queued() == 0 and _waiting(watching) >= ADMITTED)
-                for (pid,) in watching.execute(
-                    "SELECT pid FROM pg_locks WHERE NOT granted"
-                    " AND relation = 'pgmem.stored'::regclass"
-                ).fetchall():
+                for pid in lock_waits(watching):
                     watching.execute("SELECT pg_terminate_backend(%s)", (pid,))
             outcomes = await asyncio.gather(*first, *futures)
     assert [entry.value for entry in outcomes] == [0] * ADMITTED + [0, 1, 2, 3, 4]

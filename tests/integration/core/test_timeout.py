@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 import psycopg
@@ -15,6 +14,8 @@ import pytest
 
 from pgmem import Event, Memory
 from pgmem.errors import OutcomeUnknown, TransactionConflict, Unavailable
+from tests.support.database import lock_waits
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.both_forms
 
@@ -62,12 +63,8 @@ async def test_what_is_given_up_does_not_take_effect_later(hurried, lock, databa
         with pytest.raises(OutcomeUnknown):
             await hurried.state.put("k", 2)
         with psycopg.connect(database_url, autocommit=True) as connection:
-            waiting = 1
-            while waiting:  # The cancel request is sent in the background.
-                await asyncio.sleep(0.01)
-                (waiting,) = connection.execute(
-                    "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                ).fetchone()
+            # The cancel request is sent in the background.
+            await until(lambda: not lock_waits(connection))
     assert (await hurried.state.get("k")).value == 1
 
 
