@@ -11,6 +11,7 @@ from typing import Any
 
 from pgmem.core.validation import MAX_POSITION
 from pgmem.memory import AsyncMemory
+from pgmem.redis import batches, known_ops
 from pgmem.redis import group_step_ops as group_ops
 from pgmem.redis import step_ops as ops
 from pgmem.redis.models import (
@@ -76,22 +77,22 @@ class AsyncImports:
         found = await self._executor.execute(ops.list_parts(source, part))
         return found[0] if found else None
 
-    def check_events(self, items: Sequence[ImportedEvent]) -> ops.Batch:
+    def check_events(self, items: Sequence[ImportedEvent]) -> batches.Batch:
         """Check up to 10,000 events. What cannot be stored is in the batch's `refused`."""
-        return ops.check_events(items, max_bytes=self._codec.max_bytes)
+        return batches.check_events(items, max_bytes=self._codec.max_bytes)
 
-    def check_entries(self, items: Sequence[ImportedEntry]) -> ops.Batch:
+    def check_entries(self, items: Sequence[ImportedEntry]) -> batches.Batch:
         """Check up to 10,000 entries. What cannot be stored is in the batch's `refused`."""
-        return ops.check_entries(items, max_bytes=self._codec.max_bytes)
+        return batches.check_entries(items, max_bytes=self._codec.max_bytes)
 
-    def check_records(self, items: Sequence[ImportedRecord]) -> ops.Batch:
+    def check_records(self, items: Sequence[ImportedRecord]) -> batches.Batch:
         """Check up to 10,000 dedupe records. What cannot be stored is in the batch's `refused`."""
-        return ops.check_records(items, max_bytes=self._codec.max_bytes)
+        return batches.check_records(items, max_bytes=self._codec.max_bytes)
 
     async def append_events(
         self,
         part: ImportPart,
-        batch: ops.Batch,
+        batch: batches.Batch,
         *,
         cursor: str,
         refused: int = 0,
@@ -119,7 +120,7 @@ class AsyncImports:
     async def put_entries(
         self,
         part: ImportPart,
-        batch: ops.Batch,
+        batch: batches.Batch,
         *,
         cursor: str,
         done: int | None = None,
@@ -161,7 +162,7 @@ class AsyncImports:
     async def put_records(
         self,
         part: ImportPart,
-        batch: ops.Batch,
+        batch: batches.Batch,
         *,
         cursor: str,
         done: int | None = None,
@@ -267,7 +268,9 @@ class AsyncImports:
             after: return keys above this one, the last key of the page before.
             limit: maximum number of entries, 1 to 100,000.
         """
-        return await self._executor.execute(ops.known_entries(after=after, limit=limit, keys=keys))
+        return await self._executor.execute(
+            known_ops.known_entries(after=after, limit=limit, keys=keys)
+        )
 
     async def known_records(
         self, keys: Sequence[str] | None = None, *, after: str = "", limit: int = 1_000
@@ -279,8 +282,10 @@ class AsyncImports:
         Args:
             keys, after, limit: as for `known_entries`.
         """
-        return await self._executor.execute(ops.known_records(after=after, limit=limit, keys=keys))
+        return await self._executor.execute(
+            known_ops.known_records(after=after, limit=limit, keys=keys)
+        )
 
     async def delete_records(self, records: Sequence[KnownRecord]) -> int:
         """Delete records that imports have made and that are unchanged. Return their number."""
-        return await self._executor.execute(ops.delete_records(records))
+        return await self._executor.execute(known_ops.delete_records(records))

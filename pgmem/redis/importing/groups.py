@@ -50,7 +50,7 @@ NOT_THERE = (
 Identity = tuple[int, int]
 
 
-class Held(NamedTuple):
+class PendingEntry(NamedTuple):
     """A pending entry in Redis: its id, its consumer and its number of deliveries."""
 
     identity: bytes
@@ -64,12 +64,12 @@ class RedisGroup(NamedTuple):
     Attributes:
         name: its name.
         last: the last delivered id.
-        held: the pending entries up to that id.
+        pending: the pending entries up to that id.
     """
 
     name: bytes
     last: bytes
-    held: list[Held]
+    pending: list[PendingEntry]
 
 
 @dataclass(slots=True)
@@ -107,18 +107,20 @@ def groups_of(source: RedisSource, stream: StreamImport) -> Iterator[RedisGroup]
     for answer in found:
         known = dict(zip(answer[::2], answer[1::2], strict=True))
         name, last = known[b"name"], known[b"last-delivered-id"]
-        held = list(_held(source, stream, name)) if known[b"pending"] else []
+        pending = list(_pending(source, stream, name)) if known[b"pending"] else []
         # Entries that were delivered since are above `last`, and will be delivered as new ones.
-        yield RedisGroup(name, last, [one for one in held if number(one.identity) <= number(last)])
+        yield RedisGroup(
+            name, last, [one for one in pending if number(one.identity) <= number(last)]
+        )
 
 
-def _held(source: RedisSource, stream: StreamImport, group: bytes) -> Iterator[Held]:
+def _pending(source: RedisSource, stream: StreamImport, group: bytes) -> Iterator[PendingEntry]:
     after = "-"
     while True:
         with key_error(stream.name):
             page = source.call("XPENDING", stream.physical, group, after, "+", PAGE)
         for identity, consumer, _, count in page:
-            yield Held(identity, consumer, min(count, MOST_DELIVERIES))
+            yield PendingEntry(identity, consumer, min(count, MOST_DELIVERIES))
         if len(page) < PAGE:
             return
         after = f"({page[-1][0].decode()}"
@@ -234,21 +236,21 @@ class Groups:
         return self.all[name]
 
     def _import(self, stream: StreamImport, group: GroupImport, found: RedisGroup) -> None:
-        held = {number(one.identity): one for one in found.held}
+        pending = {number(one.identity): one for one in found.pending}
         with self._context.memory.transaction() as tx:
             group.position = place_of(tx, stream, found.last)
-            new = [one.identity for place, one in held.items() if place not in group.places]
+            new = [one.identity for place, one in pending.items() if place not in group.places]
             found_now = places_of(tx, stream, new)
         group.places = {
             identity: place
             for identity, place in (group.places | found_now).items()
-            if identity in held
+            if identity in pending
         }
-        lost = [one for identity, one in held.items() if identity not in group.places]
+        lost = [one for identity, one in pending.items() if identity not in group.places]
         group.lost = len(lost)
         self._context.refuse([(_item(stream, found, one), NOT_THERE) for one in lost])
         deliveries = sorted(
-            ImportedDelivery(place, held[identity].deliveries, _note(held[identity]))
+            ImportedDelivery(place, pending[identity].deliveries, _note(pending[identity]))
             for identity, place in group.places.items()
         )
         group.foreign = not self._fill(stream, group, deliveries)
@@ -280,11 +282,11 @@ class Groups:
         return True
 
 
-def _item(stream: StreamImport, group: RedisGroup, held: Held) -> Item:
-    deliveries = b"%d" % held.deliveries
-    return Item("pending", stream.key, held.identity, (group.name, held.consumer, deliveries))
+def _item(stream: StreamImport, group: RedisGroup, pending: PendingEntry) -> Item:
+    deliveries = b"%d" % pending.deliveries
+    return Item("pending", stream.key, pending.identity, (group.name, pending.consumer, deliveries))
 
 
-def _note(held: Held) -> str:
-    consumer = held.consumer.decode(errors="backslashreplace").replace("\0", "\\x00")
+def _note(pending: PendingEntry) -> str:
+    consumer = pending.consumer.decode(errors="backslashreplace").replace("\0", "\\x00")
     return f"pending in Redis, with {consumer[:200]}"

@@ -15,7 +15,7 @@ from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.groups import (
     MOST_DELIVERIES,
     PART,
-    Held,
+    PendingEntry,
     RedisGroup,
     group_info,
     groups_of,
@@ -84,13 +84,13 @@ def _commands(
     """Return the commands that make the group in Redis equal, and the number of lost entries."""
     here = {known.position: known for known in known_deliveries(context, info.name)}
     with context.memory.transaction() as tx:
-        places = places_of(tx, stream, [held.identity for held in group.held])
+        places = places_of(tx, stream, [pending.identity for pending in group.pending])
         ids = _ids(tx, stream, here)
         last = _last_up_to(tx, stream, info.position)
     there = {
-        places[number(held.identity)]: held
-        for held in group.held
-        if number(held.identity) in places
+        places[number(pending.identity)]: pending
+        for pending in group.pending
+        if number(pending.identity) in places
     }
     key, own = stream.physical, group.name
     commands: list[Command] = []
@@ -98,17 +98,19 @@ def _commands(
     if info.position < before or (info.position > before and number(last) > number(group.last)):
         commands.append(("XGROUP", "SETID", key, own, last))
     commands += [
-        ("XACK", key, own, held.identity) for place, held in there.items() if place not in here
+        ("XACK", key, own, pending.identity)
+        for place, pending in there.items()
+        if place not in here
     ]
     lost = []
     for position, known in sorted(here.items()):
-        held = there.get(position, Held(b"", CONSUMER, -1))
+        pending = there.get(position, PendingEntry(b"", CONSUMER, -1))
         attempts = min(known.attempts, MOST_DELIVERIES)
         if position not in ids:
             lost.append((Item("pending of pgmem", stream.key, b"%d" % position), NOT_IN_THE_LOG))
-        elif held.deliveries != attempts:
+        elif pending.deliveries != attempts:
             # FORCE makes an entry pending that was not.
-            claim = ("XCLAIM", key, own, held.consumer, 0, ids[position])
+            claim = ("XCLAIM", key, own, pending.consumer, 0, ids[position])
             commands.append((*claim, "RETRYCOUNT", attempts, "FORCE", "JUSTID"))
     context.refuse(lost)
     return commands, len(lost)

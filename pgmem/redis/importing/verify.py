@@ -206,7 +206,7 @@ def _compare_group(
         return
     with context.memory.transaction() as tx:
         position = place_of(tx, stream, group.last)
-        places = places_of(tx, stream, [held.identity for held in group.held])
+        places = places_of(tx, stream, [pending.identity for pending in group.pending])
     here = {known.position: known for known in known_deliveries(context, name)}
     part = context.imports.get(context.name, GROUP_PART + name)
     filled = part.detail.get("position") if part is not None else None
@@ -217,15 +217,15 @@ def _compare_group(
         found.same += 1
     else:
         found.fault("different", f"the position of the group {name}")
-    for held in group.held:
-        place = places.get(number(held.identity))
+    for pending in group.pending:
+        place = places.get(number(pending.identity))
         known = here.pop(place, None) if place is not None else None
-        words = f"{held.identity.decode()} of the group {name}"
+        words = f"{pending.identity.decode()} of the group {name}"
         if place is None:
             found.refused += 1
         elif known is None:
             found.fault("missing", words)
-        elif known.attempts == held.deliveries:
+        elif known.attempts == pending.deliveries:
             found.same += 1
         else:
             found.fault("different", words)

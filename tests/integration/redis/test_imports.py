@@ -8,8 +8,7 @@ import pytest
 from pgmem import Memory
 from pgmem.core.encoding import DEFAULT_MAX_BYTES as LIMIT
 from pgmem.errors import InvalidInput
-from pgmem.redis import ImportedEntry, ImportedEvent, ImportedRecord, Imports
-from pgmem.redis import step_ops as ops
+from pgmem.redis import ImportedEntry, ImportedEvent, ImportedRecord, Imports, batches
 from pgmem.redis.errors import ImportConflict
 from tests.support.both import imports as imports_of
 from tests.support.cached import inner
@@ -20,17 +19,17 @@ OTHER = b'{"redis":{"key":"other","field":"f"}}'
 
 
 def events(*numbers, size=LIMIT):
-    return ops.check_events(
+    return batches.check_events(
         [ImportedEvent("t", b"%d" % n, "a", b'{"n":%d}' % n) for n in numbers], max_bytes=size
     )
 
 
 def entries(*given):
-    return ops.check_entries([ImportedEntry(*entry) for entry in given], max_bytes=LIMIT)
+    return batches.check_entries([ImportedEntry(*entry) for entry in given], max_bytes=LIMIT)
 
 
 def records(*given):
-    return ops.check_records([ImportedRecord(*record) for record in given], max_bytes=LIMIT)
+    return batches.check_records([ImportedRecord(*record) for record in given], max_bytes=LIMIT)
 
 
 async def opened(imports, part="stream s", target="s"):
@@ -55,7 +54,7 @@ async def test_events_and_how_far_the_source_was_read_are_one_step(both, imports
 
 
 async def test_an_event_without_an_agent_does_not_get_the_agent_of_the_memory(both, imports):
-    batch = ops.check_events([ImportedEvent("t", b"1")], max_bytes=99)
+    batch = batches.check_events([ImportedEvent("t", b"1")], max_bytes=99)
     await imports.append_events(await opened(imports), batch, cursor="1")
     (event,) = await both.events.read("s")
     assert (event.agent_id, event.metadata) == (None, None)
@@ -308,7 +307,7 @@ def test_refused_items_are_returned_by_index():
         ImportedEvent("t", b'"\\ud800"'),
         ImportedEvent("x" * 513, b"1"),
     ]
-    batch = ops.check_events(given, max_bytes=99)
+    batch = batches.check_events(given, max_bytes=99)
     places = {refusal.place for refusal in batch.refused}
     assert [event.payload for place, event in enumerate(given) if place not in places] == [
         b'{"n": 1}',
@@ -326,11 +325,13 @@ def test_refused_items_are_returned_by_index():
 def test_texts_that_are_json_only_together_are_refused():
     """Check texts of which one closes what another leaves open."""
     texts = [b"[1", b"2]", b"3,4", b'"a', b'b"', b"", b"5", b'{"a":1', b'"b":2}', b"6 7", b"null"]
-    batch = ops.check_events([ImportedEvent("t", text) for text in texts], max_bytes=99)
+    batch = batches.check_events([ImportedEvent("t", text) for text in texts], max_bytes=99)
     assert batch.columns["payloads"].cells == [b"5", b"null"]
     assert [refusal.place for refusal in batch.refused] == [0, 1, 2, 3, 4, 5, 7, 8, 9]
     joined = [b"[1", b"2]", b"3,4"]  # as many values as texts, if nothing stood between them
-    assert ops.check_events([ImportedEvent("t", text) for text in joined], max_bytes=99).size == 0
+    assert (
+        batches.check_events([ImportedEvent("t", text) for text in joined], max_bytes=99).size == 0
+    )
 
 
 def test_two_origins_of_one_key_in_a_step_are_refused():
