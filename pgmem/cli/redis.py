@@ -61,6 +61,34 @@ MEGABYTE = 1024 * 1024
     "Repeatable.",
 )
 @click.option(
+    "--group",
+    metavar="PATTERN=NAME",
+    multiple=True,
+    help="Names of the groups of the streams that match; NAME may contain {key} and {group}. "
+    "Default: STREAM:GROUP. Repeatable.",
+)
+@click.option(
+    "--claim",
+    metavar="PATTERN[=VALUE]",
+    multiple=True,
+    help="Strings that are claims in progress or locks, and stay in Redis. VALUE is a pattern of "
+    "their values. Repeatable.",
+)
+@click.option(
+    "--strings",
+    type=click.Choice(["done", "claims"]),
+    help="What strings with an expiry are, without --stream, --hash and --dedupe: work that is "
+    "done, or claims in progress. Default: they stay in Redis, and are reported.",
+)
+@click.option(
+    "--except",
+    "except_",
+    metavar="KEY",
+    multiple=True,
+    help="A key, or a pattern of keys, to leave out: it is not imported, compared, fenced or "
+    "brought back. Repeatable.",
+)
+@click.option(
     "--hash-as",
     type=click.Choice(["fields", "entry"]),
     help="Make an entry of each field of a hash, or one entry of the whole hash.",
@@ -69,7 +97,7 @@ MEGABYTE = 1024 * 1024
     "--values",
     type=click.Choice(["auto", "json", "text"]),
     help="How payloads and values are read. Default: payloads must be JSON, the rest is JSON where "
-    "it can be.",
+    "it can be. The report names values that get another type than their neighbours.",
 )
 @click.option(
     "--name",
@@ -109,6 +137,10 @@ def import_redis(
     stream: tuple[str, ...],
     hash_: tuple[str, ...],
     dedupe: tuple[str, ...],
+    group: tuple[str, ...],
+    claim: tuple[str, ...],
+    strings: Literal["done", "claims"] | None,
+    except_: tuple[str, ...],
     hash_as: Literal["fields", "entry"] | None,
     values: Literal["auto", "json", "text"] | None,
     name: str | None,
@@ -135,7 +167,17 @@ def import_redis(
     _check_modes(dry_run=dry_run, follow=follow, cut_over=cut_over, reverse=reverse)
     if verify and (dry_run or reverse):
         raise _wrong_usage("--verify compares what was imported: not with --dry-run or --reverse.")
-    rules = parse_rules(stream, hash_, dedupe, hash_as=hash_as, values=values)
+    rules = parse_rules(
+        stream,
+        hash_,
+        dedupe,
+        groups=group,
+        claims=claim,
+        excepted=except_,
+        strings=strings,
+        hash_as=hash_as,
+        values=values,
+    )
     with (
         Progress() as progress,
         Memory(url, schema=schema, pool=(1, 3), max_payload_bytes=max_payload_bytes) as memory,
@@ -183,7 +225,7 @@ def _bring_in(
         report, compared = cut_over(importer, verify=verify)
         ended = "cut over" if compared is None or compared.equal else "cutting over"
     else:
-        importer.begin()
+        importer.begin(purpose="follow" if mode == "follow" else "import")
         progress.expect(importer.report.survey.total)
         report = importer.run()
         ended = "imported"
@@ -204,10 +246,10 @@ def _reverse(importer: Import) -> tuple[dict[str, Any], bool]:
     written = reverse(importer)
     return {
         "import": importer.context.name,
-        "ended": "written back",
+        "ended": "reversing" if written.get("blocked") else "written back",
         "written_back": dict(written),
         "refused_file": str(importer.context.refused.path),
-    }, not written.get("left")
+    }, not any(written.get(kind) for kind in ("left", "blocked", "without their end"))
 
 
 @contextmanager

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pgmem.redis.importing.run import Import, Report
     from pgmem.redis.importing.verify import Comparison
 
+SHOWN = 5
+"""Collisions and mixed types that the report shows. --json has all."""
 REPORT_EVERY = 10.0
 """Seconds between two lines of progress if stderr is not a terminal."""
 
@@ -106,6 +108,7 @@ def document_of(importer: Import, report: Report, compared: Comparison | None) -
                 "refused": part.refused,
                 "trimmed_unread": report.missed[key],
                 "read_to": part.cursor,
+                "ends": key in report.ending,
             }
             for key, part in report.streams.items()
         ],
@@ -115,6 +118,10 @@ def document_of(importer: Import, report: Report, compared: Comparison | None) -
             kind: {"keys": count, "examples": examples}
             for kind, (count, examples) in survey.left.items()
         },
+        "claims": report.claims,
+        "undecided": report.undecided,
+        "collisions": [str(found) for found in report.collisions],
+        "mixed_types": [asdict(found) for found in report.mixtures],
         "refused": report.refused,
         "refused_file": str(context.refused.path),
     }
@@ -127,15 +134,7 @@ def print_report(document: dict[str, Any], *, dry_run: bool) -> None:
     """Print the report for people, on stderr."""
     would = " (dry run: nothing was written)" if dry_run else ""
     say(f"{document['import']}: {document['ended']}{would}")
-    for stream in document.get("streams", ()):
-        events = count_of(stream["events"], "event")
-        line = f"  stream {stream['key']} → {stream['stream']}: {events}"
-        if stream["refused"]:
-            line += f", {stream['refused']:,} refused"
-        if stream["trimmed_unread"] != 0:
-            many = stream["trimmed_unread"]
-            line += f", {'some' if many is None else f'{many:,}'} trimmed before they were read"
-        say(line)
+    _print_streams(document)
     for group in document.get("groups", ()):
         say(f"  group {group['group']}: {group['open']:,} open")
     found = document.get("found", {})
@@ -151,10 +150,14 @@ def print_report(document: dict[str, Any], *, dry_run: bool) -> None:
     for kind, left in document.get("left", {}).items():
         examples = ", ".join(left["examples"])
         say(f"  left in Redis: {left['keys']:,} keys of type {kind} ({examples})")
-    for kind, count in document.get("written_back", {}).items():
+    if document.get("claims"):
+        say(f"  left in Redis: {document['claims']:,} strings that are claims by their value")
+    _print_questions(document)
+    written = document.get("written_back", {})
+    for kind, count in written.items():
         say(f"  {kind}: {count:,}")
     gaps = any(stream["trimmed_unread"] != 0 for stream in document.get("streams", ()))
-    if gaps or document.get("refused") or document.get("written_back", {}).get("left"):
+    if gaps or document.get("refused") or {"left", "blocked", "without their end"} & {*written}:
         say(f"  what was left out is listed in {document['refused_file']}")
     if compared := document.get("compared"):
         counts = ", ".join(
@@ -166,3 +169,33 @@ def print_report(document: dict[str, Any], *, dry_run: bool) -> None:
         for example in compared["examples"]:
             say(f"    {example}")
         say("  both sides are equal" if compared["equal"] else "  the two sides differ")
+
+
+def _print_questions(document: dict[str, Any]) -> None:
+    """Print what only the caller can decide."""
+    if document.get("undecided"):
+        say(
+            f"  not imported: {document['undecided']:,} strings with an expiry. Each may be "
+            f"work that is done, or a claim in progress (SET NX EX). Say it: --strings done or "
+            f"--strings claims for all, --dedupe PATTERN and --claim PATTERN[=VALUE] for some"
+        )
+    for words in document.get("collisions", ())[:SHOWN]:
+        say(f"  {words}")
+    for found in document.get("mixed_types", ())[:SHOWN]:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in found["counts"].items())
+        rows = ", ".join(found["rows"][:SHOWN])
+        say(f"  mixed types in {found['place']}: {counts} ({rows}); --values text keeps texts")
+
+
+def _print_streams(document: dict[str, Any]) -> None:
+    for stream in document.get("streams", ()):
+        events = count_of(stream["events"], "event")
+        line = f"  stream {stream['key']} → {stream['stream']}: {events}"
+        if stream["refused"]:
+            line += f", {stream['refused']:,} refused"
+        if stream["trimmed_unread"] != 0:
+            many = stream["trimmed_unread"]
+            line += f", {'some' if many is None else f'{many:,}'} trimmed before they were read"
+        if stream["ends"]:
+            line += ", without its end (EXPIRE)"
+        say(line)

@@ -221,21 +221,22 @@ def field_entry(origin: Origin, field: bytes, raw: bytes, ttl: float | None) -> 
     )
 
 
-def whole_entry(origin: Origin, fields: Fields, ttl: float | None) -> ImportedEntry:
-    """Convert a hash to one entry, an object of its fields.
+def whole_entry(
+    origin: Origin, fields: Fields, ttl: float | None
+) -> tuple[ImportedEntry, list[tuple[str, bytes]]]:
+    """Convert a hash to one entry, an object of its fields. Also return the fields, converted.
 
     Raises:
         Unfit: the hash cannot be converted.
     """
-    items = (
-        orjson.dumps(text(name, "a field's name"))
-        + b":"
-        + value(raw, origin.rule.values, "a value")
+    items = [
+        (text(name, "a field's name"), value(raw, origin.rule.values, "a value"))
         for name, raw in zip(fields[::2], fields[1::2], strict=True)
-    )
+    ]
+    joined = b",".join([orjson.dumps(name) + b":" + found for name, found in items])
     return ImportedEntry(
-        origin.rule.name(origin.key), b"{" + b",".join(items) + b"}", origin.json(), ttl
-    )
+        origin.rule.name(origin.key), b"{" + joined + b"}", origin.json(), ttl
+    ), items
 
 
 def member_record(origin: Origin, member: bytes, ttl: float | None) -> ImportedRecord:

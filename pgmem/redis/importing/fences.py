@@ -14,12 +14,15 @@ value.
 
 from __future__ import annotations
 
-from pgmem.redis.errors import SourceError
-from pgmem.redis.importing.source import RedisSource, Refused
+from collections.abc import Sequence
+
+from pgmem.redis.importing.source import KeyFault, RedisSource, Refused
 
 SUFFIX = b":before-pgmem"
 FENCE = b"moved to pgmem"
 """The first bytes of a fence."""
+AT_ONCE = 1_000
+"""Keys in one round trip."""
 WRITTEN_BACK = b"pgmem:written-back:"
 """The prefix of the key that stores the progress of `pgmem.redis.importing.reverse`."""
 
@@ -27,6 +30,9 @@ _RAISE = """
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'string' and redis.call('GETRANGE', KEYS[1], 0, #ARGV[2] - 1) == ARGV[2] then
   return 0
+end
+if kind ~= 'none' and kind ~= ARGV[3] then
+  return redis.error_reply('OTHER ' .. kind)
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return redis.error_reply('TWICE')
@@ -64,11 +70,10 @@ def original_name(physical: bytes) -> bytes:
 
 def locate(source: RedisSource, key: bytes) -> bytes:
     """Return the present name of a key in Redis, which need not exist."""
-    return (
-        fenced_name(key)
-        if is_fenced(source, key) or source.call("EXISTS", fenced_name(key))
-        else key
-    )
+    if source.cluster:  # its nodes are only imported from
+        return key
+    there = is_fenced(source, key) or source.many([("EXISTS", fenced_name(key))]) == [1]
+    return fenced_name(key) if there else key
 
 
 def is_fenced(source: RedisSource, key: bytes) -> bool:
@@ -79,40 +84,66 @@ def is_fenced(source: RedisSource, key: bytes) -> bool:
         return False
 
 
-def fence(source: RedisSource, key: bytes, words: str) -> None:
+def fence(source: RedisSource, key: bytes, kind: str, words: str) -> None:
     """Rename a key and write a fence under its name. Repeatable.
 
     Args:
         source: the Redis.
         key: the key, which need not exist.
+        kind: its type.
         words: a text for people, stored in the fence.
 
     Raises:
-        SourceError: the key was fenced before, and a writer has created it again since.
+        KeyFault: the key was fenced before, and a writer has created it again since; it has another
+            type; or the user may not write to it.
     """
-    _run(source, _RAISE, key, FENCE + b": " + words.encode(), FENCE)
+    _run(source, _RAISE, key, FENCE + b": " + words.encode(), FENCE, kind.encode())
 
 
 def unfence(source: RedisSource, key: bytes) -> None:
     """Remove the fence and give a key its name back. Repeatable.
 
     Raises:
-        SourceError: a writer has created the key again.
+        KeyFault: a writer has created the key again, or the user may not write to it.
     """
     _run(source, _LOWER, key, FENCE)
+
+
+def obstacles(source: RedisSource, keys: Sequence[bytes]) -> list[str]:
+    """Return why keys that are not fenced could not be. Changes nothing."""
+    found = []
+    for at in range(0, len(keys), AT_ONCE):
+        some = keys[at : at + AT_ONCE]
+        # A script may only be run with keys that the user may write to.
+        rights = source.many([("EVAL", "return 1", 2, key, fenced_name(key)) for key in some])
+        fenced = source.many([("EXISTS", fenced_name(key)) for key in some])
+        for key, right, there in zip(some, rights, fenced, strict=True):
+            if isinstance(right, Refused):
+                found.append(_not_renamed(key, right.reason))
+            elif there == 1:
+                found.append(_created_again(key))
+    return found
 
 
 def _run(source: RedisSource, script: str, key: bytes, *arguments: bytes) -> None:
     try:
         source.script(script, [key, fenced_name(key)], *arguments)
     except Refused as error:
-        if "TWICE" not in error.reason:
-            raise SourceError(
-                f"the key {key!r} of Redis could not be renamed: {error.reason}"
-            ) from None
-        raise SourceError(
-            f"the key {key!r} of Redis was renamed to {fenced_name(key)!r}, and there is a new "
-            f"{key!r}. A client removed the fence and wrote to the key. Import the new key under a "
-            f"name of its own (--stream or --hash …=NAME) if you need it, then delete it and run "
-            f"this again"
-        ) from None
+        if "TWICE" in error.reason:
+            raise KeyFault(_created_again(key)) from None
+        raise KeyFault(_not_renamed(key, error.reason)) from None
+
+
+def _not_renamed(key: bytes, reason: str) -> str:
+    if reason.startswith("OTHER"):
+        reason = f"it is a {reason.split()[1]} now. Delete it, or leave it out (--except KEY)"
+    return f"the key {key!r} of Redis could not be renamed: {reason}"
+
+
+def _created_again(key: bytes) -> str:
+    return (
+        f"the key {key!r} of Redis was renamed to {fenced_name(key)!r}, and there is a new "
+        f"{key!r}. A client removed the fence and wrote to the key. Import the new key under a "
+        f"name of its own (--stream or --hash …=NAME) if you need it, then delete it and run this "
+        f"again. Or leave it out (--except KEY)"
+    )

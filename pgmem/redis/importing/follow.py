@@ -19,6 +19,7 @@ from pgmem.redis.errors import ImportConflict, SourceError, SourceUnavailable
 from pgmem.redis.importing.passes import Pass
 from pgmem.redis.importing.positions import number
 from pgmem.redis.importing.run import PHASE_PART, Import, phase_of
+from pgmem.redis.importing.source import Refused
 from pgmem.redis.importing.streams import StreamImport
 
 BLOCK = 0.5
@@ -70,13 +71,13 @@ class Follow:
                 self._next_check = 0.0
                 if self._is_over():
                     return True
-                self._check_types()
-                raise
+                if not self._leave_out_others():
+                    raise
         return False
 
     def _poll(self) -> None:
         for stream in self._moved():
-            stream.drain(most=AT_A_TIME)
+            self._importer.drain(stream, most=AT_A_TIME)
         self._go_on_with_pass()
         self._context.writer.wait()
         self._tell_lag()
@@ -105,15 +106,23 @@ class Follow:
         found = self._context.source.call(*command, "STREAMS", *streams, *ids)
         return [streams[key] for key, _ in found or ()]
 
-    def _check_types(self) -> None:
-        """Raise SourceError if a key is no longer a stream."""
-        for stream in self._importer.streams.values():
-            kind = self._context.source.call("TYPE", stream.physical).decode()
-            if kind not in ("stream", "none"):
-                raise SourceError(
-                    f"the stream {stream.name!r} of Redis is a {kind} now and cannot be read. The "
-                    f"entries imported so far are kept"
-                ) from None
+    def _leave_out_others(self) -> int:
+        """Leave out keys that are no longer streams. Return their number."""
+        streams = list(self._importer.streams.values())
+        kinds = self._context.source.many([("TYPE", stream.physical) for stream in streams])
+        others = [
+            (stream, kind)
+            for stream, kind in zip(streams, kinds, strict=True)
+            if isinstance(kind, Refused) or kind not in (b"stream", b"none")
+        ]
+        for stream, kind in others:
+            is_now = kind.reason if isinstance(kind, Refused) else f"it is a {kind.decode()} now"
+            self._importer.leave_out(
+                stream.key,
+                f"the stream {stream.name!r} of Redis cannot be read: {is_now}. The entries "
+                f"imported so far are kept",
+            )
+        return len(others)
 
     def _go_on_with_pass(self) -> None:
         now = time.monotonic()

@@ -1,7 +1,8 @@
 """Import the consumer groups of the streams: the position and the pending entries.
 
-The group `G` of the stream `S` becomes the group `S:G`. Its pending entries become delayed events
-with the same number of deliveries, and the next member gets them::
+The group `G` of the stream `S` becomes the group `S:G`, unless a rule gives it another name. Its
+pending entries become delayed events with the same number of deliveries, and the next member gets
+them::
 
     Redis    1-0  2-0  3-0  4-0  5-0          pgmem    11  12  13  14  15
                   pending   │ last-delivered-id             │    │ position
@@ -24,6 +25,7 @@ from pgmem.core.names import NAME_BYTES
 from pgmem.errors import InvalidInput, NotFound
 from pgmem.groups.models import GroupInfo
 from pgmem.redis import ImportedDelivery, ImportPart, KnownDelivery
+from pgmem.redis.importing.collisions import Collision
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Unfit, text
 from pgmem.redis.importing.positions import Reader, number, position_of, positions_of
@@ -126,20 +128,28 @@ def _pending(source: RedisSource, stream: StreamImport, group: bytes) -> Iterato
         after = f"({page[-1][0].decode()}"
 
 
-def name_of(stream: StreamImport, group: bytes) -> str:
+def name_of(context: Context, stream: StreamImport, group: bytes) -> str:
     """Return the name of a group in pgmem.
 
     Raises:
         Unfit: its name is not UTF-8, or is too long together with that of the stream.
     """
-    name = f"{stream.part.target}:{text(group, 'the name of the group')}"
+    own = text(group, "the name of the group")
+    name = context.rules.group_name(stream.name, stream.part.target or "", own)
     size = len(name.encode())
     if size > NAME_BYTES:
         raise Unfit(
             f"the name of the group, {name[:60]!r}…, would have {size} bytes, and {NAME_BYTES} are "
-            f"allowed. Rename it in Redis, or give the stream another name (--stream KEY=NAME)"
+            f"allowed. Give it another name (--group KEY=NAME)"
         )
     return name
+
+
+def is_of(part: ImportPart, stream: StreamImport, group: bytes) -> bool:
+    """Return True if a part imports this group of this stream."""
+    return bool(
+        part.detail.get("key") == stream.name and part.detail.get("group") == group.decode()
+    )
 
 
 def place_of(reader: Reader, stream: StreamImport, last: bytes) -> int:
@@ -188,13 +198,16 @@ class Groups:
 
     Attributes:
         all: the groups by their names in pgmem.
-        unfit: the groups whose names pgmem refuses.
+        unfit: the groups whose names pgmem refuses, or another group has.
+        collisions: the groups that have one name in pgmem.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self.all: dict[str, GroupImport] = {}
         self.unfit: set[tuple[bytes, bytes]] = set()
+        self.collisions: list[Collision] = []
+        self._names: dict[str, Item] = {}
 
     @property
     def left_out(self) -> int:
@@ -227,13 +240,38 @@ class Groups:
 
     def _opened(self, stream: StreamImport, found: RedisGroup) -> GroupImport | None:
         """Open a group. Return None in a dry run, where the log has no entries to refer to."""
-        name = name_of(stream, found.name)
+        name = name_of(self._context, stream, found.name)
+        item = Item("group", stream.key, found.name)
+        first = self._names.setdefault(name, item)
+        if first != item:
+            collision = Collision("the group", name, first.place, item.place)
+            if collision not in self.collisions:
+                self.collisions.append(collision)
+            raise Unfit(str(collision))
         if self._context.dry_run:
             return None
         if name not in self.all:
-            part = self._context.imports.open(self._context.name, PART + name)
-            self.all[name] = GroupImport(name, part)
+            self.all[name] = GroupImport(name, self._part(stream, found.name, name))
         return self.all[name]
+
+    def _part(self, stream: StreamImport, group: bytes, name: str) -> ImportPart:
+        """Open the part of a group. It stores which group of which stream it imports.
+
+        Raises:
+            Unfit: it has imported another group.
+        """
+        imports = self._context.imports
+        part = imports.open(self._context.name, PART + name)
+        detail = {**part.detail, "key": stream.name, "group": group.decode()}
+        if "key" not in part.detail:
+            return imports.advance(part, cursor=part.cursor, detail=detail)
+        if not is_of(part, stream, group):
+            known = Item("group", part.detail["key"].encode(), part.detail["group"].encode())
+            raise Unfit(
+                f"the group {name!r} was imported from {known.place}. Give this one another name "
+                f"(--group 'KEY={{key}}/{{group}}')"
+            )
+        return part
 
     def _import(self, stream: StreamImport, group: GroupImport, found: RedisGroup) -> None:
         pending = {number(one.identity): one for one in found.pending}

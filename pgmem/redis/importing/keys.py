@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pgmem.errors import InvalidInput
 from pgmem.redis.importing.fences import FENCE, WRITTEN_BACK, original_name
-from pgmem.redis.importing.rules import Rule, Rules
+from pgmem.redis.importing.rules import UNREADABLE, Rule, Rules
 from pgmem.redis.importing.source import RedisSource, Refused
 
 SCAN_COUNT = 1_000
@@ -27,7 +27,7 @@ class Key(NamedTuple):
     Attributes:
         name: its original name.
         physical: its present name in Redis.
-        kind: its type.
+        kind: its type; `UNREADABLE` if the user may not ask for it.
         rule: its rule; None if it is not imported.
     """
 
@@ -40,13 +40,16 @@ class Key(NamedTuple):
 def page(source: RedisSource, cursor: int, rules: Rules) -> tuple[int, list[Key]]:
     """Return the cursor of the next page (0 at the end) and the keys of this one."""
     following, names = source.call("SCAN", cursor, "COUNT", SCAN_COUNT)
-    kinds = [kind.decode() for kind in source.many([("TYPE", name) for name in names])]
+    kinds = source.many([("TYPE", name) for name in names])
     found = []
     for physical, kind in zip(names, kinds, strict=True):
-        if kind == "none" or physical.startswith(WRITTEN_BACK):
+        if kind == b"none" or physical.startswith(WRITTEN_BACK):
             continue  # deleted meanwhile, or made by the import
         name = original_name(physical)
-        found.append(Key(name, physical, kind, rules.match(kind, name)))
+        if isinstance(kind, Refused):  # SCAN also lists keys that the user may not read
+            found.append(Key(name, physical, UNREADABLE, rules.match_any(name)))
+        else:
+            found.append(Key(name, physical, kind.decode(), rules.match(kind.decode(), name)))
     return int(following), found
 
 
@@ -107,7 +110,10 @@ def survey(source: RedisSource, rules: Rules) -> Survey:
             if size is None:
                 continue
             if key.rule is None or size < 0:
-                found.leave(key.kind if size >= 0 else "string without an expiry", key.name)
+                found.leave(rules.reason(key.kind, key.name, ends=size >= 0), key.name)
+                continue
+            if key.kind == UNREADABLE:
+                found.leave(UNREADABLE, key.name)
                 continue
             if key.kind == "stream":
                 found.streams[key.name] = (key.rule, size)
@@ -124,7 +130,7 @@ def _sizes(source: RedisSource, keys: list[Key]) -> list[int | None]:
     for key in keys:
         if key.kind == "string":
             commands += [("PTTL", key.physical), ("GETRANGE", key.physical, 0, len(FENCE) - 1)]
-        elif key.rule is not None:
+        elif key.rule is not None and key.kind in _SIZES:
             commands.append((_SIZES[key.kind], key.physical))
     answers = iter(source.many(commands))
     sizes: list[int | None] = []
@@ -133,11 +139,11 @@ def _sizes(source: RedisSource, keys: list[Key]) -> list[int | None]:
             ends, beginning = next(answers), next(answers)
             if beginning == FENCE:
                 sizes.append(None)
-            elif key.rule is not None and key.rule.only_expiring and ends == -1:
+            elif ends == -1 and (key.rule is None or key.rule.only_expiring):
                 sizes.append(-1)
             else:
                 sizes.append(1)
-        elif key.rule is None:
+        elif key.rule is None or key.kind not in _SIZES:
             sizes.append(0)
         else:
             size = next(answers)
@@ -154,6 +160,8 @@ def check_named(source: RedisSource, rules: Rules) -> None:
     answers = source.many([("TYPE", name) for name in rules.named])
     fenced = source.many([("GETRANGE", name, 0, len(FENCE) - 1) for name in rules.named])
     for (name, wanted), kind, beginning in zip(rules.named.items(), answers, fenced, strict=True):
+        if isinstance(kind, Refused) or rules.is_excepted(name):
+            continue  # the pass lists it
         if kind.decode() not in {*wanted, "none"} and beginning != FENCE:
             raise InvalidInput(
                 f"the key {shown(name)!r} of Redis is a {kind.decode()}, and the option is for a "

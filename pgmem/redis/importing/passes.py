@@ -7,14 +7,12 @@ Redis.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
-import orjson
-
-from pgmem.errors import VersionConflict
-from pgmem.redis import ImportedEntry, ImportedRecord, ImportPart, KnownEntry, KnownRecord
+from pgmem.redis import ImportedEntry, ImportedRecord, ImportPart
+from pgmem.redis.importing.collisions import Collision, place_of_entry, place_of_record
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import (
     Origin,
@@ -25,16 +23,13 @@ from pgmem.redis.importing.convert import (
     text,
     whole_entry,
 )
-from pgmem.redis.importing.fences import fenced_name
+from pgmem.redis.importing.mixed import Types
 from pgmem.redis.importing.refused import Item
-from pgmem.redis.importing.source import Command
 from pgmem.redis.importing.walk import ENDED, Chunk, Walk
 
 PART = "keys"
 STEP = 2_000
 """Items in a step."""
-SWEEP = 1_000
-"""Entries and records that are looked up in Redis in one round trip."""
 
 FOREIGN_ENTRY = (
     "the entry {key!r} did not come from this key of Redis. It was written in pgmem, or came from "
@@ -45,15 +40,29 @@ FOREIGN_RECORD = (
     "the idempotency key {key!r} is claimed in pgmem right now, or came from another key of Redis. "
     "It was left as it is"
 )
+END_OF_FIELD = (
+    "the field ends by itself in Redis (HEXPIRE), and was imported without its end: it is a part "
+    "of the entry {key!r}, and pgmem ends whole entries. To keep its end, make an entry of each "
+    "field (--hash 'KEY={{key}}:{{field}}')"
+)
 
 
 @dataclass(slots=True)
 class Step:
-    """Items that were read and are not written yet."""
+    """Items that were read and are not written yet.
+
+    Attributes:
+        entries, records: converted items.
+        refused: items that are left out, with the reasons.
+        notes: items that are imported, and listed because something of them is lost.
+        types: counts the types of values; None to count none.
+    """
 
     entries: list[tuple[ImportedEntry, Item]] = field(default_factory=list)
     records: list[tuple[ImportedRecord, Item]] = field(default_factory=list)
     refused: list[tuple[Item, str]] = field(default_factory=list)
+    notes: list[tuple[Item, str]] = field(default_factory=list)
+    types: Types | None = None
 
     @property
     def size(self) -> int:
@@ -63,9 +72,8 @@ class Step:
     def take(self, source: str, chunk: Chunk) -> None:
         """Convert the contents of a key."""
         key, parts = chunk.key, chunk.parts
-        if chunk.changed:
-            why = "it was replaced by a key of another type while it was read"
-            self.refused.append((Item("key", key.name), why))
+        if chunk.fault:
+            self.refused.append((Item("key", key.name), chunk.fault))
             return
         try:
             origin = Origin(source, chunk.rule, text(key.name, "the key"))
@@ -78,24 +86,39 @@ class Step:
             for member in parts:
                 self._record(Item("member", key.name, member), origin, chunk)
         elif chunk.rule.whole:
-            self._entry(Item("hash", key.name, b"", parts), origin, chunk.ttl)
+            self._whole(Item("hash", key.name, b"", parts), origin, chunk)
         else:
             for at in range(0, len(parts), 2):
                 ttl = chunk.ttls[at // 2] if chunk.ttls is not None else None
                 ends = [left for left in (ttl, chunk.ttl) if left is not None]
                 item = Item("field", key.name, parts[at], (parts[at + 1],))
-                self._entry(item, origin, min(ends, default=None))
+                self._field(item, origin, min(ends, default=None))
 
-    def _entry(self, item: Item, origin: Origin, ttl: float | None) -> None:
+    def _whole(self, item: Item, origin: Origin, chunk: Chunk) -> None:
         try:
-            if item.kind == "hash":
-                entry = whole_entry(origin, list(item.raw), ttl)
-            else:
-                entry = field_entry(origin, item.name, item.raw[0], ttl)
+            entry, fields = whole_entry(origin, list(item.raw), chunk.ttl)
         except Unfit as error:
             self.refused.append((item, str(error)))
-        else:
-            self.entries.append((entry, item))
+            return
+        self.entries.append((entry, item))
+        if self._watches(origin):
+            for name, converted in fields:
+                self._note("hash", origin, name, converted)
+        for at, ttl in enumerate(chunk.ttls or ()):
+            if ttl is not None and (chunk.ttl is None or ttl < chunk.ttl):
+                field_name, raw = chunk.parts[2 * at : 2 * at + 2]
+                lost = Item("end", item.key, field_name, (raw,))
+                self.notes.append((lost, END_OF_FIELD.format(key=entry.key[:60])))
+
+    def _field(self, item: Item, origin: Origin, ttl: float | None) -> None:
+        try:
+            entry = field_entry(origin, item.name, item.raw[0], ttl)
+        except Unfit as error:
+            self.refused.append((item, str(error)))
+            return
+        self.entries.append((entry, item))
+        if self._watches(origin):
+            self._note("hash", origin, item.name.decode(), entry.value)
 
     def _record(self, item: Item, origin: Origin, chunk: Chunk) -> None:
         try:
@@ -105,10 +128,22 @@ class Step:
                 record, why = string_record(origin, item.raw[0], chunk.ttl)
                 if why:
                     self.refused.append((item, NO_RESULT + why))
+                elif record.result is not None and self._watches(origin):
+                    self._note("string", origin, "", record.result)
         except Unfit as error:
             self.refused.append((item, str(error)))
         else:
             self.records.append((record, item))
+
+    def _watches(self, origin: Origin) -> bool:
+        return self.types is not None and origin.rule.values == "auto"
+
+    def _note(self, kind: str, origin: Origin, part: str, converted: bytes) -> None:
+        assert self.types is not None  # noqa: S101  # _watches has said so
+        self.types.note(kind, origin.key, part, converted)
+
+
+T = TypeVar("T", ImportedEntry, ImportedRecord)
 
 
 class Pass:
@@ -125,6 +160,8 @@ class Pass:
         first: it is the first pass and at its beginning, so nothing can be stale.
         left_out: number of items that were refused or left as they are.
         streams: the streams that the pass has found.
+        types: the types of the values that were converted by `--values auto`.
+        collisions: items of different places that have one name in pgmem.
     """
 
     def __init__(
@@ -138,6 +175,13 @@ class Pass:
         self.part = part
         self._walk = Walk(context.source, context.rules, part.cursor)
         self.streams = self._walk.streams
+        self.types = Types()
+        self.collisions: list[Collision] = []
+
+    @property
+    def claims(self) -> int:
+        """The number of strings that are claims in progress by their value."""
+        return self._walk.claims
 
     def run(self) -> None:
         """Run to the end."""
@@ -147,19 +191,19 @@ class Pass:
 
     def steps(self) -> Iterator[int]:
         """Run step by step. Yield the number of items of each step."""
-        step = Step()
+        step = Step(types=self.types)
         for chunk in self._walk.chunks():
             step.take(self._context.name, chunk)
             if step.size >= STEP:
                 yield from self._write(step, self._walk.cursor)
-                step = Step()
+                step = Step(types=self.types)
         yield from self._write(step, ENDED)
 
     def _write(self, step: Step, cursor: str) -> Iterator[int]:
         """Write a step, in several if a large hash exceeds the limit."""
         entries = [step.entries[at : at + STEP] for at in range(0, len(step.entries), STEP)]
         records = [step.records[at : at + STEP] for at in range(0, len(step.records), STEP)]
-        refused = step.refused
+        refused = [*step.refused, *step.notes]
         for some in entries:
             self._put(some, refused)
             refused = []
@@ -175,6 +219,7 @@ class Pass:
         self, given: Sequence[tuple[ImportedEntry, Item]], refused: list[tuple[Item, str]]
     ) -> None:
         context = self._context
+        given = self._without_rivals("the entry", given, refused)
         batch = context.imports.check_entries([entry for entry, _ in given])
         refused = [*refused, *((given[place][1], reason) for place, reason in batch.refused)]
 
@@ -190,7 +235,7 @@ class Pass:
                 adopt=self._adopt,
             )
             items = {entry.key: item for entry, item in given}
-            self._refuse([(items[key], FOREIGN_ENTRY.format(key=key)) for key in kept])
+            self._refuse(self._foreign_entries(items, kept))
             context.watcher.moved("hash", len(given) - len(batch.refused), len(refused))
 
         context.writer.write(write)
@@ -199,6 +244,7 @@ class Pass:
         self, given: Sequence[tuple[ImportedRecord, Item]], refused: list[tuple[Item, str]]
     ) -> None:
         context = self._context
+        given = self._without_rivals("the idempotency key", given, refused)
         batch = context.imports.check_records([record for record, _ in given])
         if any(given[place][0].result is not None for place, _ in batch.refused):
             # Work that is done stays done, although its result cannot be stored.
@@ -225,14 +271,67 @@ class Pass:
                 slack=self._slack,
             )
             items = {record.key: item for record, item in given}
-            self._refuse([(items[key], FOREIGN_RECORD.format(key=key)) for key in kept])
+            self._refuse(self._foreign_records(items, kept))
             context.watcher.moved("record", len(given) - len(batch.refused), len(refused))
 
         context.writer.write(write)
 
-    def _refuse(self, items: Sequence[tuple[Item, str]]) -> None:
-        self.left_out += len(items)
-        self._context.refuse(items)
+    def _without_rivals(
+        self, what: str, given: Sequence[tuple[T, Item]], refused: list[tuple[Item, str]]
+    ) -> list[tuple[T, Item]]:
+        """Return the items of a step without those whose name an item of another place has."""
+        first: dict[str, Item] = {}
+        kept = []
+        for one, item in given:
+            other = first.setdefault(one.key, item)
+            if (other.key, other.name, other.kind) == (item.key, item.name, item.kind):
+                kept.append((one, item))
+            else:
+                refused.append((item, self._collide(what, one.key, other.place, item.place)))
+        return kept
+
+    def _collide(self, what: str, name: str, first: str, second: str) -> str:
+        """Keep a collision. Return the reason why the second place is left out."""
+        found = Collision(what, name, first, second)
+        if found not in self.collisions:
+            self.collisions.append(found)
+        return str(found)
+
+    def _foreign_entries(
+        self, items: dict[str, Item], kept: Sequence[str]
+    ) -> Iterator[tuple[Item, str]]:
+        """Yield the entries that were left as they are, with the reasons."""
+        known = self._context.imports.known_entries(kept, limit=STEP) if kept else ()
+        places = {one.key: place_of_entry(self._context.name, one) for one in known}
+        yield from self._foreign("the entry", FOREIGN_ENTRY, items, kept, places.get)
+
+    def _foreign_records(
+        self, items: dict[str, Item], kept: Sequence[str]
+    ) -> Iterator[tuple[Item, str]]:
+        """Yield the records that were left as they are, with the reasons."""
+        known = self._context.imports.known_records(kept, limit=STEP) if kept else ()
+        places = {one.key: place_of_record(self._context, one) for one in known}
+        yield from self._foreign("the idempotency key", FOREIGN_RECORD, items, kept, places.get)
+
+    def _foreign(
+        self,
+        what: str,
+        words: str,
+        items: dict[str, Item],
+        kept: Iterable[str],
+        place_of: Callable[[str], str | None],
+    ) -> Iterator[tuple[Item, str]]:
+        for key in kept:
+            item, other = items[key], place_of(key)
+            if other is not None and other != item.place:
+                yield item, self._collide(what, key, other, item.place)
+            else:
+                yield item, words.format(key=key)
+
+    def _refuse(self, items: Iterable[tuple[Item, str]]) -> None:
+        found = list(items)
+        self.left_out += len(found)
+        self._context.refuse(found)
 
     def _advance(self, cursor: str, refused: list[tuple[Item, str]]) -> None:
         context = self._context
@@ -244,97 +343,3 @@ class Pass:
                 context.watcher.moved("key", 0, len(refused))
 
         context.writer.write(write)
-
-
-def sweep(context: Context) -> int:
-    """Remove the entries and records that came from Redis and are no longer there.
-
-    Only unchanged items of this import are removed. Return their number.
-    """
-    removed = 0
-    for entry in stale_entries(context):
-        try:
-            removed += context.memory.state.delete(entry.key, expected_version=entry.version)
-        except VersionConflict:
-            continue  # changed in pgmem at this moment
-    for records in stale_records(context):
-        removed += context.imports.delete_records(records)
-    return removed
-
-
-def stale_entries(context: Context) -> Iterator[KnownEntry]:
-    """Yield the entries of this import that are no longer in Redis."""
-    after = ""
-    while found := context.imports.known_entries(after=after, limit=SWEEP):
-        after = found[-1].key
-        yield from _missing(context, [(entry, _place(context, entry.origin)) for entry in found])
-
-
-def stale_records(context: Context) -> Iterator[list[KnownRecord]]:
-    """Yield the dedupe records of this import that are no longer in Redis, in pages."""
-    after = ""
-    while found := context.imports.known_records(after=after, limit=SWEEP):
-        after = found[-1].key
-        places = []
-        for record in found:
-            place = _place(context, orjson.loads(record.origin) if record.origin else None)
-            if place is not None and place.kind == "set":
-                rule = context.rules.match("set", place.key.encode())
-                member = rule.part_of(place.key, record.key) if rule is not None else None
-                # Without a member, other rules have imported it.
-                place = None if member is None else place._replace(part=member)
-            places.append((record, place))
-        yield _missing(context, places)
-
-
-class _Place(NamedTuple):
-    """The key that an item came from, with its field or member."""
-
-    kind: str
-    key: str
-    part: str | None
-
-
-def _place(context: Context, origin: dict[str, Any] | None) -> _Place | None:
-    """Return the place that an item came from; None if this import did not import it."""
-    where = (origin or {}).get("redis", {})
-    if where.get("source") != context.name or "key" not in where:
-        return None
-    return _Place(where["type"], where["key"], where.get("field"))
-
-
-K = TypeVar("K", KnownEntry, KnownRecord)
-
-
-def _missing(context: Context, found: Sequence[tuple[K, _Place | None]]) -> list[K]:
-    """Return the items that are no longer in Redis."""
-    by_key: dict[tuple[str, str], list[tuple[K, _Place]]] = {}
-    for known, place in found:
-        if place is not None:
-            by_key.setdefault((place.kind, place.key), []).append((known, place))
-    commands: list[Command] = []
-    for (kind, key), group in by_key.items():
-        parts: list[bytes] = [place.part.encode() for _, place in group if place.part is not None]
-        # A fenced key has the other name.
-        names = (key.encode(), fenced_name(key.encode()))
-        commands += [(_ASK[kind], name, *parts) if parts else ("TYPE", name) for name in names]
-    answers = iter(context.source.many(commands))
-    missing: list[K] = []
-    for (kind, _), group in by_key.items():
-        there = [_there(next(answers), kind, len(group)) for _ in range(2)]
-        missing += [
-            known
-            for (known, _), one, other in zip(group, *there, strict=True)
-            if not (one or other)
-        ]
-    return missing
-
-
-_ASK = {"hash": "HMGET", "set": "SMISMEMBER"}
-
-
-def _there(answer: Any, kind: str, size: int) -> list[bool]:
-    """Return for each part of a key whether it exists."""
-    if isinstance(answer, list):
-        return [bool(part is not None and part != 0) for part in answer]
-    return [answer == kind.encode()] * size

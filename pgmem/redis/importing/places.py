@@ -41,7 +41,7 @@ class Places:
         for found in pages(context.source, context.rules):
             for key in found:
                 if key.rule is not None and key.kind in self._known and not key.rule.whole:
-                    self._known[key.rule.kind][key.name.decode(errors="replace")] = key.rule
+                    self._known[key.kind][key.name.decode(errors="replace")] = key.rule
 
     def physical(self, key: str) -> bytes:
         """Return the present name of a key in Redis."""

@@ -25,7 +25,8 @@ class Item:
     """An item of Redis that may be refused.
 
     Attributes:
-        kind: "entry" of a stream, "field", "hash", "member", "string", "key", "pending" or "gap".
+        kind: "entry" of a stream, "field", "hash", "member", "string", "key", "group", "pending",
+            "gap", or "end" if only the end is left out.
         key: the key.
         name: the id, field or member.
         raw: its alternating names and values, or its value.
@@ -35,6 +36,30 @@ class Item:
     key: bytes
     name: bytes = b""
     raw: Sequence[bytes] = ()
+
+    @property
+    def place(self) -> str:
+        """The item as text for a message."""
+        return place_words(
+            self.kind,
+            self.key.decode(errors="backslashreplace"),
+            self.name.decode(errors="backslashreplace"),
+        )
+
+
+_PLACES = {
+    "field": "the field {name!r} of the hash {key!r}",
+    "member": "the member {name!r} of the set {key!r}",
+    "group": "the group {name!r} of the stream {key!r}",
+    "hash": "the hash {key!r}",
+    "string": "the string {key!r}",
+    "stream": "the stream {key!r}",
+}
+
+
+def place_words(kind: str, key: str, name: str) -> str:
+    """Return a place of Redis as text for a message."""
+    return _PLACES.get(kind, "the key {key!r}").format(key=key[:100], name=name[:100])
 
 
 class RefusedFile:

@@ -8,7 +8,7 @@ deliveries that they still hold, and a later import can continue. Everything her
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from pgmem.groups.models import GroupInfo
 from pgmem.redis.importing.context import Context
@@ -39,13 +39,14 @@ def write_groups(context: Context, stream: StreamImport) -> tuple[int, int]:
 
     Return the number of groups, and of entries that could not be made pending.
     """
+    if not context.source.call("EXISTS", stream.physical):
+        return 0, 0  # the stream has ended in Redis, and its groups with it
     there = {group.name: group for group in groups_of(context.source, stream)}
     count = left = 0
-    for name, before in _filled(context, stream):
+    for name, own, before in _filled(context, stream):
         info = group_info(context, name)
         if info is None:
             continue  # deleted in pgmem: it stays as it is in Redis
-        own = name.removeprefix(f"{stream.part.target}:").encode()
         group = there.get(own) or RedisGroup(own, b"0-0", [])
         commands, lost = _commands(context, stream, group, info, before)
         if own not in there:
@@ -56,10 +57,18 @@ def write_groups(context: Context, stream: StreamImport) -> tuple[int, int]:
     return count, left
 
 
-def release(context: Context) -> None:
-    """Revoke the deliveries of the members in pgmem. From now on Redis delivers."""
+def release(context: Context, blocked: Container[str]) -> None:
+    """Revoke the deliveries of the members in pgmem. From now on Redis delivers.
+
+    Args:
+        context: the objects of the import.
+        blocked: the streams that stay in pgmem for now, with their groups.
+    """
     for part in context.imports.list(context.name):
-        if not part.part.startswith(PART):
+        key = part.detail.get("key", "")
+        if not part.part.startswith(PART) or key in blocked:
+            continue
+        if context.rules.is_excepted(key.encode()):
             continue
         name = part.part.removeprefix(PART)
         info = group_info(context, name)
@@ -70,12 +79,13 @@ def release(context: Context) -> None:
             context.memory.groups.get(name).reset(info.position)
 
 
-def _filled(context: Context, stream: StreamImport) -> Iterator[tuple[str, int]]:
+def _filled(context: Context, stream: StreamImport) -> Iterator[tuple[str, bytes, int]]:
     """Yield the imported groups of a stream, and the position of each at its import."""
     for part in context.imports.list(context.name):
         position = part.detail.get("position")
-        if part.part.startswith(f"{PART}{stream.part.target}:") and position is not None:
-            yield part.part.removeprefix(PART), position
+        is_group = part.part.startswith(PART) and part.detail.get("key") == stream.name
+        if is_group and position is not None:
+            yield part.part.removeprefix(PART), part.detail["group"].encode(), position
 
 
 def _commands(

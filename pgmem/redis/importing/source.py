@@ -12,38 +12,55 @@ of redis-py, which would drop a repeated field of an entry.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pgmem.errors import InvalidInput
 from pgmem.redis.errors import SourceError, SourceUnavailable
-
-if TYPE_CHECKING:
-    import redis
+from pgmem.redis.importing.address import PASSWORD_VARIABLE, pool_of
 
 Command = tuple[Any, ...]
 
 OUTAGE_SECONDS = 30.0
 """How long to wait for a Redis that goes away during an import."""
-ANSWER_SECONDS = 15.0
-CONNECT_SECONDS = 5.0
-PASSWORD_VARIABLE = "REDISCLI_AUTH"  # noqa: S105  # redis-cli's own; no password stands here
 LONGEST_PAUSE = 1.0
+
+
+class KeyFault(SourceError):
+    """One key cannot be imported, fenced or written back. The other keys can."""
 
 
 class Refused(SourceError):
     """The server answered a command with an error.
 
     Attributes:
-        reason: the error.
+        reason: the error, with its code.
     """
 
     def __init__(self, command: Any, reason: str) -> None:
         super().__init__(f"Redis refused {command}: {reason}")
         self.reason = reason
+
+    @property
+    def denied_command(self) -> bool:
+        """True if the user may not run the command, whatever the key is."""
+        return self.reason.startswith("NOPERM") and "to run" in self.reason
+
+    @property
+    def denied_key(self) -> bool:
+        """True if the user may run the command, and not on this key."""
+        return self.reason.startswith("NOPERM") and not self.denied_command
+
+    @property
+    def elsewhere(self) -> bool:
+        """True if another node of a cluster has the key."""
+        return self.reason.startswith(("MOVED", "ASK", "CROSSSLOT", "TRYAGAIN"))
+
+    @property
+    def unknown_command(self) -> bool:
+        """True if the server does not have the command."""
+        return "unknown command" in self.reason.lower()
 
 
 class RedisSource:
@@ -57,6 +74,8 @@ class RedisSource:
     Attributes:
         where: the server and database, without the password.
         server: the server process that answered last. Each has SCAN cursors of its own.
+        cluster: the server is a node of a cluster.
+        field_ends: fields of hashes may have an end (HPEXPIRE), as `check_rights` has found.
 
     Raises:
         InvalidInput: the URL is not valid, or redis-py is not installed.
@@ -73,10 +92,12 @@ class RedisSource:
     ) -> None:
         self._timeout = timeout
         self._on_wait = on_wait
-        self._pool, self.where = _pool(url)
+        self._pool, self.where = pool_of(url)
         self._client: Any = None
         self._answered = False
         self.server = ""
+        self.cluster = False
+        self.field_ends = False
         self.call("PING")
 
     def close(self) -> None:
@@ -163,8 +184,13 @@ class RedisSource:
             raise
         lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         if lines.get("redis_mode") == "sentinel":
+            primaries = _primaries(client)
             self._pool.disconnect()
-            raise SourceError(f"{self.where} is a sentinel. Give the URL of the Redis itself")
+            raise SourceError(
+                f"{self.where} is a sentinel, which has no data. Give the URL of a primary that it "
+                f"watches: {primaries}"
+            )
+        self.cluster = lines.get("redis_mode") == "cluster"
         self.server = lines.get("run_id", "")
         self._client, self._answered = client, True
         return client
@@ -197,66 +223,65 @@ class RedisSource:
         )
 
     def _refusal(self, name: str, error: Exception) -> Exception:
-        reason = _brief(error)
+        refused = Refused(name, _reason(error))
+        reason = refused.reason
         if reason.startswith(("NOAUTH", "WRONGPASS")) or "HELLO must be called" in reason:
             return self._refused_login(error)
-        if reason.startswith("NOPERM") or "has no permissions" in reason:
+        if "DB index is out of range" in reason or "invalid DB index" in reason:
+            return SourceError(
+                f"Redis at {self.where} does not have this database ({reason}). Databases count "
+                f"from 0 to one less than its setting `databases`; a cluster may only have 0"
+            )
+        if refused.denied_command:
             return SourceError(
                 f"Redis at {self.where} does not let this user run {name} ({reason}). Importing "
                 f"needs the right to read every key and to run SCAN, TYPE, INFO and XINFO"
             )
-        if reason.startswith(("MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT")):
+        if refused.elsewhere or reason.startswith("CLUSTERDOWN"):
             return SourceError(
                 f"Redis at {self.where} is one node of a cluster ({reason.split()[0]}). Import "
-                f"from each node, with the keys that it has"
+                f"from each primary, with the keys that it has"
             )
-        return Refused(name, reason)
-
-
-def _pool(url: str) -> tuple[redis.ConnectionPool, str]:
-    """Return a pool for a URL, and the address without the password."""
-    try:
-        import redis  # noqa: PLC0415
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.retry import Retry  # noqa: PLC0415
-    except ImportError:
-        raise InvalidInput(
-            'importing from Redis needs redis-py. Run: pip install "pgmem-agents[redis]"'
-        ) from None
-    try:
-        pool = redis.ConnectionPool.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),  # RedisSource retries
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=CONNECT_SECONDS,
-        )
-    except (ValueError, TypeError):
-        # Its message may quote the URL, and with it the password.
-        raise InvalidInput(
-            "the URL of Redis is not valid. Give redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],"
-            " rediss:// for TLS, or unix:///path/to/redis.sock"
-        ) from None
-    kwargs = pool.connection_kwargs
-    # Raw answers, whatever the URL says and the version of redis-py prefers.
-    kwargs |= {"protocol": 2, "decode_responses": False}
-    if not kwargs.get("password") and os.environ.get(PASSWORD_VARIABLE):
-        kwargs["password"] = os.environ[PASSWORD_VARIABLE]
-    return pool, _where(url, kwargs)
-
-
-def _where(url: str, kwargs: dict[str, Any]) -> str:
-    scheme, database = url.split("://", 1)[0].lower(), kwargs.get("db") or 0
-    if scheme == "unix":
-        return f"unix://{kwargs.get('path')}?db={database}"
-    return f"{scheme}://{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}/{database}"
+        return refused
 
 
 def _answer(command: Command, found: Any) -> Any:
     import redis  # noqa: PLC0415
 
     if isinstance(found, redis.exceptions.ResponseError):
-        return Refused(command[0], _brief(found))
+        return Refused(command[0], _reason(found))
     return found
+
+
+def _primaries(client: Any) -> str:
+    """Return the names and addresses of the primaries that a sentinel watches."""
+    import redis  # noqa: PLC0415
+
+    try:
+        answers = client.execute_command("SENTINEL", "MASTERS")
+    except redis.exceptions.ResponseError as error:
+        return f"unknown ({_brief(error)})"
+    known = [dict(zip(answer[::2], answer[1::2], strict=True)) for answer in answers]
+    found = [b"%b is redis://%b:%b" % (one[b"name"], one[b"ip"], one[b"port"]) for one in known]
+    return b", ".join(found).decode(errors="replace") or "none"
+
+
+_CODES = {
+    "NoPermissionError": "NOPERM",
+    "ReadOnlyError": "READONLY",
+    "MovedError": "MOVED",
+    "AskError": "ASK",
+    "ClusterCrossSlotError": "CROSSSLOT",
+    "ClusterDownError": "CLUSTERDOWN",
+    "TryAgainError": "TRYAGAIN",
+}
+"""The codes of errors that redis-py takes off the message."""
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error reply, with its code."""
+    code, text = _CODES.get(type(error).__name__, ""), _brief(error)
+    return text if text.startswith(code) else f"{code} {text}"
 
 
 def _brief(error: Exception) -> str:
@@ -266,8 +291,12 @@ def _brief(error: Exception) -> str:
 
 @contextmanager
 def key_error(key: str) -> Iterator[None]:
-    """Name the key in the error of a refused command."""
+    """Name the key in the error of a refused command.
+
+    Raises:
+        KeyFault: the server refused a command inside the block.
+    """
     try:
         yield
     except Refused as error:
-        raise SourceError(f"the key {key!r} of Redis: {error.reason}") from None
+        raise KeyFault(f"the key {key!r} of Redis: {error.reason}") from None

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pgmem.redis import ImportedEvent, ImportPart
-from pgmem.redis.errors import SourceError
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Shape, Streams, Unfit, text
 from pgmem.redis.importing.fences import locate
@@ -25,12 +24,17 @@ from pgmem.redis.importing.keys import shown
 from pgmem.redis.importing.positions import number
 from pgmem.redis.importing.refused import Item
 from pgmem.redis.importing.rules import Rule
-from pgmem.redis.importing.source import Refused, key_error
+from pgmem.redis.importing.source import KeyFault, Refused, key_error
 
 PAGE = 2_000
 """Entries in a page, and in a step."""
 PAGE_BYTES = 4 * 2**20
 """Target size of a page. Pages of large entries have fewer entries."""
+
+END_OF_STREAM = (
+    "the stream ends by itself in Redis (EXPIRE), and was imported without its end: pgmem keeps "
+    "its events until a retention policy or you remove them (pgmem retention, pgmem trim)"
+)
 
 Entry = tuple[bytes, list[bytes]]
 
@@ -99,11 +103,11 @@ class StreamImport:
         physical: the present name of the key in Redis.
         info: its state when it was read last; None before.
         missed: number of entries that were trimmed before they were read; None if unknown.
+        ends: it ends by itself in Redis.
 
     Raises:
         Unfit, InvalidInput: the key cannot be the name of a stream.
         ImportConflict: another import fills the same stream of the log.
-        SourceError: the stream in Redis is not the one that was imported before.
     """
 
     def __init__(self, context: Context, key: bytes, rule: Rule) -> None:
@@ -121,6 +125,7 @@ class StreamImport:
         self.missed: int | None = detail.get("missed", 0)
         self._count = PAGE
         self._told_gone = False
+        self.ends = False
         self.physical = locate(context.source, key)
         self.info: Info | None = None
 
@@ -160,17 +165,18 @@ class StreamImport:
         seconds, micros = self._context.source.call("TIME")
         now = int(seconds) * 1_000 + int(micros) // 1_000
         # A stream that was deleted in Redis continues after its old ids.
-        last = max(number(self.read_to or "0-0"), number(self._last_of() or "0-0"))
+        info = self._info()
+        last = max(number(self.read_to or "0-0"), number(info.last if info else "0-0"))
         base = max(now, last[0] + 1)
         self._advance({**self.part.detail, "base": base})
 
-    def _last_of(self) -> bytes | None:
-        """Return the last generated id; None if there is no stream."""
+    def _info(self) -> Info | None:
+        """Return the state of the stream; None if there is none."""
         (answer,) = self._context.source.many([("XINFO", "STREAM", self.physical)])
         if isinstance(answer, Refused):
             self._no_stream(answer)
             return None
-        return Info.of(answer).last
+        return Info.of(answer)
 
     def written_id(self, position: int) -> str:
         """Return the id of the entry that the event at this position was written back as."""
@@ -189,11 +195,13 @@ class StreamImport:
     def skip_to_end(self) -> None:
         """Skip the existing entries, which are in pgmem already.
 
-        Raises:
-            SourceError: there is no stream.
+        A stream that has ended or was deleted in Redis has none. If it is created again, the
+        import continues with it.
         """
-        with key_error(self.name):
-            info = Info.of(self._context.source.call("XINFO", "STREAM", self.physical))
+        info = self._info()
+        if info is None:
+            self._advance({name: kept for name, kept in self.part.detail.items() if name != "base"})
+            return
         self._passed, last = info.added, info.last.decode()
         skipped = self.part.detail.get("skipped", [])
         if number(last) > number(self.read_to or "0-0"):
@@ -218,9 +226,10 @@ class StreamImport:
         """Read the next page. Return None if there is no stream."""
         source, after = self._context.source, self.read_to
         count = self._count + bool(after)
-        info, found = source.many(
+        info, ttl, found = source.many(
             [
                 ("XINFO", "STREAM", self.physical),
+                ("PTTL", self.physical),
                 ("XRANGE", self.physical, after or "-", "+", "COUNT", count),
             ],
             atomic=True,
@@ -229,11 +238,13 @@ class StreamImport:
             self._no_stream(info)
             return None
         with key_error(self.name):
-            if isinstance(found, Refused):
-                raise found
+            for answer in (ttl, found):
+                if isinstance(answer, Refused):
+                    raise answer
+        self._note_end(ttl)
         self.info = Info.of(info)
         if after and number(self.info.last) < number(after):
-            raise SourceError(
+            raise KeyFault(
                 f"the stream {self.name!r} of Redis is not the one that was imported before. Its "
                 f"last id is {self.info.last.decode()}, and {after} has been imported. It was "
                 f"deleted and created again, or this is another Redis. Import it under another "
@@ -244,6 +255,12 @@ class StreamImport:
         if after and unbroken:
             del entries[0]
         return Page(entries[: self._count], self.info, unbroken)
+
+    def _note_end(self, ttl: int) -> None:
+        """List the end of the stream, which is not imported."""
+        if ttl >= 0 and not self.ends:
+            self._context.refuse([(Item("end", self.key), END_OF_STREAM)])
+        self.ends = ttl >= 0
 
     def _no_stream(self, answer: Refused) -> None:
         if "no such key" not in answer.reason:

@@ -14,6 +14,7 @@ import orjson
 
 from pgmem import RecordedEvent
 from pgmem.redis import ImportedEntry, ImportedEvent, ImportedRecord
+from pgmem.redis.importing.collisions import place_of_entry, place_of_record
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.convert import Streams, Unfit
 from pgmem.redis.importing.groups import PART as GROUP_PART
@@ -21,17 +22,19 @@ from pgmem.redis.importing.groups import (
     RedisGroup,
     group_info,
     groups_of,
+    is_of,
     known_deliveries,
     name_of,
     place_of,
     places_of,
 )
 from pgmem.redis.importing.keys import shown
-from pgmem.redis.importing.passes import STEP, Step, stale_entries, stale_records
+from pgmem.redis.importing.passes import STEP, Step
 from pgmem.redis.importing.positions import number
 from pgmem.redis.importing.refused import Item
 from pgmem.redis.importing.run import Import
-from pgmem.redis.importing.source import key_error
+from pgmem.redis.importing.source import KeyFault, key_error
+from pgmem.redis.importing.stale import stale_entries, stale_records
 from pgmem.redis.importing.streams import Entry, StreamImport
 from pgmem.redis.importing.walk import Walk
 
@@ -48,7 +51,7 @@ class Comparison:
 
     Attributes:
         same: equal on both sides.
-        refused: refused, and listed in the file.
+        refused: refused, or imported without their end, and listed in the file.
         written_back: entries of Redis that came from pgmem.
         only_here: trimmed or deleted in Redis since.
         changed_here: changed in pgmem since.
@@ -84,9 +87,13 @@ def compare(importer: Import) -> Comparison:
     """Compare all imported items, up to the last entries that were read."""
     found = Comparison()
     for stream in importer.streams.values():
-        _compare_stream(importer.context, stream, found)
-        if not importer.groups_in_use:
-            _compare_groups(importer.context, stream, found)
+        try:
+            _compare_stream(importer.context, stream, found)
+            if not importer.groups_in_use:
+                _compare_groups(importer.context, stream, found)
+        except KeyFault as error:
+            found.fault("missing", str(error))
+        found.refused += stream.ends
     _compare_keys(importer.context, found)
     return found
 
@@ -189,9 +196,13 @@ def _compare_groups(context: Context, stream: StreamImport, found: Comparison) -
         return
     for group in groups_of(context.source, stream):
         try:
-            name = name_of(stream, group.name)
+            name = name_of(context, stream, group.name)
         except Unfit:
             found.refused += 1
+            continue
+        part = context.imports.get(context.name, GROUP_PART + name)
+        if part is not None and not is_of(part, stream, group.name):
+            found.refused += 1  # another group has the name
             continue
         _compare_group(context, stream, group, name, found)
 
@@ -246,7 +257,7 @@ def _compare_keys(context: Context, found: Comparison) -> None:
 
 
 def _compare_step(context: Context, step: Step, found: Comparison) -> None:
-    found.refused += len(step.refused)
+    found.refused += len(step.refused) + len(step.notes)
     for at in range(0, len(step.entries), STEP):
         _compare_entries(context, step.entries[at : at + STEP], found)
     for at in range(0, len(step.records), STEP):
@@ -271,6 +282,8 @@ def _compare_entries(
             found.same += 1
         elif there.origin is None:
             found.changed_here += 1
+        elif place_of_entry(context.name, there) not in (None, item.place):
+            found.refused += 1  # another key has the name
         else:
             found.fault("different", f"{shown(item.key)} {shown(item.name)}")
 
@@ -292,6 +305,8 @@ def _compare_records(
             found.changed_here += 1
         elif _is(record.result or b"null", there.result) and _same_expiry(record.ttl, there.ttl):
             found.same += 1
+        elif place_of_record(context, there) not in (None, item.place):
+            found.refused += 1  # another key has the name
         else:
             found.fault("different", f"{shown(item.key)} {shown(item.name)}")
 

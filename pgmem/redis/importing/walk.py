@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pgmem.redis.importing.fences import FENCE
 from pgmem.redis.importing.keys import Key, page
-from pgmem.redis.importing.rules import Rule, Rules
+from pgmem.redis.importing.rules import UNREADABLE, Rule, Rules
 from pgmem.redis.importing.source import RedisSource, Refused
 
 LARGE = 1_000
@@ -25,6 +25,9 @@ FOR_EVER = 100 * 366 * 86_400_000
 """Milliseconds. A longer TTL counts as none, because pgmem limits the TTL."""
 AT_ONCE = 5_000
 """Maximum number of fields and members in one round trip."""
+
+MAY_NOT_READ = "this user may not read it, so it was not imported"
+REPLACED = "it was replaced by a key of another type while it was read"
 
 _READ = {"hash": "HGETALL", "set": "SMEMBERS", "string": "GET"}
 _SCAN = {"hash": "HSCAN", "set": "SSCAN"}
@@ -40,7 +43,7 @@ class Chunk(NamedTuple):
         parts: alternating names and values of a hash, members of a set, or the value of a string.
         ttl: seconds until the key expires; None for ever.
         ttls: the same for each field of a hash, if fields have a TTL.
-        changed: the type of the key has changed, and nothing was read.
+        fault: why nothing was read; "" if it was.
     """
 
     key: Key
@@ -48,7 +51,7 @@ class Chunk(NamedTuple):
     parts: Sequence[bytes]
     ttl: float | None
     ttls: Sequence[float | None] | None = None
-    changed: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +109,14 @@ class Walk:
         rules: the keys to read.
         cursor: the place to continue from, once everything so far is imported.
         streams: the streams that the walk has found.
+        claims: number of strings that are claims in progress by their value.
     """
 
     source: RedisSource
     rules: Rules
     cursor: str = ""
     streams: dict[bytes, Rule] = field(default_factory=dict)
-    _field_ttls: bool = True
+    claims: int = 0
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the contents of the keys."""
@@ -134,6 +138,9 @@ class Walk:
             self.cursor = str(place)
 
     def _page(self, found: Sequence[Key], place: Place) -> Iterator[Chunk]:
+        for key in found:
+            if key.kind == UNREADABLE and key.rule is not None:
+                yield Chunk(key, key.rule, (), None, fault=MAY_NOT_READ)
         wanted = [key for key in found if key.rule is not None and key.kind in _READ]
         sizes = self.source.many([(_SIZE[key.kind], key.physical) for key in wanted])
         small: list[Key] = []
@@ -169,13 +176,17 @@ class Walk:
             chunks += self._chunk(key, ttl, [held] if alone else held)
         yield from self._with_field_ttls(chunks)
 
-    def _chunk(self, key: Key, ttl: Any, parts: list[Any]) -> list[Chunk]:
+    def _chunk(self, key: Key, ttl: Any, parts: Any) -> list[Chunk]:
         assert key.rule is not None  # noqa: S101  # _page leaves out the others
-        if any(isinstance(part, Refused) for part in (ttl, parts, *parts[:1])):
-            return [Chunk(key, key.rule, (), None, changed=True)]
+        for answer in (ttl, parts, *([] if isinstance(parts, Refused) else parts[:1])):
+            if isinstance(answer, Refused):
+                return [Chunk(key, key.rule, (), None, fault=_fault(answer))]
         gone = ttl == -2 or not parts or parts == [None]
         fence = key.kind == "string" and not gone and parts[0].startswith(FENCE)
         if gone or fence or (key.rule.only_expiring and ttl == -1):
+            return []
+        if key.kind == "string" and self.rules.is_claim(key.name, parts[0]):
+            self.claims += 1
             return []
         return [Chunk(key, key.rule, parts, _seconds(ttl))]
 
@@ -204,7 +215,7 @@ class Walk:
     def _with_field_ttls(self, chunks: list[Chunk]) -> Iterator[Chunk]:
         """Add the TTLs of the fields of hashes, if the server has them."""
         hashes = [chunk for chunk in chunks if chunk.key.kind == "hash" and chunk.parts]
-        if not self._field_ttls or not hashes:
+        if not self.source.field_ends or not hashes:
             yield from chunks
             return
         answers = self.source.many(
@@ -213,18 +224,33 @@ class Walk:
                 for chunk in hashes
             ]
         )
-        self._field_ttls = not all(isinstance(answer, Refused) for answer in answers)
         ends = {id(chunk): answer for chunk, answer in zip(hashes, answers, strict=True)}
         for chunk in chunks:
-            answer = ends.get(id(chunk))
-            if isinstance(answer, list) and any(left != -1 for left in answer):
-                yield chunk._replace(ttls=[_seconds(left) for left in answer])
-            else:
-                yield chunk
+            yield from _with_ends(chunk, ends[id(chunk)]) if id(chunk) in ends else [chunk]
+
+
+def _with_ends(chunk: Chunk, answer: Any) -> list[Chunk]:
+    """Add the TTLs of the fields to a chunk, and leave out fields that ended since."""
+    if isinstance(answer, Refused):
+        return [Chunk(chunk.key, chunk.rule, (), None, fault=_fault(answer))]
+    if answer is None or all(left == -2 for left in answer):
+        return []  # the key ended since
+    if all(left == -1 for left in answer):
+        return [chunk]
+    there = [place for place, left in enumerate(answer) if left != -2]
+    parts = [part for place in there for part in chunk.parts[2 * place : 2 * place + 2]]
+    return [chunk._replace(parts=parts, ttls=[_seconds(answer[place]) for place in there])]
+
+
+def _fault(answer: Refused) -> str:
+    """Return why a key was not read."""
+    if answer.denied_key:
+        return MAY_NOT_READ
+    return REPLACED if answer.reason.startswith("WRONGTYPE") else answer.reason
 
 
 def _seconds(milliseconds: int) -> float | None:
-    """Convert the answer of PTTL. -2 (deleted) is no time, a hundred years are for ever."""
+    """Convert the answer of PTTL. A hundred years are for ever."""
     if milliseconds == -1 or milliseconds > FOR_EVER:
         return None
     return max(milliseconds, 1) / 1_000

@@ -80,11 +80,16 @@ def test_json_tells_everything(pgmem, source, tmp_path):
                 "refused": 1,
                 "trimmed_unread": 0,
                 "read_to": "4-0",
+                "ends": False,
             }
         ],
         "groups": [],
         "removed": 0,
         "left": {"list": {"keys": 1, "examples": ["queue"]}},
+        "claims": 0,
+        "undecided": 0,
+        "collisions": [],
+        "mixed_types": [],
         "refused": 1,
         "refused_file": "bad.jsonl",
         "compared": {

@@ -144,10 +144,11 @@ def test_fields_members_and_strings():
         {"redis": {"source": "r", "type": "hash", "key": "h1", "field": "f"}},
         9.0,
     )
-    whole = whole_entry(
+    whole, fields = whole_entry(
         Origin("r", Rule("hash", "h*", "{key}"), "h1"), [b"a", b"1", b"b", b"x"], None
     )
     assert (whole.key, whole.value) == ("h1", b'{"a":1,"b":"x"}')
+    assert fields == [("a", b"1"), ("b", b'"x"')]
     record = member_record(Origin("r", Rule("set", "s", "{key}:{member}"), "s"), b"e1", None)
     assert (record.key, record.result) == ("s:e1", None)
     assert json.loads(record.origin)["redis"] == {"source": "r", "type": "set", "key": "s"}

@@ -12,7 +12,7 @@ def name(rules, kind, key, part=""):
 
 
 def test_everything_by_its_type_unless_something_is_asked_for():
-    rules = parse_rules()
+    rules = parse_rules(strings="done")
     assert name(rules, "stream", "orders") == "orders"
     assert name(rules, "hash", "user:1", "mail") == "user:1:mail"
     assert name(rules, "set", "processed:events", "e1") == "processed:events:e1"

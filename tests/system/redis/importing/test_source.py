@@ -12,7 +12,7 @@ import pytest
 from benchmarks import redis_server
 from pgmem.errors import InvalidInput
 from pgmem.redis.errors import SourceError, SourceUnavailable
-from pgmem.redis.importing import source as module
+from pgmem.redis.importing import address as module
 from pgmem.redis.importing.source import RedisSource, Refused
 from tests.system.redis.importing.relay import RedisRelay
 from tests.system.redis.importing.support import Importing, fill, numbers

@@ -45,7 +45,7 @@ module.GRACE = 0.01
 print(json.dumps("ready"), flush=True)
 sys.stdin.readline()
 with Memory(url, pool=(1, 2)) as memory, open_import(
-    memory, redis_url, parse_rules(), refused=Path(file), name="test"
+    memory, redis_url, parse_rules(strings="done"), refused=Path(file), name="test"
 ) as importer:
     if mode == "import":
         importer.begin()
