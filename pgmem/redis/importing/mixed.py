@@ -94,13 +94,14 @@ class Types:
         """Return the places with values of several types."""
         found = []
         named: set[str] = set()
-        for (keys, part), place in self._places.items():
+        # Places of one field first. A hash is named only for rows that they have not named.
+        for (keys, part), place in sorted(self._places.items(), key=lambda pair: pair[0][1] == "*"):
             if len(place.counts) < 2:
                 continue
             counts = dict(sorted(place.counts.items(), key=lambda pair: -pair[1]))
-            rows = [row for kind in list(counts)[1:] for row in place.rows[kind]]
-            if part == "*" and named.issuperset(rows):
-                continue
-            named.update(rows)
-            found.append(Mixture(f"{keys} {part}".rstrip(), counts, rows))
+            others = ["text"] if part == "*" else list(counts)[1:]
+            rows = [row for kind in others for row in place.rows[kind] if row not in named]
+            if rows:
+                named.update(rows)
+                found.append(Mixture(f"{keys} {part}".rstrip(), counts, rows))
         return found

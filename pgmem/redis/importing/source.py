@@ -183,14 +183,16 @@ class RedisSource:
             self._pool.disconnect()
             raise
         lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        if lines.get("redis_mode") == "sentinel":
+        # Valkey 9 has the second name.
+        mode = lines.get("redis_mode") or lines.get("server_mode")
+        if mode == "sentinel":
             primaries = _primaries(client)
             self._pool.disconnect()
             raise SourceError(
                 f"{self.where} is a sentinel, which has no data. Give the URL of a primary that it "
                 f"watches: {primaries}"
             )
-        self.cluster = lines.get("redis_mode") == "cluster"
+        self.cluster = mode == "cluster"
         self.server = lines.get("run_id", "")
         self._client, self._answered = client, True
         return client
