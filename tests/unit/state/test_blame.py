@@ -165,7 +165,7 @@ def test_an_entry_that_expired_begins_anew():
     assert (field.version, field.existed) == (2, False)
 
 
-def test_an_entry_whose_end_was_moved_goes_on():
+def test_an_entry_with_a_moved_end_goes_on():
     end = START + timedelta(seconds=1.5)  # A touch moved it: the entry was not created again.
     rows = [row(1, {"a": 1}, expires_at=end), row(2, {"a": 1})]
     (field,) = blame_fields(entry(2, {"a": 1}), rows, None)
