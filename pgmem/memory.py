@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -173,14 +175,21 @@ class AsyncMemory:
             self._executor, self._notifications, self._follower, safety_poll=self._safety_poll
         )
         self._reader = AsyncLogReader(self._executor, buffer, self._follower)
+        self._claims = AsyncClaimRenewer(self._executor)
+        self._is_view = False
+        self._make_verbs()
+        self._janitor = self._make_janitor() if janitor else None
+
+    def _make_verbs(self) -> None:
+        """Make the verb groups that write in the name of this memory's agent."""
         self.events = AsyncEvents(self._executor, self._codec, self._reader)
         self.state = AsyncState(self._executor, self._codec, self._cache, self.events, self._reader)
-        self._claims = AsyncClaimRenewer(self._executor)
         self.dedupe = AsyncDedupe(self._executor, self._codec, self._claims)
         self.subscriptions = AsyncSubscriptions(self._executor)
-        self.leases = AsyncLeases(self._executor, self._notifications, self._renewer, agent_id)
+        self.leases = AsyncLeases(
+            self._executor, self._notifications, self._renewer, self._agent_id
+        )
         self.limits = AsyncLimits(self._executor)
-        self._janitor = self._make_janitor() if janitor else None
 
     @cached_property
     def groups(self) -> AsyncGroups:
@@ -228,6 +237,8 @@ class AsyncMemory:
             Unavailable: the server could not be reached within `timeout`.
             SchemaError: schema and library do not fit.
         """
+        if self._is_view:
+            return self
         await self._database.open()
         self._follower.reopen()
         self._renewer.reopen()
@@ -239,6 +250,8 @@ class AsyncMemory:
 
     async def close(self) -> None:
         """End the subscriptions and close every connection. The context manager does it."""
+        if self._is_view:
+            return
         if self._cache is not None:
             self._cache.fresh_until = 0.0
         if self._janitor is not None:
@@ -463,6 +476,34 @@ class AsyncMemory:
             InvalidInput: a value is not allowed.
         """
         return self._codec.context.use(agent_id=agent_id, run_id=run_id, cause=cause)
+
+    def as_agent(self, agent_id: str, *, run_id: str | None = None) -> Self:
+        """Return a view of this memory that writes in the name of another agent.
+
+        It shares the connections, the cache and everything else, so a process may have one for each
+        of its agents. It works while this memory is open; opening and closing it does nothing.
+        Blocks of `context` of this memory apply to it too, except for what it sets itself.
+
+        >>> researcher = memory.as_agent("researcher-1", run_id="run-7")
+        >>> receipt = await researcher.events.append("notes", Event(type="noted"))
+        >>> (await memory.events.get(receipt.position)).agent_id
+        'researcher-1'
+
+        Args:
+            agent_id: the agent, 1 to 512 bytes.
+            run_id: its run, 1 to 512 bytes; None for this memory's.
+
+        Raises:
+            InvalidInput: a value is not allowed.
+        """
+        view = copy(self)
+        for name in ("groups", "folds", "retention"):
+            view.__dict__.pop(name, None)  # They are made when they are first used.
+        view._codec = replace(self._codec, context=self._codec.context.as_agent(agent_id, run_id))
+        view._agent_id = agent_id
+        view._is_view = True
+        view._make_verbs()
+        return view
 
     def using(self, connection: Any) -> AsyncBoundMemory:
         """Use the memory inside the caller's own transaction, which the caller ends.

@@ -52,6 +52,15 @@ CREATE UNIQUE INDEX events_state_version_key ON {schema}.events (state_key, stat
     """
 CREATE INDEX events_agent_position_idx ON {schema}.events (agent_id, position)
     WHERE agent_id IS NOT NULL""",
+    # Only events with a run or a cause have an entry here, so that other appends do not pay for it.
+    """
+CREATE INDEX events_run_position_idx
+    ON {schema}.events (((metadata ->> 'run_id') COLLATE "C"), position)
+    WHERE (metadata ->> 'run_id') IS NOT NULL""",
+    """
+CREATE INDEX events_cause_position_idx
+    ON {schema}.events (((metadata ->> 'cause') COLLATE "C"), position)
+    WHERE (metadata ->> 'cause') IS NOT NULL""",
     # Retention sets `retention.trimming` to the id of its transaction, so that a setting which is
     # left behind in a session allows nothing later.
     """

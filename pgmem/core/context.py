@@ -32,11 +32,6 @@ class Attribution(NamedTuple):
     metadata: dict[str, Any] | None = None
 
 
-_attributions: ContextVar[Mapping[int, Attribution]] = ContextVar(
-    "pgmem.attributions", default=MappingProxyType({})
-)
-
-
 class _Loop(NamedTuple):
     """The body of a loop over events.
 
@@ -51,7 +46,21 @@ class _Loop(NamedTuple):
     outer: _Loop | None
 
 
+class _Block(NamedTuple):
+    """A block of `use`.
+
+    Attributes:
+        attribution: what is written in it.
+        loop: the innermost loop around it, of which `attribution` already has the cause.
+    """
+
+    attribution: Attribution
+    loop: _Loop | None
+
+
 _loops: ContextVar[_Loop | None] = ContextVar("pgmem.loops", default=None)
+_blocks: ContextVar[Mapping[int, _Block]] = ContextVar("pgmem.blocks", default=MappingProxyType({}))
+"""The innermost block of each context, by the context's id."""
 
 
 class WriteContext:
@@ -62,22 +71,42 @@ class WriteContext:
     Args:
         agent_id: the agent, outside every block.
         run_id: the run, outside every block.
+
+    Attributes:
+        shared: the memory's own context, for one that `as_agent` made; else this one.
     """
 
     def __init__(self, agent_id: str | None = None, run_id: str | None = None) -> None:
         agent_id = None if agent_id is None else check_name(agent_id, "agent_id")
         self._default = Attribution(agent_id, _metadata(None, run_id, None))
+        self.shared: WriteContext = self  # Of all agents that write to the log. Loops are its own.
 
     @property
     def current(self) -> Attribution:
         """The attribution of the block or loop that the caller runs in."""
-        attribution = _attributions.get().get(id(self), self._default)
+        attribution, around = self._block()
         found = _loops.get()
-        while found is not None and found.context is not self:
+        while found is not around and found is not None and found.context is not self.shared:
             found = found.outer
-        if found is None:
+        if found is None or found is around:
             return attribution
         return Attribution(attribution.agent_id, _metadata(attribution.metadata, None, found.cause))
+
+    def _block(self) -> _Block:
+        """Return the block that the caller runs in, or what stands for it outside every block."""
+        return _blocks.get().get(id(self)) or _Block(self._default, None)
+
+    def as_agent(self, agent_id: str, run_id: str | None) -> WriteContext:
+        """Return the attribution of another agent that writes to the same log.
+
+        Args:
+            agent_id: the agent, 1 to 512 bytes.
+            run_id: its run; None for the run of this context.
+
+        Raises:
+            InvalidInput: a value is not allowed.
+        """
+        return _AgentContext(self.shared, agent_id, run_id)
 
     @contextmanager
     def use(
@@ -98,14 +127,30 @@ class WriteContext:
             outer.agent_id if agent_id is None else check_name(agent_id, "agent_id"),
             _metadata(outer.metadata, run_id, cause),
         )
-        token = _attributions.set({**_attributions.get(), id(self): inner})
-        # `inner` has the cause of the loops of this memory around the block.
-        loops = _loops.set(_without(_loops.get(), self))
+        token = _blocks.set({**_blocks.get(), id(self): _Block(inner, _loops.get())})
         try:
             yield
         finally:
-            _loops.reset(loops)
-            _attributions.reset(token)
+            _blocks.reset(token)
+
+
+class _AgentContext(WriteContext):
+    """The attribution of an agent beside the memory's own.
+
+    Outside its own blocks it takes what it does not set itself from the memory's blocks.
+    """
+
+    def __init__(self, shared: WriteContext, agent_id: str, run_id: str | None) -> None:
+        super().__init__(agent_id, run_id)
+        self.shared = shared
+
+    def _block(self) -> _Block:
+        own = _blocks.get().get(id(self))
+        if own is not None:
+            return own
+        outer, loop = self.shared._block()
+        metadata = {**(outer.metadata or {}), **(self._default.metadata or {})}
+        return _Block(Attribution(self._default.agent_id, metadata or None), loop)
 
 
 class LoopCause:
@@ -126,7 +171,7 @@ class LoopCause:
         """Let what the caller writes next have the cause, a position."""
         if self._own is None:
             self._outer = _loops.get()
-        self._own = own = _new_loop(_Loop, (self._context, cause, self._outer))
+        self._own = own = _new_loop(_Loop, (self._context.shared, cause, self._outer))
         _loops.set(own)
 
     def end(self) -> None:
@@ -138,14 +183,6 @@ class LoopCause:
 
 
 _new_loop = tuple.__new__  # The check of a NamedTuple's arguments would take half of `begin`.
-
-
-def _without(loop: _Loop | None, context: WriteContext) -> _Loop | None:
-    """Return the loops that are not of a memory."""
-    if loop is None:
-        return None
-    outer = _without(loop.outer, context)
-    return outer if loop.context is context else loop._replace(outer=outer)
 
 
 def _metadata(

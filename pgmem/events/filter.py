@@ -11,11 +11,20 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
+from pgmem.core.context import CAUSE, RUN_ID
 from pgmem.core.names import NAME_BYTES, STREAM_BYTES
 from pgmem.core.op import Row
-from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
+from pgmem.core.validation import (
+    after_prefix,
+    check_count,
+    check_name,
+    check_position,
+    check_prefix,
+)
 from pgmem.errors import InvalidInput
-from pgmem.events.columns import AGENT_ID, STATE_KEY, STREAM, TYPE
+from pgmem.events.columns import AGENT_ID, METADATA, STATE_KEY, STREAM, TYPE
 
 MAX_NAMES = 1_000
 
@@ -31,12 +40,15 @@ _NAMED = (
     ("types", TYPE, "type", "types"),
     ("agents", AGENT_ID, "agent_id", "agent_ids"),
 )
-_FIELDS = ("streams", "prefix", "types", "agents", "key_prefix")
+_FIELDS = ("streams", "prefix", "types", "agents", "key_prefix", "runs", "cause")
+# As in the indexes. The text of a value in the metadata, whatever its type.
+_RUN = """(metadata ->> 'run_id') COLLATE "C\""""
+_CAUSE = """(metadata ->> 'cause') COLLATE "C\""""
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Select events by stream, type and agent.
+    """Select events by stream, type, agent, run and cause.
 
     An event passes if it passes every field that is given. None selects all.
 
@@ -46,6 +58,8 @@ class EventFilter:
         types: event types, at most 1,000.
         agents: agent ids, at most 1,000.
         key_prefix: beginning of the key of the state entry that the event changed.
+        runs: ids of agents' runs, at most 1,000.
+        cause: the position of the event that they follow from.
 
     Raises:
         InvalidInput: a name that cannot be one.
@@ -57,6 +71,8 @@ class EventFilter:
     types: Sequence[str] | None = None
     agents: Sequence[str] | None = None
     key_prefix: str | None = None
+    runs: Sequence[str] | None = None
+    cause: int | None = None
     _params: dict[str, Any] = field(init=False, repr=False, compare=False)
     _fragments: tuple[Fragments, Fragments] = field(init=False, repr=False, compare=False)
 
@@ -71,6 +87,10 @@ class EventFilter:
             given = getattr(self, name)
             if given is not None:
                 check_prefix(given, "prefix")
+        if self.runs is not None:
+            object.__setattr__(self, "runs", _check_names(self.runs, "run_id"))
+        if self.cause is not None:
+            check_position(self.cause, "cause")
         # Made once, because each read needs them.
         object.__setattr__(self, "_params", self._make_params())
         made = self._make_fragments(in_order=False), self._make_fragments(in_order=True)
@@ -84,6 +104,8 @@ class EventFilter:
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
     ) -> EventFilter:
         """Return the filter for the keywords that the verbs share.
 
@@ -91,12 +113,12 @@ class EventFilter:
             InvalidInput: a name that cannot be one.
             InvalidInput: no name where a sequence is given, too many, or `stream` and `prefix`.
         """
-        if stream is prefix is type is agent_id is None:
+        if stream is prefix is type is agent_id is run_id is None and cause is None:
             return EVERYTHING
         try:
-            return _made(stream, prefix, type, agent_id)
+            return _made(stream, prefix, type, agent_id, run_id, cause)
         except TypeError:  # A list of names is no key of a cache.
-            return cls(_sequence(stream), prefix, _sequence(type), _sequence(agent_id))
+            return _make(stream, prefix, type, agent_id, run_id, cause)
 
     @property
     def selects_all(self) -> bool:
@@ -134,6 +156,12 @@ class EventFilter:
                 conditions.append(f"({begins})::int <> 0" if in_order else begins)
                 if name == "prefix":
                     trimmed.append(begins)
+        if self.runs is not None:
+            single = len(self.runs) == 1
+            among = f"{_RUN} = %(run_id)s" if single else f"{_RUN} = ANY (%(run_ids)s)"
+            conditions.append(among if single or not in_order else f"({among})::int <> 0")
+        if self.cause is not None:
+            conditions.append(f"{_CAUSE} = %(cause)s")
         # A trim concerns every reader that may have wanted an event of the trimmed stream.
         return (
             ("filter", "".join(f" AND {condition}" for condition in conditions)),
@@ -152,6 +180,12 @@ class EventFilter:
                 params[one] = names[0]
             elif names is not None:
                 params[several] = list(names)
+        if self.runs is not None and len(self.runs) == 1:
+            params["run_id"] = self.runs[0]
+        elif self.runs is not None:
+            params["run_ids"] = list(self.runs)
+        if self.cause is not None:
+            params["cause"] = str(self.cause)
         for name in ("prefix", "key_prefix"):
             prefix = getattr(self, name)
             if prefix is not None:
@@ -191,6 +225,10 @@ class EventFilter:
         if self.key_prefix is not None:
             key = self.key_prefix
             tests.append(lambda row: row[STATE_KEY] is not None and row[STATE_KEY].startswith(key))
+        if self.runs is not None:
+            tests.append(_has_metadata(RUN_ID, self.runs))
+        if self.cause is not None:
+            tests.append(_has_metadata(CAUSE, (str(self.cause),)))
         if len(tests) < 2:
             return tests[0] if tests else None
         return lambda row: all(test(row) for test in tests)
@@ -199,11 +237,25 @@ class EventFilter:
 EVERYTHING = EventFilter()
 
 
-@lru_cache(maxsize=256)
-def _made(
-    stream: Names | None, prefix: str | None, type: Names | None, agent_id: Names | None
+def _make(  # noqa: PLR0917  # positional, because they are the key of a cache
+    stream: Names | None,
+    prefix: str | None,
+    type: Names | None,
+    agent_id: Names | None,
+    run_id: Names | None,
+    cause: int | None,
 ) -> EventFilter:
-    return EventFilter(_sequence(stream), prefix, _sequence(type), _sequence(agent_id))
+    return EventFilter(
+        _sequence(stream),
+        prefix,
+        _sequence(type),
+        _sequence(agent_id),
+        runs=_sequence(run_id),
+        cause=cause,
+    )
+
+
+_made = lru_cache(maxsize=256, typed=True)(_make)  # typed, because True equals 1
 
 
 def _sequence(names: Names | None) -> Sequence[str] | None:
@@ -225,3 +277,19 @@ def _is_among(column: int, names: Sequence[str]) -> Callable[[Row], bool]:
         return lambda row: bool(row[column] == wanted)
     among = frozenset(names)
     return lambda row: row[column] in among
+
+
+def _has_metadata(name: str, texts: Sequence[str]) -> Callable[[Row], bool]:
+    """Return a test of one value in an event's metadata, by its text as `->>` gives it."""
+    among, quoted = frozenset(texts), f'"{name}"'
+
+    def test(row: Row) -> bool:
+        text = row[METADATA]
+        if text is None or (quoted not in text and "\\" not in text):
+            return False  # Without an escape a name has one spelling.
+        value = orjson.loads(text).get(name)
+        if value is None:
+            return False
+        return (value if isinstance(value, str) else orjson.dumps(value).decode()) in among
+
+    return test

@@ -208,6 +208,8 @@ class AsyncTransactionEvents:
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -224,6 +226,8 @@ class AsyncTransactionEvents:
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -239,6 +243,8 @@ class AsyncTransactionEvents:
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -253,6 +259,8 @@ class AsyncTransactionEvents:
             prefix: only streams whose name begins with it. Not together with `stream`.
             type: only events of this type, or of these.
             agent_id: only events of this agent, or of these.
+            run_id: only events of this run, or of these.
+            cause: only events whose cause is the event at this position.
             after: only positions above this one.
             until: only positions up to this one.
             limit: maximum number of events, 1 to 100,000; None, the default, reads all of them,
@@ -267,7 +275,9 @@ class AsyncTransactionEvents:
             InvalidEvent: with `on_invalid="raise"`, a stored payload does not fit.
         """
         parse = parse_events(self._codec, model, on_invalid=on_invalid)
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        wanted = EventFilter.of(
+            stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
+        )
         last = MAX_POSITION if until is None else until
         return parse(await self._read_visible(wanted, after, last, limit=limit, reverse=reverse))
 
@@ -385,13 +395,17 @@ class AsyncTransactionEvents:
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
     ) -> int:
         """Return the position of the newest visible event; 0 if there is none.
 
         Args:
-            stream, prefix, type, agent_id: as for `read`.
+            stream, prefix, type, agent_id, run_id, cause: as for `read`.
         """
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        wanted = EventFilter.of(
+            stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
+        )
         return await self._executor.execute(read_ops.head(wanted))
 
     async def count(
@@ -401,15 +415,19 @@ class AsyncTransactionEvents:
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
     ) -> int:
         """Count the events that are visible now.
 
         Args:
-            stream, prefix, type, agent_id, after, until: as for `read`.
+            stream, prefix, type, agent_id, run_id, cause, after, until: as for `read`.
         """
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        wanted = EventFilter.of(
+            stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
+        )
         last = MAX_POSITION if until is None else until
         return await self._executor.execute(read_ops.count(wanted, after=after, until=last))
 

@@ -25,6 +25,7 @@ from pgmem.events.models import RecordedEvent
 from pgmem.events.page import ALWAYS, NEVER
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscription import AsyncSubscription, Start
+from pgmem.events.trace import Trace, trace
 from pgmem.events.transaction_verbs import AsyncTransactionEvents
 
 M = TypeVar("M", bound=BaseModel)
@@ -57,6 +58,8 @@ class AsyncEvents(AsyncTransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -74,6 +77,8 @@ class AsyncEvents(AsyncTransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -90,6 +95,8 @@ class AsyncEvents(AsyncTransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -111,6 +118,8 @@ class AsyncEvents(AsyncTransactionEvents):
             prefix: only streams whose name begins with it. Not together with `stream`.
             type: only events of this type, or of these.
             agent_id: only events of this agent, or of these.
+            run_id: only events of this run, or of these.
+            cause: only events whose cause is the event at this position.
             after: only positions above this one.
             until: only positions up to this one.
             limit: maximum number of events, 1 to 100,000; None, the default, reads all of them,
@@ -127,7 +136,9 @@ class AsyncEvents(AsyncTransactionEvents):
             InvalidEvent: with `on_invalid="raise"`, a stored payload does not fit.
         """
         parse = parse_events(self._codec, model, on_invalid=on_invalid)
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        wanted = EventFilter.of(
+            stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
+        )
         last = MAX_POSITION if until is None else until
         wait = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
         if reverse:
@@ -189,6 +200,32 @@ class AsyncEvents(AsyncTransactionEvents):
             page = await reader.read_now(wanted, after=after, limit=limit, since=ALWAYS)
         return Page(parse_events(self._codec, None)(page.rows), page.complete_to)
 
+    async def trace(self, position: int, *, limit: int = 1_000) -> Trace:
+        """Read what an event followed from, and everything that followed from that.
+
+        The cause of an event is the position that `memory.context(cause=)` or a handler has set.
+
+        >>> from pgmem import Event
+        >>> question = await memory.events.append("chat", Event(type="question"))
+        >>> with memory.context(cause=question.position):
+        ...     answer = await memory.events.append("chat", Event(type="answer"))
+        >>> tree = await memory.events.trace(answer.position)
+        >>> tree.event.type, [one.event.type for one in tree.effects], tree.complete
+        ('question', ['answer'], True)
+
+        Args:
+            position: the position of any event of the tree.
+            limit: the most events to return, 1 to 10,000: those nearest to the first one.
+
+        Returns:
+            The tree, from the first known cause on. It iterates over its events.
+
+        Raises:
+            InvalidInput: an option is not allowed.
+            NotFound: there is no event at the position.
+        """
+        return await self._executor.execute(trace(position, self._codec, limit=limit))
+
     async def wait_until_stable(self) -> int:
         """Wait up to a quarter of a second until all positions drawn by now are stable.
 
@@ -205,6 +242,8 @@ class AsyncEvents(AsyncTransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: None = None,
         on_invalid: OnInvalid = "skip",
@@ -219,6 +258,8 @@ class AsyncEvents(AsyncTransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: type[M],
         on_invalid: OnInvalid = "skip",
@@ -233,6 +274,8 @@ class AsyncEvents(AsyncTransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: None = None,
         on_invalid: OnInvalid = "skip",
@@ -249,6 +292,8 @@ class AsyncEvents(AsyncTransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: type[M],
         on_invalid: OnInvalid = "skip",
@@ -264,6 +309,8 @@ class AsyncEvents(AsyncTransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: type[BaseModel] | None = None,
         on_invalid: OnInvalid = "skip",
@@ -294,6 +341,8 @@ class AsyncEvents(AsyncTransactionEvents):
             prefix: only streams whose name begins with it. Not together with `stream`.
             type: only events of this type, or of these.
             agent_id: only events of this agent, or of these.
+            run_id: only events of this run, or of these.
+            cause: only events whose cause is the event at this position.
             after: only positions above this one; 0 begins with the oldest event that is kept,
                 "now" with the next one to be written. Above the head it waits for them.
             model: a pydantic model to validate the payloads with.
@@ -314,7 +363,9 @@ class AsyncEvents(AsyncTransactionEvents):
         Raises:
             InvalidInput: a name or option that is not allowed.
         """
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        wanted = EventFilter.of(
+            stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
+        )
         decode = event_maker(self._codec, model)
         if durable is None:
             return AsyncSubscription(

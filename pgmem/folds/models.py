@@ -27,6 +27,8 @@ class Fold(Generic[S]):
         type: only events of this type, or of these.
         prefix: only streams whose name begins with it. Not together with `stream`.
         agent_id: only events of this agent, or of these.
+        run_id: only events of this run, or of these.
+        cause: only events whose cause is the event at this position.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Fold(Generic[S]):
     type: Names | None = None
     prefix: str | None = None
     agent_id: Names | None = None
+    run_id: Names | None = None
+    cause: int | None = None
 
 
 class Folded(NamedTuple, Generic[S]):

@@ -102,7 +102,12 @@ class AsyncFolds(AsyncTransactionFolds):
         value, position = kept if kept is not None else (fold.initial(), 0)
         applied = 0
         wanted = EventFilter.of(
-            fold.stream, prefix=fold.prefix, type=fold.type, agent_id=fold.agent_id
+            fold.stream,
+            prefix=fold.prefix,
+            type=fold.type,
+            agent_id=fold.agent_id,
+            run_id=fold.run_id,
+            cause=fold.cause,
         )
         while True:
             page = await self._events.read_page(wanted, after=position, limit=PAGE)

@@ -38,6 +38,8 @@ class AsyncGroups:
         prefix: str | None = ...,
         type: Names | None = ...,
         agent_id: Names | None = ...,
+        run_id: Names | None = ...,
+        cause: int | None = ...,
         after: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
@@ -56,6 +58,8 @@ class AsyncGroups:
         prefix: str | None = ...,
         type: Names | None = ...,
         agent_id: Names | None = ...,
+        run_id: Names | None = ...,
+        cause: int | None = ...,
         after: int | Literal["now"] = ...,
         ordered_by: str | None = ...,
         max_attempts: int = ...,
@@ -73,6 +77,8 @@ class AsyncGroups:
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int | Literal["now"] = 0,
         ordered_by: str | None = None,
         max_attempts: int = 5,
@@ -97,6 +103,8 @@ class AsyncGroups:
             prefix: streams whose names begin with it.
             type: events of this type, or of these.
             agent_id: events of this agent, or of these.
+            run_id: events of this run, or of these.
+            cause: events whose cause is the event at this position.
             after: 0 for the oldest event that is kept, "now" for the next one that is written, or
                 the position after which to begin. Ignored if the group exists.
             ordered_by: "stream", or a key of the payload. Events with the same value are never with
@@ -116,7 +124,9 @@ class AsyncGroups:
         """
         group = ops.Group(
             name,
-            EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id),
+            EventFilter.of(
+                stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
+            ),
             ordered_by,
             max_attempts,
             _check_retry(retry),

@@ -27,6 +27,7 @@ from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter, Names
 from pgmem.events.models import RecordedEvent
 from pgmem.events.page import ALWAYS, NEVER
+from pgmem.events.trace import Trace, trace
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -58,6 +59,8 @@ class Events(TransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -75,6 +78,8 @@ class Events(TransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -91,6 +96,8 @@ class Events(TransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: int = 0,
         until: int | None = None,
         limit: int | None = None,
@@ -112,6 +119,8 @@ class Events(TransactionEvents):
             prefix: only streams whose name begins with it. Not together with `stream`.
             type: only events of this type, or of these.
             agent_id: only events of this agent, or of these.
+            run_id: only events of this run, or of these.
+            cause: only events whose cause is the event at this position.
             after: only positions above this one.
             until: only positions up to this one.
             limit: maximum number of events, 1 to 100,000; None, the default, reads all of them,
@@ -128,7 +137,9 @@ class Events(TransactionEvents):
             InvalidEvent: with `on_invalid="raise"`, a stored payload does not fit.
         """
         parse = parse_events(self._codec, model, on_invalid=on_invalid)
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        wanted = EventFilter.of(
+            stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
+        )
         last = MAX_POSITION if until is None else until
         wait = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
         if reverse:
@@ -188,6 +199,32 @@ class Events(TransactionEvents):
             page = reader.read_now(wanted, after=after, limit=limit, since=ALWAYS)
         return Page(parse_events(self._codec, None)(page.rows), page.complete_to)
 
+    def trace(self, position: int, *, limit: int = 1_000) -> Trace:
+        """Read what an event followed from, and everything that followed from that.
+
+        The cause of an event is the position that `memory.context(cause=)` or a handler has set.
+
+        >>> from pgmem import Event
+        >>> question = memory.events.append("chat", Event(type="question"))
+        >>> with memory.context(cause=question.position):
+        ...     answer = memory.events.append("chat", Event(type="answer"))
+        >>> tree = memory.events.trace(answer.position)
+        >>> tree.event.type, [one.event.type for one in tree.effects], tree.complete
+        ('question', ['answer'], True)
+
+        Args:
+            position: the position of any event of the tree.
+            limit: the most events to return, 1 to 10,000: those nearest to the first one.
+
+        Returns:
+            The tree, from the first known cause on. It iterates over its events.
+
+        Raises:
+            InvalidInput: an option is not allowed.
+            NotFound: there is no event at the position.
+        """
+        return self._executor.execute(trace(position, self._codec, limit=limit))
+
     def wait_until_stable(self) -> int:
         """Wait up to a quarter of a second until all positions drawn by now are stable.
 
@@ -204,6 +241,8 @@ class Events(TransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: None = None,
         on_invalid: OnInvalid = "skip",
@@ -218,6 +257,8 @@ class Events(TransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: type[M],
         on_invalid: OnInvalid = "skip",
@@ -232,6 +273,8 @@ class Events(TransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: None = None,
         on_invalid: OnInvalid = "skip",
@@ -248,6 +291,8 @@ class Events(TransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: type[M],
         on_invalid: OnInvalid = "skip",
@@ -263,6 +308,8 @@ class Events(TransactionEvents):
         prefix: str | None = None,
         type: Names | None = None,
         agent_id: Names | None = None,
+        run_id: Names | None = None,
+        cause: int | None = None,
         after: Start = 0,
         model: type[BaseModel] | None = None,
         on_invalid: OnInvalid = "skip",
@@ -293,6 +340,8 @@ class Events(TransactionEvents):
             prefix: only streams whose name begins with it. Not together with `stream`.
             type: only events of this type, or of these.
             agent_id: only events of this agent, or of these.
+            run_id: only events of this run, or of these.
+            cause: only events whose cause is the event at this position.
             after: only positions above this one; 0 begins with the oldest event that is kept,
                 "now" with the next one to be written. Above the head it waits for them.
             model: a pydantic model to validate the payloads with.
@@ -313,7 +362,9 @@ class Events(TransactionEvents):
         Raises:
             InvalidInput: a name or option that is not allowed.
         """
-        wanted = EventFilter.of(stream, prefix=prefix, type=type, agent_id=agent_id)
+        wanted = EventFilter.of(
+            stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
+        )
         decode = event_maker(self._codec, model)
         if durable is None:
             return Subscription(

@@ -66,6 +66,14 @@ def events(metadata: MetaData) -> Table:
         c.position,
         postgresql_where=text("agent_id IS NOT NULL"),
     )
+    for name in ("run_id", "cause"):
+        value = f"(metadata ->> '{name}')"
+        Index(
+            f"events_{name.removesuffix('_id')}_position_idx",
+            text(f'({value} COLLATE "C")'),
+            c.position,
+            postgresql_where=text(f"{value} IS NOT NULL"),
+        )
     for statement in _append_only(f'"{metadata.schema}"'):
         after_create(table, statement)
     after_create(table, _refuse_commit(f'"{metadata.schema}"'))

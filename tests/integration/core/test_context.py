@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pgmem import AsyncMemory, Event, Memory
-from pgmem.errors import InvalidInput
+from pgmem.errors import InvalidInput, NotOpen
 
 pytestmark = pytest.mark.both_forms
 
@@ -145,3 +145,82 @@ def test_values_that_are_not_allowed_are_refused(values):
         pytest.fail("the block was entered")
     with pytest.raises(InvalidInput):
         Memory("postgresql://", run_id="")
+
+
+def view(memory, *arguments, **options):
+    """Return the view of an agent, of a memory in either form."""
+    wrapped = getattr(memory, "wrapped", memory)
+    made = wrapped.as_agent(*arguments, **options)
+    return made if wrapped is memory else type(memory)(made)
+
+
+async def attributed(memory):
+    """Write an event, and return the agent, run and cause that it got."""
+    receipt = await memory.events.append("s", Event(type="t"))
+    event = await memory.events.get(receipt.position)
+    metadata = event.metadata or {}
+    return event.agent_id, metadata.get("run_id"), metadata.get("cause")
+
+
+async def test_a_view_writes_in_the_name_of_its_agent(both):
+    researcher = view(both, "researcher", run_id="r1")
+    assert await attributed(researcher) == ("researcher", "r1", None)
+    assert await attributed(both) == ("tester", None, None)
+    entry = await researcher.state.put("k", 1)
+    assert (await both.events.get(entry.position)).agent_id == "researcher"
+    async with researcher.transaction() as tx:
+        await tx.events.append("s", Event(type="t"))
+    async with researcher.optimistic() as tx:
+        await tx.events.append("s", Event(type="t"))
+    assert [e.agent_id for e in await both.events.read("s", after=3)] == ["researcher"] * 2
+
+
+async def test_a_view_takes_what_it_does_not_set_from_the_memorys_blocks(both):
+    researcher = view(both, "researcher", run_id="r1")
+    with context(both, agent_id="planner", run_id="r2", cause=7):
+        assert await attributed(researcher) == ("researcher", "r1", 7)
+        assert await attributed(view(both, "writer")) == ("writer", "r2", 7)
+        with context(researcher, run_id="r3"):
+            assert await attributed(researcher) == ("researcher", "r3", 7)
+            assert await attributed(both) == ("planner", "r2", 7)
+    assert await attributed(researcher) == ("researcher", "r1", None)
+
+
+async def test_the_cause_of_a_loop_holds_for_a_view(database_url):
+    async with AsyncMemory(database_url, agent_id="tester") as memory:
+        await memory.events.append("s", Event(type="first"))
+        researcher = memory.as_agent("researcher")
+        async with memory.events.subscribe("s") as events:
+            async for event in events:
+                assert await attributed(researcher) == ("researcher", None, event.position)
+                with memory.context(cause=99):
+                    assert await attributed(researcher) == ("researcher", None, 99)
+                with researcher.context(run_id="r"):
+                    assert await attributed(researcher) == ("researcher", "r", event.position)
+                    assert await attributed(memory) == ("tester", None, event.position)
+                break
+
+
+def test_the_cause_of_a_sync_loop_holds_for_a_view(memory):
+    memory.events.append("s", Event(type="first"))
+    researcher = memory.as_agent("researcher")
+    with memory.events.subscribe("s") as events:
+        for event in events:
+            receipt = researcher.events.append("s", Event(type="t"))
+            assert memory.events.get(receipt.position).metadata == {"cause": event.position}
+            break
+
+
+async def test_opening_and_closing_a_view_does_nothing(database_url):
+    async with AsyncMemory(database_url) as memory:
+        async with memory.as_agent("researcher") as researcher:
+            await researcher.events.append("s", Event(type="t"))
+        await researcher.events.append("s", Event(type="t"))
+    with pytest.raises(NotOpen):
+        await researcher.events.append("s", Event(type="t"))
+
+
+@pytest.mark.parametrize("options", [{"agent_id": ""}, {"agent_id": "a", "run_id": 7}])
+async def test_bad_views_are_refused(both, options):
+    with pytest.raises(InvalidInput):
+        view(both, **options)

@@ -95,7 +95,7 @@ def test_the_tables_and_the_migrations_make_the_same_schema(database_url):
             "table": 18,
             "column": 134,
             "constraint": 32,
-            "index": 25,
+            "index": 27,
             "trigger": 2,
             "function": 2,
             "sequence": 7,

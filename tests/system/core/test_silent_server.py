@@ -48,6 +48,7 @@ VERBS = {
     "events.head": lambda m, _: m.events.head("s"),
     "events.read": lambda m, _: m.events.read("s"),
     "events.read_stream": lambda m, _: m.events.read_stream("s"),
+    "events.trace": lambda m, _: m.events.trace(1),
     "events.version": lambda m, _: m.events.version("s"),
     "events.wait_until_stable": lambda m, _: m.events.wait_until_stable(),
     "state.blame": lambda m, _: m.state.blame("k"),

@@ -189,4 +189,5 @@ def test_names_that_are_no_words_are_quoted():
     [(1, True, False), (0, False, False), (1, 1.0, True), ([1], [True], False), ({}, [], False)],
 )
 def test_values_compare_as_json(old, new, same):
-    assert is_same(old, new) is same and is_same(new, old) is same
+    assert is_same(old, new) is same
+    assert is_same(new, old) is same
