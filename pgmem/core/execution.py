@@ -55,6 +55,8 @@ from pgmem.errors import (
 
 T = TypeVar("T")
 
+_READ = Retry.READ  # An attribute of an Enum costs a search in each call.
+
 
 class AsyncExecutor(Protocol):
     """Execute ops."""
@@ -163,7 +165,7 @@ class AsyncPoolExecutor:
         query = self.database.statement(op, "never", relaxed=False)
         connection = await self.database.connect()
         try:
-            rows = await connection.run(query, op.params, check=self.database.check_alive)
+            rows = await connection.run(query, op.params, self.database.check_alive)
         except psycopg.Error as error:
             raise translate(error, op.action) from None
         finally:
@@ -173,39 +175,42 @@ class AsyncPoolExecutor:
     async def _execute_once(
         self, op: Op[T], notify: NotifyMode, deadline: float, answer_timeout: float | None
     ) -> T:
+        # Each call of a verb comes here, and each attribute of a named tuple costs a search.
+        statement, params, parse, action, retry, fragments, _, async_commit, _, _, bounded = op
         database = self.database
-        connection = await database.acquire(op.action, deadline)
+        relaxed = database.relaxed or async_commit
+        query = database.statements.get((statement, notify, relaxed, fragments))
+        if query is None or database.notify_paused_until:
+            query = database.statement(op, notify, relaxed=relaxed)
+        if retry is not _READ:
+            params = {**params, "channel": database.channel}
+        connection = await database.acquire(action, deadline)
         asked_at = monotonic()
-        if op.bounded:
-            connection.answer_timeout = max(LEAST_TIMEOUT, deadline - asked_at)
-            if answer_timeout is not None:
-                connection.answer_timeout = min(answer_timeout, connection.answer_timeout)
-                connection.grace = 0.0
-        relaxed = database.relaxed or op.async_commit
-        reads = op.retry is Retry.READ
+        seconds = max(LEAST_TIMEOUT, deadline - asked_at)
+        if answer_timeout is not None:
+            seconds = min(answer_timeout, seconds)
+            connection.grace = 0.0
+        connection.answer_timeout = seconds if bounded else None
         try:
-            rows = await connection.run(
-                database.statement(op, notify, relaxed=relaxed),
-                op.params if reads else {**op.params, "channel": database.channel},
-                check=None if op.bounded else database.check_alive,
-            )
-            if op.async_commit and len(rows) > 1 and not database.relaxed:
+            check = None if bounded else database.check_alive
+            rows = await connection.run(query, params, check)
+            if async_commit and len(rows) > 1 and not database.relaxed:
                 await self._wait_for_flush(connection)
             if connection.unconfirmed:
-                database.check_confirmed(connection, op.action)
+                database.check_confirmed(connection, action)
         except psycopg.Error as error:
-            if is_lost(connection, error):
-                connection.give_up()
-                if answer_timeout is not None and isinstance(error, AnswerTimeoutError):
-                    database.discard_unused(asked_at)
-                raise ConnectionLostError from error
-            raise
+            if not is_lost(connection, error):
+                raise
+            connection.give_up()
+            if answer_timeout is not None and isinstance(error, AnswerTimeoutError):
+                database.discard_unused(asked_at)
+            raise ConnectionLostError from error
         finally:
             connection.answer_timeout, connection.grace = None, GRACE
             database.release(connection)
-        if not reads and (database.queue_warned or (rows and "full" in rows[0])):
+        if retry is not _READ and (database.queue_warned or (rows and "full" in rows[0])):
             database.check_notify_result(rows)
-        return op.parse(rows)
+        return parse(rows)
 
     async def _wait_for_flush(self, connection: AsyncConnection) -> None:
         """Wait until the WAL of what was committed is flushed."""

@@ -37,8 +37,8 @@ from pgmem.core.op import Row
 
 _PLACEHOLDER = re.compile(rb"%(?:\((\w+)\)([sbt])|%)")
 
-_GOOD = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
-_BAD = ConnStatus.BAD
+_GOOD = (int(ExecStatus.TUPLES_OK), int(ExecStatus.COMMAND_OK))
+_BAD = int(ConnStatus.BAD)
 _SYNC = ExecStatus.PIPELINE_SYNC
 _BINARY = Format.BINARY
 
@@ -274,9 +274,7 @@ class Session:
             raise self.lost()
         self._result = None
         self._sent.popleft()
-        if first.status in _GOOD:
-            return [self._load(first, sent)]
-        return self._failure(first)
+        return [self._load(first, sent)] if first.status in _GOOD else self._failure(first)
 
     def _collect_unit(self, sent: _Sent) -> Answer | None:
         pgconn = self._pgconn

@@ -40,6 +40,8 @@ UNUSED = 600.0
 RETRY = 0.1
 """Seconds, at most, between two tries to connect while a caller waits."""
 
+_IDLE = int(TransactionStatus.IDLE)
+
 CLOSING = 1.0
 """Seconds, at most, that `close` waits for what runs in the background."""
 
@@ -338,7 +340,7 @@ class AsyncPool:
             not self._opened
             or connection.given_up
             or now > connection.due
-            or connection.pgconn.transaction_status != TransactionStatus.IDLE
+            or connection.pgconn.transaction_status != _IDLE
         ):
             self._discard(connection)
             return

@@ -10,6 +10,9 @@ import threading
 import time
 from contextlib import suppress
 
+import psycopg
+from psycopg.pq.abc import PGconn
+
 from pgmem.core.concurrency import AsyncWakeup
 
 
@@ -106,13 +109,16 @@ class Readable:
 
 
 class AsyncSocketReader:
-    """Wait until one socket has something to read, at the least cost for each wait.
+    """Read the socket of one connection into libpq, at the least cost for each wait.
 
-    The socket stays registered with the loop between waits, and one timer serves many of them.
+    The socket stays registered with the loop between waits, and one timer serves many of them. It
+    is read as soon as the loop reports it. If the waiting task read it, the loop would report it
+    once more before that task runs, and wake the next wait for nothing.
     """
 
-    def __init__(self, socket: int) -> None:
-        self._socket = socket
+    def __init__(self, pgconn: PGconn) -> None:
+        self._pgconn = pgconn
+        self._socket = pgconn.socket
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiter: asyncio.Future[bool] | None = None
         self._deadline = math.inf
@@ -120,10 +126,13 @@ class AsyncSocketReader:
         self._fires = math.inf
 
     async def wait(self, deadline: float | None) -> bool:
-        """Wait until there is something to read, or until a time of the monotonic clock.
+        """Read until libpq has a result, or until a time of the monotonic clock.
 
         Returns:
             False if the time has come.
+
+        Raises:
+            psycopg.OperationalError: the connection is lost.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -146,7 +155,13 @@ class AsyncSocketReader:
             # each turn of the loop.
             self.forget()
         elif not self._waiter.done():
-            self._waiter.set_result(True)
+            try:
+                self._pgconn.consume_input()
+            except psycopg.OperationalError as error:
+                self._waiter.set_exception(error)
+            else:
+                if not self._pgconn.is_busy():
+                    self._waiter.set_result(True)
 
     def _start_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
@@ -176,22 +191,31 @@ class AsyncSocketReader:
 
 
 class SocketReader:
-    """Wait until one socket has something to read."""
+    """Read the socket of one connection into libpq."""
 
-    def __init__(self, socket: int) -> None:
-        self._poll = select.poll()
-        self._poll.register(socket, select.POLLIN)
+    def __init__(self, pgconn: PGconn) -> None:
+        self._pgconn = pgconn
+        poll = select.poll()
+        poll.register(pgconn.socket, select.POLLIN)
+        self._poll = poll.poll
 
     def wait(self, deadline: float | None) -> bool:
-        """Wait until there is something to read, or until a time of the monotonic clock.
+        """Read once something has come, or wait until a time of the monotonic clock.
 
         Returns:
             False if the time has come.
+
+        Raises:
+            psycopg.OperationalError: the connection is lost.
         """
         if deadline is None:
-            self._poll.poll()
-            return True
-        return bool(self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+            self._poll()
+        else:
+            left = (deadline - time.monotonic()) * 1000
+            if not self._poll(left if left > 0 else 0):
+                return False
+        self._pgconn.consume_input()
+        return True
 
     def forget(self) -> None:
         """Do nothing, because several readers can wait for one socket."""

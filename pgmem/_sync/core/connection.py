@@ -116,7 +116,7 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
-        self._reader = SocketReader(pgconn.socket)
+        self._reader = SocketReader(pgconn)
         self.deferred: list[Call] = []
 
     def __del__(self, *_: Any) -> None:
@@ -203,8 +203,8 @@ class Connection(psycopg.Connection[TupleRow]):
         self,
         query: bytes,
         params: dict[str, Any],
-        *,
         check: Check | None = None,
+        *,
         repeated: bool = False,
     ) -> Sequence[Row]:
         """Execute one statement and return its rows.
@@ -242,7 +242,7 @@ class Connection(psycopg.Connection[TupleRow]):
             if repeated or self.pgconn.transaction_status != TransactionStatus.IDLE:
                 self._session.stop_preparing()  # It may do so again, and end each transaction.
                 raise
-            return self.run(query, params, check=check, repeated=True)
+            return self.run(query, params, check, repeated=True)
         return answer[0]
 
     def run_units(self, units: Sequence[Sequence[Call]]) -> list[Answer]:
@@ -297,7 +297,10 @@ class Connection(psycopg.Connection[TupleRow]):
             psycopg.Error: the server refused the statement, or the connection was lost.
         """
         self.pgconn.flush()
-        self._consume()
+        try:
+            self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            raise self._session.lost() from None
         answer = self._session.collect()
         if isinstance(answer, psycopg.Error):
             raise answer
@@ -319,8 +322,12 @@ class Connection(psycopg.Connection[TupleRow]):
                 self._drive(send(self.pgconn), interval=INTERVAL)
                 answer = self._session.collect()
             while answer is None:
-                if self._reader.wait(deadline):
-                    self._consume()
+                try:
+                    came = self._reader.wait(deadline)
+                except psycopg.OperationalError:
+                    # The server may have said why before it closed the connection.
+                    raise self._session.lost() from None
+                if came:
                     answer = self._session.collect()
                 elif check is not None:
                     deadline = monotonic() + check(self)
@@ -340,13 +347,6 @@ class Connection(psycopg.Connection[TupleRow]):
             self._end(GRACE)
             raise
         return answer
-
-    def _consume(self) -> None:
-        try:
-            self.pgconn.consume_input()
-        except psycopg.OperationalError:
-            # The server may have said why before it closed the connection.
-            raise self._session.lost() from None
 
     def lend_socket(self) -> int:
         """Return the socket for another waiter, which then replaces this one in the event loop."""

@@ -71,6 +71,9 @@ class Database:
         background: runs what is left to do after a call was cancelled.
         sessions: how many connections the pool has made.
         channel: the notification channel; empty if this role does not know it.
+        statements: the texts of statements that were used, by what `statement` takes.
+        notify_paused_until: no statement notifies until then, by the monotonic clock; 0 if it was
+            never paused.
         queue_warned: True from when the notification queue fills up until it has room again.
         commit_wait: the statement that waits for the WAL flush of earlier commits.
     """
@@ -95,9 +98,9 @@ class Database:
         self.relaxed = relaxed
         self.timeout = timeout
         self.channel = ""
-        self._notify_paused_until = 0.0
+        self.notify_paused_until = 0.0
         self.queue_warned = False
-        self._statements: dict[tuple[Any, ...], bytes] = {}
+        self.statements: dict[tuple[Any, ...], bytes] = {}
         self.commit_wait = sql.statement("commit_wait", sql.Dialect(schema))
         self._options: dict[str, Any] = {
             **_KEEPALIVE,
@@ -160,7 +163,7 @@ class Database:
             self._check_schema(connection)
             self.channel = self._find_channel(connection)
             self.history = self._read_history(connection)
-            self._statements.clear()
+            self.statements.clear()
         finally:
             connection.give_up()
 
@@ -304,14 +307,14 @@ class Database:
     def statement(self, op: Op[Any], notify: sql.NotifyMode, *, relaxed: bool) -> bytes:
         """Return the text of an op's statement."""
         if not self.channel or (
-            self._notify_paused_until and time.monotonic() < self._notify_paused_until
+            self.notify_paused_until and time.monotonic() < self.notify_paused_until
         ):
             notify = "never"
         known = (op.statement, notify, relaxed, op.fragments)
-        found = self._statements.get(known)
+        found = self.statements.get(known)
         if found is None:
             dialect = sql.Dialect(self.schema, self.channel, notify, relaxed)
-            found = self._statements[known] = sql.statement(op.statement, dialect, op.fragments)
+            found = self.statements[known] = sql.statement(op.statement, dialect, op.fragments)
         return found
 
     def params(self, op: Op[Any]) -> dict[str, Any]:
@@ -335,7 +338,7 @@ class Database:
                 self.pause_notify()
             elif self.queue_warned and rows[0][-1] == "sent":
                 # During the pause, this is the answer of an earlier notification.
-                self.queue_warned = time.monotonic() < self._notify_paused_until
+                self.queue_warned = time.monotonic() < self.notify_paused_until
 
     def pause_notify(self) -> None:
         """Stop notifying for a while. Readers find new events by their safety poll."""
@@ -346,7 +349,7 @@ class Database:
                 "(see pg_stat_activity). Events are written, readers see them later",
                 self.where,
             )
-        self._notify_paused_until = time.monotonic() + _QUEUE_FULL_PAUSE
+        self.notify_paused_until = time.monotonic() + _QUEUE_FULL_PAUSE
 
     def check_confirmed(self, connection: Connection, action: str) -> None:
         """Raise if the last commit was not confirmed by its synchronous standby.

@@ -41,6 +41,8 @@ UNUSED = 600.0
 RETRY = 0.1
 """Seconds, at most, between two tries to connect while a caller waits."""
 
+_IDLE = int(TransactionStatus.IDLE)
+
 CLOSING = 1.0
 """Seconds, at most, that `close` waits for what runs in the background."""
 
@@ -339,7 +341,7 @@ class Pool:
             not self._opened
             or connection.given_up
             or now > connection.due
-            or connection.pgconn.transaction_status != TransactionStatus.IDLE
+            or connection.pgconn.transaction_status != _IDLE
         ):
             self._discard(connection)
             return
