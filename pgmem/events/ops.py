@@ -162,8 +162,12 @@ def append_many(
             Retry.CONDITIONAL,
             _inline([stream], batch),
         )
+    statement = "event_append_many"
+    if len(set(batch.types)) == len(set(batch.agents)) == 1 and not any(batch.metadata):
+        statement = "event_append_alike"
+        params |= {"type": batch.types[0], "agent_id": batch.agents[0]}
     return Op(
-        "event_append_many",
+        statement,
         params,
         lambda rows: _receipts(sorted(rows[0][0]), None),
         f"append {len(events)} events to {stream!r}",
