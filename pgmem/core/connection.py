@@ -117,6 +117,9 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
         super().__init__(pgconn, *args, **kwargs)
         self._reader = AsyncSocketReader(pgconn)
         self.deferred: list[Call] = []
+        # Attributes of the object are found faster than those of its class.
+        self.unconfirmed = self.given_up = False
+        self.answer_timeout = None
 
     def __del__(self, *_: Any) -> None:
         """Leave the connections of a memory that was not closed to libpq, without a warning."""
