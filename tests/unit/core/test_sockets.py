@@ -14,7 +14,7 @@ RESULT_BYTES = 2
 
 
 class Peer:
-    """What the reader needs of libpq, and the server's end of the socket."""
+    """A connection of libpq, with the end of its socket that the server has."""
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair()
@@ -54,7 +54,7 @@ def soon() -> float:
 
 
 async def test_an_answer_ends_one_wait_only(peer):
-    """The loop reports a socket again that is not read before the waiting task runs."""
+    """Read the socket before the loop reports it again."""
     reader = AsyncSocketReader(peer)
     for _ in range(20):
         peer.send(RESULT_BYTES)
