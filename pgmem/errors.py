@@ -181,19 +181,34 @@ class PositionTrimmed(PgmemError):
 
 
 class HistoryRewritten(PgmemError):
-    """A position belongs to another history of the log: a failover, or a restored backup.
+    """A position belongs to another history of the log: a failover that lost events, or a restore.
 
     Attributes:
         position: the position that the reader had reached, or None.
         expected: the `History` that it belongs to.
         found: the `History` that the log has now.
+        agrees_up_to: what was read agrees with the log up to this position; None if that is not
+            known.
+        lost: positions of events that were read after it, and that the log does not hold. At most
+            the newest 5,000 events and the newest 5,000 of `read` are compared.
     """
 
-    def __init__(self, message: str, *, position: int | None, expected: Any, found: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        position: int | None,
+        expected: Any,
+        found: Any,
+        agrees_up_to: int | None = None,
+        lost: Sequence[int] = (),
+    ) -> None:
         super().__init__(message)
         self.position = position
         self.expected = expected
         self.found = found
+        self.agrees_up_to = agrees_up_to
+        self.lost = lost
 
 
 class ArchiveFailed(PgmemError):
@@ -211,8 +226,8 @@ class OutcomeUnknown(PgmemError):
 class Unavailable(PgmemError):
     """The server could not be reached, or no connection was free, in the time allowed.
 
-    Also if the server ended the statement: by statement_timeout, lock_timeout, or an administrator.
-    Then nothing was changed.
+    Also if the server ended the statement (by statement_timeout, lock_timeout, or an administrator),
+    or takes no writes because it is a standby. Then nothing was changed.
     """
 
 

@@ -32,6 +32,7 @@ from pgmem.events.buffer import AsyncEventBuffer
 from pgmem.events.codec import Codec
 from pgmem.events.event_classes import event_registry
 from pgmem.events.follower import AsyncLogFollower
+from pgmem.events.history_check import AsyncHistoryCheck
 from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscriptions import AsyncSubscriptions
@@ -162,6 +163,7 @@ class AsyncMemory:
         # Empty until the follower keeps it current.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         buffer = AsyncEventBuffer()
+        check = AsyncHistoryCheck(self._database, buffer)
         self._notifications = AsyncTargetedNotifications()
         self._safety_poll = check_seconds(safety_poll, "safety_poll")
         self._follower = AsyncLogFollower(
@@ -169,12 +171,13 @@ class AsyncMemory:
             buffer,
             self._cache,
             self._notifications,
+            check,
             safety_poll=self._safety_poll,
         )
         self._renewer = AsyncLeaseRenewer(
             self._executor, self._notifications, self._follower, safety_poll=self._safety_poll
         )
-        self._reader = AsyncLogReader(self._executor, buffer, self._follower)
+        self._reader = AsyncLogReader(self._executor, buffer, self._follower, check)
         self._claims = AsyncClaimRenewer(self._executor)
         self._is_view = False
         self._make_verbs()

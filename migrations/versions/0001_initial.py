@@ -324,6 +324,63 @@ CREATE TABLE {schema}.imports (
     CONSTRAINT imports_target_length CHECK (octet_length(target) BETWEEN 1 AND 512)
 ) WITH (fillfactor = 50)""",
     "CREATE UNIQUE INDEX imports_target_key ON {schema}.imports (target)",
+    # The timelines that the log has been on. The function on the server tells where a promotion
+    # forked off only until the promoted server restarts, so the first session that finds a
+    # timeline stores it. Tokens of the old timeline that the promotion lost must not come again,
+    # so the sequences go on above all of them. The commit does not wait for a standby, which a
+    # promoted server may lack for a while.
+    """
+CREATE TABLE {schema}.epochs (
+    system_identifier bigint NOT NULL,
+    timeline integer NOT NULL,
+    fork_lsn bigint,
+    head bigint NOT NULL,
+    token_floor bigint NOT NULL,
+    began_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT epochs_pkey PRIMARY KEY (system_identifier, timeline)
+)""",
+    """
+CREATE FUNCTION {schema}.begin_epoch() RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    counter text;
+    floor bigint := 0;
+BEGIN
+    IF pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('synchronous_commit', 'local', true);
+    INSERT INTO {schema}.epochs (system_identifier, timeline, fork_lsn, head, token_floor)
+    SELECT system_identifier,
+           ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer,
+           (pg_last_wal_replay_lsn() - '0/0')::bigint,
+           coalesce(pg_sequence_last_value('{schema}.events_position_seq'), 0), 0
+    FROM pg_control_system()
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF (SELECT count(*) FROM {schema}.epochs) > 1 THEN
+        SELECT greatest(max(timeline), max(coalesce(last_value >> 40, 0)) + 1) << 40 INTO floor
+        FROM {schema}.epochs CROSS JOIN (VALUES
+            (pg_sequence_last_value('{schema}.dedupe_token_seq')),
+            (pg_sequence_last_value('{schema}.subscriptions_token_seq')),
+            (pg_sequence_last_value('{schema}.batches_token_seq')),
+            (pg_sequence_last_value('{schema}.leases_token_seq'))
+        ) AS counters (last_value);
+        FOREACH counter IN ARRAY ARRAY['dedupe', 'subscriptions', 'batches', 'leases'] LOOP
+            PERFORM setval(('{schema}.' || counter || '_token_seq')::regclass, floor);
+        END LOOP;
+        UPDATE {schema}.epochs SET token_floor = floor
+        WHERE (system_identifier, timeline) = (
+            SELECT system_identifier,
+                   ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+            FROM pg_control_system());
+    END IF;
+    RETURN true;
+END
+$function$""",
     # One row. Notification channels have no privileges, so the channel's name is random and kept
     # here. log_id is set when the first file of removed events is written. So databases that were
     # created from one template are different logs, and a restored backup is the same log.
@@ -344,8 +401,8 @@ DOWNGRADE = (
     *(
         f"DROP TABLE {{schema}}.{table}"
         for table in (
-            "meta", "imports", "fold_snapshots", "trimmed", "policies", "limits", "leases",
-            "dead_letters", "delayed", "batches", "groups", "subscriptions", "dedupe",
+            "meta", "epochs", "imports", "fold_snapshots", "trimmed", "policies", "limits",
+            "leases", "dead_letters", "delayed", "batches", "groups", "subscriptions", "dedupe",
             "state_snapshot_entries", "state_snapshots", "state", "events",
         )
     ),
@@ -353,6 +410,7 @@ DOWNGRADE = (
         f"DROP SEQUENCE {{schema}}.{table}_token_seq"
         for table in ("leases", "batches", "subscriptions", "dedupe")
     ),
+    "DROP FUNCTION {schema}.begin_epoch()",
     "DROP FUNCTION {schema}.refuse_commit()",
     "DROP FUNCTION {schema}.refuse_change()",
 )  # fmt: skip

@@ -24,6 +24,7 @@ from pgmem._sync.dedupe.renewer import ClaimRenewer
 from pgmem._sync.dedupe.verbs import Dedupe
 from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.follower import LogFollower
+from pgmem._sync.events.history_check import HistoryCheck
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscriptions import Subscriptions
 from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL
@@ -163,6 +164,7 @@ class Memory:
         # Empty until the follower keeps it current.
         self._cache = None if cache is None else StateCache(check_count(cache, "cache", minimum=1))
         buffer = EventBuffer()
+        check = HistoryCheck(self._database, buffer)
         self._notifications = TargetedNotifications()
         self._safety_poll = check_seconds(safety_poll, "safety_poll")
         self._follower = LogFollower(
@@ -170,12 +172,13 @@ class Memory:
             buffer,
             self._cache,
             self._notifications,
+            check,
             safety_poll=self._safety_poll,
         )
         self._renewer = LeaseRenewer(
             self._executor, self._notifications, self._follower, safety_poll=self._safety_poll
         )
-        self._reader = LogReader(self._executor, buffer, self._follower)
+        self._reader = LogReader(self._executor, buffer, self._follower, check)
         self._claims = ClaimRenewer(self._executor)
         self._is_view = False
         self._make_verbs()

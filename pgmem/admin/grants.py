@@ -16,6 +16,7 @@ _READER: Final = (
             "state",
             "trimmed",
             "policies",
+            "epochs",
             "fold_snapshots",
             "state_snapshots",
             "state_snapshot_entries",
@@ -59,7 +60,7 @@ _WRITER: Final = (
             "leases_token_seq",
         ),
     ),
-    ("SELECT", "TABLE", ("meta", "trimmed", "policies", VERSION_TABLE)),
+    ("SELECT", "TABLE", ("meta", "trimmed", "policies", "epochs", VERSION_TABLE)),
 )
 _JANITOR: Final = (
     *_WRITER,

@@ -286,7 +286,7 @@ def refuse_unreleased(connection: Connection, schema: str) -> None:
     if found is None:
         return
     lacks = text("SELECT pg_catalog.to_regclass(:name) IS NULL")
-    if connection.execute(lacks, {"name": f'"{schema}".subscriptions'}).scalar_one():
+    if connection.execute(lacks, {"name": f'"{schema}".epochs'}).scalar_one():
         raise SchemaError(unreleased_schema(schema), found=found, needed=SCHEMA_REVISION)
 
 

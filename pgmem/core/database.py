@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pgmem.core import statements as sql
 from pgmem.core.concurrency import async_sleep, run_in_thread
 from pgmem.core.connection import AnswerTimeoutError, AsyncConnection
-from pgmem.core.history import History, read_history, rewritten_error
+from pgmem.core.history import History, read_history
 from pgmem.core.libpq import execute_on
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.outage import Outage
@@ -25,7 +25,7 @@ from pgmem.core.schema_fit import check_fit
 from pgmem.core.sqlstates import translate
 from pgmem.core.starting import RETRY_SECONDS, is_starting
 from pgmem.core.url import redacted
-from pgmem.errors import NotOpen, OutcomeUnknown, Unavailable
+from pgmem.errors import HistoryRewritten, NotOpen, OutcomeUnknown, Unavailable
 
 log = logging.getLogger("pgmem")
 
@@ -64,7 +64,8 @@ class AsyncDatabase:
     """The connections of one process to one schema.
 
     Attributes:
-        history: the history of the log that the memory was opened on.
+        history: the history of the log that the readers of the memory follow.
+        found: another history that a connection has found, and that is to be checked; or None.
         pooled: True if a pooler is in between.
         outage: is told when a part of the memory loses the server, and when it has it again.
         background: runs what is left to do after a call was cancelled.
@@ -91,7 +92,8 @@ class AsyncDatabase:
         # listen_url= implies a pooler. Without it the handshake looks for one.
         self.pooled = self._listens_beside = listen_conninfo is not None
         self.history = History(0, None)
-        self._found: History | None = None
+        self.found: History | None = None
+        self._rewritten: HistoryRewritten | None = None
         self.sessions = 0
         self.schema = schema
         self.relaxed = relaxed
@@ -162,6 +164,7 @@ class AsyncDatabase:
             await self._check_schema(connection)
             self.channel = await self._find_channel(connection)
             self.history = await self._read_history(connection)
+            self.found = self._rewritten = None
             self.statements.clear()
         finally:
             connection.give_up()
@@ -246,37 +249,40 @@ class AsyncDatabase:
         self.record_history(await self._read_history(connection))
 
     def record_history(self, history: History) -> None:
-        """Record the history that a connection found, to compare it with the known one.
-
-        A standby has no timeline of its own. Its history goes on when it is promoted.
-        """
+        """Record the history that a connection found, to check it if it is not the known one."""
         known = self.history
-        if history.system_identifier == known.system_identifier:
-            if history.timeline is None or history.timeline == known.timeline:
-                return
-            if known.timeline is None:
-                self.history = history
-                return
-        self._found = history
+        if history.system_identifier == known.system_identifier and history.timeline is None:
+            return  # A standby has no timeline of its own. Its history goes on when it is promoted.
+        self.found = None if history == known else history
 
-    def check_history(self, position: int | None = None) -> None:
-        """Raise if the log has another history than the memory was opened on.
+    def go_on(self, known: History, found: History) -> bool:
+        """Follow another history. Return False if another reader has done it before."""
+        if self.history != known:
+            return False
+        self.history, self.found = found, None
+        return True
 
-        Raises:
-            HistoryRewritten: the log is not the one that this memory was opened on.
-        """
-        if self._found is not None:
-            raise rewritten_error(self.history, self._found, position)
+    def lose(self, error: HistoryRewritten) -> None:
+        """Follow another history, which does not hold what the readers have seen."""
+        self.history, self.found, self._rewritten = error.found, None, error
 
-    def check_timeline(self, timeline: int | None, position: int | None = None) -> None:
-        """Record the timeline that a page of the log came from, and raise if it is another one.
+    def check_position(self, position: int) -> None:
+        """Raise if a caller's position may belong to a history that this memory has lost.
 
         Raises:
-            HistoryRewritten: as `check_history`.
+            HistoryRewritten: it may.
         """
-        if timeline != self.history.timeline:
-            self.record_history(History(self.history.system_identifier, timeline))
-        self.check_history(position)
+        error = self._rewritten
+        if error is not None and position > 0:
+            raise HistoryRewritten(
+                f"go on after position {position}: {error}. To use this position in the present "
+                f"history, open a new Memory",
+                position=position,
+                expected=error.expected,
+                found=error.found,
+                agrees_up_to=error.agrees_up_to,
+                lost=error.lost,
+            )
 
     def _unreachable(self, error: psycopg.OperationalError) -> Unavailable:
         # The message may repeat the URL's parameters, but never the password: libpq leaves it out.

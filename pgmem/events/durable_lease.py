@@ -23,7 +23,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -69,6 +69,9 @@ class AsyncSubscriptionLease:
         owner: this process, for others to read (see `owner_name`).
         on_lost: called once, by the renewal or a commit, when the lease is lost. In the
             synchronous form it may be called on another thread.
+        on_promotion: called when the server is on a later timeline. It raises `HistoryRewritten` if
+            the server does not hold what this process has read.
+        on_failover: "refuse" to raise `HistoryRewritten` after a promotion in any case.
 
     Attributes:
         position: the stored position to go on from, as of the acquisition.
@@ -91,11 +94,14 @@ class AsyncSubscriptionLease:
         lease: Seconds,
         owner: str,
         on_lost: Callable[[PgmemError], None],
+        on_promotion: Callable[[History], Awaitable[None]],
+        on_failover: ops.OnFailover = "continue",
     ) -> None:
         self._executor = executor
         self._name = name
         self._lease = ops.check_lease(lease)
         self._on_lost = on_lost
+        self._on_promotion = on_promotion
         # The owner is unique to this object, which so recognizes an acquisition whose answer
         # was lost.
         self._acquire = ops.acquire(
@@ -104,6 +110,7 @@ class AsyncSubscriptionLease:
             start=start,
             lease=self._lease,
             owner=f"{owner} #{uuid.uuid4().hex[:8]}",
+            on_failover=on_failover,
         )
         self._held: ops.Ownership | None = None
         self._released = False
@@ -178,10 +185,20 @@ class AsyncSubscriptionLease:
             )
         executor: AsyncExecutor = self._executor if bound is None else bound
         try:
-            await executor.execute(ops.commit(self._held, position, lease=self._lease))
+            while promoted := await executor.execute(
+                ops.commit(self._held, position, lease=self._lease)
+            ):
+                await self._go_on(promoted)
         except (LeaseLost, HistoryRewritten) as error:
             self._lose(error)
             raise
+
+    async def _go_on(self, promoted: ops.Promoted) -> None:
+        """Go on in a later timeline, if it holds what this process has read."""
+        await self._on_promotion(promoted.history)
+        if self._held is not None:
+            self._held = self._held._replace(history=promoted.history)
+            self.history = promoted.history
 
     async def release(self) -> None:
         """Release the subscription, so that another process gets it at once.
@@ -235,7 +252,11 @@ class AsyncSubscriptionLease:
         interval = self._lease / 3
         why = "its row is locked"
         try:
-            if await self._executor.execute(ops.renew(self._held, lease=self._lease)):
+            renewed = await self._executor.execute(ops.renew(self._held, lease=self._lease))
+            if isinstance(renewed, ops.Promoted):
+                await self._go_on(renewed)
+                return 0.0
+            if renewed:
                 self._sure_until, self._warned = before + self._lease, False
                 return interval
         except (LeaseLost, HistoryRewritten) as error:

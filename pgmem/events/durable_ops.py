@@ -11,15 +11,19 @@ The states of a subscription's row::
             └───────────────┤ └─ renew(token), commit(token): a longer lease
                             └─ reset: free (a higher token)
 
-Tokens come from a sequence, so no token is given twice, also after its row was deleted. Only a
-failover can lose that. Then the history, which every statement compares too, differs.
+Tokens come from a sequence, so no token is given twice, also after its row was deleted. The first
+session on a new timeline raises the sequence above what a failover can have lost.
+
+A promotion changes the timeline. The row's position was replicated together with the events, so
+the next acquisition stamps the new timeline. An owner that lives through it first checks that the
+log holds what it has read, and then goes on with the new timeline (`Promoted`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, encode_object
 from pgmem.core.history import History
@@ -40,6 +44,9 @@ from pgmem.errors import (
 )
 from pgmem.events.models import SubscriptionInfo
 
+OnFailover = Literal["continue", "refuse"]
+"""Whether a stored position goes on by itself after a promotion; see `events.subscribe`."""
+
 _BY_NAME = (("filter", "WHERE name = %(name)s"),)
 _ALL = (("filter", ""),)
 
@@ -53,6 +60,7 @@ class Ownership(NamedTuple):
         position: the stored position to go on from, as of the acquisition.
         created_at: when the subscription was first used.
         history: the history of the log that the position belongs to.
+        stamps: the row goes on in a later timeline of its cluster.
     """
 
     name: str
@@ -60,10 +68,21 @@ class Ownership(NamedTuple):
     position: int
     created_at: datetime
     history: History
+    stamps: bool = True
 
     def params(self) -> dict[str, Any]:
         """Return the parameters that find the row if it is still ours."""
         return {"name": self.name, "token": self.token, **self.history._asdict()}
+
+
+class Promoted(NamedTuple):
+    """The server is on a later timeline than the owner knows. Nothing was done.
+
+    Attributes:
+        history: the present one.
+    """
+
+    history: History
 
 
 class HeldByOther(NamedTuple):
@@ -87,6 +106,17 @@ def check_subscription(name: str) -> str:
     return check_name(name, "subscription name")
 
 
+def check_on_failover(on_failover: OnFailover) -> OnFailover:
+    """Check the option and return it.
+
+    Raises:
+        InvalidInput: it is another value.
+    """
+    if on_failover not in get_args(OnFailover):
+        raise InvalidInput(f"on_failover is 'continue' or 'refuse', got {on_failover!r}")
+    return on_failover
+
+
 def check_lease(lease: Seconds) -> float:
     """Check a lease and return it in seconds.
 
@@ -97,7 +127,13 @@ def check_lease(lease: Seconds) -> float:
 
 
 def acquire(
-    name: str, wanted: dict[str, Any], *, start: int, lease: float, owner: str
+    name: str,
+    wanted: dict[str, Any],
+    *,
+    start: int,
+    lease: float,
+    owner: str,
+    on_failover: OnFailover = "continue",
 ) -> Op[Ownership | HeldByOther]:
     """Take a subscription, creating it at `start` if it is new.
 
@@ -107,6 +143,7 @@ def acquire(
         start: the position of a new subscription.
         lease: seconds without a renewal after which others may take over.
         owner: unique to the caller. A second run of the op recognizes its own first run by it.
+        on_failover: whether a position of an earlier timeline goes on.
 
     Raises (from `parse`):
         AlreadyExists: it was created with another filter.
@@ -114,13 +151,14 @@ def acquire(
         RetryStatement: run it again.
     """
     text = encode_object(wanted, "filter", limit=DEFAULT_MAX_BYTES)
+    stamps = on_failover == "continue"
 
     def parse(rows: Sequence[Row]) -> Ownership | HeldByOther:
         token, position, created_at, *history = rows[0][:5]
         same, stored, found_position, *found_history = rows[0][5:10]
         owner_found, remaining, *present = rows[0][10:14]
         if token is not None:
-            return Ownership(name, token, position, created_at, History._make(history))
+            return Ownership(name, token, position, created_at, History._make(history), stamps)
         if same is None:  # Another process created it while this statement ran.
             raise RetryStatement
         if not same:
@@ -128,7 +166,8 @@ def acquire(
                 f"the subscription {name!r} follows {stored} and was asked to follow {text}: use "
                 f"another name, or memory.subscriptions.delete({name!r}) to begin anew"
             )
-        if found_history != present:
+        before, now = History._make(found_history), History._make(present)
+        if before != now and not (stamps and before.leads_to(now)):
             raise _rewritten("acquisition", name, found_position, found_history, present)
         if remaining is None or remaining <= 0:  # Its owner changed while this statement ran.
             raise RetryStatement
@@ -142,6 +181,7 @@ def acquire(
             "start": check_count(start, "after", minimum=0),
             "lease": lease,
             "owner": owner,
+            "stamp": stamps,
         },
         parse,
         f"acquire the subscription {name!r}",
@@ -149,7 +189,7 @@ def acquire(
     )
 
 
-def renew(held: Ownership, *, lease: float) -> Op[bool]:
+def renew(held: Ownership, *, lease: float) -> Op[bool | Promoted]:
     """Extend the lease. The result is False if the row is locked right now: try again.
 
     Raises (from `parse`):
@@ -157,22 +197,21 @@ def renew(held: Ownership, *, lease: float) -> Op[bool]:
         HistoryRewritten: the server's history is not the one that it was acquired in.
     """
 
-    def parse(rows: Sequence[Row]) -> bool:
+    def parse(rows: Sequence[Row]) -> bool | Promoted:
         if rows[0][0] is not None:
             return True
-        _refuse_lost("renewal", held, rows[0], held.position)
-        return False
+        return _refuse_lost("renewal", held, rows[0], held.position) or False
 
     return Op(
         "subscription_renew",
-        {**held.params(), "lease": lease},
+        {**held.params(), "lease": lease, "stamp": held.stamps},
         parse,
         f"renew the lease of the subscription {held.name!r}",
         Retry.IDEMPOTENT,
     )
 
 
-def commit(held: Ownership, position: int, *, lease: float) -> Op[None]:
+def commit(held: Ownership, position: int, *, lease: float) -> Op[Promoted | None]:
     """Store that every event up to `position` is handled, and extend the lease.
 
     If a higher position is stored, it stays: transactions may commit in another order than events.
@@ -185,15 +224,17 @@ def commit(held: Ownership, position: int, *, lease: float) -> Op[None]:
     check_count(position, "position", minimum=0)
     verb = f"commit of position {position}"
 
-    def parse(rows: Sequence[Row]) -> None:
+    def parse(rows: Sequence[Row]) -> Promoted | None:
         if rows[0][0] is not None:
-            return
-        _refuse_lost(verb, held, rows[0], position)
-        raise RetryStatement
+            return None
+        promoted = _refuse_lost(verb, held, rows[0], position)
+        if promoted is None:
+            raise RetryStatement
+        return promoted
 
     return Op(
         "subscription_commit",
-        {**held.params(), "position": position, "lease": lease},
+        {**held.params(), "position": position, "lease": lease, "stamp": held.stamps},
         parse,
         f"{verb} by the subscription {held.name!r}",
         Retry.IDEMPOTENT,
@@ -286,16 +327,22 @@ def delete(name: str) -> Op[bool]:
     )
 
 
-def _refuse_lost(verb: str, held: Ownership, row: Row, position: int) -> None:
-    """Raise if a statement's answer shows that the subscription is not ours any more."""
+def _refuse_lost(verb: str, held: Ownership, row: Row, position: int) -> Promoted | None:
+    """Raise if a statement's answer shows that the subscription is not ours any more.
+
+    Returns:
+        The present history if it is a later timeline, in which the subscription may go on.
+    """
     _, token, _, owner, expires_at, *histories = row[:9]
-    stored, present = histories[:2], histories[2:]
-    if list(held.history) != present:
+    stored, present = History._make(histories[:2]), History._make(histories[2:])
+    if held.history != present:
+        if held.stamps and held.history.leads_to(present):
+            return Promoted(present)
         raise _rewritten(verb, held.name, position, held.history, present)
     if token == held.token:
-        if stored != present:
+        if stored != present and not (held.stamps and stored.leads_to(present)):
             raise _rewritten(verb, held.name, position, stored, present)
-        return
+        return None
     if token is None:
         state = "it was deleted, and its position with it"
     elif expires_at is None:

@@ -42,8 +42,9 @@ from pgmem.core.listener import AsyncListener
 from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.outage import reason_of
 from pgmem.core.sqlstates import translate
-from pgmem.errors import NotOpen, PgmemError
+from pgmem.errors import HistoryRewritten, NotOpen, PgmemError
 from pgmem.events.buffer import AsyncEventBuffer
+from pgmem.events.history_check import AsyncHistoryCheck
 from pgmem.events.page import standby_error
 from pgmem.events.poller import AsyncLogPoller, LogObserver
 
@@ -68,6 +69,7 @@ class AsyncLogFollower:
         buffer: gets the events.
         observer: is told which state entries change, stable or not; None for none.
         notifications: delivers targeted notifications.
+        check: compares what was handed out with the log.
         safety_poll: seconds between two polls if no notification arrives.
     """
 
@@ -77,6 +79,7 @@ class AsyncLogFollower:
         buffer: AsyncEventBuffer,
         observer: LogObserver | None,
         notifications: AsyncTargetedNotifications,
+        check: AsyncHistoryCheck,
         *,
         safety_poll: float,
     ) -> None:
@@ -84,6 +87,7 @@ class AsyncLogFollower:
         self._buffer = buffer
         self._observer = observer
         self._notifications = notifications
+        self._check = check
         self._safety_poll = safety_poll
         self._lock = Lock()
         self._worker: AsyncWorker | None = None
@@ -98,6 +102,7 @@ class AsyncLogFollower:
             self._listener,
             self._buffer,
             self._observer,
+            self._check,
             safety_poll=self._safety_poll,
         )
         self._wakeup = AsyncWakeup()  # the worker's
@@ -117,10 +122,8 @@ class AsyncLogFollower:
 
         Raises:
             NotOpen: the memory is closed, or was opened before a fork.
-            HistoryRewritten: the log is not the one that the memory was opened on.
         """
         self._database.require_open("follow the log")
-        self._database.check_history()
         with self._lock:
             if self._closing:
                 raise NotOpen("follow the log: this memory was closed")
@@ -243,6 +246,12 @@ class AsyncLogFollower:
             while not self._closing:
                 try:
                     await self._follow()
+                except HistoryRewritten as error:
+                    # Its readers have been told. Caches and waiters of leases follow the new log.
+                    self._lost_at = time.monotonic()
+                    self._buffer.fail(error)
+                    self._poller.reset()
+                    await self._listener.disconnect()
                 except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
                     # A session that got past its beginning was a success.
                     failures = failures + 1 if self._lost_at else 1
@@ -276,13 +285,11 @@ class AsyncLogFollower:
         self._notifications.wake_all()
         if self._observer is not None:
             self._observer.flush()
-        self._database.record_history(history)
-        self._database.check_history(self._poller.position)
         if history.timeline is None:
             self._refuse_standby()
         if not self._database.may_listen:
             self._poller.log_polling("this role may not read the notification channel")
-        await self._poller.verify()
+        await self._poller.verify(history)
         if self._poller.position is not None:
             self._lost_at = 0.0
         self._database.outage.end("follower")

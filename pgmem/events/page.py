@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pgmem.core.history import Comparison, Given, compare
 from pgmem.core.op import Op, Row
 from pgmem.core.validation import MAX_POSITION, check_count, check_position
 from pgmem.errors import PositionTrimmed, Unavailable
 from pgmem.events.columns import (
+    AGENT_ID,
     METADATA,
     PAYLOAD,
     POSITION,
@@ -48,12 +50,14 @@ class PageHead(NamedTuple):
         timeline: the log's timeline; None on a standby.
         trimmed: retention has removed selected events above `after`, up to this position; or None.
         now: the server's time.
+        lsn: the server's WAL position. Everything visible was committed before it.
     """
 
     head: int
     timeline: int | None
     trimmed: int | None
     now: datetime
+    lsn: str | None
 
 
 class PollRequest(NamedTuple):
@@ -87,7 +91,10 @@ def _parse(rows: Sequence[Row]) -> Page:
         front = next(row for row in rows if row[POSITION] == 0)
         events = [row for row in rows if row is not front]
     timeline = None if front[TYPE] is None else int(front[TYPE], 16)
-    head = _new(PageHead, (front[VERSION], timeline, front[STATE_VERSION], front[RECORDED_AT]))
+    head = _new(
+        PageHead,
+        (front[VERSION], timeline, front[STATE_VERSION], front[RECORDED_AT], front[AGENT_ID]),
+    )
     return _new(Page, (head, events))
 
 
@@ -147,27 +154,37 @@ def read_new(request: PollRequest) -> Op[Page]:
     )
 
 
-def read_recorded(known: Sequence[tuple[int, datetime]]) -> Op[bool]:
+def read_recorded(followed: Sequence[Given]) -> Op[Comparison]:
     """Check that the log holds these events, and no others between them.
 
     Args:
-        known: position and `recorded_at` of each, in order.
+        followed: position and `recorded_at` of each, in order.
     """
+    return _comparison("event_recorded", followed, {"high": followed[-1][0]})
 
-    def parse(rows: Sequence[Row]) -> bool:
-        trimmed = rows[0][2]
-        kept = [event for event in known if event[0] > trimmed]
-        return kept == [row[:2] for row in rows[1:] if row[0] > trimmed]
+
+def read_given(read: Sequence[Given]) -> Op[Comparison]:
+    """Check that the log holds these events. There may be others between them.
+
+    Args:
+        read: position and `recorded_at` of each, in order.
+    """
+    return _comparison("event_given", read, {"positions": [position for position, _ in read]})
+
+
+def _comparison(statement: str, given: Sequence[Given], params: dict[str, Any]) -> Op[Comparison]:
+    def parse(rows: Sequence[Row]) -> Comparison:
+        return compare(given, [(row[0], row[1]) for row in rows[1:]], rows[0][2])
 
     return Op(
-        "event_recorded",
-        {"low": known[0][0], "high": known[-1][0]},
+        statement,
+        {"low": given[0][0], **params},
         parse,
         "check that the log holds what was read",
     )
 
 
-def read_newest(position: int) -> Op[list[tuple[int, datetime]]]:
+def read_newest(position: int) -> Op[list[Given]]:
     """Read position and `recorded_at` of the newest events up to a position, in order."""
     return Op(
         "event_recorded",

@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from pgmem.core.concurrency import async_sleep
 from pgmem.core.execution import AsyncPoolExecutor
+from pgmem.core.history import History, read_history
 from pgmem.core.op import Op, Row
 from pgmem.core.validation import MAX_POSITION
 from pgmem.errors import NotOpen, PositionTrimmed
 from pgmem.events.buffer import AsyncCursor, AsyncEventBuffer
 from pgmem.events.filter import EVERYTHING, EventFilter
 from pgmem.events.follower import AsyncLogFollower
+from pgmem.events.history_check import AsyncHistoryCheck
 from pgmem.events.page import NEVER, UNDATED, Page, PageHead, read_page, trimmed_error
 from pgmem.events.stable_position import (
     WriterBarrier,
@@ -67,8 +69,10 @@ class AsyncLogReader:
         executor: AsyncPoolExecutor,
         buffer: AsyncEventBuffer,
         follower: AsyncLogFollower,
+        check: AsyncHistoryCheck,
     ) -> None:
         self.executor = executor
+        self._check = check
         self._follower = follower
         self._sessions = 0
         self.buffer = buffer
@@ -76,6 +80,24 @@ class AsyncLogReader:
     def start(self) -> None:
         """Start the follower, unless it follows."""
         self._follower.start()
+
+    def check_position(self, position: int) -> None:
+        """Raise if a caller's position may belong to a history that this memory has lost.
+
+        Raises:
+            HistoryRewritten: it may.
+        """
+        self.executor.database.check_position(position)
+
+    async def follow_history(self, found: History) -> None:
+        """Go on in another history of the log, if it holds what this memory has read.
+
+        Raises:
+            HistoryRewritten: it does not hold what the readers of this memory have seen.
+        """
+        # A pooler may have kept the connections, so that no session has found this history yet.
+        await self.executor.execute(read_history())
+        await self._check.follow(self.executor.execute, found)
 
     async def wait(self, cursor: AsyncCursor, timeout: float | None) -> bool:
         """Wait for a call of the cursor's wakeup; see `AsyncLogFollower.wait`.
@@ -101,13 +123,17 @@ class AsyncLogReader:
             answer_timeout: seconds in which the server must answer; None for no limit.
 
         Raises:
-            HistoryRewritten: the log is not the one that the position belongs to.
+            HistoryRewritten: the log does not hold what the readers of this memory have seen.
             PositionTrimmed: retention has removed events that the reader has not read.
         """
         database = self.executor.database
-        database.check_history(position)
         page = await self.executor.execute(op, answer_timeout=answer_timeout)
-        database.check_timeline(page.head.timeline, position)
+        timeline = page.head.timeline
+        if database.found is not None:
+            await self.follow_history(database.found)
+        elif timeline is not None and timeline != database.history.timeline:
+            await self.follow_history(History(database.history.system_identifier, timeline))
+        self._check.seen.add_read(page.head.lsn, page.rows)
         if page.head.trimmed is not None:
             raise trimmed_error(position, page.head.trimmed)
         return page

@@ -245,6 +245,8 @@ class AsyncSubscription(Generic[T]):
 
     async def _first_position(self) -> int:
         start, buffer = self._start, self._reader.buffer
+        if start != "now":
+            self._reader.check_position(start)
         if start != "now" and start > 0 and buffer.live and start <= buffer.end:
             return start
         if start == 0:
@@ -310,6 +312,8 @@ class AsyncSubscription(Generic[T]):
             if not cursor.stopped:
                 raise
             return [], 0.0
+        if cursor.failed is not None:
+            raise cursor.failed  # What was read may be of another history.
         if found.rows:
             cursor.handed = found.rows[-1][0]
         moved = found.complete_to > cursor.position

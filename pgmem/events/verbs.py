@@ -13,12 +13,19 @@ from pydantic import BaseModel
 from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.op import Row
 from pgmem.core.paging import PAGE, read_pages
-from pgmem.core.validation import MAX_POSITION, Seconds, check_count, check_seconds
+from pgmem.core.validation import (
+    MAX_POSITION,
+    Seconds,
+    check_count,
+    check_position,
+    check_seconds,
+)
 from pgmem.errors import InvalidInput
 from pgmem.events import read_ops
 from pgmem.events.codec import Codec, event_maker, parse_events
 from pgmem.events.columns import POSITION
 from pgmem.events.durable import DEFAULT_LEASE, AsyncDurableSubscription
+from pgmem.events.durable_ops import OnFailover, check_on_failover
 from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter, Names
 from pgmem.events.models import RecordedEvent
@@ -134,6 +141,8 @@ class AsyncEvents(AsyncTransactionEvents):
         Raises:
             InvalidInput: a name or option that is not allowed.
             InvalidEvent: with `on_invalid="raise"`, a stored payload does not fit.
+            HistoryRewritten: the log has lost events that this memory has read.
+            PositionTrimmed: retention has removed events above `after`.
         """
         parse = parse_events(self._codec, model, on_invalid=on_invalid)
         wanted = EventFilter.of(
@@ -145,6 +154,8 @@ class AsyncEvents(AsyncTransactionEvents):
             if wait != 0:
                 raise InvalidInput("timeout= waits for new events: not with reverse=True")
             return parse(await self._read_visible(wanted, after, last, limit=limit, reverse=True))
+        if after:
+            self._reader.check_position(check_position(after, "after"))
         if limit is not None and wait == 0:
             since = ALWAYS if after else NEVER
             reader = self._reader
@@ -282,6 +293,7 @@ class AsyncEvents(AsyncTransactionEvents):
         durable: str,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
+        on_failover: OnFailover = "continue",
     ) -> AsyncDurableSubscription[RecordedEvent[Any]]: ...
 
     @overload
@@ -300,6 +312,7 @@ class AsyncEvents(AsyncTransactionEvents):
         durable: str,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
+        on_failover: OnFailover = "continue",
     ) -> AsyncDurableSubscription[RecordedEvent[M]]: ...
 
     def subscribe(
@@ -317,6 +330,7 @@ class AsyncEvents(AsyncTransactionEvents):
         durable: str | None = None,
         lease: Seconds = DEFAULT_LEASE,
         auto_commit: bool = True,
+        on_failover: OnFailover = "continue",
     ) -> AsyncSubscription[Any] | AsyncDurableSubscription[Any]:
         """Follow the log: first the events that are there, then each new one.
 
@@ -356,6 +370,10 @@ class AsyncEvents(AsyncTransactionEvents):
                 default, at most a day.
             auto_commit: store the position of what is handled. If False, call `commit`, alone or
                 in the transaction of your effects.
+            on_failover: what becomes of the stored position after a promotion of a standby.
+                "continue", the default, goes on: the position, the events and effects in this
+                database were replicated together. "refuse" raises `HistoryRewritten` until the
+                subscription is reset, for effects elsewhere that must be compared first.
 
         Returns:
             A context manager and iterator; with `durable`, one that has `commit`.
@@ -384,6 +402,7 @@ class AsyncEvents(AsyncTransactionEvents):
             name=durable,
             lease=lease,
             auto_commit=auto_commit,
+            on_failover=check_on_failover(on_failover),
             agent_id=self._codec.agent_id,
             on_invalid=on_invalid,
             context=self._codec.context,

@@ -107,7 +107,6 @@ class AsyncLeaseRenewer:
 
         Raises:
             NotOpen: the memory was closed.
-            HistoryRewritten: the log is another one than the memory was opened on.
         """
         self._follower.start()
         with self._lock:

@@ -18,7 +18,7 @@ def row(position, stream="s", type="t", payload="null", agent_id=None, key=None)
 
 def page(head, *positions):
     """Make a page with the events of these positions, read at a head."""
-    return Page(PageHead(head, 1, None, MOMENT), [row(position) for position in positions])
+    return Page(PageHead(head, 1, None, MOMENT, None), [row(position) for position in positions])
 
 
 def positions(rows):

@@ -44,6 +44,7 @@ def sync_lease(memory, name, *, lease=30.0, selection=SELECTION):
         lease=lease,
         owner="o",
         on_lost=lambda error: None,
+        on_promotion=memory._reader.follow_history,
     )
 
 
@@ -59,7 +60,17 @@ class Lease:
         losses: what `on_lost` was told.
     """
 
-    def __init__(self, memory, name="billing", *, lease=30.0, start=0, selection=None, owner="me"):
+    def __init__(
+        self,
+        memory,
+        name="billing",
+        *,
+        lease=30.0,
+        start=0,
+        selection=None,
+        owner="me",
+        on_failover="continue",
+    ):
         self.losses = []
         make = SubscriptionLease if isinstance(memory, Awaited) else AsyncSubscriptionLease
         self.raw = make(
@@ -70,6 +81,8 @@ class Lease:
             lease=lease,
             owner=owner,
             on_lost=self.losses.append,
+            on_promotion=plain(memory)._reader.follow_history,
+            on_failover=on_failover,
         )
         self._face = Awaited(self.raw) if isinstance(memory, Awaited) else self.raw
 

@@ -32,6 +32,7 @@ from pgmem.core.context import WriteContext
 from pgmem.core.op import Row
 from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidInput, PgmemError, Unavailable
+from pgmem.events.durable_ops import OnFailover
 from pgmem.events.event_classes import OnInvalid
 from pgmem.events.filter import EventFilter
 from pgmem.events.page import ALWAYS
@@ -84,6 +85,7 @@ class DurableSubscription(Subscription[T]):
         name: str,
         lease: Seconds,
         auto_commit: bool,
+        on_failover: OnFailover,
         agent_id: str | None,
         on_invalid: OnInvalid = "raise",
         context: WriteContext | None = None,
@@ -99,6 +101,8 @@ class DurableSubscription(Subscription[T]):
                 lease=lease,
                 owner=owner_name(agent_id),
                 on_lost=self._lose,
+                on_promotion=reader.follow_history,
+                on_failover=on_failover,
             )
 
         new_lease(0)  # Checks the arguments now. The position to begin at is known later.

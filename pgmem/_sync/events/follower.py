@@ -41,11 +41,12 @@ from pgmem._sync.core.database import Database
 from pgmem._sync.core.listener import Listener
 from pgmem._sync.core.notifications import TargetedNotifications
 from pgmem._sync.events.buffer import EventBuffer
+from pgmem._sync.events.history_check import HistoryCheck
 from pgmem._sync.events.poller import LogObserver, LogPoller
 from pgmem.core.concurrency import Lock, Wakeup, Worker, sleep
 from pgmem.core.outage import reason_of
 from pgmem.core.sqlstates import translate
-from pgmem.errors import NotOpen, PgmemError
+from pgmem.errors import HistoryRewritten, NotOpen, PgmemError
 from pgmem.events.page import standby_error
 
 log = logging.getLogger("pgmem")
@@ -69,6 +70,7 @@ class LogFollower:
         buffer: gets the events.
         observer: is told which state entries change, stable or not; None for none.
         notifications: delivers targeted notifications.
+        check: compares what was handed out with the log.
         safety_poll: seconds between two polls if no notification arrives.
     """
 
@@ -78,6 +80,7 @@ class LogFollower:
         buffer: EventBuffer,
         observer: LogObserver | None,
         notifications: TargetedNotifications,
+        check: HistoryCheck,
         *,
         safety_poll: float,
     ) -> None:
@@ -85,6 +88,7 @@ class LogFollower:
         self._buffer = buffer
         self._observer = observer
         self._notifications = notifications
+        self._check = check
         self._safety_poll = safety_poll
         self._lock = Lock()
         self._worker: Worker | None = None
@@ -99,6 +103,7 @@ class LogFollower:
             self._listener,
             self._buffer,
             self._observer,
+            self._check,
             safety_poll=self._safety_poll,
         )
         self._wakeup = Wakeup()  # the worker's
@@ -118,10 +123,8 @@ class LogFollower:
 
         Raises:
             NotOpen: the memory is closed, or was opened before a fork.
-            HistoryRewritten: the log is not the one that the memory was opened on.
         """
         self._database.require_open("follow the log")
-        self._database.check_history()
         with self._lock:
             if self._closing:
                 raise NotOpen("follow the log: this memory was closed")
@@ -244,6 +247,12 @@ class LogFollower:
             while not self._closing:
                 try:
                     self._follow()
+                except HistoryRewritten as error:
+                    # Its readers have been told. Caches and waiters of leases follow the new log.
+                    self._lost_at = time.monotonic()
+                    self._buffer.fail(error)
+                    self._poller.reset()
+                    self._listener.disconnect()
                 except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
                     # A session that got past its beginning was a success.
                     failures = failures + 1 if self._lost_at else 1
@@ -277,13 +286,11 @@ class LogFollower:
         self._notifications.wake_all()
         if self._observer is not None:
             self._observer.flush()
-        self._database.record_history(history)
-        self._database.check_history(self._poller.position)
         if history.timeline is None:
             self._refuse_standby()
         if not self._database.may_listen:
             self._poller.log_polling("this role may not read the notification channel")
-        self._poller.verify()
+        self._poller.verify(history)
         if self._poller.position is not None:
             self._lost_at = 0.0
         self._database.outage.end("follower")

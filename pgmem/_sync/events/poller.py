@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from datetime import datetime
 from typing import NamedTuple, Protocol
+
+import psycopg
 
 from pgmem._sync.core.database import Database
 from pgmem._sync.core.listener import Listener
 from pgmem._sync.events.buffer import EventBuffer
-from pgmem.core.history import lost_error, rewritten_error
+from pgmem._sync.events.history_check import HistoryCheck
+from pgmem.core.history import History, rewritten_error
 from pgmem.core.op import Row
 from pgmem.core.statements import CROWDED
-from pgmem.events.columns import POSITION, RECORDED_AT, STATE_KEY, STATE_VERSION
+from pgmem.events.columns import POSITION, STATE_KEY, STATE_VERSION
 from pgmem.events.gap_tracker import GapTracker, PollResult
 from pgmem.events.inline import parse_inline
 from pgmem.events.page import (
@@ -28,7 +29,6 @@ from pgmem.events.page import (
     PollRequest,
     read_new,
     read_newest,
-    read_recorded,
 )
 from pgmem.events.poll_schedule import PollSchedule
 from pgmem.events.stable_position import WriterBarrier, Writers, read_writers
@@ -43,9 +43,6 @@ MANY_INLINED = 50
 """If more notifications wait, one poll is cheaper than to take each of them."""
 MANY_PENDING = 50
 """If more events wait for a gap, a reader is taken to want one of them."""
-VERIFIED_EVENTS = 5_000
-"""Number of the latest events that are compared with the log after a lost connection. It is more
-than a server commits in the time that a crash can undo."""
 
 
 class LogObserver(Protocol):
@@ -73,6 +70,7 @@ class _Sent(NamedTuple):
     at: float
     request: PollRequest | None
     unannounced: bool
+    inlined: int = 0
 
 
 class LogPoller:
@@ -83,6 +81,7 @@ class LogPoller:
         listener: the connection.
         buffer: gets the events.
         observer: is told which state entries change, stable or not; None for none.
+        check: remembers what was handed out, and compares it with the log.
         safety_poll: seconds between two polls if no notification arrives.
 
     Attributes:
@@ -95,6 +94,7 @@ class LogPoller:
         listener: Listener,
         buffer: EventBuffer,
         observer: LogObserver | None,
+        check: HistoryCheck,
         *,
         safety_poll: float,
     ) -> None:
@@ -111,7 +111,8 @@ class LogPoller:
         self._head = 0
         self._gap_logged = 0
         self._polling_logged = False
-        self._handed: deque[tuple[int, datetime]] = deque(maxlen=VERIFIED_EVENTS)
+        self._check = check
+        self._seen = check.seen
         self.begun = False
 
     @property
@@ -125,7 +126,7 @@ class LogPoller:
     def reset(self) -> None:
         """Forget everything: the next session begins anew."""
         self._buffer.leave_off()
-        self._handed.clear()
+        self._seen.begin(())
         self.begun = False
 
     def rewind(self) -> None:
@@ -135,13 +136,19 @@ class LogPoller:
         self._buffer.rewind()
         self._head = self.position or 0
 
-    def verify(self) -> None:
+    def verify(self, found: History) -> None:
         """Check that the log still holds the events that were handed out.
 
-        A crash of the server may have undone the latest commits.
+        Args:
+            found: the history that the new session has found.
+
+        Raises:
+            HistoryRewritten: a crash or a failover has undone the latest commits.
         """
-        if self._handed and not self._listener.execute(read_recorded(self._handed)):
-            raise lost_error(self._database.history, self._handed[-1][0])
+        if found.timeline is not None and found != self._database.history:
+            self._check.follow(self._listener.execute, found)
+        else:
+            self._check.verify(self._listener.execute)
 
     def prepare_to_begin(self) -> None:
         """Forget what depends on the old position."""
@@ -168,8 +175,7 @@ class LogPoller:
             return target
         # Subscriptions may have read these events by themselves.
         newest = self._listener.execute(read_newest(position))
-        self._handed.clear()
-        self._handed.extend(newest)
+        self._seen.begin(newest)
         self._buffer.begin(position)
         self.begun = True
         return None
@@ -220,7 +226,7 @@ class LogPoller:
         if self._observer is not None:
             self._fresh, self._observer.used = self._observer.used, False
         self._schedule.notified = self._listener.notified
-        self._sent = _Sent(now, request, self._schedule.sent(now))
+        self._sent = _Sent(now, request, self._schedule.sent(now), self._seen.inlined)
         self._listener.send(read_new(request))
 
     def _take_notifications(self) -> None:
@@ -245,6 +251,7 @@ class LogPoller:
                 rows += inlined
         if rows:
             taken, left = self._buffer.accept(rows)
+            self._seen.inlined += len(rows)
             self._hand_out(taken)
             asked = asked or left
             self._schedule.accepted(now, fresh=self._observer is not None)
@@ -260,9 +267,12 @@ class LogPoller:
         """Take in what a poll has read."""
         database = self._database
         position = self._buffer.end
-        database.check_timeline(page.head.timeline, position)
+        if page.head.timeline not in (None, database.history.timeline):
+            # A pooler has connected to another server. A new session checks what it holds.
+            raise psycopg.OperationalError("the server is on another timeline")
         if page.head.head < self._head:
             raise rewritten_error(database.history, database.history, position)
+        self._seen.polled(page.head.lsn, sent.inlined)
         self._head = page.head.head
         if page.head.trimmed is not None:
             # Retention removed events in front of the tracker. Each subscription finds out by
@@ -313,8 +323,8 @@ class LogPoller:
             for row in taken.seen:
                 if row[STATE_KEY] is not None:
                     self._observer.observe(row[STATE_KEY], row[STATE_VERSION])
-        for row in taken.stable:
-            self._handed.append((row[POSITION], row[RECORDED_AT]))
+        if taken.stable:
+            self._seen.add_followed(taken.stable)
 
     def log_polling(self, reason: str) -> None:
         """Log once that this memory polls."""

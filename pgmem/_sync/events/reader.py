@@ -16,7 +16,9 @@ from typing import NamedTuple
 from pgmem._sync.core.execution import PoolExecutor
 from pgmem._sync.events.buffer import Cursor, EventBuffer
 from pgmem._sync.events.follower import LogFollower
+from pgmem._sync.events.history_check import HistoryCheck
 from pgmem.core.concurrency import sleep
+from pgmem.core.history import History, read_history
 from pgmem.core.op import Op, Row
 from pgmem.core.validation import MAX_POSITION
 from pgmem.errors import NotOpen, PositionTrimmed
@@ -68,8 +70,10 @@ class LogReader:
         executor: PoolExecutor,
         buffer: EventBuffer,
         follower: LogFollower,
+        check: HistoryCheck,
     ) -> None:
         self.executor = executor
+        self._check = check
         self._follower = follower
         self._sessions = 0
         self.buffer = buffer
@@ -77,6 +81,24 @@ class LogReader:
     def start(self) -> None:
         """Start the follower, unless it follows."""
         self._follower.start()
+
+    def check_position(self, position: int) -> None:
+        """Raise if a caller's position may belong to a history that this memory has lost.
+
+        Raises:
+            HistoryRewritten: it may.
+        """
+        self.executor.database.check_position(position)
+
+    def follow_history(self, found: History) -> None:
+        """Go on in another history of the log, if it holds what this memory has read.
+
+        Raises:
+            HistoryRewritten: it does not hold what the readers of this memory have seen.
+        """
+        # A pooler may have kept the connections, so that no session has found this history yet.
+        self.executor.execute(read_history())
+        self._check.follow(self.executor.execute, found)
 
     def wait(self, cursor: Cursor, timeout: float | None) -> bool:
         """Wait for a call of the cursor's wakeup; see `LogFollower.wait`.
@@ -102,13 +124,17 @@ class LogReader:
             answer_timeout: seconds in which the server must answer; None for no limit.
 
         Raises:
-            HistoryRewritten: the log is not the one that the position belongs to.
+            HistoryRewritten: the log does not hold what the readers of this memory have seen.
             PositionTrimmed: retention has removed events that the reader has not read.
         """
         database = self.executor.database
-        database.check_history(position)
         page = self.executor.execute(op, answer_timeout=answer_timeout)
-        database.check_timeline(page.head.timeline, position)
+        timeline = page.head.timeline
+        if database.found is not None:
+            self.follow_history(database.found)
+        elif timeline is not None and timeline != database.history.timeline:
+            self.follow_history(History(database.history.system_identifier, timeline))
+        self._check.seen.add_read(page.head.lsn, page.rows)
         if page.head.trimmed is not None:
             raise trimmed_error(position, page.head.trimmed)
         return page

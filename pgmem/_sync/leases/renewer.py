@@ -108,7 +108,6 @@ class LeaseRenewer:
 
         Raises:
             NotOpen: the memory was closed.
-            HistoryRewritten: the log is another one than the memory was opened on.
         """
         self._follower.start()
         with self._lock:

@@ -20,6 +20,7 @@ from pgmem.admin.tables import (
     events,
     folds,
     groups,
+    history,
     imports,
     leases,
     meta,
@@ -51,6 +52,7 @@ class Tables:
     state_snapshots: Table
     state_snapshot_entries: Table
     imports: Table
+    epochs: Table
     meta: Table
     pgmem_version: Table
 
@@ -91,6 +93,7 @@ def build(schema: str) -> Tables:
         state_snapshots=state.state_snapshots(metadata),
         state_snapshot_entries=state.state_snapshot_entries(metadata),
         imports=imports.imports(metadata),
+        epochs=history.epochs(metadata),
         meta=meta.meta(metadata),
         pgmem_version=meta.pgmem_version(metadata),
     )

@@ -1,9 +1,9 @@
 -- The revision of the schema, the server's version and the session's pid, which differs from the
 -- client's idea of it behind a pooler. Versions of pgmem before the first release had no table
--- `subscriptions`, and revisions of the same names. Last, the schemas that the search_path puts in
+-- `epochs`, and revisions of the same names. Last, the schemas that the search_path puts in
 -- front of pg_catalog, and in which another role may create operators.
 SELECT version_num, current_setting('server_version_num')::int, pg_backend_pid(),
-       to_regclass({table subscriptions}) IS NULL,
+       to_regclass({table epochs}) IS NULL,
        ARRAY(
            SELECT space.nspname::text
            FROM unnest(current_schemas(true)) WITH ORDINALITY AS searched (name, place)

@@ -1,7 +1,9 @@
 -- Take a subscription if it is new, if no lease on it runs, or if this very call holds it
 -- already (sent again after a lost connection). While another lease runs, the statement waits
 -- for nothing, locks nothing and draws no token. If the lease has run out and the last owner's
--- transaction is open, the UPDATE waits for that transaction and then sees the new position.
+-- transaction is open, the UPDATE waits for that transaction and then sees the new position. A
+-- position of an earlier timeline of this cluster was replicated together with the events, so it
+-- is stamped with the present one.
 WITH present AS MATERIALIZED (
 {include history}
 ),
@@ -14,14 +16,15 @@ found AS MATERIALIZED (
 taken AS (
     UPDATE {schema}.subscriptions AS held
     SET token = nextval({subscription_tokens}), owner = %(owner)s,
-        expires_at = clock_timestamp() + make_interval(secs => %(lease)s)
+        expires_at = clock_timestamp() + make_interval(secs => %(lease)s),
+        timeline = present.timeline
     FROM present
     WHERE held.name = %(name)s
       AND (held.expires_at IS NULL OR held.expires_at <= clock_timestamp()
            OR held.owner = %(owner)s)
       AND held.filter::jsonb = %(selection)s::jsonb
       AND held.system_identifier = present.system_identifier
-      AND held.timeline = present.timeline
+      AND (held.timeline = present.timeline OR %(stamp)s AND held.timeline < present.timeline)
     RETURNING held.token, held.position, held.created_at, held.system_identifier, held.timeline
 ),
 added AS (

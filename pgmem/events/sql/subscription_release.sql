@@ -4,7 +4,7 @@
 WITH ours AS MATERIALIZED (
     SELECT name FROM {schema}.subscriptions
     WHERE name = %(name)s AND token = %(token)s
-      AND system_identifier = %(system_identifier)s AND timeline = %(timeline)s
+      AND system_identifier = %(system_identifier)s AND timeline <= %(timeline)s
     FOR NO KEY UPDATE SKIP LOCKED
 ),
 released AS (

@@ -7,7 +7,8 @@ WITH present AS MATERIALIZED (
 ours AS MATERIALIZED (
     SELECT name FROM {schema}.subscriptions
     WHERE name = %(name)s AND token = %(token)s AND expires_at IS NOT NULL
-      AND system_identifier = %(system_identifier)s AND timeline = %(timeline)s
+      AND system_identifier = %(system_identifier)s
+      AND (timeline = %(timeline)s OR %(stamp)s AND timeline < %(timeline)s)
       AND EXISTS (
           SELECT FROM present
           WHERE system_identifier = %(system_identifier)s AND timeline = %(timeline)s
@@ -16,7 +17,7 @@ ours AS MATERIALIZED (
 ),
 renewed AS (
     UPDATE {schema}.subscriptions
-    SET expires_at = clock_timestamp() + make_interval(secs => %(lease)s)
+    SET expires_at = clock_timestamp() + make_interval(secs => %(lease)s), timeline = %(timeline)s
     WHERE name = (SELECT name FROM ours)
     RETURNING token
 )

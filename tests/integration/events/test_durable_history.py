@@ -38,6 +38,70 @@ async def test_a_position_from_another_history_is_refused(both, database_url, re
     await again.release()
 
 
+async def test_a_position_of_an_earlier_timeline_is_stamped_by_the_next_acquisition(
+    both, database_url
+):
+    first = await Lease(both).acquired()
+    await first.commit(3)
+    await first.release()
+    sql(database_url, "UPDATE pgmem.subscriptions SET timeline = timeline - 1")
+    again = await Lease(both).acquired()
+    assert (again.position, again.history) == (3, first.history)
+    assert sql(database_url, "SELECT timeline FROM pgmem.subscriptions") == [
+        (first.history.timeline,)
+    ]
+    await again.release()
+
+
+async def test_a_position_of_an_earlier_timeline_is_refused_if_asked(both, database_url):
+    for _ in range(3):
+        await both.events.append("payments", Event(type="t"))
+    first = await Lease(both).acquired()
+    await first.commit(3)
+    await first.release()
+    sql(database_url, "UPDATE pgmem.subscriptions SET timeline = timeline - 1")
+    with pytest.raises(HistoryRewritten, match=r"reset\('billing'\)"):
+        await Lease(both, on_failover="refuse").try_acquire()
+    await both.subscriptions.reset("billing")
+    again = await Lease(both, on_failover="refuse").acquired()
+    assert again.position == 3
+    await again.release()
+
+
+async def test_an_owner_goes_on_in_a_later_timeline(both, database_url):
+    """Give the owner an earlier history, as if the server was promoted meanwhile."""
+    lease = await Lease(both).acquired()
+    present = lease.history
+    sql(database_url, "UPDATE pgmem.subscriptions SET timeline = timeline - 1")
+    earlier = present._replace(timeline=present.timeline - 1)
+    lease.raw._held = lease._held._replace(history=earlier)
+    await lease.commit(2)
+    assert lease.history == present
+    assert sql(database_url, "SELECT position, timeline FROM pgmem.subscriptions") == [
+        (2, present.timeline)
+    ]
+    await lease.release()
+
+
+async def test_an_owner_that_has_seen_lost_events_commits_nothing(both, database_url):
+    lease = await Lease(both).acquired()
+    present = lease.history
+
+    async def refuse(found):
+        raise HistoryRewritten("lost", position=3, expected=None, found=found)
+
+    def refuse_now(found):
+        raise HistoryRewritten("lost", position=3, expected=None, found=found)
+
+    lease.raw._on_promotion = refuse if plain(both) is both else refuse_now
+    earlier = present._replace(timeline=present.timeline - 1)
+    lease.raw._held = lease._held._replace(history=earlier)
+    with pytest.raises(HistoryRewritten, match="lost"):
+        await lease.commit(2)
+    assert isinstance(lease.lost, HistoryRewritten)
+    assert (await both.subscriptions.get("billing")).position == 0
+
+
 async def test_history_is_the_servers(both, database_url):
     lease = await Lease(both).acquired()
     found = sql(

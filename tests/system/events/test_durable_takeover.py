@@ -26,7 +26,8 @@ def say(*words): print(json.dumps([time.monotonic(), *words]), flush=True)
 def hear(): say("paused"); sys.stdin.readline()
 def hold(memory):
     lease = SubscriptionLease(memory._executor, "billing", {}, start=0, lease=lease_seconds,
-                          owner=f"{os.getpid()}", on_lost=lambda error: None)
+                          owner=f"{os.getpid()}", on_lost=lambda error: None,
+                          on_promotion=memory._reader.follow_history)
     while (wait := lease.try_acquire()) is not None:
         time.sleep(wait)
     return lease
