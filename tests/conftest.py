@@ -12,6 +12,7 @@ import pytest
 from pgmem import Memory
 from tests.support import commands
 from tests.support.both import Both
+from tests.support.imports import Compiled, import_from
 from tests.support.options import FULL_VARIABLE, full
 from tests.support.server import SERVER_VARIABLE, TEMPLATE, Recycled, Server, fresh_database
 
@@ -46,8 +47,18 @@ def pytest_configure(config):
         os.environ[FULL_VARIABLE] = "1"
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
+    config.pgmem_compiled = Compiled()
+    config.pgmem_compiled.start()
     config.pgmem_server = Server(config.option.pg)
     config.pgmem_server.start()
+
+
+def pytest_collection(session):
+    """Import all test modules in another order than the other workers, if all are to run."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker and session.config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        number = int(worker["workerid"].removeprefix("gw"))
+        import_from(number, worker["workercount"], session.config.getini("testpaths"))
 
 
 def pytest_collection_modifyitems(config, items):
@@ -99,6 +110,7 @@ def pytest_unconfigure(config):
     server = getattr(config, "pgmem_server", None)
     if server is not None:
         server.stop()
+        config.pgmem_compiled.stop()
 
 
 @pytest.fixture(scope="session")

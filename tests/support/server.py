@@ -32,7 +32,7 @@ MAINTENANCE = "pgmem tests"
 
 SETTINGS = {
     "fsync": "off",  # The tests of durability start servers of their own.
-    "max_connections": 300,
+    "max_connections": 500,
     "max_prepared_transactions": 20,
     "shared_buffers": "64MB",
 }
