@@ -105,8 +105,9 @@ class Memory:
             refused. Pydantic models are not given to it.
         timeout: how long the database may take for a call, in seconds or as a timedelta: the wait
             for a connection, and for the answers. A write that is given up raises `OutcomeUnknown`,
-            unless a second one is harmless. It does not bound snapshots, trims and statistics of
-            much data, nor statements on the caller's own connection.
+            unless a second one is harmless. In a transaction, the caller's own too, it ends the
+            transaction. It does not bound snapshots, trims and statistics of much data, nor the
+            caller's own statements.
         listen_url: a direct way to the server if `url` goes through a pooler in transaction mode
             (PgBouncer), which delivers no notifications. Statements are not prepared through a
             pooler, with or without this.

@@ -11,11 +11,17 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.generators import fetch_many
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from pgmem.core.connection import AnswerTimeoutError, AsyncConnection
+from pgmem.core.connection import (
+    CANCEL_TIMEOUT,
+    AnswerTimeoutError,
+    AsyncConnection,
+    run_within,
+)
 from pgmem.core.database import AsyncDatabase, fetch
-from pgmem.core.libpq import Call
+from pgmem.core.libpq import Call, execute_on
 from pgmem.core.op import Op, RetryStatement, Row
 from pgmem.core.retry import (
     MAX_RACES,
@@ -80,6 +86,35 @@ async def roll_back(connection: AsyncConnection) -> None:
     except psycopg.Error:
         # The server rolls back what a lost connection left open.
         connection.give_up()
+
+
+async def _fetch_within(
+    connection: psycopg.AsyncConnection[Any], query: bytes, params: dict[str, Any], seconds: float
+) -> Sequence[Row]:
+    """Execute a statement on the caller's own connection, for at most `seconds`.
+
+    Then the server is asked to cancel it, so that the caller can roll back. If the server is
+    silent, or has executed the statement, the connection is closed: nothing may be committed.
+
+    Raises:
+        AnswerTimeoutError: the server did not answer in time.
+    """
+    pgconn = connection.pgconn
+    async with connection.lock:
+        work = execute_on(connection, query, params)
+        try:
+            rows: Sequence[Row] = await connection.wait(run_within(work, seconds))
+        except AnswerTimeoutError:
+            work.close()
+            try:
+                await connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+                await connection.wait(run_within(fetch_many(pgconn), CANCEL_TIMEOUT))
+            except (psycopg.Error, OSError):
+                pgconn.finish()
+            if pgconn.transaction_status != TransactionStatus.INERROR:
+                pgconn.finish()
+            raise
+    return rows
 
 
 class AsyncTransactionExecutor:
@@ -213,8 +248,10 @@ class AsyncTransactionExecutor:
         self, connection: psycopg.AsyncConnection[Any], query: bytes, op: Op[Any]
     ) -> Sequence[Row]:
         if not isinstance(connection, AsyncConnection):
-            # The caller's connection: its own settings bound the statement.
-            return await fetch(connection, query, self._database.params(op))
+            params = self._database.params(op)
+            if not op.bounded:
+                return await fetch(connection, query, params)
+            return await _fetch_within(connection, query, params, self._database.timeout)
         return await self._fetch_here(connection, query, op)
 
     async def _fetch_here(
@@ -282,6 +319,11 @@ class AsyncTransactionExecutor:
     ) -> PgmemError | RetryStatement:
         if is_version_race(error):
             return RetryStatement()
+        if isinstance(error, AnswerTimeoutError):
+            return Unavailable(
+                f"{op.action}: {error}. The transaction is over: nothing of it was committed. Run "
+                f"the whole transaction again"
+            )
         if is_lost(connection, error):
             return lost_in_block(op.action)
         return translate(error, op.action)

@@ -45,7 +45,7 @@ class AnswerTimeoutError(psycopg.OperationalError):
     """The server did not answer within `answer_timeout`. The connection was given up."""
 
 
-def _run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
+def run_within(generator: Generator[Any, Any, R], seconds: float) -> Generator[Any, Any, R]:
     """Run one of psycopg's generators for at most `seconds`."""
     deadline = monotonic() + seconds
     try:
@@ -148,7 +148,7 @@ class Connection(psycopg.Connection[TupleRow]):
             self._require_usable()
         self._reader.forget()
         if self.answer_timeout is not None:
-            gen = _run_within(gen, self.answer_timeout)
+            gen = run_within(gen, self.answer_timeout)
         try:
             return drive(gen, self.pgconn.socket, *args, **kwargs)
         except AnswerTimeoutError:
@@ -376,7 +376,7 @@ class Connection(psycopg.Connection[TupleRow]):
     def _cancel(self) -> None:
         try:
             self.cancel_safe(timeout=CANCEL_TIMEOUT)
-            rest = _run_within(fetch_many(self.pgconn), CANCEL_TIMEOUT)
+            rest = run_within(fetch_many(self.pgconn), CANCEL_TIMEOUT)
             drive(rest, self.pgconn.socket, interval=INTERVAL)
         except (psycopg.Error, OSError):
             pass  # The server is gone, or silent. It ends the statement with the connection.

@@ -12,9 +12,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.generators import fetch_many
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from pgmem._sync.core.connection import AnswerTimeoutError, Connection
+from pgmem._sync.core.connection import (
+    CANCEL_TIMEOUT,
+    AnswerTimeoutError,
+    Connection,
+    run_within,
+)
 from pgmem._sync.core.database import Database, fetch
 from pgmem._sync.core.retry import (
     MAX_RACES,
@@ -22,7 +28,7 @@ from pgmem._sync.core.retry import (
     fallback_of,
     is_lost,
 )
-from pgmem.core.libpq import Call
+from pgmem.core.libpq import Call, execute_on
 from pgmem.core.op import Op, RetryStatement, Row
 from pgmem.core.sources import begin_nested, driver_connection
 from pgmem.core.sqlstates import (
@@ -81,6 +87,35 @@ def roll_back(connection: Connection) -> None:
     except psycopg.Error:
         # The server rolls back what a lost connection left open.
         connection.give_up()
+
+
+def _fetch_within(
+    connection: psycopg.Connection[Any], query: bytes, params: dict[str, Any], seconds: float
+) -> Sequence[Row]:
+    """Execute a statement on the caller's own connection, for at most `seconds`.
+
+    Then the server is asked to cancel it, so that the caller can roll back. If the server is
+    silent, or has executed the statement, the connection is closed: nothing may be committed.
+
+    Raises:
+        AnswerTimeoutError: the server did not answer in time.
+    """
+    pgconn = connection.pgconn
+    with connection.lock:
+        work = execute_on(connection, query, params)
+        try:
+            rows: Sequence[Row] = connection.wait(run_within(work, seconds))
+        except AnswerTimeoutError:
+            work.close()
+            try:
+                connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+                connection.wait(run_within(fetch_many(pgconn), CANCEL_TIMEOUT))
+            except (psycopg.Error, OSError):
+                pgconn.finish()
+            if pgconn.transaction_status != TransactionStatus.INERROR:
+                pgconn.finish()
+            raise
+    return rows
 
 
 class TransactionExecutor:
@@ -212,8 +247,10 @@ class TransactionExecutor:
         self, connection: psycopg.Connection[Any], query: bytes, op: Op[Any]
     ) -> Sequence[Row]:
         if not isinstance(connection, Connection):
-            # The caller's connection: its own settings bound the statement.
-            return fetch(connection, query, self._database.params(op))
+            params = self._database.params(op)
+            if not op.bounded:
+                return fetch(connection, query, params)
+            return _fetch_within(connection, query, params, self._database.timeout)
         return self._fetch_here(connection, query, op)
 
     def _fetch_here(self, connection: Connection, query: bytes, op: Op[Any]) -> Sequence[Row]:
@@ -277,6 +314,11 @@ class TransactionExecutor:
     ) -> PgmemError | RetryStatement:
         if is_version_race(error):
             return RetryStatement()
+        if isinstance(error, AnswerTimeoutError):
+            return Unavailable(
+                f"{op.action}: {error}. The transaction is over: nothing of it was committed. Run "
+                f"the whole transaction again"
+            )
         if is_lost(connection, error):
             return lost_in_block(op.action)
         return translate(error, op.action)

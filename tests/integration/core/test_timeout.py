@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgmem import Event, Memory
-from pgmem.errors import OutcomeUnknown, TransactionConflict, Unavailable
+from pgmem.errors import OutcomeUnknown, PgmemError, TransactionConflict, Unavailable
 from tests.support.database import lock_waits
 from tests.support.waiting import until
 
@@ -74,6 +74,34 @@ async def test_a_statement_in_a_transaction_is_given_up_20(hurried, lock):
             await tx.state.put("other", 1)
             await tx.state.put("k", 2)
     assert await hurried.state.get("other") is None
+
+
+@contextlib.asynccontextmanager
+async def connected(form):
+    """Connect as a caller does that has a connection of its own."""
+    if form.name == "sync":
+        with contextlib.closing(psycopg.connect(form.url)) as connection:
+            yield connection
+    else:
+        connection = await psycopg.AsyncConnection.connect(form.url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+
+async def test_a_statement_on_the_callers_connection_is_given_up_20(form, hurried, lock):
+    async with connected(form) as connection:
+        bound = hurried.using(connection)
+        with lock(ROW), pytest.raises(Unavailable, match="nothing of it was committed"):
+            await bound.state.put("k", 2)
+        with pytest.raises(PgmemError):  # Its transaction is over.
+            await bound.state.get("k")
+        if isinstance(connection, psycopg.AsyncConnection):
+            await connection.rollback()
+        else:
+            connection.rollback()
+        assert (await bound.state.get("k")).value == 1
 
 
 async def test_an_optimistic_commit_is_given_up_20(hurried, lock):
