@@ -31,6 +31,7 @@ from sqlalchemy.pool import NullPool
 
 from pgmem.admin.drift import describe, differences, expected
 from pgmem.admin.grants import grant_sql
+from pgmem.admin.watched import WatchedConnection
 from pgmem.core.names import (
     DEFAULT_SCHEMA,
     SCHEMA_REVISION,
@@ -56,8 +57,8 @@ __all__ = [
 ]  # fmt: skip
 
 CONNECT_SECONDS: Final = 10
-"""How long to wait for the server, also for one that is not up yet. The URL's connect_timeout takes
-precedence."""
+"""How long to wait for the server, also for one that is not up yet, and for a sign that it works on
+a statement. The URL's connect_timeout takes precedence."""
 
 # alembic keeps the running environment in module globals: one command at a time in a process.
 _one_command = threading.Lock()
@@ -235,19 +236,13 @@ def engine(url: str | None) -> Engine:
     """
     conninfo = connection_string(url)
 
-    timeout = conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_SECONDS
+    seconds = float(conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_SECONDS)
 
     def connect() -> psycopg.Connection[Any]:
-        deadline = time.monotonic() + float(timeout)
+        deadline = time.monotonic() + seconds
         while True:
             try:
-                # No prepared statements: the server may be behind PgBouncer.
-                return psycopg.connect(
-                    conninfo,
-                    prepare_threshold=None,
-                    connect_timeout=timeout,
-                    client_encoding="UTF8",
-                )
+                return WatchedConnection.open(conninfo, seconds)
             except psycopg.OperationalError:
                 if time.monotonic() >= deadline or not is_starting(conninfo_to_dict(conninfo)):
                     raise
