@@ -6,11 +6,14 @@ import math
 import time
 
 from pgmem.core.concurrency import async_sleep
-from pgmem.core.execution import AsyncExecutor
+from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidInput
 from pgmem.leases import limit_ops as ops
 from pgmem.leases.models import Permit
+
+NOTICE_CLOSE = 0.5
+"""Seconds after which a call that waits notices that the memory was closed."""
 
 
 class AsyncLimits:
@@ -52,17 +55,22 @@ class AsyncLimits:
 
         Raises:
             InvalidInput: an argument is not allowed.
+            NotOpen: the memory was closed meanwhile.
         """
         wait = math.inf if timeout is None else check_seconds(timeout, "timeout", zero=True)
         op = ops.acquire(name, rate, burst, cost)
-        if wait and self._executor.bound:
+        executor = self._executor
+        if wait and not isinstance(executor, AsyncPoolExecutor):
             raise InvalidInput(
                 "timeout= of limits.acquire is 0 in a transaction: other callers of the limit "
                 "would wait, too"
             )
         deadline = time.monotonic() + wait
         while True:
-            permit = await self._executor.execute(op)
-            if permit.granted or time.monotonic() + permit.retry_after > deadline:
+            permit = await executor.execute(op)
+            until = time.monotonic() + permit.retry_after
+            if permit.granted or until > deadline or not isinstance(executor, AsyncPoolExecutor):
                 return permit
-            await async_sleep(permit.retry_after)
+            while (rest := until - time.monotonic()) > 0:
+                await async_sleep(min(rest, NOTICE_CLOSE))
+                executor.database.require_open(op.action)

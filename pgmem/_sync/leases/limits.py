@@ -6,12 +6,15 @@ from __future__ import annotations
 import math
 import time
 
-from pgmem._sync.core.execution import Executor
+from pgmem._sync.core.execution import Executor, PoolExecutor
 from pgmem.core.concurrency import sleep
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidInput
 from pgmem.leases import limit_ops as ops
 from pgmem.leases.models import Permit
+
+NOTICE_CLOSE = 0.5
+"""Seconds after which a call that waits notices that the memory was closed."""
 
 
 class Limits:
@@ -53,17 +56,22 @@ class Limits:
 
         Raises:
             InvalidInput: an argument is not allowed.
+            NotOpen: the memory was closed meanwhile.
         """
         wait = math.inf if timeout is None else check_seconds(timeout, "timeout", zero=True)
         op = ops.acquire(name, rate, burst, cost)
-        if wait and self._executor.bound:
+        executor = self._executor
+        if wait and not isinstance(executor, PoolExecutor):
             raise InvalidInput(
                 "timeout= of limits.acquire is 0 in a transaction: other callers of the limit "
                 "would wait, too"
             )
         deadline = time.monotonic() + wait
         while True:
-            permit = self._executor.execute(op)
-            if permit.granted or time.monotonic() + permit.retry_after > deadline:
+            permit = executor.execute(op)
+            until = time.monotonic() + permit.retry_after
+            if permit.granted or until > deadline or not isinstance(executor, PoolExecutor):
                 return permit
-            sleep(permit.retry_after)
+            while (rest := until - time.monotonic()) > 0:
+                sleep(min(rest, NOTICE_CLOSE))
+                executor.database.require_open(op.action)
