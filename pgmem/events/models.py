@@ -354,7 +354,8 @@ class SubscriptionInfo(NamedTuple):
     Attributes:
         name: its name.
         position: every event up to it is handled.
-        lag: number of committed events that it selects and that come after its position.
+        lag: number of committed events that it selects and that come after its position. They are
+            counted, which takes about half a second for a million.
         owner: the process that holds it: host, process and agent. None if it was released, or its
             lease has run out.
         expires_at: when another process may take over (the server's clock); None if it is free.

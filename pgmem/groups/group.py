@@ -346,7 +346,8 @@ class AsyncGroup(AsyncTransactionGroup, Generic[T]):
         """Return the number of selected events that no member has claimed yet.
 
         Counts every event that was committed before the call, except those above the position of a
-        transaction that is still open.
+        transaction that is still open. It reads them all, which takes about 0.2 s for a million.
+        `memory.stats()` has the distance in positions, which costs the same for any log.
 
         Raises:
             NotFound: the group was deleted.

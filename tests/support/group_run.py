@@ -7,14 +7,44 @@ import threading
 import time
 
 from pgmem import AsyncMemory, Event, Memory
+from pgmem._sync.groups.clock import Clock
+from pgmem.groups.clock import AsyncClock
+
+SPEED = 50
+"""How much faster than the real one the fast clock of a run is. The server has the real one."""
+
+
+class FastClock(Clock):
+    """A clock of a run in threads, on which renewals are due much sooner than leases end."""
+
+    def now(self) -> float:
+        return time.monotonic() * SPEED
+
+    def wait(self, wakeup, seconds) -> bool:
+        return wakeup.wait(None if seconds is None else seconds / SPEED)
+
+
+class AsyncFastClock(AsyncClock):
+    """The same for tasks."""
+
+    def now(self) -> float:
+        return time.monotonic() * SPEED
+
+    async def wait(self, wakeup, seconds) -> bool:
+        return await wakeup.wait(None if seconds is None else seconds / SPEED)
 
 
 class GroupRun:
-    """Runs a group's handler in one form until a condition holds."""
+    """Runs a group's handler in one form until a condition holds.
+
+    Attributes:
+        clock: the clock of the run; None for the real one.
+    """
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
         self.url = url
+        self.clock: Clock | AsyncClock | None = None
         self.group = "g"
         self.opening = {"stream": "s", "max_attempts": 3}
 
@@ -34,6 +64,7 @@ class GroupRun:
     def _sync(self, handler, over, meanwhile, options):
         with Memory(self.url, pool=(1, 8)) as memory:
             group = memory.groups.create(self.group, **self.opening, exist_ok=True)
+            group._context.clock = self.clock or group._context.clock
 
             def watch() -> None:
                 if meanwhile is not None:
@@ -54,6 +85,7 @@ class GroupRun:
     async def _async(self, handler, over, meanwhile, options):
         async with AsyncMemory(self.url, pool=(1, 8)) as memory:
             group = await memory.groups.create(self.group, **self.opening, exist_ok=True)
+            group._context.clock = self.clock or group._context.clock
 
             async def watch() -> None:
                 if meanwhile is not None:

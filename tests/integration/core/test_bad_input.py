@@ -306,7 +306,7 @@ class TestConstruction:
         self, form, url, caplog
     ):
         with pytest.raises(Unavailable) as error:
-            async with form.memory(url, timeout=2):
+            async with form.memory(url, timeout=0.3):
                 pass
         assert "s3cr3t" not in str(error.value) + caplog.text + repr(Memory(url))
         assert error.value.__cause__ is None

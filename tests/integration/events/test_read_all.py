@@ -162,3 +162,17 @@ async def test_a_read_leaves_out_what_does_not_fit_and_says_so(both, pages, capl
         await both.events.read_stream("s", model=Payload)
     with pytest.raises(InvalidInput, match="'skip' or 'raise'"):
         await both.events.read("s", on_invalid="dead_letter")
+
+
+async def test_a_subscription_goes_through_everything_in_batches(both):
+    """Also where a whole batch does not fit its model, and a read of one page gives nothing."""
+    wrong = [Event(type="t", payload="wrong")] * 30
+    right = [Event(type="t", payload={"n": n}) for n in range(45)]
+    await both.events.append("s", [*right[:5], *wrong, *right[5:]])
+    assert await both.events.read("s", after=5, limit=10, model=Payload) == []
+    found = []
+    async with both.events.subscribe("s", after=0, model=Payload) as events:
+        while batch := await events.receive(10, timeout=0):
+            assert len(batch) <= 10
+            found += [event.payload.n for event in batch]
+    assert found == list(range(45))
