@@ -44,6 +44,7 @@ OTHERS = {
     "events.read_page",
     "group.stop",
     "subscription.stop",
+    "memory.as_agent",
     "memory.context",
     "memory.using",
     # It opens the connections that go silent; see `test_open_at_a_silent_server`.
