@@ -7,13 +7,13 @@ harmless, because a group of verbs holds no state that must exist once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pgmem.core.context import WriteContext
 from pgmem.core.database import AsyncDatabase
@@ -22,7 +22,6 @@ from pgmem.core.execution import AsyncPoolExecutor
 from pgmem.core.names import check_schema_name
 from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.transaction import AsyncTransactionExecutor
-from pgmem.core.transaction_block import TransactionBlock
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.dedupe.renewer import AsyncClaimRenewer
@@ -36,27 +35,23 @@ from pgmem.events.history_check import AsyncHistoryCheck
 from pgmem.events.models import Event
 from pgmem.events.reader import AsyncLogReader
 from pgmem.events.subscriptions import AsyncSubscriptions
-from pgmem.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem.events.verbs import AsyncEvents
-from pgmem.leases.lease import AsyncLease
 from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases
-from pgmem.state.cache import StateCache, TransactionCache
+from pgmem.state.cache import StateCache
 from pgmem.state.verbs import AsyncState
-from pgmem.transaction import AsyncBoundMemory, AsyncTransaction, run_in_transaction
+from pgmem.transaction import AsyncBoundMemory, AsyncTransactions
 
 # ruff: noqa: PLC0415  # the imports inside properties
 
 if TYPE_CHECKING:
     from pgmem.admin.stats_models import Stats
+    from pgmem.digest.models import Digest
     from pgmem.folds.verbs import AsyncFolds
     from pgmem.groups.verbs import AsyncGroups
-    from pgmem.optimistic.transaction import AsyncOptimistic, OptimisticContext
     from pgmem.retention.janitor import AsyncJanitor
     from pgmem.retention.verbs import AsyncRetention
-
-R = TypeVar("R")
 
 Durability = Literal["strict", "relaxed"]
 
@@ -75,7 +70,7 @@ def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
     return least, check_count(pool[1], "pool's most", minimum=max(1, least))
 
 
-class AsyncMemory:
+class AsyncMemory(AsyncTransactions):
     """Share events and state between agents, in a schema of a PostgreSQL database.
 
     Use it as a context manager, one for each process:
@@ -291,166 +286,56 @@ class AsyncMemory:
         durability: Durability = "relaxed" if self._database.relaxed else "strict"
         return await AsyncStatistics(self._executor).read(self._database.schema, durability)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncTransaction]:
-        """Open a transaction. The block commits at its end, or rolls back on any exception.
-
-        BEGIN travels with the first statement, also with one of `tx.connection`, and the commit is
-        a round trip of its own. A block that executes nothing sends nothing. If the
-        connection is lost before the first statement has an answer, both are sent again on another
-        one, unless the block has used `tx.connection`.
-
-        >>> async with memory.transaction() as tx:
-        ...     await tx.state.put("order:1", {"paid": True})
-        ...     await tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")
-
-        A call on the memory itself inside the block gives a RuntimeWarning, once a block: it runs
-        on another connection and waits for what the block has locked. Call `tx` instead.
-
-        Raises:
-            TransactionConflict: the server undid it. Run the whole block again.
-            Unavailable: the server ended it, because it stood still for too long, or the
-                connection was lost. Nothing was committed.
-            OutcomeUnknown: the connection was lost during the commit.
-        """
-        cache = self._transaction_cache(remembers=True)
-        TransactionBlock.warn(self._executor.open_blocks, "transaction")
-        block = TransactionBlock(self._executor.open_blocks)
-        try:
-            async with self._executor.transaction("transaction") as executor:
-                yield AsyncTransaction(executor, self._codec, cache)
-        finally:
-            block.end()
-            if cache is not None:
-                cache.end()
-
-    @asynccontextmanager
-    async def optimistic(
+    async def digest(
         self,
+        since: int,
         *,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-        fence: AsyncLease | None = None,
-    ) -> AsyncIterator[AsyncOptimistic]:
-        """Open a transaction that holds no lock and no connection until the end of its block.
+        keys: Sequence[str] | None = None,
+        prefix: str | None = None,
+        streams: str | Sequence[str] | None = None,
+        budget: int = 2_000,
+        count: Callable[[str], int] = len,
+    ) -> Digest:
+        """Return what changed while an agent was thinking, as data and as text for its prompt.
 
-        Use it where minutes pass between reading and writing. Reads go to the server at once, and
-        their versions are remembered. Writes are kept. At the end of the block one database
-        transaction, in one round trip, compares every entry, absent entry and stream version that
-        was read by key, and writes everything, or nothing if one has changed. If the block raises,
-        nothing is written.
+        All changes of an entry are merged into one: what it was, and what it is. The text takes the
+        newest and largest changes first and says how much it leaves out.
 
-        It is serializable for what was read by key. It does not notice a new key under a prefix
-        that was searched, nor events that `tx.events.read` did not return yet.
+        >>> entry = await memory.state.put("order:1", {"status": "open"})
+        >>> entry = await memory.state.put("order:1", {"status": "paid"})
+        >>> print((await memory.digest(entry.position - 1, keys=["order:1"])).text)
+        Changes since position 1:
+        - order:1 changed: $.status "open" -> "paid"
 
-        >>> async with memory.optimistic() as tx:
-        ...     stock = await tx.state.get("stock:1")
-        ...     left = stock.value - 1 if stock else 9
-        ...     await tx.state.put("stock:1", left)
-        ...     await tx.events.append("orders", Event(type="ordered"))
-        >>> tx.committed.versions
-        {'stock:1': 1}
+        Without `keys`, `prefix` and `streams` it tells of everything. Writes with `record=False`
+        are not in the log, and so not in a digest.
 
         Args:
-            idempotency_key: let the block take effect once. A repeated block with the same key
-                writes nothing and gets the first receipt, whatever it would have written. 1 to
-                512 bytes.
-            ttl: how long the key holds, in seconds or as a timedelta. None for ever.
-            fence: commit only if this lease is still held.
+            since: the position after which it begins: of the last event that the agent knows, or
+                `position` of the digest before.
+            keys: entries to tell of, at most 10,000.
+            prefix: tell of the entries whose key begins with it.
+            streams: streams to tell of.
+            budget: the longest text, as `count` measures it.
+            count: measures a text. Characters by default; give the counter of a model's tokens.
 
         Raises:
-            StaleRead: something that was read has changed. Its `reads` tell what, by whom, and why.
-            LeaseLost: the fence or an acknowledged delivery is not held any more.
-            OutcomeUnknown: the connection was lost during the commit, and there is no key.
+            InvalidInput: an option is not allowed, or the budget is too small for any text.
+            PositionTrimmed: retention has removed events after `since`.
         """
-        from pgmem.optimistic.run import optimistic
+        from pgmem.digest.verbs import read_digest
 
-        async with optimistic(
-            self._optimistic_context(), idempotency_key=idempotency_key, ttl=ttl, fence=fence
-        ) as tx:
-            yield tx
-
-    @overload
-    async def run_transaction(
-        self,
-        fn: Callable[[AsyncTransaction], Awaitable[R]],
-        *,
-        optimistic: Literal[False] = False,
-        retries: int = 10,
-    ) -> R: ...
-
-    @overload
-    async def run_transaction(
-        self,
-        fn: Callable[[AsyncOptimistic], Awaitable[R]],
-        *,
-        optimistic: Literal[True],
-        retries: int = 10,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-        fence: AsyncLease | None = None,
-    ) -> R: ...
-
-    async def run_transaction(
-        self,
-        fn: Callable[[Any], Awaitable[R]],
-        *,
-        optimistic: bool = False,
-        retries: int = 10,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-        fence: AsyncLease | None = None,
-    ) -> R:
-        """Call a function in a transaction, and again if the transaction loses a race.
-
-        >>> from pgmem import AsyncOptimistic
-        >>> async def pay(tx: AsyncOptimistic) -> int:
-        ...     account = await tx.state.get("account:7")
-        ...     balance = account.value["balance"] if account else 0
-        ...     await tx.state.put("account:7", {"balance": balance + 5})
-        ...     return int(balance) + 5
-        >>> await memory.run_transaction(pay, optimistic=True)
-        5
-
-        The pause before each further call is random and grows up to 0.1 s. After three lost races
-        an optimistic transaction locks what the last call read and wrote before it calls the
-        function, so that it cannot lose them again. The function then runs inside an open database
-        transaction.
-
-        Args:
-            fn: called with the transaction. It may be called several times, so it must have no
-                other effects.
-            optimistic: use `optimistic()` instead of `transaction()`.
-            retries: the most further calls.
-            idempotency_key, ttl, fence: as for `optimistic()`, and only with it.
-
-        Returns:
-            The result of the call that was committed. With an idempotency key that was used before
-            it is the result of this call, and the effects are those of the first one.
-
-        Raises:
-            StaleRead, TransactionConflict: lost every race.
-            OutcomeUnknown: the connection was lost during the commit, and there is no key.
-        """
-        if optimistic:
-            from pgmem.optimistic.run import run_optimistic
-
-            return await run_optimistic(
-                self._optimistic_context(),
-                fn,
-                retries=retries,
-                idempotency_key=idempotency_key,
-                ttl=ttl,
-                fence=fence,
-            )
-        if idempotency_key is not None or fence is not None:
-            raise InvalidInput("idempotency_key= and fence= need optimistic=True")
-        return await run_in_transaction(self.transaction, fn, retries=retries)
-
-    def _optimistic_context(self) -> OptimisticContext:
-        from pgmem.optimistic.transaction import OptimisticContext
-
-        return OptimisticContext(self._executor, self._codec, self._cache)
+        return await read_digest(
+            self._executor,
+            self._codec,
+            self.events,
+            since,
+            keys=keys,
+            prefix=prefix,
+            streams=streams,
+            budget=budget,
+            count=count,
+        )
 
     def context(
         self, *, agent_id: str | None = None, run_id: str | None = None, cause: int | None = None
@@ -526,6 +411,3 @@ class AsyncMemory:
         """
         executor = AsyncTransactionExecutor(self._database, connection)
         return AsyncBoundMemory(executor, self._codec, self._transaction_cache(remembers=False))
-
-    def _transaction_cache(self, *, remembers: bool) -> TransactionCache | None:
-        return None if self._cache is None else TransactionCache(self._cache, remembers=remembers)

@@ -8,13 +8,13 @@ harmless, because a group of verbs holds no state that must exist once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pgmem._sync.core.database import Database
 from pgmem._sync.core.execution import PoolExecutor
@@ -27,37 +27,32 @@ from pgmem._sync.events.follower import LogFollower
 from pgmem._sync.events.history_check import HistoryCheck
 from pgmem._sync.events.reader import LogReader
 from pgmem._sync.events.subscriptions import Subscriptions
-from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL
 from pgmem._sync.events.verbs import Events
-from pgmem._sync.leases.lease import Lease
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.verbs import Leases
 from pgmem._sync.state.verbs import State
-from pgmem._sync.transaction import BoundMemory, Transaction, run_in_transaction
+from pgmem._sync.transaction import BoundMemory, Transactions
 from pgmem.core.context import WriteContext
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_default
 from pgmem.core.names import check_schema_name
-from pgmem.core.transaction_block import TransactionBlock
 from pgmem.core.url import connection_string
 from pgmem.core.validation import Seconds, check_count, check_seconds
 from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
 from pgmem.events.event_classes import event_registry
 from pgmem.events.models import Event
-from pgmem.state.cache import StateCache, TransactionCache
+from pgmem.state.cache import StateCache
 
 # ruff: noqa: PLC0415  # the imports inside properties
 
 if TYPE_CHECKING:
     from pgmem._sync.folds.verbs import Folds
     from pgmem._sync.groups.verbs import Groups
-    from pgmem._sync.optimistic.transaction import Optimistic, OptimisticContext
     from pgmem._sync.retention.janitor import Janitor
     from pgmem._sync.retention.verbs import Retention
     from pgmem.admin.stats_models import Stats
-
-R = TypeVar("R")
+    from pgmem.digest.models import Digest
 
 Durability = Literal["strict", "relaxed"]
 
@@ -76,7 +71,7 @@ def _sizes(pool: int | tuple[int, int] | None) -> tuple[int, int]:
     return least, check_count(pool[1], "pool's most", minimum=max(1, least))
 
 
-class Memory:
+class Memory(Transactions):
     """Share events and state between agents, in a schema of a PostgreSQL database.
 
     Use it as a context manager, one for each process:
@@ -290,166 +285,56 @@ class Memory:
         durability: Durability = "relaxed" if self._database.relaxed else "strict"
         return Statistics(self._executor).read(self._database.schema, durability)
 
-    @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Open a transaction. The block commits at its end, or rolls back on any exception.
-
-        BEGIN travels with the first statement, also with one of `tx.connection`, and the commit is
-        a round trip of its own. A block that executes nothing sends nothing. If the
-        connection is lost before the first statement has an answer, both are sent again on another
-        one, unless the block has used `tx.connection`.
-
-        >>> with memory.transaction() as tx:
-        ...     tx.state.put("order:1", {"paid": True})
-        ...     tx.connection.execute("INSERT INTO invoices (order_id) VALUES (1)")
-
-        A call on the memory itself inside the block gives a RuntimeWarning, once a block: it runs
-        on another connection and waits for what the block has locked. Call `tx` instead.
-
-        Raises:
-            TransactionConflict: the server undid it. Run the whole block again.
-            Unavailable: the server ended it, because it stood still for too long, or the
-                connection was lost. Nothing was committed.
-            OutcomeUnknown: the connection was lost during the commit.
-        """
-        cache = self._transaction_cache(remembers=True)
-        TransactionBlock.warn(self._executor.open_blocks, "transaction")
-        block = TransactionBlock(self._executor.open_blocks)
-        try:
-            with self._executor.transaction("transaction") as executor:
-                yield Transaction(executor, self._codec, cache)
-        finally:
-            block.end()
-            if cache is not None:
-                cache.end()
-
-    @contextmanager
-    def optimistic(
+    def digest(
         self,
+        since: int,
         *,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-        fence: Lease | None = None,
-    ) -> Iterator[Optimistic]:
-        """Open a transaction that holds no lock and no connection until the end of its block.
+        keys: Sequence[str] | None = None,
+        prefix: str | None = None,
+        streams: str | Sequence[str] | None = None,
+        budget: int = 2_000,
+        count: Callable[[str], int] = len,
+    ) -> Digest:
+        """Return what changed while an agent was thinking, as data and as text for its prompt.
 
-        Use it where minutes pass between reading and writing. Reads go to the server at once, and
-        their versions are remembered. Writes are kept. At the end of the block one database
-        transaction, in one round trip, compares every entry, absent entry and stream version that
-        was read by key, and writes everything, or nothing if one has changed. If the block raises,
-        nothing is written.
+        All changes of an entry are merged into one: what it was, and what it is. The text takes the
+        newest and largest changes first and says how much it leaves out.
 
-        It is serializable for what was read by key. It does not notice a new key under a prefix
-        that was searched, nor events that `tx.events.read` did not return yet.
+        >>> entry = memory.state.put("order:1", {"status": "open"})
+        >>> entry = memory.state.put("order:1", {"status": "paid"})
+        >>> print((memory.digest(entry.position - 1, keys=["order:1"])).text)
+        Changes since position 1:
+        - order:1 changed: $.status "open" -> "paid"
 
-        >>> with memory.optimistic() as tx:
-        ...     stock = tx.state.get("stock:1")
-        ...     left = stock.value - 1 if stock else 9
-        ...     tx.state.put("stock:1", left)
-        ...     tx.events.append("orders", Event(type="ordered"))
-        >>> tx.committed.versions
-        {'stock:1': 1}
+        Without `keys`, `prefix` and `streams` it tells of everything. Writes with `record=False`
+        are not in the log, and so not in a digest.
 
         Args:
-            idempotency_key: let the block take effect once. A repeated block with the same key
-                writes nothing and gets the first receipt, whatever it would have written. 1 to
-                512 bytes.
-            ttl: how long the key holds, in seconds or as a timedelta. None for ever.
-            fence: commit only if this lease is still held.
+            since: the position after which it begins: of the last event that the agent knows, or
+                `position` of the digest before.
+            keys: entries to tell of, at most 10,000.
+            prefix: tell of the entries whose key begins with it.
+            streams: streams to tell of.
+            budget: the longest text, as `count` measures it.
+            count: measures a text. Characters by default; give the counter of a model's tokens.
 
         Raises:
-            StaleRead: something that was read has changed. Its `reads` tell what, by whom, and why.
-            LeaseLost: the fence or an acknowledged delivery is not held any more.
-            OutcomeUnknown: the connection was lost during the commit, and there is no key.
+            InvalidInput: an option is not allowed, or the budget is too small for any text.
+            PositionTrimmed: retention has removed events after `since`.
         """
-        from pgmem._sync.optimistic.run import optimistic
+        from pgmem._sync.digest.verbs import read_digest
 
-        with optimistic(
-            self._optimistic_context(), idempotency_key=idempotency_key, ttl=ttl, fence=fence
-        ) as tx:
-            yield tx
-
-    @overload
-    def run_transaction(
-        self,
-        fn: Callable[[Transaction], R],
-        *,
-        optimistic: Literal[False] = False,
-        retries: int = 10,
-    ) -> R: ...
-
-    @overload
-    def run_transaction(
-        self,
-        fn: Callable[[Optimistic], R],
-        *,
-        optimistic: Literal[True],
-        retries: int = 10,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-        fence: Lease | None = None,
-    ) -> R: ...
-
-    def run_transaction(
-        self,
-        fn: Callable[[Any], R],
-        *,
-        optimistic: bool = False,
-        retries: int = 10,
-        idempotency_key: str | None = None,
-        ttl: Seconds | None = DEFAULT_KEY_TTL,
-        fence: Lease | None = None,
-    ) -> R:
-        """Call a function in a transaction, and again if the transaction loses a race.
-
-        >>> from pgmem import Optimistic
-        >>> def pay(tx: Optimistic) -> int:
-        ...     account = tx.state.get("account:7")
-        ...     balance = account.value["balance"] if account else 0
-        ...     tx.state.put("account:7", {"balance": balance + 5})
-        ...     return int(balance) + 5
-        >>> memory.run_transaction(pay, optimistic=True)
-        5
-
-        The pause before each further call is random and grows up to 0.1 s. After three lost races
-        an optimistic transaction locks what the last call read and wrote before it calls the
-        function, so that it cannot lose them again. The function then runs inside an open database
-        transaction.
-
-        Args:
-            fn: called with the transaction. It may be called several times, so it must have no
-                other effects.
-            optimistic: use `optimistic()` instead of `transaction()`.
-            retries: the most further calls.
-            idempotency_key, ttl, fence: as for `optimistic()`, and only with it.
-
-        Returns:
-            The result of the call that was committed. With an idempotency key that was used before
-            it is the result of this call, and the effects are those of the first one.
-
-        Raises:
-            StaleRead, TransactionConflict: lost every race.
-            OutcomeUnknown: the connection was lost during the commit, and there is no key.
-        """
-        if optimistic:
-            from pgmem._sync.optimistic.run import run_optimistic
-
-            return run_optimistic(
-                self._optimistic_context(),
-                fn,
-                retries=retries,
-                idempotency_key=idempotency_key,
-                ttl=ttl,
-                fence=fence,
-            )
-        if idempotency_key is not None or fence is not None:
-            raise InvalidInput("idempotency_key= and fence= need optimistic=True")
-        return run_in_transaction(self.transaction, fn, retries=retries)
-
-    def _optimistic_context(self) -> OptimisticContext:
-        from pgmem._sync.optimistic.transaction import OptimisticContext
-
-        return OptimisticContext(self._executor, self._codec, self._cache)
+        return read_digest(
+            self._executor,
+            self._codec,
+            self.events,
+            since,
+            keys=keys,
+            prefix=prefix,
+            streams=streams,
+            budget=budget,
+            count=count,
+        )
 
     def context(
         self, *, agent_id: str | None = None, run_id: str | None = None, cause: int | None = None
@@ -525,6 +410,3 @@ class Memory:
         """
         executor = TransactionExecutor(self._database, connection)
         return BoundMemory(executor, self._codec, self._transaction_cache(remembers=False))
-
-    def _transaction_cache(self, *, remembers: bool) -> TransactionCache | None:
-        return None if self._cache is None else TransactionCache(self._cache, remembers=remembers)

@@ -45,7 +45,7 @@ NotifyMode = Literal["if_free", "always", "never"]
 
 CAPABILITIES = (
     "core", "events", "state", "dedupe", "groups", "leases", "retention", "folds", "optimistic",
-    "admin", "redis",
+    "digest", "admin", "redis",
 )  # fmt: skip
 """The folders whose `sql/` holds statements. A name is unique among all of them."""
 

@@ -8,12 +8,9 @@ whole costs the number of changes times the number of fields.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
-
-import orjson
 
 from pgmem.core.context import CAUSE, RUN_ID
 from pgmem.core.encoding import decode
@@ -30,9 +27,9 @@ from pgmem.events.columns import (
     STATE_VERSION,
     TYPE,
 )
+from pgmem.state.fields import field_path, is_same
 from pgmem.state.models import FieldBlame, StateEntry
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ABSENT: Final = object()
 
 
@@ -129,19 +126,6 @@ def _create(before: Any, new: Any, levels: int, change: _Change) -> Any:
     return _Origin(change.row, before, change.certain)
 
 
-def is_same(old: Any, new: Any) -> bool:
-    """Return True if two JSON values are the same. In Python 1 equals True, in JSON it does not."""
-    if isinstance(new, dict):
-        return (
-            isinstance(old, dict)
-            and old.keys() == new.keys()
-            and all(is_same(old[name], item) for name, item in new.items())
-        )
-    if isinstance(new, list):
-        return isinstance(old, list) and len(old) == len(new) and all(map(is_same, old, new))
-    return bool(old == new) and isinstance(old, bool) is isinstance(new, bool)
-
-
 def _flatten(path: str, value: Any, origins: Any) -> Iterator[FieldBlame]:
     if isinstance(origins, dict):
         for name, item in value.items():
@@ -151,11 +135,6 @@ def _flatten(path: str, value: Any, origins: Any) -> Iterator[FieldBlame]:
             yield from _flatten(f"{path}[{index}]", item, origins[index])
     else:
         yield _field(path, value, origins)
-
-
-def field_path(name: str) -> str:
-    """Return the part of a JSON path that stands for a field of an object."""
-    return f".{name}" if _NAME.fullmatch(name) else f"[{orjson.dumps(name).decode()}]"
 
 
 def _field(path: str, value: Any, origin: _Origin) -> FieldBlame:

@@ -103,6 +103,7 @@ VERBS = {
     "subscription.receive": lambda _, made: made.subscription.receive(timeout=1),
     "subscription.commit": lambda _, made: made.subscription.commit(made.received),
     "subscription.close": lambda _, made: made.subscription.close(),
+    "memory.digest": lambda m, _: m.digest(0),
     "memory.stats": lambda m, _: m.stats(),
     "memory.transaction": lambda m, _: enter(m.transaction()),
     "memory.optimistic": lambda m, _: enter(m.optimistic(), lambda tx: tx.state.put("k", 2)),

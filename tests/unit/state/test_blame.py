@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from pgmem.state.blame import blame_fields, field_path, is_same
+from pgmem.state.blame import blame_fields
+from pgmem.state.fields import field_path, is_same
 from pgmem.state.models import StateEntry
 from tests.support.options import full
 

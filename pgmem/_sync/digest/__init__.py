@@ -1,0 +1,1 @@
+# Generated from pgmem/digest/ by tools/generate_sync.py. Do not edit.
