@@ -226,8 +226,8 @@ class OutcomeUnknown(PgmemError):
 class Unavailable(PgmemError):
     """The server could not be reached, or no connection was free, in the time allowed.
 
-    Also if the server ended the statement (by statement_timeout, lock_timeout, or an administrator),
-    or takes no writes because it is a standby. Then nothing was changed.
+    Also if the server ended the statement (by statement_timeout, lock_timeout, or an
+    administrator), or takes no writes because it is a standby. Then nothing was changed.
     """
 
 

@@ -27,6 +27,8 @@ SECTIONS: Final = {
     "Events and state": {
         "tail": "pgmem.cli.events:tail",
         "state": "pgmem.cli.state:app",
+        "trace": "pgmem.cli.agents:trace",
+        "digest": "pgmem.cli.agents:digest",
         "stats": "pgmem.cli.stats:stats",
     },
     "Shared work": {

@@ -79,7 +79,8 @@ _FAULTS: tuple[tuple[tuple[type[psycopg.Error], ...], type[PgmemError], str], ..
         (pg.ReadOnlySqlTransaction,),
         Unavailable,
         "the server takes no writes: it is a standby, or the transaction is read-only. Nothing was "
-        "changed. Try again if a failover is under way, else connect to the primary, and set default_transaction_read_only = off for the role",
+        "changed. Try again if a failover is under way, else connect to the primary, and set "
+        "default_transaction_read_only = off for the role",
     ),
     (
         (*_UNSENT, *_DISCONNECTS),

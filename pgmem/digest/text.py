@@ -94,7 +94,8 @@ def write_text(
     while count(compose(chosen).text) > budget:
         if not chosen:
             raise InvalidInput(
-                f"budget={budget} is too small: the shortest digest takes {count(compose([]).text)}"
+                f"a budget of {budget} is too small: the shortest digest takes "
+                f"{count(compose([]).text)}"
             )
         chosen.pop()
     return compose(chosen)

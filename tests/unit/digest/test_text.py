@@ -119,5 +119,7 @@ def test_long_values_are_cut():
 
 
 def test_a_budget_that_no_text_fits_is_refused():
-    with pytest.raises(InvalidInput, match="budget=10 is too small: the shortest digest takes"):
+    with pytest.raises(
+        InvalidInput, match="a budget of 10 is too small: the shortest digest takes"
+    ):
         write([entry("k", 1, 2, 9)], budget=10)
