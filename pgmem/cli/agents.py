@@ -126,7 +126,7 @@ def digest(
         news = [
             {
                 "stream": one.stream,
-                "count": one.count,
+                "total": one.total,
                 "events": [event_data(event) for event in one.events],
             }
             for one in found.streams

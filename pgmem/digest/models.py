@@ -46,12 +46,12 @@ class StreamNews(NamedTuple):
     Attributes:
         stream: the stream's name.
         events: the newest ones, at most 100, newest first.
-        count: how many there are.
+        total: how many there are.
     """
 
     stream: str
     events: Sequence[RecordedEvent]
-    count: int
+    total: int
 
 
 class Digest(NamedTuple):

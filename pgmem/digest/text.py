@@ -76,7 +76,7 @@ def write_text(
     """
     lines = [_entry_line(entry) for entry in entries]
     lines += [_event_line(event) for news in streams for event in news.events]
-    events = sum(news.count for news in streams)
+    events = sum(news.total for news in streams)
 
     def compose(chosen: Sequence[_Line]) -> Text:
         own = sum(line.stream is None for line in chosen)

@@ -75,7 +75,7 @@ def test_digest_prints_json(command, memory):
     found = json.loads(out)
     assert (code, found["position"]) == (0, 2)
     assert [(e["key"], e["fields"][0]["path"]) for e in found["entries"]] == [("a", "$")]
-    assert [(n["stream"], n["count"], n["events"][0]["type"]) for n in found["streams"]] == [
+    assert [(n["stream"], n["total"], n["events"][0]["type"]) for n in found["streams"]] == [
         ("s", 1, "noted")
     ]
 

@@ -68,7 +68,7 @@ async def test_keys_prefix_and_streams_select(both):
     async def told(**options):
         digest = await both.digest(0, **options)
         keys = sorted(entry.key for entry in digest.entries)
-        return keys, sorted((news.stream, news.count) for news in digest.streams)
+        return keys, sorted((news.stream, news.total) for news in digest.streams)
 
     assert await told() == (["a:1", "a:2", "b:1"], [("s", 2), ("t", 2)])
     assert await told(prefix="a:") == (["a:1", "a:2"], [])
@@ -91,7 +91,7 @@ async def test_a_digest_of_trimmed_events_is_refused(both):
     await both.retention.trim("s", max_events=1)
     with pytest.raises(PositionTrimmed):
         await both.digest(1)
-    assert (await both.digest(4)).streams[0].count == 1
+    assert (await both.digest(4)).streams[0].total == 1
 
 
 async def test_an_event_of_its_own_is_a_change_of_the_entry(both):

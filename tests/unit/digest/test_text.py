@@ -106,7 +106,7 @@ def test_the_text_keeps_any_budget_and_counts_the_rest(count):
         lines = written.text.splitlines()
         shown = sum(line.startswith("- k") for line in lines)
         assert written.entries_left_out == len(entries) - shown
-        assert written.events_left_out == sum(n.count for n in news) - sum(
+        assert written.events_left_out == sum(n.total for n in news) - sum(
             line.startswith("- [") for line in lines
         )
         assert written == write(entries, news, budget=budget, count=count)
