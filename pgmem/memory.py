@@ -40,12 +40,15 @@ from pgmem.leases.limits import AsyncLimits
 from pgmem.leases.renewer import AsyncLeaseRenewer
 from pgmem.leases.verbs import AsyncLeases
 from pgmem.state.cache import StateCache
+from pgmem.state.schemas import add_schema
 from pgmem.state.verbs import AsyncState
 from pgmem.transaction import AsyncBoundMemory, AsyncTransactions
 
 # ruff: noqa: PLC0415  # the imports inside properties
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from pgmem.admin.stats_models import Stats
     from pgmem.digest.models import Digest
     from pgmem.folds.verbs import AsyncFolds
@@ -365,6 +368,31 @@ class AsyncMemory(AsyncTransactions):
             InvalidInput: a value is not allowed.
         """
         return self._codec.context.use(agent_id=agent_id, run_id=run_id, cause=cause)
+
+    def validate(self, *, prefix: str, model: type[BaseModel]) -> None:
+        """Refuse writes of state entries under a prefix whose value does not fit a model.
+
+        It holds for every write through this memory, its transactions and its views, from now on.
+        The value is stored as it is given. An increment under the prefix is refused, because the
+        server computes the value. Restored snapshots and imports are not checked.
+
+        >>> from pydantic import BaseModel
+        >>> class Order(BaseModel):
+        ...     status: str
+        >>> memory.validate(prefix="order:", model=Order)
+        >>> entry = await memory.state.put("order:1", {"status": 7})
+        Traceback (most recent call last):
+        pgmem.errors.InvalidValue: the value of state 'order:1' does not fit Order: ...
+
+        Args:
+            prefix: the beginning of the keys; "" for all. A second model for it replaces the first.
+                A key with several such prefixes must fit the model of each.
+            model: a pydantic model.
+
+        Raises:
+            InvalidInput: the prefix or the model is not allowed.
+        """
+        add_schema(self._codec, prefix, model)
 
     def as_agent(self, agent_id: str, *, run_id: str | None = None) -> Self:
         """Return a view of this memory that writes in the name of another agent.

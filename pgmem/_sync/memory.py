@@ -43,10 +43,13 @@ from pgmem.events.codec import Codec
 from pgmem.events.event_classes import event_registry
 from pgmem.events.models import Event
 from pgmem.state.cache import StateCache
+from pgmem.state.schemas import add_schema
 
 # ruff: noqa: PLC0415  # the imports inside properties
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from pgmem._sync.folds.verbs import Folds
     from pgmem._sync.groups.verbs import Groups
     from pgmem._sync.retention.janitor import Janitor
@@ -364,6 +367,31 @@ class Memory(Transactions):
             InvalidInput: a value is not allowed.
         """
         return self._codec.context.use(agent_id=agent_id, run_id=run_id, cause=cause)
+
+    def validate(self, *, prefix: str, model: type[BaseModel]) -> None:
+        """Refuse writes of state entries under a prefix whose value does not fit a model.
+
+        It holds for every write through this memory, its transactions and its views, from now on.
+        The value is stored as it is given. An increment under the prefix is refused, because the
+        server computes the value. Restored snapshots and imports are not checked.
+
+        >>> from pydantic import BaseModel
+        >>> class Order(BaseModel):
+        ...     status: str
+        >>> memory.validate(prefix="order:", model=Order)
+        >>> entry = memory.state.put("order:1", {"status": 7})
+        Traceback (most recent call last):
+        pgmem.errors.InvalidValue: the value of state 'order:1' does not fit Order: ...
+
+        Args:
+            prefix: the beginning of the keys; "" for all. A second model for it replaces the first.
+                A key with several such prefixes must fit the model of each.
+            model: a pydantic model.
+
+        Raises:
+            InvalidInput: the prefix or the model is not allowed.
+        """
+        add_schema(self._codec, prefix, model)
 
     def as_agent(self, agent_id: str, *, run_id: str | None = None) -> Self:
         """Return a view of this memory that writes in the name of another agent.

@@ -52,12 +52,14 @@ class Codec:
         context: the agent, run and cause of events that do not name their own.
         registry: event classes by type name.
         default: returns a JSON value for an object that is none.
+        schemas: models of the values of state entries, by the beginning of their keys.
     """
 
     max_bytes: int = DEFAULT_MAX_BYTES
     context: WriteContext = field(default_factory=WriteContext)
     registry: Mapping[str, type[Event]] = field(default_factory=dict)
     default: Default | None = None
+    schemas: dict[str, type[BaseModel]] = field(default_factory=dict)
 
     def encode(self, value: Any, what: str) -> str:
         """Encode a JSON value or a pydantic model as the text that is stored.

@@ -27,6 +27,7 @@ from pgmem.events.ops import check_stream
 from pgmem.leases.ops import Held, fence_params
 from pgmem.state.models import KEEP, Copy, Keep, StateEntry
 from pgmem.state.read_ops import MAX_KEYS, check_key, check_keys
+from pgmem.state.schemas import check_increment, check_value
 
 T = TypeVar("T")
 
@@ -134,6 +135,8 @@ def put(
 ) -> Op[StateEntry]:
     """Write an entry, whether there is one or not."""
     text = encode(value, "value", limit=codec.max_bytes, default=codec.default)
+    if codec.schemas:
+        check_value(codec, key, text)
     return _write(
         "state_put",
         {"key": check_name(key, "key"), "value": text, "ttl": ttl},
@@ -159,6 +162,9 @@ def put_many(
         return [StateEntry(key, value, *written[key]) for key, value in values.items()]
 
     texts = codec.encode_all([values[key] for key in keys], "value")
+    if codec.schemas:
+        for key, text in zip(keys, texts, strict=True):
+            check_value(codec, key, text)
     told = attribution(codec)
     small = len(keys) <= MAX_INLINE_EVENTS and fit_inline(
         # The event of an entry holds its key twice.
@@ -197,6 +203,8 @@ def create(
 ) -> Op[StateEntry]:
     """Write an entry if none exists."""
     text = codec.encode(value, "value")
+    if codec.schemas:
+        check_value(codec, key, text)
     return _write(
         "state_create",
         {"key": check_key(key), "value": text, "ttl": ttl},
@@ -222,6 +230,8 @@ def compare_and_set(
     if expected_version == 0:
         return create(key, value, codec, ttl=lifetime.ttl, recording=recording)
     text = encode(value, "value", limit=codec.max_bytes, default=codec.default)
+    if codec.schemas:
+        check_value(codec, key, text)
     return _write(
         "state_compare_and_set",
         {
@@ -271,6 +281,7 @@ def increment(
     Raises (from `parse`):
         InvalidValue: the value is not a number, or the sum would leave the range.
     """
+    check_increment(codec, key)
     if isinstance(by, bool) or not isinstance(by, int | float):
         raise InvalidValue(f"increment adds an int or a float, got {type(by).__name__}")
     if not -NUMBER_LIMIT < by < NUMBER_LIMIT:  # also false for NaN

@@ -47,6 +47,7 @@ OTHERS = {
     "memory.as_agent",
     "memory.context",
     "memory.using",
+    "memory.validate",
     # It opens the connections that go silent; see `test_open_at_a_silent_server`.
     "memory.open",
 }
