@@ -84,6 +84,8 @@ class WriteContext:
     @property
     def current(self) -> Attribution:
         """The attribution of the block or loop that the caller runs in."""
+        if self.shared is self and _loops.get() is None and not _blocks.get():
+            return self._default  # Most writes.
         attribution, around = self._block()
         found = _loops.get()
         while found is not around and found is not None and found.context is not self.shared:

@@ -84,13 +84,16 @@ def compile_statement(query: bytes) -> Statement:
 
     text = _PLACEHOLDER.sub(number, query)
     names = tuple(name.decode() for name in formats)
+    return Statement(text, names, tuple(formats.values()), _picker(names))
 
-    def pick(params: dict[str, Any]) -> Sequence[Any]:
-        return [params[name] for name in names]
 
-    # An itemgetter is faster, but that of one name returns no sequence.
-    picked = itemgetter(*names) if len(names) > 1 else pick
-    return Statement(text, names, tuple(formats.values()), picked)
+def _picker(names: tuple[str, ...]) -> Callable[[dict[str, Any]], Sequence[Any]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    if not names:
+        return lambda params: ()
+    (name,) = names
+    return lambda params: (params[name],)  # The itemgetter of one name returns no sequence.
 
 
 Key = tuple[bytes, tuple[int, ...]]
