@@ -327,7 +327,7 @@ class AsyncPoolExecutor:
         return calls
 
     async def _commit(self, connection: AsyncConnection, action: str) -> None:
-        status = connection.info.transaction_status
+        status = connection.pgconn.transaction_status
         if status == TransactionStatus.INERROR:
             await roll_back(connection)
             raise TransactionConflict(

@@ -39,6 +39,7 @@ _PLACEHOLDER = re.compile(rb"%(?:\((\w+)\)([sbt])|%)")
 
 _GOOD = (int(ExecStatus.TUPLES_OK), int(ExecStatus.COMMAND_OK))
 _BAD = int(ConnStatus.BAD)
+_NO_PIPELINE = int(PipelineStatus.OFF)
 _SYNC = ExecStatus.PIPELINE_SYNC
 _BINARY = Format.BINARY
 
@@ -99,13 +100,8 @@ def _picker(names: tuple[str, ...]) -> Callable[[dict[str, Any]], Sequence[Any]]
 Key = tuple[bytes, tuple[int, ...]]
 
 
-class _Dumped(NamedTuple):
-    """A statement with its parameters as they travel, in the order of libpq's arguments."""
-
-    query: bytes
-    values: Sequence[Buffer | None]
-    types: tuple[int, ...]
-    formats: Sequence[Format]
+_Dumped = tuple[Statement, Sequence[Buffer | None], tuple[int, ...], Sequence[Format]]
+"""A statement with its parameters as they travel, their types and their formats."""
 
 
 class _Prepared:
@@ -173,16 +169,14 @@ class Session:
         """Prepare no further statement, as they are deallocated in a way that cannot be seen."""
         self._prepare = False
 
-    def _dump(self, query: bytes, params: dict[str, Any] | None) -> _Dumped:
-        if params is None:
-            return _Dumped(query, (), (), ())
+    def _dump(self, query: bytes, params: dict[str, Any]) -> _Dumped:
         statement = compile_statement(query)
         transformer = self._transformer
         try:
             values = transformer.dump_sequence(statement.pick(params), statement.formats)
         except UnicodeEncodeError:
             raise self._untranslatable() from None
-        return _Dumped(statement.query, values, transformer.types or (), transformer.formats or ())
+        return statement, values, transformer.types or (), transformer.formats or ()
 
     def _untranslatable(self) -> psycopg.Error:
         return errors.UntranslatableCharacter(f"not in {self._encoding}")
@@ -218,33 +212,41 @@ class Session:
 
         If a parameter cannot be sent, nothing is.
         """
-        dumped = [[(call, self._dump(*call)) for call in unit] for unit in units]
-        for unit in dumped:
-            self._send_unit(unit)
+        dumped: list[list[tuple[bytes, _Dumped | None]]] = []
+        for unit in units:
+            calls: list[tuple[bytes, _Dumped | None]] = []
+            for query, params in unit:
+                calls.append((query, None if params is None else self._dump(query, params)))
+            dumped.append(calls)
+        for calls in dumped:
+            self._send_unit(calls)
 
-    def _send_unit(self, unit: Sequence[tuple[Call, _Dumped]]) -> None:
+    def _send_unit(self, calls: Sequence[tuple[bytes, _Dumped | None]]) -> None:
         pgconn = self._pgconn
-        if pgconn.pipeline_status == PipelineStatus.OFF:
+        if pgconn.pipeline_status == _NO_PIPELINE:
             pgconn.enter_pipeline_mode()
         sent = _Sent()
         executed = sent.executed
-        for (query, params), dumped in unit:
+        for query, dumped in calls:
             prepared: _Prepared | None = None
-            if params is None:
-                pgconn.send_query_params(*dumped)
-            elif not self._prepare or query not in self._seen:
+            if dumped is None:
+                pgconn.send_query_params(query, None)
+                executed.append(None)
+                continue
+            statement, values, types, formats = dumped
+            if not self._prepare or query not in self._seen:
                 self._seen.add(query)
-                pgconn.send_query_params(*dumped, _BINARY)
+                pgconn.send_query_params(statement.query, values, types, formats, _BINARY)
             else:
-                key = query, dumped.types
+                key = query, types
                 prepared = self._prepared.get(key)
                 if prepared is None:
                     # Later statements can count on it, because the server prepares it first.
                     prepared = self._prepared[key] = self._new_prepared()
-                    pgconn.send_prepare(prepared.name, dumped.query, dumped.types)
+                    pgconn.send_prepare(prepared.name, statement.query, types)
                     sent.prepared[len(executed)] = key
                     executed.append(None)
-                pgconn.send_query_prepared(prepared.name, dumped.values, dumped.formats, _BINARY)
+                pgconn.send_query_prepared(prepared.name, values, formats, _BINARY)
             executed.append(prepared)
         executed.append(None)  # for an error of the commit
         pgconn.pipeline_sync()
@@ -310,10 +312,11 @@ class Session:
     def _answer(self, sent: _Sent) -> Answer:
         failed: psycopg.Error | None = None
         rows: list[Sequence[Row]] = []
+        prepares = sent.prepared
         for place, (result, prepared) in enumerate(zip(sent.results, sent.executed, strict=False)):
             if result.status in _GOOD:
-                if failed is None and place not in sent.prepared:
-                    rows.append(self._load(result, prepared))
+                if failed is None and not (prepares and place in prepares):
+                    rows.append(self._load(result, prepared) if result.ntuples else [])
                 continue
             if failed is None:
                 failed = self._failure(result)
@@ -346,7 +349,8 @@ class Session:
 
     def execute(self, query: bytes, params: dict[str, Any]) -> PQGen[Sequence[Row]]:
         """Execute one statement, unprepared; a generator for the `wait` of a connection."""
-        self._pgconn.send_query_params(*self._dump(query, params), _BINARY)
+        statement, values, types, formats = self._dump(query, params)
+        self._pgconn.send_query_params(statement.query, values, types, formats, _BINARY)
         sent = _Sent()
         sent.results = yield from execute(self._pgconn)
         sent.executed = [None] * len(sent.results)

@@ -79,7 +79,7 @@ def lost_in_block(action: str) -> Unavailable:
 async def roll_back(connection: AsyncConnection) -> None:
     """Roll back what is open, or give the connection up."""
     connection.deferred = []
-    if connection.info.transaction_status == TransactionStatus.IDLE:
+    if connection.pgconn.transaction_status == TransactionStatus.IDLE:
         return
     try:
         await connection.rollback()
@@ -194,7 +194,7 @@ class AsyncTransactionExecutor:
     async def usable(self) -> bool:
         """Return True if the transaction can still commit."""
         connection = await async_driver_connection(self._source)
-        status = connection.info.transaction_status
+        status = connection.pgconn.transaction_status
         return status == TransactionStatus.INTRANS or (
             status == TransactionStatus.IDLE and not _is_idle(connection)
         )
@@ -371,7 +371,7 @@ def _is_idle(connection: psycopg.AsyncConnection[Any]) -> bool:
     """Return True if the next statement would commit by itself."""
     return (
         connection.autocommit
-        and connection.info.transaction_status == TransactionStatus.IDLE
+        and connection.pgconn.transaction_status == TransactionStatus.IDLE
         and not (isinstance(connection, AsyncConnection) and connection.deferred)
     )
 

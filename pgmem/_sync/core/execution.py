@@ -328,7 +328,7 @@ class PoolExecutor:
         return calls
 
     def _commit(self, connection: Connection, action: str) -> None:
-        status = connection.info.transaction_status
+        status = connection.pgconn.transaction_status
         if status == TransactionStatus.INERROR:
             roll_back(connection)
             raise TransactionConflict(

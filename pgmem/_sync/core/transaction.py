@@ -80,7 +80,7 @@ def lost_in_block(action: str) -> Unavailable:
 def roll_back(connection: Connection) -> None:
     """Roll back what is open, or give the connection up."""
     connection.deferred = []
-    if connection.info.transaction_status == TransactionStatus.IDLE:
+    if connection.pgconn.transaction_status == TransactionStatus.IDLE:
         return
     try:
         connection.rollback()
@@ -193,7 +193,7 @@ class TransactionExecutor:
     def usable(self) -> bool:
         """Return True if the transaction can still commit."""
         connection = driver_connection(self._source)
-        status = connection.info.transaction_status
+        status = connection.pgconn.transaction_status
         return status == TransactionStatus.INTRANS or (
             status == TransactionStatus.IDLE and not _is_idle(connection)
         )
@@ -366,7 +366,7 @@ def _is_idle(connection: psycopg.Connection[Any]) -> bool:
     """Return True if the next statement would commit by itself."""
     return (
         connection.autocommit
-        and connection.info.transaction_status == TransactionStatus.IDLE
+        and connection.pgconn.transaction_status == TransactionStatus.IDLE
         and not (isinstance(connection, Connection) and connection.deferred)
     )
 
