@@ -13,5 +13,4 @@ event AS (
            CASE WHEN %(payload)s::json IS NOT NULL THEN entry.value END, entry.expires_at
     FROM entry WHERE entry.recording > 0
     RETURNING *
-),
-done AS (SELECT entry.*, event.position FROM entry LEFT JOIN event ON true)
+)

@@ -23,9 +23,10 @@ WITH entry AS (
     {include state_entry}
 ),
 {include state_change}
-SELECT done.version, done.updated_at, done.created_at, done.expires_at, done.ttl, done.position,
-       done.value::text, json_typeof(current.value), {commit},
-       CASE WHEN done.position IS NOT NULL THEN {notify} END
+SELECT entry.version, entry.updated_at, entry.created_at, entry.expires_at, entry.ttl, event.position,
+       entry.value::text, json_typeof(current.value), {commit},
+       CASE WHEN event.position IS NOT NULL THEN {notify} END
 FROM (VALUES (true)) AS always
-LEFT JOIN done ON true {with_inline}
-LEFT JOIN {schema}.state AS current ON done.key IS NULL AND current.key = %(key)s
+LEFT JOIN entry ON true
+LEFT JOIN event ON true
+LEFT JOIN {schema}.state AS current ON entry.key IS NULL AND current.key = %(key)s

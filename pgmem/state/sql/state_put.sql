@@ -5,6 +5,6 @@ WITH entry AS (
     {include state_entry}
 ),
 {include state_change}
-SELECT done.version, done.updated_at, done.created_at, done.expires_at, done.ttl, done.position,
-       {commit}, CASE WHEN done.position IS NOT NULL THEN {notify} END
-FROM done {with_inline}
+SELECT entry.version, entry.updated_at, entry.created_at, entry.expires_at, entry.ttl, event.position,
+       {commit}, CASE WHEN event.position IS NOT NULL THEN {notify} END
+FROM entry LEFT JOIN event ON true
