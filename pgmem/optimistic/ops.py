@@ -104,7 +104,7 @@ def store_receipt(key: str, ops: Sequence[Op[Any]], keys: Collection[str]) -> Op
 
 _REFUSED = {
     "dedupe_record": "record.token IS NULL",
-    "state_create": "done.key IS NULL",
+    "state_create": "entry.key IS NULL",
     "event_append_versioned": "done.positions IS NULL",
     "delivery_ack": "NOT judged.ok",
     "subscription_commit": "moved.token IS NULL",
