@@ -53,6 +53,17 @@ def imports(memory):
     return Imports(memory) if isinstance(memory, Memory) else AsyncImports(memory)
 
 
+def context(memory, **values):
+    """Set the attribution of what a memory of either form writes in a block."""
+    return getattr(memory, "wrapped", memory).context(**values)
+
+
+async def state_values(memory, *keys):
+    """Return the values under some keys; None for a key without an entry."""
+    entries = await memory.state.get_many(keys)
+    return [entries[key].value if key in entries else None for key in keys]
+
+
 class Awaited:
     """Wraps a synchronous object: each call returns an awaitable."""
 

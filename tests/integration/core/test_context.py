@@ -9,6 +9,7 @@ import pytest
 
 from pgmem import AsyncMemory, Event, Memory
 from pgmem.errors import InvalidInput, NotOpen
+from tests.support.both import context
 
 pytestmark = pytest.mark.both_forms
 
@@ -17,10 +18,6 @@ async def only(memory, stream="s"):
     """Return the attribution of the only event of a stream."""
     (event,) = await memory.events.read(stream)
     return event.agent_id, event.metadata
-
-
-def context(memory, **values):
-    return getattr(memory, "wrapped", memory).context(**values)
 
 
 async def test_events_in_the_block_carry_agent_run_and_cause(both):

@@ -10,13 +10,10 @@ import pytest
 from pgmem import Event, PositionTrimmed
 from pgmem.errors import InvalidInput
 from pgmem.state.fields import ABSENT, changed_fields
+from tests.support.both import context
 from tests.support.options import full
 
 ROUNDS = 40 if full() else 6
-
-
-def context(memory, **values):
-    return getattr(memory, "wrapped", memory).context(**values)
 
 
 async def head(memory):

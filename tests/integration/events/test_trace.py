@@ -6,11 +6,8 @@ import pytest
 
 from pgmem import Event, EventFilter
 from pgmem.errors import InvalidInput, NotFound
+from tests.support.both import context
 from tests.support.database import sql
-
-
-def context(memory, **values):
-    return getattr(memory, "wrapped", memory).context(**values)
 
 
 async def append(memory, type_, cause=None, run_id=None):

@@ -10,6 +10,7 @@ import pytest
 
 from pgmem import Event
 from pgmem.errors import InvalidInput
+from tests.support.both import context
 
 
 @pytest.fixture
@@ -17,10 +18,6 @@ def command(pgmem, database_url, monkeypatch):
     """Return a function that runs `pgmem state` on the test's database."""
     monkeypatch.setenv("PGMEM_DATABASE_URL", database_url)
     return lambda *arguments: pgmem("state", *arguments)
-
-
-def context(memory, **values):
-    return getattr(memory, "wrapped", memory).context(**values)
 
 
 def told(fields):
