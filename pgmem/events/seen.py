@@ -6,7 +6,8 @@ After a promotion or a crash it is compared with the log; see `pgmem.core.histor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 from pgmem.core.concurrency import Lock
 from pgmem.core.history import Given, parse_lsn
@@ -16,6 +17,8 @@ from pgmem.events.columns import POSITION, RECORDED_AT
 VERIFIED_EVENTS = 5_000
 """Number of the latest events that are compared with the log. It is more than a server commits in
 the time that a crash can undo."""
+
+_GIVEN: Callable[[Row], Given] = itemgetter(POSITION, RECORDED_AT)
 
 
 class SeenEvents:
@@ -60,7 +63,7 @@ class SeenEvents:
     def add_followed(self, rows: Sequence[Row]) -> None:
         """Note stable events, in order."""
         with self._lock:
-            self._followed.extend([(row[POSITION], row[RECORDED_AT]) for row in rows])
+            self._followed.extend(map(_GIVEN, rows[-VERIFIED_EVENTS:]))
 
     def begin(self, newest: Sequence[Given]) -> None:
         """Follow from a position on, with the newest events up to it."""
@@ -71,7 +74,7 @@ class SeenEvents:
     def add_read(self, lsn: str | None, rows: Sequence[Row]) -> None:
         """Note what a page has shown."""
         with self._lock:
-            self._read.extend([(row[POSITION], row[RECORDED_AT]) for row in rows])
+            self._read.extend(map(_GIVEN, rows[-VERIFIED_EVENTS:]))
             if lsn is not None:
                 self.lsn = max(self.lsn, parse_lsn(lsn))
 
