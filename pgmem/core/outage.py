@@ -1,13 +1,19 @@
-"""Log an interruption of the server: one line when it begins and one when it is over."""
+"""What is done while the server is away: log when it begins and ends, and try again meanwhile."""
 
 from __future__ import annotations
 
 import logging
+import random
 import time
 
 from pgmem.core.concurrency import Lock
 
 log = logging.getLogger("pgmem")
+
+PAUSE_FIRST, PAUSE_QUICK, PAUSE_LAST = 0.02, 0.2, 1.0
+"""Seconds between two tries to connect: the first pause, the longest one after a try that was
+answered at once, and the longest one after a try that was not. A machine whose server is being
+restarted refuses at once, and the server is back within about a second."""
 
 
 def reason_of(error: BaseException) -> str:
@@ -71,3 +77,25 @@ class Outage:
                 self._ended = now
         if over:
             log.info("connected to %s again after %.1f s", self._where, seconds)
+
+
+class ReconnectPause:
+    """Chooses the pause before the next try to connect."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def succeeded(self) -> None:
+        """Begin with the first pause again."""
+        self._failures = 0
+
+    def failed(self, took: float) -> float:
+        """Return the seconds until the next try: a random part, so that not all try at once.
+
+        Args:
+            took: the seconds that the try took.
+        """
+        last = PAUSE_QUICK if took <= PAUSE_QUICK else PAUSE_LAST
+        pause = min(last, PAUSE_FIRST * 2.0**self._failures)
+        self._failures += 1
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311  # no secret

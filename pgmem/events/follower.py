@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 
 import psycopg
@@ -40,7 +39,7 @@ from pgmem.core.concurrency import AsyncWakeup, AsyncWorker, Lock, async_sleep
 from pgmem.core.database import AsyncDatabase
 from pgmem.core.listener import AsyncListener
 from pgmem.core.notifications import AsyncTargetedNotifications
-from pgmem.core.outage import reason_of
+from pgmem.core.outage import ReconnectPause, reason_of
 from pgmem.core.sqlstates import translate
 from pgmem.errors import HistoryRewritten, NotOpen, PgmemError
 from pgmem.events.buffer import AsyncEventBuffer
@@ -55,8 +54,6 @@ GRACE, GRACE_WANTED = 0.25, 0.005
 targeted notification needs what arrives. A subscriber that handles an event is back before that."""
 BEGIN_FIRST, BEGIN_LAST = 0.001, 0.02
 """Seconds between two looks at the open writers, to begin."""
-RETRY_FIRST, RETRY_LAST = 0.02, 1.0
-"""Seconds between two tries to connect. A restarted server is back within about one."""
 TAKE_PAUSE = 0.005
 """Seconds between two tries of the worker to take the role from a waiter that is about to leave."""
 
@@ -241,7 +238,7 @@ class AsyncLogFollower:
     # The worker
 
     async def _run(self) -> None:
-        failures = 0
+        reconnect = ReconnectPause()
         try:
             while not self._closing:
                 try:
@@ -253,13 +250,13 @@ class AsyncLogFollower:
                     self._poller.reset()
                     await self._listener.disconnect()
                 except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
-                    # A session that got past its beginning was a success.
-                    failures = failures + 1 if self._lost_at else 1
+                    if not self._lost_at:  # A session that got past its beginning was a success.
+                        reconnect.succeeded()
                     self._log_loss(error)
                     self._poller.rewind()
+                    pause = reconnect.failed(time.monotonic() - self._listener.reached)
                     await self._listener.disconnect()
-                    pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
-                    await async_sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+                    await async_sleep(pause)
         except PgmemError as error:
             self._buffer.fail(error)
         except psycopg.Error as error:

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 
 import psycopg
@@ -44,7 +43,7 @@ from pgmem._sync.events.buffer import EventBuffer
 from pgmem._sync.events.history_check import HistoryCheck
 from pgmem._sync.events.poller import LogObserver, LogPoller
 from pgmem.core.concurrency import Lock, Wakeup, Worker, sleep
-from pgmem.core.outage import reason_of
+from pgmem.core.outage import ReconnectPause, reason_of
 from pgmem.core.sqlstates import translate
 from pgmem.errors import HistoryRewritten, NotOpen, PgmemError
 from pgmem.events.page import standby_error
@@ -56,8 +55,6 @@ GRACE, GRACE_WANTED = 0.25, 0.005
 targeted notification needs what arrives. A subscriber that handles an event is back before that."""
 BEGIN_FIRST, BEGIN_LAST = 0.001, 0.02
 """Seconds between two looks at the open writers, to begin."""
-RETRY_FIRST, RETRY_LAST = 0.02, 1.0
-"""Seconds between two tries to connect. A restarted server is back within about one."""
 TAKE_PAUSE = 0.005
 """Seconds between two tries of the worker to take the role from a waiter that is about to leave."""
 
@@ -242,7 +239,7 @@ class LogFollower:
     # The worker
 
     def _run(self) -> None:
-        failures = 0
+        reconnect = ReconnectPause()
         try:
             while not self._closing:
                 try:
@@ -254,13 +251,13 @@ class LogFollower:
                     self._poller.reset()
                     self._listener.disconnect()
                 except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
-                    # A session that got past its beginning was a success.
-                    failures = failures + 1 if self._lost_at else 1
+                    if not self._lost_at:  # A session that got past its beginning was a success.
+                        reconnect.succeeded()
                     self._log_loss(error)
                     self._poller.rewind()
+                    pause = reconnect.failed(time.monotonic() - self._listener.reached)
                     self._listener.disconnect()
-                    pause = min(RETRY_LAST, RETRY_FIRST * 2**failures)
-                    sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+                    sleep(pause)
         except PgmemError as error:
             self._buffer.fail(error)
         except psycopg.Error as error:
