@@ -34,16 +34,18 @@ class AsyncSweeper:
         self._agent_id = agent_id
         self._at: dict[ops.Table, int] = {}
 
-    async def sweep(self, kinds: Collection[PolicyKind]) -> SweepReport:
+    async def sweep(self, due: ops.Due, kinds: Collection[PolicyKind]) -> SweepReport:
         """Sweep once.
 
         Args:
+            due: what is to be swept.
             kinds: the kinds that have a policy.
 
         Raises:
             PermissionDenied: the role lacks the right.
         """
-        found = {table: await self._table(table) for table in ops.TABLES}
+        found = dict.fromkeys(ops.TABLES, (0, True))
+        found |= {table: await self._table(table) for table in due.tables}
         folds = await self._repeat(ops.sweep_folds(), ops.MAX_ROWS) if "folds" in kinds else 0
         snapshots = await self._repeat(ops.sweep_snapshots(), 1) if "snapshots" in kinds else 0
         return SweepReport(
@@ -51,7 +53,7 @@ class AsyncSweeper:
             expired_entries=found["state"][0],
             leases=found["leases"][0],
             limits=found["limits"][0],
-            batches=await self._repeat(ops.sweep_batches(), ops.MAX_ROWS),
+            batches=await self._repeat(ops.sweep_batches(), ops.MAX_ROWS) if due.batches else 0,
             folds=folds,
             snapshots=snapshots,
             complete=all(complete for _, complete in found.values()),

@@ -52,6 +52,35 @@ class Swept(NamedTuple):
     pages: int
 
 
+class Due(NamedTuple):
+    """What a pass of maintenance has to do.
+
+    Attributes:
+        times: trims whose process died have no time yet.
+        policies: there are policies to apply.
+        tables: the tables to sweep.
+        batches: groups have more empty rows than they keep.
+        vacuum: tables have many dead rows.
+    """
+
+    times: bool
+    policies: bool
+    tables: Sequence[Table]
+    batches: bool
+    vacuum: bool
+
+
+def read_due() -> Op[Due]:
+    """Read what a pass of maintenance has to do."""
+
+    return Op(
+        "maintenance_due",
+        {"pages": PAGES, "idle": IDLE, "keep": KEPT_BATCHES, **_vacuum_limits()},
+        lambda rows: Due(*rows[0]),
+        "find what maintenance has to do",
+    )
+
+
 def sweep(table: Table, first: int, *, agent_id: str | None) -> Op[Swept]:
     """Remove the expired rows of some pages.
 
@@ -110,10 +139,14 @@ def vacuum_due() -> Op[list[Vacuumed]]:
     """Return the tables to vacuum now, without waiting for autovacuum."""
     return Op(
         "vacuum_due",
-        {"dead": DEAD, "share": DEAD_SHARE, "size": VACUUMED_SIZE},
+        _vacuum_limits(),
         lambda rows: [row[0] for row in rows],
         "find tables with dead rows",
     )
+
+
+def _vacuum_limits() -> dict[str, float]:
+    return {"dead": DEAD, "share": DEAD_SHARE, "size": VACUUMED_SIZE}
 
 
 def vacuum(table: Vacuumed) -> Op[None]:

@@ -12,6 +12,7 @@ from pgmem.retention import ops
 from pgmem.retention.archive import AsyncArchiver, StrPath, restore
 from pgmem.retention.models import MaintenanceReport, Policy, PolicyKind, RestoreReport, TrimReport
 from pgmem.retention.sweep import AsyncSweeper
+from pgmem.retention.sweep_ops import read_due
 from pgmem.retention.trim import AsyncTrimmer
 
 
@@ -38,6 +39,7 @@ class AsyncRetention:
         self._schema = schema
         self._trimmer = AsyncTrimmer(executor, reader)
         self._sweeper = AsyncSweeper(executor, agent_id)
+        self._allowed = False
 
     async def set(
         self,
@@ -202,11 +204,20 @@ class AsyncRetention:
             PermissionDenied: the role lacks the right (`pgmem migrate grant --janitor`).
             OutcomeUnknown: the connection was lost during a commit. The next pass makes up for it.
         """
-        await self._prepare()
-        policies = await self.list()
+        if not self._allowed:
+            await self._executor.execute(ops.check_rights())
+            self._allowed = True
+        # The janitor of an idle memory sends this statement and no other.
+        due = await self._executor.execute(read_due())
+        if due.times:
+            await self._executor.execute(ops.set_trim_times())
+        policies = await self.list() if due.policies else []
         trimmed = await self._trim(_limits_of_events(policies))
-        swept = await self._sweeper.sweep({policy.kind for policy in policies})
-        return MaintenanceReport(trimmed, swept, tuple(await self._sweeper.vacuum()))
+        swept = await self._sweeper.sweep(due, {policy.kind for policy in policies})
+        # What was removed leaves dead rows.
+        removed = trimmed.removed or any(swept[:-1])
+        vacuumed = await self._sweeper.vacuum() if due.vacuum or removed else []
+        return MaintenanceReport(trimmed, swept, tuple(vacuumed))
 
     async def _prepare(self) -> None:
         """Check the role's rights, and finish a trim whose process died."""

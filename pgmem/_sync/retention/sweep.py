@@ -35,16 +35,18 @@ class Sweeper:
         self._agent_id = agent_id
         self._at: dict[ops.Table, int] = {}
 
-    def sweep(self, kinds: Collection[PolicyKind]) -> SweepReport:
+    def sweep(self, due: ops.Due, kinds: Collection[PolicyKind]) -> SweepReport:
         """Sweep once.
 
         Args:
+            due: what is to be swept.
             kinds: the kinds that have a policy.
 
         Raises:
             PermissionDenied: the role lacks the right.
         """
-        found = {table: self._table(table) for table in ops.TABLES}
+        found = dict.fromkeys(ops.TABLES, (0, True))
+        found |= {table: self._table(table) for table in due.tables}
         folds = self._repeat(ops.sweep_folds(), ops.MAX_ROWS) if "folds" in kinds else 0
         snapshots = self._repeat(ops.sweep_snapshots(), 1) if "snapshots" in kinds else 0
         return SweepReport(
@@ -52,7 +54,7 @@ class Sweeper:
             expired_entries=found["state"][0],
             leases=found["leases"][0],
             limits=found["limits"][0],
-            batches=self._repeat(ops.sweep_batches(), ops.MAX_ROWS),
+            batches=self._repeat(ops.sweep_batches(), ops.MAX_ROWS) if due.batches else 0,
             folds=folds,
             snapshots=snapshots,
             complete=all(complete for _, complete in found.values()),

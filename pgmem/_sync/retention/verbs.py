@@ -14,6 +14,7 @@ from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidInput
 from pgmem.retention import ops
 from pgmem.retention.models import MaintenanceReport, Policy, PolicyKind, RestoreReport, TrimReport
+from pgmem.retention.sweep_ops import read_due
 
 
 class Retention:
@@ -39,6 +40,7 @@ class Retention:
         self._schema = schema
         self._trimmer = Trimmer(executor, reader)
         self._sweeper = Sweeper(executor, agent_id)
+        self._allowed = False
 
     def set(
         self,
@@ -203,11 +205,20 @@ class Retention:
             PermissionDenied: the role lacks the right (`pgmem migrate grant --janitor`).
             OutcomeUnknown: the connection was lost during a commit. The next pass makes up for it.
         """
-        self._prepare()
-        policies = self.list()
+        if not self._allowed:
+            self._executor.execute(ops.check_rights())
+            self._allowed = True
+        # The janitor of an idle memory sends this statement and no other.
+        due = self._executor.execute(read_due())
+        if due.times:
+            self._executor.execute(ops.set_trim_times())
+        policies = self.list() if due.policies else []
         trimmed = self._trim(_limits_of_events(policies))
-        swept = self._sweeper.sweep({policy.kind for policy in policies})
-        return MaintenanceReport(trimmed, swept, tuple(self._sweeper.vacuum()))
+        swept = self._sweeper.sweep(due, {policy.kind for policy in policies})
+        # What was removed leaves dead rows.
+        removed = trimmed.removed or any(swept[:-1])
+        vacuumed = self._sweeper.vacuum() if due.vacuum or removed else []
+        return MaintenanceReport(trimmed, swept, tuple(vacuumed))
 
     def _prepare(self) -> None:
         """Check the role's rights, and finish a trim whose process died."""

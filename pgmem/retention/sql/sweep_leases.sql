@@ -3,11 +3,7 @@
 WITH due AS MATERIALIZED (
     SELECT ctid FROM {schema}.leases
     WHERE ctid >= %(first)s::tid AND ctid < %(end)s::tid
-      AND greatest(acquired_at, expires_at) <= clock_timestamp() - make_interval(secs => %(idle)s)
-      AND NOT EXISTS (
-          SELECT FROM jsonb_array_elements(waiters) AS waiter (entry)
-          WHERE (entry ->> 'until')::float8 > extract(epoch FROM clock_timestamp())::float8
-      )
+      AND {include lease_unused}
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ),
