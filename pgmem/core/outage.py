@@ -1,4 +1,4 @@
-"""What is done while the server is away: log when it begins and ends, and try again meanwhile."""
+"""Log an outage of the server when it begins and ends, and choose when to try again."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Swept(NamedTuple):
 
 
 class Due(NamedTuple):
-    """What a pass of maintenance has to do.
+    """The work that is due in a pass of maintenance.
 
     Attributes:
         times: trims whose process died have no time yet.

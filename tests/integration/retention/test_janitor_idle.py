@@ -1,4 +1,4 @@
-"""What a janitor sends while there is nothing to do."""
+"""The statements of a janitor that has nothing to do."""
 
 from __future__ import annotations
 
