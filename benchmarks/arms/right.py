@@ -23,7 +23,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -72,6 +72,14 @@ def connect(url: str, *, threads: bool = False) -> Any:
         retry=Retry(NoBackoff(), 0),
         single_connection_client=not threads,
     )
+
+
+class Call(NamedTuple):
+    """A script with its keys and arguments."""
+
+    script: str
+    keys: tuple[str, ...]
+    args: tuple[Any, ...]
 
 
 class Right:
@@ -331,11 +339,30 @@ class Right:
 
         Return the event's id as the result, of the first call or of the earlier one.
         """
-        first, identity = self._scripts[scripts.APPEND_ONCE](
-            keys=(self._mark(key), self._stream(stream)),
-            args=(event.type, orjson.dumps(event.payload), event.agent_id, _milliseconds(ttl)),
-        )
+        first, identity = self._call(self.append_once_call(key, event, stream=stream, ttl=ttl))
         return Outcome(bool(first), identity)
+
+    def append_once_call(
+        self, key: str, event: Event, *, stream: str = EVENTS, ttl: float = KEY_TTL
+    ) -> Call:
+        """Return the call of `append_once`, for `together`."""
+        return Call(
+            scripts.APPEND_ONCE,
+            (self._mark(key), self._stream(stream)),
+            (event.type, orjson.dumps(event.payload), event.agent_id, _milliseconds(ttl)),
+        )
+
+    def _call(self, call: Call) -> Any:
+        return self._scripts[call.script](keys=call.keys, args=call.args)
+
+    def together(self, calls: Iterable[Call]) -> list[Any]:
+        """Execute scripts in one round trip, each by itself, and return their answers."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for script, keys, args in calls:
+                # Not the script object, which would ask in a further round trip if it is loaded.
+                pipe.evalsha(self._scripts[script].sha, len(keys), *keys, *args)
+            answers: list[Any] = pipe.execute()
+        return answers
 
     def pay(
         self,
@@ -366,11 +393,42 @@ class Right:
             stream: the stream of the balances' events.
             ttl: seconds that the dedupe record is kept.
         """
+        first, text = self._call(
+            self.pay_call(
+                key,
+                sender,
+                receiver,
+                amount,
+                payload=payload,
+                result=result,
+                outcomes=outcomes,
+                stream=stream,
+                ttl=ttl,
+            )
+        )
+        stored = orjson.loads(text)
+        return Payment(bool(first), stored["funds"], stored["result"])
+
+    def pay_call(
+        self,
+        key: str,
+        sender: str,
+        receiver: str,
+        amount: int,
+        *,
+        payload: Mapping[str, Any],
+        result: Any,
+        outcomes: str = EVENTS,
+        stream: str = EVENTS,
+        ttl: float = KEY_TTL,
+    ) -> Call:
+        """Return the call of `pay`, for `together`."""
         if sender == receiver or not payload:
             raise ValueError("a payment needs two accounts and a payload")
-        first, text = self._scripts[scripts.PAY](
-            keys=(self._mark(key), self._state, self._stream(stream), self._stream(outcomes)),
-            args=(
+        return Call(
+            scripts.PAY,
+            (self._mark(key), self._state, self._stream(stream), self._stream(outcomes)),
+            (
                 sender,
                 receiver,
                 amount,
@@ -380,8 +438,6 @@ class Right:
                 _milliseconds(ttl),
             ),
         )
-        stored = orjson.loads(text)
-        return Payment(bool(first), stored["funds"], stored["result"])
 
     # Consumer groups
 

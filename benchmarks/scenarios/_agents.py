@@ -6,27 +6,33 @@
        ▲                                 (by sender)                                     │
        └───────────────────────────────── notified ◄─────────────────────────────────────┘
 
-The agents are the same for every memory: a process each, with `THREADS` threads, that takes up to
-    `BATCH` events, works on them, acknowledges them and takes more. This module has what a memory
-    does for each step. `pipeline` counts the results.
+The agents are the same for every memory: a process each, that takes up to `BATCH` events, works on
+them together, acknowledges them and takes more. This module has what a memory does for each step.
+`pipeline` counts the results.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from pgmem import Event, Memory, Optimistic
+from pgmem import Event, Memory, Optimistic, RecordedEvent
+
+if TYPE_CHECKING:
+    from pgmem._sync.events.durable import DurableSubscription
 
 THREADS = 4
-BATCH = 2 * THREADS
+"""Threads of the gateway, which submits each request by itself, and of the published approach."""
+BATCH = 16
 PARTS = 2
 """The number of processor processes; the sender of a payment decides which one gets it."""
 POLL = 0.05
 """Seconds that an agent waits for events before it checks for the end of the round."""
 LIMIT = 50_000_000
 ATTEMPTS = 1_000
+KEY_TTL = 86_400.0
+"""Seconds for which a payment is known to be processed."""
 
 Role = Literal["gateway", "validator", "processor", "notifier"]
 Message = dict[str, Any]
@@ -72,6 +78,18 @@ def told(outcome: Mapping[str, Any]) -> Message:
     }
 
 
+def read_to_validate(run: str, requests: Sequence[Message]) -> list[str]:
+    """Return the keys that the validator reads: the accounts and the limit."""
+    sides = ("sender", "receiver")
+    return [*sorted({request[side] for request in requests for side in sides}), f"{run}:limit"]
+
+
+def is_valid(run: str, request: Message, found: Mapping[str, Any]) -> bool:
+    """Return True if a request may be processed, by the values of `read_to_validate`."""
+    known = request["sender"] in found and request["receiver"] in found
+    return bool(known and request["amount"] <= found[f"{run}:limit"])
+
+
 class Memories(Protocol):
     """Define what the agents need of a memory."""
 
@@ -81,14 +99,14 @@ class Memories(Protocol):
     def submit(self, run: str, request: Message) -> None:
         """Submit a request as the gateway, once for its request id."""
 
-    def validate(self, run: str, request: Message) -> None:
-        """Check accounts and limit as the validator, and pass the request on."""
+    def validate(self, run: str, requests: Sequence[Message]) -> None:
+        """Check accounts and limit as the validator, and pass the requests on."""
 
-    def process(self, run: str, payment: Message) -> int:
-        """Move the money as a processor, once for the payment id; return the lost races."""
+    def process(self, run: str, payments: Sequence[Message]) -> None:
+        """Move the money as a processor, once for each payment id."""
 
-    def notify(self, run: str, outcome: Message) -> None:
-        """Notify the payer as the notifier, once, and record it."""
+    def notify(self, run: str, outcomes: Sequence[Message]) -> None:
+        """Notify the payers as the notifier, and record each notification once."""
 
     def inbox(self, run: str, role: Role, part: int) -> contextlib.AbstractContextManager[Receive]:
         """Return what an agent follows; a call acknowledges the last events and returns others."""
@@ -128,10 +146,15 @@ class Found(NamedTuple):
 
 
 class MemoryAgents:
-    """Use pgmem: idempotency keys, and the money with its event in an optimistic transaction."""
+    """Use pgmem: a batch's effects and the reader's position in one optimistic transaction.
+
+    A batch that is repeated after a crash finds its position unchanged, and so its effects missing.
+    """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self._inbox: DurableSubscription[RecordedEvent]
+        self._last: RecordedEvent
 
     def open(self, run: str, balances: Mapping[str, int]) -> None:
         """Open accounts; see `Memories`."""
@@ -148,65 +171,81 @@ class MemoryAgents:
             idempotency_key=f"{run}:submit:{request['request_id']}",
         )
 
-    def validate(self, run: str, request: Message) -> None:
-        """Validate a request; see `Memories`."""
-        keys = [request["sender"], request["receiver"], f"{run}:limit"]
-        found = self._memory.state.get_many(keys)
-        if len(found) < len(keys) or request["amount"] > found[keys[2]].value:
-            return
-        self._memory.events.append(
-            f"{run}:validated:{part_of(request)}",
-            Event(type="payment.validated", payload=request),
-            idempotency_key=f"{run}:validate:{request['request_id']}",
-        )
+    def validate(self, run: str, requests: Sequence[Message]) -> None:
+        """Validate requests; see `Memories`."""
+        entries = self._memory.state.get_many(read_to_validate(run, requests))
+        values = {key: entry.value for key, entry in entries.items()}
+        valid: dict[int, list[Event]] = {}
+        for request in requests:
+            if is_valid(run, request, values):
+                event = Event(type="payment.validated", payload=request)
+                valid.setdefault(part_of(request), []).append(event)
+        with self._memory.optimistic() as tx:
+            for part, events in valid.items():
+                tx.events.append(f"{run}:validated:{part}", events)
+            tx.commit(self._inbox, self._last)
 
-    def process(self, run: str, payment: Message) -> int:
+    def process(self, run: str, payments: Sequence[Message]) -> None:
         """Move the money; see `Memories`."""
-        calls = 0
 
         def pay(tx: Optimistic) -> None:
-            nonlocal calls
-            calls += 1
-            self._pay(tx, run, payment)
+            self._pay(tx, run, payments)
+            tx.commit(self._inbox, self._last)
 
-        self._memory.run_transaction(
-            pay,
-            optimistic=True,
-            retries=ATTEMPTS,
-            idempotency_key=f"{run}:payment:{payment['payment_id']}",
-        )
-        return calls - 1
+        self._memory.run_transaction(pay, optimistic=True, retries=ATTEMPTS)
 
     @staticmethod
-    def _pay(tx: Optimistic, run: str, payment: Message) -> None:
-        sender, receiver, amount = payment["sender"], payment["receiver"], payment["amount"]
-        entries = tx.state.get_many([sender, receiver])
-        balances = {key: entry.value["balance"] for key, entry in entries.items()}
-        funds = balances[sender] >= amount
-        kind = "payment.processed" if funds else "payment.declined"
-        # Two submissions of one payment differ in the request's id.
-        outcome = {key: value for key, value in payment.items() if key != "request_id"}
-        tx.events.append(f"{run}:outcomes", Event(type=kind, payload=outcome))
-        if funds:
-            tx.state.put(sender, {"balance": balances[sender] - amount})
-            tx.state.put(receiver, {"balance": balances[receiver] + amount})
+    def _pay(tx: Optimistic, run: str, payments: Sequence[Message]) -> None:
+        paid = {
+            payment["payment_id"]: f"{run}:paid:{payment['payment_id']}" for payment in payments
+        }
+        accounts = {payment[side] for payment in payments for side in ("sender", "receiver")}
+        entries = tx.state.get_many([*accounts, *paid.values()])
+        balances = {key: entries[key].value["balance"] for key in accounts}
+        outcomes, changed = [], set()
+        for payment in payments:
+            mark = paid.pop(payment["payment_id"], None)
+            if mark is None or mark in entries:
+                continue  # Processed before, or twice in this batch.
+            sender, receiver, amount = payment["sender"], payment["receiver"], payment["amount"]
+            funds = balances[sender] >= amount
+            if funds:
+                balances[sender] -= amount
+                balances[receiver] += amount
+                changed |= {sender, receiver}
+            # Two submissions of one payment differ in the request's id.
+            outcome = {key: value for key, value in payment.items() if key != "request_id"}
+            kind = "payment.processed" if funds else "payment.declined"
+            outcomes.append(Event(type=kind, payload=outcome))
+            tx.state.put(mark, kind, record=False, ttl=KEY_TTL)
+        for key in changed:
+            tx.state.put(key, {"balance": balances[key]})
+        if outcomes:
+            tx.events.append(f"{run}:outcomes", outcomes)
 
-    def notify(self, run: str, outcome: Message) -> None:
-        """Notify the payer; see `Memories`."""
-        payment_id = outcome["payment_id"]
-        sent = self._memory.dedupe.run_once(f"{run}:notify:{payment_id}", lambda: told(outcome))
-        self._memory.events.append(
-            f"{run}:notified",
-            Event(type="payment.notified", payload=sent.result),
-            idempotency_key=f"{run}:notified:{payment_id}",
-        )
+    def notify(self, run: str, outcomes: Sequence[Message]) -> None:
+        """Notify the payers; see `Memories`."""
+        events = [Event(type="payment.notified", payload=told(outcome)) for outcome in outcomes]
+        with self._memory.optimistic() as tx:
+            tx.events.append(f"{run}:notified", events)
+            tx.commit(self._inbox, self._last)
 
     @contextlib.contextmanager
     def inbox(self, run: str, role: Role, part: int) -> Iterator[Receive]:
         """Follow a stream; see `Memories`."""
         stream = followed(run, role, part)
-        with self._memory.events.subscribe(stream, durable=f"{stream}:reader", after=0) as events:
-            yield lambda: [event.payload for event in events.receive(BATCH, timeout=POLL)]
+        with self._memory.events.subscribe(
+            stream, durable=f"{stream}:reader", after=0, auto_commit=role == "gateway"
+        ) as events:
+            self._inbox = events
+
+            def receive() -> list[Message]:
+                taken = events.receive(BATCH, timeout=POLL)
+                if taken:
+                    self._last = taken[-1]
+                return [event.payload for event in taken]
+
+            yield receive
 
     def found(self, run: str, balances: Mapping[str, int]) -> Found:
         """Read the store; see `Memories`."""

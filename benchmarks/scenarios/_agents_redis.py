@@ -6,7 +6,9 @@ See `_agents` for the agents and the steps.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
@@ -24,13 +26,15 @@ from benchmarks.scenarios._agents import (
     Receive,
     Role,
     followed,
+    is_valid,
     part_of,
+    read_to_validate,
     told,
 )
 
 
 class RightAgents:
-    """Use Redis done right: a script for each step, the money in one, consumer groups."""
+    """Use Redis done right: a script for each step, a batch in one pipeline, consumer groups."""
 
     GROUP = "agents"
 
@@ -49,40 +53,45 @@ class RightAgents:
         key = f"{run}:submit:{request['request_id']}"
         self._store.append_once(key, event, stream=f"{run}:incoming")
 
-    def validate(self, run: str, request: Message) -> None:
-        """Validate a request; see `Memories`."""
-        keys = [request["sender"], request["receiver"], f"{run}:limit"]
-        found = self._store.get_many(keys)
-        if len(found) < len(keys) or request["amount"] > found[keys[2]].value:
-            return
-        self._store.append_once(
-            f"{run}:validate:{request['request_id']}",
-            records.Event("payment.validated", request, "validator"),
-            stream=f"{run}:validated:{part_of(request)}",
+    def validate(self, run: str, requests: Sequence[Message]) -> None:
+        """Validate requests; see `Memories`."""
+        found = self._store.get_many(read_to_validate(run, requests))
+        values = {key: entry.value for key, entry in found.items()}
+        self._store.together(
+            self._store.append_once_call(
+                f"{run}:validate:{request['request_id']}",
+                records.Event("payment.validated", request, "validator"),
+                stream=f"{run}:validated:{part_of(request)}",
+            )
+            for request in requests
+            if is_valid(run, request, values)
         )
 
-    def process(self, run: str, payment: Message) -> int:
+    def process(self, run: str, payments: Sequence[Message]) -> None:
         """Move the money; see `Memories`."""
-        self._store.pay(
-            f"{run}:payment:{payment['payment_id']}",
-            payment["sender"],
-            payment["receiver"],
-            payment["amount"],
-            payload=payment,
-            result=None,
-            outcomes=f"{run}:outcomes",
-            stream=f"{run}:accounts",
+        self._store.together(
+            self._store.pay_call(
+                f"{run}:payment:{payment['payment_id']}",
+                payment["sender"],
+                payment["receiver"],
+                payment["amount"],
+                payload=payment,
+                result=None,
+                outcomes=f"{run}:outcomes",
+                stream=f"{run}:accounts",
+            )
+            for payment in payments
         )
-        return 0
 
-    def notify(self, run: str, outcome: Message) -> None:
-        """Notify the payer; see `Memories`."""
-        payment_id = outcome["payment_id"]
-        sent = self._store.run_once(f"{run}:notify:{payment_id}", lambda: told(outcome))
-        self._store.append_once(
-            f"{run}:notified:{payment_id}",
-            records.Event("payment.notified", sent.result, "notifier"),
-            stream=f"{run}:notified",
+    def notify(self, run: str, outcomes: Sequence[Message]) -> None:
+        """Notify the payers; see `Memories`."""
+        self._store.together(
+            self._store.append_once_call(
+                f"{run}:notified:{outcome['payment_id']}",
+                records.Event("payment.notified", told(outcome), "notifier"),
+                stream=f"{run}:notified",
+            )
+            for outcome in outcomes
         )
 
     @contextlib.contextmanager
@@ -92,12 +101,22 @@ class RightAgents:
         self._store.create_group(self.GROUP, stream=stream)
         taken: list[records.Recorded] = []
 
+        member = f"{role}-{part}"
+
         def receive() -> list[Message]:
             if taken:
-                self._store.ack(self.GROUP, [event.id for event in taken], stream=stream)
-            taken[:] = self._store.receive(
-                self.GROUP, f"{role}-{part}", BATCH, timeout=POLL, stream=stream
-            )
+                _, taken[:] = self._store.exchange(
+                    self.GROUP,
+                    member,
+                    [event.id for event in taken],
+                    BATCH,
+                    timeout=POLL,
+                    stream=stream,
+                )
+            else:
+                taken[:] = self._store.receive(
+                    self.GROUP, member, BATCH, timeout=POLL, stream=stream
+                )
             return [event.payload for event in taken]
 
         yield receive
@@ -127,14 +146,17 @@ class RightAgents:
 
 
 class PublishedAgents:
-    """Use the article's six methods; `write_event` overwrites balances as its latest state.
+    """Use the article's six methods, an event in each of several threads.
+
+    `write_event` overwrites balances as its latest state.
 
     Its versioned update would change each account once and then never again.
     """
 
-    def __init__(self, client: Any, prefix: str) -> None:
+    def __init__(self, client: Any, prefix: str, pool: ThreadPoolExecutor) -> None:
         self._client = client
         self._prefix = prefix
+        self._pool = pool
 
     def _of(self, run: str, work: Callable[[Any], Any] | None = None) -> Published:
         prefix, block = f"{self._prefix}{run}:", round(POLL * 1_000)
@@ -151,8 +173,11 @@ class PublishedAgents:
         """Submit a request; see `Memories`."""
         self._of(run).write_event("gateway", "payment.received", request)
 
-    def validate(self, run: str, request: Message) -> None:
-        """Validate a request; see `Memories`."""
+    def validate(self, run: str, requests: Sequence[Message]) -> None:
+        """Validate requests; see `Memories`."""
+        list(self._pool.map(functools.partial(self._validate, run), requests))
+
+    def _validate(self, run: str, request: Message) -> None:
         store = self._of(run)
 
         def work(_: Any) -> None:
@@ -167,8 +192,11 @@ class PublishedAgents:
 
         self._of(run, work).process_event({"id": f"validate:{request['request_id']}"})
 
-    def process(self, run: str, payment: Message) -> int:
+    def process(self, run: str, payments: Sequence[Message]) -> None:
         """Move the money; see `Memories`."""
+        list(self._pool.map(functools.partial(self._process, run), payments))
+
+    def _process(self, run: str, payment: Message) -> None:
         store = self._of(run)
         sender, receiver, amount = payment["sender"], payment["receiver"], payment["amount"]
 
@@ -184,10 +212,12 @@ class PublishedAgents:
             store.write_event("processor", kind, payment)
 
         self._of(run, work).process_event({"id": f"payment:{payment['payment_id']}"})
-        return 0
 
-    def notify(self, run: str, outcome: Message) -> None:
-        """Notify the payer; see `Memories`."""
+    def notify(self, run: str, outcomes: Sequence[Message]) -> None:
+        """Notify the payers; see `Memories`."""
+        list(self._pool.map(functools.partial(self._notify, run), outcomes))
+
+    def _notify(self, run: str, outcome: Message) -> None:
         store = self._of(run)
 
         def work(_: Any) -> None:

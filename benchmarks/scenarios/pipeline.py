@@ -66,8 +66,8 @@ DRAIN = 0.1
 """Seconds to wait for surplus events: second effects of what was sent twice."""
 
 
-_PGMEM = "idempotency keys; key, balances and event in optimistic(); durable subscriptions"
-_RIGHT = "a Lua script for each step, the whole payment in one; consumer groups"
+_PGMEM = "a batch's balances, events and position in one optimistic(); durable subscriptions"
+_RIGHT = "a Lua script for each step of a payment, a batch in one pipeline; consumer groups"
 _PUBLISHED = "its six methods; balances by write_event: the versioned update works once"
 SIDES = (
     Side("pgmem", "pgmem", "strict", _PGMEM),
@@ -113,7 +113,8 @@ def memories(name: str, urls: Urls, stack: contextlib.ExitStack) -> Memories:
     url = urls.everysec if tier == "everysec" else urls.always
     if kind == "published":
         client = stack.enter_context(contextlib.closing(published.connect(url)))
-        return PublishedAgents(client, urls.prefix)
+        pool = stack.enter_context(ThreadPoolExecutor(THREADS))
+        return PublishedAgents(client, urls.prefix, pool)
     client = stack.enter_context(contextlib.closing(right.connect(url, threads=True)))
     return RightAgents(Right(client, prefix=urls.prefix, agent_id="processor"))
 
@@ -139,7 +140,8 @@ class Agent:
         self._over = over
         self._stack = contextlib.ExitStack()
         self._memories = {name: memories(name, urls, self._stack) for name in names}
-        # The threads are kept, because the processor time of ended threads cannot be read.
+        # The threads are kept, because the processor time of ended threads cannot be read. The
+        # gateway submits in them.
         self._pool = self._stack.enter_context(ThreadPoolExecutor(THREADS))
         self._observer = self._stack.enter_context(ThreadPoolExecutor(1))
 
@@ -161,7 +163,8 @@ class Agent:
         }[self._role]
         with memory.inbox(run, self._role, self._part) as receive:
             while not self._over.is_set():
-                list(self._pool.map(functools.partial(step, run), receive()))
+                if batch := receive():
+                    step(run, batch)
         return None
 
     def close(self) -> None:

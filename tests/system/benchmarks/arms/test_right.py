@@ -295,6 +295,16 @@ def test_refused_payment_changes_nothing(memory, client):
     assert sorted(client.keys()) == [b"opening", b"state"]
 
 
+def test_calls_in_one_round_trip_each_take_effect_once(memory):
+    accounts(memory, a=100, b=0)
+    payment = memory.pay_call("p", "a", "b", 30, payload={"id": "p"}, result=None)
+    append = memory.append_once_call("k", Event("t", 1, "a"), stream="log")
+    answers = memory.together([payment, append, payment, append])
+    assert [bool(first) for first, _ in answers] == [True, True, False, False]
+    assert memory.get("a").value["balance"] == 70
+    assert [event.payload for event in memory.read(stream="log")] == [1]
+
+
 # Groups, and the client
 
 
