@@ -78,7 +78,7 @@ class WatchedConnection(psycopg.Connection[Any]):
     def _silent(self) -> psycopg.OperationalError:
         self.pgconn.finish()
         return psycopg.OperationalError(
-            f"the server did not answer within {self._seconds:g} s, and nothing was changed"
+            f"the server did not answer within {self._seconds:g} s. Run it again"
         )
 
 

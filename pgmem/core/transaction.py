@@ -11,22 +11,18 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.generators import fetch_many
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from pgmem.core.connection import (
-    CANCEL_TIMEOUT,
-    AnswerTimeoutError,
-    AsyncConnection,
-    run_within,
-)
+from pgmem.core.bounded import fetch_within
+from pgmem.core.connection import AnswerTimeoutError, AsyncConnection
 from pgmem.core.database import AsyncDatabase, fetch
-from pgmem.core.libpq import Call, execute_on
+from pgmem.core.libpq import Call
 from pgmem.core.op import Op, RetryStatement, Row
 from pgmem.core.retry import (
     MAX_RACES,
     MAX_REPEATS,
     fallback_of,
+    is_gone,
     is_lost,
 )
 from pgmem.core.sources import async_begin_nested, async_driver_connection
@@ -88,35 +84,6 @@ async def roll_back(connection: AsyncConnection) -> None:
         connection.give_up()
 
 
-async def _fetch_within(
-    connection: psycopg.AsyncConnection[Any], query: bytes, params: dict[str, Any], seconds: float
-) -> Sequence[Row]:
-    """Execute a statement on the caller's own connection, for at most `seconds`.
-
-    Then the server is asked to cancel it, so that the caller can roll back. If the server is
-    silent, or has executed the statement, the connection is closed: nothing may be committed.
-
-    Raises:
-        AnswerTimeoutError: the server did not answer in time.
-    """
-    pgconn = connection.pgconn
-    async with connection.lock:
-        work = execute_on(connection, query, params)
-        try:
-            rows: Sequence[Row] = await connection.wait(run_within(work, seconds))
-        except AnswerTimeoutError:
-            work.close()
-            try:
-                await connection.cancel_safe(timeout=CANCEL_TIMEOUT)
-                await connection.wait(run_within(fetch_many(pgconn), CANCEL_TIMEOUT))
-            except (psycopg.Error, OSError):
-                pgconn.finish()
-            if pgconn.transaction_status != TransactionStatus.INERROR:
-                pgconn.finish()
-            raise
-    return rows
-
-
 class AsyncTransactionExecutor:
     """Execute ops in a transaction that its owner ends: `transaction()`'s block, or the caller.
 
@@ -141,6 +108,7 @@ class AsyncTransactionExecutor:
         self._savepoints = 0
         self._inlined = 0
         self._finished = False
+        self._unanswered = False
         self.committed = False
 
     def finish(self, first: AsyncConnection) -> AsyncConnection:
@@ -251,7 +219,7 @@ class AsyncTransactionExecutor:
             params = self._database.params(op)
             if not op.bounded:
                 return await fetch(connection, query, params)
-            return await _fetch_within(connection, query, params, self._database.timeout)
+            return await fetch_within(connection, query, params, self._database.timeout)
         return await self._fetch_here(connection, query, op)
 
     async def _fetch_here(
@@ -319,14 +287,20 @@ class AsyncTransactionExecutor:
     ) -> PgmemError | RetryStatement:
         if is_version_race(error):
             return RetryStatement()
+        return self._error(connection, op.action, error)
+
+    def _error(
+        self, connection: psycopg.AsyncConnection[Any], action: str, error: psycopg.Error
+    ) -> PgmemError:
         if isinstance(error, AnswerTimeoutError):
+            self._unanswered = True
             return Unavailable(
-                f"{op.action}: {error}. The transaction is over: nothing of it was committed. Run "
+                f"{action}: {error}. The transaction is over: nothing of it was committed. Run "
                 f"the whole transaction again"
             )
         if is_lost(connection, error):
-            return lost_in_block(op.action)
-        return translate(error, op.action)
+            return lost_in_block(action)
+        return translate(error, action)
 
     @asynccontextmanager
     async def nested(self) -> AsyncIterator[None]:
@@ -350,17 +324,48 @@ class AsyncTransactionExecutor:
         self._savepoints += 1
         begin: Call = (b"SAVEPOINT " + name, None)
         release: Call = (b"RELEASE SAVEPOINT " + name, None)
-        await _send(connection, begin)
+        await self._send(connection, begin)
         try:
             yield
         except BaseException:
             connection = self._current(connection)
-            if not connection.closed:
-                await _undo(connection, begin, (b"ROLLBACK TO SAVEPOINT " + name, None), release)
+            if not (self._unanswered or is_gone(connection)):
+                await self._undo(
+                    connection, begin, (b"ROLLBACK TO SAVEPOINT " + name, None), release
+                )
             raise
         finally:
             self._savepoints -= 1
-        await _send(self._current(connection), release)
+        await self._send(self._current(connection), release)
+
+    async def _send(self, connection: psycopg.AsyncConnection[Any], call: Call) -> None:
+        """Execute a statement that returns nothing: on pgmem's connection, with the next one."""
+        if isinstance(connection, AsyncConnection):
+            connection.deferred.append(call)
+            return
+        try:
+            await fetch_within(connection, call[0], {}, self._database.timeout)
+        except psycopg.Error as error:
+            raise self._error(connection, call[0].decode(), error) from None
+
+    async def _undo(
+        self, connection: psycopg.AsyncConnection[Any], begin: Call, roll_back: Call, release: Call
+    ) -> None:
+        """Undo what came after a savepoint."""
+        if not isinstance(connection, AsyncConnection):
+            await self._send(connection, roll_back)
+            await self._send(connection, release)
+        elif begin in connection.deferred:
+            del connection.deferred[connection.deferred.index(begin) :]
+        else:
+            connection.deferred = []
+            connection.answer_timeout = self._database.timeout
+            try:
+                await connection.run_deferred(roll_back, release)
+            except psycopg.Error as error:
+                raise self._error(connection, "ROLLBACK TO SAVEPOINT", error) from None
+            finally:
+                connection.answer_timeout = None
 
     def _current(self, connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncConnection[Any]:
         """Return the pool's connection that has replaced a lost one, or `connection`."""
@@ -374,25 +379,3 @@ def _is_idle(connection: psycopg.AsyncConnection[Any]) -> bool:
         and connection.pgconn.transaction_status == TransactionStatus.IDLE
         and not (isinstance(connection, AsyncConnection) and connection.deferred)
     )
-
-
-async def _send(connection: psycopg.AsyncConnection[Any], call: Call) -> None:
-    """Execute a statement that returns nothing: on pgmem's connection, with the next one."""
-    if isinstance(connection, AsyncConnection):
-        connection.deferred.append(call)
-    else:
-        await connection.execute(call[0], prepare=False)
-
-
-async def _undo(
-    connection: psycopg.AsyncConnection[Any], begin: Call, roll_back: Call, release: Call
-) -> None:
-    """Undo what came after a savepoint."""
-    if not isinstance(connection, AsyncConnection):
-        await connection.execute(roll_back[0], prepare=False)
-        await connection.execute(release[0], prepare=False)
-    elif begin in connection.deferred:
-        del connection.deferred[connection.deferred.index(begin) :]
-    else:
-        connection.deferred = []
-        await connection.run_deferred(roll_back, release)

@@ -146,6 +146,19 @@ async def awaited(found):
     return await found if inspect.isawaitable(found) else found
 
 
+class FallsSilent(Relay):
+    """A relay that goes silent before it forwards the statement after the first `count`."""
+
+    def __init__(self, url: str, count: int) -> None:
+        self._most = count
+        super().__init__(url)
+
+    def _count(self, statements: int) -> None:
+        super()._count(statements)
+        if self.statements > self._most:
+            self.silence(new=True)
+
+
 class Made:
     """A memory of either form, and one of each thing that a verb needs."""
 

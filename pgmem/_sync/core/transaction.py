@@ -12,23 +12,19 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.generators import fetch_many
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from pgmem._sync.core.connection import (
-    CANCEL_TIMEOUT,
-    AnswerTimeoutError,
-    Connection,
-    run_within,
-)
+from pgmem._sync.core.bounded import fetch_within
+from pgmem._sync.core.connection import AnswerTimeoutError, Connection
 from pgmem._sync.core.database import Database, fetch
 from pgmem._sync.core.retry import (
     MAX_RACES,
     MAX_REPEATS,
     fallback_of,
+    is_gone,
     is_lost,
 )
-from pgmem.core.libpq import Call, execute_on
+from pgmem.core.libpq import Call
 from pgmem.core.op import Op, RetryStatement, Row
 from pgmem.core.sources import begin_nested, driver_connection
 from pgmem.core.sqlstates import (
@@ -89,35 +85,6 @@ def roll_back(connection: Connection) -> None:
         connection.give_up()
 
 
-def _fetch_within(
-    connection: psycopg.Connection[Any], query: bytes, params: dict[str, Any], seconds: float
-) -> Sequence[Row]:
-    """Execute a statement on the caller's own connection, for at most `seconds`.
-
-    Then the server is asked to cancel it, so that the caller can roll back. If the server is
-    silent, or has executed the statement, the connection is closed: nothing may be committed.
-
-    Raises:
-        AnswerTimeoutError: the server did not answer in time.
-    """
-    pgconn = connection.pgconn
-    with connection.lock:
-        work = execute_on(connection, query, params)
-        try:
-            rows: Sequence[Row] = connection.wait(run_within(work, seconds))
-        except AnswerTimeoutError:
-            work.close()
-            try:
-                connection.cancel_safe(timeout=CANCEL_TIMEOUT)
-                connection.wait(run_within(fetch_many(pgconn), CANCEL_TIMEOUT))
-            except (psycopg.Error, OSError):
-                pgconn.finish()
-            if pgconn.transaction_status != TransactionStatus.INERROR:
-                pgconn.finish()
-            raise
-    return rows
-
-
 class TransactionExecutor:
     """Execute ops in a transaction that its owner ends: `transaction()`'s block, or the caller.
 
@@ -140,6 +107,7 @@ class TransactionExecutor:
         self._savepoints = 0
         self._inlined = 0
         self._finished = False
+        self._unanswered = False
         self.committed = False
 
     def finish(self, first: Connection) -> Connection:
@@ -250,7 +218,7 @@ class TransactionExecutor:
             params = self._database.params(op)
             if not op.bounded:
                 return fetch(connection, query, params)
-            return _fetch_within(connection, query, params, self._database.timeout)
+            return fetch_within(connection, query, params, self._database.timeout)
         return self._fetch_here(connection, query, op)
 
     def _fetch_here(self, connection: Connection, query: bytes, op: Op[Any]) -> Sequence[Row]:
@@ -314,14 +282,20 @@ class TransactionExecutor:
     ) -> PgmemError | RetryStatement:
         if is_version_race(error):
             return RetryStatement()
+        return self._error(connection, op.action, error)
+
+    def _error(
+        self, connection: psycopg.Connection[Any], action: str, error: psycopg.Error
+    ) -> PgmemError:
         if isinstance(error, AnswerTimeoutError):
+            self._unanswered = True
             return Unavailable(
-                f"{op.action}: {error}. The transaction is over: nothing of it was committed. Run "
+                f"{action}: {error}. The transaction is over: nothing of it was committed. Run "
                 f"the whole transaction again"
             )
         if is_lost(connection, error):
-            return lost_in_block(op.action)
-        return translate(error, op.action)
+            return lost_in_block(action)
+        return translate(error, action)
 
     @contextmanager
     def nested(self) -> Iterator[None]:
@@ -345,17 +319,46 @@ class TransactionExecutor:
         self._savepoints += 1
         begin: Call = (b"SAVEPOINT " + name, None)
         release: Call = (b"RELEASE SAVEPOINT " + name, None)
-        _send(connection, begin)
+        self._send(connection, begin)
         try:
             yield
         except BaseException:
             connection = self._current(connection)
-            if not connection.closed:
-                _undo(connection, begin, (b"ROLLBACK TO SAVEPOINT " + name, None), release)
+            if not (self._unanswered or is_gone(connection)):
+                self._undo(connection, begin, (b"ROLLBACK TO SAVEPOINT " + name, None), release)
             raise
         finally:
             self._savepoints -= 1
-        _send(self._current(connection), release)
+        self._send(self._current(connection), release)
+
+    def _send(self, connection: psycopg.Connection[Any], call: Call) -> None:
+        """Execute a statement that returns nothing: on pgmem's connection, with the next one."""
+        if isinstance(connection, Connection):
+            connection.deferred.append(call)
+            return
+        try:
+            fetch_within(connection, call[0], {}, self._database.timeout)
+        except psycopg.Error as error:
+            raise self._error(connection, call[0].decode(), error) from None
+
+    def _undo(
+        self, connection: psycopg.Connection[Any], begin: Call, roll_back: Call, release: Call
+    ) -> None:
+        """Undo what came after a savepoint."""
+        if not isinstance(connection, Connection):
+            self._send(connection, roll_back)
+            self._send(connection, release)
+        elif begin in connection.deferred:
+            del connection.deferred[connection.deferred.index(begin) :]
+        else:
+            connection.deferred = []
+            connection.answer_timeout = self._database.timeout
+            try:
+                connection.run_deferred(roll_back, release)
+            except psycopg.Error as error:
+                raise self._error(connection, "ROLLBACK TO SAVEPOINT", error) from None
+            finally:
+                connection.answer_timeout = None
 
     def _current(self, connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
         """Return the pool's connection that has replaced a lost one, or `connection`."""
@@ -369,23 +372,3 @@ def _is_idle(connection: psycopg.Connection[Any]) -> bool:
         and connection.pgconn.transaction_status == TransactionStatus.IDLE
         and not (isinstance(connection, Connection) and connection.deferred)
     )
-
-
-def _send(connection: psycopg.Connection[Any], call: Call) -> None:
-    """Execute a statement that returns nothing: on pgmem's connection, with the next one."""
-    if isinstance(connection, Connection):
-        connection.deferred.append(call)
-    else:
-        connection.execute(call[0], prepare=False)
-
-
-def _undo(connection: psycopg.Connection[Any], begin: Call, roll_back: Call, release: Call) -> None:
-    """Undo what came after a savepoint."""
-    if not isinstance(connection, Connection):
-        connection.execute(roll_back[0], prepare=False)
-        connection.execute(release[0], prepare=False)
-    elif begin in connection.deferred:
-        del connection.deferred[connection.deferred.index(begin) :]
-    else:
-        connection.deferred = []
-        connection.run_deferred(roll_back, release)

@@ -5,21 +5,28 @@ Every verb in it raises, and nothing is committed.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import psycopg
 import pytest
 
+from pgmem.errors import PgmemError, VersionConflict
 from pgmem.groups.transaction_group import AsyncTransactionGroup
 from pgmem.optimistic.transaction import AsyncOptimistic
 from pgmem.transaction import AsyncBoundMemory, AsyncTransaction
 from tests.support.silence import (
     EVENT,
+    NEVER,
     TOGETHER,
     VERBS,
+    FallsSilent,
+    Made,
     awaited,
     check,
+    ended,
     enter,
     public,
     silenced,
@@ -160,3 +167,53 @@ async def test_every_verb_of_an_optimistic_transaction_ends_at_a_silent_server_2
 ):
     verbs = sorted(OPTIMISTIC)
     check(*await silenced(form, make_database, tmp_path, verbs, in_an_optimistic_one))
+
+
+def conflict(tx):
+    return tx.events.append("s", EVENT, expected_version=7)
+
+
+def conflict_in_a_transaction(memory, made):
+    return enter(memory.transaction(), conflict)
+
+
+def conflict_on_the_callers_connection(memory, made):
+    if not made.sync:
+        return _conflict_on_the_callers_connection(memory, made)
+    connection = psycopg.connect(made.relay.url)
+    try:
+        return conflict(memory.using(connection))
+    finally:
+        connection.close()
+
+
+async def _conflict_on_the_callers_connection(memory, made):
+    connection = await psycopg.AsyncConnection.connect(made.relay.url)
+    try:
+        return await conflict(memory.using(connection))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("where", [conflict_in_a_transaction, conflict_on_the_callers_connection])
+async def test_a_conflict_ends_wherever_the_server_goes_silent_20(form, database_url, where):
+    """Go silent before each statement: BEGIN, the savepoint, the append, its undoing."""
+
+    async def tried(threads, count):
+        with FallsSilent(database_url, count) as relay:
+            made = Made(form, relay.url, threads, relay)
+            await made.call(made.memory.open)
+            opened = relay.statements
+            seconds, outcome = await ended(made, lambda: where(made.memory, made))
+            sent = relay.statements
+            await ended(made, made.memory.close)
+        return opened, sent, seconds, outcome
+
+    with ThreadPoolExecutor(20) as threads:
+        opened, sent, _, outcome = await tried(threads, 1_000_000)
+        assert isinstance(outcome, VersionConflict)
+        found = await asyncio.gather(*(tried(threads, n) for n in range(opened, sent)))
+    assert len(found) > 2
+    for _, _, seconds, outcome in found:
+        assert seconds != NEVER
+        assert isinstance(outcome, PgmemError), repr(outcome)
