@@ -20,9 +20,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from pgmem.core.op import Op, Retry, Row
+
+S = TypeVar("S")
 
 Outcome = Sequence[Row] | Exception
 """The rows of one call, or its error."""
@@ -59,30 +61,36 @@ class AsyncCall:
 class AsyncCallQueue:
     """The queue of one kind of calls, for tasks.
 
-    What has queued is executed in a task of its own, so the cancellation of one caller does not
-    disturb the others.
+    What has queued is sent at once, and a task of its own waits for the answer. So the cancellation
+    of one caller does not disturb the others.
 
     Args:
-        execute: execute calls together; return an outcome for each.
+        send: send calls together, without waiting.
+        receive: return an outcome for each of the calls that were sent.
         expired: return the error of a call that got no answer in time.
         admitted: how many calls are executed at once before calls queue.
         parallel: how many are under way, at most, when what has queued is executed.
+        full: how many calls queue before they are sent in the middle of a turn of the loop.
         most: how many calls are executed together at most.
     """
 
     def __init__(
         self,
-        execute: Callable[[Sequence[AsyncCall]], Awaitable[list[Outcome]]],
+        send: Callable[[Sequence[AsyncCall]], S],
+        receive: Callable[[Sequence[AsyncCall], S], Awaitable[list[Outcome]]],
         expired: Callable[[AsyncCall], Exception],
         *,
         admitted: int,
         parallel: int,
+        full: int,
         most: int,
     ) -> None:
-        self._execute = execute
+        self._send: Callable[[Sequence[AsyncCall]], Any] = send
+        self._receive: Callable[[Sequence[AsyncCall], Any], Awaitable[list[Outcome]]] = receive
         self._expired = expired
         self._admitted = admitted
         self._parallel = parallel
+        self._full = full
         self._most = most
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -94,13 +102,14 @@ class AsyncCallQueue:
         self._running: list[list[AsyncCall]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._now = self._admitted
 
     def admit(self) -> bool:
         """Return True if the caller may execute its call at once; it calls `leave` after that."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._begin(loop)
-        if self._waiting or self._under_way >= self._admitted:
+        if self._waiting or self._under_way >= self._now:
             return False
         self._under_way += 1
         return True
@@ -109,19 +118,30 @@ class AsyncCallQueue:
         """Queue a call that was not admitted, and return it for `wait`."""
         loop = asyncio.get_running_loop()
         call = AsyncCall(op, deadline, loop.create_future())
-        self._waiting.append(call)
+        waiting = self._waiting
+        waiting.append(call)
         if self._timer is None:
             self._start_timer(loop, deadline)
+        if len(waiting) >= self._full and self._under_way < self._parallel:
+            self._start()
         return call
 
     def leave(self) -> None:
         """Let what has queued be executed after a call that was admitted."""
         self._under_way -= 1
-        calls = self._take() if self._under_way < self._parallel else []
+        if self._waiting and self._under_way < self._parallel:
+            self._start()
+
+    def _start(self) -> None:
+        calls = self._take()
         if not calls:
             return
+        self._now = self._admitted if len(calls) <= self._admitted else 1
         self._under_way += 1
-        task = asyncio.get_running_loop().create_task(self._run(calls), name="pgmem-calls")
+        self._running.append(calls)
+        task = asyncio.get_running_loop().create_task(
+            self._run(calls, self._send(calls)), name="pgmem-calls"
+        )
         self._tasks.add(task)  # The loop itself does not keep it.
         task.add_done_callback(self._tasks.discard)
 
@@ -153,11 +173,10 @@ class AsyncCallQueue:
                 taken.append(call)
         return taken
 
-    async def _run(self, calls: list[AsyncCall]) -> None:
-        self._running.append(calls)
+    async def _run(self, calls: list[AsyncCall], sent: Any) -> None:
         outcomes: list[Outcome] = []
         try:
-            outcomes = await self._execute(calls)
+            outcomes = await self._receive(calls, sent)
         finally:
             # There are no outcomes if the loop is shutting down: it cancels all tasks.
             for call, outcome in zip(calls, outcomes or map(self._expired, calls), strict=True):
@@ -233,23 +252,29 @@ class CallQueue:
     is another, so Ctrl-C does not disturb the calls of other threads.
 
     Args:
-        execute: execute calls together; return an outcome for each.
+        send: send calls together, without waiting.
+        receive: return an outcome for each of the calls that were sent.
         expired: return the error of a call that got no answer in time.
         admitted: how many calls are executed at once before calls queue.
         parallel: how many are under way, at most, when what has queued is executed.
+        full: is not needed in threads.
         most: how many calls are executed together at most.
     """
 
     def __init__(
         self,
-        execute: Callable[[Sequence[Call]], list[Outcome]],
+        send: Callable[[Sequence[Call]], S],
+        receive: Callable[[Sequence[Call], S], list[Outcome]],
         expired: Callable[[Call], Exception],
         *,
         admitted: int,
         parallel: int,
+        full: int,
         most: int,
     ) -> None:
-        self._execute = execute
+        del full
+        self._send: Callable[[Sequence[Call]], Any] = send
+        self._receive: Callable[[Sequence[Call], Any], list[Outcome]] = receive
         self._expired = expired
         self._free: list[None] = [None] * admitted  # taking one is atomic
         self._most_free = admitted - parallel
@@ -344,7 +369,7 @@ class CallQueue:
     def _lead(self, calls: list[Call]) -> None:
         outcomes: list[Outcome] = []
         try:
-            outcomes = self._execute(calls)
+            outcomes = self._receive(calls, self._send(calls))
         finally:
             with self._lock:
                 chain: list[Call] = []

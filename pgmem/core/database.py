@@ -126,6 +126,7 @@ class AsyncDatabase:
         )
         self.background = self._pool.background
         self.acquire = self._pool.acquire
+        self.take_idle = self._pool.take_idle
         self.require_open = self._pool.require_open
         self.release = self._pool.release
         self.discard_unused = self._pool.discard_unused

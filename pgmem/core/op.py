@@ -44,10 +44,8 @@ class Op(NamedTuple, Generic[T]):
             early. If the statement returns more than one row, a second statement waits for the
             flush before the caller gets its answer.
         merge: return one op that does what several of this kind do, and whose result is the rows of
-            each. For a short write that waits for no lock, so that concurrent calls of a process
-            can share a transaction and its WAL flush.
-        brief: True for a read of few rows by their key, so that concurrent calls of a process can
-            share a round trip. A longer one would hold up the others.
+            each. For a short statement that waits for no lock, so that concurrent calls of a
+            process can share a round trip, a transaction and its WAL flush.
         bounded: False for a statement that may take longer than the memory's `timeout`, because it
             works on much data.
     """
@@ -61,7 +59,6 @@ class Op(NamedTuple, Generic[T]):
     fallback: Callable[[bool], Op[T]] | None = None
     async_commit: bool = False
     merge: Merge | None = None
-    brief: bool = False
     bounded: bool = True
 
 

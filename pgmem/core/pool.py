@@ -181,6 +181,14 @@ class AsyncPool:
             self._discard(connection)
         return await self._wait(action, deadline or monotonic() + self._timeout)
 
+    def take_idle(self) -> AsyncConnection | None:
+        """Return a live idle connection, for `release`; None if there is none. It never waits."""
+        while connection := self._take():
+            if not connection.is_stale():
+                return connection
+            self._discard(connection)
+        return None
+
     def _take(self) -> AsyncConnection | None:
         try:
             return self._idle.pop()

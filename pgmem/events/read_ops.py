@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from pydantic import BaseModel
 
+from pgmem.core.arrays import NameColumn
 from pgmem.core.names import STREAM_BYTES
 from pgmem.core.op import Op, Row
 from pgmem.core.validation import MAX_POSITION, check_count, check_name, check_position
 from pgmem.events.codec import Codec, event_maker
+from pgmem.events.columns import POSITION
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import RecordedEvent
 
@@ -77,8 +82,20 @@ def get(
         {"position": check_position(position, "position")},
         lambda rows: event_of(rows[0]) if rows else None,
         f"read the event at position {position}",
-        brief=True,
+        merge=_merge_gets,
     )
+
+
+def _merge_gets(ops: Sequence[Op[Any]]) -> Op[list[Sequence[Row]]]:
+    """Return one op for several of `get`."""
+    positions = [op.params["position"] for op in ops]
+
+    def parse(rows: Sequence[Row]) -> list[Sequence[Row]]:
+        found = {row[POSITION]: (row,) for row in rows}
+        return [found.get(position, ()) for position in positions]
+
+    wanted = NameColumn([str(position) for position in dict.fromkeys(positions)])
+    return Op("event_get_each", {"positions": wanted}, parse, f"read {len(positions)} events")
 
 
 def count(wanted: EventFilter, *, after: int, until: int) -> Op[int]:
@@ -110,7 +127,6 @@ def stream_version(stream: str) -> Op[int]:
         {"stream": _any_stream(stream)},
         lambda rows: int(rows[0][0]),
         f"read the version of stream {stream!r}",
-        brief=True,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from orjson import loads
 from pydantic import BaseModel
 
+from pgmem.core.arrays import NameColumn
 from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_object, decode, decoder, encode
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
@@ -33,8 +34,6 @@ RECORDED = 2
 """The value of `state.recording` if the last change is in the log and the next one will be."""
 
 MAX_KEYS = 10_000
-BRIEF_KEYS = 100
-"""A read of more keys would hold up concurrent reads."""
 
 MAX_PAGE = 100_000
 MAX_OFFSET = 2**31 - 1
@@ -127,8 +126,20 @@ def get(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | No
         {"key": check_name(key, "key")},
         parse,
         f"get state {key!r}",
-        brief=True,
+        merge=_merge_gets,
     )
+
+
+def _merge_gets(ops: Sequence[Op[Any]]) -> Op[list[Sequence[Row]]]:
+    """Return one op for several of `get` and `load`."""
+    keys = [op.params["key"] for op in ops]
+
+    def parse(rows: Sequence[Row]) -> list[Sequence[Row]]:
+        found = {row[0]: (row,) for row in rows}
+        return [found.get(key, ()) for key in keys]
+
+    wanted = NameColumn(list(dict.fromkeys(keys)))
+    return Op("state_get_each", {"keys": wanted}, parse, f"get {len(keys)} state entries")
 
 
 def _parse_entry(rows: Sequence[Row]) -> StateEntry | None:
@@ -152,13 +163,14 @@ def load(
             return entry, None
         return entry, Copy(entry.version, rows[0][1], entry.updated_at, entry.created_at)
 
-    return Op("state_get", {"key": check_key(key)}, parse, f"get state {key!r}", brief=True)
+    params = {"key": check_key(key)}
+    return Op("state_get", params, parse, f"get state {key!r}", merge=_merge_gets)
 
 
 def refresh(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
     """Read one entry and renew its end by its own lifetime."""
     read = get(key, model=model)
-    return read._replace(statement="state_get_refresh", retry=Retry.IDEMPOTENT, brief=False)
+    return read._replace(statement="state_get_refresh", retry=Retry.IDEMPOTENT, merge=None)
 
 
 def get_locked(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
@@ -185,7 +197,6 @@ def get_many(
         {"keys": checked},
         lambda rows: {row[0]: make(row) for row in rows},
         f"get {len(checked)} state entries",
-        brief=len(checked) <= BRIEF_KEYS,
     )
 
 

@@ -293,6 +293,18 @@ class Connection(psycopg.Connection[TupleRow]):
         self._session.send(query, params)
         self.pgconn.flush()
 
+    def receive(self) -> Sequence[Row]:
+        """Wait for the rows of what `start` sent.
+
+        Raises:
+            psycopg.Error: as for `run`. It is not executed again if it was not prepared any more.
+        """
+        seconds = self.answer_timeout
+        answer = self._receive(None if seconds is None else monotonic() + seconds)
+        if isinstance(answer, psycopg.Error):
+            raise answer
+        return answer[0]
+
     def take(self) -> Sequence[Row] | None:
         """Read what has arrived, and return the rows of what `start` sent once they are complete.
 

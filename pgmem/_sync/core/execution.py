@@ -115,8 +115,8 @@ class PoolExecutor:
             TransactionBlock.warn(self.open_blocks, op.action)
         deadline = monotonic() + self.database.timeout
         queue = None
-        if (op.brief or op.merge is not None) and answer_timeout is None:
-            queue = self._coalescer.queue_of(op)
+        if op.merge is not None and answer_timeout is None:
+            queue = self._coalescer.queue_of(op.merge)
         try:
             if queue is None:
                 return self._execute_once(op, "if_free", deadline, answer_timeout)
@@ -177,7 +177,7 @@ class PoolExecutor:
         self, op: Op[T], notify: NotifyMode, deadline: float, answer_timeout: float | None
     ) -> T:
         # Each call of a verb comes here, and each attribute of a named tuple costs a search.
-        statement, params, parse, action, retry, fragments, _, async_commit, _, _, bounded = op
+        statement, params, parse, action, retry, fragments, _, async_commit, _, bounded = op
         database = self.database
         relaxed = database.relaxed or async_commit
         query = database.statements.get((statement, notify, relaxed, fragments))

@@ -182,6 +182,14 @@ class Pool:
             self._discard(connection)
         return self._wait(action, deadline or monotonic() + self._timeout)
 
+    def take_idle(self) -> Connection | None:
+        """Return a live idle connection, for `release`; None if there is none. It never waits."""
+        while connection := self._take():
+            if not connection.is_stale():
+                return connection
+            self._discard(connection)
+        return None
+
     def _take(self) -> Connection | None:
         try:
             return self._idle.pop()

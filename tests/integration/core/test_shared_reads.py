@@ -27,6 +27,11 @@ def get(key: str):
     return lambda memory: memory.state.get(key)
 
 
+def event_at(position: int):
+    """Return a call that reads an event."""
+    return lambda memory: memory.events.get(position)
+
+
 def put(key: str, value):
     """Return a call that writes an entry."""
     return lambda memory: memory.state.put(key, value)
@@ -93,6 +98,38 @@ async def test_queued_reads_share_a_round_trip(form, make_database, tmp_path):
         await asyncio.gather(*first, *futures)
         assert relay.sent - before == 1
     relay.close()
+
+
+async def test_queued_reads_of_one_entry_and_of_none_get_their_own_answers(form, make_database):
+    url = make_database(template=True)
+    fill(url)
+    async with form.memory(url) as memory, callers(memory) as made:
+        with locked(url), psycopg.connect(url, autocommit=True) as watching:
+            first = [made.start(get("key:0")) for _ in range(ADMITTED)]
+            await until(lambda: _waiting(watching) == ADMITTED)
+            wanted = ["key:1", "absent", "key:1", "key:2", "absent"]
+            futures = await made.start_queued([get(key) for key in wanted])
+        outcomes = await asyncio.gather(*futures, *first)
+    assert [entry and entry.value for entry in outcomes[:5]] == [1, None, 1, 2, None]
+
+
+async def test_queued_reads_of_events_get_their_own_answers(form, make_database, tmp_path):
+    url = make_database(template=True)
+    relay = CuttingRelay(url, tmp_path)
+    async with form.memory(relay.url) as memory, callers(memory) as made:
+        receipts = await made.all([_append] * 3)
+        positions = [receipt.position for receipt in receipts]
+        wanted = [*positions, positions[0], 1_000_000]
+        with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as watching:
+            holder.execute("LOCK TABLE pgmem.events IN ACCESS EXCLUSIVE MODE")
+            first = [made.start(event_at(positions[0])) for _ in range(ADMITTED)]
+            await until(lambda: _waiting(watching) == ADMITTED)
+            futures = await made.start_queued([event_at(position) for position in wanted])
+            before = relay.sent
+        events = await asyncio.gather(*futures, *first)
+        assert relay.sent - before == 1
+    relay.close()
+    assert [event and event.position for event in events[:5]] == [*wanted[:-1], None]
 
 
 async def test_reads_with_lost_answers_are_made_again(form, make_database, tmp_path):

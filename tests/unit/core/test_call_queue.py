@@ -37,17 +37,20 @@ class Execution:
         self.executed: list[list[str]] = []
         self.go = asyncio.Event()
 
-    def names(self, calls) -> list[str]:
+    def send(self, calls) -> list[str]:
         self.executed.append([call.op.action for call in calls])
         return self.executed[-1]
 
-    async def async_execute(self, calls):
-        names = self.names(calls)
+    async def async_receive(self, calls, names):
         await self.go.wait()
         return [[(name,)] for name in names]
 
-    def execute(self, calls):
-        return [[(name,)] for name in self.names(calls)]
+    def receive(self, calls, names):
+        return [[(name,)] for name in names]
+
+    def queue(self, kind, receive, **sizes):
+        sizes = {"admitted": 1, "parallel": 1, "full": 1000, "most": 3} | sizes
+        return kind(self.send, receive, lambda call: LateError(call.sent), **sizes)
 
 
 @pytest.fixture
@@ -58,9 +61,7 @@ def execution():
 @pytest.fixture
 async def tasks(execution):  # async: the queue needs an event loop
     """A queue for tasks, one call of which is under way."""
-    queue = AsyncCallQueue(
-        execution.async_execute, lambda call: LateError(call.sent), admitted=1, parallel=1, most=3
-    )
+    queue = execution.queue(AsyncCallQueue, execution.async_receive)
     assert queue.admit()
     return queue
 
@@ -68,9 +69,7 @@ async def tasks(execution):  # async: the queue needs an event loop
 @pytest.fixture
 def threads(execution):
     """A queue for threads, one call of which is under way."""
-    queue = CallQueue(
-        execution.execute, lambda call: LateError(call.sent), admitted=1, parallel=1, most=3
-    )
+    queue = execution.queue(CallQueue, execution.receive)
     assert queue.admit()
     return queue
 
@@ -99,6 +98,35 @@ async def test_a_task_after_the_queue_has_emptied_is_executed_at_once(tasks, exe
     assert tasks.admit()
     tasks.leave()
     assert tasks.admit()
+
+
+async def test_a_full_queue_is_sent_before_the_loop_has_resumed_other_tasks(execution):
+    """So the server works while the loop resumes the rest."""
+    queue = execution.queue(AsyncCallQueue, execution.async_receive, parallel=2, full=2)
+    assert queue.admit()
+    waiting = [waits(queue, number) for number in (1, 2, 3, 4)]
+    assert execution.executed == [["1", "2"]]  # no task has run yet; two are under way
+    queue.leave()
+    assert execution.executed == [["1", "2"], ["3", "4"]]
+    execution.go.set()
+    assert await asyncio.gather(*waiting) == [[(str(number),)] for number in (1, 2, 3, 4)]
+
+
+async def test_after_many_have_queued_one_call_alone_is_executed_at_once(execution):
+    """Four lone statements beside a queue of a hundred would cost as much as the hundred."""
+    queue = execution.queue(AsyncCallQueue, execution.async_receive, admitted=2, parallel=2)
+    assert queue.admit()
+    assert queue.admit()
+    waiting = [waits(queue, number) for number in (1, 2, 3)]
+    queue.leave()
+    queue.leave()
+    execution.go.set()
+    await asyncio.gather(*waiting)
+    assert queue.admit()
+    waiting = [waits(queue, 4)]
+    queue.leave()
+    await asyncio.gather(*waiting)
+    assert [queue.admit(), queue.admit(), queue.admit()] == [True, True, False]
 
 
 async def test_a_task_cancelled_in_the_queue_is_not_executed(tasks, execution):
@@ -218,10 +246,10 @@ def test_a_thread_that_gets_no_answer_in_time_leaves_the_queue(threads, executio
 
 
 def test_an_execution_that_ends_in_an_exception_leaves_no_thread_waiting(threads):
-    def interrupted(calls):
+    def interrupted(calls, names):
         raise KeyboardInterrupt
 
-    threads._execute = interrupted
+    threads._receive = interrupted
     calls = []
     for number in (1, 2):
         in_thread(
@@ -236,7 +264,7 @@ def test_an_execution_that_ends_in_an_exception_leaves_no_thread_waiting(threads
 
 
 def test_a_queue_begins_anew_in_another_event_loop(execution):
-    queue = AsyncCallQueue(execution.async_execute, LateError, admitted=1, parallel=1, most=3)
+    queue = execution.queue(AsyncCallQueue, execution.async_receive)
 
     async def enter_two():
         assert queue.admit()
