@@ -27,6 +27,7 @@ from benchmarks.scenarios import (
     many,
     neighbours,
     once,
+    peer_deliveries,
     peers,
     pipeline,
     reads,
@@ -72,6 +73,7 @@ ENTRIES: dict[str, Entry] = {
         statement,
         crash,
         peers,
+        peer_deliveries,
     )
     for entry in module.ENTRIES
 }
