@@ -65,6 +65,13 @@ def pages(source: RedisSource, rules: Rules) -> Iterator[list[Key]]:
             return
 
 
+def fences_among(source: RedisSource, keys: list[Key]) -> set[bytes]:
+    """Return the keys of a page that are fences."""
+    strings = [key.physical for key in keys if key.kind == "string"]
+    beginnings = source.many([("GETRANGE", key, 0, len(FENCE) - 1) for key in strings])
+    return {key for key, text in zip(strings, beginnings, strict=True) if text == FENCE}
+
+
 @dataclass(slots=True)
 class Survey:
     """The keys that can be imported, and those that are left in Redis.

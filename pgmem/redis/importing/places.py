@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.fences import locate
-from pgmem.redis.importing.keys import pages
+from pgmem.redis.importing.keys import fences_among, pages
 from pgmem.redis.importing.rules import Kind, Rule
 
 
@@ -38,10 +38,30 @@ class Places:
             for rule in context.rules.of(kind):
                 if rule.literal is not None:
                     known.setdefault(rule.literal.decode(errors="replace"), rule)
+        fenced: set[bytes] = set()
         for found in pages(context.source, context.rules):
+            fenced |= fences_among(context.source, found)
             for key in found:
                 if key.rule is not None and key.kind in self._known and not key.rule.whole:
                     self._known[key.kind][key.name.decode(errors="replace")] = key.rule
+        self._know_ended(fenced)
+
+    def _know_ended(self, fenced: set[bytes]) -> None:
+        """Add hashes and sets that have ended behind their fence."""
+        context = self._context
+        streams = {
+            part.part.removeprefix("stream ")
+            for part in context.imports.list(context.name)
+            if part.target is not None
+        }
+        kinds: tuple[Kind, ...] = ("hash", "set")
+        there = {name for kind in kinds for name in self._known[kind]} | streams
+        for key in fenced:
+            name = key.decode(errors="replace")
+            for kind in kinds:
+                rule = context.rules.match(kind, key)
+                if name not in there and rule is not None and not rule.whole:
+                    self._known[kind][name] = rule
 
     def physical(self, key: str) -> bytes:
         """Return the present name of a key in Redis."""

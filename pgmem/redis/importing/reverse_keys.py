@@ -6,6 +6,7 @@ Everything here is repeatable. The ends of fields are in `pgmem.redis.importing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from pgmem.redis import KnownEntry, KnownRecord
 from pgmem.redis.importing.context import Context
@@ -131,25 +132,40 @@ class KeysBack:
     def _write_record(self, place: Place, record: KnownRecord) -> None:
         key = self._physical(place.key)
         if place.rule.kind == "set":
-            # A member has no end of its own. Work that is done longer than asked for does no harm.
-            self._send([("SADD", key, (place.part or "").encode())])
+            self._add_member(key, (place.part or "").encode(), record.ttl)
         else:
             ends = () if record.ttl is None else ("PX", _milliseconds(record.ttl))
             self._send([("SET", key, plain(record.result, place.rule.values), *ends)])
         self._back.written.add("records", 1)
 
+    def _add_member(self, key: bytes, member: bytes, ttl: float | None) -> None:
+        """Add a member to a set that ends with its last member.
+
+        A member has no end of its own. Work that stays done for longer does no harm; work that is
+        forgotten would be done twice.
+        """
+        left, _ = self._send([("PTTL", key), ("SADD", key, member)])
+        if left == -1:
+            return
+        if ttl is None:
+            self._send([("PERSIST", key)])
+        elif _milliseconds(ttl) > left:  # -2 if there was no set
+            self._send([("PEXPIRE", key, _milliseconds(ttl))])
+
     def _physical(self, key: str) -> bytes:
         return self._places.physical(key)
 
-    def _send(self, commands: list[Command]) -> None:
-        """Send repeatable commands for one key.
+    def _send(self, commands: list[Command]) -> list[Any]:
+        """Send repeatable commands for one key. Return the answers.
 
         Raises:
             Refused: the server refused one of them.
         """
-        for answer in self._context.source.many(commands, atomic=True):
+        answers = self._context.source.many(commands, atomic=True)
+        for answer in answers:
             if isinstance(answer, Refused):
                 raise answer
+        return answers
 
     def _leave(self, kind: str, key: str, why: str) -> None:
         if self._back.only is not None:

@@ -58,7 +58,7 @@ _WRITES: dict[str, list[Command]] = {
         ("PEXPIRE", KEY, 1),
         ("PERSIST", KEY),
     ],
-    "set": [("SADD", KEY, "m")],
+    "set": [("SADD", KEY, "m"), ("PEXPIRE", KEY, 1), ("PERSIST", KEY)],
     "string": [],
 }
 _FIELD_ENDS: Command = ("HPTTL", KEY, "FIELDS", 1, "f")

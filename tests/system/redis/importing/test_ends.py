@@ -126,6 +126,24 @@ def test_a_field_that_comes_back_ends_with_its_entry(
         assert least * 1_000 - 5_000 < left <= max(most * 1_000, -1), found
 
 
+def test_a_set_ends_with_the_last_of_the_members_that_come_back(source, importing, memory):
+    for key in ("longer", "shorter", "ended", "ever"):
+        source.sadd(key, "m")
+        if key != "ever":
+            source.expire(key, 100)
+    importing.cut_over()
+    source.delete("ended:before-pgmem")
+    for key, ttl in {"longer": 500, "shorter": 50, "ended": 50, "ever": 50}.items():
+        memory.dedupe.run_once(f"{key}:new", lambda: None, ttl=ttl)
+    importing.reverse()
+    assert source.smembers("ended") == {b"new"}
+    ends = {key: source.ttl(key) for key in ("longer", "shorter", "ended", "ever")}
+    assert 490 < ends["longer"] <= 500
+    assert 90 < ends["shorter"] <= 100
+    assert 40 < ends["ended"] <= 50
+    assert ends["ever"] == -1
+
+
 @pytest.fixture
 def old(memory, tmp_path):
     """Imports from a server that cannot end a field, and a client."""
