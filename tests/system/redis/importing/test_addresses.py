@@ -94,13 +94,15 @@ def test_a_replica_is_imported_from_and_not_fenced(tmp_path, memory):
 def cluster(tmp_path):
     """Two primaries, each with half of the keys."""
     clustered = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+    # Without a port of its own, the bus takes one that may be above the highest.
+    bus = free_port()
     with (
-        on_port(tmp_path / "one", *clustered) as (first, one),
-        on_port(tmp_path / "two", *clustered) as (second, two),
+        on_port(tmp_path / "one", *clustered, "--cluster-port", free_port()) as (first, one),
+        on_port(tmp_path / "two", *clustered, "--cluster-port", bus) as (second, two),
     ):
         one.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
         two.execute_command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
-        one.execute_command("CLUSTER", "MEET", "127.0.0.1", second)
+        one.execute_command("CLUSTER", "MEET", "127.0.0.1", second, bus)
         for node in (one, two):
             wait_until(lambda: is_ready(node), 20)  # noqa: B023
         yield (first, one), (second, two)
