@@ -1,4 +1,4 @@
-"""`pgmem groups`: show consumer groups, requeue dead letters, reset and delete groups.
+"""`pgmem groups`: show and alter consumer groups, requeue dead letters, reset and delete groups.
 
 What takes something away asks first: a reset, a deletion, and requeueing all dead letters.
 """
@@ -6,61 +6,45 @@ What takes something away asks first: a reset, a deletion, and requeueing all de
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pgmem.cli.commands import Group as CommandGroup
-from pgmem.cli.options import database_options, json_option, memory_of, yes_option
+from pgmem.cli.group_rows import (
+    DEAD,
+    GROUPS,
+    PENDING,
+    about,
+    dead_data,
+    dead_row,
+    info_data,
+    info_row,
+    pending_data,
+    pending_row,
+)
+from pgmem.cli.options import DURATION, database_options, json_option, memory_of, yes_option
 from pgmem.cli.output import (
-    Column,
     Table,
     confirm,
     count_of,
-    event_data,
-    json_text,
-    moment,
     print_json,
     print_json_lines,
     print_labelled,
     print_line,
     say,
-    short_moment,
 )
 from pgmem.errors import NotFound, PgmemError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from pgmem import Group, Memory
-    from pgmem.groups.models import DeadLetter, GroupInfo, Pending
+    from pgmem.groups.models import DeadLetter, GroupInfo
 
 PAGE = 200
 WIDTH = 12
-
-GROUPS = (
-    Column("GROUP", style="key"),
-    Column("POSITION", right=True),
-    Column("LAG", right=True),
-    Column("HELD", right=True),
-    Column("DELAYED", right=True),
-    Column("DEAD", right=True),
-    Column("FOLLOWS"),
-)
-PENDING = (
-    Column("POSITION", right=True),
-    Column("ATTEMPTS", right=True),
-    Column("MEMBER", style="agent"),
-    Column("UNTIL", style="faint"),
-    Column("ERROR", style="error"),
-)
-DEAD = (
-    Column("POSITION", right=True),
-    Column("FAILED", style="faint"),
-    Column("STREAM", style="key"),
-    Column("TYPE", style="type"),
-    Column("ATTEMPTS", right=True),
-    Column("MEMBER", style="agent"),
-    Column("ERROR", style="error"),
-)
 
 
 @click.group("groups", cls=CommandGroup)
@@ -88,9 +72,9 @@ def list_(*, url: str | None, schema: str, as_json: bool) -> None:
     with memory_of(url, schema) as memory:
         found = list(_with_lag(memory))
     if as_json:
-        print_json_lines(_info_data(info, lag) for info, lag in found)
+        print_json_lines(info_data(info, lag) for info, lag in found)
     elif found:
-        Table(*GROUPS).add(_info_row(info, lag) for info, lag in found)
+        Table(*GROUPS).add(info_row(info, lag) for info, lag in found)
     else:
         say("no groups")
 
@@ -110,9 +94,9 @@ def show(name: str, *, url: str | None, schema: str, as_json: bool) -> None:
         group, info = _find(memory, name)
         lag = group.lag()
     if as_json:
-        print_json(_info_data(info, lag))
+        print_json(info_data(info, lag))
     else:
-        print_labelled(_about(info, lag), WIDTH)
+        print_labelled(about(info, lag), WIDTH)
 
 
 @app.command(
@@ -142,9 +126,9 @@ def pending(name: str, *, limit: int, url: str | None, schema: str, as_json: boo
     with memory_of(url, schema) as memory:
         found = _find(memory, name)[0].pending(limit)
     if as_json:
-        print_json_lines(map(_pending_data, found))
+        print_json_lines(map(pending_data, found))
     elif found:
-        Table(*PENDING).add(map(_pending_row, found))
+        Table(*PENDING).add(map(pending_row, found))
     else:
         say("no pending events")
     if len(found) == limit:
@@ -173,9 +157,9 @@ def dead(name: str, *, url: str | None, schema: str, as_json: bool) -> None:
         for page in _dead_letters(_find(memory, name)[0]):
             empty = False
             if as_json:
-                print_json_lines(map(_dead_data, page))
+                print_json_lines(map(dead_data, page))
             else:
-                table.add(map(_dead_row, page))
+                table.add(map(dead_row, page))
     if empty and not as_json:
         say("no dead letters")
 
@@ -265,6 +249,74 @@ def reset(
 
 @app.command(
     examples="""
+    # Give up after 10 attempts, the second one after 5 seconds
+    pgmem groups alter billing --max-attempts 10 --backoff 5s
+
+    # Follow two types of events from now on
+    pgmem groups alter billing --stream orders --type placed --type cancelled
+    """,
+)
+@click.argument("name")
+@click.option(
+    "--max-attempts", metavar="N", type=click.IntRange(min=1), help="Attempts of an event."
+)
+@click.option("--backoff", metavar="TIME", type=DURATION, help="Delay before the second attempt.")
+@click.option("--max-backoff", metavar="TIME", type=DURATION, help="The longest delay.")
+@click.option("--stream", metavar="NAME", multiple=True, help="Follow this stream. Repeatable.")
+@click.option("--prefix", metavar="TEXT", help="Follow streams whose names begin with TEXT.")
+@click.option("--type", "types", metavar="TYPE", multiple=True, help="Only this type. Repeatable.")
+@click.option("--agent", metavar="ID", multiple=True, help="Only this agent. Repeatable.")
+@click.option("--everything", is_flag=True, help="Follow all events.")
+@database_options
+@json_option
+def alter(
+    name: str,
+    *,
+    max_attempts: int | None,
+    backoff: timedelta | None,
+    max_backoff: timedelta | None,
+    stream: tuple[str, ...],
+    prefix: str | None,
+    types: tuple[str, ...],
+    agent: tuple[str, ...],
+    everything: bool,
+    url: str | None,
+    schema: str,
+    as_json: bool,
+) -> None:
+    """Change options of a group, and print what it follows now.
+
+    Its position, open events and dead letters stay. --stream, --prefix, --type and --agent together
+    replace the selection. Open events stay with the group if the new selection leaves them out.
+    """
+    from pgmem.events.filter import EventFilter  # noqa: PLC0415  # no other command needs it
+
+    given = {"backoff": backoff, "max_backoff": max_backoff}
+    delays: dict[str, Any] = {key: delay for key, delay in given.items() if delay is not None}
+    selects = bool(stream or prefix is not None or types or agent)
+    if everything and selects:
+        raise click.UsageError("--everything excludes --stream, --prefix, --type and --agent")
+    if not (selects or everything or max_attempts or delays):
+        raise click.UsageError("nothing to change: give an option, such as --max-attempts 10")
+    selection = EventFilter.of(
+        stream or None, prefix=prefix, type=types or None, agent_id=agent or None
+    )
+    with memory_of(url, schema) as memory:
+        group = _find(memory, name)[0]
+        group.alter(
+            max_attempts=max_attempts,
+            filter=selection if selects or everything else None,
+            retry=replace(group.retry, **delays) if delays else None,
+        )
+        info, lag = group.info(), group.lag()
+    if as_json:
+        print_json(info_data(info, lag))
+    else:
+        print_labelled(about(info, lag), WIDTH)
+
+
+@app.command(
+    examples="""
     pgmem groups delete billing
     pgmem groups delete billing --yes
     """,
@@ -320,95 +372,3 @@ def _dead_letters(group: Group) -> Iterator[list[DeadLetter]]:
     while page := group.dead_letters(after=after, limit=PAGE):
         yield page
         after = page[-1].position
-
-
-def _info_data(info: GroupInfo, lag: int) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "selection": info.selection,
-        "ordered_by": info.ordered_by,
-        "max_attempts": info.max_attempts,
-        "position": info.position,
-        "lag": lag,
-        "held": info.held,
-        "delayed": info.delayed,
-        "dead_letters": info.dead_letters,
-        "created_at": info.created_at,
-        "updated_at": info.updated_at,
-    }
-
-
-def _pending_data(event: Pending) -> dict[str, Any]:
-    return {
-        "position": event.position,
-        "member": event.member,
-        "attempts": event.attempts,
-        "delayed": event.delayed,
-        "claimed_at": event.claimed_at,
-        "until": event.until,
-        "error": event.error,
-    }
-
-
-def _dead_data(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "position": letter.position,
-        "attempts": letter.attempts,
-        "member": letter.member,
-        "error": letter.error,
-        "failed_at": letter.failed_at,
-        "event": None if letter.event is None else event_data(letter.event),
-    }
-
-
-def _follows(selection: dict[str, Any]) -> str:
-    """Return a selection as text, such as `stream=orders, type=placed`."""
-    if not selection:
-        return "all events"
-    return ", ".join(_choice(name, value) for name, value in selection.items())
-
-
-def _choice(name: str, value: Any) -> str:
-    if isinstance(value, list) and len(value) == 1:
-        name, value = name.removesuffix("s"), value[0]
-    return f"{name}={value if isinstance(value, str) else json_text(value)}"
-
-
-def _about(info: GroupInfo, lag: int) -> Iterator[tuple[str, str]]:
-    yield "group", info.name
-    yield "follows", _follows(info.selection)
-    yield "ordered by", info.ordered_by or "nothing"
-    yield "attempts", f"at most {info.max_attempts:,}"
-    yield "position", f"{info.position:,}, {count_of(lag, 'event')} behind"
-    yield "open", f"{info.held:,} held, {info.delayed:,} delayed"
-    yield "dead", f"{info.dead_letters:,}"
-    yield "created", moment(info.created_at)
-    yield "updated", moment(info.updated_at)
-
-
-def _info_row(info: GroupInfo, lag: int) -> tuple[str, ...]:
-    numbers = (info.position, lag, info.held, info.delayed, info.dead_letters)
-    return (info.name, *(f"{number:,}" for number in numbers), _follows(info.selection))
-
-
-def _pending_row(event: Pending) -> tuple[str, ...]:
-    return (
-        str(event.position),
-        f"{event.attempts:,}",
-        "(delayed)" if event.member is None else event.member,
-        short_moment(event.until),
-        event.error or "",
-    )
-
-
-def _dead_row(letter: DeadLetter) -> tuple[str, ...]:
-    event = letter.event
-    return (
-        str(letter.position),
-        short_moment(letter.failed_at),
-        "(trimmed)" if event is None else event.stream,
-        "" if event is None else event.type,
-        f"{letter.attempts:,}",
-        letter.member or "-",
-        letter.error or "",
-    )

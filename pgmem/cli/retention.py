@@ -57,7 +57,7 @@ _max_age = click.option(
 
 
 def _scope_options(function: F) -> F:
-    """Add the options that say what a rule is for."""
+    """Add the options that say what a policy is for."""
     for option in (
         click.option(
             "--snapshots", is_flag=True, help="Snapshots of the state; --stream is their name."
@@ -73,7 +73,7 @@ def _scope_options(function: F) -> F:
 
 @click.group("retention", cls=Group)
 def app() -> None:
-    """Set, list and remove the rules that limit what is kept.
+    """Set, list and remove policies for what is kept.
 
     `pgmem trim` and `pgmem maintain` apply them.
     """
@@ -132,7 +132,7 @@ def set_(
 @database_options
 @json_option
 def list_(*, url: str | None, schema: str, as_json: bool) -> None:
-    """List the rules. With --json each is a JSON object on a line of its own."""
+    """List the policies. With --json each is a JSON object on a line of its own."""
     with memory_of(url, schema, pool=POOL) as memory:
         policies = memory.retention.list()
     if as_json:
@@ -140,7 +140,7 @@ def list_(*, url: str | None, schema: str, as_json: bool) -> None:
     elif policies:
         Table(*COLUMNS).add(map(_row, policies))
     else:
-        say("no rules: everything is kept")
+        say("no policies: everything is kept")
 
 
 @app.command(
@@ -154,24 +154,24 @@ def list_(*, url: str | None, schema: str, as_json: bool) -> None:
 def remove(
     *, stream: str | None, folds: bool, snapshots: bool, url: str | None, schema: str
 ) -> None:
-    """Remove a rule. Exit code 1 if there is none."""
+    """Remove a policy. Exit code 1 if there is none."""
     kind = _kind(folds=folds, snapshots=snapshots)
     with memory_of(url, schema, pool=POOL) as memory:
         found = memory.retention.remove(stream, kind=kind)
     if not found:
         raise PgmemError(
-            f"there is no rule for {kind} {stream or '(all)'}; `pgmem retention list` shows them"
+            f"there is no policy for {kind} {stream or '(all)'}; `pgmem retention list` shows them"
         )
-    print_line(f"{kind} {stream or '(all)'}: rule removed")
+    print_line(f"{kind} {stream or '(all)'}: policy removed")
 
 
 @click.command(
     cls=Command,
     examples="""
-    # What the rules would remove, and what holds them back
+    # What the policies would remove, and what holds them back
     pgmem trim --dry-run
 
-    # Remove by the rules
+    # Remove by the policies
     pgmem trim
 
     # Remove events of one stream, and write them to files first
@@ -207,9 +207,9 @@ def trim(
     schema: str,
     as_json: bool,
 ) -> None:
-    """Remove old events, by limits or by the rules that are set.
+    """Remove old events, by limits or by the policies set.
 
-    Without --max-events and --max-age the rules apply.
+    Without --max-events and --max-age the policies apply.
     Events that a durable subscription or a group has not read stay, unless --force is given.
     """
     if force and not dry_run and not yes:
@@ -269,7 +269,7 @@ def restore(file: Path, *, url: str | None, schema: str, as_json: bool) -> None:
 @database_options
 @json_option
 def maintain(*, every: timedelta | None, url: str | None, schema: str, as_json: bool) -> None:
-    """Trim by the rules and remove what has expired, once.
+    """Trim by the policies and remove what has expired, once.
 
     Does nothing while another process is the janitor. With --json each pass is a JSON object on a
     line of its own.
@@ -315,7 +315,7 @@ def _kind(*, folds: bool, snapshots: bool) -> Kind:
 def _print_trim(report: TrimReport) -> None:
     verb = "would be removed" if report.dry_run else "removed"
     if not report.streams:
-        print_line("no rule for events: nothing is removed")
+        print_line("no policy for events: nothing is removed")
     for stream in report.streams:
         print_line(f"{_scope(stream.stream)}: {stream.removed:,} {verb}{_details(stream)}")
         for file in stream.files:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
 
 SHOWN = 10
-"""How many subscriptions, groups and rules are printed; the rest is counted."""
+"""How many subscriptions, groups and policies are printed; the rest is counted."""
 TABLES = 8
 """How many tables are printed, the largest first."""
 
@@ -185,7 +185,7 @@ def _writer(writer: OpenWriter) -> str:
 
 
 def _policies(stats: Stats) -> str:
-    rules = []
+    policies = []
     for policy in stats.policies or ():
         limits = []
         if policy.max_count is not None:
@@ -193,10 +193,10 @@ def _policies(stats: Stats) -> str:
         if policy.max_age is not None:
             limits.append(f"none older than {age(policy.max_age)}")
         of = policy.kind if policy.name is None else f"{policy.kind} of {policy.name}"
-        rules.append(f"{of}: {', '.join(limits)}")
-    if len(rules) > SHOWN:
-        rules[SHOWN:] = [f"and {len(rules) - SHOWN} more"]
-    return "; ".join(rules) or "no rules: everything is kept"
+        policies.append(f"{of}: {', '.join(limits)}")
+    if len(policies) > SHOWN:
+        policies[SHOWN:] = [f"and {len(policies) - SHOWN} more"]
+    return "; ".join(policies) or "no policies: everything is kept"
 
 
 def _print_sizes(stats: Stats) -> None:

@@ -50,7 +50,7 @@ def test_condition_of_the_log_state_and_server(memory, database_url, shown):
     assert found["log"][1].startswith("oldest 1, of ")
     assert found["state"] == ["0 entries, 1 deleted, 0 expired"]
     assert found["dedupe"] == ["1 keys, 0 expired; 1 claims overdue"]
-    assert found["retention"] == ["no rules: everything is kept"]
+    assert found["retention"] == ["no policies: everything is kept"]
     assert found["writers"] == ["no open transaction holds readers back"]
     assert found["leases"] == ["0 held, 0 waiting"]
     assert found["sessions"][0].endswith("2 of pgmem")

@@ -44,7 +44,9 @@ def test_list_shows_lag_and_open_events(command, memory, group):
     info = group.info()
     assert billing == {
         "name": "billing", "selection": {"streams": ["orders"]}, "ordered_by": None,
-        "max_attempts": 5, "position": 5, "lag": 5, "held": 2, "delayed": 1, "dead_letters": 2,
+        "max_attempts": 5,
+        "retry": {"backoff": 1.0, "max_backoff": 300.0, "jitter": 0.5, "conflicts": 20},
+        "position": 5, "lag": 5, "held": 2, "delayed": 1, "dead_letters": 2,
         "created_at": info.created_at.isoformat(), "updated_at": info.updated_at.isoformat(),
     }  # fmt: skip
     assert (everything["name"], everything["lag"], everything["ordered_by"]) == (
@@ -93,6 +95,35 @@ def test_show_prints_one_group(command, memory, group):
     out = command("show", "many")[1]
     assert 'follows     streams=["a", "b"], type=t' in out
     assert "ordered by  account" in out
+
+
+def test_alter_changes_what_is_given(command, group):
+    code, out, err = command(
+        "alter", "billing", "--max-attempts", "9", "--backoff", "5s", "--type", "placed", "--json"
+    )
+    assert (code, err) == (0, "")
+    altered = json.loads(out)
+    assert (altered["max_attempts"], altered["retry"]["backoff"]) == (9, 5.0)
+    assert altered["retry"]["max_backoff"] == 300.0
+    assert altered["selection"] == {"types": ["placed"]}
+    assert (altered["position"], altered["held"], altered["dead_letters"]) == (5, 2, 2)
+    out = command("alter", "billing", "--max-backoff", "1m", "--everything")[1]
+    assert "follows     all events" in out
+    assert "attempts    at most 9" in out
+    assert "retry       after 5 s, doubled up to 60 s" in out
+
+
+def test_alter_needs_an_option_and_a_group(command, group):
+    code, _, err = command("alter", "billing")
+    assert code == 2
+    assert "nothing to change" in err
+    code, _, err = command("alter", "billing", "--everything", "--type", "t")
+    assert code == 2
+    assert "--everything excludes" in err
+    code, _, err = command("alter", "nothing", "--max-attempts", "3")
+    assert code == 1
+    assert "there is no group 'nothing'" in err
+    assert group.info().max_attempts == 5
 
 
 def test_pending_shows_held_and_delayed_events(command, group):

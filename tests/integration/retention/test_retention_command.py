@@ -43,10 +43,10 @@ def test_rule_is_set_listed_applied_and_removed(command, log, scope, shown):
     assert "20 removed, positions 1 to 20" in out
     assert log.count() == 10
     removed = command("retention", "remove", *scope)
-    assert removed == (0, f"{shown}: rule removed\n", "")
+    assert removed == (0, f"{shown}: policy removed\n", "")
     code, out, err = command("retention", "remove", *scope)
     assert (code, out) == (1, "")
-    assert err.startswith(f"pgmem: there is no rule for {shown};")
+    assert err.startswith(f"pgmem: there is no policy for {shown};")
     assert err.count("\n") == 1
 
 
@@ -58,7 +58,7 @@ def test_rules_for_snapshots_are_named_by_kind(command):
 
 
 def test_empty_list_is_a_word_on_stderr(command):
-    assert command("retention", "list") == (0, "", "no rules: everything is kept\n")
+    assert command("retention", "list") == (0, "", "no policies: everything is kept\n")
     assert command("retention", "list", "--json") == (0, "", "")
 
 
@@ -98,7 +98,7 @@ def test_force_asks(command, log):
 
 
 def test_trim_without_rules_removes_nothing(command, log):
-    assert command("trim") == (0, "no rule for events: nothing is removed\n", "")
+    assert command("trim") == (0, "no policy for events: nothing is removed\n", "")
 
 
 @pytest.mark.parametrize(
