@@ -33,6 +33,7 @@ from pgmem.core.concurrency import Lock
 from pgmem.core.op import Op
 from pgmem.errors import OutcomeUnknown
 from pgmem.events.codec import Codec
+from pgmem.events.poll_schedule import IDLE_POLLS
 from pgmem.groups import claim_ops as ops
 from pgmem.groups import ops as groups
 from pgmem.groups.delivery_ops import HeldDelivery, ack
@@ -352,7 +353,10 @@ class Claims:
             wait = max(wait, LOCKED_PAUSE)
         if handed.prefetched or handed.overtaken:
             wait = min(wait, PREFETCH_SECONDS)  # Its member comes soon, or leaves it.
-        return min(self._context.safety_poll, wait)
+        longest = self._context.safety_poll
+        if self._context.notifications.arrive:
+            longest *= IDLE_POLLS  # As rarely as the follower polls.
+        return min(longest, wait)
 
     def settled(self) -> int:
         """Ask for the stable position now. The buffer may be a moment behind."""

@@ -137,6 +137,18 @@ async def test_waiting_for_what_a_transaction_keeps_is_no_busy_loop(both, databa
     assert 2 <= len(asked) <= 16
 
 
+async def test_an_idle_member_looks_as_rarely_as_the_follower_polls(form):
+    """Twenty safety polls would pass. If notifications arrive, only every tenth is made."""
+    async with form.memory(safety_poll=0.1) as memory:
+        group = await memory.groups.create("g")
+        asked = []
+        raw = getattr(group, "wrapped", group)._claims
+        ask = raw._ask
+        raw._ask = lambda *args: (asked.append(1), ask(*args))[1]
+        assert await group.read("a", timeout=2) == []
+    assert 2 <= len(asked) <= 6
+
+
 async def handed_after_a_wait(pair):
     """Return a member that waited for its event and knows that there is no other."""
     group, elsewhere, held = await at_work(pair)
