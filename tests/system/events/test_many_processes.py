@@ -22,8 +22,16 @@ from pgmem import Memory
 url, count = sys.argv[1], int(sys.argv[2])
 with Memory(url, pool=1, safety_poll=600) as memory:
     with memory.events.subscribe("s", after="now") as events:
-        assert events.receive(timeout=0.2) == []  # It follows from here on.
-        listener, sent = memory._follower._listener, []
+        follower, sent = memory._follower, []
+        listener, schedule = follower._listener, follower._poller._schedule
+        while not (
+            memory._reader.buffer.live
+            and schedule is follower._poller._schedule  # It is made anew when following begins.
+            and not listener.busy
+            and schedule.due() > time.monotonic()
+        ):
+            schedule = follower._poller._schedule
+            assert events.receive(timeout=0.05) == []  # Until the first poll is answered.
         real = listener.send
         listener.send = lambda op: (sent.append(op.statement), real(op))
         print(json.dumps("ready"), flush=True); sys.stdin.readline()
