@@ -102,7 +102,7 @@ class AsyncCallQueue:
         self._running: list[list[AsyncCall]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._now = self._admitted
+        self._now = self._admitted  # 1 after a long queue: lone calls cost as much as many together
 
     def admit(self) -> bool:
         """Return True if the caller may execute its call at once; it calls `leave` after that."""
@@ -278,13 +278,15 @@ class CallQueue:
         self._expired = expired
         self._free: list[None] = [None] * admitted  # taking one is atomic
         self._most_free = admitted - parallel
+        self._most_kept = admitted - 1
+        self._kept = 0  # all but one after a long queue: lone calls cost as much as many together
         self._most = most
         self._lock = threading.Lock()
         self._waiting: deque[Call] = deque()
 
     def admit(self) -> bool:
         """Return True if the caller may execute its call at once; it calls `leave` after that."""
-        if self._waiting:
+        if self._waiting or len(self._free) <= self._kept:
             return False
         try:
             self._free.pop()
@@ -317,6 +319,7 @@ class CallQueue:
         except IndexError:
             return
         calls = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        self._kept = self._most_kept if len(calls) > self._most_kept + 1 else 0
         self._lead_by_one_of(calls)
 
     def _lead_by_one_of(self, calls: list[Call]) -> None:

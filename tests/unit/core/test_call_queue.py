@@ -213,6 +213,20 @@ def test_threads_that_queued_are_executed_together_up_to_the_most(threads, execu
     assert threads.admit()
 
 
+def test_after_many_threads_have_queued_one_call_alone_is_executed_at_once(execution):
+    queue = execution.queue(CallQueue, execution.receive, admitted=2, parallel=2)
+    assert [queue.admit(), queue.admit()] == [True, True]
+    joins = [queued_in_thread(queue, number) for number in (1, 2, 3)]
+    queue.leave()
+    queue.leave()
+    for join in joins:
+        join()
+    assert [queue.admit(), queue.admit()] == [True, False]
+    queue.wait(queue.join(op(4), time.monotonic() + 60))
+    queue.leave()
+    assert [queue.admit(), queue.admit(), queue.admit()] == [True, True, False]
+
+
 def test_the_main_thread_executes_no_calls_of_others(threads, execution):
     """Ctrl-C comes there, and would end them."""
     join = queued_in_thread(threads, 1)
