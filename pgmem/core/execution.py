@@ -314,7 +314,7 @@ class AsyncPoolExecutor:
                 # A cancelled task must not wait: the server rolls back when the connection ends.
                 executor.finish(connection).give_up()
                 raise
-            await self._commit(executor.finish(connection), action)
+            await self._commit(executor.finish(connection), executor, action)
             executor.committed = True
         finally:
             executor.release()
@@ -326,7 +326,9 @@ class AsyncPoolExecutor:
             calls.append((b"SET LOCAL synchronous_commit = off", None))
         return calls
 
-    async def _commit(self, connection: AsyncConnection, action: str) -> None:
+    async def _commit(
+        self, connection: AsyncConnection, executor: AsyncTransactionExecutor, action: str
+    ) -> None:
         status = connection.pgconn.transaction_status
         if status == TransactionStatus.INERROR:
             await roll_back(connection)
@@ -342,8 +344,13 @@ class AsyncPoolExecutor:
                 f"and rollback to the block"
             )
         connection.answer_timeout = self.database.timeout
+        last = executor.last
+        calls: list[Call] = [(b"COMMIT", None)]
+        if last is not None:
+            query = self.database.statement(last, "if_free", relaxed=False)
+            calls.insert(0, (query, self.database.params(last)))
         try:
-            await connection.run_deferred((b"COMMIT", None))
+            executor.last_rows = (await connection.run_deferred(*calls))[0]
         except psycopg.Error as error:
             if is_rolled_back(error):
                 connection.give_up()
@@ -356,9 +363,11 @@ class AsyncPoolExecutor:
                 connection.give_up()
                 raise lost_in_commit(action, self.database.where) from None
             await roll_back(connection)
-            if is_repeatable(error):
+            if last is not None or is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.
         finally:
             connection.answer_timeout = None
         self.database.check_confirmed(connection, action)
+        if last is not None:
+            self.database.check_notify_result(executor.last_rows)

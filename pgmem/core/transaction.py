@@ -94,6 +94,7 @@ class AsyncTransactionExecutor:
 
     Attributes:
         committed: the transaction was committed. Stays False for the caller's own.
+        last: is executed with the commit, in one round trip; `last_rows` are its rows after that.
     """
 
     bound = True
@@ -110,6 +111,8 @@ class AsyncTransactionExecutor:
         self._finished = False
         self._unanswered = False
         self.committed = False
+        self.last: Op[Any] | None = None
+        self.last_rows: Sequence[Row] = ()
 
     def finish(self, first: AsyncConnection) -> AsyncConnection:
         """Refuse further ops, because the transaction is over. Return its connection.

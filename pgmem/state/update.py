@@ -2,31 +2,56 @@
 
 ::
 
-    optimistic ──► lost OPTIMISTIC_TRIES races, ──► queued: SELECT … FOR UPDATE, then write
-        │ won      or one try is left                  │ won; or no row to lock: try again
-        ▼                                              ▼
-      done                                           done
+    optimistic ──► lost a race ──► queued: SELECT … FOR UPDATE, then write and commit
+        │ won                        │ won; or no row to lock: try again
+        ▼                            ▼
+      done                         done: the next updates of the key queue at once
 
-Tries without a lock are cheapest while writers seldom collide. On a contended key they starve each
-other. There the queue of the row lock lets every writer through, so the last try also queues.
+A try without a lock is best while writers seldom collide: it holds up none of them. On a contended
+key such tries starve each other, and each lost one has cost the server as much as a write. There
+the queue of the row lock lets every writer through. Both ways need two round trips.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import BaseModel
 
-from pgmem.core.concurrency import async_sleep, maybe_await
+from pgmem.core.concurrency import maybe_await
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
+from pgmem.core.op import Op
 from pgmem.errors import CallbackFailed, PgmemError, VersionConflict
 from pgmem.events.codec import Codec
 from pgmem.state import read_ops, write_ops
 from pgmem.state.models import StateEntry
 
-OPTIMISTIC_TRIES = 3
+QUEUED = 20
+"""How many updates of a key queue at once after one has lost a race. The next one tries without the
+lock, to find out whether the key is still contended."""
+
+MOST_KEYS = 1_000
+
+
+class ContendedKeys:
+    """The keys of which the next updates queue for the row lock at once."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, int] = {}
+
+    def add(self, key: str) -> None:
+        """Note that an update of a key has lost a race."""
+        if len(self._left) >= MOST_KEYS:
+            self._left.clear()
+        self._left[key] = QUEUED
+
+    def take(self, key: str) -> bool:
+        """Return True if an update of a key should queue, and count it."""
+        left = self._left.pop(key, 0)
+        if left > 1:
+            self._left[key] = left - 1
+        return left > 0
 
 
 class AsyncUpdate:
@@ -56,54 +81,55 @@ class AsyncUpdate:
         self._lock = read_ops.get_locked(key, model=model)
         self._model = model
 
-    async def run(self, executor: AsyncPoolExecutor, *, tries: int) -> StateEntry:
-        """Try without a lock, then with the row lock.
+    async def run(
+        self, executor: AsyncPoolExecutor, contended: ContendedKeys, *, tries: int
+    ) -> StateEntry:
+        """Try without a lock unless the key is contended, then with the row lock.
 
         Raises:
             VersionConflict: every try lost.
         """
+        queues = contended.take(self._key)
         lost: VersionConflict | None = None
-        for attempt in range(tries):
+        for _ in range(tries):
             try:
-                if attempt < OPTIMISTIC_TRIES and (attempt == 0 or attempt < tries - 1):
-                    return await self._optimistic(executor, attempt, lost)
-                return await self._queued(executor)
+                return await (self._queued if queues else self._optimistic)(executor)
             except VersionConflict as conflict:
                 lost = conflict
+                queues = True
+                contended.add(self._key)
         assert lost is not None  # noqa: S101  # there is at least one try
         raise lost
 
-    async def _optimistic(
-        self, executor: AsyncPoolExecutor, attempt: int, lost: VersionConflict | None
-    ) -> StateEntry:
-        if lost is not None:
-            await async_sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311  # no secret
-        if lost is None or self._model is not None:
-            # Not from the cache. A function that raises because of what it sees ("not enough
-            # money") would do so for an old value, with no compare-and-set to notice.
-            entry = await executor.execute(read_ops.get(self._key, model=self._model))
-        else:
-            entry = lost.current
-        return await self._write(executor, entry)
+    async def _optimistic(self, executor: AsyncPoolExecutor) -> StateEntry:
+        # Not from the cache. A function that raises because of what it sees ("not enough money")
+        # would do so for an old value, with no compare-and-set to notice.
+        entry = await executor.execute(read_ops.get(self._key, model=self._model))
+        return await executor.execute(await self._changed(entry))
 
     async def _queued(self, executor: AsyncPoolExecutor) -> StateEntry:
         action = f"update state {self._key!r}"
         async with executor.transaction(action, read_committed=True) as bound:
-            return await self._write(bound, await bound.execute(self._lock))
+            entry = await bound.execute(self._lock)
+            op = await self._changed(entry)
+            if entry is None:  # No row was locked, so another writer may come first.
+                return await bound.execute(op)
+            bound.last = op
+        return op.parse(bound.last_rows)
 
     async def run_locked(self, executor: AsyncExecutor) -> StateEntry:
         """Take the row lock in the caller's transaction, then write."""
         while True:
             entry = await executor.execute(self._lock)
             try:
-                return await self._write(executor, entry)
+                return await executor.execute(await self._changed(entry))
             except VersionConflict:
                 if entry is not None:
                     raise
                 # There was no row to lock, and now there is one.
 
-    async def _write(self, executor: AsyncExecutor, entry: StateEntry | None) -> StateEntry:
-        """Compute the new value from an entry and write it if the entry is still the same."""
+    async def _changed(self, entry: StateEntry | None) -> Op[StateEntry]:
+        """Compute the new value from an entry; return the write if the entry is still the same."""
         try:
             value = await maybe_await(self._fn(entry.value if entry else None))
         except PgmemError:
@@ -122,4 +148,4 @@ class AsyncUpdate:
             recording=self._recording,
         )
         self.text = op.params["value"]
-        return await executor.execute(op)
+        return op

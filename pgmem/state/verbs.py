@@ -29,7 +29,7 @@ from pgmem.state.models import KEEP, Keep, StateEntry
 from pgmem.state.read_ops import change_maker
 from pgmem.state.reads import AsyncStateReads
 from pgmem.state.snapshots import AsyncSnapshots, AsyncTransactionSnapshots
-from pgmem.state.update import AsyncUpdate
+from pgmem.state.update import AsyncUpdate, ContendedKeys
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -54,6 +54,7 @@ class AsyncTransactionState(AsyncStateReads):
     ) -> None:
         super().__init__(executor, codec, cache)
         self.snapshots = AsyncTransactionSnapshots(executor, codec, cache)
+        self._contended = ContendedKeys()
 
     async def put(
         self,
@@ -233,9 +234,9 @@ class AsyncTransactionState(AsyncStateReads):
     ) -> StateEntry:
         """Change an entry by a function of its value.
 
-        It tries compare-and-set first. After a few lost races, and on the last try, it waits for
-        the key's row lock and calls `fn` while it holds the lock. So a writer of a contended key
-        cannot starve.
+        It tries compare-and-set first. After a lost race it waits for the key's row lock and calls
+        `fn` while it holds the lock, and so do the next updates of the key. So a writer of a
+        contended key cannot starve.
 
         Args:
             key: the entry's key, 1 to 512 bytes.
@@ -268,7 +269,7 @@ class AsyncTransactionState(AsyncStateReads):
 
     async def _update(self, update: AsyncUpdate, max_retries: int) -> StateEntry:
         if isinstance(self._executor, AsyncPoolExecutor):
-            return await update.run(self._executor, tries=max_retries + 1)
+            return await update.run(self._executor, self._contended, tries=max_retries + 1)
         return await update.run_locked(self._executor)
 
     async def increment(

@@ -315,7 +315,7 @@ class PoolExecutor:
                 # A cancelled task must not wait: the server rolls back when the connection ends.
                 executor.finish(connection).give_up()
                 raise
-            self._commit(executor.finish(connection), action)
+            self._commit(executor.finish(connection), executor, action)
             executor.committed = True
         finally:
             executor.release()
@@ -327,7 +327,7 @@ class PoolExecutor:
             calls.append((b"SET LOCAL synchronous_commit = off", None))
         return calls
 
-    def _commit(self, connection: Connection, action: str) -> None:
+    def _commit(self, connection: Connection, executor: TransactionExecutor, action: str) -> None:
         status = connection.pgconn.transaction_status
         if status == TransactionStatus.INERROR:
             roll_back(connection)
@@ -343,8 +343,13 @@ class PoolExecutor:
                 f"and rollback to the block"
             )
         connection.answer_timeout = self.database.timeout
+        last = executor.last
+        calls: list[Call] = [(b"COMMIT", None)]
+        if last is not None:
+            query = self.database.statement(last, "if_free", relaxed=False)
+            calls.insert(0, (query, self.database.params(last)))
         try:
-            connection.run_deferred((b"COMMIT", None))
+            executor.last_rows = (connection.run_deferred(*calls))[0]
         except psycopg.Error as error:
             if is_rolled_back(error):
                 connection.give_up()
@@ -357,9 +362,11 @@ class PoolExecutor:
                 connection.give_up()
                 raise lost_in_commit(action, self.database.where) from None
             roll_back(connection)
-            if is_repeatable(error):
+            if last is not None or is_repeatable(error):
                 raise translate(error, action) from None
             raise  # A deferred constraint of the user's own schema.
         finally:
             connection.answer_timeout = None
         self.database.check_confirmed(connection, action)
+        if last is not None:
+            self.database.check_notify_result(executor.last_rows)

@@ -95,6 +95,7 @@ class TransactionExecutor:
 
     Attributes:
         committed: the transaction was committed. Stays False for the caller's own.
+        last: is executed with the commit, in one round trip; `last_rows` are its rows after that.
     """
 
     bound = True
@@ -109,6 +110,8 @@ class TransactionExecutor:
         self._finished = False
         self._unanswered = False
         self.committed = False
+        self.last: Op[Any] | None = None
+        self.last_rows: Sequence[Row] = ()
 
     def finish(self, first: Connection) -> Connection:
         """Refuse further ops, because the transaction is over. Return its connection.

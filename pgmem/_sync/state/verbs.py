@@ -19,7 +19,7 @@ from pgmem._sync.events.verbs import Events
 from pgmem._sync.leases.lease import Lease
 from pgmem._sync.state.reads import StateReads
 from pgmem._sync.state.snapshots import Snapshots, TransactionSnapshots
-from pgmem._sync.state.update import Update
+from pgmem._sync.state.update import ContendedKeys, Update
 from pgmem.core.op import Op
 from pgmem.core.validation import Seconds, check_count
 from pgmem.errors import InvalidInput, LeaseLost
@@ -55,6 +55,7 @@ class TransactionState(StateReads):
     ) -> None:
         super().__init__(executor, codec, cache)
         self.snapshots = TransactionSnapshots(executor, codec, cache)
+        self._contended = ContendedKeys()
 
     def put(
         self,
@@ -234,9 +235,9 @@ class TransactionState(StateReads):
     ) -> StateEntry:
         """Change an entry by a function of its value.
 
-        It tries compare-and-set first. After a few lost races, and on the last try, it waits for
-        the key's row lock and calls `fn` while it holds the lock. So a writer of a contended key
-        cannot starve.
+        It tries compare-and-set first. After a lost race it waits for the key's row lock and calls
+        `fn` while it holds the lock, and so do the next updates of the key. So a writer of a
+        contended key cannot starve.
 
         Args:
             key: the entry's key, 1 to 512 bytes.
@@ -269,7 +270,7 @@ class TransactionState(StateReads):
 
     def _update(self, update: Update, max_retries: int) -> StateEntry:
         if isinstance(self._executor, PoolExecutor):
-            return update.run(self._executor, tries=max_retries + 1)
+            return update.run(self._executor, self._contended, tries=max_retries + 1)
         return update.run_locked(self._executor)
 
     def increment(
