@@ -12,13 +12,8 @@ import os
 from alembic import context
 from sqlalchemy import Connection
 
-from pgmem.admin.migrate import (
-    begin_migration,
-    engine,
-    ensure_schema,
-    refuse_unreleased,
-    safe_search_path,
-)
+from pgmem.admin.migrate import engine, refuse_unreleased
+from pgmem.admin.sessions import ensure_schema, lock_schema, safe_search_path
 from pgmem.core.names import DEFAULT_SCHEMA, VERSION_TABLE, check_schema_name
 from pgmem.errors import InvalidInput
 
@@ -69,7 +64,7 @@ def run_online(connection: Connection) -> None:
     schema = schema_name()
     # The lock comes before the first read, so that the second of two processes finds the work done.
     # The lock ends with the transaction.
-    begin_migration(connection, schema)
+    lock_schema(connection, schema)
     refuse_unreleased(connection, schema)
     ensure_schema(connection, schema, create=create_schema())
     context.configure(

@@ -323,6 +323,67 @@ CREATE TABLE {schema}.imports (
     CONSTRAINT imports_part_length CHECK (octet_length(part) BETWEEN 1 AND 528),
     CONSTRAINT imports_target_length CHECK (octet_length(target) BETWEEN 1 AND 512)
 ) WITH (fillfactor = 50)""",
+    # A role that may execute it removes events in no other way: protected ones stay, and what was
+    # removed is recorded. A trim has no time yet ('infinity'): readers that began before the commit
+    # must be told, and only after the commit a time is known that is later than all of those.
+    """
+CREATE FUNCTION {schema}.trim_events(
+    log_stream text, candidates bigint[], forced boolean,
+    OUT number bigint, OUT first bigint, OUT last bigint,
+    OUT position_before bigint, OUT removed_before bigint
+) RETURNS SETOF record
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('retention.trimming', pg_current_xact_id()::text, true);
+    RETURN QUERY
+    WITH open AS MATERIALIZED (
+        SELECT unnest(positions || prefetched) AS position FROM {schema}.batches
+        UNION ALL SELECT delayed.position FROM {schema}.delayed
+        UNION ALL SELECT dead_letters.position FROM {schema}.dead_letters
+    ),
+    slowest AS MATERIALIZED (
+        SELECT reader.position FROM (
+            SELECT subscriptions.position, filter::jsonb AS wanted FROM {schema}.subscriptions
+            UNION ALL SELECT groups.position, filter::jsonb FROM {schema}.groups
+        ) AS reader
+        WHERE log_stream = ''
+           OR (coalesce(wanted -> 'streams' ? log_stream, true)
+               AND coalesce(starts_with(log_stream, wanted ->> 'prefix'), true))
+        ORDER BY reader.position LIMIT 1
+    ),
+    gone AS (
+        DELETE FROM {schema}.events AS event
+        WHERE event.position = ANY (candidates)
+          AND (log_stream = '' OR event.stream = log_stream)
+          AND (forced OR event.position <= coalesce((SELECT slowest.position FROM slowest),
+                                                    event.position))
+          AND event.position NOT IN (SELECT open.position FROM open)
+          AND (event.stream_version IS NULL OR event.state_key IS NOT NULL OR EXISTS (
+                  SELECT FROM {schema}.events AS later
+                  WHERE later.stream = event.stream AND later.stream_version > event.stream_version
+                    AND later.stream_version IS NOT NULL AND later.state_key IS NULL))
+        RETURNING event.position
+    ),
+    total AS MATERIALIZED (
+        SELECT count(*) AS number, min(gone.position) AS first, max(gone.position) AS last
+        FROM gone
+    ),
+    low_water AS (
+        INSERT INTO {schema}.trimmed AS held (stream, position, trimmed_at, removed)
+        SELECT log_stream, total.last, 'infinity', total.number FROM total WHERE total.number > 0
+        ON CONFLICT (stream) DO UPDATE
+            SET position = greatest(held.position, excluded.position),
+                trimmed_at = excluded.trimmed_at, removed = held.removed + excluded.removed
+    )
+    SELECT total.number, total.first, total.last, earlier.position, earlier.removed
+    FROM total LEFT JOIN {schema}.trimmed AS earlier ON earlier.stream = log_stream;
+    PERFORM set_config('retention.trimming', '', true);
+END
+$function$""",
+    """
+REVOKE ALL ON FUNCTION {schema}.trim_events(text, bigint[], boolean) FROM PUBLIC""",
     "CREATE UNIQUE INDEX imports_target_key ON {schema}.imports (target)",
     # The timelines that the log has been on. The function on the server tells where a promotion
     # forked off only until the promoted server restarts, so the first session that finds a
@@ -382,13 +443,15 @@ BEGIN
 END
 $function$""",
     # One row. Notification channels have no privileges, so the channel's name is random and kept
-    # here. log_id is set when the first file of removed events is written. So databases that were
-    # created from one template are different logs, and a restored backup is the same log.
+    # here. If inline is false, readers trust no event that travels in a notification. log_id is set
+    # when the first file of removed events is written. So databases that were created from one
+    # template are different logs, and a restored backup is the same log.
     """
 CREATE TABLE {schema}.meta (
     singleton boolean DEFAULT true NOT NULL,
     channel text COLLATE "C" NOT NULL
         DEFAULT 'pgmem_' || replace(gen_random_uuid()::text, '-', ''),
+    inline boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     log_id uuid,
     CONSTRAINT meta_pkey PRIMARY KEY (singleton),
@@ -411,6 +474,7 @@ DOWNGRADE = (
         for table in ("leases", "batches", "subscriptions", "dedupe")
     ),
     "DROP FUNCTION {schema}.begin_epoch()",
+    "DROP FUNCTION {schema}.trim_events(text, bigint[], boolean)",
     "DROP FUNCTION {schema}.refuse_commit()",
     "DROP FUNCTION {schema}.refuse_change()",
 )  # fmt: skip

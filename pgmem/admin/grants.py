@@ -27,92 +27,106 @@ _READER: Final = (
     # Not the channel: a role that knows it can notify, and send inline events that readers trust.
     ("SELECT (singleton, created_at)", "TABLE", ("meta",)),
 )
-_WRITER: Final = (
-    ("SELECT, INSERT", "TABLE", ("events",)),
-    ("SELECT, INSERT, UPDATE", "TABLE", ("state",)),
+_EVENT: Final = "position, stream, stream_version, type, agent_id, payload, metadata"
+_STATE_EVENT: Final = (
+    f"{_EVENT}, state_key, state_version, state_deleted, state_value, state_expires_at"
+)
+"""The columns of an event that a writer fills in. The server sets `recorded_at`."""
+_LOG: Final = (
+    ("SELECT", "TABLE", ("events", "meta", "trimmed", "policies", "epochs", VERSION_TABLE)),
+    ("USAGE, SELECT", "SEQUENCE", ("events_position_seq", "dedupe_token_seq")),
+)
+_APPENDER: Final = (
+    *_LOG,
+    (f"INSERT ({_EVENT})", "TABLE", ("events",)),
+    ("SELECT, INSERT, UPDATE", "TABLE", ("dedupe",)),
+)
+_READERS: Final = (
     (
         "SELECT, INSERT, UPDATE, DELETE",
         "TABLE",
-        (
-            "dedupe",
-            "subscriptions",
-            "groups",
-            "batches",
-            "delayed",
-            "dead_letters",
-            "leases",
-            "imports",
-        ),
+        ("subscriptions", "groups", "batches", "delayed", "dead_letters", "leases"),
     ),
-    ("SELECT, INSERT, UPDATE", "TABLE", ("limits",)),
-    ("SELECT, INSERT, DELETE", "TABLE", ("fold_snapshots", "state_snapshots")),
-    # The foreign key deletes entries, with the owner's rights.
-    ("SELECT, INSERT", "TABLE", ("state_snapshot_entries",)),
     (
         "USAGE, SELECT",
         "SEQUENCE",
-        (
-            "events_position_seq",
-            "dedupe_token_seq",
-            "subscriptions_token_seq",
-            "batches_id_seq",
-            "batches_token_seq",
-            "leases_token_seq",
-        ),
+        ("subscriptions_token_seq", "batches_id_seq", "batches_token_seq", "leases_token_seq"),
     ),
-    ("SELECT", "TABLE", ("meta", "trimmed", "policies", "epochs", VERSION_TABLE)),
+)
+_OPERATOR: Final = (*_READER, ("SELECT", "TABLE", ("meta",)), *_READERS)
+_AGENT: Final = (
+    *_LOG,
+    *_READERS,
+    (f"INSERT ({_STATE_EVENT})", "TABLE", ("events",)),
+    ("SELECT, INSERT, UPDATE", "TABLE", ("state", "limits")),
+    ("SELECT, INSERT, UPDATE, DELETE", "TABLE", ("dedupe", "imports")),
+    ("SELECT, INSERT, DELETE", "TABLE", ("fold_snapshots", "state_snapshots")),
+    # The foreign key deletes entries, with the owner's rights.
+    ("SELECT, INSERT", "TABLE", ("state_snapshot_entries",)),
 )
 _JANITOR: Final = (
-    *_WRITER,
-    ("DELETE", "TABLE", ("events", "limits")),
-    ("INSERT, UPDATE, DELETE", "TABLE", ("trimmed", "policies")),
+    *_AGENT,
+    ("DELETE", "TABLE", ("limits",)),
+    ("INSERT, UPDATE, DELETE", "TABLE", ("policies",)),
+    ("UPDATE (trimmed_at)", "TABLE", ("trimmed",)),
     ("UPDATE (log_id)", "TABLE", ("meta",)),
+    ("EXECUTE", "FUNCTION", ("trim_events(text, bigint[], boolean)",)),
 )
-"""Privileges, kind of object, objects."""
+ROLES: Final = {
+    "reader": _READER,
+    "appender": _APPENDER,
+    "agent": _AGENT,
+    "operator": _OPERATOR,
+    "janitor": _JANITOR,
+}
+"""For each kind of role: privileges, kind of object, objects."""
 _VACUUMED: Final = ("dedupe", "delayed", "events", "state")
 """The tables that a janitor vacuums. PostgreSQL 17 and newer let a role do it that is no owner."""
 
 
-def grant_sql(
-    schema: str = DEFAULT_SCHEMA,
-    *,
-    reader: str | None = None,
-    writer: str | None = None,
-    janitor: str | None = None,
-) -> str:
-    """Build the SQL that grants roles what reading, writing or retention needs, and no more.
+def grant_sql(schema: str = DEFAULT_SCHEMA, **roles: str | None) -> str:
+    """Build the SQL that grants roles what they need, and no more.
 
-    A reader sees events, state, snapshots and policies. It sees neither idempotency keys,
-    subscriptions, groups, leases nor the notification channel. A writer cannot change or remove an
-    event. A janitor may do what a writer does, set policies, and remove events by them. Grants add
-    up: a role keeps what it was granted before.
+    - A `reader` sees events, state, snapshots and policies. It sees neither idempotency keys,
+      subscriptions, groups, leases nor the notification channel.
+    - An `appender` reads and appends events, also under idempotency keys, and sees no state.
+    - An `agent` reads and writes everything through pgmem. It cannot change or remove an event, set
+      the time of one, or delete an entry.
+    - An `operator` reads as a reader, and repairs groups, subscriptions and leases: requeue, reset,
+      release. It writes neither events nor state.
+    - A `janitor` may do what an agent does, set policies, and remove events. They go through
+      a function that spares protected events and records what it removed.
 
-    A migration that creates tables grants no rights on them: grant again after it.
+    Grants add up: a role keeps what it was granted before. A migration that creates tables grants
+    no rights on them: grant again after it. The schema's owner restores files of removed events.
 
     Args:
         schema: the schema.
-        reader: an existing role that reads.
-        writer: an existing role that reads and writes.
-        janitor: an existing role that applies retention.
+        roles: the kind of role and the name of an existing role, such as ``agent="app"``.
 
     Raises:
-        InvalidInput: no role is given, or the name of the schema or of a role cannot be used.
+        InvalidInput: no role is given, a kind is unknown, or the name of the schema or of a role
+            cannot be used.
     """
     check_schema_name(schema)
-    if reader is None and writer is None and janitor is None:
-        raise InvalidInput("nothing to grant: give reader=, writer= or janitor=")
+    if unknown := sorted(roles.keys() - ROLES.keys()):
+        raise InvalidInput(f"{unknown[0]}= is no kind of role: take {', '.join(ROLES)}")
+    given = {kind: role for kind, role in roles.items() if role is not None}
+    if not given:
+        raise InvalidInput(f"nothing to grant: give one of {', '.join(ROLES)}")
     lines: list[str] = []
-    for role, privileges in ((reader, _READER), (writer, _WRITER), (janitor, _JANITOR)):
-        if role is not None:
-            name = _quoted_role(role)
-            lines.append(f'GRANT USAGE ON SCHEMA "{schema}" TO {name};')
-            lines += [
-                f'GRANT {what} ON {kind} "{schema}".{thing} TO {name};'
-                for what, kind, things in privileges
-                for thing in things
-            ]
-    if janitor is not None:
-        lines.append(_grant_maintain(schema, _quoted_role(janitor)))
+    for kind in ROLES:
+        if kind not in given:
+            continue
+        name = _quoted_role(given[kind])
+        lines.append(f'GRANT USAGE ON SCHEMA "{schema}" TO {name};')
+        lines += [
+            f'GRANT {what} ON {sort} "{schema}".{thing} TO {name};'
+            for what, sort, things in ROLES[kind]
+            for thing in things
+        ]
+        if kind == "janitor":
+            lines.append(_grant_maintain(schema, name))
     return "\n".join(lines) + "\n"
 
 

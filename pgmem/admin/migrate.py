@@ -31,6 +31,7 @@ from sqlalchemy.pool import NullPool
 
 from pgmem.admin.drift import describe, differences, expected
 from pgmem.admin.grants import grant_sql
+from pgmem.admin.sessions import run_with_retries, safe_search_path
 from pgmem.admin.watched import WatchedConnection
 from pgmem.core.names import (
     DEFAULT_SCHEMA,
@@ -51,9 +52,8 @@ from pgmem.errors import (
 )
 
 __all__ = [
-    "begin_migration", "check", "check_revision", "current", "downgrade", "engine", "ensure_schema",
-    "grant", "grant_sql", "migrations_directory", "refuse_unreleased", "safe_search_path", "sql",
-    "upgrade",
+    "check", "check_revision", "current", "downgrade", "engine", "grant", "grant_sql",
+    "migrations_directory", "refuse_unreleased", "set_inline", "sql", "upgrade",
 ]  # fmt: skip
 
 CONNECT_SECONDS: Final = 10
@@ -81,7 +81,8 @@ def upgrade(
 
     Raises:
         InvalidInput: the schema name, the url or the revision cannot be used.
-        Unavailable: no server was reached.
+        Unavailable: no server was reached, or other sessions hold locks on the tables. The error
+            names them.
         SchemaError: the schema does not exist, and `create_schema` is False.
         SchemaError: the schema's revision is one that this library does not know.
         PermissionDenied: the role may not create the schema or its tables.
@@ -89,9 +90,13 @@ def upgrade(
     """
     check_schema_name(schema)
     _check_revision(revision)
-    with _one_command, _translated(url, schema), engine(url).begin() as connection:
+
+    def up(connection: Connection) -> None:
         config = _config(connection=connection, schema=schema, create_schema=create_schema)
         command.upgrade(config, revision)
+
+    with _one_command, _translated(url, schema):
+        run_with_retries(engine(url), schema, up)
 
 
 def downgrade(url: str | None = None, *, revision: str, schema: str = DEFAULT_SCHEMA) -> None:
@@ -108,9 +113,13 @@ def downgrade(url: str | None = None, *, revision: str, schema: str = DEFAULT_SC
     """
     check_schema_name(schema)
     _check_revision(revision)
-    with _one_command, _translated(url, schema), engine(url).begin() as connection:
+
+    def down(connection: Connection) -> None:
         config = _config(connection=connection, schema=schema, create_schema=False)
         command.downgrade(config, revision)
+
+    with _one_command, _translated(url, schema):
+        run_with_retries(engine(url), schema, down)
 
 
 def current(url: str | None = None, schema: str = DEFAULT_SCHEMA) -> str | None:
@@ -206,26 +215,44 @@ def check_revision(found: str | None, schema: str) -> None:
     raise _too_new(schema, found)
 
 
-def grant(
-    url: str | None = None,
-    *,
-    schema: str = DEFAULT_SCHEMA,
-    reader: str | None = None,
-    writer: str | None = None,
-    janitor: str | None = None,
-) -> None:
+def grant(url: str | None = None, *, schema: str = DEFAULT_SCHEMA, **roles: str | None) -> None:
     """Run `grant_sql` in one transaction.
+
+    Args:
+        url: the database, see `pgmem.core.url.connection_string`.
+        schema: the schema.
+        roles: as for `grant_sql`.
 
     Raises:
         SchemaError: the revision is not this library's.
         PgmemError: as `grant_sql` and `upgrade`; a role that does not exist is a DatabaseFault.
     """
-    statements = grant_sql(schema, reader=reader, writer=writer, janitor=janitor)
+    statements = grant_sql(schema, **roles)
     with _translated(url, schema), engine(url).begin() as connection:
         refuse_unreleased(connection, schema)
         check_revision(_revision(connection, schema), schema)
         for statement in statements.splitlines():
             connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+def set_inline(inline: bool, url: str | None = None, *, schema: str = DEFAULT_SCHEMA) -> None:
+    """Set whether small events travel in notifications. Memories that are open go on as before.
+
+    Every role but a reader knows the notification channel, so it can send an event that is in no
+    log, and subscriptions deliver it. If that is not acceptable, set it to False: a notification
+    then only triggers a poll, which is a statement more for each delivery.
+
+    Raises:
+        SchemaError: the revision is not this library's.
+        PermissionDenied: the role is not the schema's owner.
+        InvalidInput, Unavailable, DatabaseFault: as `upgrade`.
+    """
+    check_schema_name(schema)
+    with _translated(url, schema), engine(url).begin() as connection:
+        refuse_unreleased(connection, schema)
+        check_revision(_revision(connection, schema), schema)
+        update = text(f'UPDATE "{schema}".meta SET inline = :inline')  # noqa: S608
+        connection.execute(update, {"inline": inline})
 
 
 def engine(url: str | None) -> Engine:
@@ -257,17 +284,6 @@ def engine(url: str | None) -> Engine:
     )
 
 
-def begin_migration(connection: Connection, schema: str) -> None:
-    """Wait until no other process migrates `schema`, and keep others out until the commit."""
-    connection.execute(
-        text(
-            "SELECT pg_catalog.pg_advisory_xact_lock("
-            "pg_catalog.hashtextextended('pgmem migrate ' || CAST(:schema AS text), 0))"
-        ),
-        {"schema": schema},
-    )
-
-
 def refuse_unreleased(connection: Connection, schema: str) -> None:
     """Refuse a schema that a version of pgmem before the first release created.
 
@@ -283,40 +299,6 @@ def refuse_unreleased(connection: Connection, schema: str) -> None:
     lacks = text("SELECT pg_catalog.to_regclass(:name) IS NULL")
     if connection.execute(lacks, {"name": f'"{schema}".epochs'}).scalar_one():
         raise SchemaError(unreleased_schema(schema), found=found, needed=SCHEMA_REVISION)
-
-
-def ensure_schema(connection: Connection, schema: str, *, create: bool) -> None:
-    """Create the schema if it is missing and `create` is True.
-
-    Raises:
-        SchemaError: it is missing, and `create` is False.
-    """
-    found = connection.execute(
-        text("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"), {"schema": schema}
-    )
-    if found.first() is not None:
-        # Not CREATE SCHEMA IF NOT EXISTS alone: that needs the right to create schemas even
-        # where there is nothing left to create.
-        return
-    if not create:
-        role = connection.execute(text("SELECT current_user")).scalar_one()
-        raise SchemaError(
-            f"the schema {schema!r} does not exist, and create_schema is off. Ask the database's "
-            f'administrator for: CREATE SCHEMA "{schema}" AUTHORIZATION "{role}";'
-        )
-    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
-
-
-@contextmanager
-def safe_search_path(connection: Connection) -> Iterator[None]:
-    """Set the search_path so that no name or operator of another schema is used."""
-    setting = text("SELECT pg_catalog.set_config('search_path', :path, true)")
-    before = connection.execute(
-        text("SELECT pg_catalog.current_setting('search_path')")
-    ).scalar_one()
-    connection.execute(setting, {"path": "pg_catalog, pg_temp"})
-    yield
-    connection.execute(setting, {"path": before})  # the transaction may be a caller's
 
 
 def migrations_directory() -> Path:

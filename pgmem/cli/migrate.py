@@ -152,32 +152,26 @@ def check(*, url: str | None, schema: str, as_json: bool) -> None:
 
 @app.command(
     examples="""
-    pgmem migrate grant --writer app --reader dashboard
+    pgmem migrate grant --agent app --reader dashboard
 
     # For an administrator to run
     pgmem migrate grant --janitor maintenance --sql
     """,
 )
-@click.option("--reader", metavar="ROLE", help="A role that reads.")
-@click.option("--writer", metavar="ROLE", help="A role that reads and writes.")
-@click.option("--janitor", metavar="ROLE", help="A role that also applies retention.")
+@click.option("--reader", metavar="ROLE", help="A role that reads events and state.")
+@click.option("--appender", metavar="ROLE", help="A role that reads and appends events.")
+@click.option("--agent", metavar="ROLE", help="A role that reads and writes through pgmem.")
+@click.option("--operator", metavar="ROLE", help="A role that reads, and repairs groups.")
+@click.option("--janitor", metavar="ROLE", help="An agent that also applies retention.")
 @click.option("--sql", "only_print", is_flag=True, help="Print the SQL instead of running it.")
 @database_options
-def grant(
-    *,
-    reader: str | None,
-    writer: str | None,
-    janitor: str | None,
-    only_print: bool,
-    url: str | None,
-    schema: str,
-) -> None:
+def grant(*, only_print: bool, url: str | None, schema: str, **roles: str | None) -> None:
     """Give existing roles the least privileges that they need."""
     from pgmem import migrate  # noqa: PLC0415
 
-    roles = {"reader": reader, "writer": writer, "janitor": janitor}
     if not any(roles.values()):
-        raise click.UsageError("Give --reader, --writer or --janitor.", click.get_current_context())
+        kinds = ", ".join(f"--{kind}" for kind in roles)
+        raise click.UsageError(f"Give one of {kinds}.", click.get_current_context())
     if only_print:
         sys.stdout.write(migrate.grant_sql(schema, **roles))
         return
@@ -185,6 +179,21 @@ def grant(
     for kind, role in roles.items():
         if role is not None:
             print_line(f"{role}: {kind} of schema {schema}")
+
+
+@app.command(
+    examples="""
+    pgmem migrate inline off
+    """,
+)
+@click.argument("setting", type=click.Choice(["on", "off"]))
+@database_options
+def inline(setting: str, *, url: str | None, schema: str) -> None:
+    """Set whether small events travel in notifications. For memories that are opened later."""
+    from pgmem import migrate  # noqa: PLC0415
+
+    migrate.set_inline(setting == "on", url, schema=schema)
+    print_line(f"schema {schema}: events in notifications are {setting}")
 
 
 def _report_move(schema: str, before: str | None, after: str | None, *, as_json: bool) -> None:

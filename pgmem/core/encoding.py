@@ -246,14 +246,33 @@ def decode(text: str | None) -> Any:
     return None if text is None else orjson.loads(text)
 
 
+def check_model(model: type[M]) -> type[M]:
+    """Check what a caller has given as `model=`.
+
+    Raises:
+        InvalidInput: it is no class of pydantic's.
+    """
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        given = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise InvalidInput(
+            f"model= takes a subclass of pydantic.BaseModel, got {given}. Leave it out for JSON "
+            f"values"
+        )
+    return model
+
+
 def decoder(model: type[M] | None, what: str) -> Callable[[str | None], Any]:
     """Return a function from stored text to the caller's value.
+
+    Raises:
+        InvalidInput: `model` is no class of pydantic's.
 
     Raises (the function):
         InvalidValue: the stored value does not fit the model.
     """
     if model is None:
         return decode
+    check_model(model)
 
     def decode_model(text: str | None) -> Any:
         try:

@@ -55,6 +55,8 @@ from pgmem.errors import (
 
 T = TypeVar("T")
 
+_NOT_SENT = ("full", "busy")
+"""The last column of a statement that has not notified."""
 _READ = Retry.READ  # An attribute of an Enum costs a search in each call.
 
 
@@ -180,7 +182,7 @@ class AsyncPoolExecutor:
         database = self.database
         relaxed = database.relaxed or async_commit
         query = database.statements.get((statement, notify, relaxed, fragments))
-        if query is None or database.notify_paused_until:
+        if query is None or database.notify_altered:
             query = database.statement(op, notify, relaxed=relaxed)
         if retry is not _READ:
             params = {**params, "channel": database.channel}
@@ -208,7 +210,7 @@ class AsyncPoolExecutor:
         finally:
             connection.answer_timeout, connection.grace = None, GRACE
             database.release(connection)
-        if retry is not _READ and (database.queue_warned or (rows and "full" in rows[0])):
+        if retry is not _READ and (database.notify_watched or (rows and rows[0][-1] in _NOT_SENT)):
             database.check_notify_result(rows)
         return parse(rows)
 

@@ -24,7 +24,16 @@ STREAM_BYTES: Final = NAME_BYTES + len(STATE_STREAM_PREFIX)
 """A state entry's stream is the prefix and a key that may have the full length."""
 PART_BYTES: Final = NAME_BYTES + 16
 """A part of an import is a kind and a name that may have the full length."""
-JANITOR_LEASE: Final = "pgmem:janitor"
+RESERVED_PREFIX: Final = "pgmem:"
+
+
+class ReservedName(str):
+    """A name that pgmem uses itself. A plain string of the same text is refused."""
+
+    __slots__ = ()
+
+
+JANITOR_LEASE: Final = ReservedName("pgmem:janitor")
 """The lease of the one process that applies retention."""
 APPEND_ONLY_SQLSTATE: Final = "PM001"
 """What the trigger on `events` raises."""

@@ -30,7 +30,7 @@ def check_fit(rows: Sequence[Row], where: str, schema: str) -> int:
             f"schema= that they are in",
             needed=SCHEMA_REVISION,
         )
-    revision, server, session, unreleased, hiding = rows[0]
+    revision, server, session, unreleased, hiding, secured = rows[0]
     if server < MINIMUM_SERVER:
         raise SchemaError(f"{where} runs PostgreSQL {server // 10000}, pgmem needs 15 or later")
     if unreleased:
@@ -49,5 +49,11 @@ def check_fit(rows: Sequence[Row], where: str, schema: str) -> int:
             f"the search_path at {where} puts {', '.join(hiding)} in front of pg_catalog, and "
             f"other roles may create operators there, which would replace the server's own in "
             f"every statement. Leave pg_catalog out of the search_path: it then comes first"
+        )
+    if secured:
+        raise SchemaError(
+            f"the schema {schema!r} at {where} has row-level security on {', '.join(secured)}, "
+            f"which pgmem does not support: readers would take hidden events for missing ones. "
+            f"Give each tenant a schema of its own, and ALTER TABLE … DISABLE ROW LEVEL SECURITY"
         )
     return int(session)

@@ -128,12 +128,14 @@ class Dialect(NamedTuple):
         channel: the notification channel, or "" for a role that may not notify.
         notify: when to notify.
         relaxed: turn synchronous_commit off for the statement's transaction.
+        inline: send small events in the notification.
     """
 
     schema: str
     channel: str = ""
     notify: NotifyMode = "never"
     relaxed: bool = False
+    inline: bool = True
 
 
 def notify_lock(channel: str, *, crowded: bool = False) -> int:
@@ -197,7 +199,8 @@ def statement(name: str, dialect: Dialect, fragments: tuple[tuple[str, str], ...
     """
     text = _with_includes(name)
     inline = next((kind for kind in (INLINE, INLINE_ALL) if kind in fragments), None)
-    payload = _INLINE_PAYLOADS[inline].replace("{row}", _without_comments("event_inline"))
+    sent = inline if dialect.inline else None
+    payload = _INLINE_PAYLOADS[sent].replace("{row}", _without_comments("event_inline"))
     never = dialect.notify == "never"
     pieces = {
         "notify": NOTIFY[dialect.notify],

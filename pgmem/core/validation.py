@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from datetime import timedelta
 
-from pgmem.core.names import NAME_BYTES
+from pgmem.core.names import NAME_BYTES, RESERVED_PREFIX, ReservedName
 from pgmem.errors import InvalidInput
 
 MAX_POSITION = 2**63 - 1
@@ -77,6 +77,23 @@ def check_names(names: Collection[str], what: str) -> None:
         check_name(name, what)
 
 
+def check_unreserved(name: str, what: str) -> str:
+    """Check a name that must not be one of pgmem's own.
+
+    A caller that held one of pgmem's own leases would stop its maintenance.
+
+    Raises:
+        InvalidInput: as `check_name`, or it is one of pgmem's own.
+    """
+    check_name(name, what)
+    if name.startswith(RESERVED_PREFIX) and not isinstance(name, ReservedName):
+        raise InvalidInput(
+            f"the {what} {name[:60]!r} is pgmem's own: choose a name that does not begin with "
+            f"{RESERVED_PREFIX!r}"
+        )
+    return str(name)
+
+
 def check_prefix(prefix: str, what: str) -> str:
     """Check the beginning of a name; it may be empty.
 
@@ -108,8 +125,13 @@ def check_count(number: int, what: str, *, minimum: int, maximum: int = MAX_POSI
     if not isinstance(number, int) or isinstance(number, bool):
         raise InvalidInput(f"{what} must be an int, got {type(number).__name__}")
     if not minimum <= number <= maximum:
-        raise InvalidInput(f"{what} must be {minimum} to {maximum}, got {number}")
+        raise InvalidInput(f"{what} must be {minimum} to {maximum}, got {_shown(number)}")
     return number
+
+
+def _shown(number: int) -> str:
+    """Write a number for a message. Python refuses to write one of more than 4,300 digits."""
+    return str(number) if number.bit_length() <= 128 else f"one of {number.bit_length()} bits"
 
 
 def check_position(position: int, what: str) -> int:
@@ -142,6 +164,10 @@ def check_seconds(duration: Seconds, what: str, *, zero: bool = False) -> float:
         duration = duration.total_seconds()
     if not isinstance(duration, int | float) or isinstance(duration, bool):
         raise InvalidInput(f"{what} must be seconds or a timedelta, got {type(duration).__name__}")
+    if isinstance(duration, int) and abs(duration) > MAX_POSITION:  # It may be above any float.
+        raise InvalidInput(
+            f"{what} must be at most a hundred years and not negative, got {_shown(duration)} s"
+        )
     if not math.isfinite(duration) or duration < 0 or (duration == 0 and not zero):
         raise InvalidInput(f"{what} must be {'0 or more' if zero else 'above 0'}, got {duration}")
     if duration > 100 * 366 * DAY:

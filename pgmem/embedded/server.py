@@ -76,6 +76,23 @@ class Running:
         return self.runtime.name.startswith(_RUNTIME_NAME) and owner == account.uid
 
 
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that the server's account can read, and that must not exist.
+
+    The folder is that account's. Through a link that it has put there, root would write elsewhere.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
+    except FileExistsError as error:
+        raise EmbeddedPostgresError(
+            f"tried to write {path}, found that it exists already: another process of the server's "
+            "account has put it there. Nothing was written."
+        ) from error
+
+
 class Watchdog:
     """Our end of a watchdog that was just started: it gives up when this end is closed."""
 
@@ -112,8 +129,7 @@ class Watchdog:
     ) -> int:
         """Have the server started; its pid. From here on the data folder's lock keeps it alive."""
         rules = _ACCESS_RULE + (_PORT_RULE if on_tcp else "")
-        (self.runtime / "pg_hba.conf").write_text(rules)
-        (self.runtime / "pg_hba.conf").chmod(0o644)  # root's file, the server's account reads it
+        _write_new(self.runtime / "pg_hba.conf", rules)
         self._tell(
             program=str(program),
             arguments=arguments,

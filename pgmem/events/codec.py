@@ -14,6 +14,7 @@ from pgmem.core.context import WriteContext
 from pgmem.core.encoding import (
     DEFAULT_MAX_BYTES,
     Default,
+    check_model,
     check_object,
     decode,
     encode,
@@ -324,6 +325,8 @@ def event_maker(codec: Codec, model: type[BaseModel] | None) -> Callable[[Row], 
 
 
 def _validated(model: type[BaseModel]) -> Callable[[Row], RecordedEvent]:
+    check_model(model)
+
     def validated(row: Row) -> RecordedEvent:
         columns = list(row)
         columns[PAYLOAD] = validate_payload(row, model)

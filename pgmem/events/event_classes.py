@@ -39,9 +39,9 @@ def skips_invalid(on_invalid: str) -> bool:
         InvalidInput: another word.
     """
     if on_invalid not in ("skip", "raise"):
+        given = ascii(on_invalid)[:80] if isinstance(on_invalid, str) else type(on_invalid).__name__
         raise InvalidInput(
-            f"on_invalid is 'skip' or 'raise' here, got {on_invalid!r}; a group also takes "
-            f"'dead_letter'"
+            f"on_invalid is 'skip' or 'raise' here, got {given}; a group also takes 'dead_letter'"
         )
     return on_invalid == "skip"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -226,6 +226,8 @@ def append_all(
     streams: list[str] = []
     versions: list[int | None] = []
     events: list[Event] = []
+    if isinstance(appends, Mapping) or not isinstance(appends, Iterable):
+        raise InvalidInput(f"append_all takes several Append, got {type(appends).__name__}")
     for part in appends:
         if not isinstance(part, Append):
             raise InvalidInput(f"append_all takes pgmem.Append, got {type(part).__name__}")

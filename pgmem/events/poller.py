@@ -243,7 +243,9 @@ class AsyncLogPoller:
             if payload == CROWDED:
                 crowded = True
                 continue
-            inlined = parse_inline(payload) if payload else None
+            # Any role that knows the channel can send a payload. The schema's owner may distrust
+            # them: then a notification only triggers a poll.
+            inlined = parse_inline(payload) if payload and self._database.inline else None
             if inlined is None:
                 asked = True
             else:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import check_count
-from pgmem.errors import CallbackFailed, InvalidValue, PgmemError
+from pgmem.errors import CallbackFailed, InvalidInput, InvalidValue, PgmemError
 from pgmem.events.codec import Codec
 from pgmem.events.filter import EventFilter
 from pgmem.events.verbs import AsyncEvents
@@ -97,6 +97,8 @@ class AsyncFolds(AsyncTransactionFolds):
             CallbackFailed: `fold.apply` raised (its exception is the `__cause__`).
             InvalidValue: the value cannot be stored as JSON, or is a model and not a `model`.
         """
+        if not isinstance(fold, Fold):
+            raise InvalidInput(f"fold() takes a pgmem.Fold, got {type(fold).__name__}")
         check_count(save_every, "save_every", minimum=0)
         kept = await self._executor.execute(ops.load(fold.name, version=fold.version, model=model))
         value, position = kept if kept is not None else (fold.initial(), 0)

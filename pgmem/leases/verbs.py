@@ -34,7 +34,7 @@ from pgmem.core.concurrency import GRACE
 from pgmem.core.database import log
 from pgmem.core.execution import AsyncExecutor, AsyncPoolExecutor
 from pgmem.core.notifications import AsyncTargetedNotifications
-from pgmem.core.validation import Seconds, check_seconds
+from pgmem.core.validation import Seconds, check_seconds, check_unreserved
 from pgmem.errors import InvalidInput, LeaseLost, NotOpen, OutcomeUnknown, PgmemError, Unavailable
 from pgmem.events.durable_lease import owner_name
 from pgmem.leases import ops
@@ -131,7 +131,7 @@ class AsyncLeases(_AsyncLeaseReads):
         `token`.
 
         Args:
-            name: 1 to 512 bytes.
+            name: 1 to 512 bytes; names that begin with "pgmem:" are pgmem's own.
             ttl: how long the lease lasts without a renewal, in seconds or as a timedelta; at most
                 a day.
             timeout: how long to wait for the lease, in seconds or as a timedelta; 0 tries once;
@@ -148,7 +148,7 @@ class AsyncLeases(_AsyncLeaseReads):
             NotOpen: the memory was closed.
         """
         request = ops.LeaseRequest(
-            ops.check_lease_name(name),
+            check_unreserved(name, "lease name"),
             secrets.token_hex(8),
             owner_name(self._agent_id),
             ops.check_ttl(ttl),

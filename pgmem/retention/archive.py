@@ -20,13 +20,17 @@ import os
 import uuid
 from pathlib import Path
 
-from pgmem.core.concurrency import run_in_thread
+from pgmem.core.concurrency import async_sleep, run_in_thread
 from pgmem.core.execution import AsyncPoolExecutor
-from pgmem.errors import ArchiveFailed, DatabaseFault, InvalidInput
+from pgmem.core.transaction import AsyncTransactionExecutor
+from pgmem.errors import ArchiveFailed, DatabaseFault, InvalidInput, PgmemError, Unavailable
 from pgmem.retention import archive_ops as ops
 from pgmem.retention.models import RestoreReport
 
 StrPath = str | os.PathLike[str]
+
+LOCK_TRIES, LOCK_PAUSE = 5, 0.5
+"""How often a restore tries to keep writers out, and the seconds between two tries."""
 
 
 class AsyncArchiver:
@@ -138,11 +142,39 @@ async def restore(executor: AsyncPoolExecutor, file: StrPath) -> RestoreReport:
         raise InvalidInput(f"restore takes the path of a file, got {type(file).__name__}")
     path = Path(file)
     archive = await run_in_thread(_read, path)
+    for last in (*[False] * (LOCK_TRIES - 1), True):
+        try:
+            return await _restore(executor, archive, path)
+        except _WritersBusyError:
+            if last:
+                sessions = await executor.execute(ops.read_blockers())
+                raise Unavailable(
+                    f"restore of {path}: writers could not be kept out for a moment. Nothing was "
+                    f"changed. Sessions with locks on the events: {sessions}. End their "
+                    f"transactions (pg_terminate_backend), then restore again"
+                ) from None
+        await async_sleep(LOCK_PAUSE)
+    raise AssertionError  # the last try returned or raised
+
+
+class _WritersBusyError(PgmemError):
+    """The lock that keeps writers out was not free in time."""
+
+
+async def _lock_writers(tx: AsyncTransactionExecutor) -> None:
+    await tx.execute(ops.limit_lock_wait())
+    try:
+        await tx.execute(ops.lock_writers())
+    except Unavailable as error:
+        raise _WritersBusyError from error
+
+
+async def _restore(executor: AsyncPoolExecutor, archive: ops.Archive, path: Path) -> RestoreReport:
     async with executor.transaction("restore events", read_committed=True) as tx:
         target = await tx.execute(ops.read_target())
         if target.log != archive.origin.log or target.head < archive.last:
             # These positions were never drawn here. Writers must not draw them meanwhile.
-            await tx.execute(ops.lock_writers())
+            await _lock_writers(tx)
             target = await tx.execute(ops.read_target())
             if target.log != archive.origin.log:
                 if not target.empty:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import re
 import zlib
 from collections.abc import Sequence
@@ -28,6 +29,10 @@ from pgmem.errors import Conflict, InvalidInput
 
 FORMAT: Final = 1
 SUFFIX: Final = ".jsonl.gz"
+MAX_UNPACKED: Final = 2**30
+"""Bytes. The server takes no larger parameter, so no larger file could be put back."""
+MAX_RESTORED: Final = 2**53
+"""The highest position of a file. A forged one near the end of the sequence would end the log."""
 _SHOWN: Final = 80
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -140,9 +145,14 @@ def unpack(data: bytes, path: str) -> Archive:
     if not data:
         raise _invalid(path, "it is empty: an export ended early, and its events are in the log")
     try:
-        text = gzip.decompress(data)
+        with gzip.open(io.BytesIO(data)) as file:
+            text = file.read(MAX_UNPACKED + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise _invalid(path, f"it is damaged, or no gzip file ({error})") from None
+    if len(text) > MAX_UNPACKED:
+        raise _invalid(
+            path, f"it unpacks to more than {MAX_UNPACKED:,} bytes, which no export does"
+        )
     first, _, rest = text.partition(b"\n")
     header = _object(first, _HEADER)
     if header is None or header["pgmem_archive"] != FORMAT:
@@ -178,6 +188,8 @@ def _check(archive: Archive, path: str, *, count: int, after: LowWaterMark | Non
         event = _object(line.encode(), _COLUMNS)
         if event is None or event["position"] <= before:
             raise _invalid(path, f"line {number} is no event, or out of order")
+        if event["position"] > MAX_RESTORED:
+            raise _invalid(path, f"line {number} has a position above {MAX_RESTORED:,}")
         if not _storable(event):
             raise _invalid(path, f"line {number} has a name or a version that no event can have")
         if archive.stream and event["stream"] != archive.stream:
@@ -266,6 +278,20 @@ def read_target() -> Op[Target]:
 def lock_writers() -> Op[None]:
     """Keep writers out until the transaction ends."""
     return Op("restore_lock", {}, lambda rows: None, "lock out writers", bounded=False)
+
+
+def limit_lock_wait() -> Op[None]:
+    """Let the lock of this transaction wait for a second only: writers queue behind it."""
+    return Op("restore_lock_timeout", {}, lambda rows: None, "limit the wait for writers")
+
+
+def read_blockers() -> Op[str]:
+    """Name the sessions that hold a lock on the events that keeps a restore out."""
+
+    def parse(rows: Sequence[Row]) -> str:
+        return ", ".join(f"pid {pid} (role {role})" for pid, role in rows) or "none any more"
+
+    return Op("restore_blockers", {}, parse, "find what holds up a restore")
 
 
 def foreign_error(path: str) -> Conflict:

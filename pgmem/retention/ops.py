@@ -295,11 +295,6 @@ def find(
     )
 
 
-def allow() -> Op[None]:
-    """Allow this transaction to remove events."""
-    return Op("trim_allow", {}, lambda rows: None, "begin to trim")
-
-
 def remove(stream: str, positions: Sequence[int], *, force: bool) -> Op[Removed]:
     """Remove events, except those that are protected by now, and record the trim."""
     return Op(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from orjson import loads
 from pydantic import BaseModel
 
 from pgmem.core.arrays import NameColumn
-from pgmem.core.encoding import DEFAULT_MAX_BYTES, check_object, decode, decoder, encode
+from pgmem.core.encoding import (
+    DEFAULT_MAX_BYTES,
+    check_model,
+    check_object,
+    decode,
+    decoder,
+    encode,
+)
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.validation import after_prefix, check_count, check_name, check_prefix
 from pgmem.errors import InvalidInput
@@ -73,6 +80,8 @@ def check_key(key: str) -> str:
 
 def check_keys(keys: Sequence[str]) -> list[str]:
     """Check several state keys."""
+    if isinstance(keys, str | bytes) or not isinstance(keys, Collection):
+        raise InvalidInput(f"keys are a sequence of str, got {type(keys).__name__}")
     check_count(len(keys), "number of keys", minimum=0, maximum=MAX_KEYS)
     return [check_key(key) for key in keys]
 
@@ -94,6 +103,9 @@ def change_maker(model: type[BaseModel] | None) -> Callable[[Row], StateChange]:
     Raises (the function):
         InvalidEvent: the value does not fit the model.
     """
+
+    if model is not None:
+        check_model(model)
 
     def value_of(row: Row) -> Any:
         text = row[PAYLOAD] if row[STATE_VALUE] is None else row[STATE_VALUE]
@@ -212,8 +224,9 @@ def search(
     model: type[BaseModel] | None = None,
 ) -> Op[list[StateEntry]]:
     """Read the entries whose key begins with a prefix and whose value has certain fields."""
-    if (order, bool(reverse)) not in _ORDERS:
-        raise InvalidInput(f"order is 'key', 'updated_at' or 'created_at', got {order!r}")
+    if not isinstance(order, str) or (order, bool(reverse)) not in _ORDERS:
+        given = ascii(order)[:80] if isinstance(order, str) else type(order).__name__
+        raise InvalidInput(f"order is 'key', 'updated_at' or 'created_at', got {given}")
     filters, params = _range(prefix)
     if check_prefix(after, "after"):
         filters.append("AND key > %(after)s")

@@ -23,6 +23,7 @@ from pgmem.core.libpq import execute_on
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.outage import Outage
 from pgmem.core.schema_fit import check_fit
+from pgmem.core.silence import FORCED_SECONDS, Silence
 from pgmem.core.sqlstates import translate
 from pgmem.core.starting import RETRY_SECONDS, is_starting
 from pgmem.core.url import redacted
@@ -73,8 +74,9 @@ class Database:
         sessions: how many connections the pool has made.
         channel: the notification channel; empty if this role does not know it.
         statements: the texts of statements that were used, by what `statement` takes.
-        notify_paused_until: no statement notifies until then, by the monotonic clock; 0 if it was
-            never paused.
+        notify_altered: True if `statement` may choose another way to notify than it is asked for.
+        notify_watched: True if `check_notify_result` needs the next result, whatever it is.
+        inline: whether small events travel in notifications; the schema's owner decides.
         queue_warned: True from when the notification queue fills up until it has room again.
         commit_wait: the statement that waits for the WAL flush of earlier commits.
     """
@@ -100,7 +102,10 @@ class Database:
         self.relaxed = relaxed
         self.timeout = timeout
         self.channel = ""
-        self.notify_paused_until = 0.0
+        self.notify_altered = self.notify_watched = False
+        self._notify_paused_until = self._notify_forced_until = 0.0
+        self._silence = Silence()
+        self.inline = False
         self.queue_warned = False
         self.statements: dict[tuple[Any, ...], bytes] = {}
         self.commit_wait = sql.statement("commit_wait", sql.Dialect(schema))
@@ -164,7 +169,7 @@ class Database:
         connection.answer_timeout = self.timeout
         try:
             self._check_schema(connection)
-            self.channel = self._find_channel(connection)
+            self.channel, self.inline = self._find_channel(connection)
             self.history = self._read_history(connection)
             self.found = self._rewritten = None
             self.statements.clear()
@@ -301,26 +306,31 @@ class Database:
         session = check_fit(rows, self.where, self.schema)
         self.pooled = self._listens_beside or session != connection.info.backend_pid
 
-    def _find_channel(self, connection: psycopg.Connection[Any]) -> str:
+    def _find_channel(self, connection: psycopg.Connection[Any]) -> tuple[str, bool]:
         query = sql.statement("schema_channel", sql.Dialect(self.schema))
         try:
             rows = fetch(connection, query, {})
         except psycopg.errors.InsufficientPrivilege:
-            return ""  # The role may only read.
+            return "", False  # The role may only read.
         except psycopg.Error as error:
             raise translate(error, f"read the notification channel at {self.where}") from None
-        return str(rows[0][0])
+        channel, inline = rows[0]
+        return str(channel), bool(inline)
 
     def statement(self, op: Op[Any], notify: sql.NotifyMode, *, relaxed: bool) -> bytes:
         """Return the text of an op's statement."""
-        if not self.channel or (
-            self.notify_paused_until and time.monotonic() < self.notify_paused_until
-        ):
+        if not self.channel:
             notify = "never"
+        elif self.notify_altered:
+            now = time.monotonic()
+            if now < self._notify_paused_until:
+                notify = "never"
+            elif notify == "if_free" and now < self._notify_forced_until:
+                notify = "always"
         known = (op.statement, notify, relaxed, op.fragments)
         found = self.statements.get(known)
         if found is None:
-            dialect = sql.Dialect(self.schema, self.channel, notify, relaxed)
+            dialect = sql.Dialect(self.schema, self.channel, notify, relaxed, self.inline)
             found = self.statements[known] = sql.statement(op.statement, dialect, op.fragments)
         return found
 
@@ -339,13 +349,21 @@ class Database:
         return self.channel != ""
 
     def check_notify_result(self, rows: Sequence[Row]) -> None:
-        """Stop notifying for a while if the notification queue is filling up."""
-        if rows and rows[0]:
-            if rows[0][-1] == "full":
-                self.pause_notify()
-            elif self.queue_warned and rows[0][-1] == "sent":
-                # During the pause, this is the answer of an earlier notification.
-                self.queue_warned = time.monotonic() < self.notify_paused_until
+        """Stop notifying while the queue fills up. Take no lock if the locks are never free."""
+        result = rows[0][-1] if rows and rows[0] else None
+        now = time.monotonic()
+        if result == "full":
+            self.pause_notify()
+        elif result == "busy" and now >= self._notify_forced_until:
+            if self._silence.add(now):
+                self._notify_forced_until = now + FORCED_SECONDS
+                self.notify_altered = True
+        elif result == "sent":
+            # During the pause, this is the answer of an earlier notification.
+            self.queue_warned = self.queue_warned and now < self._notify_paused_until
+            if now >= self._notify_forced_until:
+                self._silence = Silence()
+        self.notify_watched = self.queue_warned or self._silence.number > 0
 
     def pause_notify(self) -> None:
         """Stop notifying for a while. Readers find new events by their safety poll."""
@@ -356,7 +374,8 @@ class Database:
                 "(see pg_stat_activity). Events are written, readers see them later",
                 self.where,
             )
-        self.notify_paused_until = time.monotonic() + _QUEUE_FULL_PAUSE
+        self._notify_paused_until = time.monotonic() + _QUEUE_FULL_PAUSE
+        self.notify_altered = self.notify_watched = True
 
     def check_confirmed(self, connection: Connection, action: str) -> None:
         """Raise if the last commit was not confirmed by its synchronous standby.

@@ -149,7 +149,7 @@ class Events(TransactionEvents):
         wanted = EventFilter.of(
             stream, prefix=prefix, type=type, agent_id=agent_id, run_id=run_id, cause=cause
         )
-        last = MAX_POSITION if until is None else until
+        last = MAX_POSITION if until is None else check_position(until, "until")
         wait = None if timeout is None else check_seconds(timeout, "timeout", zero=True)
         if reverse:
             if wait != 0:

@@ -39,7 +39,7 @@ from pgmem._sync.leases.lease import Lease
 from pgmem._sync.leases.renewer import LeaseRenewer
 from pgmem._sync.leases.wait_queue import Waiter
 from pgmem.core.concurrency import GRACE
-from pgmem.core.validation import Seconds, check_seconds
+from pgmem.core.validation import Seconds, check_seconds, check_unreserved
 from pgmem.errors import InvalidInput, LeaseLost, NotOpen, OutcomeUnknown, PgmemError, Unavailable
 from pgmem.leases import ops
 from pgmem.leases.models import LeaseInfo
@@ -130,7 +130,7 @@ class Leases(_LeaseReads):
         `token`.
 
         Args:
-            name: 1 to 512 bytes.
+            name: 1 to 512 bytes; names that begin with "pgmem:" are pgmem's own.
             ttl: how long the lease lasts without a renewal, in seconds or as a timedelta; at most
                 a day.
             timeout: how long to wait for the lease, in seconds or as a timedelta; 0 tries once;
@@ -147,7 +147,7 @@ class Leases(_LeaseReads):
             NotOpen: the memory was closed.
         """
         request = ops.LeaseRequest(
-            ops.check_lease_name(name),
+            check_unreserved(name, "lease name"),
             secrets.token_hex(8),
             owner_name(self._agent_id),
             ops.check_ttl(ttl),

@@ -22,12 +22,16 @@ import uuid
 from pathlib import Path
 
 from pgmem._sync.core.execution import PoolExecutor
-from pgmem.core.concurrency import run_inline
-from pgmem.errors import ArchiveFailed, DatabaseFault, InvalidInput
+from pgmem._sync.core.transaction import TransactionExecutor
+from pgmem.core.concurrency import run_inline, sleep
+from pgmem.errors import ArchiveFailed, DatabaseFault, InvalidInput, PgmemError, Unavailable
 from pgmem.retention import archive_ops as ops
 from pgmem.retention.models import RestoreReport
 
 StrPath = str | os.PathLike[str]
+
+LOCK_TRIES, LOCK_PAUSE = 5, 0.5
+"""How often a restore tries to keep writers out, and the seconds between two tries."""
 
 
 class Archiver:
@@ -139,11 +143,39 @@ def restore(executor: PoolExecutor, file: StrPath) -> RestoreReport:
         raise InvalidInput(f"restore takes the path of a file, got {type(file).__name__}")
     path = Path(file)
     archive = run_inline(_read, path)
+    for last in (*[False] * (LOCK_TRIES - 1), True):
+        try:
+            return _restore(executor, archive, path)
+        except _WritersBusyError:
+            if last:
+                sessions = executor.execute(ops.read_blockers())
+                raise Unavailable(
+                    f"restore of {path}: writers could not be kept out for a moment. Nothing was "
+                    f"changed. Sessions with locks on the events: {sessions}. End their "
+                    f"transactions (pg_terminate_backend), then restore again"
+                ) from None
+        sleep(LOCK_PAUSE)
+    raise AssertionError  # the last try returned or raised
+
+
+class _WritersBusyError(PgmemError):
+    """The lock that keeps writers out was not free in time."""
+
+
+def _lock_writers(tx: TransactionExecutor) -> None:
+    tx.execute(ops.limit_lock_wait())
+    try:
+        tx.execute(ops.lock_writers())
+    except Unavailable as error:
+        raise _WritersBusyError from error
+
+
+def _restore(executor: PoolExecutor, archive: ops.Archive, path: Path) -> RestoreReport:
     with executor.transaction("restore events", read_committed=True) as tx:
         target = tx.execute(ops.read_target())
         if target.log != archive.origin.log or target.head < archive.last:
             # These positions were never drawn here. Writers must not draw them meanwhile.
-            tx.execute(ops.lock_writers())
+            _lock_writers(tx)
             target = tx.execute(ops.read_target())
             if target.log != archive.origin.log:
                 if not target.empty:

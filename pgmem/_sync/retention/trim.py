@@ -280,7 +280,6 @@ class Removal:
                 exactly those in the file. Nothing was removed.
         """
         with self._executor.transaction("trim", read_committed=True) as tx:
-            tx.execute(ops.allow())
             removed = tx.execute(ops.remove(self.stream, positions, force=self._force))
             if archive is not None:
                 expected = archive.origin.low_water or (None, None)

@@ -173,9 +173,9 @@ class Retention:
         """Put back the events of a file that `trim(export=…)` has written, all or none.
 
         The events come back unchanged, with their positions and times. The log must be the one
-        that they come from or a copy of it. An empty log becomes a part of that log; this takes the
-        schema's owner, because positions are drawn. Events that the log has already are left alone,
-        so a repeated restore does no harm.
+        that they come from or a copy of it. An empty log becomes a part of that log. It takes the
+        schema's owner, because events get the positions and times of the file. Events that the log
+        has already are left alone, so a repeated restore does no harm.
 
         A policy that removed the events removes them again: change it first. Of several files
         restore the newest first, so that readers may start from the oldest of them.
@@ -187,7 +187,8 @@ class Retention:
             InvalidInput: the file is damaged, was changed, or is no archive.
             ArchiveFailed: the file cannot be read.
             Conflict: other events have these positions, or the log is another one and not empty.
-            PermissionDenied: the role lacks the right (`pgmem migrate grant --janitor`).
+            PermissionDenied: the role is not the schema's owner.
+            Unavailable: other sessions hold locks on the events. The error names them.
             OutcomeUnknown: the connection was lost during the commit. Restore it again.
         """
         return restore(self._executor, file)

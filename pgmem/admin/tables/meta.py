@@ -32,6 +32,7 @@ def meta(metadata: MetaData) -> Table:
             server_default=text("'pgmem_' || replace(gen_random_uuid()::text, '-', '')"),
         ),
         Column("created_at", moment(), nullable=False, server_default=now()),
+        Column("inline", Boolean, nullable=False, server_default=text("true")),
         # Set when the first file of removed events is written, not before: databases that were
         # created from one template are different logs.
         Column("log_id", UUID(as_uuid=True)),

@@ -1,7 +1,8 @@
 -- The revision of the schema, the server's version and the session's pid, which differs from the
 -- client's idea of it behind a pooler. Versions of pgmem before the first release had no table
--- `epochs`, and revisions of the same names. Last, the schemas that the search_path puts in
--- front of pg_catalog, and in which another role may create operators.
+-- `epochs`, and revisions of the same names. Then the schemas that the search_path puts in
+-- front of pg_catalog, and in which another role may create operators. Last, the tables with
+-- row-level security.
 SELECT version_num, current_setting('server_version_num')::int, pg_backend_pid(),
        to_regclass({table epochs}) IS NULL,
        ARRAY(
@@ -17,5 +18,11 @@ SELECT version_num, current_setting('server_version_num')::int, pg_backend_pid()
                       WHERE granted.privilege_type = 'CREATE' AND granted.grantee <> owner.oid
                   ))
            ORDER BY searched.place
+       ),
+       ARRAY(
+           SELECT secured.relname::text FROM pg_catalog.pg_class AS secured
+           JOIN pg_catalog.pg_class AS version ON version.relnamespace = secured.relnamespace
+           WHERE version.oid = to_regclass({table pgmem_version})::oid AND secured.relrowsecurity
+           ORDER BY secured.relname
        )
 FROM {schema}.pgmem_version

@@ -1,6 +1,7 @@
--- Piece: the role of `session` may insert events: by itself or as a role that it can become, or by a
--- function, trigger, view or rule with the rights of another role. If in doubt, it may. A session
--- that counts without need delays readers, and one that is missing loses them an event.
+-- Piece: the role of `session` may insert events. It may by its own rights, as a role that it can
+-- become, or by a function, trigger, view or rule with the rights of another role. pgmem's own
+-- functions insert no event. A session that counts without need delays readers. One that is missing
+-- loses them an event, so a doubtful one counts.
 (has_any_column_privilege(session.usesysid, {events}::regclass::oid, 'INSERT')
  OR EXISTS (
      SELECT FROM pg_catalog.pg_roles AS other
@@ -9,6 +10,10 @@
             OR EXISTS (
                 SELECT FROM pg_catalog.pg_proc AS definer
                 WHERE definer.prosecdef AND definer.proowner = other.oid
+                  AND definer.pronamespace <> (
+                      SELECT relnamespace FROM pg_catalog.pg_class
+                      WHERE oid = {events}::regclass::oid
+                  )
                   AND (definer.prorettype = 'trigger'::regtype::oid
                        OR has_function_privilege(session.usesysid, definer.oid, 'EXECUTE'))
             ))

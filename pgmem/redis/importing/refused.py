@@ -123,7 +123,8 @@ class RefusedFile:
         }
 
     def _write(self, text: str) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        # Another account that can write to the folder must not choose the file by a link.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         try:
             with open(os.open(self.path, flags, 0o600), "ab") as file:
                 file.write((("\n" if self._broken else "") + text).encode())

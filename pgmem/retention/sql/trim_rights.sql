@@ -1,5 +1,3 @@
 -- Whether this role may apply retention.
-SELECT has_table_privilege({events}, 'DELETE')
-       AND has_table_privilege({table trimmed}, 'INSERT')
-       AND has_table_privilege({table trimmed}, 'UPDATE'),
+SELECT has_function_privilege({table trim_events} || '(text, bigint[], boolean)', 'EXECUTE'),
        current_user::text

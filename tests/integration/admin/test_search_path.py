@@ -157,7 +157,7 @@ def test_overload_of_another_role_is_not_run(database_url):
 
 
 def test_search_path_that_hides_the_servers_operators_is_refused(database_url):
-    """A schema in front of pg_catalog is refused if another role may create in it."""
+    """Refuse a schema in front of pg_catalog if another role may create in it."""
     options = "-c search_path=public,pg_catalog"
     url = make_conninfo(database_url, options=options)
     with Memory(url):

@@ -34,6 +34,9 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+HUGE = 10**400
+"""Above every float."""
+
 BAD_VALUES = [
     math.nan,
     [1, math.inf],
@@ -194,7 +197,7 @@ class TestNames:
 
 
 class TestOptions:
-    @pytest.mark.parametrize("number", [-1, True, 1.5, "1", 2**63])
+    @pytest.mark.parametrize("number", [-1, True, 1.5, "1", 2**63, HUGE])
     async def test_numbers(self, both, number):
         calls = [
             lambda: both.events.append("s", Event(type="t"), expected_version=number),
@@ -210,7 +213,7 @@ class TestOptions:
             lambda: both.folds.load("n", version=number),
             lambda: both.state.snapshots.restore(number),
         ]
-        if number != 2**63:  # Any number of retries is allowed.
+        if number not in (2**63, HUGE):  # Any number of retries is allowed.
             calls.append(lambda: both.state.update("k", lambda value: 1, max_retries=number))
         for call in calls:
             with pytest.raises(InvalidInput):
@@ -218,7 +221,7 @@ class TestOptions:
         assert await both.events.count() == 0
         assert await both.state.list() == []
 
-    @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "5", True, 1e12])
+    @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "5", True, 1e12, HUGE, -HUGE])
     async def test_durations(self, both, seconds):
         for call in (
             lambda: both.state.put("k", 1, ttl=seconds),
@@ -243,6 +246,39 @@ class TestOptions:
             lambda: both.events.append("s", ["event"]),
             lambda: both.events.append("s", Event),
             lambda: both.state.get_many("key"),
+        ):
+            with pytest.raises(InvalidInput):
+                await call()
+
+    @pytest.mark.parametrize("model", [int, "x", 5, list[int], int | str, lambda value: value])
+    async def test_models(self, both, model):
+        """Refuse what is no class of pydantic's before work is done."""
+        done = []
+        for call in (
+            lambda: both.events.read("s", model=model),
+            lambda: both.events.get(1, model=model),
+            lambda: both.state.get("k", model=model),
+            lambda: both.state.get_many(["k"], model=model),
+            lambda: both.state.list(model=model),
+            lambda: both.state.search(model=model),
+            lambda: both.state.history("k", model=model),
+            lambda: both.state.update("k", done.append, model=model),
+            lambda: both.folds.load("n", model=model),
+            lambda: both.dedupe.run_once("k", lambda: done.append(1), model=model),
+        ):
+            with pytest.raises(InvalidInput, match="BaseModel"):
+                await call()
+        assert done == []
+
+    async def test_kinds_of_arguments(self, both):
+        for call in (
+            lambda: both.folds.fold("fold"),
+            lambda: both.limits.acquire("l", rate=10**400),
+            lambda: both.events.append_all(5),
+            lambda: both.events.read("s", until="5"),
+            lambda: both.events.read("s", on_invalid=10**5000),
+            lambda: both.state.get_many(5),
+            lambda: both.state.search(order=[]),
         ):
             with pytest.raises(InvalidInput):
                 await call()

@@ -252,9 +252,8 @@ HOT = [
     (retention.newest("s7", 10, 25000), "events_stream_position_idx"),
     (retention.count("", 24900, 25000), "events_pkey"),
     (retention.nth("s7", 100, 25000, 5), "events_stream_position_idx"),
-    (retention.remove("", range(1000, 3000), force=False), "events_pkey"),
 ]
-WHOLE_SMALL_TABLES = ("trim_find", "trim_remove")
+WHOLE_SMALL_TABLES = ("trim_find",)
 
 
 @pytest.mark.parametrize(("op", "index"), HOT, ids=lambda value: getattr(value, "action", ""))

@@ -84,7 +84,7 @@ def test_grant(pgmem, database_url):
     assert "does not exist" in err
     with psycopg.connect(database_url) as server:
         (role,) = server.execute("SELECT current_user").fetchone()
-    assert pgmem("migrate", "grant", "--url", database_url, "--writer", role)[0] == 0
+    assert pgmem("migrate", "grant", "--url", database_url, "--agent", role)[0] == 0
     assert pgmem("migrate", "grant", "--url", database_url, "--janitor", role)[1:] == (
         f"{role}: janitor of schema pgmem\n",
         "",

@@ -7,13 +7,14 @@ import pytest
 from psycopg import errors as pg
 
 from pgmem import migrate
+from pgmem.admin.grants import ROLES
 from pgmem.errors import DatabaseFault, InvalidInput
 
 
 @pytest.fixture
 def roles(database_url):
     suffix = uuid.uuid4().hex[:8]
-    names = {kind: f'Pg"mem % {kind} {suffix}' for kind in ("reader", "writer", "janitor")}
+    names = {kind: f'Pg"mem % {kind} {suffix}' for kind in ROLES}
     with psycopg.connect(database_url, autocommit=True) as server:
         for name in names.values():
             server.execute(psycopg.sql.SQL("CREATE ROLE {}").format(psycopg.sql.Identifier(name)))
@@ -104,11 +105,9 @@ WRITES = [
 ]
 SAYS_IT_TRIMS = "SELECT set_config('retention.trimming', pg_current_xact_id()::text, true)"
 JANITORS = [
-    "DELETE FROM pgmem.events",
+    "SELECT * FROM pgmem.trim_events('', '{1}', false)",
     "DELETE FROM pgmem.limits",
-    "INSERT INTO pgmem.trimmed (stream, position) VALUES ('s', 1)",
-    "UPDATE pgmem.trimmed SET position = 1",
-    "DELETE FROM pgmem.trimmed",
+    "UPDATE pgmem.trimmed SET trimmed_at = clock_timestamp()",
     "INSERT INTO pgmem.policies (kind, name, max_count) VALUES ('events', '', 1)",
     "UPDATE pgmem.policies SET max_count = 2",
     "DELETE FROM pgmem.policies",
@@ -116,6 +115,11 @@ JANITORS = [
 ]
 NOBODYS = [
     "UPDATE pgmem.events SET type = 'x'",
+    "DELETE FROM pgmem.events",
+    "INSERT INTO pgmem.events (stream, type, payload, recorded_at) VALUES ('s', 't', '1', 'epoch')",
+    "INSERT INTO pgmem.trimmed (stream, position) VALUES ('s', 1)",
+    "UPDATE pgmem.trimmed SET position = 1",
+    "DELETE FROM pgmem.trimmed",
     "TRUNCATE pgmem.events",
     "DELETE FROM pgmem.state",
     "TRUNCATE pgmem.state",
@@ -186,8 +190,8 @@ def test_reader_sees_neither_subscriptions_nor_groups(acting):
             reader.execute(statement)
 
 
-def test_a_writer_writes_and_cannot_touch_what_is_written(acting):
-    writer = acting("writer")
+def test_agent_writes_and_cannot_touch_what_is_written(acting):
+    writer = acting("agent")
     for statement in [*WRITES, *READS, "SELECT channel FROM pgmem.meta"]:
         writer.execute(statement)
     for statement in [*JANITORS, *NOBODYS]:
@@ -196,8 +200,8 @@ def test_a_writer_writes_and_cannot_touch_what_is_written(acting):
     assert writer.execute("SELECT count(*) FROM pgmem.state_snapshot_entries").fetchone() == (0,)
 
 
-def test_a_writer_that_says_that_it_trims_still_may_not(acting):
-    writer = acting("writer")
+def test_agent_that_says_that_it_trims_still_may_not(acting):
+    writer = acting("agent")
     writer.execute("INSERT INTO pgmem.events (stream, type, payload) VALUES ('s', 't', '1')")
     with writer.transaction():
         writer.execute(SAYS_IT_TRIMS)
@@ -212,14 +216,27 @@ def test_janitor_role_trims_and_sweeps_only(acting):
     for statement in NOBODYS:
         with pytest.raises(pg.InsufficientPrivilege):
             janitor.execute(statement)
-    # It has the right, and the trigger refuses: an event goes only in a transaction that says so.
-    with pytest.raises(psycopg.Error, match="append-only"):
-        janitor.execute("DELETE FROM pgmem.events")
+    for statement in JANITORS:
+        janitor.execute(statement)
+
+
+def test_janitor_removes_only_unprotected_events_and_records_them(acting):
+    """Call a janitor's way to remove events: it spares and records."""
+    janitor = acting("janitor")
+    janitor.execute(WRITES[0].replace("('s'", "('a'").replace("'1')", "'1'), ('b', 't', '2')"))
+    janitor.execute(f"INSERT INTO pgmem.groups {GROUP}")
+    janitor.execute("INSERT INTO pgmem.batches (group_name, positions) VALUES ('g', '{1}')")
+    trim = "SELECT number, first, last FROM pgmem.trim_events(%s, '{1,2}', %s)"
+    # The first event is claimed, and the group has not read the second one.
+    assert janitor.execute(trim, ["", False]).fetchall() == [(0, None, None)]
+    assert janitor.execute(trim, ["a", True]).fetchall() == [(0, None, None)]
+    assert janitor.execute(trim, ["", True]).fetchall() == [(1, 2, 2)]
+    recorded = janitor.execute("SELECT stream, position, removed FROM pgmem.trimmed").fetchall()
+    assert recorded == [("", 2, 1)]
     with janitor.transaction():
-        janitor.execute(SAYS_IT_TRIMS)
-        for statement in JANITORS:
-            janitor.execute(statement)
-    assert janitor.execute("SELECT count(*) FROM pgmem.events").fetchone() == (0,)
+        janitor.execute(trim, ["", True])
+        with pytest.raises(pg.InsufficientPrivilege), janitor.transaction():
+            janitor.execute("DELETE FROM pgmem.events")
 
 
 def test_granting_again_changes_nothing(database_url, roles):
@@ -231,7 +248,7 @@ def test_granting_again_changes_nothing(database_url, roles):
 
 
 def test_migration_grants_nothing_on_the_tables_that_it_creates(database_url, acting, roles):
-    writer, reader = acting("writer"), acting("reader")
+    writer, reader = acting("agent"), acting("reader")
     migrate.downgrade(database_url, revision="base")
     migrate.upgrade(database_url)
     for role, table in ((writer, "subscriptions"), (writer, "trimmed"), (reader, "trimmed")):
@@ -250,7 +267,9 @@ def test_grant_sql():
     assert "INSERT" not in script
     # One role a time, or several: each gets its own.
     script = migrate.grant_sql(reader="r", janitor="j")
-    assert 'GRANT DELETE ON TABLE "pgmem".events TO "j";' in script
+    assert (
+        'GRANT EXECUTE ON FUNCTION "pgmem".trim_events(text, bigint[], boolean) TO "j";' in script
+    )
     assert 'GRANT SELECT ON TABLE "pgmem".events TO "r";' in script
     assert '"w"' not in script
     # What vacuums needs a block, whose quotes no role's name ends.
@@ -266,7 +285,7 @@ def test_impossible_role_name_is_refused(role):
     with pytest.raises(InvalidInput):
         migrate.grant_sql(reader=role)
     with pytest.raises(InvalidInput):
-        migrate.grant_sql(writer=role)
+        migrate.grant_sql(agent=role)
     with pytest.raises(InvalidInput):
         migrate.grant_sql(janitor=role)
 
@@ -278,5 +297,5 @@ def test_grant_without_a_role_is_refused():
 
 def test_a_role_that_does_not_exist_grants_nothing_to_the_other(database_url, roles):
     with pytest.raises(DatabaseFault, match="does not exist") as caught:
-        migrate.grant(database_url, reader=roles["reader"], writer="no_such_role_here")
+        migrate.grant(database_url, reader=roles["reader"], agent="no_such_role_here")
     assert caught.value.sqlstate == "42704"

@@ -36,7 +36,7 @@ def test_role_without_the_right_is_warned_once_and_can_write(database_url, make_
         server.execute("DROP ROLE IF EXISTS no_janitor_here")
         server.execute("CREATE ROLE no_janitor_here LOGIN")
     try:
-        migrate.grant(url, writer="no_janitor_here")
+        migrate.grant(url, agent="no_janitor_here")
         with (
             caplog.at_level(logging.WARNING, "pgmem"),
             Memory(make_conninfo(url, user="no_janitor_here"), janitor=True) as memory,

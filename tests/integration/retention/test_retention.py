@@ -282,7 +282,7 @@ async def test_role_without_the_right_may_not_trim(form, database_url, role_url)
     async with form.memory() as memory:
         await fill(memory, 5)
         await memory.retention.set(max_events=2)
-    for kind in ("reader", "writer"):
+    for kind in ("reader", "agent"):
         async with form.memory(role_url(kind)) as memory:
             assert [policy.max_count for policy in await memory.retention.list()] == [2]
             for call in (

@@ -349,12 +349,14 @@ async def test_roles_that_may_restore(form, database_url, tmp_path):
         async with form.memory(url_of("janitor")) as memory:
             await fill(memory, 5)
             (file,) = await exported(memory, tmp_path, max_events=2)
-            assert (await memory.retention.restore(file)).complete
-            await memory.retention.trim(max_events=2)
-        async with form.memory(url_of("writer")) as memory:
+            with pytest.raises(PermissionDenied):
+                await memory.retention.restore(file)
+        async with form.memory(url_of("agent")) as memory:
             with pytest.raises(PermissionDenied):
                 await memory.retention.restore(file)
         assert left(database_url) == [4, 5]
+        async with form.memory() as memory:
+            assert (await memory.retention.restore(file)).complete
 
 
 async def test_a_writer_waits_while_another_log_is_restored(form, make_database, tmp_path):

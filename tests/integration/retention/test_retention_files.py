@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pgmem.errors import ArchiveFailed, InvalidInput
+from pgmem.retention import archive_ops
 from tests.support.retention import exported, fill, left, marks
 
 
@@ -125,7 +126,17 @@ def _header(**changes):
     return lambda file: rewritten(file, lambda header, events: header.update(changes))
 
 
+def _end_of_the_log(file):
+    def change(header, events):
+        last = json.loads(events[-1])
+        header["last"] = last["position"] = header["after"]["position"] = 2**63 - 1
+        events[-1] = json.dumps(last)
+
+    rewritten(file, change)
+
+
 DAMAGES = {
+    "a position that would end the log": _end_of_the_log,
     "empty": lambda file: file.write_bytes(b""),
     "no gzip": lambda file: file.write_bytes(b"not at all"),
     "gzip of something": lambda file: file.write_bytes(gzip.compress(b"something\n")),
@@ -191,3 +202,11 @@ async def test_missing_file_is_an_error(both, tmp_path):
             await both.retention.restore(file)
     with pytest.raises(InvalidInput, match="got int"):
         await both.retention.restore(5)
+
+
+async def test_file_that_unpacks_to_too_much_is_refused(both, tmp_path, monkeypatch):
+    await fill(both, 5)
+    (file,) = await exported(both, tmp_path, max_events=2)
+    monkeypatch.setattr(archive_ops, "MAX_UNPACKED", 100)
+    with pytest.raises(InvalidInput, match="unpacks to more than 100 bytes"):
+        await both.retention.restore(file)

@@ -344,7 +344,7 @@ def test_sweep_reads_its_pages_only(memory, database_url, table):
 
 async def test_role_without_the_right_may_not_sweep(form, database_url):
     with roles(database_url) as url_of:
-        for kind in ("reader", "writer"):
+        for kind in ("reader", "agent"):
             async with form.memory(url_of(kind)) as memory:
                 with pytest.raises(PermissionDenied, match="--janitor"):
                     await memory.retention.maintain()

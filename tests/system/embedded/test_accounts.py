@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pgmem.embedded import binaries
+from pgmem.embedded import binaries, server
 from pgmem.embedded.accounts import account_for
 from pgmem.embedded.errors import EmbeddedPostgresError
 from pgmem.embedded.postgres import EmbeddedPostgres
@@ -208,3 +208,21 @@ def test_data_of_another_account_is_an_error_for_an_ordinary_user(
         pytest.skip("without a user `postgres`, root's data belongs to the same account")
     refused = user(folder, stderr=subprocess.PIPE, **ordinary)
     assert "EmbeddedPostgresError: tried to use" in refused.process.communicate(timeout=60)[1]
+
+
+def test_access_rules_are_not_written_through_a_link(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refuse a link: root would write through it, as the account that owns the folder likes."""
+    victim = open_folder / "victim"
+    victim.write_text("secret")
+    write = server._write_new
+
+    def raced(path: Path, text: str) -> None:
+        path.symlink_to(victim)
+        write(path, text)
+
+    monkeypatch.setattr(server, "_write_new", raced)
+    with pytest.raises(EmbeddedPostgresError, match="exists already"):
+        EmbeddedPostgres().start()
+    assert victim.read_text() == "secret"

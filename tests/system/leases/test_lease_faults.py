@@ -99,6 +99,6 @@ async def test_full_notification_queue_only_delays_waiters(form, database_url):
         [task] = await queue(database_url, memory)
         await lease.release()
         await (await asyncio.wait_for(task, 5)).release()
-        assert raw(other)._database.notify_paused_until > time.monotonic()
+        assert raw(other)._database._notify_paused_until > time.monotonic()
     assert row(database_url) is None
     assert notifiable(database_url) == 0

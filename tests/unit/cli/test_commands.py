@@ -105,7 +105,7 @@ def test_commands_that_print_data_take_json(name):
         (["--nothing"], "pgmem: No such option"),
         (["migrate", "up", "--nothing"], "pgmem migrate up: No such option"),
         (["migrate", "down"], "pgmem migrate down: Missing argument 'REVISION'"),
-        (["migrate", "grant"], "Give --reader, --writer or --janitor."),
+        (["migrate", "grant"], "Give one of --reader, --appender, --agent, --operator, --janitor."),
         (["tail", "--after", "soon"], "'soon' is not a position (0 or more) or 'now'"),
         (["tail", "a", "--prefix", "b"], "Give STREAM or --prefix, not both."),
         (["state", "set", "k", "1", "--ttl", "5"], "'5' is not a number with a unit"),
