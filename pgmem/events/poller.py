@@ -145,7 +145,7 @@ class AsyncLogPoller:
             HistoryRewritten: a crash or a failover has undone the latest commits.
         """
         if found.timeline is not None and found != self._database.history:
-            await self._check.follow(self._listener.execute, found)
+            await self._check.follow(self._listener.execute, found, rewound=True)
         else:
             await self._check.verify(self._listener.execute)
 

@@ -55,6 +55,8 @@ class ClaimResult(NamedTuple):
             has prefetched events.
         losses: how often members lost the one event of this batch.
         altered: the group was altered. Nothing was handed out: read its options first.
+        promoted: the server is on a later timeline than the member or the group. Nothing was
+            handed out: check what was read, and stamp the group.
         wait: seconds until another batch's lease ends or the next delayed event is due. None if
             there is neither, or if as many events were handed out as were asked for.
     """
@@ -73,6 +75,7 @@ class ClaimResult(NamedTuple):
     prefetched: int = 0
     losses: int = 0
     altered: bool = False
+    promoted: History | None = None
 
 
 def nothing(position: int) -> ClaimResult:
@@ -114,6 +117,9 @@ class ClaimRequest:
         event_of: makes an event from a row.
         alone: the member handles one event at a time. If it loses its lease with one event in hand,
             that event caused it, and an attempt counts.
+        timeline: of the log that the member knows. The claim is refused on a later one, because
+            positions that were stable before a promotion may not be. None for any.
+        stamps: the group goes on by itself after a promotion.
     """
 
     group: Group
@@ -122,6 +128,8 @@ class ClaimRequest:
     lease: float
     event_of: Callable[[Row], RecordedEvent | InvalidEvent]
     alone: bool = True
+    timeline: int | None = None
+    stamps: bool = True
 
     @classmethod
     def of(
@@ -169,6 +177,7 @@ class ClaimRequest:
             "limit": self.limit,
             "lease": self.lease,
             "alone": self.alone,
+            "timeline": self.timeline,
             # Finds the batch again if the answer is lost. A program may have seeded `random`, so
             # that two processes would draw the same numbers.
             "claim": secrets.randbits(63),
@@ -373,7 +382,8 @@ class ClaimRequest:
     def _parse(self, rows: Sequence[Row]) -> ClaimResult:
         front = next(row for row in rows if row[0] == 0)
         told = orjson.loads(front[4])
-        self._check(told)
+        if (promoted := self._check(told)) is not None:
+            return nothing(told["begun"])._replace(promoted=promoted)
         if told["altered"]:
             return nothing(told["position"])._replace(altered=True)
         positions = told["positions"] or ()
@@ -400,17 +410,22 @@ class ClaimRequest:
             told["losses"] or 0,
         )
 
-    def _check(self, told: dict[str, Any]) -> None:
+    def _check(self, told: dict[str, Any]) -> History | None:
+        """Raise if the group cannot go on. Return a later timeline in which it may go on."""
         if not told["found"]:
             raise not_found(self.group.name)
-        if told["stored"] != told["present"]:
+        stored, present = History._make(told["stored"]), History._make(told["present"])
+        if stored != present and not (self.stamps and stored.leads_to(present)):
             raise self._rewritten(told)
+        if stored != present or self.timeline not in (None, present.timeline):
+            return present
         if told["trimmed"] is not None:
             raise check_trimmed(self.group, told["begun"], told["trimmed"])
         if told["acked"] is False:
             raise lost_error("ack", self.group, ())
         if told["stale"]:
             raise RetryStatement
+        return None
 
     def _rewritten(self, told: dict[str, Any]) -> HistoryRewritten:
         was, now = History._make(told["stored"]), History._make(told["present"])
@@ -442,5 +457,16 @@ def expire(group: Group, claims: Sequence[int] = ()) -> Op[int]:
         {"group": group.name, "claims": list(claims), "most": MAX_EXPIRED},
         lambda rows: int(rows[0][0]),
         f"take back lost events of the group {group.name!r}",
+        Retry.IDEMPOTENT,
+    )
+
+
+def stamp(group: Group) -> Op[None]:
+    """Let a group go on in the present timeline of its cluster."""
+    return Op(
+        "group_stamp",
+        {"group": group.name},
+        lambda rows: None,
+        f"let the group {group.name!r} go on after a promotion",
         Retry.IDEMPOTENT,
     )

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pgmem.core.concurrency import AsyncLock
+from pgmem.core.history import History
 from pgmem.core.notifications import AsyncTargetedNotifications
 from pgmem.core.op import Op
 from pgmem.dedupe.verbs import AsyncDedupe
@@ -110,10 +111,14 @@ class AsyncClaims:
     Args:
         context: the parts of the memory that all groups use.
         group: the group.
+        stamps: the group goes on by itself after a promotion.
     """
 
-    def __init__(self, context: AsyncGroupContext, group: groups.Group) -> None:
+    def __init__(
+        self, context: AsyncGroupContext, group: groups.Group, *, stamps: bool = True
+    ) -> None:
         self._context = context
+        self._stamps = stamps
         self._reader = context.reader
         self.follow(group)
         self._known = context.progress.setdefault(group.name, AsyncGroupProgress())
@@ -181,16 +186,38 @@ class AsyncClaims:
         while True:
             try:
                 handed = await self._take(
-                    replace(request, group=self.group), acknowledged, sure=sure, anew=anew
+                    replace(
+                        request,
+                        group=self.group,
+                        # Read before what is stable, which belongs to it or to a later one.
+                        timeline=self._reader.executor.database.history.timeline,
+                        stamps=self._stamps,
+                    ),
+                    acknowledged,
+                    sure=sure,
+                    anew=anew,
                 )
             except OutcomeUnknown:
                 if time.monotonic() > deadline:
                     raise
                 anew = True
                 continue
+            if handed.promoted is not None:
+                await self._go_on(handed.promoted)
+                continue
             if not handed.altered:
                 return handed
             self.follow(await self._reader.executor.execute(groups.get(self.group.name)))
+
+    async def _go_on(self, promoted: History) -> None:
+        """Go on in a later timeline, if it holds what this process has read.
+
+        Raises:
+            HistoryRewritten: it does not. The next call goes on from the group's position.
+        """
+        self._known.forget()
+        await self._reader.follow_history(promoted)
+        await self._reader.executor.execute(ops.stamp(self.group))
 
     async def _take(
         self,
@@ -262,7 +289,7 @@ class AsyncClaims:
             crowded=batch_rows.crowded,
         )
         handed = await self._ask(request, until, ask, acknowledged)
-        if handed.events or handed.altered:
+        if handed.events or handed.altered or handed.promoted is not None:
             return handed
         if empty is not None:
             batch_rows.push_free(empty)
@@ -286,7 +313,7 @@ class AsyncClaims:
         execute = self._reader.executor.execute
         await self._recover(request.member)
         handed = await self._claim(request, claim, acknowledged)
-        if handed.altered:
+        if handed.altered or handed.promoted is not None:
             return handed
         if handed.expired:
             await execute(ops.expire(self.group))

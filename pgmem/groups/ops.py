@@ -6,8 +6,8 @@
                       │ position: events up to it were claimed; claims move it under a row lock
             held, delayed, dead letters: the events up to it that are not done
 
-A group belongs to one history of the log. After a failover or a restore its members get
-`HistoryRewritten` until `reset`.
+A group belongs to one history of the log. After a promotion the next claim stamps the new timeline.
+With `on_failover="refuse"`, and in another cluster, members get `HistoryRewritten` until `reset`.
 """
 
 from __future__ import annotations

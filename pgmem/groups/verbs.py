@@ -11,6 +11,7 @@ from pgmem.core.execution import AsyncExecutor
 from pgmem.core.validation import check_count
 from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
+from pgmem.events.durable_ops import OnFailover
 from pgmem.events.filter import EventFilter, Names
 from pgmem.groups import ops
 from pgmem.groups.claims import AsyncGroupContext
@@ -45,6 +46,7 @@ class AsyncGroups:
         max_attempts: int = ...,
         retry: RetryPolicy = ...,
         on_invalid: OnInvalid = ...,
+        on_failover: OnFailover = ...,
         exist_ok: bool = ...,
         model: None = ...,
     ) -> AsyncGroup[Any]: ...
@@ -65,6 +67,7 @@ class AsyncGroups:
         max_attempts: int = ...,
         retry: RetryPolicy = ...,
         on_invalid: OnInvalid = ...,
+        on_failover: OnFailover = ...,
         exist_ok: bool = ...,
         model: type[M],
     ) -> AsyncGroup[M]: ...
@@ -84,6 +87,7 @@ class AsyncGroups:
         max_attempts: int = 5,
         retry: RetryPolicy = DEFAULT_RETRY,
         on_invalid: OnInvalid = "dead_letter",
+        on_failover: OnFailover = "continue",
         exist_ok: bool = False,
         model: Any = None,
     ) -> AsyncGroup[Any]:
@@ -114,6 +118,10 @@ class AsyncGroups:
             on_invalid: what happens to an event that does not fit its class or `model`:
                 "dead_letter", "skip" (acknowledge it), or "raise" `InvalidEvent` and give back all
                 events. An option of the object returned, and not of the stored group.
+            on_failover: what happens after a promotion of a standby. "continue", the default, keeps
+                what is held and delayed, which was replicated together with the events. "refuse"
+                raises `HistoryRewritten` until `reset`, for effects elsewhere that must be compared
+                first. An option of the object returned, too.
             exist_ok: return the group if it exists with the same options.
             model: a pydantic model to validate payloads with.
 
@@ -133,20 +141,37 @@ class AsyncGroups:
         )
         op = ops.create(group, start=_check_start(after), exist_ok=exist_ok)
         revision = await self._executor.execute(op)
-        return AsyncGroup(self._context, replace(group, revision=revision), model, on_invalid)
+        return AsyncGroup(
+            self._context, replace(group, revision=revision), model, on_invalid, on_failover
+        )
 
     @overload
     async def get(
-        self, name: str, *, model: None = ..., on_invalid: OnInvalid = ...
+        self,
+        name: str,
+        *,
+        model: None = ...,
+        on_invalid: OnInvalid = ...,
+        on_failover: OnFailover = ...,
     ) -> AsyncGroup[Any]: ...
 
     @overload
     async def get(
-        self, name: str, *, model: type[M], on_invalid: OnInvalid = ...
+        self,
+        name: str,
+        *,
+        model: type[M],
+        on_invalid: OnInvalid = ...,
+        on_failover: OnFailover = ...,
     ) -> AsyncGroup[M]: ...
 
     async def get(
-        self, name: str, *, model: Any = None, on_invalid: OnInvalid = "dead_letter"
+        self,
+        name: str,
+        *,
+        model: Any = None,
+        on_invalid: OnInvalid = "dead_letter",
+        on_failover: OnFailover = "continue",
     ) -> AsyncGroup[Any]:
         """Return a group that exists, with the options that it was created with.
 
@@ -155,6 +180,7 @@ class AsyncGroups:
             model: a pydantic model to validate payloads with.
             on_invalid: what happens to an event that does not fit its class or `model`; see
                 `create`.
+            on_failover: what happens after a promotion; see `create`.
 
         Raises:
             NotFound: there is no group of that name.
@@ -162,7 +188,7 @@ class AsyncGroups:
                 does not know.
         """
         group = await self._executor.execute(ops.get(name))
-        return AsyncGroup(self._context, group, model, on_invalid)
+        return AsyncGroup(self._context, group, model, on_invalid, on_failover)
 
     async def list(self) -> list[GroupInfo]:
         """Return all groups, ordered by name."""

@@ -50,12 +50,13 @@ class HistoryCheck:
         self._buffer = buffer
         self.seen = SeenEvents()
 
-    def follow(self, execute: Execute, found: History) -> None:
+    def follow(self, execute: Execute, found: History, *, rewound: bool = False) -> None:
         """Go on in the history that was found, if it holds all that the readers have seen.
 
         Args:
             execute: executes an op on the server that has this history.
             found: the history.
+            rewound: the caller follows the log, and has gone back to its last event.
 
         Raises:
             HistoryRewritten: it does not. The readers of this memory have ended.
@@ -83,15 +84,20 @@ class HistoryCheck:
             if not compared.same:
                 raise self._lose(rewritten_error(known, found, seen.last, compared))
             how = "the log holds the last events that were read"
-        if database.go_on(known, found):
-            self._buffer.forget_stable()
-            log.info(
-                "%s was promoted: it is on timeline %d, after %d. Readers go on, because %s",
-                database.where,
-                found.timeline,
-                known.timeline,
-                how,
-            )
+        # Void positions above the last event may be drawn again. Go back before the new history is
+        # known, so that whatever is taken for stable in it is.
+        self._buffer.forget_stable()
+        if not rewound:
+            self._buffer.rewind(certain=False)
+        if not database.go_on(known, found):
+            return
+        log.info(
+            "%s was promoted: it is on timeline %d, after %d. Readers go on, because %s",
+            database.where,
+            found.timeline,
+            known.timeline,
+            how,
+        )
 
     def verify(self, execute: Execute) -> None:
         """Check that the log still holds what was followed.

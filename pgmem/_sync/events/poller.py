@@ -146,7 +146,7 @@ class LogPoller:
             HistoryRewritten: a crash or a failover has undone the latest commits.
         """
         if found.timeline is not None and found != self._database.history:
-            self._check.follow(self._listener.execute, found)
+            self._check.follow(self._listener.execute, found, rewound=True)
         else:
             self._check.verify(self._listener.execute)
 

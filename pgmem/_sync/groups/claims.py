@@ -30,6 +30,7 @@ from pgmem._sync.events.reader import LogReader
 from pgmem._sync.groups.batches import BatchRow, BatchRows
 from pgmem._sync.groups.clock import Clock
 from pgmem.core.concurrency import Lock
+from pgmem.core.history import History
 from pgmem.core.op import Op
 from pgmem.errors import OutcomeUnknown
 from pgmem.events.codec import Codec
@@ -111,10 +112,12 @@ class Claims:
     Args:
         context: the parts of the memory that all groups use.
         group: the group.
+        stamps: the group goes on by itself after a promotion.
     """
 
-    def __init__(self, context: GroupContext, group: groups.Group) -> None:
+    def __init__(self, context: GroupContext, group: groups.Group, *, stamps: bool = True) -> None:
         self._context = context
+        self._stamps = stamps
         self._reader = context.reader
         self.follow(group)
         self._known = context.progress.setdefault(group.name, GroupProgress())
@@ -182,16 +185,38 @@ class Claims:
         while True:
             try:
                 handed = self._take(
-                    replace(request, group=self.group), acknowledged, sure=sure, anew=anew
+                    replace(
+                        request,
+                        group=self.group,
+                        # Read before what is stable, which belongs to it or to a later one.
+                        timeline=self._reader.executor.database.history.timeline,
+                        stamps=self._stamps,
+                    ),
+                    acknowledged,
+                    sure=sure,
+                    anew=anew,
                 )
             except OutcomeUnknown:
                 if time.monotonic() > deadline:
                     raise
                 anew = True
                 continue
+            if handed.promoted is not None:
+                self._go_on(handed.promoted)
+                continue
             if not handed.altered:
                 return handed
             self.follow(self._reader.executor.execute(groups.get(self.group.name)))
+
+    def _go_on(self, promoted: History) -> None:
+        """Go on in a later timeline, if it holds what this process has read.
+
+        Raises:
+            HistoryRewritten: it does not. The next call goes on from the group's position.
+        """
+        self._known.forget()
+        self._reader.follow_history(promoted)
+        self._reader.executor.execute(ops.stamp(self.group))
 
     def _take(
         self,
@@ -263,7 +288,7 @@ class Claims:
             crowded=batch_rows.crowded,
         )
         handed = self._ask(request, until, ask, acknowledged)
-        if handed.events or handed.altered:
+        if handed.events or handed.altered or handed.promoted is not None:
             return handed
         if empty is not None:
             batch_rows.push_free(empty)
@@ -287,7 +312,7 @@ class Claims:
         execute = self._reader.executor.execute
         self._recover(request.member)
         handed = self._claim(request, claim, acknowledged)
-        if handed.altered:
+        if handed.altered or handed.promoted is not None:
             return handed
         if handed.expired:
             execute(ops.expire(self.group))

@@ -21,7 +21,7 @@ from pgmem.core.op import Row
 from pgmem.core.validation import Seconds, check_seconds
 from pgmem.errors import InvalidEvent, InvalidInput
 from pgmem.events.codec import event_maker
-from pgmem.events.durable_ops import check_lease
+from pgmem.events.durable_ops import OnFailover, check_lease, check_on_failover
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import RecordedEvent
 from pgmem.groups import claim_ops, delivery_ops, ops
@@ -76,13 +76,14 @@ class Group(TransactionGroup, Generic[T]):
         group: ops.Group,
         model: type[BaseModel] | None,
         on_invalid: OnInvalid = "dead_letter",
+        on_failover: OnFailover = "continue",
     ) -> None:
         if on_invalid not in ("dead_letter", "skip", "raise"):
             raise InvalidInput(
                 f"on_invalid is 'dead_letter', 'skip' or 'raise', got {on_invalid!r}"
             )
         super().__init__(context.reader.executor, context.codec, group)
-        self._claims = Claims(context, group)
+        self._claims = Claims(context, group, stamps=check_on_failover(on_failover) == "continue")
         self._context = context
         self._event_of = _event_or_error(event_maker(context.codec, model))
         self._on_invalid = on_invalid
@@ -131,7 +132,7 @@ class Group(TransactionGroup, Generic[T]):
             NotFound: the group was deleted.
             LeaseLost: another member has taken over one of `ack`. Nothing was claimed.
             PositionTrimmed: a forced trim removed events that were not delivered.
-            HistoryRewritten: a failover or a restore replaced the log. `reset` accepts it.
+            HistoryRewritten: the log was replaced, or has lost events that this memory has read.
             InvalidInput: an argument is not allowed.
         """
         seconds = math.inf if timeout is None else check_seconds(timeout, "timeout", zero=True)
@@ -320,7 +321,7 @@ class Group(TransactionGroup, Generic[T]):
         Raises:
             NotFound: the group was deleted.
             PositionTrimmed: a forced trim removed events that were not delivered.
-            HistoryRewritten: a failover or a restore replaced the log. `reset` accepts it.
+            HistoryRewritten: the log was replaced, or has lost events that this memory has read.
             InvalidEvent: an event does not fit its class, and the group has on_invalid="raise".
             InvalidInput: an option is not allowed, or the pool has too few connections.
         """

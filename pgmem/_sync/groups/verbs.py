@@ -15,6 +15,7 @@ from pgmem._sync.groups.transaction_group import TransactionGroup
 from pgmem.core.validation import check_count
 from pgmem.errors import InvalidInput
 from pgmem.events.codec import Codec
+from pgmem.events.durable_ops import OnFailover
 from pgmem.events.filter import EventFilter, Names
 from pgmem.groups import ops
 from pgmem.groups.models import GroupInfo
@@ -46,6 +47,7 @@ class Groups:
         max_attempts: int = ...,
         retry: RetryPolicy = ...,
         on_invalid: OnInvalid = ...,
+        on_failover: OnFailover = ...,
         exist_ok: bool = ...,
         model: None = ...,
     ) -> Group[Any]: ...
@@ -66,6 +68,7 @@ class Groups:
         max_attempts: int = ...,
         retry: RetryPolicy = ...,
         on_invalid: OnInvalid = ...,
+        on_failover: OnFailover = ...,
         exist_ok: bool = ...,
         model: type[M],
     ) -> Group[M]: ...
@@ -85,6 +88,7 @@ class Groups:
         max_attempts: int = 5,
         retry: RetryPolicy = DEFAULT_RETRY,
         on_invalid: OnInvalid = "dead_letter",
+        on_failover: OnFailover = "continue",
         exist_ok: bool = False,
         model: Any = None,
     ) -> Group[Any]:
@@ -115,6 +119,10 @@ class Groups:
             on_invalid: what happens to an event that does not fit its class or `model`:
                 "dead_letter", "skip" (acknowledge it), or "raise" `InvalidEvent` and give back all
                 events. An option of the object returned, and not of the stored group.
+            on_failover: what happens after a promotion of a standby. "continue", the default, keeps
+                what is held and delayed, which was replicated together with the events. "refuse"
+                raises `HistoryRewritten` until `reset`, for effects elsewhere that must be compared
+                first. An option of the object returned, too.
             exist_ok: return the group if it exists with the same options.
             model: a pydantic model to validate payloads with.
 
@@ -134,16 +142,37 @@ class Groups:
         )
         op = ops.create(group, start=_check_start(after), exist_ok=exist_ok)
         revision = self._executor.execute(op)
-        return Group(self._context, replace(group, revision=revision), model, on_invalid)
+        return Group(
+            self._context, replace(group, revision=revision), model, on_invalid, on_failover
+        )
 
     @overload
-    def get(self, name: str, *, model: None = ..., on_invalid: OnInvalid = ...) -> Group[Any]: ...
+    def get(
+        self,
+        name: str,
+        *,
+        model: None = ...,
+        on_invalid: OnInvalid = ...,
+        on_failover: OnFailover = ...,
+    ) -> Group[Any]: ...
 
     @overload
-    def get(self, name: str, *, model: type[M], on_invalid: OnInvalid = ...) -> Group[M]: ...
+    def get(
+        self,
+        name: str,
+        *,
+        model: type[M],
+        on_invalid: OnInvalid = ...,
+        on_failover: OnFailover = ...,
+    ) -> Group[M]: ...
 
     def get(
-        self, name: str, *, model: Any = None, on_invalid: OnInvalid = "dead_letter"
+        self,
+        name: str,
+        *,
+        model: Any = None,
+        on_invalid: OnInvalid = "dead_letter",
+        on_failover: OnFailover = "continue",
     ) -> Group[Any]:
         """Return a group that exists, with the options that it was created with.
 
@@ -152,6 +181,7 @@ class Groups:
             model: a pydantic model to validate payloads with.
             on_invalid: what happens to an event that does not fit its class or `model`; see
                 `create`.
+            on_failover: what happens after a promotion; see `create`.
 
         Raises:
             NotFound: there is no group of that name.
@@ -159,7 +189,7 @@ class Groups:
                 does not know.
         """
         group = self._executor.execute(ops.get(name))
-        return Group(self._context, group, model, on_invalid)
+        return Group(self._context, group, model, on_invalid, on_failover)
 
     def list(self) -> list[GroupInfo]:
         """Return all groups, ordered by name."""

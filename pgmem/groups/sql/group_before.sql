@@ -6,9 +6,11 @@ before AS MATERIALIZED (
     SELECT held.position, held.max_attempts, held.system_identifier, held.timeline,
            held.xmin::text AS seen,
            held.revision,
-           -- False if the group was altered, or its position belongs to another history.
+           -- False if the group was altered, if its position belongs to another history, or if the
+           -- member does not know yet that the server is on this timeline.
            held.system_identifier = present.system_identifier
                AND held.timeline = present.timeline
+               AND present.timeline = coalesce(%(timeline)s::integer, present.timeline)
                AND held.revision = %(revision)s AS ready,
            (SELECT max(trimmed.position) FROM {schema}.trimmed
             WHERE trimmed.position > held.position AND trimmed_at > held.started_at {trimmed}

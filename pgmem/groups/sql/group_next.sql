@@ -14,6 +14,7 @@ WITH before AS MATERIALIZED (
     WHERE held.name = %(group)s
       AND held.system_identifier = present.system_identifier
       AND held.timeline = present.timeline
+      AND present.timeline = coalesce(%(timeline)s::integer, present.timeline)
       AND held.revision = %(revision)s
       AND NOT EXISTS (SELECT FROM {schema}.trimmed
                       WHERE trimmed.position > held.position AND trimmed_at > held.started_at {trimmed})

@@ -345,3 +345,41 @@ async def test_a_selection_and_a_model(both):
     group = await both.groups.create("g", stream="work", type="job", agent_id="tester", model=Job)
     (only,) = await group.read("a")
     assert only.event.payload == Job(n=1)
+
+
+async def test_a_group_of_an_earlier_timeline_keeps_what_is_open(both, database_url):
+    """Claim after a promotion: what is held stays held, what is delayed is delivered again."""
+    await fill(both, 6)
+    group = await both.groups.create("g")
+    one, two = await group.read("a", 2)
+    await one.nack()
+    sql(database_url, "UPDATE pgmem.groups SET timeline = timeline - 1")
+    assert positions(await group.read("b", 2)) == [1]
+    assert positions(await group.read("b", 9)) == [3, 4, 5, 6]
+    await two.ack()
+    present = sql(database_url, "SELECT timeline FROM pgmem.epochs")
+    assert sql(database_url, "SELECT timeline FROM pgmem.groups") == present
+
+
+async def test_a_group_of_an_earlier_timeline_is_refused_if_asked(both, database_url):
+    await fill(both, 3)
+    group = await both.groups.create("g", on_failover="refuse")
+    sql(database_url, "UPDATE pgmem.groups SET timeline = timeline - 1")
+    for _ in range(2):
+        with pytest.raises(HistoryRewritten, match=r"group\.reset\(position\)"):
+            await group.read("a")
+    await group.reset(1)
+    assert positions(await group.read("a")) == [2, 3]
+    with pytest.raises(InvalidInput, match="on_failover"):
+        await both.groups.get("g", on_failover="ask")
+
+
+async def test_a_member_checks_a_later_timeline_before_it_claims(both):
+    """What was stable before a promotion may not be: a claim up to it would skip events."""
+    await fill(both, 3)
+    group = await both.groups.create("g")
+    database = both._database
+    present = database.history
+    database.history = present._replace(timeline=present.timeline - 1)
+    assert positions(await group.read("a")) == [1, 2, 3]
+    assert database.history == present
