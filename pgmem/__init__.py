@@ -38,6 +38,7 @@ from pgmem.errors import (
 )
 
 if TYPE_CHECKING:
+    from pgmem._sync.events.durable import DurableSubscription
     from pgmem._sync.events.subscription import Subscription
     from pgmem._sync.groups.delivery import Delivery
     from pgmem._sync.groups.group import Group
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from pgmem.admin import migrate
     from pgmem.dedupe.models import Claim, Outcome
     from pgmem.embedded.postgres import EmbeddedPostgres
+    from pgmem.events.durable import AsyncDurableSubscription
     from pgmem.events.filter import EventFilter
     from pgmem.events.models import Append, Appended, Event, RecordedEvent, StateChange
     from pgmem.events.subscription import AsyncSubscription
@@ -69,6 +71,7 @@ __all__ = [
     "Appended",
     "AsyncBoundMemory",
     "AsyncDelivery",
+    "AsyncDurableSubscription",
     "AsyncGroup",
     "AsyncLease",
     "AsyncMemory",
@@ -82,6 +85,7 @@ __all__ = [
     "DatabaseFault",
     "Delivery",
     "Discard",
+    "DurableSubscription",
     "EmbeddedPostgres",
     "Event",
     "EventFilter",
@@ -126,6 +130,7 @@ _HOME = {
     "Appended": "pgmem.events.models",
     "AsyncBoundMemory": "pgmem.transaction",
     "AsyncDelivery": "pgmem.groups.delivery",
+    "AsyncDurableSubscription": "pgmem.events.durable",
     "AsyncGroup": "pgmem.groups.group",
     "AsyncLease": "pgmem.leases.lease",
     "AsyncMemory": "pgmem.memory",
@@ -136,6 +141,7 @@ _HOME = {
     "Claim": "pgmem.dedupe.models",
     "Delivery": "pgmem._sync.groups.delivery",
     "Discard": "pgmem.groups.retry",
+    "DurableSubscription": "pgmem._sync.events.durable",
     "EmbeddedPostgres": "pgmem.embedded.postgres",
     "Event": "pgmem.events.models",
     "EventFilter": "pgmem.events.filter",

@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from pgmem import Event, Memory, Optimistic, RecordedEvent
-
-if TYPE_CHECKING:
-    from pgmem._sync.events.durable import DurableSubscription
+from pgmem import DurableSubscription, Event, Memory, Optimistic, RecordedEvent
 
 THREADS = 4
 """Threads of the gateway, which submits each request by itself, and of the published approach."""

@@ -375,7 +375,7 @@ async def test_a_group_of_an_earlier_timeline_is_refused_if_asked(both, database
 
 
 async def test_a_member_checks_a_later_timeline_before_it_claims(both):
-    """What was stable before a promotion may not be: a claim up to it would skip events."""
+    # A position that was stable before a promotion may not be so after it.
     await fill(both, 3)
     group = await both.groups.create("g")
     database = both._database
