@@ -273,7 +273,7 @@ class TestOptions:
     async def test_kinds_of_arguments(self, both):
         for call in (
             lambda: both.folds.fold("fold"),
-            lambda: both.limits.acquire("l", rate=10**400),
+            lambda: both.limits.acquire("l", rate=10**400, burst=1),
             lambda: both.events.append_all(5),
             lambda: both.events.read("s", until="5"),
             lambda: both.events.read("s", on_invalid=10**5000),
