@@ -75,7 +75,9 @@ _QUERIES: Final = {
                                      JOIN pg_class AS r ON r.oid = d.refobjid
                                      JOIN pg_attribute AS a
                                        ON a.attrelid = r.oid AND a.attnum = d.refobjsubid
-                                    WHERE d.objid = c.oid AND d.deptype IN ('a', 'i')))
+                                    WHERE d.objid = c.oid AND d.deptype IN ('a', 'i')
+                                      AND d.classid = 'pg_class'::regclass
+                                      AND d.refclassid = 'pg_class'::regclass))
           FROM pg_class AS c JOIN pg_sequence AS s ON s.seqrelid = c.oid
          WHERE c.relnamespace = :schema""",
 }

@@ -52,7 +52,7 @@ from pgmem.errors import (
 )
 
 __all__ = [
-    "check", "check_revision", "current", "downgrade", "engine", "grant", "grant_sql",
+    "check", "check_revision", "checked", "current", "downgrade", "engine", "grant", "grant_sql",
     "migrations_directory", "refuse_unreleased", "set_inline", "sql", "upgrade",
 ]  # fmt: skip
 
@@ -228,11 +228,24 @@ def grant(url: str | None = None, *, schema: str = DEFAULT_SCHEMA, **roles: str 
         PgmemError: as `grant_sql` and `upgrade`; a role that does not exist is a DatabaseFault.
     """
     statements = grant_sql(schema, **roles)
+    with checked(url, schema) as connection:
+        for statement in statements.splitlines():
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+@contextmanager
+def checked(url: str | None, schema: str) -> Iterator[Connection]:
+    """Open a transaction on a schema that has this library's revision.
+
+    Raises:
+        SchemaError: the revision is not this library's.
+        PgmemError: as `upgrade`.
+    """
+    check_schema_name(schema)
     with _translated(url, schema), engine(url).begin() as connection:
         refuse_unreleased(connection, schema)
         check_revision(_revision(connection, schema), schema)
-        for statement in statements.splitlines():
-            connection.exec_driver_sql(statement.replace("%", "%%"))
+        yield connection
 
 
 def set_inline(inline: bool, url: str | None = None, *, schema: str = DEFAULT_SCHEMA) -> None:

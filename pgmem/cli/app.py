@@ -33,6 +33,7 @@ SECTIONS: Final = {
     },
     "Shared work": {
         "subscriptions": "pgmem.cli.subscriptions:app",
+        "history": "pgmem.cli.history:app",
         "groups": "pgmem.cli.groups:app",
         "leases": "pgmem.cli.leases:app",
     },

@@ -196,6 +196,32 @@ def inline(setting: str, *, url: str | None, schema: str) -> None:
     print_line(f"schema {schema}: events in notifications are {setting}")
 
 
+@app.command(
+    "sync-sequences",
+    examples="""
+    # On the new server, after the switch of a blue/green deployment
+    pgmem migrate sync-sequences
+    """,
+)
+@database_options
+@json_option
+def sync_sequences(*, url: str | None, schema: str, as_json: bool) -> None:
+    """Set the sequences above what the tables hold.
+
+    Logical replication copies rows and no sequences. Until this was run on the new server, pgmem
+    refuses to write there.
+    """
+    from pgmem.admin import sequences  # noqa: PLC0415
+
+    moved = sequences.sync_sequences(url, schema)
+    if as_json:
+        print_json({"schema": schema, "sequences": [move._asdict() for move in moved]})
+    elif not moved:
+        print_line(f"schema {schema}: no sequence is behind its table")
+    for move in [] if as_json else moved:
+        print_line(f"{move.name}: {move.before:,} → {move.after:,}")
+
+
 def _report_move(schema: str, before: str | None, after: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"schema": schema, "before": before, "after": after})

@@ -6,6 +6,7 @@ Nothing that it sets outlives a transaction, so a pooler may be in between.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,12 +22,18 @@ from pgmem.core.libpq import execute_on
 from pgmem.core.op import Op, Retry, Row
 from pgmem.core.outage import Outage
 from pgmem.core.pool import AsyncPool
-from pgmem.core.schema_fit import check_fit
+from pgmem.core.schema_fit import check_fit, check_positions
 from pgmem.core.silence import FORCED_SECONDS, Silence
 from pgmem.core.sqlstates import translate
 from pgmem.core.starting import RETRY_SECONDS, is_starting
 from pgmem.core.url import redacted
-from pgmem.errors import HistoryRewritten, NotOpen, OutcomeUnknown, Unavailable
+from pgmem.errors import (
+    HistoryRewritten,
+    NotOpen,
+    OutcomeUnknown,
+    SchemaError,
+    Unavailable,
+)
 
 log = logging.getLogger("pgmem")
 
@@ -96,6 +103,7 @@ class AsyncDatabase:
         self.history = History(0, None)
         self.found: History | None = None
         self._rewritten: HistoryRewritten | None = None
+        self._refused: SchemaError | None = None
         self.sessions = 0
         self.schema = schema
         self.relaxed = relaxed
@@ -146,6 +154,17 @@ class AsyncDatabase:
         """The server and database, without the password, for messages."""
         return redacted(self.conninfo)
 
+    def _warn_of_hosts(self) -> None:
+        """Warn if one of several hosts may be a standby."""
+        several = "," in str(self._options.get("host") or self._options.get("hostaddr") or "")
+        chosen = self._options.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")
+        if several and chosen in (None, "any"):
+            log.warning(
+                "the URL of %s has several hosts, and connections may go to a standby, which takes "
+                "no writes. Add target_session_attrs=read-write",
+                self.where,
+            )
+
     async def open(self) -> None:
         """Connect, check that schema and library fit, and fill the pool.
 
@@ -155,6 +174,7 @@ class AsyncDatabase:
         """
         if self._pool.opened:
             raise NotOpen("open() was called twice: a Memory is opened once")
+        self._warn_of_hosts()
         await self._handshake()
         # A pooler older than PgBouncer 1.21 mixes up the prepared statements of its clients.
         await self._pool.open(prepare=not self.pooled)
@@ -171,6 +191,7 @@ class AsyncDatabase:
             self.channel, self.inline = await self._find_channel(connection)
             self.history = await self._read_history(connection)
             self.found = self._rewritten = None
+            self._refused = await self._check_positions(connection)
             self.statements.clear()
         finally:
             connection.give_up()
@@ -309,6 +330,17 @@ class AsyncDatabase:
         session = check_fit(rows, self.where, self.schema)
         self.pooled = self._listens_beside or session != connection.info.backend_pid
 
+    async def _check_positions(self, connection: AsyncConnection) -> SchemaError | None:
+        """Return the error for writes if the sequence of positions is behind the log."""
+        query = sql.statement("schema_positions", sql.Dialect(self.schema))
+        try:
+            rows = await fetch(connection, query, {})
+        except psycopg.errors.InsufficientPrivilege:
+            return None  # The role may not read the log.
+        except psycopg.Error as error:
+            raise translate(error, f"read the last position at {self.where}") from None
+        return check_positions(rows, self.where, self.schema)
+
     async def _find_channel(self, connection: psycopg.AsyncConnection[Any]) -> tuple[str, bool]:
         query = sql.statement("schema_channel", sql.Dialect(self.schema))
         try:
@@ -333,6 +365,8 @@ class AsyncDatabase:
         known = (op.statement, notify, relaxed, op.fragments)
         found = self.statements.get(known)
         if found is None:
+            if self._refused is not None and op.retry is not Retry.READ:
+                raise SchemaError(f"{op.action}: {self._refused}")
             dialect = sql.Dialect(self.schema, self.channel, notify, relaxed, self.inline)
             found = self.statements[known] = sql.statement(op.statement, dialect, op.fragments)
         return found

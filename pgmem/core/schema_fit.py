@@ -57,3 +57,23 @@ def check_fit(rows: Sequence[Row], where: str, schema: str) -> int:
             f"Give each tenant a schema of its own, and ALTER TABLE … DISABLE ROW LEVEL SECURITY"
         )
     return int(session)
+
+
+def check_positions(rows: Sequence[Row], where: str, schema: str) -> SchemaError | None:
+    """Return the error for writes if the sequence of positions is behind the log, or None.
+
+    Args:
+        rows: the rows of `schema_positions`.
+        where: the server and database, for messages.
+        schema: the schema's name.
+    """
+    used, drawn, standby = rows[0]
+    if used is None or used <= drawn or standby:
+        return None
+    return SchemaError(
+        f"the sequence of positions at {where} is at {drawn}, and the log has positions up to "
+        f"{used}: its rows came by logical replication, which carries no sequences. A write would "
+        f"land below what was read. Run `pgmem migrate sync-sequences --schema {schema}`, which "
+        f"sets this sequence (SELECT setval('{schema}.events_position_seq', {used})) and those of "
+        f"fencing tokens, and open the memory again"
+    )
