@@ -79,9 +79,9 @@ class AsyncSupervisor:
         """Return when a member first needs something."""
         options = self._run.options
         with member.lock:
-            if member.current is None and not (member.waiting or member.done):
-                return math.inf
-            due = member.renewed_at + options.lease / 3
+            due = math.inf
+            if _leased_batch(member):
+                due = member.renewed_at + options.lease / 3
             if member.current is not None:
                 due = min(due, member.begun_at + options.max_runtime)  # Infinite once it was ended.
                 if member.done:
@@ -142,9 +142,8 @@ class AsyncSupervisor:
         due = {}
         for member in self._run.members:
             with member.lock:
-                runs = member.current is not None and member.begun_at != math.inf
-                if member.batch and (runs or member.waiting or member.done):
-                    due[member] = member.batch
+                if batch := _leased_batch(member):
+                    due[member] = batch
         if not any(member.renewed_at + lease / 3 <= now for member in due):
             return
         due = {member: due[member] for member in due if member.renewed_at + lease / 4 <= now}
@@ -171,3 +170,9 @@ class AsyncSupervisor:
         except Unavailable:
             # Handlers may have all connections of the pool.
             return await executor.execute_apart(op)
+
+
+def _leased_batch(member: AsyncMember) -> tuple[int, int] | None:
+    """Return the batch of a member that holds events which are not yet ended in any way."""
+    runs = member.current is not None and member.begun_at != math.inf
+    return member.batch if runs or member.waiting or member.done else None

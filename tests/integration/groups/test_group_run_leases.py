@@ -58,6 +58,32 @@ def test_a_handler_beyond_max_runtime_is_told_and_no_success(life, database_url,
     assert "took longer than max_runtime=0.2 s" in caplog.text
 
 
+class Impatient:
+    """Fails if a run asks for the time again and again without a pause."""
+
+    calls = 0
+
+    def now(self) -> float:
+        self.calls += 1
+        assert self.calls < 5_000, "the run does not pause"
+        return super().now()
+
+
+def test_a_run_pauses_while_an_overlong_handler_goes_on(life, database_url):
+    """Let a handler go on after `max_runtime` until its lease would have to be renewed."""
+    kind = FastClock if life.name == "sync" else AsyncFastClock
+    life.clock = type("Clock", (Impatient, kind), {})()
+    fill(database_url, 1)
+    ends = []
+
+    def handle(delivery):
+        time.sleep(0.8)  # 40 s of the run's clock; a third of the lease is 10 s
+        ends.append(delivery.attempts)
+
+    life.run(handle, lambda memory: bool(ends), max_runtime=5)
+    assert ends[0] == 1
+
+
 def test_what_waits_behind_a_slow_handler_goes_to_another_member(life, database_url):
     """Handle some events quickly, so that several are claimed together, and then one slowly."""
     fill(database_url, 60)
