@@ -139,11 +139,11 @@ class AsyncSupervisor:
     async def _renew(self, now: float) -> None:
         """Renew the leases that are due or soon will be."""
         lease = self._run.options.lease
-        due = {}
+        due: dict[AsyncMember, tuple[int, int]] = {}
         for member in self._run.members:
             with member.lock:
-                if batch := _leased_batch(member):
-                    due[member] = batch
+                if leased := _leased_batch(member):
+                    due[member] = leased
         if not any(member.renewed_at + lease / 3 <= now for member in due):
             return
         due = {member: due[member] for member in due if member.renewed_at + lease / 4 <= now}
