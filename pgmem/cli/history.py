@@ -32,7 +32,7 @@ def app() -> None:
 @database_options
 @json_option
 def show(*, url: str | None, schema: str, as_json: bool) -> None:
-    """Show the present history, and stored positions that belong to another one."""
+    """Show the present history, and the positions of another one."""
     from pgmem.admin import histories  # noqa: PLC0415
 
     report = histories.show(url, schema)
@@ -78,9 +78,9 @@ def accept(
     schema: str,
     as_json: bool,
 ) -> None:
-    """Let stored positions go on in the present history, at the same position.
+    """Let stored positions go on in the present history.
 
-    It first checks that the positions fit the log. What is open or delayed in a group stays.
+    They keep their place. It first checks that the positions fit the log. What is open or delayed in a group stays.
     """
     from pgmem.admin import histories  # noqa: PLC0415
 
