@@ -80,7 +80,8 @@ def accept(
 ) -> None:
     """Let stored positions go on in the present history.
 
-    They keep their place. It first checks that the positions fit the log. What is open or delayed in a group stays.
+    They keep their place. It first checks that the positions fit the log. What is open or delayed
+    in a group stays.
     """
     from pgmem.admin import histories  # noqa: PLC0415
 
