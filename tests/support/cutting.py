@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from contextlib import suppress
 
 import psycopg
 
@@ -55,14 +56,12 @@ class CuttingRelay:
             threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
-        with client, server:
+        # Either side may end the connection, also while a chunk for it is under way.
+        with client, server, suppress(OSError):
             while True:
                 readable, _, _ = select.select([client, server], [], [])
                 for source in readable:
-                    try:
-                        chunk = source.recv(65536)
-                    except OSError:
-                        return
+                    chunk = source.recv(65536)
                     if not chunk:
                         return
                     if source is server:
@@ -100,15 +99,12 @@ class ByteRelay(CuttingRelay):
         self._cut_at = {direction: self.transferred[direction] + count}
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
-        with client, server:
+        with client, server, suppress(OSError):
             while True:
                 readable, _, _ = select.select([client, server], [], [])
                 for source in readable:
                     direction = "requests" if source is client else "answers"
-                    try:
-                        chunk = source.recv(65536)
-                    except OSError:
-                        return
+                    chunk = source.recv(65536)
                     if not chunk:
                         return
                     allowed = self._cut_at.get(direction, 1 << 60) - self.transferred[direction]
