@@ -305,8 +305,9 @@ class AsyncMemory(AsyncTransactions):
         newest and largest changes first and says how much it leaves out.
 
         >>> entry = await memory.state.put("order:1", {"status": "open"})
+        >>> since = await memory.events.head()
         >>> entry = await memory.state.put("order:1", {"status": "paid"})
-        >>> print((await memory.digest(entry.position - 1, keys=["order:1"])).text)
+        >>> print((await memory.digest(since, keys=["order:1"])).text)
         Changes since position 1:
         - order:1 changed: $.status "open" -> "paid"
 
@@ -403,8 +404,8 @@ class AsyncMemory(AsyncTransactions):
 
         >>> researcher = memory.as_agent("researcher-1", run_id="run-7")
         >>> receipt = await researcher.events.append("notes", Event(type="noted"))
-        >>> (await memory.events.get(receipt.position)).agent_id
-        'researcher-1'
+        >>> [event.agent_id for event in await memory.events.read("notes")]
+        ['researcher-1']
 
         Args:
             agent_id: the agent, 1 to 512 bytes.

@@ -304,8 +304,9 @@ class Memory(Transactions):
         newest and largest changes first and says how much it leaves out.
 
         >>> entry = memory.state.put("order:1", {"status": "open"})
+        >>> since = memory.events.head()
         >>> entry = memory.state.put("order:1", {"status": "paid"})
-        >>> print((memory.digest(entry.position - 1, keys=["order:1"])).text)
+        >>> print((memory.digest(since, keys=["order:1"])).text)
         Changes since position 1:
         - order:1 changed: $.status "open" -> "paid"
 
@@ -402,8 +403,8 @@ class Memory(Transactions):
 
         >>> researcher = memory.as_agent("researcher-1", run_id="run-7")
         >>> receipt = researcher.events.append("notes", Event(type="noted"))
-        >>> (memory.events.get(receipt.position)).agent_id
-        'researcher-1'
+        >>> [event.agent_id for event in memory.events.read("notes")]
+        ['researcher-1']
 
         Args:
             agent_id: the agent, 1 to 512 bytes.
