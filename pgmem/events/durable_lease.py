@@ -130,7 +130,8 @@ class AsyncSubscriptionLease:
 
         If the last owner's lease has run out and a transaction in which it committed a position is
         open, this waits for the end of that transaction. If the call is cancelled while the
-        answer is under way, the subscription may have been acquired. Then the lease runs out.
+        answer is under way, the subscription may have been acquired. It is then given back in the
+        background.
 
         Returns:
             None if it is acquired; else the seconds to wait before the next try, at most 1.
@@ -144,7 +145,13 @@ class AsyncSubscriptionLease:
             return None
         self._refuse_released()
         before = time.monotonic()
-        answer = await self._executor.execute(self._acquire)
+        try:
+            answer = await self._executor.execute(self._acquire)
+        except Exception:
+            raise
+        except BaseException:
+            await self._executor.background.run_for(GRACE, self._give_back)
+            raise
         if isinstance(answer, ops.HeldByOther):
             return min(max(answer.remaining, 0.01), MAX_WAIT)
         self._sure_until = before + self._lease
@@ -158,6 +165,20 @@ class AsyncSubscriptionLease:
             self._refuse_released()
         self._worker = AsyncWorker(self._renew_all, f"pgmem-subscription-{self._name[:40]}")
         return None
+
+    async def _give_back(self) -> None:
+        """Release what a cancelled acquisition may have acquired, in the name of this owner."""
+        try:
+            answer = await self._executor.execute(self._acquire)
+            if not isinstance(answer, ops.HeldByOther):
+                await self._executor.execute(ops.release(answer))
+        except (PgmemError, psycopg.Error, OSError) as error:
+            log.warning(
+                "the subscription %r may be held until its lease of %g s runs out: %s",
+                self._name,
+                self._lease,
+                error,
+            )
 
     def _refuse_released(self) -> None:
         if self._released:
