@@ -244,7 +244,7 @@ def test_published_approach_loses_money_in_concurrent_payments(bench, url, monke
             write(*arguments)
 
         monkeypatch.setattr(Published, "write_event", write_when_both_have_read)
-        at_once([functools.partial(memory.process, "run", request) for request in requests])
+        at_once([functools.partial(memory.process, "run", [request]) for request in requests])
         found = memory.found("run", opening)
     assert pipeline.balances_off(expected(opening, found), found) == 1
 

@@ -159,5 +159,5 @@ def test_a_lost_call_is_noticed(url, redis, monkeypatch):
             connections.Measure, "_behind", lambda self, place: whole(self, place)[1:]
         )
         assert measure().faults == Faults(lost=1)
-        nothing = connections.Measure(crews, 1, "get", "redis always", way, redis, 0.02)
+        nothing = connections.Measure(crews, 1, "get", "redis always", way, redis, 0.5)
         assert nothing().faults.lost > 0  # no entry was put there

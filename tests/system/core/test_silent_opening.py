@@ -69,7 +69,8 @@ def test_a_migration_at_a_server_that_goes_silent_in_between(make_database, part
 def test_a_migration_that_waits_for_longer_than_that_goes_on(make_database):
     """Hold the lock of a migration. The server works on the statement that waits for it."""
     url = make_database()
-    lock = "SELECT pg_advisory_xact_lock(hashtextextended('pgmem migrate pgmem', 0))"
+    migrate.upgrade(url)
+    lock = "LOCK TABLE pgmem.pgmem_version IN EXCLUSIVE MODE"
     with ThreadPoolExecutor(1) as threads, psycopg.connect(url) as other:
         other.execute(lock)
         running = threads.submit(migrate.upgrade, make_conninfo(url, connect_timeout=2))
