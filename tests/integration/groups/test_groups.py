@@ -378,7 +378,7 @@ async def test_a_member_checks_a_later_timeline_before_it_claims(both):
     # A position that was stable before a promotion may not be so after it.
     await fill(both, 3)
     group = await both.groups.create("g")
-    database = both._database
+    database = getattr(both, "wrapped", both)._database
     present = database.history
     database.history = present._replace(timeline=present.timeline - 1)
     assert positions(await group.read("a")) == [1, 2, 3]
