@@ -70,14 +70,6 @@ class Outcome(NamedTuple):
     result: Any
 
 
-class Payment(NamedTuple):
-    """Hold the outcome of a payment, if this call made it, and if the sender had the money."""
-
-    first: bool
-    funds: bool
-    result: Any
-
-
 class Reclaimed(NamedTuple):
     """Hold the deliveries that were taken over from idle consumers.
 

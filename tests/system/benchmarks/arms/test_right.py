@@ -10,7 +10,9 @@ import contextlib
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+import orjson
 import pytest
 import redis
 
@@ -23,7 +25,6 @@ from benchmarks.arms.records import (
     Event,
     LeaseLost,
     Outcome,
-    Payment,
 )
 from benchmarks.arms.right import Right
 
@@ -247,10 +248,18 @@ def accounts(memory, **balances):
         memory.put(name, {"balance": balance, "currency": "VND"}, stream="opening")
 
 
+class Payment(NamedTuple):
+    first: bool
+    funds: bool
+    result: Any
+
+
 def pay(memory, key, amount, sender="a", receiver="b"):
-    return memory.pay(
+    call = memory.pay_call(
         key, sender, receiver, amount, payload={"id": key}, result={"by": key}, outcomes="outcomes"
     )
+    ((first, text),) = memory.together([call])
+    return Payment(bool(first), **orjson.loads(text))
 
 
 def test_a_payment_moves_money_once(shared):
