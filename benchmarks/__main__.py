@@ -281,8 +281,8 @@ def _write(options: argparse.Namespace, run: report.Run) -> None:
     if not (options.html or options.markdown or options.headline):
         return
     # matplotlib is loaded after the run, so that it takes no memory or time of an arm.
-    from benchmarks.report.charts import headline  # noqa: PLC0415
-    from benchmarks.report.document import page, write_markdown  # noqa: PLC0415
+    from benchmarks.report.charts import headline
+    from benchmarks.report.document import page, write_markdown
 
     content = report.Content(run)
     if options.html is not None:

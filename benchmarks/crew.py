@@ -75,7 +75,7 @@ def _member(make: WorkFactory, number: int, url: str, pipe: Connection) -> None:
         work.close()
     except EOFError:
         return  # The parent is gone.
-    except BaseException:
+    except BaseException:  # The parent raises it, an interrupt too.
         with contextlib.suppress(OSError):
             pipe.send((False, traceback.format_exc()))
 

@@ -60,7 +60,7 @@ class Redis:
 
     def client(self) -> Any:
         """Return a redis-py client; it uses hiredis if that is installed."""
-        import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
+        import redis
 
         return redis.Redis.from_url(self.url)
 
@@ -194,7 +194,7 @@ def start(binary: Path, folder: Path, tier: Tier) -> subprocess.Popen[bytes]:
 @contextlib.contextmanager
 def _restored(server: Redis) -> Iterator[None]:
     """Reset the settings to their old values after the block."""
-    import redis as client  # noqa: PLC0415
+    import redis as client
 
     with contextlib.closing(server.client()) as connection:
         try:
@@ -209,7 +209,7 @@ def _restored(server: Redis) -> Iterator[None]:
 
 
 def _configure(connection: Any, settings: dict[str, str]) -> None:
-    import redis as client  # noqa: PLC0415
+    import redis as client
 
     try:
         for name, value in settings.items():
@@ -233,7 +233,7 @@ def await_redis(server: Redis, process: subprocess.Popen[bytes] | None, log: Pat
     Raises:
         ServerError: it has ended, or it takes too long.
     """
-    import redis as client  # noqa: PLC0415
+    import redis as client
 
     deadline = time.monotonic() + (READY_TIMEOUT if process else 5.0)
     while True:

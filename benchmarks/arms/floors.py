@@ -25,7 +25,7 @@ class HiredisSocket:
     """
 
     def __init__(self, url: str) -> None:
-        import hiredis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
+        import hiredis
 
         self._hiredis = hiredis
         self._reader = hiredis.Reader()
@@ -52,7 +52,7 @@ class HiredisSocket:
 
 
 def _address(url: str) -> tuple[str, str, int]:
-    from redis.connection import parse_url  # noqa: PLC0415  # as above
+    from redis.connection import parse_url
 
     found: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py has no types for it
     return found.get("path", ""), found.get("host", "localhost"), found.get("port", 6379)
@@ -68,8 +68,7 @@ def hiredis_socket(url: str) -> Iterator[HiredisSocket]:
 @contextlib.contextmanager
 def glide(url: str) -> Iterator[Any]:
     """Open a client of valkey-glide, whose core is written in Rust."""
-    # Only the scenarios beside Redis need the extra.
-    from glide_sync import GlideClient, GlideClientConfiguration, NodeAddress  # noqa: PLC0415
+    from glide_sync import GlideClient, GlideClientConfiguration, NodeAddress
 
     path, host, port = _address(url)
     node = NodeAddress(unix_socket_path=path) if path else NodeAddress(host, port)

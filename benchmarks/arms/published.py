@@ -44,7 +44,7 @@ class ConcurrentModificationError(Exception):
 
 def connect(url: str) -> Any:
     """Create a client as the article does, except that it can wait for longer than 5 seconds."""
-    import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
+    import redis
 
     return redis.Redis.from_url(url, socket_timeout=None)
 

@@ -207,7 +207,7 @@ class RedisStore:
             found = Redis(self._url, self._tier, self._process.pid)
             redis_server.await_redis(found, self._process, self._folder / "log")
             pin_server([self._process.pid])
-        except BaseException:
+        except BaseException:  # An interrupt must not leave the process behind.
             self.stop()
             raise
 
@@ -238,7 +238,7 @@ class RedisStore:
     @contextlib.contextmanager
     def writers(self, label: str, count: int) -> Iterator[list[Write]]:
         """Give each thread a client."""
-        import redis  # noqa: PLC0415  # only the scenarios beside Redis need the extra
+        import redis
 
         def writer(client: Any) -> Write:
             send = self._together(client, label) if self._multi else self._apart(client, label)

@@ -249,9 +249,9 @@ class Opened:
         self._stack.callback(client.close)
         return self._stack.enter_context(memory), client
 
-    @functools.cache  # noqa: B019
+    @functools.cache  # noqa: B019  # as above
     def _async_ends(self, tier: Tier) -> tuple[Any, Any]:
-        import redis.asyncio  # noqa: PLC0415  # only the scenarios beside Redis need the extra
+        import redis.asyncio
 
         durability: Any = "relaxed" if tier == "relaxed" else "strict"
         memory = AsyncMemory(self._url, durability=durability)

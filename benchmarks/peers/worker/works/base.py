@@ -171,7 +171,7 @@ async def until_done(done: asyncio.Event, running: asyncio.Task[Any]) -> None:
 
 def connection_parameters(url: str) -> dict[str, str]:
     """Return the parts of a URL or connection string; libpq's defaults fill the gaps."""
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+    from psycopg.conninfo import conninfo_to_dict
 
     known = {"host": "localhost", "port": "5432", "user": "postgres", "password": ""}
     found = {name: str(value) for name, value in conninfo_to_dict(url).items()}

@@ -31,8 +31,8 @@ class Eventsourcing:
     """
 
     def __init__(self, url: str, payload: Payload, **options: str) -> None:
-        from eventsourcing.persistence import InfrastructureFactory, StoredEvent  # noqa: PLC0415
-        from eventsourcing.utils import Environment  # noqa: PLC0415
+        from eventsourcing.persistence import InfrastructureFactory, StoredEvent
+        from eventsourcing.utils import Environment
 
         server = connection_parameters(url)
         settings = {

@@ -15,8 +15,8 @@ class Langgraph:
     """
 
     def __init__(self, url: str, payload: Payload) -> None:
-        from langgraph.store.base import PutOp  # noqa: PLC0415
-        from langgraph.store.postgres import PostgresStore  # noqa: PLC0415
+        from langgraph.store.base import PutOp
+        from langgraph.store.postgres import PostgresStore
 
         self._operation = PutOp
         self._stack = contextlib.ExitStack()

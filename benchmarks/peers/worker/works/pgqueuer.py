@@ -35,9 +35,9 @@ class Producer:
         self._numbers = Numbers()
 
     async def _open(self, url: str) -> None:
-        import asyncpg  # noqa: PLC0415
-        from pgqueuer.db import AsyncpgPoolDriver  # noqa: PLC0415
-        from pgqueuer.queries import Queries  # noqa: PLC0415
+        import asyncpg
+        from pgqueuer.db import AsyncpgPoolDriver
+        from pgqueuer.queries import Queries
 
         self._pool: Any = await asyncpg.create_pool(**_asyncpg_parameters(url))
         self._queries: Any = Queries(AsyncpgPoolDriver(self._pool))
@@ -73,8 +73,8 @@ class Worker(Follower):
         super().__init__(url, _uvloop_runner())
 
     async def _follow(self, tray: Tray) -> None:
-        import asyncpg  # noqa: PLC0415
-        from pgqueuer import PgQueuer  # noqa: PLC0415
+        import asyncpg
+        from pgqueuer import PgQueuer
 
         connection = await asyncpg.connect(**_asyncpg_parameters(self._url))
         queue = PgQueuer.from_asyncpg_connection(connection)
@@ -93,7 +93,7 @@ class Worker(Follower):
 
 
 def _uvloop_runner() -> asyncio.Runner:
-    import uvloop  # noqa: PLC0415
+    import uvloop
 
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 

@@ -26,7 +26,7 @@ class Producer:
     """
 
     def __init__(self, url: str, payload: Payload) -> None:
-        from procrastinate import App, SyncPsycopgConnector  # noqa: PLC0415
+        from procrastinate import App, SyncPsycopgConnector
 
         self._app = App(connector=SyncPsycopgConnector(conninfo=url))
         self._app.open()
@@ -61,7 +61,7 @@ class Worker(Follower):
         super().__init__(url, asyncio.Runner())
 
     async def _follow(self, tray: Tray) -> None:
-        from procrastinate import App, JobContext, PsycopgConnector  # noqa: PLC0415
+        from procrastinate import App, JobContext, PsycopgConnector
 
         app = App(connector=PsycopgConnector(conninfo=self._url))
         done = asyncio.Event()

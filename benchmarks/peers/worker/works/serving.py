@@ -45,6 +45,6 @@ def _serve(lines: IO[bytes], answers: IO[bytes]) -> None:
             name, _, count = order.partition("/")
             say(True, work.go(name, int(count or 0), *json.loads(lines.readline())))
         work.close()
-    except Exception:
+    except Exception:  # The parent raises it.
         say(False, traceback.format_exc())
         sys.exit(1)
