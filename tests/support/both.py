@@ -220,7 +220,7 @@ async def _held(block):
     lease = await asyncio.get_running_loop().run_in_executor(_MANY_WAIT, block.__enter__)
     try:
         yield AwaitedLease(lease)
-    except BaseException as error:
+    except BaseException as error:  # A block's exit gets every error.
         if not await asyncio.to_thread(block.__exit__, type(error), error, error.__traceback__):
             raise
     else:

@@ -43,7 +43,7 @@ class Follower:
     def _guard(self, run) -> None:
         try:
             run()
-        except BaseException as error:
+        except BaseException as error:  # The test reads it from `error`.
             self.error = error
         finally:
             self._ready.set()

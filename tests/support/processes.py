@@ -36,7 +36,7 @@ def _child(script: str, arguments: list[str], commands, answers) -> None:
     try:
         exec(compile(script, "worker", "exec"), {"__name__": "__main__"})
         sys.stdout.flush()
-    except BaseException:
+    except BaseException:  # The parent's test shows it, an exit or interrupt too.
         print(json.dumps({"failed": traceback.format_exc()}), flush=True)
         raise
 

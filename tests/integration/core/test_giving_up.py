@@ -203,7 +203,7 @@ def interrupted(call):
     timer.start()
     try:
         call()
-    except BaseException as error:
+    except BaseException as error:  # A KeyboardInterrupt is what callers expect.
         return error
     finally:
         timer.join()

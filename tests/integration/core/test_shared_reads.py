@@ -240,9 +240,10 @@ class _Model:
                 lambda events: self.check_stream([event.position for event in events]),
             )
         expected = self.version if kind == "cas" else self.version + 1
-        call = lambda memory: memory.state.compare_and_set(  # noqa: E731
-            self.key, value, expected_version=expected
-        )
+
+        def call(memory):
+            return memory.state.compare_and_set(self.key, value, expected_version=expected)
+
         return call, self.conflicted if kind == "conflict" else lambda e: self.written(e, value)
 
     def check_entry(self, entry) -> None:

@@ -161,7 +161,7 @@ class Program:
         try:
             with contextlib.redirect_stdout(shown):
                 self._run(code)
-        except Exception as error:
+        except Exception as error:  # Compared with the one that the example shows.
             if example.exc_msg is None:
                 raise
             raised = "".join(traceback.format_exception_only(error))

@@ -15,7 +15,7 @@ from pgmem.cli.app import app
 CHECKOUT = Path(__file__).parents[3]
 sys.path.insert(0, str(CHECKOUT / "docs"))
 
-import cli_pages  # noqa: E402
+import cli_pages  # noqa: E402  # found by the line above
 
 CONTEXTS = dict(cli_pages.commands())
 GENERATED = CHECKOUT / "docs" / "reference" / "cli.md"

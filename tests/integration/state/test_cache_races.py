@@ -316,7 +316,7 @@ def at_once(works, keys, *, seconds):
         try:
             while not stop.is_set():
                 work(choose, choose.choice(keys))
-        except BaseException as failure:
+        except BaseException as failure:  # The caller gets it.
             failures.append(failure)
             stop.set()
 

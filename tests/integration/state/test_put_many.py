@@ -69,7 +69,7 @@ async def test_opposite_orders_do_not_deadlock(database_url):
             with Memory(database_url, pool=1) as memory:
                 for n in range(rounds):
                     memory.state.put_many(dict.fromkeys(keys, n))
-        except Exception as error:  # shown below
+        except Exception as error:  # The assertion below shows it.
             failures.append(error)
 
     keys = [f"k{n}" for n in range(20)]

@@ -139,7 +139,7 @@ def powered_disk():
         with powered(512) as found:
             yield found
     except NoDisk as error:
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # the reason why this machine has no disk that can be cut
 
 
 def test_a_cut_loses_what_was_not_synced_and_keeps_the_rest(powered_disk):

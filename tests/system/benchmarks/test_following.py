@@ -122,7 +122,7 @@ def test_the_same_beside_redis(kind):
                 )
                 assert as_sample(got, acknowledged).faults == Faults()
         with contextlib.closing(server.client()) as client:
-            assert all(name.startswith(key.encode()) for name in client.keys())  # noqa: SIM118
+            assert all(name.startswith(key.encode()) for name in client.keys())  # noqa: SIM118  # a client, not a dict
             assert client.xlen(key if kind == "redis" else f"{key}agent:events") == 240
 
 

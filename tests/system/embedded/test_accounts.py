@@ -153,7 +153,7 @@ def ordinary(open_folder: Path) -> dict[str, object]:
     ):
         try:
             program = "import sys; sys.exit(sys.version_info < (3, 11))"
-            subprocess.run([python, "-c", program], check=True, capture_output=True, **options)  # type: ignore[call-overload]
+            subprocess.run([python, "-c", program], check=True, capture_output=True, **options)
         except (OSError, subprocess.CalledProcessError):
             continue
         return {"python": python, "checkout": open_folder, **options}

@@ -230,7 +230,7 @@ def test_a_stale_pid_file_with_a_living_pid_is_no_server(tmp_path: Path) -> None
     # A process of the server's own account: of another's, the server would not mind the pid.
     owner = folder.stat()
     switch = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
-    stranger = subprocess.Popen(["sleep", "60"], **(switch if os.geteuid() == 0 else {}))  # type: ignore[call-overload]
+    stranger = subprocess.Popen(["sleep", "60"], **(switch if os.geteuid() == 0 else {}))
     try:
         (folder / "postmaster.pid").write_text("\n".join([str(stranger.pid), *lines[1:]]))
         with EmbeddedPostgres(folder) as postgres:
@@ -338,7 +338,7 @@ def test_a_server_of_another_program_is_left_alone(tmp_path: Path) -> None:
     stranger = subprocess.Popen(  # a process in the folder, with a pid file: looks like one
         ["sleep", "60"],
         cwd=folder,
-        **(switch if os.geteuid() == 0 else {}),  # type: ignore[call-overload]
+        **(switch if os.geteuid() == 0 else {}),
     )
     try:
         (folder / "postmaster.pid").write_text(f"{stranger.pid}\n.\n0\n5432\n/run\n*\n0\nready\n")

@@ -60,7 +60,7 @@ def run_during(memory, url, op, what):
     def run():
         try:
             what()
-        except Exception as error:
+        except Exception as error:  # The assertion below shows it.
             errors.append(error)
 
     with memory.transaction() as tx:
@@ -161,7 +161,7 @@ def test_members_of_two_memories_at_resets(database_url):
                         group.ack(batch)
                 except LeaseLost:
                     continue
-                except Exception as error:
+                except Exception as error:  # The assertion below shows it.
                     errors.append(error)
                     return
 

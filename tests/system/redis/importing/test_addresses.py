@@ -104,7 +104,7 @@ def cluster(tmp_path):
         two.execute_command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
         one.execute_command("CLUSTER", "MEET", "127.0.0.1", second, bus)
         for node in (one, two):
-            wait_until(lambda: is_ready(node), 20)  # noqa: B023
+            wait_until(lambda: is_ready(node), 20)  # noqa: B023  # called at once
         yield (first, one), (second, two)
 
 

@@ -85,7 +85,7 @@ def test_a_fenced_stream_that_ended_does_not_block_the_way_back(source, importin
     importing.cut_over()
     for stream in ("chat", "quiet"):
         source.pexpire(f"{stream}:before-pgmem", 1)
-        wait_until(lambda: not source.exists(f"{stream}:before-pgmem"))  # noqa: B023
+        wait_until(lambda: not source.exists(f"{stream}:before-pgmem"))  # noqa: B023  # called at once
     memory.events.append("chat", Event(type="t", payload={"n": 4}))
     memory.events.append("agent:events", Event(type="t", payload={"n": 4}))
     written = importing.reverse()

@@ -37,7 +37,7 @@ def following(importing, **options):
                     importer.begin()
                     importer.run()
                     self.over = Follow(importer, stopping.is_set).run()
-            except BaseException as error:
+            except BaseException as error:  # The test reads it from `error`.
                 self.error = error
 
     follower = Follower()
