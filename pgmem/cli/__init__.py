@@ -13,7 +13,7 @@ def main() -> None:
     The command is imported here so that Ctrl-C during the import prints no traceback either.
     """
     try:
-        from pgmem.cli import app  # noqa: PLC0415
+        from pgmem.cli import app
 
         app.main()
     except KeyboardInterrupt:

@@ -56,7 +56,7 @@ SECTIONS: Final = {
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         click.echo(f"pgmem {version('pgmem-agents')}")
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Always.
     """
     if "_PGMEM_COMPLETE" in os.environ:
-        from pgmem.cli.completion import complete  # noqa: PLC0415
+        from pgmem.cli.completion import complete
 
         sys.exit(complete(os.environ["_PGMEM_COMPLETE"]))
     try:

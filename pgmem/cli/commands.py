@@ -19,7 +19,7 @@ _CALL = re.compile(
 
 def _as_command(call: re.Match[str]) -> str:
     """Return the command that does what a call does; the call itself if there is none."""
-    from pgmem.cli.app import app  # noqa: PLC0415
+    from pgmem.cli.app import app
 
     group = app.get_command(click.Context(app), call["group"])
     if not isinstance(group, click.Group) or call["verb"] not in group.commands:
@@ -104,7 +104,7 @@ class Group(_ShortHelp, click.Group):
         name = args[0]
         if ctx.resilient_parsing or name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
-        from difflib import get_close_matches  # noqa: PLC0415
+        from difflib import get_close_matches
 
         similar = get_close_matches(name, self.list_commands(ctx), n=1)
         hint = f" Did you mean {similar[0]!r}?" if similar else ""

@@ -26,7 +26,7 @@ VARIABLE = "_PGMEM_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script for SHELL: bash, zsh or fish."""
-    from pgmem.cli.app import app  # noqa: PLC0415
+    from pgmem.cli.app import app
 
     script = get_completion_class(shell)
     if script is None:
@@ -40,6 +40,6 @@ def complete(instruction: str) -> int:
     Args:
         instruction: What the shell asks for, from the variable `_PGMEM_COMPLETE`.
     """
-    from pgmem.cli.app import app  # noqa: PLC0415
+    from pgmem.cli.app import app
 
     return shell_complete(app, {}, "pgmem", VARIABLE, instruction)

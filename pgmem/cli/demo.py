@@ -90,9 +90,9 @@ def demo(
     Exit code 1 if a payment was applied twice, a balance is off, or anything else that must not
     happen did.
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from pgmem.demo.scenario import plan  # noqa: PLC0415
+    from pgmem.demo.scenario import plan
 
     scenario = plan(payments, seed=seed, rate=rate)
     victim: Role | None = None if kill == "none" else kill
@@ -115,8 +115,8 @@ def demo(
 
 def _database(stack: ExitStack, url: str | None) -> tuple[str, str]:
     """Return the URL of the database, and a sentence about where the data is."""
-    from pgmem import EmbeddedPostgres  # noqa: PLC0415
-    from pgmem.demo.run import BANK_SCHEMA, SCHEMA  # noqa: PLC0415
+    from pgmem import EmbeddedPostgres
+    from pgmem.demo.run import BANK_SCHEMA, SCHEMA
 
     if url is None:
         server = stack.enter_context(EmbeddedPostgres())
@@ -130,9 +130,9 @@ def _database(stack: ExitStack, url: str | None) -> tuple[str, str]:
 def _run_all(
     console: Console, url: str, scenario: Scenario, victim: Role | None, modes: list[Mode]
 ) -> dict[Mode, Summary]:
-    from pgmem.demo import show  # noqa: PLC0415
-    from pgmem.demo.conduct import conduct  # noqa: PLC0415
-    from pgmem.demo.run import Run  # noqa: PLC0415
+    from pgmem.demo import show
+    from pgmem.demo.conduct import conduct
+    from pgmem.demo.run import Run
 
     show.print_faults(console, scenario, victim)
     summaries: dict[Mode, Summary] = {}
@@ -155,7 +155,7 @@ def _report(
     place: str,
     as_json: bool,
 ) -> None:
-    from pgmem.demo import show  # noqa: PLC0415
+    from pgmem.demo import show
 
     if as_json:
         print_json(_document(summaries, scenario, victim))
@@ -177,8 +177,8 @@ def _report(
 def _document(
     summaries: dict[Mode, Summary], scenario: Scenario, victim: Role | None
 ) -> dict[str, Any]:
-    from pgmem.demo.scenario import FAULT_RATES  # noqa: PLC0415
-    from pgmem.demo.summary import PUBLISHED  # noqa: PLC0415
+    from pgmem.demo.scenario import FAULT_RATES
+    from pgmem.demo.summary import PUBLISHED
 
     document: dict[str, Any] = {
         "seed": scenario.seed,

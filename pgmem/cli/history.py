@@ -33,7 +33,7 @@ def app() -> None:
 @json_option
 def show(*, url: str | None, schema: str, as_json: bool) -> None:
     """Show the present history, and the positions of another one."""
-    from pgmem.admin import histories  # noqa: PLC0415
+    from pgmem.admin import histories
 
     report = histories.show(url, schema)
     if as_json:
@@ -83,7 +83,7 @@ def accept(
     They keep their place. It first checks that the positions fit the log. What is open or delayed
     in a group stays.
     """
-    from pgmem.admin import histories  # noqa: PLC0415
+    from pgmem.admin import histories
 
     found = histories.accept(url, schema, from_cluster=from_cluster, dry_run=True)
     if found and not dry_run:

@@ -46,7 +46,7 @@ def app() -> None:
 @json_option
 def up(revision: str, *, create_schema: bool, url: str | None, schema: str, as_json: bool) -> None:
     """Bring the tables to the newest revision, or to REVISION."""
-    from pgmem import migrate  # noqa: PLC0415
+    from pgmem import migrate
 
     before = migrate.current(url, schema)
     migrate.upgrade(url, schema=schema, revision=revision, create_schema=create_schema)
@@ -68,7 +68,7 @@ def down(revision: str, *, yes: bool, url: str | None, schema: str, as_json: boo
 
     What later revisions made is removed, with its data.
     """
-    from pgmem import migrate  # noqa: PLC0415
+    from pgmem import migrate
 
     before = migrate.current(url, schema)
     if not yes:
@@ -87,7 +87,7 @@ def down(revision: str, *, yes: bool, url: str | None, schema: str, as_json: boo
 @json_option
 def current(*, url: str | None, schema: str, as_json: bool) -> None:
     """Print the revision of the tables."""
-    from pgmem import migrate  # noqa: PLC0415
+    from pgmem import migrate
 
     found = migrate.current(url, schema)
     if as_json:
@@ -113,7 +113,7 @@ def current(*, url: str | None, schema: str, as_json: bool) -> None:
 @schema_option
 def sql(revision: str, *, from_revision: str | None, create_schema: bool, schema: str) -> None:
     """Print the SQL of `up` instead of running it. Connects to no database."""
-    from pgmem import migrate  # noqa: PLC0415
+    from pgmem import migrate
 
     text = migrate.sql(
         schema, revision=revision, from_revision=from_revision, create_schema=create_schema
@@ -130,7 +130,7 @@ def sql(revision: str, *, from_revision: str | None, create_schema: bool, schema
 @json_option
 def check(*, url: str | None, schema: str, as_json: bool) -> None:
     """Compare the tables with what the library needs. Exit code 1 if they differ."""
-    from pgmem import migrate  # noqa: PLC0415
+    from pgmem import migrate
 
     problems = migrate.check(url, schema)
     if as_json:
@@ -167,7 +167,7 @@ def check(*, url: str | None, schema: str, as_json: bool) -> None:
 @database_options
 def grant(*, only_print: bool, url: str | None, schema: str, **roles: str | None) -> None:
     """Give existing roles the least privileges that they need."""
-    from pgmem import migrate  # noqa: PLC0415
+    from pgmem import migrate
 
     if not any(roles.values()):
         kinds = ", ".join(f"--{kind}" for kind in roles)
@@ -190,7 +190,7 @@ def grant(*, only_print: bool, url: str | None, schema: str, **roles: str | None
 @database_options
 def inline(setting: str, *, url: str | None, schema: str) -> None:
     """Set whether small events travel in notifications. For memories that are opened later."""
-    from pgmem import migrate  # noqa: PLC0415
+    from pgmem import migrate
 
     migrate.set_inline(setting == "on", url, schema=schema)
     print_line(f"schema {schema}: events in notifications are {setting}")
@@ -211,7 +211,7 @@ def sync_sequences(*, url: str | None, schema: str, as_json: bool) -> None:
     Logical replication copies rows and no sequences. Until this was run on the new server, pgmem
     refuses to write there.
     """
-    from pgmem.admin import sequences  # noqa: PLC0415
+    from pgmem.admin import sequences
 
     moved = sequences.sync_sequences(url, schema)
     if as_json:

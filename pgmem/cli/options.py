@@ -43,7 +43,7 @@ def memory_of(url: str | None, schema: str, *, pool: int | tuple[int, int] = 1) 
 
     The library is imported here so that help and wrong usage are answered without it.
     """
-    from pgmem import Memory  # noqa: PLC0415
+    from pgmem import Memory
 
     return Memory(url, schema=schema, pool=pool)
 
@@ -80,7 +80,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         )
 
 
-class Position(click.ParamType):  # type: ignore[type-arg]
+class Position(click.ParamType):  # type: ignore[type-arg]  # as Duration
     """A position in the log, or the word `now`."""
 
     name = "position"

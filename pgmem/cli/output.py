@@ -142,7 +142,7 @@ def cells(text: str) -> int:
     """Return how many cells of a terminal the text takes."""
     if text.isascii():
         return len(text)
-    from rich.cells import cell_len  # noqa: PLC0415
+    from rich.cells import cell_len
 
     return cell_len(text)
 

@@ -161,8 +161,8 @@ def import_redis(
     REDIS is a URL: redis://, rediss:// (TLS) or unix://. A password may also be in REDISCLI_AUTH.
     Run it again to continue where it ended. Exit code 1 if something was left out or differs.
     """
-    from pgmem import Memory  # noqa: PLC0415
-    from pgmem.redis import open_import, parse_rules  # noqa: PLC0415
+    from pgmem import Memory
+    from pgmem.redis import open_import, parse_rules
 
     _check_modes(dry_run=dry_run, follow=follow, cut_over=cut_over, reverse=reverse)
     if verify and (dry_run or reverse):
@@ -217,9 +217,9 @@ def _wrong_usage(message: str) -> click.UsageError:
 def _bring_in(
     importer: Import, progress: Progress, mode: str, *, verify: bool
 ) -> tuple[dict[str, Any], bool]:
-    from pgmem.redis.importing.cutover import cut_over  # noqa: PLC0415
-    from pgmem.redis.importing.follow import Follow  # noqa: PLC0415
-    from pgmem.redis.importing.verify import compare  # noqa: PLC0415
+    from pgmem.redis.importing.cutover import cut_over
+    from pgmem.redis.importing.follow import Follow
+    from pgmem.redis.importing.verify import compare
 
     if mode == "cut over":
         report, compared = cut_over(importer, verify=verify)
@@ -241,7 +241,7 @@ def _bring_in(
 
 
 def _reverse(importer: Import) -> tuple[dict[str, Any], bool]:
-    from pgmem.redis.importing.reverse import reverse  # noqa: PLC0415
+    from pgmem.redis.importing.reverse import reverse
 
     written = reverse(importer)
     return {

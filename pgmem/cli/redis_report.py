@@ -22,8 +22,8 @@ class Progress:
     """Show progress and the time left on stderr: a bar on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
-        from rich import progress  # noqa: PLC0415
-        from rich.console import Console  # noqa: PLC0415
+        from rich import progress
+        from rich.console import Console
 
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = progress.Progress(

@@ -138,7 +138,7 @@ def set_(
         raise click.UsageError(
             "Give --create or --expected-version, not both.", click.get_current_context()
         )
-    from pgmem import KEEP  # noqa: PLC0415  # loads pydantic
+    from pgmem import KEEP  # loads pydantic
 
     new = _parse(value)
     with memory_of(url, schema) as memory:

@@ -30,9 +30,9 @@ def pool_of(url: str) -> tuple[redis.ConnectionPool, str]:
         InvalidInput: the URL is not valid, or redis-py is not installed.
     """
     try:
-        import redis  # noqa: PLC0415  # only imports need the extra
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.retry import Retry  # noqa: PLC0415
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
     except ImportError:
         raise InvalidInput(
             'importing from Redis needs redis-py. Run: pip install "pgmem-agents[redis]"'

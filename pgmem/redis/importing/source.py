@@ -151,7 +151,7 @@ class RedisSource:
         return self.call("EVAL", text, len(keys), *keys, *arguments)
 
     def _run(self, name: str, call: Callable[[Any], Any]) -> Any:
-        import redis  # noqa: PLC0415  # only imports need the extra
+        import redis
 
         deadline = time.monotonic() + self._timeout
         pause = 0.05
@@ -172,14 +172,14 @@ class RedisSource:
 
     def _connected(self) -> Any:
         """Open a connection, and find out which server process answers."""
-        import redis  # noqa: PLC0415
+        import redis
 
         # One connection, because the pool would replace a broken one silently.
         client: Any = redis.Redis(connection_pool=self._pool, single_connection_client=True)
         client.response_callbacks.clear()
         try:
             text = client.execute_command("INFO", "server").decode(errors="replace")
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the pool would reuse the connection, with its answer
             self._pool.disconnect()
             raise
         lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -248,7 +248,7 @@ class RedisSource:
 
 
 def _answer(command: Command, found: Any) -> Any:
-    import redis  # noqa: PLC0415
+    import redis
 
     if isinstance(found, redis.exceptions.ResponseError):
         return Refused(command[0], _reason(found))
@@ -257,7 +257,7 @@ def _answer(command: Command, found: Any) -> Any:
 
 def _primaries(client: Any) -> str:
     """Return the names and addresses of the primaries that a sentinel watches."""
-    import redis  # noqa: PLC0415
+    import redis
 
     try:
         answers = client.execute_command("SENTINEL", "MASTERS")
