@@ -7,18 +7,18 @@ The groups of verbs that few programs use are imported when they are first used,
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import psycopg
 
-from pgmem.core.concurrency import async_sleep, maybe_await
+from pgmem.core.concurrency import maybe_await
 from pgmem.core.execution import AsyncPoolExecutor
-from pgmem.core.retry import jitter
+from pgmem.core.repeat import repeat
 from pgmem.core.transaction import AsyncTransactionExecutor
 from pgmem.core.transaction_block import TransactionBlock
-from pgmem.core.validation import Seconds, check_count
+from pgmem.core.validation import Seconds
 from pgmem.dedupe.verbs import AsyncTransactionDedupe
 from pgmem.errors import InvalidInput, TransactionConflict
 from pgmem.events.codec import Codec
@@ -245,7 +245,13 @@ class AsyncTransactions:
             )
         if idempotency_key is not None or fence is not None:
             raise InvalidInput("idempotency_key= and fence= need optimistic=True")
-        return await _run_in_transaction(self.transaction, fn, retries=retries)
+
+        async def call(number: int) -> R:
+            async with self.transaction() as tx:
+                result: R = await maybe_await(fn(tx))
+            return result
+
+        return await repeat(call, TransactionConflict, retries=retries)
 
     def _optimistic_context(self) -> OptimisticContext:
         from pgmem.optimistic.transaction import OptimisticContext
@@ -254,38 +260,3 @@ class AsyncTransactions:
 
     def _transaction_cache(self, *, remembers: bool) -> TransactionCache | None:
         return None if self._cache is None else TransactionCache(self._cache, remembers=remembers)
-
-
-async def _run_in_transaction(
-    begin: Callable[[], AbstractAsyncContextManager[AsyncTransaction]],
-    fn: Callable[[AsyncTransaction], Awaitable[R]],
-    *,
-    retries: int,
-) -> R:
-    """Call a function in a transaction, and again if the server undid it.
-
-    Args:
-        begin: opens a transaction.
-        fn: called with the transaction.
-        retries: the most further calls. The pause before each is random and grows up to 0.1 s.
-
-    Returns:
-        The result of the call that was committed.
-
-    Raises:
-        InvalidInput: `retries` is not allowed.
-        TransactionConflict: the server undid every one of them.
-    """
-    check_count(retries, "retries", minimum=0)
-    attempt = 0
-    while True:
-        try:
-            async with begin() as tx:
-                result: R = await maybe_await(fn(tx))
-        except TransactionConflict:
-            if attempt == retries:
-                raise
-        else:
-            return result
-        await async_sleep(jitter(attempt))
-        attempt += 1

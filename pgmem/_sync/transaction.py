@@ -8,14 +8,14 @@ The groups of verbs that few programs use are imported when they are first used,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import psycopg
 
 from pgmem._sync.core.execution import PoolExecutor
-from pgmem._sync.core.retry import jitter
+from pgmem._sync.core.repeat import repeat
 from pgmem._sync.core.transaction import TransactionExecutor
 from pgmem._sync.dedupe.verbs import TransactionDedupe
 from pgmem._sync.events.transaction_verbs import DEFAULT_KEY_TTL, TransactionEvents
@@ -23,9 +23,9 @@ from pgmem._sync.leases.lease import Lease
 from pgmem._sync.leases.limits import Limits
 from pgmem._sync.leases.verbs import TransactionLeases
 from pgmem._sync.state.verbs import TransactionState
-from pgmem.core.concurrency import passthrough, sleep
+from pgmem.core.concurrency import passthrough
 from pgmem.core.transaction_block import TransactionBlock
-from pgmem.core.validation import Seconds, check_count
+from pgmem.core.validation import Seconds
 from pgmem.errors import InvalidInput, TransactionConflict
 from pgmem.events.codec import Codec
 from pgmem.state.cache import StateCache, TransactionCache
@@ -246,7 +246,13 @@ class Transactions:
             )
         if idempotency_key is not None or fence is not None:
             raise InvalidInput("idempotency_key= and fence= need optimistic=True")
-        return _run_in_transaction(self.transaction, fn, retries=retries)
+
+        def call(number: int) -> R:
+            with self.transaction() as tx:
+                result: R = passthrough(fn(tx))
+            return result
+
+        return repeat(call, TransactionConflict, retries=retries)
 
     def _optimistic_context(self) -> OptimisticContext:
         from pgmem._sync.optimistic.transaction import OptimisticContext
@@ -255,38 +261,3 @@ class Transactions:
 
     def _transaction_cache(self, *, remembers: bool) -> TransactionCache | None:
         return None if self._cache is None else TransactionCache(self._cache, remembers=remembers)
-
-
-def _run_in_transaction(
-    begin: Callable[[], AbstractContextManager[Transaction]],
-    fn: Callable[[Transaction], R],
-    *,
-    retries: int,
-) -> R:
-    """Call a function in a transaction, and again if the server undid it.
-
-    Args:
-        begin: opens a transaction.
-        fn: called with the transaction.
-        retries: the most further calls. The pause before each is random and grows up to 0.1 s.
-
-    Returns:
-        The result of the call that was committed.
-
-    Raises:
-        InvalidInput: `retries` is not allowed.
-        TransactionConflict: the server undid every one of them.
-    """
-    check_count(retries, "retries", minimum=0)
-    attempt = 0
-    while True:
-        try:
-            with begin() as tx:
-                result: R = passthrough(fn(tx))
-        except TransactionConflict:
-            if attempt == retries:
-                raise
-        else:
-            return result
-        sleep(jitter(attempt))
-        attempt += 1

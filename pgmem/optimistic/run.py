@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
-from pgmem.core.concurrency import async_sleep, maybe_await
-from pgmem.core.retry import jitter
-from pgmem.core.validation import check_count
+from pgmem.core.concurrency import maybe_await
+from pgmem.core.repeat import repeat
 from pgmem.errors import StaleRead
 from pgmem.optimistic import ops
 from pgmem.optimistic.stale import stale_read
@@ -43,22 +42,17 @@ async def run_optimistic(
 
     See `AsyncMemory.run_transaction`.
     """
-    check_count(retries, "retries", minimum=0)
     lost: AsyncOptimistic | None = None
-    attempt = 0
-    while True:
-        try:
-            if lost is not None and attempt >= LOCK_AFTER:
-                return await _run_locked(context, fn, lost, options)
-            async with optimistic(context, **options) as lost:
-                result: T = await maybe_await(fn(lost))
-        except StaleRead:
-            if attempt == retries:
-                raise
-        else:
-            return result
-        await async_sleep(jitter(attempt))
-        attempt += 1
+
+    async def call(number: int) -> T:
+        nonlocal lost
+        if lost is not None and number >= LOCK_AFTER:
+            return await _run_locked(context, fn, lost, options)
+        async with optimistic(context, **options) as lost:
+            result: T = await maybe_await(fn(lost))
+        return result
+
+    return await repeat(call, StaleRead, retries=retries)
 
 
 async def _run_locked(

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-from pgmem._sync.core.retry import jitter
+from pgmem._sync.core.repeat import repeat
 from pgmem._sync.optimistic.stale import stale_read
 from pgmem._sync.optimistic.transaction import ChangedError, Optimistic, OptimisticContext
-from pgmem.core.concurrency import passthrough, sleep
-from pgmem.core.validation import check_count
+from pgmem.core.concurrency import passthrough
 from pgmem.errors import StaleRead
 from pgmem.optimistic import ops
 
@@ -44,22 +43,17 @@ def run_optimistic(
 
     See `Memory.run_transaction`.
     """
-    check_count(retries, "retries", minimum=0)
     lost: Optimistic | None = None
-    attempt = 0
-    while True:
-        try:
-            if lost is not None and attempt >= LOCK_AFTER:
-                return _run_locked(context, fn, lost, options)
-            with optimistic(context, **options) as lost:
-                result: T = passthrough(fn(lost))
-        except StaleRead:
-            if attempt == retries:
-                raise
-        else:
-            return result
-        sleep(jitter(attempt))
-        attempt += 1
+
+    def call(number: int) -> T:
+        nonlocal lost
+        if lost is not None and number >= LOCK_AFTER:
+            return _run_locked(context, fn, lost, options)
+        with optimistic(context, **options) as lost:
+            result: T = passthrough(fn(lost))
+        return result
+
+    return repeat(call, StaleRead, retries=retries)
 
 
 def _run_locked(
