@@ -301,8 +301,9 @@ class AsyncMemory(AsyncTransactions):
     ) -> Digest:
         """Return what changed while an agent was thinking, as data and as text for its prompt.
 
-        All changes of an entry are merged into one: what it was, and what it is. The text takes the
-        newest and largest changes first and says how much it leaves out.
+        All changes of an entry are merged into one: what it was, and what it is. Payloads of events
+        are as they are stored. The text takes the newest and largest changes first and says how
+        much it leaves out.
 
         >>> entry = await memory.state.put("order:1", {"status": "open"})
         >>> since = await memory.events.head()
@@ -331,8 +332,7 @@ class AsyncMemory(AsyncTransactions):
 
         return await read_digest(
             self._executor,
-            self._codec,
-            self.events,
+            self._reader,
             since,
             keys=keys,
             prefix=prefix,

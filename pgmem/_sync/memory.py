@@ -300,8 +300,9 @@ class Memory(Transactions):
     ) -> Digest:
         """Return what changed while an agent was thinking, as data and as text for its prompt.
 
-        All changes of an entry are merged into one: what it was, and what it is. The text takes the
-        newest and largest changes first and says how much it leaves out.
+        All changes of an entry are merged into one: what it was, and what it is. Payloads of events
+        are as they are stored. The text takes the newest and largest changes first and says how
+        much it leaves out.
 
         >>> entry = memory.state.put("order:1", {"status": "open"})
         >>> since = memory.events.head()
@@ -330,8 +331,7 @@ class Memory(Transactions):
 
         return read_digest(
             self._executor,
-            self._codec,
-            self.events,
+            self._reader,
             since,
             keys=keys,
             prefix=prefix,

@@ -60,10 +60,10 @@ class Digest(NamedTuple):
     Attributes:
         since: the position that the digest begins after.
         position: the position that it ends with. Give it as `since` the next time.
-        entries: the entries that changed, newest change first.
+        entries: the entries that changed, newest change first; at most the newest 10,000.
         streams: the streams with new events, newest first.
         text: all of it as text for a prompt, within the budget.
-        entries_left_out: how many of the entries are not in the text.
+        entries_left_out: how many of the entries that changed are not in the text.
         events_left_out: how many of the events are not in the text.
     """
 

@@ -9,8 +9,8 @@ from pgmem.core.encoding import decode
 from pgmem.core.op import Op, Row
 from pgmem.core.validation import after_prefix, check_prefix
 from pgmem.digest.models import ChangedEntry, StreamNews
-from pgmem.events.codec import Codec, event_maker
 from pgmem.events.columns import STREAM
+from pgmem.events.event_classes import stored_event
 from pgmem.events.filter import EventFilter
 from pgmem.events.models import RecordedEvent
 from pgmem.state.fields import ABSENT, changed_fields
@@ -23,8 +23,10 @@ MAX_EVENTS = 100
 
 def changed_entries(
     after: int, until: int, *, keys: Sequence[str] | None, prefix: str | None
-) -> Op[list[ChangedEntry]]:
-    """Read the entries that changed between two positions.
+) -> Op[tuple[list[ChangedEntry], int]]:
+    """Read the entries that changed between two positions, and how many there are.
+
+    At most the `MAX_ENTRIES` that changed last are returned.
 
     Args:
         after: above this position.
@@ -49,14 +51,14 @@ def changed_entries(
     return Op(
         "digest_changes",
         params,
-        lambda rows: [_entry(row) for row in rows],
+        lambda rows: ([_entry(row) for row in rows], rows[0][-1] if rows else 0),
         f"digest the changes of the state after position {after}",
         fragments=(("filter", "".join(f" AND {one}" for one in conditions)),),
     )
 
 
 def _entry(row: Row) -> ChangedEntry:
-    key, changes, agents, position, version, after, before_version, before, first = row
+    key, changes, agents, position, version, after, before_version, before, first, _ = row
     certain = first == 1 or before_version == first - 1
     old = ABSENT if before is None else decode(before)
     new = ABSENT if after is None else decode(after)
@@ -75,17 +77,17 @@ def _entry(row: Row) -> ChangedEntry:
     )
 
 
-def new_events(
-    after: int, until: int, codec: Codec, *, wanted: EventFilter
-) -> Op[list[StreamNews]]:
-    """Read the new events of each stream between two positions. Changes of entries are left out."""
-    event_of = event_maker(codec, None)
+def new_events(after: int, until: int, *, wanted: EventFilter) -> Op[list[StreamNews]]:
+    """Read the new events of each stream between two positions. Changes of entries are left out.
+
+    Payloads are as they are stored, so that an event that does not fit its class is told, too.
+    """
 
     def parse(rows: Sequence[Row]) -> list[StreamNews]:
         found: dict[str, list[RecordedEvent]] = {}
         counts: dict[str, int] = {}
         for row in rows:
-            found.setdefault(row[STREAM], []).append(event_of(row[:-1]))
+            found.setdefault(row[STREAM], []).append(stored_event(row[:-1]))
             counts[row[STREAM]] = row[-1]
         return [StreamNews(stream, events, counts[stream]) for stream, events in found.items()]
 

@@ -59,6 +59,7 @@ def write_text(
     entries: Sequence[ChangedEntry],
     streams: Sequence[StreamNews],
     *,
+    changed: int,
     budget: int,
     count: Callable[[str], int],
 ) -> Text:
@@ -68,6 +69,7 @@ def write_text(
         since: the position that the digest begins after.
         entries: the entries that changed.
         streams: the new events.
+        changed: how many entries changed; more than `entries` if those are too many.
         budget: what `count` may return for the text.
         count: measures a text, in characters or tokens.
 
@@ -80,7 +82,7 @@ def write_text(
 
     def compose(chosen: Sequence[_Line]) -> Text:
         own = sum(line.stream is None for line in chosen)
-        left = len(entries) - own, events - (len(chosen) - own)
+        left = changed - own, events - (len(chosen) - own)
         return Text("\n".join(_compose(since, chosen, *left)), *left)
 
     chosen: list[_Line] = []
@@ -163,8 +165,7 @@ def _event_line(event: RecordedEvent) -> _Line:
 
 
 def _full(value: Any) -> str:
-    # A typed event has an instance of its class as payload.
-    return orjson.dumps(value, default=lambda held: held.model_dump(mode="json")).decode()
+    return orjson.dumps(value).decode()
 
 
 def _json(value: Any) -> str:

@@ -10,15 +10,14 @@ from pgmem.digest import ops
 from pgmem.digest.models import ChangedEntry, Digest, StreamNews
 from pgmem.digest.text import write_text
 from pgmem.errors import InvalidInput
-from pgmem.events.codec import Codec
 from pgmem.events.filter import EVERYTHING, EventFilter, Names
-from pgmem.events.verbs import AsyncEvents
+from pgmem.events.page import ALWAYS
+from pgmem.events.reader import AsyncLogReader
 
 
 async def read_digest(
     executor: AsyncPoolExecutor,
-    codec: Codec,
-    events: AsyncEvents,
+    reader: AsyncLogReader,
     since: int,
     *,
     keys: Sequence[str] | None,
@@ -38,14 +37,18 @@ async def read_digest(
     only_entries = streams is None and (keys is not None or prefix is not None)
     wanted = EVERYTHING if streams is None else EventFilter.of(streams)
     entries: list[ChangedEntry] = []
+    changed = 0
     news: list[StreamNews] = []
     # It raises if retention has removed what the digest would have to tell.
-    page = await events.read_page(wanted if only_streams else EVERYTHING, after=since, limit=1)
-    position = max(since, page.complete_to, await events.wait_until_stable())
+    await reader.read_now(
+        wanted if only_streams else EVERYTHING, after=since, limit=1, since=ALWAYS
+    )
+    position = max(since, await reader.wait_until_stable())
     if not only_streams:
-        changed = ops.changed_entries(since, position, keys=keys, prefix=prefix)
-        entries = await executor.execute(changed)
+        entries, changed = await executor.execute(
+            ops.changed_entries(since, position, keys=keys, prefix=prefix)
+        )
     if not only_entries:
-        news = await executor.execute(ops.new_events(since, position, codec, wanted=wanted))
-    written = write_text(since, entries, news, budget=budget, count=count)
+        news = await executor.execute(ops.new_events(since, position, wanted=wanted))
+    written = write_text(since, entries, news, changed=changed, budget=budget, count=count)
     return Digest(since, position, entries, news, *written)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pgmem.core.context import CAUSE
 from pgmem.core.op import Op, Row
 from pgmem.core.validation import check_count, check_position
-from pgmem.errors import NotFound
+from pgmem.errors import InvalidEvent, NotFound
 from pgmem.events.codec import Codec, event_maker
 from pgmem.events.models import RecordedEvent
 
@@ -53,7 +53,11 @@ def trace(position: int, codec: Codec, *, limit: int) -> Op[Trace]:
     make = event_maker(codec, None)
 
     def event_of(row: Row) -> RecordedEvent:
-        return make(row[:-1])
+        try:
+            return make(row[:-1])
+        except InvalidEvent as error:
+            stored: RecordedEvent = error.event
+            return stored
 
     def parse(rows: Sequence[Row]) -> Trace:
         if not rows:

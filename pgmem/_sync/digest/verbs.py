@@ -6,20 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pgmem._sync.core.execution import PoolExecutor
-from pgmem._sync.events.verbs import Events
+from pgmem._sync.events.reader import LogReader
 from pgmem.core.validation import check_count, check_position
 from pgmem.digest import ops
 from pgmem.digest.models import ChangedEntry, Digest, StreamNews
 from pgmem.digest.text import write_text
 from pgmem.errors import InvalidInput
-from pgmem.events.codec import Codec
 from pgmem.events.filter import EVERYTHING, EventFilter, Names
+from pgmem.events.page import ALWAYS
 
 
 def read_digest(
     executor: PoolExecutor,
-    codec: Codec,
-    events: Events,
+    reader: LogReader,
     since: int,
     *,
     keys: Sequence[str] | None,
@@ -39,14 +38,16 @@ def read_digest(
     only_entries = streams is None and (keys is not None or prefix is not None)
     wanted = EVERYTHING if streams is None else EventFilter.of(streams)
     entries: list[ChangedEntry] = []
+    changed = 0
     news: list[StreamNews] = []
     # It raises if retention has removed what the digest would have to tell.
-    page = events.read_page(wanted if only_streams else EVERYTHING, after=since, limit=1)
-    position = max(since, page.complete_to, events.wait_until_stable())
+    reader.read_now(wanted if only_streams else EVERYTHING, after=since, limit=1, since=ALWAYS)
+    position = max(since, reader.wait_until_stable())
     if not only_streams:
-        changed = ops.changed_entries(since, position, keys=keys, prefix=prefix)
-        entries = executor.execute(changed)
+        entries, changed = executor.execute(
+            ops.changed_entries(since, position, keys=keys, prefix=prefix)
+        )
     if not only_entries:
-        news = executor.execute(ops.new_events(since, position, codec, wanted=wanted))
-    written = write_text(since, entries, news, budget=budget, count=count)
+        news = executor.execute(ops.new_events(since, position, wanted=wanted))
+    written = write_text(since, entries, news, changed=changed, budget=budget, count=count)
     return Digest(since, position, entries, news, *written)

@@ -213,7 +213,8 @@ class Events(TransactionEvents):
     def trace(self, position: int, *, limit: int = 1_000) -> Trace:
         """Read what an event followed from, and everything that followed from that.
 
-        The cause of an event is the position that `memory.context(cause=)` or a handler has set.
+        The cause of an event is the position that `memory.context(cause=)` or a handler has set. An
+        event that does not fit its class is in the tree with its stored payload.
 
         >>> from pgmem import Event
         >>> question = memory.events.append("chat", Event(type="question"))

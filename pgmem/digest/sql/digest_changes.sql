@@ -1,6 +1,8 @@
--- Read the state entries that changed between two positions: what each was, and what it is.
+-- Read the state entries that changed between two positions: what each was, and what it is. The last
+-- column is how many there are, the limit aside.
 WITH changed AS (
-    SELECT state_key AS key, count(*) AS changes, min(state_version) AS first_version,
+    SELECT state_key AS key, count(*) AS changes, count(*) OVER () AS entries,
+           min(state_version) AS first_version,
            min(recorded_at) AS first_at, max(position) AS position,
            array_agg(DISTINCT agent_id ORDER BY agent_id)
                FILTER (WHERE agent_id IS NOT NULL) AS agents
@@ -16,7 +18,7 @@ SELECT changed.key, changed.changes, changed.agents, changed.position, after.sta
        before.state_version,
        CASE WHEN before.state_deleted OR before.state_expires_at <= changed.first_at THEN NULL
             ELSE coalesce(before.state_value, before.payload)::text END,
-       changed.first_version
+       changed.first_version, changed.entries
 FROM changed
 JOIN {schema}.events AS after ON after.position = changed.position
 LEFT JOIN LATERAL (

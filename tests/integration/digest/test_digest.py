@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pgmem import Event, PositionTrimmed
+from pgmem import AsyncMemory, Event, PositionTrimmed
 from pgmem.errors import InvalidInput
 from pgmem.state.fields import ABSENT, changed_fields
 from tests.support.both import context
@@ -89,6 +89,30 @@ async def test_a_digest_of_trimmed_events_is_refused(both):
     with pytest.raises(PositionTrimmed):
         await both.digest(1)
     assert (await both.digest(4)).streams[0].total == 1
+
+
+async def test_more_entries_than_the_limit_are_counted(both, monkeypatch):
+    monkeypatch.setattr("pgmem.digest.ops.MAX_ENTRIES", 2)
+    for key in "abcd":
+        await both.state.put(key, 1)
+    digest = await both.digest(0)
+    assert [entry.key for entry in digest.entries] == ["d", "c"]
+    assert digest.entries_left_out == 2
+
+
+class Paid(Event, type="paid"):
+    amount: int
+
+
+async def test_an_event_that_does_not_fit_its_class_is_told_as_it_is_stored(both, database_url):
+    await both.events.append("s", Event(type="paid", payload={"amount": "much"}))
+    async with AsyncMemory(database_url, events=[Paid]) as typed:
+        await typed.events.append("s", Paid(amount=5))
+        digest = await typed.digest(0)
+    assert [event.payload for event in digest.streams[0].events] == [
+        {"amount": 5}, {"amount": "much"},
+    ]  # fmt: skip
+    assert '- [1] paid by tester: {"amount":"much"}' in digest.text
 
 
 async def test_an_event_of_its_own_is_a_change_of_the_entry(both):

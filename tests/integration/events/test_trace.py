@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgmem import Event, EventFilter
+from pgmem import AsyncMemory, Event, EventFilter
 from pgmem.errors import InvalidInput, NotFound
 from tests.support.both import context
 from tests.support.database import sql
@@ -123,6 +123,19 @@ async def test_a_trace_says_what_it_leaves_out(both):
     found = await both.events.trace(first, limit=3)
     assert (len(list(found)), found.complete) == (3, False)
     assert (await both.events.trace(first, limit=4)).complete
+
+
+class Paid(Event, type="paid"):
+    amount: int
+
+
+async def test_an_event_that_does_not_fit_its_class_is_in_the_tree(database_url):
+    async with AsyncMemory(database_url, events=[Paid]) as memory:
+        cause = (await memory.events.append("s", Paid(amount=5))).position
+        with memory.context(cause=cause):
+            await memory.events.append("s", Event(type="paid", payload={"amount": "much"}))
+        paid, misfit = await memory.events.trace(cause)
+    assert (paid.payload.amount, misfit.payload) == (5, {"amount": "much"})
 
 
 async def test_a_cause_that_is_not_in_the_log_is_said(both):

@@ -29,8 +29,9 @@ def event(stream, position, payload=None, agent=None):
     return RecordedEvent(position, stream, None, "noted", payload, agent, None, NOW)
 
 
-def write(entries=(), streams=(), budget=2_000, count=len):
-    return write_text(5, list(entries), list(streams), budget=budget, count=count)
+def write(entries=(), streams=(), budget=2_000, count=len, changed=None):
+    changed = len(entries) if changed is None else changed
+    return write_text(5, list(entries), list(streams), changed=changed, budget=budget, count=count)
 
 
 def test_each_kind_of_change_has_its_words():
@@ -110,6 +111,12 @@ def test_the_text_keeps_any_budget_and_counts_the_rest(count):
             line.startswith("- [") for line in lines
         )
         assert written == write(entries, news, budget=budget, count=count)
+
+
+def test_entries_beyond_the_limit_are_counted():
+    written = write([entry("k", 1, 2, 9)], changed=12_000)
+    assert written.text.endswith("Left out: 11999 changed entries, 0 events.")
+    assert written.entries_left_out == 11_999
 
 
 def test_long_values_are_cut():
