@@ -49,7 +49,8 @@ class InvalidInput(PgmemError, ValueError):
 class InvalidValue(InvalidInput):
     """A payload, value, metadata or result would not come back exactly as it was given.
 
-    Also a stored value that does not fit `model=`.
+    Also a stored value that does not fit `model=`. If it is the result of `memory.dedupe.run_once`,
+    the work is done, and the message says so.
     """
 
 

@@ -32,9 +32,11 @@ from pgmem.dedupe.models import Claim, Outcome
 from pgmem.errors import (
     CallbackFailed,
     InvalidInput,
+    InvalidValue,
     LeaseHeld,
     LeaseLost,
     PgmemError,
+    ValueTooLarge,
 )
 from pgmem.events.codec import Codec
 
@@ -43,6 +45,9 @@ Work = Callable[[], Any]
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.1
 """Seconds between two tries to claim work that another caller does."""
+
+NO_RESULT = "null"
+"""The JSON text that is stored for work without a result."""
 
 
 class Dedupe:
@@ -97,8 +102,9 @@ class Dedupe:
         Raises:
             CallbackFailed: `fn` raised (its exception is the `__cause__`). The claim is released.
             IdempotencyMismatch: the key was used before with another `fingerprint`.
-            InvalidValue: the result of `fn` would not come back equal, or does not fit `model`.
-                Nothing is recorded and the claim is released, as if `fn` had raised.
+            InvalidValue: the result of `fn` would not come back equal, or does not fit `model`. The
+                work is done and recorded without a result: another call is skipped and returns the
+                result None.
             LeaseHeld: another caller was still at work after `timeout`.
             LeaseLost: the claim could not be renewed in time and another caller took the work.
         """
@@ -108,21 +114,36 @@ class Dedupe:
         claim = self._wait_for_claim(key, hold, longest, digest, model)
         if not claim.acquired:
             return Outcome("skipped", claim.result)
+        found = self._call(claim, fn)
         try:
-            text, result = _encode_result(passthrough(fn()), self._codec, model)
+            text, result = _encode_result(found, self._codec, model)
+        except PgmemError as error:
+            # The work is done. If the claim were released, the next caller would do it again.
+            self._finish(claim, NO_RESULT, keep)
+            raise _not_stored(key, error) from error
+        self._finish(claim, text, keep)
+        return Outcome("processed", result)
+
+    def _call(self, claim: Claim, fn: Work) -> Any:
+        """Do claimed work. If it fails, release the claim."""
+        try:
+            return passthrough(fn())
         except Exception as error:
             self._release_failed(claim)
             if isinstance(error, PgmemError):
                 raise
-            raise _failed(key, error, "the claim was released, nothing is recorded") from error
-        except BaseException:
+            consequence = "the claim was released, nothing is recorded"
+            raise _failed(claim.key, error, consequence) from error
+        except BaseException:  # such as a cancellation, which would end the release, too
             self._executor.background.run_for(GRACE, self._release_failed, claim)
             raise
+
+    def _finish(self, claim: Claim, text: str, ttl: float | None) -> None:
+        """Complete the claim of work that is done."""
         try:
-            self._complete(claim, text, keep)
+            self._complete(claim, text, ttl)
         finally:
             self._renewer.remove(claim)
-        return Outcome("processed", result)
 
     def _wait_for_claim(
         self,
@@ -317,10 +338,15 @@ def _encode_result(result: Any, codec: Codec, model: type[BaseModel] | None) -> 
     Raises:
         InvalidValue: it would not come back equal, or does not fit the model.
     """
-    text = codec.encode(result, "result")
-    if result is None and model is not None:
-        return text, None
-    return text, decoder(model, "result")(text)
+    try:
+        text = codec.encode(result, "result")
+        if result is None and model is not None:
+            return text, None
+        return text, decoder(model, "result")(text)
+    except PgmemError:
+        raise
+    except Exception as error:  # a comparison of the user's
+        raise InvalidValue(f"result: encoding it raised {type(error).__name__}") from error
 
 
 def _check_acquired(claim: Claim) -> Claim:
@@ -341,3 +367,14 @@ def _failed(key: str, error: Exception, consequence: str) -> CallbackFailed:
     return CallbackFailed(
         f"run_once of {key!r}: the function raised {type(error).__name__}; {consequence}"
     )
+
+
+def _not_stored(key: str, error: PgmemError) -> InvalidValue:
+    """Return the error for work that is done and whose result cannot be stored."""
+    message = (
+        f"{error}. The work under the key {key!r} is done, and its result is not stored: "
+        f"another call is skipped and returns the result None"
+    )
+    if isinstance(error, ValueTooLarge):
+        return ValueTooLarge(message, size=error.size, limit=error.limit)
+    return InvalidValue(message)

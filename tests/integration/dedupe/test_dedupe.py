@@ -17,6 +17,7 @@ from pgmem.errors import (
     InvalidValue,
     LeaseHeld,
     LeaseLost,
+    ValueTooLarge,
     VersionConflict,
 )
 from tests.support.database import sql
@@ -182,17 +183,57 @@ async def test_waiting_caller_takes_over_when_the_lease_runs_out(both):
         await both.dedupe.complete(dead, "late")
 
 
-@pytest.mark.parametrize("result", [(1, 2), {1, 2}, b"x", float("nan"), object()], ids=type)
-async def test_result_that_would_change_is_refused_and_nothing_is_recorded(
+class Incomparable(str):
+    """A text that is written as any other, and raises when it is compared."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        raise LookupError(self)
+
+
+REFUSED = [(1, 2), {1, 2}, b"x", float("nan"), object(), "x" * 2_000_000, Incomparable("secret")]
+
+
+@pytest.mark.parametrize("result", REFUSED, ids=type)
+async def test_work_with_a_result_that_cannot_be_stored_is_not_done_again(
     both, database_url, result
 ):
-    with pytest.raises(InvalidValue, match="result"):
-        await both.dedupe.run_once("k", lambda: result)
-    async with both.transaction() as tx:
-        with pytest.raises(InvalidValue, match="result"):
-            await tx.dedupe.run_once("k", lambda: result)
-    assert sql(database_url, "SELECT count(*) FROM pgmem.dedupe") == [(0,)]
-    assert await both.dedupe.run_once("k", lambda: 1) == Outcome("processed", 1)
+    calls = []
+
+    def work():
+        calls.append(1)
+        return result
+
+    with pytest.raises(InvalidValue, match="result") as refused:
+        await both.dedupe.run_once("k", work)
+    assert "The work under the key 'k' is done, and its result is not stored" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert isinstance(refused.value, ValueTooLarge) == (type(result) is str)
+    assert await both.dedupe.run_once("k", work) == Outcome("skipped", None)
+    assert await both.dedupe.run_once("k", work, model=Other) == Outcome("skipped", None)
+    assert (await both.dedupe.claim("k")).result is None
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("result", REFUSED, ids=type)
+async def test_effects_are_undone_if_the_result_cannot_be_stored(form, database_url, result):
+    insert = "INSERT INTO pgmem.state (key, version) VALUES ('effect', 1)"
+    async with form.memory() as memory, memory.transaction() as tx:
+
+        async def work():
+            await tx.connection.execute(insert)
+            return result
+
+        def sync_work():
+            tx.connection.execute(insert)
+            return result
+
+        with pytest.raises(InvalidValue, match="result") as refused:
+            await tx.dedupe.run_once("k", work if form.name == "async" else sync_work)
+        assert "is done" not in str(refused.value)
+    assert sql(database_url, "SELECT FROM pgmem.dedupe UNION ALL SELECT FROM pgmem.state") == []
 
 
 async def test_result_is_the_same_for_every_caller(both):
@@ -208,12 +249,11 @@ async def test_result_is_the_same_for_every_caller(both):
         assert (await both.dedupe.claim(key, **options)).result == expected
     with pytest.raises(InvalidValue, match="result"):
         await both.dedupe.run_once("m", lambda: given, model=Other)
-    with pytest.raises(InvalidValue, match="result"):
+    with pytest.raises(InvalidValue, match=r"result does not fit Other.* is done"):
         await both.dedupe.run_once("new", lambda: given, model=Other)
-    assert await both.dedupe.run_once("new", lambda: None, model=Other) == Outcome(
-        "processed", None
-    )
-    assert await both.dedupe.run_once("new", lambda: 1, model=Other) == Outcome("skipped", None)
+    for key, status in (("new", "skipped"), ("none", "processed"), ("none", "skipped")):
+        outcome = await both.dedupe.run_once(key, lambda: None, model=Other)
+        assert outcome == Outcome(status, None)
 
 
 async def test_record_and_effects_commit_together(both):
