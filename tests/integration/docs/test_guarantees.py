@@ -33,3 +33,11 @@ def test_each_named_test_exists(page):
 
 def test_each_fault_of_the_published_code_has_its_line():
     assert named_in(PUBLISHED_LAYER) == defined_in(*TESTS.glob("system/redis/test_faults_of_*.py"))
+
+
+def test_each_guarantee_has_one_number_and_one_line_of_tests():
+    text = (DOCS / "explanation/guarantees.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*)", text, re.MULTILINE)
+    tested = [number for number, row in rows if row.startswith("`test_")]
+    promised = [number for number, row in rows if not row.startswith("`test_")]
+    assert sorted(promised) == sorted(set(promised)) == sorted(tested)
