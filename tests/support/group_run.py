@@ -39,12 +39,14 @@ class GroupRun:
 
     Attributes:
         clock: the clock of the run; None for the real one.
+        memory: the one that the handler is called for, while it runs.
     """
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
         self.url = url
         self.clock: Clock | AsyncClock | None = None
+        self.memory: Memory | AsyncMemory
         self.group = "g"
         self.opening = {"stream": "s", "max_attempts": 3}
 
@@ -63,6 +65,7 @@ class GroupRun:
 
     def _sync(self, handler, over, meanwhile, options):
         with Memory(self.url, pool=(1, 8)) as memory:
+            self.memory = memory
             group = memory.groups.create(self.group, **self.opening, exist_ok=True)
             group._context.clock = self.clock or group._context.clock
 
@@ -84,6 +87,7 @@ class GroupRun:
 
     async def _async(self, handler, over, meanwhile, options):
         async with AsyncMemory(self.url, pool=(1, 8)) as memory:
+            self.memory = memory
             group = await memory.groups.create(self.group, **self.opening, exist_ok=True)
             group._context.clock = self.clock or group._context.clock
 
