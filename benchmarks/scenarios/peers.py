@@ -252,58 +252,53 @@ def peer_store(bench: Bench) -> Iterator[Sequence[Scenario]]:
             together((side.team, f"fill_docs/{DOCS}", 0.0))
             side.kept.execute("VACUUM ANALYZE")
         yield [
-            Scenario(
-                "peer_store/get",
+            _beside_langgraph(
+                bench,
+                "get",
                 f"get one entry of 200 B, p50, 1 client ({5 * calls} calls a round)",
-                "µs",
-                [
-                    pgmem.getting(5 * calls, "memory.state.get"),
-                    langgraph.getting(5 * calls, "PostgresStore.get, one connection"),
-                ],
-                [Comparison("pgmem", "langgraph", at_most=0.4)],
-                rounds=bench.counted(20, 4),
+                pgmem.getting(5 * calls, "memory.state.get"),
+                langgraph.getting(5 * calls, "PostgresStore.get, one connection"),
             ),
-            Scenario(
-                "peer_store/put",
+            _beside_langgraph(
+                bench,
+                "put",
                 f"put one entry of 200 B, p50, 1 client ({calls} calls a round)",
-                "µs",
-                [
-                    pgmem.writing("put", calls, "memory.state.put(record=False), strict"),
-                    langgraph.writing("put", calls, "PostgresStore.put, one connection"),
-                ],
-                [Comparison("pgmem", "langgraph", at_most=0.4)],
-                rounds=bench.counted(20, 4),
+                pgmem.writing("put", calls, "memory.state.put(record=False), strict"),
+                langgraph.writing("put", calls, "PostgresStore.put, one connection"),
             ),
-            Scenario(
-                "peer_store/put_ten",
+            _beside_langgraph(
+                bench,
+                "put_ten",
                 f"put ten entries of 200 B in one call, p50, 1 client ({calls // 2} calls a round)",
-                "µs",
-                [
-                    pgmem.writing("put_ten", calls // 2, "memory.state.put_many(record=False)"),
-                    pgmem.writing(
-                        "put_ten_recorded",
-                        calls // 2,
-                        "memory.state.put_many, an event for each entry",
-                        "pgmem, recorded",
-                    ),
-                    langgraph.writing("put_ten", calls // 2, "PostgresStore.batch of ten PutOp"),
-                ],
-                [Comparison("pgmem", "langgraph", at_most=0.4)],
-                rounds=bench.counted(20, 4),
+                pgmem.writing("put_ten", calls // 2, "memory.state.put_many(record=False)"),
+                pgmem.writing(
+                    "put_ten_recorded",
+                    calls // 2,
+                    "memory.state.put_many, an event for each entry",
+                    "pgmem, recorded",
+                ),
+                langgraph.writing("put_ten", calls // 2, "PostgresStore.batch of ten PutOp"),
             ),
-            Scenario(
-                "peer_store/search",
+            _beside_langgraph(
+                bench,
+                "search",
                 f"search {DOCS:,} entries of 200 B by one field, {len(OPEN)} match, newest first, "
                 f"p50 ({calls // 4} calls a round)",
-                "µs",
-                [
-                    pgmem.searching(calls // 4, "memory.state.search(where=, order='updated_at')"),
-                    langgraph.searching(calls // 4, "PostgresStore.search(filter=)"),
-                ],
-                [Comparison("pgmem", "langgraph", at_most=0.4)],
-                rounds=bench.counted(20, 4),
+                pgmem.searching(calls // 4, "memory.state.search(where=, order='updated_at')"),
+                langgraph.searching(calls // 4, "PostgresStore.search(filter=)"),
             ),
         ]
+
+
+def _beside_langgraph(bench: Bench, name: str, title: str, *arms: Arm) -> Scenario:
+    return Scenario(
+        f"peer_store/{name}",
+        title,
+        "µs",
+        arms,
+        [Comparison("pgmem", "langgraph", at_most=0.4)],
+        rounds=bench.counted(20, 4),
+    )
 
 
 ENTRIES = (
