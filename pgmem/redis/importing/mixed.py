@@ -4,7 +4,7 @@ With `--values auto`, `90210` becomes a number, and `01234` stays a text because
 number. A program that reads both finds two types in one place. Does no I/O.
 
 Neighbours are the values of one field in keys that differ in their last part (`zip` of `user:1` and
-`user:2`), the strings and the payloads of such keys, and numbers in one hash.
+`user:2`), the strings of such keys, and numbers in one hash.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LIKE_A_NUMBER = re.compile(rb'"[+-]?[0-9][0-9., _]*([eE][+-]?[0-9]+)?"')
 
 
 def type_of(value: bytes) -> str:
-    """Return the type of a JSON text without spaces before it; "" for null, which fits all."""
-    return _TYPES.get(value[:1], "number")
+    """Return the type of a JSON text; "" for null, which fits all."""
+    return _TYPES.get(value.lstrip()[:1], "number")
 
 
 @dataclass(slots=True)
@@ -76,8 +76,6 @@ class Types:
             return
         row = f"{key} {part}" if part else key
         family = f"{key.rpartition(':')[0]}:*" if ":" in key else "*"
-        if kind == "stream":
-            family = key
         self._add((family, part), found, row)
         if kind == "hash" and (found == "number" or _LIKE_A_NUMBER.fullmatch(value)):
             self._add((key, "*"), found, row)

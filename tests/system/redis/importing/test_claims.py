@@ -72,7 +72,9 @@ def test_types_are_counted_by_field():
         ("a:1", "f", b"1"),
         ("a:2", "f", b"null"),
         ("a:3", "f", b"2.5"),
+        ("a:5", "f", b" 3"),
         ("b:1", "f", b'"text"'),
+        ("b:2", "f", b' "text"'),
         ("a:1", "g", b'"text"'),
     ]:
         types.note("hash", key, part, value)
