@@ -20,6 +20,7 @@ from pgmem.errors import InvalidInput
 Kind = Literal["stream", "hash", "set", "string"]
 Strings = Literal["done", "claims"]
 Values = Literal["auto", "json", "text"]
+HashAs = Literal["fields", "entry"]
 
 KINDS: tuple[Kind, ...] = ("stream", "hash", "set", "string")
 
@@ -113,7 +114,7 @@ def glob(pattern: str) -> re.Pattern[bytes]:
     """Convert a pattern of Redis to a regular expression.
 
     Raises:
-        InvalidInput: it is empty, or a bracket in it is not closed.
+        InvalidInput: it is empty or not UTF-8, or a bracket in it is wrong.
     """
     if not pattern:
         raise InvalidInput("a pattern of keys is empty. Give a key, or * for all")
@@ -135,7 +136,14 @@ def glob(pattern: str) -> re.Pattern[bytes]:
             if sign == "\\" and rest:
                 sign, rest = rest[0], rest[1:]
             text.append(re.escape(sign))
-    return re.compile("".join(text).encode(), flags=re.DOTALL)
+    try:
+        return re.compile("".join(text).encode(), flags=re.DOTALL)
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            f"the pattern {pattern!r} is not UTF-8. Give ? in place of each byte that is not"
+        ) from None
+    except re.error as error:
+        raise InvalidInput(f"the pattern {pattern!r} cannot be used: {error.msg}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +293,7 @@ def parse_rules(
     claims: Sequence[str] = (),
     excepted: Sequence[str] = (),
     strings: Strings | None = None,
-    hash_as: Literal["fields", "entry"] | None = None,
+    hash_as: HashAs | None = None,
     values: Values | None = None,
 ) -> Rules:
     """Parse the rules of a command line, each `PATTERN` or `PATTERN=NAME`.
@@ -308,26 +316,12 @@ def parse_rules(
     Raises:
         InvalidInput: a pattern or a name that cannot be used.
     """
-    whole = "{key}" if hash_as == "entry" else "{key}:{field}"
     texts: Values = values or "auto"
-    rules: list[Rule] = []
-    for given in streams:
-        pattern, template = _split(given)
-        rules.append(Rule("stream", pattern, template or "{key}", values or "json"))
-    for given in hashes:
-        pattern, template = _split(given)
-        known = [rule for rule in published(values) if rule.pattern == pattern]
-        if known and template is None and hash_as is None:
-            rules += known
-        else:
-            rules.append(Rule("hash", pattern, template or whole, texts))
-    for given in dedupe:
-        pattern, template = _split(given)
-        # The type of the keys is known when they are read.
-        if template is None or "{member}" in template:
-            rules.append(Rule("set", pattern, template or "{key}:{member}"))
-        if template is None or "{member}" not in template:
-            rules.append(Rule("string", pattern, template or "{key}", texts))
+    rules = [
+        *(_stream_rule(given, values or "json") for given in streams),
+        *(rule for given in hashes for rule in _hash_rules(given, hash_as, values)),
+        *(rule for given in dedupe for rule in _dedupe_rules(given, texts)),
+    ]
     asked = bool(rules)
     if asked and strings is not None:
         raise InvalidInput(
@@ -337,21 +331,48 @@ def parse_rules(
     if not asked:
         leaves = {"done": "", "claims": CLAIM, None: UNDECIDED}[strings]
         rules = [
-            Rule("stream", "*", "{key}", values or "json"),
+            _stream_rule("*", values or "json"),
             *(published(values) if hash_as is None else []),
-            Rule("hash", "*", whole, texts),
+            *_hash_rules("*", hash_as, values),
             Rule("set", "*", "{key}:{member}"),
             Rule("string", "*", "{key}", texts, only_expiring=True, leaves=leaves),
         ]
-    for given in groups:
-        pattern, template = _split(given)
-        if template is None:
-            raise InvalidInput(
-                f"{given!r} gives groups no name. Write PATTERN=NAME, as in 'orders={{key}}/"
-                f"{{group}}'"
-            )
-        rules.append(Rule("group", pattern, template))
+    rules += map(_group_rule, groups)
     return Rules(rules, asked=asked, claims=map(_claim, claims), excepted=excepted)
+
+
+def _stream_rule(given: str, values: Values) -> Rule:
+    pattern, template = _split(given)
+    return Rule("stream", pattern, template or "{key}", values)
+
+
+def _hash_rules(given: str, hash_as: HashAs | None, values: Values | None) -> list[Rule]:
+    pattern, template = _split(given)
+    known = [rule for rule in published(values) if rule.pattern == pattern]
+    if known and template is None and hash_as is None:
+        return known
+    own = "{key}" if hash_as == "entry" else "{key}:{field}"
+    return [Rule("hash", pattern, template or own, values or "auto")]
+
+
+def _dedupe_rules(given: str, values: Values) -> list[Rule]:
+    """Return the rules for sets and strings. The type of a key is known when it is read."""
+    pattern, template = _split(given)
+    rules = []
+    if template is None or "{member}" in template:
+        rules.append(Rule("set", pattern, template or "{key}:{member}"))
+    if template is None or "{member}" not in template:
+        rules.append(Rule("string", pattern, template or "{key}", values))
+    return rules
+
+
+def _group_rule(given: str) -> Rule:
+    pattern, template = _split(given)
+    if template is None:
+        raise InvalidInput(
+            f"{given!r} gives groups no name. Write PATTERN=NAME, as in 'orders={{key}}/{{group}}'"
+        )
+    return Rule("group", pattern, template)
 
 
 def _claim(given: str) -> Claim:

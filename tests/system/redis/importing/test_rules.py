@@ -59,6 +59,8 @@ def test_names_are_templates():
         {"streams": ["=x"]},
         {"streams": ["s="]},
         {"streams": ["[ab"]},
+        {"streams": ["[z-a]"]},
+        {"excepted": ["bad\udcff"]},
         {"hashes": ["h={member}"]},
         {"dedupe": ["s={key}{field}"]},
     ],
