@@ -17,11 +17,12 @@ SET NX must have stopped by step 5. Before step 6 only the import has written to
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from pgmem.redis.errors import ImportConflict, SourceError
 from pgmem.redis.importing.collisions import told
+from pgmem.redis.importing.context import Context
 from pgmem.redis.importing.fences import fence, fenced_name, obstacles
 from pgmem.redis.importing.keys import pages
 from pgmem.redis.importing.rules import Kind
@@ -31,6 +32,7 @@ from pgmem.redis.importing.verify import Comparison, compare
 
 GRACE = 0.3
 """Seconds from the fence of the streams to that of the other keys."""
+_FENCED: tuple[Kind, ...] = ("stream", "hash", "set")
 SHOWN = 5
 """Obstacles that an error names."""
 
@@ -94,7 +96,7 @@ def _check(importer: Import) -> None:
             f"nothing was fenced, because names collide: {told(importer.report.collisions)}"
         )
     context = importer.context
-    found: list[str] = []
+    found = obstacles(context.source, list(_absent(context, _FENCED)))
     for keys in pages(context.source, context.rules):
         found += obstacles(
             context.source,
@@ -102,7 +104,7 @@ def _check(importer: Import) -> None:
                 key.physical
                 for key in keys
                 if key.rule is not None
-                and key.kind in ("stream", "hash", "set")
+                and key.kind in _FENCED
                 and key.physical != fenced_name(key.name)
             ],
         )
@@ -130,13 +132,7 @@ def _fence_all(importer: Import, faults: dict[bytes, str], *kinds: Kind) -> int:
         f"data is in the key of this name with :before-pgmem behind it"
     )
     fenced = 0
-    wanted: dict[bytes, str] = {
-        name: next(kind for kind in kinds if kind in allowed)
-        for name, allowed in context.rules.named.items()
-        if allowed & set(kinds)
-        and not context.rules.is_excepted(name)
-        and not context.source.call("EXISTS", name)
-    }
+    wanted = _absent(context, kinds)
     for found in pages(context.source, context.rules):
         wanted |= {
             key.physical: key.rule.kind
@@ -153,3 +149,14 @@ def _fence_all(importer: Import, faults: dict[bytes, str], *kinds: Kind) -> int:
                 faults[name] = str(error)
         wanted = {}
     return fenced
+
+
+def _absent(context: Context, kinds: Sequence[Kind]) -> dict[bytes, str]:
+    """Return the keys of some types that rules name and that do not exist, with their types."""
+    return {
+        name: next(kind for kind in kinds if kind in allowed)
+        for name, allowed in context.rules.named.items()
+        if allowed & set(kinds)
+        and not context.rules.is_excepted(name)
+        and not context.source.call("EXISTS", name)
+    }

@@ -34,10 +34,10 @@ end
 if kind ~= 'none' and kind ~= ARGV[3] then
   return redis.error_reply('OTHER ' .. kind)
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  return redis.error_reply('TWICE')
-end
 if kind ~= 'none' then
+  if redis.call('EXISTS', KEYS[2]) == 1 then
+    return redis.error_reply('TWICE')
+  end
   redis.call('RENAME', KEYS[1], KEYS[2])
 end
 redis.call('SET', KEYS[1], ARGV[1])
@@ -110,17 +110,17 @@ def unfence(source: RedisSource, key: bytes) -> None:
 
 
 def obstacles(source: RedisSource, keys: Sequence[bytes]) -> list[str]:
-    """Return why keys that are not fenced could not be. Changes nothing."""
+    """Return why keys that are not fenced, and need not exist, could not be. Changes nothing."""
     found = []
     for at in range(0, len(keys), AT_ONCE):
         some = keys[at : at + AT_ONCE]
         # A script may only be run with keys that the user may write to.
         rights = source.many([("EVAL", "return 1", 2, key, fenced_name(key)) for key in some])
-        fenced = source.many([("EXISTS", fenced_name(key)) for key in some])
-        for key, right, there in zip(some, rights, fenced, strict=True):
+        there = source.many([("EXISTS", key, fenced_name(key)) for key in some])
+        for key, right, count in zip(some, rights, there, strict=True):
             if isinstance(right, Refused):
                 found.append(_not_renamed(key, right.reason))
-            elif there == 1:
+            elif count == 2:
                 found.append(_created_again(key))
     return found
 

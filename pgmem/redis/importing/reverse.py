@@ -83,19 +83,19 @@ def reverse(importer: Import) -> Written:
     part = enter(context, "reversing")
     detail = part.detail
     again = bool(detail.get("unfencing"))
-    back = WayBack(context, set(detail.get("blocked", ())) if again else None)
+    back = WayBack(context, detail.get("blocked", ()) if again else None)
     # Before the first cut-over has ended, no agent writes to pgmem, and Redis has everything.
     over = detail.get("over", False)
     if over and back.only != set():
         _write_back(importer, back, drained=detail.get("drained", False))
-    set_phase(context, "reversing", unfencing=True, blocked=sorted(back.blocked))
+    set_phase(context, "reversing", unfencing=True, blocked=back.stored)
     if over:
         release(context, back.blocked)
     context.watcher.say("giving every key its old name back")
     _unfence_all(context, back)
     back.list_blocked()
     if back.blocked:
-        set_phase(context, "reversing", blocked=sorted(back.blocked))
+        set_phase(context, "reversing", blocked=back.stored)
     else:
         done = {"drained": False, "unfencing": False, "over": False, "blocked": [], "excepted": []}
         set_phase(context, "importing", **done)

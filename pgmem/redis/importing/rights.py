@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from pgmem.redis.errors import SourceError
+from pgmem.redis.importing.fences import WRITTEN_BACK
 from pgmem.redis.importing.source import Command, RedisSource, Refused
 
 Purpose = Literal["import", "follow", "cut over", "reverse"]
@@ -46,7 +47,10 @@ _FENCES: list[Command] = [
 _WRITES: dict[str, list[Command]] = {
     "stream": [
         ("TIME",),
+        ("HGET", KEY, "f"),
+        ("HSET", KEY, "f", "v"),
         ("XADD", KEY, "*", "f", "v"),
+        ("XGROUP", "CREATE", KEY, "g", "0"),
         ("XGROUP", "SETID", KEY, "g", "0"),
         ("XACK", KEY, "g", "1-0"),
         ("XCLAIM", KEY, "g", "c", 0, "1-0"),
@@ -69,7 +73,7 @@ _OTHER_FIELD_ENDS: list[Command] = [
 ]
 
 
-def check_rights(source: RedisSource, kinds: Iterable[str], purpose: Purpose) -> None:
+def check_rights(source: RedisSource, kinds: Iterable[str], purpose: Purpose, *, name: str) -> None:
     """Check that the server has and allows the commands of a purpose.
 
     Also find out whether fields of its hashes may have an end (`source.field_ends`).
@@ -78,6 +82,7 @@ def check_rights(source: RedisSource, kinds: Iterable[str], purpose: Purpose) ->
         source: the Redis.
         kinds: the types of the keys that the rules match.
         purpose: what is to be done.
+        name: the name of the import.
 
     Raises:
         SourceError: the user may not run some of the commands, the server is a replica and would
@@ -101,13 +106,27 @@ def check_rights(source: RedisSource, kinds: Iterable[str], purpose: Purpose) ->
     missing = [_name(command) for command in _refused(source, asked)]
     if "hash" in found:
         missing += _check_field_ends(source, writes=purpose == "reverse")
+    missing = list(dict.fromkeys(missing))
     if missing:
-        grants = " ".join(f"+{name.split()[0].lower()}" for name in dict.fromkeys(missing))
+        grants = " ".join(dict.fromkeys(f"+{one.split()[0].lower()}" for one in missing))
         raise SourceError(
             f"Redis at {source.where} does not let this user run {', '.join(missing)}. Without the "
             f"right, keys, ends or entries would be missed, so nothing was done. Grant it (ACL "
             f"SETUSER NAME {grants}), or import only types that do not need it (--stream, --hash, "
             f"--dedupe)"
+        )
+    if purpose == "reverse" and "stream" in found:
+        _check_marker(source, WRITTEN_BACK + name.encode())
+
+
+def _check_marker(source: RedisSource, marker: bytes) -> None:
+    """Check that the user may use the key that stores the progress of the way back."""
+    answers = _queue(source, [("HGET", marker, "f"), ("HSET", marker, "f", "v")])
+    if any(isinstance(answer, Refused) and answer.denied_key for answer in answers):
+        raise SourceError(
+            f"Redis at {source.where} does not let this user read and write the key {marker!r}, "
+            f"which stores how far streams are written back. So nothing was done. Grant it (ACL "
+            f"SETUSER NAME ~{WRITTEN_BACK.decode()}*)"
         )
 
 

@@ -124,7 +124,8 @@ class Import:
         Raises:
             SourceError: it does not.
         """
-        check_rights(self.context.source, self.context.rules.kinds, purpose)
+        context = self.context
+        check_rights(context.source, context.rules.kinds, purpose, name=context.name)
 
     def survey(self) -> None:
         """Count the keys and their items."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from pgmem.redis.importing.context import Context
@@ -27,21 +27,28 @@ class WayBack:
 
     Args:
         context: the objects of the import.
-        only: the keys that an earlier run could not write back; None to write back all.
+        only: the keys that an earlier run could not write back, as `stored` returned them; None to
+            write back all.
 
     Attributes:
-        only: as given. Everything else is written back already.
+        only: those keys. Everything else is written back already.
         written: the numbers of items.
         blocked: the keys that Redis refuses, with the reasons.
     """
 
-    def __init__(self, context: Context, only: set[str] | None) -> None:
+    def __init__(self, context: Context, only: Iterable[str] | None) -> None:
         self._context = context
-        self.only = only
+        self.only: set[str] | None = None
         if only is not None:
-            self.only = {key for key in only if not context.rules.is_excepted(_bytes(key))}
+            keys = [key.encode("latin-1") for key in only]
+            self.only = {_text(key) for key in keys if not context.rules.is_excepted(key)}
         self.written = Written()
         self.blocked: dict[str, str] = {}
+
+    @property
+    def stored(self) -> list[str]:
+        """The blocked keys as JSON texts, which cannot hold every key: their bytes as Latin-1."""
+        return sorted(_bytes(key).decode("latin-1") for key in self.blocked)
 
     def concerns(self, key: str) -> bool:
         """Return True if a key is to be written back by this run, and is not blocked."""
@@ -88,3 +95,7 @@ class WayBack:
 
 def _bytes(key: str) -> bytes:
     return key.encode(errors="surrogateescape")
+
+
+def _text(key: bytes) -> str:
+    return key.decode(errors="surrogateescape")

@@ -74,6 +74,78 @@ def test_a_user_that_may_not_write_is_refused_before_a_fence(source, importing, 
     assert source.type("agent:events") == b"stream"
 
 
+def test_a_key_that_does_not_exist_is_checked_before_a_fence_too(source, importing):
+    fill(source, 3)  # the other one is fenced before a writer creates it
+    rules = {"streams": ["agent:events", "later"]}
+    rights = ("+@all", "~agent:*", "%R~later*")
+    source.execute_command("ACL", "SETUSER", "imp", "on", ">pw", *rights)
+    url = importing.url.replace("unix://", "unix://imp:pw@")
+    with pytest.raises(SourceError, match=r"nothing was fenced, because 1 keys .*'later'"):
+        importing.cut_over(url=url, **rules)
+    source.execute_command("ACL", "DELUSER", "imp")
+    assert source.type("agent:events") == b"stream"
+    importing.cut_over(**rules)
+    assert source.type("later") == b"string"
+
+
+def test_a_fence_that_a_client_removed_is_put_back(source, importing):
+    fill(source, 3)
+    rules = {"streams": ["agent:events"]}
+    importing.cut_over(**rules)
+    source.delete("agent:events")
+    importing.cut_over(**rules)
+    assert source.type("agent:events") == b"string"
+    assert source.xlen("agent:events:before-pgmem") == 3
+
+
+RIGHTS_OF_STREAMS = ["hget", "hset", "xgroup|create", "xgroup|setid", "xadd", "xack", "xclaim"]
+
+
+@pytest.mark.parametrize("command", RIGHTS_OF_STREAMS)
+def test_a_right_that_the_way_back_needs_is_named_before_it_begins(
+    source, importing, memory, command
+):
+    fill(source, 3)
+    rules = {"streams": ["agent:events"]}
+    importing.cut_over(**rules)
+    source.execute_command("ACL", "SETUSER", "imp", "on", ">pw", "~*", "+@all", f"-{command}")
+    url = importing.url.replace("unix://", "unix://imp:pw@")
+    words = command.upper().replace("|", " ")
+    with pytest.raises(SourceError, match=f"does not let this user run {words}. .*nothing was"):
+        importing.reverse(url=url, **rules)
+    source.execute_command("ACL", "DELUSER", "imp")
+    assert phase(memory) == "cut over"
+
+
+def test_the_key_of_the_progress_is_asked_for_before_the_way_back_begins(source, importing, memory):
+    fill(source, 3)
+    importing.cut_over()
+    source.execute_command("ACL", "SETUSER", "imp", "on", ">pw", "~agent:*", "+@all")
+    url = importing.url.replace("unix://", "unix://imp:pw@")
+    with pytest.raises(SourceError, match=r"the key b'pgmem:written-back:test'.*~pgmem:written-"):
+        importing.reverse(url=url)
+    assert phase(memory) == "cut over"
+    source.execute_command("ACL", "SETUSER", "imp", "~pgmem:written-back:*")
+    assert "blocked" not in importing.reverse(url=url)
+    source.execute_command("ACL", "DELUSER", "imp")
+
+
+def test_a_key_that_blocks_may_have_any_name(source, importing, memory):
+    key = b"bad\xff"  # not imported, and fenced as the others are
+    source.hset(key, "a", 1)
+    fill(source, 3)
+    importing.cut_over()
+    assert source.type(key) == b"string"
+    source.delete(key)
+    source.hset(key, "a", 2)
+    assert importing.reverse()["blocked"] == 1
+    assert importing.reverse()["blocked"] == 1
+    assert (source.xlen("agent:events"), phase(memory)) == (3, "reversing")
+    source.delete(key)
+    assert "blocked" not in importing.reverse()
+    assert source.hgetall(key) == {b"a": b"1"}
+
+
 def test_keys_that_block_stay_fenced_and_the_others_go_back(source, importing, memory):
     fill_two(source)
     importing.cut_over()
