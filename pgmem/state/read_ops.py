@@ -129,10 +129,7 @@ def change_maker(model: type[BaseModel] | None) -> Callable[[Row], StateChange]:
 
 def get(key: str, *, model: type[BaseModel] | None = None) -> Op[StateEntry | None]:
     """Read one entry."""
-    parse = _parse_entry
-    if model is not None:
-        make = entry_maker(model)
-        parse = lambda rows: make(rows[0]) if rows else None  # noqa: E731
+    parse = _parse_entry if model is None else _entry_parser(model)
     return Op(
         "state_get",
         {"key": check_name(key, "key")},
@@ -159,6 +156,11 @@ def _parse_entry(rows: Sequence[Row]) -> StateEntry | None:
         return None
     row = rows[0]
     return tuple.__new__(StateEntry, (row[0], loads(row[1]), *row[2:7], None))
+
+
+def _entry_parser(model: type[BaseModel]) -> Callable[[Sequence[Row]], StateEntry | None]:
+    make = entry_maker(model)
+    return lambda rows: make(rows[0]) if rows else None
 
 
 def load(

@@ -178,7 +178,7 @@ class AsyncTransactionState(AsyncStateReads):
             value,
             self._codec,
             expected_version=expected_version,
-            lifetime=ops.KEPT if ttl is KEEP else ops.Lifetime.of(ttl),
+            lifetime=ops.Lifetime.of(ttl),
             recording=recording,
         )
         if fence is None:

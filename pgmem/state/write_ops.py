@@ -93,6 +93,11 @@ class Recording:
     record: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.record, bool):
+            raise InvalidInput(
+                f"record is True or False, got {type(self.record).__name__}: an event of your own "
+                f"goes into event="
+            )
         if not self.record and (self.event is not None or self.stream is not None):
             raise InvalidInput("record=False writes no event: leave event= and stream= out")
         if self.stream is not None:
@@ -130,13 +135,19 @@ def copy_of(entry: StateEntry, text: str, recording: Recording) -> Copy | None:
     return Copy(entry.version, text, entry.updated_at, entry.created_at)
 
 
+def _value_text(key: str, value: Any, codec: Codec) -> str:
+    """Encode a value, and check it against the models of its key."""
+    text = encode(value, "value", limit=codec.max_bytes, default=codec.default)
+    if codec.schemas:
+        check_value(codec, key, text)
+    return text
+
+
 def put(
     key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
 ) -> Op[StateEntry]:
     """Write an entry, whether there is one or not."""
-    text = encode(value, "value", limit=codec.max_bytes, default=codec.default)
-    if codec.schemas:
-        check_value(codec, key, text)
+    text = _value_text(key, value, codec)
     return _write(
         "state_put",
         {"key": check_name(key, "key"), "value": text, "ttl": ttl},
@@ -184,7 +195,7 @@ def put_many(
             "ttl": ttl,
             "type": PUT_TYPE,
             **told,
-            "record": record,
+            "record": recording_of(None, None, record).record,
         },
         parse,
         f"put {len(values)} state entries",
@@ -202,9 +213,7 @@ def create(
     key: str, value: Any, codec: Codec, *, ttl: float | None, recording: Recording
 ) -> Op[StateEntry]:
     """Write an entry if none exists."""
-    text = codec.encode(value, "value")
-    if codec.schemas:
-        check_value(codec, key, text)
+    text = _value_text(key, value, codec)
     return _write(
         "state_create",
         {"key": check_key(key), "value": text, "ttl": ttl},
@@ -229,9 +238,7 @@ def compare_and_set(
     check_count(expected_version, "expected_version", minimum=0)
     if expected_version == 0:
         return create(key, value, codec, ttl=lifetime.ttl, recording=recording)
-    text = encode(value, "value", limit=codec.max_bytes, default=codec.default)
-    if codec.schemas:
-        check_value(codec, key, text)
+    text = _value_text(key, value, codec)
     return _write(
         "state_compare_and_set",
         {
@@ -359,7 +366,7 @@ def touch(key: str, codec: Codec, *, ttl: float | None, record: bool) -> Op[bool
             "ttl": ttl,
             "type": TOUCHED_TYPE,
             **attribution(codec),
-            "record": record,
+            "record": recording_of(None, None, record).record,
         },
         bool,
         f"touch state {key!r}",

@@ -9,6 +9,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from pgmem import Event
+from pgmem.errors import InvalidInput
+
 PUT, TOUCHED, DELETED = "state.put", "state.touched", "state.deleted"
 
 
@@ -203,3 +206,19 @@ async def test_a_snapshot_restores_into_an_empty_table(both, row, database_url):
         connection.execute("DELETE FROM pgmem.state")
     await both.state.snapshots.restore(taken.id)
     assert row() == 2
+
+
+@pytest.mark.parametrize("record", [None, 1, "no", Event(type="t")])
+async def test_record_is_true_or_false(both, record):
+    for call in (
+        both.state.put("k", 1, record=record),
+        both.state.put_many({"k": 1}, record=record),
+        both.state.create("k", 1, record=record),
+        both.state.compare_and_set("k", 1, expected_version=1, record=record),
+        both.state.update("k", lambda _: 1, record=record),
+        both.state.increment("k", record=record),
+        both.state.delete("k", record=record),
+        both.state.touch("k", ttl=1, record=record),
+    ):
+        with pytest.raises(InvalidInput, match="record is True or False, got"):
+            await call
